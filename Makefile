@@ -1,0 +1,42 @@
+# The commands of this project. Each works on a fresh clone with Python >= 3.11 and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup check test demo format clean
+
+setup: $(STAMP)  ## make .venv and install focaldet with its development tools
+
+# torch first: the C++ kernels are compiled against the torch that is installed.
+$(STAMP): pyproject.toml constraints.txt $(wildcard setup.py csrc/*)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "focaldet needs Python >= 3.11; name one with: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt ninja==1.13.2
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	touch $(STAMP)
+
+check: $(STAMP)  ## the gate: formatter, linter, types, quick tests (under a minute)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+test: $(STAMP)  ## everything, slow tests included (at most 15 minutes on 2 cores)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --durations=15
+
+demo: $(STAMP)  ## train a small detector in four minutes and write its report
+	$(BIN)/focaldet demo
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

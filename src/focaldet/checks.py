@@ -1,0 +1,51 @@
+"""Named checks: what was expected, what came, and what to do about it."""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """A mistake in what a person gave us: a file, a folder, an option.
+
+    Its message is the whole answer, in one line: what is wrong, where, and the remedy. The command line prints it
+    without a traceback and exits with code 2.
+    """
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """The words to add to an error about an unknown name: the nearest known one, or all of them.
+
+    >>> near_name("gamm", ["gamma", "alpha"])
+    "did you mean 'gamma'?"
+    >>> near_name("x", ["gamma", "alpha"])
+    "known: 'alpha', 'gamma'"
+    """
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(repr(k) for k in known)
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {sorted(choices)}, got {value!r} ({near_name(str(value), choices)})")
+
+
+def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``tensor`` has exactly this shape."""
+    if tuple(tensor.shape) != tuple(expected):
+        raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless ``tensor`` holds real floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {tensor.dtype}")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` is a number of at least 0."""
+    if not value >= 0:
+        raise ValueError(f"{name}: expected a number >= 0, got {value}")
