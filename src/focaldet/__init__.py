@@ -1,3 +1,30 @@
-"""The losses of dense object detection, and the detectors that are trained with them."""
+"""The losses of dense object detection, and the detectors that are trained with them.
+
+Public names are loaded on first use, so that ``focaldet --help`` and what runs without torch start at once.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "BACKGROUND": "focaldet.structures",
+    "IGNORED": "focaldet.structures",
+    "SparseTargets": "focaldet.structures",
+    "Detections": "focaldet.structures",
+}
+"""Public name -> the module that defines it."""
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'focaldet' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
