@@ -1,0 +1,26 @@
+"""Folders of labelled photos in, batches out.
+
+COCO, Pascal VOC and YOLO layouts; every fault is named; splits are made where the layout gives none.
+"""
+
+from focaldet.data.batching import Batch, DetectionDataset, Sample, TrainingSampler, collate
+from focaldet.data.folder import read_folder
+from focaldet.data.images import read_header, read_image
+from focaldet.data.records import DataFolder, Fault, ImageRecord
+from focaldet.data.transforms import EvalTransform, TrainTransform
+
+__all__ = [
+    "Batch",
+    "DataFolder",
+    "DetectionDataset",
+    "EvalTransform",
+    "Fault",
+    "ImageRecord",
+    "Sample",
+    "TrainTransform",
+    "TrainingSampler",
+    "collate",
+    "read_folder",
+    "read_header",
+    "read_image",
+]

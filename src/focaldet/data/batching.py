@@ -1,0 +1,192 @@
+"""Samples and batches that depend on nothing but (seed, epoch, index).
+
+Whatever worker or process makes a sample, and whether the run was resumed in between, it is the same to the bit.
+Axes: B images of a batch, G objects and R ignored regions of the whole batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from focaldet.data.images import fitted_size, no_size_warnings, read_image
+from focaldet.data.records import ImageRecord
+from focaldet.data.transforms import EvalTransform, TrainTransform, View
+from focaldet.structures import GroundTruth
+
+CACHE_BYTES = 1 << 30
+"""Decoded images are kept in memory when all of them fit into so much (1 GiB a process; forked workers share it)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One transformed image.
+
+    Args:
+        index: which record of the dataset.
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes_xyxy: ``(G, 4)`` float32, pixels of this image.
+        labels: ``(G,)`` int64.
+        ignored_xyxy: ``(R, 4)`` float32.
+    """
+
+    index: int
+    image: UInt8[Tensor, "3 H W"]
+    boxes_xyxy: Float[Tensor, "G 4"]
+    labels: Int64[Tensor, " G"]
+    ignored_xyxy: Float[Tensor, "R 4"]
+
+
+class DetectionDataset(Dataset[Sample]):
+    """Records -> samples.
+
+    ``dataset[epoch, index]`` is the sample of that epoch; ``dataset[index]`` that of epoch 0.
+
+    Args:
+        records: one split of a ``DataFolder``.
+        transform: ``TrainTransform`` or ``EvalTransform``.
+        seed: of the transform's randomness.
+        cache_bytes: decode all images now and keep them when they take at most so many bytes; 0 never does. They are
+            kept no larger than the transform can make use of.
+
+    Raises:
+        InputError: an image cannot be decoded (at once when cached, else when it is asked for).
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        transform: TrainTransform | EvalTransform,
+        *,
+        seed: int = 0,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.records = tuple(records)
+        self.transform = transform
+        self.seed = seed
+        self._images: list[UInt8[Tensor, "3 H W"]] | None = None
+        if sum(_source_bytes(r, transform.source_side) for r in self.records) <= cache_bytes:
+            with no_size_warnings(), ThreadPoolExecutor(max_workers=2) as pool:
+                self._images = list(pool.map(self._read, range(len(self.records))))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        record = self.records[index]
+        image = self._read(index) if self._images is None else self._images[index]
+        scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
+        view = View(
+            image,
+            torch.from_numpy(record.boxes_xyxy) * scale,
+            torch.from_numpy(record.labels),
+            torch.from_numpy(record.ignored),
+        )
+        with torch.random.fork_rng(devices=[]):
+            state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
+            view = self.transform(view)
+        objects = ~view.ignored
+        return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
+
+    def _read(self, index: int) -> UInt8[Tensor, "3 H W"]:
+        return read_image(self.records[index].path, max_side=self.transform.source_side)
+
+
+def _source_bytes(record: ImageRecord, max_side: int) -> int:
+    size = (record.width, record.height)
+    width, height = fitted_size(*size, max_side) if max(size) > max_side else size
+    return 3 * width * height
+
+
+class Batch(NamedTuple):
+    """What the training loop gets.
+
+    Args:
+        images: ``(B, 3, H, W)`` uint8 RGB; smaller images lie at the top left, zeros fill the rest. Not normalised.
+        valid_sizes: ``(B, 2)`` int64, (height, width) of each image without that filling.
+        truth: the objects of the batch.
+    """
+
+    images: UInt8[Tensor, "B 3 H W"]
+    valid_sizes: Int64[Tensor, "B 2"]
+    truth: GroundTruth
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples -> one batch, padded at the bottom and at the right to its largest image.
+
+    >>> one = Sample(0, torch.ones(3, 2, 4, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64),
+    ...              torch.zeros(0, 4))
+    >>> batch = collate([one, one])
+    >>> tuple(batch.images.shape), batch.valid_sizes.tolist(), batch.truth.num_images
+    ((2, 3, 2, 4), [[2, 4], [2, 4]], 2)
+    """
+    sizes = torch.tensor([sample.image.shape[-2:] for sample in samples])
+    height, width = sizes.amax(0).tolist()
+    if bool((sizes == sizes[0]).all()):
+        images = torch.stack([sample.image for sample in samples])
+    else:
+        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        for image, sample in zip(images, samples, strict=True):
+            image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+    truth = GroundTruth(
+        boxes_xyxy=torch.cat([sample.boxes_xyxy for sample in samples]),
+        labels=torch.cat([sample.labels for sample in samples]),
+        image_index=_image_index([len(sample.labels) for sample in samples]),
+        num_images=len(samples),
+        ignored_xyxy=torch.cat([sample.ignored_xyxy for sample in samples]),
+        ignored_image_index=_image_index([len(sample.ignored_xyxy) for sample in samples]),
+    )
+    return Batch(images, sizes, truth)
+
+
+def _image_index(counts: Sequence[int]) -> Int64[Tensor, " G"]:
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+
+
+class TrainingSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs: a new permutation each epoch, dealt out to the processes in turn.
+
+    Rank r of R takes every R-th entry from r on, so R processes with batches of b see together, step by step, the
+    images that one process with batches of R·b sees. The last, incomplete global batch is left out; a set smaller than
+    one global batch is repeated until it fills one. The only state is the epoch.
+
+    >>> sampler = TrainingSampler(5, batch_size=2, seed=0)
+    >>> len(sampler), sampler.num_batches
+    (4, 2)
+    """
+
+    def __init__(self, num_samples: int, *, batch_size: int, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
+        if num_samples < 1:
+            raise ValueError("num_samples: expected at least 1, got 0")
+        assert 0 <= rank < num_replicas, (rank, num_replicas)
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.num_replicas, self.rank = num_replicas, rank
+        self.epoch = 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this process in an epoch, at least 1."""
+        return max(1, self.num_samples // (self.batch_size * self.num_replicas))
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next iteration deals out."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        total = len(self) * self.num_replicas
+        order = np.concatenate([rng.permutation(self.num_samples) for _ in range(-(-total // self.num_samples))])
+        for index in order[:total][self.rank :: self.num_replicas].tolist():
+            yield self.epoch, index

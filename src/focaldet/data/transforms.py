@@ -1,0 +1,216 @@
+"""From a photo and its boxes to what the network sees: zoom, crop, flips and colour.
+
+Axes: N boxes of one image, H W of the image at hand. The canvas of an image is its own size scaled so that the longer
+side is ``size``; training and evaluation use the same canvas, so that photos of one shape batch without padding.
+Each image is resampled once: what will not be seen is cut off first. All randomness comes from torch's global
+generator.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from focaldet.checks import check_choice
+from focaldet.data.images import fitted_size
+
+FILL = 114
+"""Grey around a photo that is smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
+
+MIN_VISIBLE = 0.25
+"""An object of which less is left after the crop is no longer an object but a region to ignore."""
+
+MIN_SIDE_PX = 2.0
+"""Nor is one that is thinner than this."""
+
+
+@dataclass(frozen=True)
+class View:
+    """An image and its boxes, in the pixels of that image.
+
+    Args:
+        image: ``(3, H, W)`` uint8.
+        boxes_xyxy: ``(N, 4)`` float32.
+        labels: ``(N,)`` int64.
+        ignored: ``(N,)`` bool: regions that are neither object nor background.
+    """
+
+    image: UInt8[Tensor, "3 H W"]
+    boxes_xyxy: Float[Tensor, "N 4"]
+    labels: Int64[Tensor, " N"]
+    ignored: Bool[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far augmentation goes; every range is sampled uniformly, the zoom uniformly in its logarithm.
+
+    Args:
+        zoom: smallest and largest scale against the canvas: below 1 the photo gets smaller and is surrounded by grey,
+            above 1 it is cropped.
+        stretch: the two axes' scales may differ by up to this factor.
+        colour: half width of the brightness, contrast and saturation factors.
+    """
+
+    zoom: tuple[float, float]
+    stretch: float
+    colour: float
+
+
+STRENGTHS: dict[str, Strength | None] = {
+    "none": None,
+    "light": Strength(zoom=(0.8, 1.25), stretch=1.0, colour=0.1),
+    "medium": Strength(zoom=(0.6, 1.6), stretch=1.1, colour=0.25),
+    "strong": Strength(zoom=(0.4, 2.0), stretch=1.25, colour=0.4),
+}
+"""Name of an augmentation strength -> what it does; ``"none"`` leaves flips out too."""
+
+FLIPS = ("horizontal", "all")
+"""``"all"`` is for photos without an up (cells, aerial views): vertical flips and quarter turns too."""
+
+
+class EvalTransform:
+    """Scale an image to its canvas, nothing else.
+
+    >>> photo = View(torch.zeros(3, 48, 64, dtype=torch.uint8), torch.tensor([[8.0, 8.0, 24.0, 40.0]]),
+    ...              torch.tensor([0]), torch.tensor([False]))
+    >>> seen = EvalTransform(32)(photo)
+    >>> tuple(seen.image.shape), seen.boxes_xyxy.tolist()
+    ((3, 24, 32), [[4.0, 4.0, 12.0, 20.0]])
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @property
+    def source_side(self) -> int:
+        """The longer side in pixels beyond which the source image holds nothing that could be seen."""
+        return self.size
+
+    def __call__(self, view: View) -> View:
+        height, width = view.image.shape[-2:]
+        return _resample(view, (0, 0, width, height), fitted_size(width, height, self.size))
+
+
+class TrainTransform:
+    """Zoom, crop, flips and colour on the canvas of the image.
+
+    Args:
+        size: longer side of the canvas, pixels.
+        strength: a key of ``STRENGTHS``.
+        flips: one of ``FLIPS``.
+    """
+
+    def __init__(self, size: int, *, strength: str = "medium", flips: str = "horizontal") -> None:
+        check_choice("strength", strength, STRENGTHS)
+        check_choice("flips", flips, FLIPS)
+        self.size = size
+        self.strength = STRENGTHS[strength]
+        self.flips = flips
+        if self.strength is not None:
+            c = self.strength.colour
+            self.colour: Any = v2.ColorJitter(brightness=c, contrast=c, saturation=c)
+
+    @property
+    def source_side(self) -> int:
+        """The longer side in pixels beyond which the source image holds nothing that could be seen."""
+        return self.size if self.strength is None else round(self.size * self.strength.zoom[1] * self.strength.stretch)
+
+    def __call__(self, view: View) -> View:
+        height, width = view.image.shape[-2:]
+        canvas = fitted_size(width, height, self.size)
+        if self.strength is None:
+            return _resample(view, (0, 0, width, height), canvas)
+        if self.flips == "all" and _coin():
+            view = _transpose(view)  # with the two flips below: every quarter turn, and every mirror image of one
+        view = zoom_crop(view, canvas, self.size / max(width, height), self.strength)
+        if _coin():
+            view = _flip(view, horizontal=True)
+        if self.flips == "all" and _coin():
+            view = _flip(view, horizontal=False)
+        return View(self.colour(view.image), view.boxes_xyxy, view.labels, view.ignored)
+
+
+def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: Strength) -> View:
+    """A random part of the image, or the image on grey, at a random scale: one resampling.
+
+    Along each axis the scaled photo is either larger than the canvas (a part is cut out) or smaller (it lies somewhere
+    on it).
+
+    Args:
+        canvas: (width, height) of the result.
+        base_scale: canvas pixels for an image pixel at zoom 1.
+    """
+    height, width = view.image.shape[-2:]
+    low, high = torch.tensor(strength.zoom).log().tolist()
+    zoom = base_scale * torch.empty(()).uniform_(low, high).exp().item()
+    stretch = torch.tensor(strength.stretch).log().div(2).item()
+    stretch = torch.empty(()).uniform_(-stretch, stretch).exp().item()
+    (x1, x2, left, new_w), (y1, y2, top, new_h) = (
+        _place(width, canvas[0], zoom * stretch),
+        _place(height, canvas[1], zoom / stretch),
+    )
+    seen = _resample(view, (x1, y1, x2, y2), (new_w, new_h))
+    if (new_w, new_h) == canvas:
+        return seen
+    image = torch.full((3, canvas[1], canvas[0]), FILL, dtype=torch.uint8)
+    image[:, top : top + new_h, left : left + new_w] = seen.image
+    offset = torch.tensor([left, top, left, top], dtype=torch.float32)
+    return View(image, seen.boxes_xyxy + offset, seen.labels, seen.ignored)
+
+
+def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:
+    """Along one axis: (start and end of the source window, its offset on the canvas, its length there)."""
+    where = torch.rand(()).item()
+    scaled = max(1, round(length * scale))
+    if scaled <= canvas:
+        return 0, length, int(where * (canvas - scaled + 1)), scaled
+    window = max(1, min(length, round(canvas / scale)))
+    start = int(where * (length - window + 1))
+    return start, start + window, 0, canvas
+
+
+def _resample(view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> View:
+    """The window of the image at a new (width, height); boxes go with it and are cut at its border."""
+    x1, y1, x2, y2 = window_xyxy
+    image = view.image[:, y1:y2, x1:x2]
+    if (x2 - x1, y2 - y1) != size:
+        image = F.resize(image, [size[1], size[0]], antialias=True)
+    scale = torch.tensor([size[0] / (x2 - x1), size[1] / (y2 - y1)]).repeat(2)
+    boxes = (view.boxes_xyxy - torch.tensor([x1, y1, x1, y1], dtype=torch.float32)) * scale
+    return keep_visible(View(image, boxes, view.labels, view.ignored))
+
+
+def keep_visible(view: View) -> View:
+    """Cut boxes at the image's border; what is left of an object that is hardly seen becomes a region to ignore.
+
+    Calling it background would teach the network that the visible part of an object is none.
+    """
+    height, width = view.image.shape[-2:]
+    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+    clipped = view.boxes_xyxy.clamp(min=0).minimum(limits)
+    sides, full_sides = clipped[:, 2:] - clipped[:, :2], view.boxes_xyxy[:, 2:] - view.boxes_xyxy[:, :2]
+    visible = sides.prod(1) / full_sides.prod(1).clamp(min=1e-6)
+    left = (sides > 0).all(1)
+    lost = (visible < MIN_VISIBLE) | (sides < MIN_SIDE_PX).any(1)
+    return View(view.image, clipped[left], view.labels[left], (view.ignored | lost)[left])
+
+
+def _coin() -> bool:
+    return torch.rand(()).item() < 0.5
+
+
+def _flip(view: View, *, horizontal: bool) -> View:
+    height, width = view.image.shape[-2:]
+    boxes = tv_tensors.BoundingBoxes(view.boxes_xyxy, format="XYXY", canvas_size=(height, width))
+    flip = F.horizontal_flip if horizontal else F.vertical_flip
+    return View(flip(view.image), flip(boxes).as_subclass(Tensor), view.labels, view.ignored)
+
+
+def _transpose(view: View) -> View:
+    return View(view.image.transpose(1, 2), view.boxes_xyxy[:, [1, 0, 3, 2]], view.labels, view.ignored)
