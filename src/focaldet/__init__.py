@@ -12,6 +12,18 @@ _PUBLIC = {
     "IGNORED": "focaldet.structures",
     "SparseTargets": "focaldet.structures",
     "Detections": "focaldet.structures",
+    "quadratic_loss": "focaldet.functional",
+    "binary_cross_entropy": "focaldet.functional",
+    "cross_entropy": "focaldet.functional",
+    "sigmoid_focal_loss": "focaldet.functional",
+    "softmax_focal_loss": "focaldet.functional",
+    "quality_focal_loss": "focaldet.functional",
+    "distribution_focal_loss": "focaldet.functional",
+    "generalized_focal_loss": "focaldet.functional",
+    "varifocal_loss": "focaldet.functional",
+    "matchability_aware_loss": "focaldet.functional",
+    "giou_loss": "focaldet.functional",
+    "iou_loss": "focaldet.functional",
 }
 """Public name -> the module that defines it."""
 

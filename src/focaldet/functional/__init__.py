@@ -1,0 +1,40 @@
+"""The public losses: check, choose an implementation, reduce.
+
+Tensors come first, everything else is keyword-only (where the field has no other convention). Every loss takes
+
+- ``weight``: broadcast against the losses; no gradient flows to it from a fused kernel, so one that requires a
+  gradient takes the reference;
+- ``reduction``: ``"none"``, ``"sum"`` or ``"mean"`` (over the entries that are not ignored);
+- ``normalizer``: a number or 0-d tensor that divides a sum, in a detector the number of positives;
+- ``impl``: ``"auto"`` takes the fused kernel where there is one for the device and dtype (`focaldet.kernels.available`)
+  and the reference elsewhere; ``"fused"`` is an error elsewhere; ``"reference"`` is the plain formula.
+
+float16 and bfloat16 logits are computed in float32, and their losses are float32; gradients have the logits' dtype.
+"""
+
+from focaldet.functional.boxes import giou_loss, iou_loss
+from focaldet.functional.sigmoid import (
+    binary_cross_entropy,
+    generalized_focal_loss,
+    matchability_aware_loss,
+    quadratic_loss,
+    quality_focal_loss,
+    sigmoid_focal_loss,
+    varifocal_loss,
+)
+from focaldet.functional.softmax import cross_entropy, distribution_focal_loss, softmax_focal_loss
+
+__all__ = [
+    "quadratic_loss",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
+    "quality_focal_loss",
+    "distribution_focal_loss",
+    "generalized_focal_loss",
+    "varifocal_loss",
+    "matchability_aware_loss",
+    "giou_loss",
+    "iou_loss",
+]

@@ -1,0 +1,75 @@
+"""The losses of paired boxes."""
+
+import torch
+from torch import Tensor
+
+from focaldet.checks import check_floating, check_shape
+from focaldet.functional.dispatch import use_fused
+from focaldet.losses import box_family, iou
+from focaldet.losses.reduce import reduce_loss, resolve_reduction
+
+
+def giou_loss(
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Generalised IoU loss of each pair of boxes: ``1 - GIoU``, in ``[0, 2]``.
+
+    Args:
+        boxes_xyxy: ``(..., 4)``, ``x1 <= x2`` and ``y1 <= y2``, any unit.
+        target_boxes_xyxy: the same shape and unit.
+        weight: broadcast against ``(...)``.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        normalizer: divides the sum.
+        impl: ``"auto"``, ``"reference"`` or ``"fused"`` (which has no derivative on the target).
+
+    Returns:
+        A 0-d tensor, or ``(...)``.
+
+    Example:
+        >>> giou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
+        tensor([1.5000])
+    """
+    shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
+    scale, divisor, reduce = resolve_reduction(reduction, normalizer, shape.numel())
+    if weight is not None:
+        weight = weight if isinstance(weight, Tensor) else boxes_xyxy.new_full((), weight, dtype=torch.float32)
+        weight = weight.expand(shape).reshape(-1)
+    boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
+    if use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor)):
+        raise NotImplementedError
+    loss = box_family.paired_giou_loss(boxes, target_boxes, weight, divisor, scale, reduce)
+    return loss if reduce else loss.reshape(shape)
+
+
+def iou_loss(
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """``1 - IoU`` of each pair of boxes. Arguments as in `giou_loss`; there is no kernel.
+
+    Example:
+        >>> iou_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
+        tensor([0.6667])
+    """
+    _check_pairs(boxes_xyxy, target_boxes_xyxy)
+    boxes = boxes_xyxy if boxes_xyxy.dtype == torch.float64 else boxes_xyxy.float()
+    loss = iou.iou_loss(boxes, target_boxes_xyxy.to(boxes.dtype))
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+def _check_pairs(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> torch.Size:
+    check_floating("boxes_xyxy", boxes_xyxy)
+    check_shape("target_boxes_xyxy", target_boxes_xyxy, tuple(boxes_xyxy.shape))
+    if boxes_xyxy.ndim == 0 or boxes_xyxy.shape[-1] != 4:
+        raise ValueError(f"boxes_xyxy: expected shape (..., 4), got {tuple(boxes_xyxy.shape)}")
+    return boxes_xyxy.shape[:-1]

@@ -1,0 +1,249 @@
+"""The losses on sigmoid probabilities, each class for itself."""
+
+import torch
+from torch import Tensor
+
+from focaldet.checks import check_floating, check_not_negative
+from focaldet.functional.dispatch import Maps, use_fused
+from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
+from focaldet.losses.reduce import reduce_loss, resolve_reduction
+from focaldet.structures import IGNORED, SparseTargets
+
+Targets = Tensor | SparseTargets
+
+
+def sigmoid_focal_loss(
+    logits: Tensor | Maps,
+    targets: Targets,
+    alpha: float | Tensor | None = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "none",
+    *,
+    weight: float | Tensor | None = None,
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """Focal loss of RetinaNet: ``-α_t (1 - p_t)^γ log p_t``.
+
+    Order and defaults are those of ``torchvision.ops.sigmoid_focal_loss``, and so is the meaning of soft targets. A
+    soft target is **not** where this loss has its minimum: with γ = 2 a target of .7 is met at a probability of .878. For
+    soft labels use `quality_focal_loss`.
+
+    Args:
+        logits: ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.
+        targets: floats of the logits' shape, or `SparseTargets` with labels ``(...)`` (pyramid: ``(B, P)``).
+        alpha: weight of the positives (the negatives have ``1 - alpha``), a number or one for each class ``(C,)``;
+            ``None``, or a negative number as in torchvision, switches it off.
+        gamma: focusing exponent, any number >= 0; 0 is (α-balanced) binary cross entropy.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        weight: broadcast against the logits.
+        normalizer: divides the sum.
+        impl: ``"auto"``, ``"reference"`` or ``"fused"``.
+        inplace_grad: let the fused kernel write the gradient over the logits, which saves all extra memory; the
+            logits are lost and only one backward is possible.
+
+    Returns:
+        A 0-d tensor, or the losses in the logits' shape (pyramid: ``(B, P, C)``).
+
+    Example:
+        >>> from focaldet import SparseTargets
+        >>> logits = torch.zeros(3, 2, requires_grad=True)
+        >>> labels = torch.tensor([1, -1, -2])  # class 1, background, ignored
+        >>> sigmoid_focal_loss(logits, SparseTargets(labels), reduction="sum", normalizer=1)
+        tensor(0.4332, grad_fn=...)
+    """
+    if not isinstance(alpha, Tensor) and alpha is not None and alpha < 0:
+        alpha = None
+    return _sigmoid_family("focal", logits, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad)
+
+
+def binary_cross_entropy(
+    logits: Tensor | Maps,
+    targets: Targets,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """Binary cross entropy on logits: ``-(y log σ + (1 - y) log(1 - σ))``. Arguments as in `sigmoid_focal_loss`.
+
+    Example:
+        >>> binary_cross_entropy(torch.zeros(2), torch.tensor([0.0, 1.0]), reduction="mean")
+        tensor(0.6931)
+    """
+    return _sigmoid_family(
+        "binary_cross_entropy", logits, targets, 0.0, None, weight, reduction, normalizer, impl, inplace_grad
+    )
+
+
+def quality_focal_loss(
+    logits: Tensor | Maps,
+    targets: Targets,
+    *,
+    beta: float = 2.0,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """Quality focal loss of GFL: ``|y - σ|^β BCE(σ, y)``, zero at ``σ = y``. Arguments as in `sigmoid_focal_loss`.
+
+    Example:
+        >>> from focaldet import SparseTargets
+        >>> targets = SparseTargets(torch.tensor([0, -1]), quality=torch.tensor([0.5, 0.0]))
+        >>> quality_focal_loss(torch.zeros(2, 1), targets)
+        tensor([[0.0000],
+                [0.1733]])
+    """
+    return _sigmoid_family(
+        "quality_focal", logits, targets, beta, None, weight, reduction, normalizer, impl, inplace_grad, exponent="beta"
+    )
+
+
+def varifocal_loss(
+    logits: Tensor | Maps,
+    targets: Targets,
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """Varifocal loss: ``y BCE(σ, y)`` for positives, ``α σ^γ BCE(σ, 0)`` for negatives.
+
+    Here ``alpha`` weights the *negatives*. Other arguments as in `sigmoid_focal_loss`.
+
+    Example:
+        >>> varifocal_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
+        tensor([0.6931, 0.1300])
+    """
+    return _sigmoid_family(
+        "varifocal", logits, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad
+    )
+
+
+def matchability_aware_loss(
+    logits: Tensor | Maps,
+    targets: Targets,
+    *,
+    gamma: float = 1.5,
+    alpha: float | None = None,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """Matchability-aware loss (MAL) of DEIM: ``BCE(σ, y^γ)`` for positives, ``σ^γ BCE(σ, 0)`` for negatives.
+
+    No gradient flows through ``σ^γ``; ``alpha`` is a further weight of the negatives. Other arguments as in
+    `sigmoid_focal_loss`.
+
+    Example:
+        >>> matchability_aware_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
+        tensor([0.6931, 0.2451])
+    """
+    return _sigmoid_family(
+        "matchability_aware", logits, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad
+    )
+
+
+def quadratic_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """Quadratic cost of a sigmoid neuron: ``(y - σ)² / 2``. It is here to be compared with; there is no kernel.
+
+    Example:
+        >>> quadratic_loss(torch.tensor([0.0]), torch.tensor([1.0]))
+        tensor([0.1250])
+    """
+    check_floating("logits", logits)
+    loss = quadratic.quadratic_loss(_wide(logits), targets)
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+def generalized_focal_loss(
+    log_probs_left: Tensor,
+    log_probs_right: Tensor,
+    targets: Tensor,
+    *,
+    beta: float = 2.0,
+    left: float | Tensor = 0.0,
+    right: float | Tensor = 1.0,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """The general form: ``-|y - (y_l p_l + y_r p_r)|^β ((y_r - y) log p_l + (y - y_l) log p_r)``.
+
+    Focal loss without α, quality focal and distribution focal loss are cases of it (see
+    `focaldet.losses.generalized_focal`); their own functions are faster.
+
+    Example:
+        >>> log_half = torch.tensor([0.5]).log()
+        >>> generalized_focal_loss(log_half, log_half, torch.tensor([1.0]))
+        tensor([0.1733])
+    """
+    check_floating("log_probs_left", log_probs_left)
+    check_not_negative("beta", beta)
+    loss = generalized_focal.generalized_focal_loss(
+        _wide(log_probs_left), _wide(log_probs_right), targets, beta=beta, left=left, right=right
+    )
+    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _sigmoid_family(
+    kind: str,
+    logits: Tensor | Maps,
+    targets: Targets,
+    gamma: float,
+    alpha: float | Tensor | None,
+    weight: float | Tensor | None,
+    reduction: str,
+    normalizer: float | Tensor | None,
+    impl: str,
+    inplace_grad: bool,
+    exponent: str = "gamma",
+) -> Tensor:
+    check_not_negative(exponent, gamma)
+    maps = [logits] if isinstance(logits, Tensor) else logits
+    for x in maps:
+        check_floating("logits", x)
+    if isinstance(logits, Tensor):
+        parts = [layout.tensor_part(logits, targets, weight)]
+    else:
+        parts = layout.pyramid_parts(logits, targets, weight)
+    num_classes = parts[0].logits.shape[1]
+    count: int | Tensor = parts[0].logits.numel()
+    if isinstance(targets, SparseTargets):
+        count = (targets.labels != IGNORED).sum() * num_classes if reduction == "mean" else 0
+    scale, divisor, reduce = resolve_reduction(reduction, normalizer, count)
+    class_alpha = alpha.expand(num_classes) if isinstance(alpha, Tensor) else None
+    alpha = None if isinstance(alpha, Tensor) else alpha
+    constants = (class_alpha, divisor, *(x for part in parts for x in part[1:]))
+    run = sigmoid_family.sigmoid_loss
+    if use_fused(impl, "sigmoid_loss", maps[0], constants):
+        raise NotImplementedError
+    results = [run(*part, class_alpha, divisor, kind, float(gamma), alpha, scale, reduce) for part in parts]
+    if reduce:
+        return results[0] if len(results) == 1 else torch.stack(results).sum()
+    if isinstance(logits, Tensor):
+        return layout.unsee_rows(results[0], logits.shape)
+    return torch.cat([layout.unsee_map(x, m) for x, m in zip(results, maps, strict=True)], dim=1)

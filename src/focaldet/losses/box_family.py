@@ -1,0 +1,22 @@
+"""GIoU loss of paired boxes as an operator: what the fused kernel of the same signature computes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from focaldet.losses.iou import giou_loss
+from focaldet.losses.reduce import weigh_and_sum
+
+
+def paired_giou_loss(
+    boxes_xyxy: Float[Tensor, "N 4"],
+    target_boxes_xyxy: Float[Tensor, "N 4"],
+    weight: Float[Tensor, " N"] | None,
+    normalizer: Float[Tensor, ""] | None,
+    scale: float,
+    reduce: bool,
+) -> Tensor:
+    """``1 - GIoU`` of each pair times ``scale / normalizer``, summed when ``reduce``."""
+    boxes = boxes_xyxy if boxes_xyxy.dtype == torch.float64 else boxes_xyxy.float()
+    loss = giou_loss(boxes, target_boxes_xyxy.to(boxes.dtype))
+    return weigh_and_sum(loss, weight, scale, normalizer, reduce)

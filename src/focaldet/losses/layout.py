@@ -1,0 +1,140 @@
+"""How logits of any shape and memory format are seen as ``(O, C, I)`` without a copy.
+
+O and I are the axes left and right of the class axis as they lie in memory. Rows ``(..., C)`` are ``(N, C, 1)``; the
+view of a map with its channels moved last, ``(B, ..., C)`` on ``(B, C, ...)``, is ``(B, C, HW)``.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from focaldet.checks import check_shape
+from focaldet.structures import SparseTargets
+
+
+class Part(NamedTuple):
+    """Logits ``(O, C, I)``, and what belongs to them in the same order. Either ``labels`` or ``targets`` is given."""
+
+    logits: Tensor
+    labels: Tensor | None
+    quality: Tensor | None
+    targets: Tensor | None
+    weight: Tensor | None
+
+
+def see_rows(x: Tensor) -> tuple[Tensor, bool]:
+    """``(..., C)`` as ``(O, C, I)``, and whether the class axis lies before others in memory (I > 1)."""
+    if not x.is_contiguous() and x.ndim > 2 and x.movedim(-1, 1).is_contiguous():
+        return x.movedim(-1, 1).reshape(x.shape[0], x.shape[-1], -1), True
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1], 1), False
+
+
+def _site_weight(weight: float | Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
+    """A weight that broadcasts against ``shape``, as ``(..., C or 1)`` with only its class axis left to broadcast."""
+    if weight is None:
+        return None
+    weight = weight if isinstance(weight, Tensor) else like.new_full((), weight)
+    weight = weight.reshape((1,) * (len(shape) - weight.ndim) + tuple(weight.shape))
+    if weight.shape[:-1].numel() == 1:
+        return weight
+    return weight.expand(*shape[:-1], weight.shape[-1])
+
+
+def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: float | Tensor | None) -> Part:
+    """One tensor of logits ``(..., C)`` and its targets."""
+    if logits.ndim == 0:
+        raise ValueError("logits: expected a class axis, shape (..., C), got a 0-d tensor")
+    seen, first = see_rows(logits)
+    outer, _, inner = seen.shape
+    weight = _site_weight(weight, tuple(logits.shape), logits)
+    if weight is not None:
+        if weight.shape[:-1].numel() == 1:
+            weight = weight.reshape(1, -1, 1)
+        elif first:
+            weight = weight.movedim(-1, 1).reshape(outer, -1, inner)
+        else:
+            weight = weight.reshape(outer, -1, 1)
+    if isinstance(targets, SparseTargets):
+        check_shape("targets.labels", targets.labels, tuple(logits.shape[:-1]))
+        if targets.quality is not None:
+            check_shape("targets.quality", targets.quality, tuple(logits.shape[:-1]))
+        labels = targets.labels.long().reshape(outer, inner)
+        quality = None if targets.quality is None else targets.quality.reshape(outer, inner)
+        return Part(seen, labels, quality, None, weight)
+    check_shape("targets", targets, tuple(logits.shape))
+    dense = targets.movedim(-1, 1).reshape(seen.shape) if first else targets.reshape(seen.shape)
+    return Part(seen, None, None, dense, weight)
+
+
+def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight: float | Tensor | None) -> list[Part]:
+    """The levels of a pyramid ``(B, A * C, H, W)``, in either memory format, and their stretches of the targets.
+
+    ``targets`` and ``weight`` have a site axis P that runs over the levels, the rows of a level, and the A anchors of a
+    location, last fastest: labels ``(B, P)``, weight broadcasting against ``(B, P, C)``.
+    """
+    if not isinstance(targets, SparseTargets):
+        raise TypeError("targets: expected SparseTargets for a list of maps, got a dense tensor")
+    batch = int(maps[0].shape[0])
+    locations = [int(x.shape[-2] * x.shape[-1]) for x in maps]
+    num_sites = int(targets.labels.shape[-1])
+    num_anchors, rest = divmod(num_sites, sum(locations))
+    if rest or num_anchors == 0 or maps[0].shape[1] % num_anchors:
+        raise ValueError(
+            f"targets.labels: expected (B, A * {sum(locations)}) for these maps, got {tuple(targets.labels.shape)}"
+        )
+    num_classes = int(maps[0].shape[1]) // num_anchors
+    check_shape("targets.labels", targets.labels, (batch, num_sites))
+    weight = _site_weight(weight, (batch, num_sites, num_classes), maps[0])
+    parts, start = [], 0
+    for x, count in zip(maps, locations, strict=True):
+        check_shape("logits (a map of the pyramid)", x, (batch, num_anchors * num_classes, *x.shape[-2:]))
+        sites = slice(start, start + count * num_anchors)
+        start = sites.stop
+        last = x.is_contiguous() is False and x.permute(0, 2, 3, 1).is_contiguous()
+
+        def arrange(
+            values: Tensor, trailing: int | None, last: bool = last, count: int = count, sites: slice = sites
+        ) -> Tensor:
+            """(B, sites[, X]) -> (B * sites[, X], 1), or (B * A[, X], H * W) where the map has its channels first."""
+            values = values[:, sites]
+            shape = () if trailing is None else (trailing,)
+            if last:
+                return values.reshape(-1, *shape, 1)
+            split = values.reshape(batch, count, num_anchors, *shape)
+            return split.movedim(1, -1).reshape(batch * num_anchors, *shape, count)
+
+        if last:
+            seen = x.permute(0, 2, 3, 1).reshape(-1, num_classes, 1)
+        else:
+            seen = x.reshape(batch * num_anchors, num_classes, count)
+        level_weight = weight
+        if weight is not None:
+            level_weight = (
+                weight.reshape(1, -1, 1) if weight.shape[:-1].numel() == 1 else arrange(weight, int(weight.shape[-1]))
+            )
+        parts.append(
+            Part(
+                seen,
+                arrange(targets.labels.long(), None),
+                None if targets.quality is None else arrange(targets.quality, None),
+                None,
+                level_weight,
+            )
+        )
+    return parts
+
+
+def unsee_rows(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``(O, C, I)`` back to the shape ``(..., C)`` that `see_rows` took it from."""
+    return x.movedim(1, -1).reshape(shape)
+
+
+def unsee_map(x: Tensor, like: Tensor) -> Tensor:
+    """``(O, C, I)`` of a pyramid's map back to ``(B, sites, C)``."""
+    batch, num_classes = like.shape[0], x.shape[1]
+    if x.shape[-1] == 1:
+        return x.reshape(batch, -1, num_classes)
+    num_anchors = like.shape[1] // num_classes
+    return x.reshape(batch, num_anchors, num_classes, -1).permute(0, 3, 1, 2).reshape(batch, -1, num_classes)

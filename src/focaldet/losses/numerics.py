@@ -1,0 +1,21 @@
+"""The one power that the losses need: safe where its base reaches zero."""
+
+import torch
+from torch import Tensor
+
+
+def safe_power(base: Tensor, exponent: float) -> Tensor:
+    """``base ** exponent`` for ``base >= 0``, whose derivatives are 0, not NaN, where ``base`` is 0.
+
+    ``pow`` alone has the derivative ``e * 0 ** (e - 1)`` there: infinite for an exponent below 1, and NaN as soon as
+    the inner derivative is 0, as it is for every saturated logit.
+
+    >>> x = torch.tensor([0.0, 4.0], requires_grad=True)
+    >>> safe_power(x, 0.5).sum().backward()
+    >>> x.grad
+    tensor([0.0000, 0.2500])
+    """
+    if exponent == 0:
+        return torch.ones_like(base)
+    zero = base == 0  # not `base > 0`: NaN must stay NaN
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, base) ** exponent)

@@ -1,0 +1,67 @@
+"""From one value per element to the number that is minimised: weights, reduction and normaliser, in one place."""
+
+from torch import Tensor
+
+from focaldet.checks import check_choice
+
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def check_reduction(reduction: str, normalizer: float | Tensor | None) -> None:
+    """Raise ValueError for an unknown reduction, or for a normaliser that has no sum to divide."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    if normalizer is not None and reduction != "sum":
+        raise ValueError(f"normalizer: it divides a sum, so expected reduction='sum', got {reduction!r}")
+
+
+def resolve_reduction(
+    reduction: str, normalizer: float | Tensor | None, count: int | Tensor
+) -> tuple[float, Tensor | None, bool]:
+    """The words as what a kernel is told: its result times ``scale / normalizer``, and summed when ``reduce``.
+
+    Args:
+        reduction: ``"none"``, ``"sum"``, or ``"mean"``: the sum divided by ``count``.
+        normalizer: number or 0-d tensor that divides the sum: in a detector, the number of positives.
+        count: how many elements take part, for the mean. When none does, the sum is 0, and so is the mean.
+
+    >>> resolve_reduction("sum", 4, 100)
+    (0.25, None, True)
+    """
+    check_reduction(reduction, normalizer)
+    divisor = normalizer
+    if reduction == "mean":
+        divisor = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+    if isinstance(divisor, Tensor):
+        if divisor.numel() != 1:
+            raise ValueError(f"normalizer: expected a number or a 0-d tensor, got shape {tuple(divisor.shape)}")
+        return 1.0, divisor.reshape(()), reduction != "none"
+    return (1.0 if divisor is None else 1.0 / divisor), None, reduction != "none"
+
+
+def weigh_and_sum(
+    loss: Tensor, weight: float | Tensor | None, scale: float, normalizer: Tensor | None, reduce: bool
+) -> Tensor:
+    """``loss * weight * scale / normalizer``, summed when ``reduce``."""
+    if weight is not None:
+        loss = loss * weight
+    if reduce:
+        loss = loss.sum()
+    if scale != 1:
+        loss = loss * scale
+    return loss if normalizer is None else loss / normalizer
+
+
+def reduce_loss(
+    loss: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    """Weigh (broadcast) and reduce the losses of the elements.
+
+    >>> import torch
+    >>> reduce_loss(torch.tensor([1.0, 3.0]), weight=torch.tensor([1.0, 2.0]), reduction="sum", normalizer=2)
+    tensor(3.5000)
+    """
+    return weigh_and_sum(loss, weight, *resolve_reduction(reduction, normalizer, loss.numel()))

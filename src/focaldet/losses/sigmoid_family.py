@@ -1,0 +1,67 @@
+"""The sigmoid losses as one operator, from the plain formulas: what the fused kernel of the same signature computes.
+
+Axes: O and I are what is left and right of the class axis C, flattened, so that rows ``(N, C)`` are ``(N, C, 1)`` and
+maps ``(B, A * C, H, W)`` are ``(B * A, C, H * W)``, neither needing a copy.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from focaldet.losses.cross_entropy import binary_cross_entropy
+from focaldet.losses.focal import sigmoid_focal_loss
+from focaldet.losses.mal import matchability_aware_loss
+from focaldet.losses.quality_focal import quality_focal_loss
+from focaldet.losses.reduce import weigh_and_sum
+from focaldet.losses.sparse import check_labels, dense_targets
+from focaldet.losses.varifocal import varifocal_loss
+from focaldet.structures import SparseTargets
+
+Alpha = float | Tensor | None
+
+FORMULAS: dict[str, Callable[[Tensor, Tensor, float, Alpha], Tensor]] = {
+    "binary_cross_entropy": lambda z, y, gamma, alpha: binary_cross_entropy(z, y),
+    "focal": lambda z, y, gamma, alpha: sigmoid_focal_loss(z, y, gamma=gamma, alpha=alpha),
+    "quality_focal": lambda z, y, gamma, alpha: quality_focal_loss(z, y, beta=gamma),
+    "varifocal": lambda z, y, gamma, alpha: varifocal_loss(z, y, gamma=gamma, alpha=1.0 if alpha is None else alpha),
+    "matchability_aware": lambda z, y, gamma, alpha: matchability_aware_loss(z, y, gamma=gamma, alpha=alpha),
+}
+"""Kind of loss -> its formula; ``gamma`` is the exponent, whatever the paper calls it."""
+
+
+def sigmoid_loss(
+    logits: Float[Tensor, "O C I"],
+    labels: Int64[Tensor, "O I"] | None,
+    quality: Float[Tensor, "O I"] | None,
+    targets: Float[Tensor, "O C I"] | None,
+    weight: Float[Tensor, "_ _ _"] | None,
+    class_alpha: Float[Tensor, " C"] | None,
+    normalizer: Float[Tensor, ""] | None,
+    kind: str,
+    gamma: float,
+    alpha: float | None,
+    scale: float,
+    reduce: bool,
+) -> Tensor:
+    """Loss of the given kind times ``scale / normalizer``, summed when ``reduce``.
+
+    Either ``labels`` (with ``quality`` or without) or ``targets`` is given. ``class_alpha`` goes before ``alpha``.
+    float16 and bfloat16 are computed in float32, and so is the result.
+    """
+    z = logits.movedim(1, -1)
+    z = z if z.dtype == torch.float64 else z.float()
+    ignored: Tensor | None = None
+    if labels is not None:
+        check_labels(labels, z.shape[-1])
+        y, ignored = dense_targets(SparseTargets(labels, quality), z.shape[-1], z.dtype)
+        z = torch.where(ignored, 0.0, z)  # whatever stands in an ignored row, NaN included, has no loss and no gradient
+    else:
+        assert targets is not None
+        y = targets.movedim(1, -1).to(z.dtype)
+    loss = FORMULAS[kind](z, y, gamma, alpha if class_alpha is None else class_alpha.to(z.dtype))
+    if ignored is not None:
+        loss = torch.where(ignored, 0.0, loss)
+    loss = weigh_and_sum(loss, None if weight is None else weight.movedim(1, -1), scale, normalizer, reduce)
+    return loss if reduce else loss.movedim(-1, 1)

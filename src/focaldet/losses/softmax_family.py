@@ -1,0 +1,46 @@
+"""The softmax losses as one operator, from the plain formulas: what the fused kernel of the same signature computes.
+
+Axes as in `sigmoid_family`: logits ``(O, K, I)``, one label or one position among the K bins for each ``(O, I)``.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from focaldet.losses.distribution_focal import distribution_focal_loss
+from focaldet.losses.focal import softmax_focal_loss
+from focaldet.losses.reduce import weigh_and_sum
+from focaldet.losses.sparse import check_labels
+
+
+def softmax_loss(
+    logits: Float[Tensor, "O K I"],
+    labels: Int64[Tensor, "O I"] | None,
+    positions: Float[Tensor, "O I"] | None,
+    weight: Float[Tensor, "O I"] | None,
+    class_alpha: Float[Tensor, " K"] | None,
+    normalizer: Float[Tensor, ""] | None,
+    gamma: float,
+    label_smoothing: float,
+    ignore_index: int,
+    scale: float,
+    reduce: bool,
+) -> Tensor:
+    """Focal cross entropy of ``labels``, or distribution focal loss of ``positions``, times ``scale / normalizer``.
+
+    Rows whose label is ``ignore_index`` have no loss and no gradient.
+    """
+    z = logits.movedim(1, -1)
+    z = z if z.dtype == torch.float64 else z.float()
+    if labels is not None:
+        ignored = labels == ignore_index
+        labels = torch.where(ignored, 0, labels)
+        check_labels(labels, z.shape[-1], lowest=0)
+        z = torch.where(ignored.unsqueeze(-1), 0.0, z)
+        alpha = None if class_alpha is None else class_alpha.to(z.dtype)
+        loss = softmax_focal_loss(z, labels, gamma=gamma, alpha=alpha, label_smoothing=label_smoothing)
+        loss = torch.where(ignored, 0.0, loss)
+    else:
+        assert positions is not None
+        loss = distribution_focal_loss(z, positions.to(z.dtype))
+    return weigh_and_sum(loss, weight, scale, normalizer, reduce)
