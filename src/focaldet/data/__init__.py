@@ -4,6 +4,7 @@ COCO, Pascal VOC and YOLO layouts; every fault is named; splits are made where t
 """
 
 from focaldet.data.batching import Batch, DetectionDataset, Sample, TrainingSampler, collate
+from focaldet.data.digits import make_digits
 from focaldet.data.folder import read_folder
 from focaldet.data.images import read_header, read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
@@ -20,6 +21,7 @@ __all__ = [
     "TrainTransform",
     "TrainingSampler",
     "collate",
+    "make_digits",
     "read_folder",
     "read_header",
     "read_image",

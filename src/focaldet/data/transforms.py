@@ -7,13 +7,11 @@ generator.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from focaldet.checks import check_choice
@@ -70,8 +68,9 @@ STRENGTHS: dict[str, Strength | None] = {
 }
 """Name of an augmentation strength -> what it does; ``"none"`` leaves flips out too."""
 
-FLIPS = ("horizontal", "all")
-"""``"all"`` is for photos without an up (cells, aerial views): vertical flips and quarter turns too."""
+FLIPS = ("none", "horizontal", "all")
+"""``"none"``: for what a mirror turns into something else (digits, letters, signs). ``"all"``: for photos without an up
+(cells, aerial views), vertical flips and quarter turns too."""
 
 
 class EvalTransform:
@@ -112,9 +111,6 @@ class TrainTransform:
         self.size = size
         self.strength = STRENGTHS[strength]
         self.flips = flips
-        if self.strength is not None:
-            c = self.strength.colour
-            self.colour: Any = v2.ColorJitter(brightness=c, contrast=c, saturation=c)
 
     @property
     def source_side(self) -> int:
@@ -129,11 +125,11 @@ class TrainTransform:
         if self.flips == "all" and _coin():
             view = _transpose(view)  # with the two flips below: every quarter turn, and every mirror image of one
         view = zoom_crop(view, canvas, self.size / max(width, height), self.strength)
-        if _coin():
+        if self.flips != "none" and _coin():
             view = _flip(view, horizontal=True)
         if self.flips == "all" and _coin():
             view = _flip(view, horizontal=False)
-        return View(self.colour(view.image), view.boxes_xyxy, view.labels, view.ignored)
+        return View(jitter_colour(view.image, self.strength.colour), view.boxes_xyxy, view.labels, view.ignored)
 
 
 def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: Strength) -> View:
@@ -199,6 +195,21 @@ def keep_visible(view: View) -> View:
     left = (sides > 0).all(1)
     lost = (visible < MIN_VISIBLE) | (sides < MIN_SIDE_PX).any(1)
     return View(view.image, clipped[left], view.labels[left], (view.ignored | lost)[left])
+
+
+def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float) -> UInt8[Tensor, "3 H W"]:
+    """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``.
+
+    All three are affine in the colour, so one 3 × 3 matrix and one offset do them in a single pass, without rounding in
+    between: a third of the time of doing them one after the other.
+    """
+    saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
+    grey = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+    matrix = contrast * brightness * (saturation * torch.eye(3) + (1 - saturation) * grey)
+    pixels = image.reshape(3, -1).float()
+    mean = grey @ pixels[:, ::16].mean(1)  # of every 16th pixel: the pivot of the contrast need not be exact
+    offset = (1 - contrast) * brightness * mean + 0.5
+    return torch.addmm(offset.expand(3, 1), matrix, pixels).clamp_(0, 255).to(torch.uint8).view_as(image)
 
 
 def _coin() -> bool:
