@@ -6,6 +6,7 @@ Accepted places: ``annotations/*.json`` beside image folders, one JSON in each s
 """
 
 import json
+from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -20,21 +21,19 @@ _KEYS = ("images", "annotations", "categories")
 
 def find_coco(root: Path) -> list[Path]:
     """The files that are COCO annotations, sorted."""
-    candidates = sorted({*root.glob("annotations/*.json"), *root.glob("*/*coco*.json"), *root.glob("*.json")})
-    return [p for p in candidates if _looks_like_coco(p)]
+    # Captions and key points come in files of the same shape beside COCO's boxes.
+    others = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
+    declared = sorted(p for p in root.glob("annotations/*.json") if not p.name.startswith(others))
+    if declared:
+        # A list is a file of results; alone it is a broken annotation file, and reading it says so.
+        return [p for p in declared if not _starts_with(p, b"[")] or declared
+    candidates = sorted({*root.glob("*/*.coco.json"), *root.glob("*.json")})
+    return [p for p in candidates if _starts_with(p, b"{") and b'"images"' in p.read_bytes()]
 
 
-def _looks_like_coco(path: Path) -> bool:
-    # Captions and key points come in files of the same shape beside COCO's boxes; results are lists.
-    if path.name.startswith(("captions", "person_keypoints", "image_info", "panoptic", "stuff")):
-        return False
+def _starts_with(path: Path, character: bytes) -> bool:
     with path.open("rb") as file:
-        start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if path.parent.name == "annotations":
-        return not start.startswith(b"[")
-    if "coco" in path.name or split_of(path.stem):
-        return start.startswith(b"{")
-    return start.startswith(b"{") and b'"images"' in path.read_bytes()
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
 
 
 def read_coco(root: Path, files: list[Path]) -> ParsedLayout:
@@ -49,9 +48,13 @@ def read_coco(root: Path, files: list[Path]) -> ParsedLayout:
     # The training file's categories are the classes; the others must name the same ones.
     documents.sort(key=lambda item: split_of(_split_name(item[0], root)) != "train")
     class_names = _class_names(*documents[0], root)
+    of_split: dict[str, Path] = {}
     for path, document in documents:
-        annotations, found = _CocoFile(path, document, root, class_names).read()
-        splits.setdefault(split_of(_split_name(path, root)), []).extend(annotations)
+        split = split_of(_split_name(path, root))
+        if of_split.setdefault(split, path) != path:
+            both = f"{relative_name(of_split[split], root)} and {relative_name(path, root)}"
+            raise InputError(f"{root}: both {both} describe the split {split or 'without a name'!r}; keep one")
+        splits[split], found = _CocoFile(path, document, root, class_names).read()
         faults += found
     names = ", ".join(relative_name(p, root) for p in files)
     return ParsedLayout(class_names, splits, faults, f"COCO JSON, recognised by {names}")
@@ -167,7 +170,10 @@ class _CocoFile:
             return self.fault("unknown-class", item, f"category {name or entry['category_id']!r} is {known}")
         if entry["image_id"] not in rows:
             return self.fault("bad-entry", item, f"image_id {entry['image_id']} is not under 'images'")
-        x, y, w, h = (float(v) for v in box)
+        try:
+            x, y, w, h = (float(v) for v in box)
+        except OverflowError:
+            return self.fault("bad-entry", item, "a number in 'bbox' is too large")
         row = (f"{item} ({name})", [x, y, x + w, y + h], self.label_of[name], bool(entry.get("iscrowd", 0)))
         rows[entry["image_id"]].append(row)
         return None
@@ -178,7 +184,7 @@ class _CocoFile:
         folders = [self.path.parent, *(self.root / p for p in named)]
         folders += [*(self.root / "images" / p for p in named), self.root / "images", self.root]
         sample = names[:: max(1, len(names) // 16)]
-        return max(folders, key=lambda folder: sum((folder / name).is_file() for name in sample))
+        return max(folders, key=lambda folder: sum(isfile(folder / name) for name in sample))
 
     def _join(self, image: dict[str, Any], rows: list[tuple[str, list[float], int, bool]], folder: Path) -> Annotation:
         width, height = image.get("width"), image.get("height")

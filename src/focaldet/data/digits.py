@@ -158,8 +158,9 @@ def _background(rng: np.random.Generator, size: tuple[int, int], photo: Image.Im
     pixels = np.asarray(part, np.float32)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
-    mean = pixels.mean()
-    return (pixels - mean) * np.float32(rng.uniform(0.5, 0.9)) + np.float32(mean * rng.uniform(0.7, 1.2))
+    mean = float(pixels.mean())
+    faded: NDArray[np.float32] = (pixels - mean) * rng.uniform(0.5, 0.9) + mean * rng.uniform(0.7, 1.2)
+    return faded
 
 
 def _ink_mask(rng: np.random.Generator, scan: NDArray[np.float32], height: int) -> NDArray[np.float32]:

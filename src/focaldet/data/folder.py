@@ -1,7 +1,8 @@
 """A folder of labelled photos -> records, whatever its layout."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,25 +82,34 @@ def _check_usable(
 def _make_splits(
     records: dict[str, tuple[ImageRecord, ...]], seed: int
 ) -> tuple[dict[str, tuple[ImageRecord, ...]], str]:
-    given = {split: found for split, found in records.items() if split and found}
+    given = {split: records[split] for split in ("train", "val", "test") if records.get(split)}
     if "train" in given and "val" in given:
-        return given, "splits as the folder gives them"
+        unused = len(records.get("", ()))
+        return given, "splits as the folder gives them" + (f"; {unused} images in none are not used" if unused else "")
     if "train" in given:
         val, train = _draw(given["train"], VAL_FRACTION, seed)
         rest = {"test": given["test"]} if "test" in given else {}
         origin = f"val made from train (seed {seed}, {VAL_FRACTION:.0%}) because the folder gives none"
         return {"train": train, "val": val, **rest}, origin
     if "test" in given:
-        pool = tuple(r for split, found in records.items() if split != "test" for r in found)
+        pool = _pool(found for split, found in records.items() if split != "test")
         if pool:
             val, train = _draw(pool, VAL_FRACTION, seed)
             origin = f"train and val made (seed {seed}, {VAL_FRACTION:.0%} for val) because the folder gives only test"
             return {"train": train, "val": val, "test": given["test"]}, origin
-    pool = tuple(r for found in records.values() for r in found)
+    pool = _pool(records.values())
     test, rest_of_pool = _draw(pool, TEST_FRACTION, seed)
     val, train = _draw(rest_of_pool, VAL_FRACTION / (1 - TEST_FRACTION), seed + 1)
     origin = f"splits made with seed {seed}: 70 % train, 15 % val, 15 % test, because the folder gives none"
     return {"train": train, "val": val, "test": test}, origin
+
+
+def _pool(splits: Iterable[tuple[ImageRecord, ...]]) -> tuple[ImageRecord, ...]:
+    """All records in one; two annotation files may use the same image ids, which are then numbered anew."""
+    records = tuple(record for split in splits for record in split)
+    if len({record.image_id for record in records}) == len(records):
+        return records
+    return tuple(replace(record, image_id=i) for i, record in enumerate(records))
 
 
 def _draw(

@@ -24,6 +24,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 MAX_PIXELS = 80_000_000
 """Larger images are refused from their header, before anything is decoded (240 MB as RGB)."""
 
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+"""Pillow's readers that are tried: only plain pixel formats, none that starts another program (EPS)."""
+
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -73,15 +76,15 @@ def _problem(path: Path, error: Exception) -> InputError:
         return InputError(f"{path}: no such image file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return InputError(f"{path}: more than {MAX_PIXELS:,} pixels; scale it down or cut it into tiles")
-    if path.is_file() and path.stat().st_size == 0:
-        return InputError(f"{path}: the file is empty; fetch it again or remove it")
     if isinstance(error, UnidentifiedImageError):
-        return InputError(f"{path}: not an image, whatever its name says; replace or remove it")
+        if path.stat().st_size == 0:
+            return InputError(f"{path}: the file is empty; fetch it again or remove it")
+        return InputError(f"{path}: not an image that can be read ({', '.join(_FORMATS)}); convert or remove it")
     return InputError(f"{path}: damaged image ({' '.join(str(error).split()) or type(error).__name__}); fetch it again")
 
 
 def _open(path: Path) -> Image.Image:
-    image = Image.open(path)
+    image = Image.open(path, formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
@@ -117,7 +120,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        # 16-bit grey: the whole range is scaled, 65535 becomes 255; Pillow's own conversion would clip at 255.
+        # 16-bit grey: the whole range is scaled, 65535 becomes 255; Pillow's own conversion would clip at 255. Pillow's
+        # 32-bit mode is what 16-bit files of some kinds come as.
         values = np.asarray(image).astype(np.float32)
         return Image.fromarray(np.clip(np.round(values / 257), 0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -42,8 +42,9 @@ def inside(folder: Path, name: str, source: str) -> Path:
         depth += -1 if part == ".." else 1
         if depth < 0:
             break
-    if depth < 0 or parts.is_absolute() or ":" in parts.parts[0:1]:
-        raise InputError(f"{source}: file name {name!r} leaves the data folder; write it relative to the images")
+    drive = bool(parts.parts) and parts.parts[0].endswith(":")
+    if depth < 0 or parts.is_absolute() or drive or "\0" in name:
+        raise InputError(f"{source}: file name {name!r:.120} leaves the data folder; write it relative to the images")
     return folder / parts
 
 

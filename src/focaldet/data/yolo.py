@@ -20,7 +20,12 @@ from focaldet.data.records import Annotation, Fault, ParsedLayout
 def find_yolo(root: Path) -> Path | None:
     """The YAML file or the list of classes that describes the folder, or ``None``."""
     for path in sorted({*root.glob("*.yaml"), *root.glob("*.yml")}):
-        document = _load_yaml(path)
+        try:
+            document = _load_yaml(path)
+        except InputError:
+            if path.stem != "data":  # somebody's other YAML file
+                continue
+            raise
         if isinstance(document, dict) and "names" in document:
             return path
     if any(root.rglob("labels")) and any(root.rglob("images")):
@@ -34,7 +39,7 @@ def find_yolo(root: Path) -> Path | None:
 def _load_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeError) as error:
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise InputError(f"{path.name}: not readable as YAML ({' '.join(str(error).split())})") from None
 
 
@@ -70,7 +75,7 @@ def read_yolo(root: Path, described_by: Path) -> ParsedLayout:
 
 def _yaml_names(document: dict[str, Any], source: str) -> tuple[str, ...]:
     names = document["names"]
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(n, str | int | float) for n in names):
         raise InputError(f"{source}: expected 'names' as a list, or as a mapping from 0, 1, 2, … to names")
@@ -88,7 +93,9 @@ def _yaml_splits(document: dict[str, Any], file: Path, root: Path, faults: list[
         entries = document.get(key) or (document.get("valid") if key == "val" else None) or []
         for entry in entries if isinstance(entries, list) else [entries]:
             if not isinstance(entry, str):
-                raise InputError(f"{file.name}: expected {key!r} as a path or a list of paths, got {entry!r:.60}")
+                raise InputError(
+                    f"{file.name}: expected {key!r} as a path or a list of paths, got a {type(entry).__name__}"
+                )
             splits.setdefault(key, []).extend(_listed_images(_place(entry, base, root, file.name), root, faults))
     return splits or _folder_splits(root)
 

@@ -1,0 +1,179 @@
+"""What there is to know about a folder of labelled photos before training on it.
+
+Axes: N objects of a split, L levels of the pyramid.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldet.checks import InputError
+from focaldet.data.images import no_size_warnings, read_image
+from focaldet.data.records import DataFolder, Fault, ImageRecord
+
+ANCHOR_SCALE = 8
+"""ATSS's anchor of a level is a square of 8 strides. https://arxiv.org/abs/1912.02424"""
+
+_MAX_LISTED = 20
+"""Classes that a table shows before it is cut."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataReport:
+    """The result of ``check_folder``; ``text`` is what a person reads.
+
+    Args:
+        folder: what was checked.
+        size: the longer side in pixels that training scales images to.
+        strides: L strides of the pyramid.
+        images: split -> number of images.
+        images_without_objects: split -> number of images.
+        boxes: split -> ``(C,)`` objects by class.
+        ignored: split -> number of ignored regions.
+        level_counts: ``(L,)`` objects by the level whose anchor is nearest to theirs in size.
+        beyond_reach: objects with a side that no distribution of their level reaches from the object's centre.
+        median_side_px: median of √area at that size, or NaN without objects.
+        faults: those of the folder, and what decoding and comparing the files has shown.
+    """
+
+    folder: DataFolder
+    size: int
+    strides: tuple[int, ...]
+    images: dict[str, int]
+    images_without_objects: dict[str, int]
+    boxes: dict[str, NDArray[np.int64]]
+    ignored: dict[str, int]
+    level_counts: NDArray[np.int64]
+    beyond_reach: int
+    median_side_px: float
+    faults: tuple[Fault, ...]
+
+    @property
+    def imbalance(self) -> float:
+        """Objects of the most frequent class of the training split over those of its rarest that occurs."""
+        counts = self.boxes["train"][self.boxes["train"] > 0]
+        return float(counts.max() / counts.min()) if len(counts) else float("nan")
+
+    @property
+    def text(self) -> str:
+        """The report as lines of plain text."""
+        folder = self.folder
+        lines = [f"{folder.root}: {folder.description}", folder.split_origin, ""]
+        lines += [*self._split_table(), "", *self._class_table(), "", *self._level_lines(), ""]
+        lines += [f"{len(self.faults)} faults" + (":" if self.faults else "")]
+        return "\n".join(lines + [f"  {fault}" for fault in self.faults])
+
+    def _split_table(self) -> list[str]:
+        lines = [f"{'split':<8}{'images':>8}{'without boxes':>16}{'boxes':>8}{'ignored':>9}"]
+        for split, count in self.images.items():
+            empty, boxes = self.images_without_objects[split], int(self.boxes[split].sum())
+            lines.append(f"{split:<8}{count:>8}{empty:>16}{boxes:>8}{self.ignored[split]:>9}")
+        return lines
+
+    def _class_table(self) -> list[str]:
+        names, splits = self.folder.class_names, list(self.images)
+        width = max(12, *(len(name) + 2 for name in names))
+        order = np.argsort(-self.boxes["train"], kind="stable").tolist()
+        lines = [f"{'class':<{width}}" + "".join(f"{split:>8}" for split in splits)]
+        for label in order[:_MAX_LISTED]:
+            lines.append(f"{names[label]:<{width}}" + "".join(f"{int(self.boxes[s][label]):>8}" for s in splits))
+        if len(order) > _MAX_LISTED:
+            lines.append(f"… and {len(order) - _MAX_LISTED} more classes")
+        without = [names[label] for label in order if self.boxes["train"][label] == 0]
+        if without:
+            shown = ", ".join(without[:_MAX_LISTED]) + (", …" if len(without) > _MAX_LISTED else "")
+            lines.append(f"without a training object: {shown}")
+        lines.append(f"imbalance of the classes in train: {self.imbalance:.1f} : 1")
+        return lines
+
+    def _level_lines(self) -> list[str]:
+        lines = [f"box sizes at a longer side of {self.size} px (median √area {self.median_side_px:.0f} px):"]
+        total = max(1, int(self.level_counts.sum()))
+        for level, (stride, count) in enumerate(zip(self.strides, self.level_counts.tolist(), strict=True)):
+            anchor = ANCHOR_SCALE * stride
+            lines.append(f"  P{level + 3} stride {stride:>3}, anchor {anchor:>4} px{count:>8} {count / total:>7.1%}")
+        lines.append(f"  objects with a side beyond the reach of their level: {self.beyond_reach}")
+        return lines
+
+
+def check_folder(
+    folder: DataFolder,
+    *,
+    strides: Sequence[int] = (8, 16, 32, 64, 128),
+    size: int = 320,
+    num_bins: int = 17,
+    decode: bool = True,
+) -> DataReport:
+    """Count, measure, decode and compare everything in a folder.
+
+    Args:
+        strides: of the pyramid's levels.
+        size: longer side in pixels at which the detector is trained.
+        num_bins: bins of a side's distribution; its reach is ``(num_bins - 1) · stride``.
+        decode: read every image to its end, which finds the truncated ones, and compare the files' content.
+    """
+    splits = folder.splits
+    everything = [(split, record) for split, records in splits.items() for record in records]
+    faults = list(folder.faults) + (_content_faults(folder, everything) if decode else [])
+    sides = np.concatenate([_sides_at(record, size) for _, record in everything]) if everything else np.zeros((0, 2))
+    geometric = np.sqrt(sides.prod(1))
+    anchors = ANCHOR_SCALE * np.array(strides, np.float64)
+    level = np.abs(np.log(np.maximum(geometric, 1e-6))[:, None] - np.log(anchors)).argmin(1)
+    reach = (num_bins - 1) * np.array(strides)[level]
+    classes = {s: [label for r in found for label in r.labels[~r.ignored].tolist()] for s, found in splits.items()}
+    return DataReport(
+        folder=folder,
+        size=size,
+        strides=tuple(strides),
+        images={split: len(found) for split, found in splits.items()},
+        images_without_objects={split: sum(r.num_objects == 0 for r in found) for split, found in splits.items()},
+        boxes={s: np.bincount(np.array(c, np.int64), minlength=folder.num_classes) for s, c in classes.items()},
+        ignored={split: sum(int(r.ignored.sum()) for r in found) for split, found in splits.items()},
+        level_counts=np.bincount(level, minlength=len(strides)),
+        beyond_reach=int((sides.max(1, initial=0) / 2 > reach).sum()),
+        median_side_px=float(np.median(geometric)) if len(geometric) else float("nan"),
+        faults=tuple(faults),
+    )
+
+
+def _sides_at(record: ImageRecord, size: int) -> NDArray[np.float64]:
+    """``(N, 2)`` width and height of an image's objects once its longer side is ``size``."""
+    boxes = record.boxes_xyxy[~record.ignored].astype(np.float64)
+    return (boxes[:, 2:] - boxes[:, :2]) * size / max(record.width, record.height)
+
+
+def _content_faults(folder: DataFolder, everything: list[tuple[str, ImageRecord]]) -> list[Fault]:
+    """Images that cannot be decoded, and equal files: inside one split, and (a leak) across two."""
+    paths = list(dict.fromkeys(record.path for _, record in everything))
+    with no_size_warnings(), ThreadPoolExecutor(max_workers=4) as pool:
+        results = dict(zip(paths, pool.map(_decode, paths), strict=True))
+    faults = []
+    first: dict[bytes, tuple[str, str]] = {}
+    for split, record in everything:
+        digest, problem = results[record.path]
+        if problem:
+            faults.append(Fault("damaged-image", record.file_name, "", problem))
+        twin_split, twin = first.setdefault(digest, (split, record.file_name))
+        if (twin_split, twin) == (split, record.file_name):
+            continue
+        if twin_split == split:
+            faults.append(Fault("duplicate-content", record.file_name, "", f"the same file as {twin}"))
+        else:
+            problem = f"{split} holds the same file as {twin_split} ({twin})"
+            faults.append(Fault("leak", record.file_name, "", problem))
+    return faults
+
+
+def _decode(path: Path) -> tuple[bytes, str]:
+    """(digest of the file, what is wrong with its image)."""
+    digest = blake2b(path.read_bytes(), digest_size=16).digest()
+    try:
+        read_image(path)
+    except InputError as error:
+        return digest, str(error).split(": ", 1)[1]
+    return digest, ""
