@@ -182,6 +182,8 @@ def _line(line: str, class_names: tuple[str, ...]) -> list[float] | tuple[str, s
         values = [float(word) for word in line.split()]
     except ValueError:
         return "bad-entry", f"expected numbers, got {line.strip()!r:.60}"
+    if len(values) == 6:
+        values.pop()  # a detector's own output: the last number is its confidence
     if not (len(values) == 5 or (len(values) >= 7 and len(values) % 2 == 1)):
         return "bad-entry", f"expected 5 numbers (or a polygon), got {len(values)}"
     label, rest = values[0], np.array(values[1:])
