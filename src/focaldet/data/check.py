@@ -65,7 +65,7 @@ class DataReport:
         folder = self.folder
         lines = [f"{folder.root}: {folder.description}", folder.split_origin, ""]
         lines += [*self._split_table(), "", *self._class_table(), "", *self._level_lines(), ""]
-        lines += [f"{len(self.faults)} faults" + (":" if self.faults else "")]
+        lines += [f"{len(self.faults)} {'fault' if len(self.faults) == 1 else 'faults'}" + (":" if self.faults else "")]
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
 
     def _split_table(self) -> list[str]:

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from focaldet.checks import InputError
+from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
+from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
+from focaldet.data.transforms import EvalTransform, TrainTransform
+
+from .builders import PHOTOS, write_coco, write_photo
+
+
+@pytest.fixture
+def records(tmp_path):
+    write_coco(tmp_path)
+    folder = read_folder(tmp_path)
+    return folder.splits["train"] + folder.splits["val"]
+
+
+def same(a, b) -> bool:
+    return torch.equal(a.image, b.image) and torch.equal(a.boxes_xyxy, b.boxes_xyxy)
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(records):
+    first = DetectionDataset(records, TrainTransform(48), seed=3)
+    again = DetectionDataset(records, TrainTransform(48), seed=3, cache_bytes=0)
+    samples = [first[e, i] for e in range(2) for i in range(3)]
+    torch.manual_seed(99)  # whatever else happened
+    assert all(same(again[e, i], samples[3 * e + i]) for e, i in ((1, 2), (0, 0), (1, 0), (0, 2)))
+    assert not same(first[0, 0], first[1, 0])
+    assert not same(first[0, 0], DetectionDataset(records, TrainTransform(48), seed=4)[0, 0])
+
+
+def test_a_sample_leaves_the_global_generator_as_it_was(records):
+    dataset = DetectionDataset(records, TrainTransform(48), seed=3)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    dataset[0, 0]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_workers_give_the_same_batches_as_none(records):
+    dataset = DetectionDataset(records, TrainTransform(48), seed=3)
+    batches = []
+    for num_workers in (0, 2):
+        sampler = TrainingSampler(3, batch_size=2, seed=1)
+        sampler.set_epoch(4)
+        loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=num_workers, collate_fn=collate)
+        batches.append(list(loader))
+    for a, b in zip(*batches, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.truth.boxes_xyxy, b.truth.boxes_xyxy)
+
+
+def test_evaluation_gives_scaled_boxes_in_order(records):
+    batch = collate([DetectionDataset(records, EvalTransform(32))[i] for i in range(3)])
+    expected = [[v / 2 for v in box] for name in "abc" for _, box in PHOTOS[name]]
+    assert batch.truth.boxes_xyxy.tolist() == expected
+    assert batch.truth.image_index.tolist() == [0, 0, 1]
+    assert batch.truth.num_images == 3
+    assert batch.valid_sizes.tolist() == [[24, 32]] * 3
+
+
+def test_the_kept_images_are_no_larger_than_needed_and_boxes_fit_them(tmp_path):
+    write_photo(tmp_path / "a.jpg", (400, 300))
+    box = np.array([[100, 75, 300, 225]], np.float32)
+    record = ImageRecord(tmp_path / "a.jpg", "a.jpg", 0, 400, 300, box, np.array([0]), np.array([False]))
+    dataset = DetectionDataset([record], EvalTransform(40))
+    assert dataset._images is not None
+    assert dataset._images[0].shape == (3, 30, 40)
+    assert dataset[0].boxes_xyxy.tolist() == [[10, 7.5, 30, 22.5]]
+    assert DetectionDataset([record], EvalTransform(40), cache_bytes=3 * 30 * 40 - 1)._images is None
+
+
+def test_crowds_are_ignored_regions_of_the_batch(tmp_path):
+    write_photo(tmp_path / "a.jpg")
+    boxes = np.array([[0, 0, 32, 24], [32, 24, 64, 48]], np.float32)
+    record = ImageRecord(tmp_path / "a.jpg", "a.jpg", 0, 64, 48, boxes, np.array([1, 0]), np.array([False, True]))
+    sample = DetectionDataset([record], EvalTransform(64))[0]
+    batch = collate([sample, sample])
+    assert batch.truth.labels.tolist() == [1, 1]
+    assert batch.truth.ignored_xyxy.tolist() == [[32, 24, 64, 48]] * 2
+    assert batch.truth.ignored_image_index.tolist() == [0, 1]
+
+
+def test_images_of_different_shapes_are_padded_at_the_bottom_and_right(tmp_path):
+    records = []
+    for i, size in enumerate([(64, 32), (32, 64)]):
+        write_photo(tmp_path / f"{i}.png", size)
+        none = np.zeros((0, 4), np.float32)
+        records.append(
+            ImageRecord(tmp_path / f"{i}.png", f"{i}.png", i, *size, none, np.zeros(0, np.int64), np.zeros(0, bool))
+        )
+    samples = [DetectionDataset(records, EvalTransform(64))[i] for i in range(2)]
+    batch = collate(samples)
+    assert batch.images.shape == (2, 3, 64, 64)
+    assert batch.images.dtype == torch.uint8
+    assert batch.valid_sizes.tolist() == [[32, 64], [64, 32]]
+    for image, sample, (height, width) in zip(batch.images, samples, batch.valid_sizes.tolist(), strict=True):
+        assert torch.equal(image[:, :height, :width], sample.image)
+        assert int(image[:, height:].sum()) + int(image[:, :, width:].sum()) == 0
+
+
+def test_a_truncated_image_stops_before_training_and_is_named(records):
+    path = records[0].path
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match=r"a\.jpg: damaged image"):
+        DetectionDataset(records, TrainTransform(48))
+
+
+@given(n=st.integers(1, 60), batch=st.integers(1, 8), replicas=st.integers(1, 4), epoch=st.integers(0, 3))
+def test_processes_see_together_the_batches_of_one(n, batch, replicas, epoch):
+    def indices(batch_size, num_replicas, rank):
+        sampler = TrainingSampler(n, batch_size=batch_size, seed=7, num_replicas=num_replicas, rank=rank)
+        sampler.set_epoch(epoch)
+        pairs = list(sampler)
+        assert len(pairs) == len(sampler) == sampler.num_batches * batch_size
+        assert all(e == epoch for e, _ in pairs)
+        return [i for _, i in pairs]
+
+    alone = indices(batch * replicas, 1, 0)
+    ranks = [indices(batch, replicas, rank) for rank in range(replicas)]
+    for k in range(len(alone) // (batch * replicas)):
+        together = [i for rank in ranks for i in rank[k * batch : (k + 1) * batch]]
+        assert sorted(together) == sorted(alone[k * batch * replicas : (k + 1) * batch * replicas])
+
+
+@given(n=st.integers(1, 60), batch=st.integers(1, 16))
+def test_an_epoch_repeats_nothing_unless_the_set_is_too_small(n, batch):
+    indices = [i for _, i in TrainingSampler(n, batch_size=batch, seed=0)]
+    counts = np.bincount(indices, minlength=n)
+    assert len(indices) >= batch
+    if n >= batch:
+        assert counts.max() == 1
+    else:
+        assert counts.max() - counts.min() <= 1
+
+
+def test_epochs_differ_and_come_back():
+    sampler = TrainingSampler(20, batch_size=5, seed=0)
+    zero = list(sampler)
+    sampler.set_epoch(1)
+    one = list(sampler)
+    sampler.set_epoch(0)
+    assert list(sampler) == zero
+    assert [i for _, i in zero] != [i for _, i in one]

@@ -1,0 +1,78 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from focaldet.data.check import check_folder
+from focaldet.data.folder import read_folder
+
+from .builders import edit_json, write_coco
+
+
+def test_images_boxes_and_imbalance_are_counted(tmp_path):
+    write_coco(tmp_path)
+    report = check_folder(read_folder(tmp_path), size=64)
+    assert report.images == {"train": 2, "val": 1}
+    assert report.images_without_objects == {"train": 0, "val": 1}
+    assert {split: counts.tolist() for split, counts in report.boxes.items()} == {"train": [1, 2], "val": [0, 0]}
+    assert report.imbalance == 2.0
+    assert "imbalance of the classes in train: 2.0 : 1" in report.text
+
+
+def test_objects_fall_to_the_level_with_the_nearest_anchor(tmp_path):
+    write_coco(tmp_path)
+    # √area at 64 px: 22.6, 25.3 and 13.9; anchors of 8, 32 and 128 px, whose borders are at 16 and 64 px.
+    report = check_folder(read_folder(tmp_path), size=64, strides=(1, 4, 16), decode=False)
+    assert report.level_counts.tolist() == [1, 2, 0]
+    assert report.median_side_px == pytest.approx(np.sqrt(16 * 32))
+
+
+def test_objects_beyond_the_reach_of_their_level_are_counted(tmp_path):
+    write_coco(tmp_path)
+    folder = read_folder(tmp_path)
+    # The longer half sides are 16, 16 and 8 px, on levels of stride 4, 4 and 1.
+    for num_bins, beyond in ((9, 0), (8, 1), (5, 1), (4, 3)):
+        report = check_folder(folder, size=64, strides=(1, 4, 16), num_bins=num_bins, decode=False)
+        assert report.beyond_reach == beyond
+
+
+def test_every_fault_is_printed_with_file_and_item(tmp_path):
+    edit_json(write_coco(tmp_path), lambda d: d["annotations"][1].update(bbox=[1, 1, 0, 5]))
+    text = check_folder(read_folder(tmp_path)).text
+    assert "1 fault:" in text
+    assert "zero-area: annotations/train.json: a.jpg: annotations[1] (dog): width 0 and height 5 pixels" in text
+
+
+def test_a_truncated_image_is_found_by_decoding_only(tmp_path):
+    write_coco(tmp_path)
+    path = tmp_path / "images" / "b.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    folder = read_folder(tmp_path)
+    assert folder.faults == ()
+    assert check_folder(folder, decode=False).faults == ()
+    assert [(f.kind, f.file) for f in check_folder(folder).faults] == [("damaged-image", "b.jpg")]
+
+
+def test_equal_files_are_told_within_a_split_and_as_a_leak_across_splits(tmp_path):
+    write_coco(tmp_path)
+    images = tmp_path / "images"
+    shutil.copy(images / "a.jpg", images / "b.jpg")
+    shutil.copy(images / "a.jpg", images / "c.jpg")
+    faults = check_folder(read_folder(tmp_path)).faults
+    assert [(f.kind, f.file) for f in faults] == [("duplicate-content", "b.jpg"), ("leak", "c.jpg")]
+    assert "val holds the same file as train (a.jpg)" in str(faults[1])
+
+
+def test_a_class_without_a_training_object_is_named(tmp_path):
+    write_coco(tmp_path, {"train": ["b"], "val": ["a"]})
+    assert "without a training object: cat" in check_folder(read_folder(tmp_path)).text
+
+
+def test_bccd_report_names_its_two_faults(bccd):
+    report = check_folder(read_folder(bccd), decode=False)
+    assert [f.file for f in report.faults] == [
+        "Annotations/BloodImage_00338.xml",
+        "Annotations/BloodImage_00343.xml",
+    ]
+    assert round(report.imbalance, 1) == 11.4
+    assert int(report.level_counts.sum()) == 4886
