@@ -59,15 +59,16 @@ def test_images_may_lie_in_folders_of_coco_2017(tmp_path):
 
 
 def test_a_split_with_other_category_ids_is_matched_by_name(tmp_path):
-    write_coco(tmp_path, {"train": ["a"], "val": ["b"]})
+    write_coco(tmp_path, {"test": ["b"], "train": ["a", "c"]})
 
     def renumber(document):
         document["categories"] = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
         document["annotations"][0]["category_id"] = 1
 
-    edit_json(tmp_path / "annotations" / "val.json", renumber)
+    edit_json(tmp_path / "annotations" / "test.json", renumber)
     folder = read_folder(tmp_path)
-    assert folder.splits["val"][0].labels.tolist() == [folder.class_names.index("dog")]
+    assert folder.class_names == ("cat", "dog")  # the training file's order
+    assert folder.splits["test"][0].labels.tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,20 @@ def test_pooled_files_with_the_same_ids_are_numbered_anew(tmp_path):
     assert sorted(r.image_id for r in records) == [0, 1, 2, 3]
 
 
+def test_lists_that_are_no_text_are_one_line(tmp_path):
+    write_voc(tmp_path, {"train": ["a", "b"], "val": ["c"]})
+    (tmp_path / "labels.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"^labels\.txt: not a text file in UTF-8"):
+        read_folder(tmp_path)
+
+
+def test_a_file_that_the_system_refuses_is_one_line(tmp_path):
+    write_coco(tmp_path).unlink()
+    (tmp_path / "annotations" / "train.json").mkdir()
+    with pytest.raises(InputError, match=r"annotations/train\.json: cannot be read \(Is a directory\)"):
+        read_folder(tmp_path)
+
+
 def test_images_in_no_split_are_counted_aloud(tmp_path):
     write_coco(tmp_path, {"train": ["a"], "val": ["b"], "extra": ["c"]})
     assert read_folder(tmp_path).split_origin == "splits as the folder gives them; 1 images in none are not used"

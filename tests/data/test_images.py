@@ -29,11 +29,11 @@ def test_grey_fills_all_three_channels(tmp_path):
 
 
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
-    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    values = np.array([[0, 257, 32896, 65279, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     Image.fromarray(values).save(tmp_path / "a.tif")
     for name in ("a.png", "a.tif"):
-        assert read_image(tmp_path / name)[0].tolist() == [[0, 1, 128, 255]]
+        assert read_image(tmp_path / name)[0].tolist() == [[0, 1, 128, 254, 255]]
 
 
 def test_cmyk_is_converted(tmp_path):

@@ -113,6 +113,20 @@ def test_zooming_out_surrounds_the_photo_with_grey():
     assert found_box(view.image) == view.boxes_xyxy[0].tolist()
 
 
+def test_stretch_changes_the_shape_of_an_object_and_not_its_area():
+    photo = painted((200, 200), [(80, 80, 120, 120)])
+    transform = TrainTransform(200, flips="none")
+    transform.strength = type(transform.strength)(zoom=(0.5, 0.5), stretch=2.0, colour=0.0)
+    ratios = []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        width, height = (lambda b: b[2:] - b[:2])(transform(photo).boxes_xyxy[0]).tolist()
+        ratios.append(width / height)
+        assert width * height == pytest.approx(400, rel=0.03)
+    assert 0.5 <= min(ratios) < 0.7
+    assert 1.4 < max(ratios) <= 2.0
+
+
 def test_colour_without_amount_changes_nothing():
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
     assert torch.equal(jitter_colour(image, 0.0), image)

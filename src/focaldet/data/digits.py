@@ -44,8 +44,12 @@ def make_digits(
         InputError: something else is in ``root``, or it cannot be written.
     """
     root = Path(root)
-    info = {"description": "focaldet digits", "seed": seed, "train": train, "val": val, "test": test, "size": size}
-    if root.exists():
+    info = {
+        "description": "focaldet digits",
+        "sources": "scikit-learn's digits (UCI) and its photos china.jpg and flower.jpg (CC BY 2.0)",
+        **{"seed": seed, "train": train, "val": val, "test": test, "size": size},
+    }
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
         if _info(root) == info:
             return root
         raise InputError(f"{root}: holds something other than this digits set; remove it or name another folder")

@@ -34,6 +34,13 @@ def read_folder(root: str | Path, *, seed: int = 0) -> DataFolder:
         InputError: not a folder, empty, no known layout, or nothing in it is usable.
     """
     root = Path(root)
+    try:
+        return _read_folder(root, seed)
+    except OSError as error:  # no permission, a broken disk
+        raise InputError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
+
+
+def _read_folder(root: Path, seed: int) -> DataFolder:
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():

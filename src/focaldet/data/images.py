@@ -64,7 +64,7 @@ class ImageHeader(NamedTuple):
 def no_size_warnings() -> Iterator[None]:
     """Silence Pillow's own warning about large images: the limit here is ours, and it is an error.
 
-    Warning filters belong to the whole process: with threads, enter this once around all of them.
+    Warning filters belong to the whole process: who starts threads that read images enters this around all of them too.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -84,7 +84,8 @@ def _problem(path: Path, error: Exception) -> InputError:
 
 
 def _open(path: Path) -> Image.Image:
-    image = Image.open(path, formats=_FORMATS)
+    with no_size_warnings():
+        image = Image.open(path, formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
@@ -143,7 +144,7 @@ def read_image(path: Path, *, max_side: int | None = None) -> UInt8[Tensor, "3 H
         InputError: missing, not an image, damaged or truncated, or more than ``MAX_PIXELS``.
     """
     try:
-        with no_size_warnings(), _open(path) as opened:
+        with _open(path) as opened:
             orientation = _orientation(opened)
             width, height = opened.size
             target = fitted_size(width, height, max_side) if max_side and max(width, height) > max_side else None

@@ -48,6 +48,19 @@ def inside(folder: Path, name: str, source: str) -> Path:
     return folder / parts
 
 
+def read_lines(path: Path, root: Path) -> list[str]:
+    """The lines of a text file, stripped, without the empty ones.
+
+    Raises:
+        InputError: it is not UTF-8 text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeError:
+        raise InputError(f"{relative_name(path, root)}: not a text file in UTF-8; save it as one") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder and its sub-folders, sorted; hidden ones left out."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))

@@ -183,6 +183,6 @@ class DataFolder:
         boxes = sum(f.loses_box for f in self.faults)
         images = sum(f.loses_image for f in self.faults)
         return (
-            f"{len(kinds)} faults in the data ({counts}): {boxes} boxes and {images} images are not used; "
+            f"faults in the data: {counts}; boxes left out: {boxes}, images left out: {images}; "
             f"list them with: focaldet data check {self.root}"
         )

@@ -62,9 +62,9 @@ class Strength:
 
 STRENGTHS: dict[str, Strength | None] = {
     "none": None,
-    "light": Strength(zoom=(0.8, 1.25), stretch=1.0, colour=0.1),
-    "medium": Strength(zoom=(0.6, 1.6), stretch=1.1, colour=0.25),
-    "strong": Strength(zoom=(0.4, 2.0), stretch=1.25, colour=0.4),
+    "light": Strength(zoom=(0.85, 1.2), stretch=1.0, colour=0.1),
+    "medium": Strength(zoom=(0.7, 1.5), stretch=1.1, colour=0.25),
+    "strong": Strength(zoom=(0.5, 2.0), stretch=1.25, colour=0.4),
 }
 """Name of an augmentation strength -> what it does; ``"none"`` leaves flips out too."""
 
@@ -206,10 +206,12 @@ def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float) -> UInt8[Tensor,
     saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
     grey = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
     matrix = contrast * brightness * (saturation * torch.eye(3) + (1 - saturation) * grey)
-    pixels = image.reshape(3, -1).float()
-    mean = grey @ pixels[:, ::16].mean(1)  # of every 16th pixel: the pivot of the contrast need not be exact
+    pixels = image.reshape(3, -1)
+    # Every 16th pixel is enough for the pivot of the contrast; an integer sum does not depend on the number of threads.
+    sample = pixels[:, ::16]
+    mean = grey @ (sample.sum(1) / sample.shape[1])
     offset = (1 - contrast) * brightness * mean + 0.5
-    return torch.addmm(offset.expand(3, 1), matrix, pixels).clamp_(0, 255).to(torch.uint8).view_as(image)
+    return torch.addmm(offset.expand(3, 1), matrix, pixels.float()).clamp_(0, 255).to(torch.uint8).view_as(image)
 
 
 def _coin() -> bool:

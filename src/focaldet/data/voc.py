@@ -9,9 +9,8 @@ indices). In continuous coordinates, whose 0 is the left edge of the first pixel
 than its xmax is a fault all the same: no tool writes a one-pixel object on purpose.
 """
 
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -19,8 +18,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from focaldet.checks import InputError, near_name
-from focaldet.data.images import IMAGE_SUFFIXES
-from focaldet.data.paths import relative_name, split_of
+from focaldet.data.paths import images_in, read_lines, relative_name, split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -43,7 +41,8 @@ def read_voc(root: Path, files: list[Path]) -> ParsedLayout:
     faults: list[Fault] = []
     trees = {path: tree for path in files if (tree := _parse(path, root, faults)) is not None}
     class_names = _class_names(root, trees)
-    images = {p.with_suffix(""): p for p in _image_files(root)}
+    folder = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
+    images = {p.with_suffix(""): p for p in images_in(folder)}
     annotations: dict[Path, Annotation] = {}
     for number, (path, tree) in enumerate(trees.items()):
         image = _image_of(path, tree, root, images)
@@ -78,20 +77,12 @@ def _parse(path: Path, root: Path, faults: list[Fault]) -> Element | None:
 def _class_names(root: Path, trees: dict[Path, Element]) -> tuple[str, ...]:
     for name in ("labels.txt", "classes.txt"):
         if (root / name).is_file():
-            lines = [line.strip() for line in (root / name).read_text(encoding="utf-8").splitlines()]
-            names = tuple(dict.fromkeys(line for line in lines if line))
+            names = tuple(dict.fromkeys(read_lines(root / name, root)))
             if not names:
                 raise InputError(f"{name}: no class names; write one a line, or remove the file")
             return names
     found = {_text(obj, "name") for tree in trees.values() for obj in tree.iter("object")}
     return tuple(sorted(found - {""}))
-
-
-def _image_files(root: Path) -> Iterator[Path]:
-    folder = root / "JPEGImages"
-    for path in sorted((folder if folder.is_dir() else root).rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            yield path
 
 
 def _image_of(path: Path, tree: Element, root: Path, images: dict[Path, Path]) -> Path | None:
@@ -182,15 +173,14 @@ def _listed_splits(
     splits: dict[str, list[Annotation]] = {}
     for split, file in lists.items():
         source = relative_name(file, root)
-        words = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
-        names = [w[0].replace("\\", "/") for w in words if w]
+        names = [line.split()[0].replace("\\", "/") for line in read_lines(file, root)]
         for name in dict.fromkeys(names):
             stem = name if name in by_name else str(Path(name).with_suffix(""))
             if stem in by_name:
                 splits.setdefault(split, []).append(by_name[stem])
             elif f"Annotations/{stem}.xml" not in broken:
                 faults.append(Fault("missing-annotation", source, name, f"there is no Annotations/{stem}.xml"))
-        for name in {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else ():
+        for name in sorted(name for name, times in Counter(names).items() if times > 1):
             faults.append(Fault("duplicate-image", source, name, "listed twice"))
         if split not in splits:
             raise InputError(f"{source}: none of its {len(names)} images is usable; check the names in it")
@@ -205,7 +195,7 @@ def _listed_name(path: Path, root: Path) -> str:
 def _folder_splits(
     root: Path, annotations: dict[Path, Annotation], images: dict[Path, Path], faults: list[Fault]
 ) -> dict[str, list[Annotation]]:
-    used: set[Any] = {annotation.path for annotation in annotations.values()}
+    used = {annotation.path for annotation in annotations.values()}
     for image in images.values():
         if image not in used:
             problem = "no XML file of this name; an image without objects needs one without <object>"

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from focaldet.checks import InputError
-from focaldet.data.paths import images_in, inside, relative_name, split_of
+from focaldet.data.paths import images_in, inside, read_lines, relative_name, split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 
 
@@ -55,8 +55,7 @@ def read_yolo(root: Path, described_by: Path) -> ParsedLayout:
         class_names = _yaml_names(document, described_by.name)
         images = _yaml_splits(document, described_by, root, faults)
     else:
-        lines = [line.strip() for line in described_by.read_text(encoding="utf-8").splitlines()]
-        class_names = tuple(line for line in lines if line)
+        class_names = tuple(read_lines(described_by, root))
         images = _folder_splits(root)
     if not class_names:
         raise InputError(f"{described_by.name}: no class names")
@@ -116,8 +115,7 @@ def _listed_images(place: Path, root: Path, faults: list[Fault]) -> list[Path]:
     if place.is_dir():
         return images_in(place)
     source = relative_name(place, root)
-    lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
-    return [inside(place.parent, line.removeprefix("./"), source) for line in lines if line]
+    return [inside(place.parent, line.removeprefix("./"), source) for line in read_lines(place, root)]
 
 
 def _folder_splits(root: Path) -> dict[str, list[Path]]:
