@@ -143,14 +143,10 @@ def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: 
         base_scale: canvas pixels for an image pixel at zoom 1.
     """
     height, width = view.image.shape[-2:]
-    low, high = torch.tensor(strength.zoom).log().tolist()
-    zoom = base_scale * torch.empty(()).uniform_(low, high).exp().item()
-    stretch = torch.tensor(strength.stretch).log().div(2).item()
-    stretch = torch.empty(()).uniform_(-stretch, stretch).exp().item()
-    (x1, x2, left, new_w), (y1, y2, top, new_h) = (
-        _place(width, canvas[0], zoom * stretch),
-        _place(height, canvas[1], zoom / stretch),
-    )
+    scale = base_scale * _log_uniform(*strength.zoom)
+    stretch = _log_uniform(1 / strength.stretch, strength.stretch) ** 0.5
+    x1, x2, left, new_w = _place(width, canvas[0], scale * stretch)
+    y1, y2, top, new_h = _place(height, canvas[1], scale / stretch)
     seen = _resample(view, (x1, y1, x2, y2), (new_w, new_h))
     if (new_w, new_h) == canvas:
         return seen
@@ -158,6 +154,11 @@ def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: 
     image[:, top : top + new_h, left : left + new_w] = seen.image
     offset = torch.tensor([left, top, left, top], dtype=torch.float32)
     return View(image, seen.boxes_xyxy + offset, seen.labels, seen.ignored)
+
+
+def _log_uniform(low: float, high: float) -> float:
+    """Between the two, uniform in the logarithm."""
+    return low * (high / low) ** torch.rand(()).item()
 
 
 def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:

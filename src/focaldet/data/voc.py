@@ -81,7 +81,7 @@ def _class_names(root: Path, trees: dict[Path, Element]) -> tuple[str, ...]:
             if not names:
                 raise InputError(f"{name}: no class names; write one a line, or remove the file")
             return names
-    found = {_text(obj, "name") for tree in trees.values() for obj in tree.iter("object")}
+    found = {_text(obj, "name") for tree in trees.values() for obj in tree.findall("object")}
     return tuple(sorted(found - {""}))
 
 
