@@ -1,0 +1,77 @@
+"""Do the sides' predicted deviations tell the error? Predicted standard deviation against |predicted - true side|."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from focaldet.report.matching import Floats, ImageResult
+
+_MIN_SIDES = 40  # fewer sides say nothing
+_BINS = 8
+
+
+@dataclass(frozen=True)
+class SideCalibration:
+    """Sides of the boxes that found an object.
+
+    Args:
+        num_sides: how many sides.
+        predicted_px, actual_px: ``(bins,)`` root mean square of the deviation and of the error, per bin of equal count.
+        correlation: Spearman's rank correlation of deviation and absolute error, NaN when one of them is constant.
+        within_1, within_2: share of the errors within one and two deviations (0.68 and 0.95 for a normal error).
+        ratio: root mean square error over root mean square deviation; 1 is right, above 1 too sure of itself.
+    """
+
+    num_sides: int
+    predicted_px: Floats
+    actual_px: Floats
+    correlation: float
+    within_1: float
+    within_2: float
+    ratio: float
+
+
+def side_calibration(results: Sequence[ImageResult], threshold: float) -> SideCalibration | None:
+    """Measure the boxes that score at least ``threshold`` and found their object; None if too few have deviations."""
+    pairs = [_errors_and_deviations(result, threshold) for result in results]
+    error, std = (
+        (np.concatenate(x) if x else np.zeros(0) for x in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2
+    )
+    if len(std) < _MIN_SIDES:
+        return None
+    bins = np.array_split(np.argsort(std, kind="stable"), _BINS)
+    return SideCalibration(
+        num_sides=len(std),
+        predicted_px=np.array([_rms(std[b]) for b in bins]),
+        actual_px=np.array([_rms(error[b]) for b in bins]),
+        correlation=spearman(std, error),
+        within_1=float((error <= std).mean()),
+        within_2=float((error <= 2 * std).mean()),
+        ratio=_rms(error) / max(_rms(std), 1e-9),
+    )
+
+
+def _errors_and_deviations(result: ImageResult, threshold: float) -> tuple[Floats, Floats]:
+    kept = (result.matched_gt >= 0) & (result.scores >= threshold) & np.isfinite(result.side_std_px).all(axis=1)
+    error = np.abs(result.boxes_xyxy[kept] - result.gt_xyxy[result.matched_gt[kept]])
+    return error.ravel(), result.side_std_px[kept].ravel()
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def spearman(a: Floats, b: Floats) -> float:
+    """Spearman's rank correlation; ties share their mean rank. NaN when one side is constant.
+
+    >>> spearman(np.array([1.0, 2, 3]), np.array([10.0, 20, 90]))
+    1.0
+    """
+    ranks = []
+    for values in (a, b):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    centred = [r - r.mean() for r in ranks]
+    scale = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
+    return round(float((centred[0] * centred[1]).sum() / scale), 12) if scale else float("nan")

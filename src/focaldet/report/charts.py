@@ -1,0 +1,165 @@
+"""Charts as inline SVG: drawn by matplotlib, coloured by the page's CSS, so that light and dark are both legible.
+
+matplotlib draws in stand-in colours; they are then replaced by CSS variables. Text stays text (the reader's font).
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from focaldet.report.calibration import SideCalibration
+from focaldet.report.run_files import Run, mapping, metric, number
+
+SERIES = 6  # --s0 .. --s5 in style.css; more lines than that are left out
+_INK, _RULE = "#010203", "#010204"
+_LINES = [f"#0102{16 + i:02x}" for i in range(SERIES)]
+_DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2))]
+_SIZE_INCHES = (4.4, 3.2)  # 317 units wide: text keeps its size on a phone
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10.5,
+    "text.parse_math": False,  # names may hold a dollar sign
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.transparent": True,
+}
+
+Points = tuple[list[float], list[float]]
+
+
+def line_chart(
+    key: str,
+    title: str,
+    series: Mapping[str, Points],
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+) -> Markup | None:
+    """One small chart of up to six lines, or None when there is nothing to draw.
+
+    Args:
+        key: unique on the page; the ids inside the SVG begin with it.
+        title: says what is shown; with the lines' last values it is also the text alternative.
+        series: name -> (x values, y values).
+    """
+    series = {name: points for name, points in list(series.items())[:SERIES] if points[0]}
+    if not series:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        for i, (name, (x, y)) in enumerate(series.items()):
+            marker = "o" if len(x) == 1 else ""
+            axes.plot(x, y, color=_LINES[i], linestyle=_DASHES[i], marker=marker, label=_plain(name))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.ticklabel_format(axis="y", scilimits=(-2, 4))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        if y_range:
+            axes.set_ylim(*y_range)
+        if len(series) > 1:
+            figure.legend(
+                loc="outside upper left", ncols=2 if len(series) in (2, 4) else 3, handlelength=2.4, columnspacing=1.2
+            )
+        last = ", ".join(f"{_plain(name)} {y[-1]:.3g}" for name, (_, y) in series.items())
+        return _inline_svg(figure, key, f"{title}. Last values: {last}.")
+
+
+def calibration_chart(key: str, calibration: SideCalibration) -> Markup:
+    """The error of the sides against their predicted deviation, with the line on which a calibrated detector lies."""
+    predicted, actual = calibration.predicted_px, calibration.actual_px
+    top = 1.08 * float(max(predicted.max(), actual.max(), 1e-6))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, top], [0, top], color=_INK, linestyle=(0, (2, 2)), linewidth=1, label="calibrated")
+        axes.plot(predicted, actual, color=_LINES[0], marker="o", markersize=5, label="measured")
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted deviation (px)", ylabel="actual error (px)")
+        figure.legend(loc="outside upper left", ncols=2, handlelength=2.4)
+        pairs = "; ".join(f"{p:.1f} px predicted, {a:.1f} px measured" for p, a in zip(predicted, actual, strict=True))
+        return _inline_svg(
+            figure, key, f"Root mean square error of the sides against the predicted deviation: {pairs}."
+        )
+
+
+def curves(run: Run) -> list[tuple[str, Markup]]:
+    """(caption, chart) of a run's losses, validation AP and learning rate; what is absent is left out."""
+    epochs = [(number(line.get("epoch")), line) for line in run.metrics]
+    lines = [(x, line) for x, line in epochs if x is not None]
+    terms = list(dict.fromkeys(name for _, line in lines for name in mapping(line.get("train"))))
+    losses = {name: _points((x, number(mapping(line.get("train")).get(name))) for x, line in lines) for name in terms}
+    ap = {n: _points((x, metric(mapping(line.get("val")).get(n))) for x, line in lines) for n in ("AP", "AP50", "AP75")}
+    rate = {"learning rate": _points((x, number(line.get("lr"))) for x, line in lines)}
+    charts = [
+        ("Training loss and its terms", line_chart("loss", "Training loss by epoch", losses, "epoch", "loss")),
+        ("AP on the validation split", line_chart("ap", "AP by epoch", ap, "epoch", "AP", (0, 1))),
+        ("Learning rate", line_chart("rate", "Learning rate by epoch", rate, "epoch", "learning rate")),
+    ]
+    return [(caption, chart) for caption, chart in charts if chart]
+
+
+def compared_curves(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, Markup]]:
+    """(caption, chart) of several runs' AP and loss against minutes of training."""
+
+    def by_minutes(run: Run, group: str, name: str) -> Points:
+        read = metric if group == "val" else number
+        return _points((number(line.get("minutes")), read(mapping(line.get(group)).get(name))) for line in run.metrics)
+
+    ap = {label: by_minutes(run, "val", "AP") for label, run in runs}
+    loss = {label: by_minutes(run, "train", "loss") for label, run in runs}
+    charts = [
+        ("AP on the validation split", line_chart("ap", "AP by minutes of training", ap, "minutes", "AP", (0, 1))),
+        ("Training loss", line_chart("loss", "Training loss by minutes", loss, "minutes", "loss")),
+    ]
+    return [(caption, chart) for caption, chart in charts if chart]
+
+
+def _points(pairs: Iterable[tuple[float | None, float | None]]) -> Points:
+    kept = [(x, y) for x, y in pairs if x is not None and y is not None]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+def _plain(name: str) -> str:
+    """A legend entry: one short line; matplotlib hides labels that begin with an underscore."""
+    name = "".join(c for c in name if c.isprintable()).lstrip("_") or "?"
+    return name if len(name) <= 28 else name[:27] + "…"
+
+
+def _inline_svg(figure: Figure, key: str, description: str) -> Markup:
+    out = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the glyph: text stays text
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    svg = out.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    # Ids of one chart must not meet those of another; <defs> and references alike.
+    svg = re.sub(r'\bid="', f'id="{key}-', svg)
+    svg = re.sub(r'href="#', f'href="#{key}-', svg).replace("url(#", f"url(#{key}-")
+    view_box = re.search(r'viewBox="[^"]*"', svg)
+    assert view_box, "matplotlib writes a viewBox"
+    head = f'<svg class="chart" role="img" aria-label="{escape(description)}" {view_box.group()}>'
+    svg = head + svg[svg.index(">") + 1 :]
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", svg)
+    variables = {_INK: "--ink", _RULE: "--rule"} | {color: f"--s{i}" for i, color in enumerate(_LINES)}
+    for color, variable in variables.items():
+        svg = svg.replace(color, f"var({variable})")
+    return Markup(svg)

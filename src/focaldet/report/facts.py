@@ -1,0 +1,170 @@
+"""What the pages say about a run in words, figures and table rows."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from focaldet.report.matching import ImageResult
+from focaldet.report.run_files import Run, mapping, metric, number, rows
+
+METRICS = {
+    "AP": "IoU 0.50 to 0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "AP_small": "objects under 32² px",
+    "AP_medium": "32² to 96² px",
+    "AP_large": "over 96² px",
+    "AR1": "recall, 1 box an image",
+    "AR10": "recall, 10 boxes an image",
+    "AR100": "recall, 100 boxes an image",
+}
+"""COCO's metrics -> what each is taken over."""
+
+_METHOD_NAMES = {"gfl": "GFL", "gflv2": "GFLv2", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Objects found, boxes that are false and objects missed, at one score threshold."""
+
+    found: int
+    false: int
+    missed: int
+
+    @property
+    def recall(self) -> float:
+        return self.found / max(self.found + self.missed, 1)
+
+    @property
+    def precision(self) -> float:
+        return self.found / max(self.found + self.false, 1)
+
+
+def total_counts(results: Sequence[ImageResult], threshold: float) -> Counts:
+    found, false, missed = np.array([r.counts(threshold) for r in results], np.int64).reshape(-1, 3).sum(axis=0)
+    return Counts(int(found), int(false), int(missed))
+
+
+def method_name(run: Run) -> str:
+    """The method as its paper writes it, or an empty string."""
+    method = str(run.model.get("method") or run.config.get("method") or "")
+    return _METHOD_NAMES.get(method, method)
+
+
+def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
+    """The run's result in one sentence."""
+    backbone, size = run.model.get("backbone"), run.model.get("size")
+    details = ", ".join(str(part) for part in (backbone, f"{size} px" if size else None) if part)
+    who = f"{f'This {method_name(run)}' if method_name(run) else 'This'} detector{f' ({details})' if details else ''}"
+    ap, ap50 = (metric(mapping(run.evaluation.get("metrics")).get(key)) for key in ("AP", "AP50"))
+    if ap is None:
+        done = f" It has trained for {len(run.metrics)} epoch{'s' * (len(run.metrics) != 1)}." if run.metrics else ""
+        return f"{who} has not been evaluated yet.{done}"
+    images, split = run.evaluation.get("images"), run.evaluation.get("split")
+    where = f"on the {images} photos of the {split} split" if images and split else "on the evaluated photos"
+    sentence = f"{who} reaches an AP of {ap:.3f}" + (f" (AP50 {ap50:.3f})" if ap50 is not None else "") + f" {where}"
+    if counts is None or not counts.found + counts.missed:
+        return sentence + "."
+    return (
+        f"{sentence}: from a score of {threshold:.2f} on it finds {counts.found:,} of {counts.found + counts.missed:,} "
+        f"objects, and {counts.false:,} of its {counts.found + counts.false:,} boxes are false."
+    )
+
+
+def metric_rows(run: Run) -> list[tuple[str, str, float | None]]:
+    """(name, what over, value or None) of every COCO metric in the evaluation."""
+    metrics = mapping(run.evaluation.get("metrics"))
+    return [(name.replace("_", " "), over, metric(metrics[name])) for name, over in METRICS.items() if name in metrics]
+
+
+def class_rows(run: Run, results: Sequence[ImageResult], threshold: float) -> list[dict[str, Any]]:
+    """A row for each class: objects, AP, AP50, AP75, and the share found and right at the threshold."""
+    names = run.class_names
+    table = []
+    for row in rows(run.evaluation.get("per_class")):
+        name = str(row.get("name"))
+        counts = _class_counts(results, names.index(name), threshold) if results and name in names else None
+        values = {key: metric(row.get(key)) for key in ("AP", "AP50", "AP75")}
+        table.append({"name": name, "objects": number(row.get("objects")), "counts": counts, **values})
+    return table
+
+
+def _class_counts(results: Sequence[ImageResult], label: int, threshold: float) -> Counts:
+    found = false = objects = 0
+    for r in results:
+        kept = r.matched_gt[(r.labels == label) & (r.scores >= threshold)]
+        found += int((kept >= 0).sum())
+        false += int((kept == -1).sum())
+        objects += int((r.gt_labels == label).sum())
+    return Counts(found, false, objects - found)
+
+
+def step_shares(run: Run) -> list[tuple[str, float, float]]:
+    """(part, milliseconds, share) of a training step, mean over the epochs that measured it."""
+    measured = [mapping(line.get("seconds")) for line in run.metrics if mapping(line.get("seconds"))]
+    if not measured:
+        return []
+    names = dict.fromkeys(str(name) for line in measured for name in line)
+    seconds = {name: float(np.mean([max(number(line.get(name)) or 0.0, 0.0) for line in measured])) for name in names}
+    total = sum(seconds.values())
+    return [(name, 1000 * s, s / total) for name, s in seconds.items()] if total > 0 else []
+
+
+def training_rows(run: Run) -> list[tuple[str, str]]:
+    """What the last line of metrics.jsonl says about the training as a whole."""
+    if not run.metrics:
+        return []
+    last = run.metrics[-1]
+    speeds = [s for s in (number(line.get("images_per_second")) for line in run.metrics) if s is not None]
+    validated = [(metric(mapping(line.get("val")).get("AP")), line.get("epoch")) for line in run.metrics]
+    best = max(((ap, epoch) for ap, epoch in validated if ap is not None), default=None, key=lambda pair: pair[0])
+    facts = [
+        ("epochs", f"{len(run.metrics):,}"),
+        ("steps", _count(last.get("step"))),
+        ("minutes", _decimal(last.get("minutes"), 1)),
+        ("images a second", f"{np.mean(speeds):.1f}" if speeds else ""),
+        ("positives a step, last epoch", _decimal(last.get("num_pos"), 1)),
+        ("best AP on val", f"{best[0]:.3f}, epoch {best[1]}" if best else ""),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _count(value: Any) -> str:
+    value = number(value)
+    return "" if value is None else f"{int(value):,}"
+
+
+def _decimal(value: Any, digits: int) -> str:
+    value = number(value)
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def flat_settings(config: Any, prefix: str = "") -> dict[str, str]:
+    """A nested mapping as one level: ``{"data.root": "photos"}``.
+
+    >>> flat_settings({"size": 320, "optim": {"lr": 0.001, "betas": [0.9, 0.99]}})
+    {'size': '320', 'optim.lr': '0.001', 'optim.betas': '[0.9, 0.99]'}
+    """
+    if not isinstance(config, dict):
+        return {prefix: config if isinstance(config, str) else json.dumps(config, default=str)}
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        flat |= flat_settings(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def commands(run: Run) -> list[str]:
+    """The shell commands that train and evaluate the same again."""
+    folder = str(run.path)
+    data = run.config.get("data")
+    data = shlex.quote(data) if isinstance(data, str) else "DIR"
+    split = run.evaluation.get("split")
+    evaluate = f"focaldet eval {shlex.quote(folder)} --data {data}"
+    return [
+        f"focaldet train --config {shlex.quote(str(run.path / 'config.yaml'))}",
+        evaluate + (f" --split {shlex.quote(str(split))}" if split else ""),
+    ]

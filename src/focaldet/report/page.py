@@ -1,0 +1,219 @@
+"""Run folders in, one self-contained HTML page out."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from focaldet.report import charts, facts, gallery
+from focaldet.report.calibration import side_calibration
+from focaldet.report.matching import ImageResult, best_threshold, match_run
+from focaldet.report.run_files import Run, mapping, metric, read_run
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MANY_CLASSES = 7  # beyond this many colours, boxes carry their class in writing
+
+
+def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
+    """Write the page of one run, or a page that compares several.
+
+    The page needs no network and no other file. It is written beside its place and then renamed, so that a page that
+    is there is always whole.
+
+    Args:
+        run: a run folder, or a list of them (a list of one is that run's page).
+        out: the page; by default ``report.html`` in the run's folder, or ``comparison.html`` beside the first run.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        InputError: a folder that is no run, an empty list, or a page that cannot be written.
+    """
+    paths = [Path(p) for p in run] if isinstance(run, list) else [Path(run)]
+    if not paths:
+        raise _input_error("no run to report: give at least one folder that `focaldet train` wrote")
+    runs = [read_run(path) for path in paths]
+    if len(runs) == 1:
+        html, default = render("run.html", run_context(runs[0])), paths[0] / "report.html"
+    else:
+        html, default = render("comparison.html", comparison_context(runs)), paths[0].parent / "comparison.html"
+    return _write_whole(html, default if out is None else Path(out))
+
+
+def render(template: str, context: dict[str, Any]) -> str:
+    """A page from one of the templates; everything that is not already markup is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["percent"] = lambda value: f"{100 * value:.0f} %"
+    script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        **context,
+    )
+
+
+def run_context(run: Run) -> dict[str, Any]:
+    """What run.html shows of one run."""
+    results = _matched(run)
+    threshold = best_threshold(results)
+    counts = facts.total_counts(results, threshold) if results else None
+    names = run.class_names
+    groups: list[tuple[str, list[gallery.Photo]]] = []
+    for heading, chosen in gallery.choose(results, threshold).items():
+        photos: list[gallery.Photo] = []
+        for result in chosen:
+            panels = [
+                gallery.truth_panel(result, names, gallery.missed_objects(result, threshold)),
+                gallery.prediction_panel("Predicted", result, names, threshold),
+            ]
+            photos.append(gallery.photo(f"photo{len(photos)}-{len(groups)}", run, result, panels))
+        groups.append((heading, photos))
+    calibration = side_calibration(results, threshold)
+    return {
+        "title": run.name,
+        "sentence": facts.result_sentence(run, counts, threshold),
+        "faults": run.faults,
+        "metrics": facts.metric_rows(run),
+        "evaluation": run.evaluation,
+        "counts": counts,
+        "classes": facts.class_rows(run, results, threshold),
+        "curves": charts.curves(run),
+        "threshold": threshold,
+        "calibration": calibration,
+        "calibration_chart": charts.calibration_chart("sides", calibration) if calibration else None,
+        "training": facts.training_rows(run),
+        "step": facts.step_shares(run),
+        "settings": facts.flat_settings(run.config) if run.config else {},
+        "model": facts.flat_settings(run.model) if run.model else {},
+        "commands": facts.commands(run),
+        **_gallery_context(groups),
+    }
+
+
+def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
+    """What comparison.html shows of several runs."""
+    labels = _labels(runs)
+    matched = [_matched(run) for run in runs]
+    thresholds = [best_threshold(results) for results in matched]
+    metrics = [mapping(run.evaluation.get("metrics")) for run in runs]
+    table = []
+    for name, over in facts.METRICS.items():
+        values = [metric(m.get(name)) for m in metrics]
+        if any(value is not None for value in values):
+            table.append((name.replace("_", " "), over, values, max(v for v in values if v is not None)))
+    classes: dict[str, list[float | None]] = {}
+    for i, run in enumerate(runs):
+        for row in facts.class_rows(run, [], 0.5):
+            classes.setdefault(row["name"], [None] * len(runs))[i] = row["AP"]
+    settings = [facts.flat_settings(run.config) if run.config else {} for run in runs]
+    keys = dict.fromkeys(key for one in settings for key in one)
+    differing = [(k, [s.get(k, "–") for s in settings]) for k in keys if len({s.get(k) for s in settings}) > 1]
+    return {
+        "title": f"{len(runs)} runs compared",
+        "sentence": _comparison_sentence(runs, labels),
+        "faults": [f"{label}: {fault}" for label, run in zip(labels, runs, strict=True) for fault in run.faults],
+        "labels": labels,
+        "methods": [facts.method_name(run) for run in runs],
+        "metrics": table,
+        "classes": classes,
+        "curves": charts.compared_curves(list(zip(labels, runs, strict=True))),
+        "max_lines": charts.SERIES,
+        "differing": differing,
+        "thresholds": thresholds,
+        **_gallery_context(_compared_photos(runs, labels, matched, thresholds)),
+    }
+
+
+def _compared_photos(
+    runs: Sequence[Run], labels: Sequence[str], matched: Sequence[list[ImageResult]], thresholds: Sequence[float]
+) -> list[tuple[str, list[gallery.Photo]]]:
+    """The photos that all runs were evaluated on and on which their F1 differ the most."""
+    by_photo = [{(str(r.image_id), r.file_name): r for r in results} for results in matched]
+    shared = [[one[key] for one in by_photo] for key in by_photo[0] if all(key in one for one in by_photo)]
+
+    def spread(same: list[ImageResult]) -> float:
+        f1 = [r.f1(t) for r, t in zip(same, thresholds, strict=True)]
+        return max(f1) - min(f1)
+
+    chosen = sorted(shared, key=spread, reverse=True)[: gallery.NUM_PHOTOS]
+    photos = []
+    for i, same in enumerate(chosen):
+        panels = [gallery.truth_panel(same[0], runs[0].class_names, None)]
+        for run, label, result, threshold in zip(runs, labels, same, thresholds, strict=True):
+            panels.append(gallery.prediction_panel(label, result, run.class_names, threshold))
+        photos.append(gallery.photo(f"photo{i}", runs[0], same[0], panels))
+    return [("Where the runs differ most", photos)] if photos else []
+
+
+def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
+    """Which run has the highest AP, and whether the numbers can be compared at all."""
+    ap = [metric(mapping(run.evaluation.get("metrics")).get("AP")) for run in runs]
+    ranked = sorted(((a, label) for a, label in zip(ap, labels, strict=True) if a is not None), reverse=True)
+    if len(ranked) < 2:
+        return "Fewer than two of these runs have been evaluated, so their accuracy cannot be compared yet."
+    sentence = f"{ranked[0][1]} has the highest AP, {ranked[0][0]:.3f}; next is {ranked[1][1]} with {ranked[1][0]:.3f}."
+    evaluated = {tuple(run.evaluation.get(k) for k in ("split", "images", "objects")) for run in runs if run.evaluation}
+    if len(evaluated) > 1:
+        return sentence + " They were evaluated on different photos, so these numbers are not comparable."
+    return (
+        sentence
+        + " One run each says nothing about chance: train with several seeds before you trust a small difference."
+    )
+
+
+def _gallery_context(groups: list[tuple[str, list[gallery.Photo]]]) -> dict[str, Any]:
+    """The photos, and the colours that occur in them."""
+    boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
+    colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
+    return {"groups": groups, "colors": colors, "written": len(colors) > _MANY_CLASSES}
+
+
+def _matched(run: Run) -> list[ImageResult]:
+    """Every image's boxes beside its objects; what does not fit together becomes one more of the run's faults."""
+    try:
+        return match_run(run)
+    except ValueError as error:
+        run.faults.append(f"truth.json and predictions.json cannot be compared ({error}), so no photos are shown.")
+        return []
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """A different name for each run: the folder's, with as many parents as it takes."""
+    for depth in range(1, 6):
+        labels = ["/".join(run.path.resolve().parts[-depth:]) for run in runs]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{label} ({i})" for i, label in enumerate(labels, 1)]
+
+
+def _write_whole(html: str, out: Path) -> Path:
+    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(html, encoding="utf-8", errors="replace")
+        os.replace(beside, out)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise _input_error(f"cannot write {out} ({error.strerror}): free its place, or name another file") from error
+    return out
+
+
+def _input_error(message: str) -> Exception:
+    from focaldet.checks import InputError  # on this path only: it imports torch
+
+    return InputError(message)

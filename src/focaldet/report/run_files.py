@@ -1,0 +1,149 @@
+"""What a run folder holds, read without trust: any file may be missing, half-written or strange."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Json = dict[str, Any]
+
+PURPOSES = {
+    "evaluation.json": "the accuracy table",
+    "truth.json": "the labelled boxes",
+    "predictions.json": "the predicted boxes",
+    "metrics.jsonl": "the learning curves",
+    "config.yaml": "the settings",
+    "model.json": "the model's description",
+}
+"""File of a run -> what the page shows from it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder in memory.
+
+    Args:
+        path: the folder.
+        faults: one sentence for each file that is missing or cannot be read.
+        config, model, evaluation, truth: the files of that name, ``{}`` when absent.
+        metrics: one mapping an epoch.
+        predictions: COCO results, or ``None`` when there is no such file (an empty list means: nothing was found).
+    """
+
+    path: Path
+    faults: list[str] = field(default_factory=list)
+    config: Json = field(default_factory=dict)
+    model: Json = field(default_factory=dict)
+    evaluation: Json = field(default_factory=dict)
+    truth: Json = field(default_factory=dict)
+    metrics: list[Json] = field(default_factory=list)
+    predictions: list[Json] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the ground truth's categories, which is what labels count in; else the model's."""
+        names = [c.get("name") for c in rows(self.truth.get("categories"))] or self.model.get("class_names")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        InputError: the folder does not exist, or holds none of a run's files.
+    """
+    path = Path(path)
+    if not any((path / name).is_file() for name in PURPOSES):
+        from focaldet.checks import InputError  # on this path only: it imports torch
+
+        what = "holds no file of a run" if path.is_dir() else "is not a folder"
+        raise InputError(f"{path} {what}: give the folder that `focaldet train` wrote (it holds config.yaml)")
+    faults: list[str] = []
+    read = {name: _read(path / name, purpose, faults) for name, purpose in PURPOSES.items()}
+    predictions = read["predictions.json"]
+    return Run(
+        path=path,
+        faults=faults,
+        config=mapping(read["config.yaml"]),
+        model=mapping(read["model.json"]),
+        evaluation=mapping(read["evaluation.json"]),
+        truth=mapping(read["truth.json"]),
+        metrics=rows(read["metrics.jsonl"]),
+        predictions=None if predictions is None else rows(predictions),
+    )
+
+
+def _read(path: Path, purpose: str, faults: list[str]) -> Any:
+    """The content of one file, or None with a sentence added to ``faults``."""
+    if not path.is_file():
+        faults.append(f"{path.name} is missing, so {purpose} cannot be shown.")
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".yaml":
+            content = yaml.safe_load(text)
+        elif path.suffix == ".jsonl":
+            content = _json_lines(text, path.name, faults)
+        else:
+            content = json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        faults.append(f"{path.name} cannot be read ({reason}), so {purpose} cannot be shown.")
+        return None
+    expected = list if path.name in ("metrics.jsonl", "predictions.json") else dict
+    if not isinstance(content, expected):
+        faults.append(f"{path.name} does not hold a {expected.__name__}, so {purpose} cannot be shown.")
+        return None
+    return content
+
+
+def _json_lines(text: str, name: str, faults: list[str]) -> list[Any]:
+    content, broken = [], 0
+    for line in filter(str.strip, text.splitlines()):
+        try:
+            content.append(json.loads(line))
+        except ValueError:
+            broken += 1
+    if broken:  # a run that was killed, or is being written, ends in half a line
+        faults.append(
+            f"{name}: {broken} line{'s' * (broken > 1)} could not be read and {'are' if broken > 1 else 'is'} left out."
+        )
+    return content
+
+
+def mapping(value: Any) -> Json:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def rows(value: Any) -> list[Json]:
+    """The mappings of a list; anything else counts as absent."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None.
+
+    >>> number(0.5), number("0.5"), number(float("nan")), number(True)
+    (0.5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def metric(value: Any) -> float | None:
+    """A COCO metric, or None; COCO writes -1 where there is no object to measure.
+
+    >>> metric(0.25), metric(-1)
+    (0.25, None)
+    """
+    value = number(value)
+    return None if value is None or value < 0 else value

@@ -1,0 +1,87 @@
+"""The pages in a real browser: no complaint, no request, nothing wider than the window, and the hover works."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Browser
+from run_folder import bccd_truth, jittered, write_run
+
+from focaldet.report import write_report
+
+pytestmark = pytest.mark.slow
+
+# Its centre, two frames later: scrolling hides what is shown, and its event comes with the next frame.
+_SCROLLED_TO_LAST_FOUND_BOX = """new Promise((done) => {
+  const box = [...document.querySelectorAll('.box.found')].at(-1);
+  box.scrollIntoView({block: 'center', behavior: 'instant'});
+  const answer = () => { const r = box.getBoundingClientRect(); done([r.x + r.width / 2, r.y + r.height / 2]); };
+  requestAnimationFrame(() => requestAnimationFrame(answer));
+})"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, truth = tmp_path_factory.mktemp("runs"), bccd_truth()
+    runs = [
+        write_run(folder / "a-run-with-quite-a-long-name-2024", truth, jittered(truth, seed=0)),
+        write_run(folder / "atss", truth, jittered(truth, seed=1, missed=0.2), "atss", ap=0.58),
+    ]
+    return {"run": write_report(runs[0]), "comparison": write_report(runs)}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1400])
+@pytest.mark.parametrize("kind", ["run", "comparison"])
+def test_page_fits_the_window_without_complaint_or_request(
+    browser: Browser, pages: dict[str, Path], kind: str, width: int, dark: bool
+) -> None:
+    browser.open(pages[kind], width, dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    photos = "document.querySelectorAll('.panel use').length"
+    assert browser.evaluate(photos) == (24 if kind == "run" else 36)
+    assert browser.complaints() == []
+    assert browser.network_requests() == []
+
+
+def test_pointing_at_a_box_shows_its_score_iou_and_deviations(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["run"], 1400)
+    assert browser.evaluate("document.getElementById('tip').hidden") is True
+    where = browser.evaluate(_SCROLLED_TO_LAST_FOUND_BOX)
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=where[0], y=where[1])
+    text = browser.evaluate("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+    assert "score 0." in text
+    assert "IoU with truth 0." in text
+    assert "left " in text
+
+
+def test_keyboard_moves_from_box_to_box(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["run"], 360)
+    stops = "[...document.querySelectorAll('.panel svg')].map((svg) => svg.querySelectorAll('[tabindex=\"0\"]').length)"
+    assert set(browser.evaluate(stops)) == {1}  # one stop a panel, not one a box
+    browser.evaluate("document.querySelector('.box.found').closest('svg').querySelector('[tabindex=\"0\"]').focus()")
+    first = browser.evaluate("document.activeElement.getAttribute('aria-label')")
+    browser.press("ArrowRight")
+    second = browser.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert first != second
+    assert browser.evaluate("document.getElementById('tip').textContent") == second.replace("; ", "")
+    browser.press("Escape")
+    assert browser.evaluate("document.getElementById('tip').hidden") is True
+
+
+def test_hostile_class_name_stays_text(browser: Browser, tmp_path: Path) -> None:
+    names = ["<script>document.title='owned'</script>", '"><img src=x onerror="document.title=\'owned\'">', "$_{x"]
+    truth = bccd_truth(names=names)
+    page = write_report(write_run(tmp_path / "run", truth, jittered(truth, seed=0)))
+    before = len(browser.complaints())
+    browser.open(page, 360)
+    assert browser.evaluate("document.title") == "run · focaldet"
+    assert browser.evaluate("document.querySelectorAll('img, main script').length") == 0
+    assert len(browser.complaints()) == before

@@ -1,0 +1,47 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from focaldet.report.facts import Counts, commands, result_sentence, step_shares, training_rows
+from focaldet.report.run_files import Run
+
+
+def test_result_is_one_sentence_with_the_counts() -> None:
+    run = Run(
+        Path("run"),
+        model={"method": "gfl", "backbone": "resnet18", "size": 320},
+        evaluation={"split": "test", "images": 72, "metrics": {"AP": 0.6124, "AP50": 0.87}},
+    )
+    assert result_sentence(run, Counts(found=900, false=50, missed=100), 0.4) == (
+        "This GFL detector (resnet18, 320 px) reaches an AP of 0.612 (AP50 0.870) on the 72 photos of the test split: "
+        "from a score of 0.40 on it finds 900 of 1,000 objects, and 50 of its 950 boxes are false."
+    )
+
+
+def test_run_without_evaluation_says_how_far_it_is() -> None:
+    assert result_sentence(Run(Path("run"), metrics=[{}]), None, 0.5) == (
+        "This detector has not been evaluated yet. It has trained for 1 epoch."
+    )
+
+
+def test_commands_survive_a_folder_with_spaces_and_semicolons() -> None:
+    run = Run(Path("my runs; rm x"), config={"data": "my photos"}, evaluation={"split": "test"})
+    train, evaluate = map(shlex.split, commands(run))
+    assert train == ["focaldet", "train", "--config", "my runs; rm x/config.yaml"]
+    assert evaluate == ["focaldet", "eval", "my runs; rm x", "--data", "my photos", "--split", "test"]
+
+
+def test_step_shares_are_the_mean_over_measured_epochs_and_sum_to_one() -> None:
+    lines = [{"seconds": {"load": 0.1, "network": 0.3}}, {}, {"seconds": {"load": 0.3, "network": 0.3}}]
+    shares = step_shares(Run(Path("run"), metrics=lines))
+    assert shares == [
+        ("load", pytest.approx(200), pytest.approx(0.4)),
+        ("network", pytest.approx(300), pytest.approx(0.6)),
+    ]
+    assert step_shares(Run(Path("run"), metrics=[{}])) == []
+
+
+def test_best_validation_is_named_with_its_epoch() -> None:
+    lines = [{"epoch": i, "val": {"AP": ap}} for i, ap in enumerate((0.1, 0.5, 0.4))] + [{"epoch": 3, "val": None}]
+    assert ("best AP on val", "0.500, epoch 1") in training_rows(Run(Path("run"), metrics=lines))
