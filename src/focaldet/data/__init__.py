@@ -4,6 +4,7 @@ COCO, Pascal VOC and YOLO layouts; every fault is named; splits are made where t
 """
 
 from focaldet.data.batching import Batch, DetectionDataset, Sample, TrainingSampler, collate
+from focaldet.data.check import DataReport, check_folder
 from focaldet.data.digits import make_digits
 from focaldet.data.folder import read_folder
 from focaldet.data.images import read_header, read_image
@@ -13,6 +14,7 @@ from focaldet.data.transforms import EvalTransform, TrainTransform
 __all__ = [
     "Batch",
     "DataFolder",
+    "DataReport",
     "DetectionDataset",
     "EvalTransform",
     "Fault",
@@ -20,6 +22,7 @@ __all__ = [
     "Sample",
     "TrainTransform",
     "TrainingSampler",
+    "check_folder",
     "collate",
     "make_digits",
     "read_folder",
