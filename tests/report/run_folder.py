@@ -120,7 +120,7 @@ def write_run(folder: Path, truth: dict, predictions: list[dict], method: str = 
     names = [category["name"] for category in truth["categories"]]
     model = {"method": method, "class_names": names, "backbone": "tf_efficientnet_lite0", "size": 320}
     model |= {"strides": [8, 16, 32, 64, 128], "num_bins": 17, "focaldet": "0.1.0"}
-    counts = {i: sum(a["category_id"] == i for a in truth["annotations"]) for i in range(len(names))}
+    counts = [sum(a["category_id"] == category["id"] for a in truth["annotations"]) for category in truth["categories"]]
     metrics = {
         "AP": ap,
         "AP50": 1.42 * ap,

@@ -19,6 +19,12 @@ def test_result_is_one_sentence_with_the_counts() -> None:
     )
 
 
+def test_nothing_to_find_and_nothing_drawn_have_no_share() -> None:
+    assert Counts(found=0, false=2, missed=0).recall is None
+    assert Counts(found=0, false=0, missed=2).precision is None
+    assert (Counts(found=3, false=1, missed=2).recall, Counts(found=3, false=1, missed=2).precision) == (0.6, 0.75)
+
+
 def test_run_without_evaluation_says_how_far_it_is() -> None:
     assert result_sentence(Run(Path("run"), metrics=[{}]), None, 0.5) == (
         "This detector has not been evaluated yet. It has trained for 1 epoch."

@@ -36,12 +36,14 @@ class Counts:
     missed: int
 
     @property
-    def recall(self) -> float:
-        return self.found / max(self.found + self.missed, 1)
+    def recall(self) -> float | None:
+        """Share of the objects that were found; None when there are none."""
+        return self.found / (self.found + self.missed) if self.found + self.missed else None
 
     @property
-    def precision(self) -> float:
-        return self.found / max(self.found + self.false, 1)
+    def precision(self) -> float | None:
+        """Share of the boxes that are right; None when there are none."""
+        return self.found / (self.found + self.false) if self.found + self.false else None
 
 
 def total_counts(results: Sequence[ImageResult], threshold: float) -> Counts:

@@ -56,7 +56,7 @@ def render(template: str, context: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["percent"] = lambda value: f"{100 * value:.0f} %"
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
     script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
