@@ -1,10 +1,12 @@
 """The losses of paired boxes."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from focaldet.checks import check_floating, check_shape
-from focaldet.functional.dispatch import use_fused
+from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import box_family, iou
 from focaldet.losses.reduce import reduce_loss, resolve_reduction
 
@@ -41,9 +43,9 @@ def giou_loss(
         weight = weight if isinstance(weight, Tensor) else boxes_xyxy.new_full((), weight, dtype=torch.float32)
         weight = weight.expand(shape).reshape(-1)
     boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
-    if use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor)):
-        raise NotImplementedError
-    loss = box_family.paired_giou_loss(boxes, target_boxes, weight, divisor, scale, reduce)
+    fused = use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor))
+    run = partial(fused_loss, "paired_giou_loss", False) if fused else box_family.paired_giou_loss
+    loss = run(boxes, target_boxes, weight, divisor, scale, reduce)
     return loss if reduce else loss.reshape(shape)
 
 

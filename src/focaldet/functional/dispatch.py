@@ -5,8 +5,14 @@ from torch import Tensor
 
 from focaldet import kernels
 from focaldet.checks import check_choice
+from focaldet.losses.box_family import paired_giou_loss
+from focaldet.losses.sigmoid_family import sigmoid_loss
+from focaldet.losses.softmax_family import softmax_loss
 
 IMPLEMENTATIONS = ("auto", "reference", "fused")
+
+for _formula in (sigmoid_loss, softmax_loss, paired_giou_loss):
+    kernels.ops.set_formula(_formula.__name__, _formula)
 
 Maps = list[Tensor] | tuple[Tensor, ...]
 
@@ -34,3 +40,26 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
     if reason is not None and impl == "fused":
         raise ValueError(f"impl='fused': {reason}; use impl='auto' or 'reference'")
     return reason is None
+
+
+def fused_loss(op: str, inplace_grad: bool, logits: Tensor, *args: object) -> Tensor:
+    """The loss by the fused kernel, whose tensors are contiguous; those that are float64 become float32.
+
+    Args:
+        op: name of the operator.
+        inplace_grad: write the gradient over the logits.
+        logits: what the loss is differentiated by.
+        args: the rest of the operator's arguments.
+    """
+    if not logits.is_contiguous():
+        if inplace_grad:
+            raise ValueError("inplace_grad: expected logits that are contiguous, or that have their classes moved last")
+        logits = logits.contiguous()
+    plain = [_plain(x) if isinstance(x, Tensor) else x for x in args]
+    return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad)
+
+
+def _plain(x: Tensor) -> Tensor:
+    if x.dtype not in kernels.DTYPES and x.dtype != torch.int64:
+        x = x.float()
+    return x.contiguous()

@@ -1,10 +1,12 @@
 """The losses on sigmoid probabilities, each class for itself."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from focaldet.checks import check_floating, check_not_negative
-from focaldet.functional.dispatch import Maps, use_fused
+from focaldet.functional.dispatch import Maps, fused_loss, use_fused
 from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
 from focaldet.losses.reduce import reduce_loss, resolve_reduction
 from focaldet.structures import IGNORED, SparseTargets
@@ -27,8 +29,8 @@ def sigmoid_focal_loss(
     """Focal loss of RetinaNet: ``-α_t (1 - p_t)^γ log p_t``.
 
     Order and defaults are those of ``torchvision.ops.sigmoid_focal_loss``, and so is the meaning of soft targets. A
-    soft target is **not** where this loss has its minimum: with γ = 2 a target of .7 is met at a probability of .878. For
-    soft labels use `quality_focal_loss`.
+    soft target is **not** where this loss has its minimum: with γ = 2 a target of .7 is met at a probability of .878.
+    For soft labels use `quality_focal_loss`.
 
     Args:
         logits: ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.
@@ -238,10 +240,10 @@ def _sigmoid_family(
     class_alpha = alpha.expand(num_classes) if isinstance(alpha, Tensor) else None
     alpha = None if isinstance(alpha, Tensor) else alpha
     constants = (class_alpha, divisor, *(x for part in parts for x in part[1:]))
-    run = sigmoid_family.sigmoid_loss
-    if use_fused(impl, "sigmoid_loss", maps[0], constants):
-        raise NotImplementedError
-    results = [run(*part, class_alpha, divisor, kind, float(gamma), alpha, scale, reduce) for part in parts]
+    numbers = (sigmoid_family.KINDS.index(kind), float(gamma), alpha, scale, reduce)
+    fused = use_fused(impl, "sigmoid_loss", maps[0], constants)
+    run = partial(fused_loss, "sigmoid_loss", inplace_grad) if fused else sigmoid_family.sigmoid_loss
+    results = [run(*part, class_alpha, divisor, *numbers) for part in parts]
     if reduce:
         return results[0] if len(results) == 1 else torch.stack(results).sum()
     if isinstance(logits, Tensor):

@@ -1,10 +1,12 @@
 """The losses on softmax probabilities: one class, or one position on a scale, for each row."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from focaldet.checks import check_floating, check_not_negative, check_shape
-from focaldet.functional.dispatch import use_fused
+from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import layout, softmax_family
 from focaldet.losses.cross_entropy import soft_cross_entropy
 from focaldet.losses.reduce import reduce_loss, resolve_reduction
@@ -165,9 +167,9 @@ def _softmax_family(
         weight = weight if isinstance(weight, Tensor) else logits.new_full((), weight, dtype=torch.float32)
         weight = weight.expand(shape).reshape(outer, inner)
     class_alpha = None if alpha is None else alpha.expand(num_classes)
-    if use_fused(impl, "softmax_loss", logits, (positions, weight, class_alpha, divisor)):
-        raise NotImplementedError
-    loss = softmax_family.softmax_loss(
+    fused = use_fused(impl, "softmax_loss", logits, (positions, weight, class_alpha, divisor))
+    run = partial(fused_loss, "softmax_loss", inplace_grad) if fused else softmax_family.softmax_loss
+    loss = run(
         seen,
         None if labels is None else labels.reshape(outer, inner),
         None if positions is None else positions.reshape(outer, inner),

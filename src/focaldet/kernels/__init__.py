@@ -1,8 +1,56 @@
-"""Fused kernels: loss and gradient in one pass."""
+"""Fused kernels: loss and derivative in one pass.
+
+Each is one ``torch.library`` operator (`focaldet.kernels.ops`) with the C++ of ``csrc/`` behind it on the CPU and
+Triton on CUDA. `available` says which are there and why the others are not.
+"""
+
+from functools import cache
+from pathlib import Path
 
 import torch
+
+from focaldet.kernels import ops
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels take; they compute in float32."""
+
+
+@cache
+def _cpu_problem() -> str | None:
+    """Load the C++ kernels; why that is not possible, or ``None``."""
+    library = next(iter(sorted(Path(__file__).parent.glob("_cpu*.so"))), None)
+    if library is None:
+        return "the C++ kernels are not built: install torch and a C++20 compiler, then reinstall focaldet"
+    try:
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        return f"the C++ kernels cannot be loaded ({error}): reinstall focaldet against the torch that is here"
+    return None
+
+
+@cache
+def _cuda_problem() -> str | None:
+    """Register the Triton kernels; why that is not possible, or ``None``."""
+    return "there are no Triton kernels"
 
 
 def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
     """Why no fused kernel of ``op`` runs for this device and dtype, or ``None`` when one does."""
-    return f"no kernel of {op} for {device_type} and {dtype}"
+    if op not in ops.NAMES:
+        return f"there is no kernel of {op}"
+    if dtype not in DTYPES:
+        return f"the kernels take {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not {dtype}"
+    if device_type == "cpu":
+        return _cpu_problem()
+    if device_type == "cuda":
+        return _cuda_problem()
+    return f"there are no kernels for {device_type}"
+
+
+def available() -> dict[str, str | None]:
+    """Device type -> ``None`` when its fused kernels run, else the reason why the plain formulas run instead.
+
+    >>> sorted(available())
+    ['cpu', 'cuda']
+    """
+    return {"cpu": _cpu_problem(), "cuda": _cuda_problem()}

@@ -34,7 +34,7 @@ def resolve_reduction(
     if isinstance(divisor, Tensor):
         if divisor.numel() != 1:
             raise ValueError(f"normalizer: expected a number or a 0-d tensor, got shape {tuple(divisor.shape)}")
-        return 1.0, divisor.reshape(()), reduction != "none"
+        return 1.0, (divisor if divisor.is_floating_point() else divisor.float()).reshape(()), reduction != "none"
     return (1.0 if divisor is None else 1.0 / divisor), None, reduction != "none"
 
 

@@ -30,6 +30,9 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, float, Alpha], Tensor]] = {
 }
 """Kind of loss -> its formula; ``gamma`` is the exponent, whatever the paper calls it."""
 
+KINDS = tuple(FORMULAS)
+"""The kinds by number, as the kernels know them."""
+
 
 def sigmoid_loss(
     logits: Float[Tensor, "O C I"],
@@ -39,7 +42,7 @@ def sigmoid_loss(
     weight: Float[Tensor, "_ _ _"] | None,
     class_alpha: Float[Tensor, " C"] | None,
     normalizer: Float[Tensor, ""] | None,
-    kind: str,
+    kind: int,
     gamma: float,
     alpha: float | None,
     scale: float,
@@ -60,7 +63,7 @@ def sigmoid_loss(
     else:
         assert targets is not None
         y = targets.movedim(1, -1).to(z.dtype)
-    loss = FORMULAS[kind](z, y, gamma, alpha if class_alpha is None else class_alpha.to(z.dtype))
+    loss = FORMULAS[KINDS[kind]](z, y, gamma, alpha if class_alpha is None else class_alpha.to(z.dtype))
     if ignored is not None:
         loss = torch.where(ignored, 0.0, loss)
     loss = weigh_and_sum(loss, None if weight is None else weight.movedim(1, -1), scale, normalizer, reduce)

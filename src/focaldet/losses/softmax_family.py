@@ -10,7 +10,7 @@ from torch import Tensor
 from focaldet.losses.distribution_focal import distribution_focal_loss
 from focaldet.losses.focal import softmax_focal_loss
 from focaldet.losses.reduce import weigh_and_sum
-from focaldet.losses.sparse import check_labels
+from focaldet.losses.sparse import check_labels, check_positions
 
 
 def softmax_loss(
@@ -42,5 +42,6 @@ def softmax_loss(
         loss = torch.where(ignored, 0.0, loss)
     else:
         assert positions is not None
+        check_positions(positions, z.shape[-1])
         loss = distribution_focal_loss(z, positions.to(z.dtype))
     return weigh_and_sum(loss, weight, scale, normalizer, reduce)

@@ -21,6 +21,16 @@ def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int =
         raise ValueError(f"labels: expected {lowest} .. {num_classes - 1} for {num_classes} classes, got {wrong}")
 
 
+def check_positions(positions: Float[Tensor, "..."], num_bins: int) -> None:
+    """Raise ValueError when a position is outside ``[0, num_bins - 1]``; looks where `check_labels` does."""
+    if positions.device.type != "cpu" or torch.compiler.is_compiling() or positions.numel() == 0:
+        return
+    low, high = (float(x) for x in torch.aminmax(positions))
+    if not (low >= 0 and high <= num_bins - 1):
+        wrong = high if low >= 0 else low
+        raise ValueError(f"targets: expected 0 .. {num_bins - 1} for {num_bins} bins, got {wrong}")
+
+
 def dense_targets(
     targets: SparseTargets, num_classes: int, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "... C"], Bool[Tensor, "... 1"]]:

@@ -1,0 +1,37 @@
+// The inner loops of the sigmoid losses over float buffers of at most kBlock elements.
+#pragma once
+
+#include "sigmoid_formulas.h"
+
+namespace focaldet {
+
+struct SigmoidSpec {
+  Kind kind;
+  Power power;
+  float gamma;
+  float alpha;           // varifocal and matchability-aware: weight of the negatives
+  float weight0;         // focal: weight of target y is weight0 + weight1 * y
+  float weight1;
+  float negative_scale;  // everything that stands before p^γ softplus(z)
+};
+
+// Losses of negatives, and their derivatives times `factor`. `grad` may be nullptr (not wanted), and may be `z`.
+void negative_block(const SigmoidSpec& spec, const float* z, int n, float factor, float* loss, float* grad);
+
+// The same for any targets; `grad` must be there.
+void target_block(const SigmoidSpec& spec, const float* z, const float* y, int n, float factor, float* loss,
+                  float* grad);
+
+// One positive of a sparse target, in double.
+void positive(const SigmoidSpec& spec, double z, double y, double& loss, double& grad);
+
+// x[j] *= factor[j] and x[j] *= factor.
+void multiply_block(float* x, const float* factor, int n);
+void multiply_block(float* x, float factor, int n);
+
+double sum_block(const float* x, int n);
+
+// Whether all labels are BACKGROUND (-1).
+bool all_background(const int64_t* labels, int n);
+
+}  // namespace focaldet

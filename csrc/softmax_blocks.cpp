@@ -1,0 +1,115 @@
+#include "softmax_blocks.h"
+
+namespace focaldet {
+namespace {
+
+// exp(x) for x <= 0 that reaches 0: sums of such floors, divided by themselves, would not be harmless here.
+FOCALDET_INLINE float exp_to_zero(float x) {
+  const float e = exp_nonpositive(x);
+  return x < -87.3f ? 0.f : e;
+}
+
+// z -> z - m and the sum of exp(z - m), each lane for itself; a NaN in a lane makes its whole row NaN.
+FOCALDET_INLINE void shift_by_maximum(float* z, int num_classes, float* top) {
+  for (int j = 0; j < kLanes; ++j) top[j] = z[j];
+  for (int k = 1; k < num_classes; ++k)
+    for (int j = 0; j < kLanes; ++j) {
+      const float x = z[k * kLanes + j];
+      top[j] = top[j] > x ? top[j] : x;
+    }
+  for (int k = 0; k < num_classes; ++k)
+    for (int j = 0; j < kLanes; ++j) z[k * kLanes + j] -= top[j];
+}
+
+template <Power P>
+FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* label, const float* factor,
+                                 bool wants_grad, float* loss) {
+  const int num_classes = spec.num_classes;
+  alignas(64) float top[kLanes], target[kLanes], others[kLanes] = {}, shifted_sum[kLanes] = {};
+  shift_by_maximum(z, num_classes, top);
+  for (int j = 0; j < kLanes; ++j) target[j] = z[label[j] * kLanes + j];
+  if (spec.smoothing != 0.f)
+    for (int k = 0; k < num_classes; ++k)
+      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += z[k * kLanes + j];
+  for (int k = 0; k < num_classes; ++k)
+    for (int j = 0; j < kLanes; ++j) {
+      const float e = exp_to_zero(z[k * kLanes + j]);
+      z[k * kLanes + j] = e;
+      others[j] += label[j] == k ? 0.f : e;
+    }
+  alignas(64) float a[kLanes], b[kLanes], inverse[kLanes], miss[kLanes];
+  const float share = spec.smoothing / static_cast<float>(num_classes);
+  for (int j = 0; j < kLanes; ++j) {
+    const float hit = exp_to_zero(target[j]);
+    const float sum = hit + others[j];
+    inverse[j] = 1.f / sum;
+    miss[j] = others[j] * inverse[j];
+    // log s; where the label is the maximum, s is 1 + others, and others may be too small to be seen in s.
+    const bool leads = target[j] == 0.f && others[j] < 1.f;
+    const float log_sum = leads ? log1p_unit(others[j]) : log_positive(sum);
+    const float nll = log_sum - target[j];
+    const float smoothed =
+        (1.f - spec.smoothing) * nll + spec.smoothing * log_sum - share * shifted_sum[j];
+    const float m = power<P>(miss[j], spec.gamma);
+    loss[j] = factor[j] * m * smoothed;
+    a[j] = factor[j] * m;
+    b[j] = P == Power::kZero || miss[j] == 0.f ? 0.f : spec.gamma * (a[j] / miss[j]) * (hit * inverse[j]) * smoothed;
+  }
+  if (!wants_grad) return;
+  alignas(64) float slope[kLanes], shift[kLanes];
+  for (int j = 0; j < kLanes; ++j) slope[j] = (a[j] + b[j]) * inverse[j], shift[j] = a[j] * share;
+  for (int k = 0; k < num_classes; ++k)
+    for (int j = 0; j < kLanes; ++j) z[k * kLanes + j] = z[k * kLanes + j] * slope[j] - shift[j];
+  for (int j = 0; j < kLanes; ++j)
+    z[label[j] * kLanes + j] = a[j] * (spec.smoothing - share) - (a[j] + b[j]) * miss[j];
+}
+
+}  // namespace
+
+FOCALDET_CLONES
+void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, bool wants_grad, float* loss) {
+  switch (spec.power) {
+    case Power::kZero: focal_lanes<Power::kZero>(spec, z, label, factor, wants_grad, loss); break;
+    case Power::kOne: focal_lanes<Power::kOne>(spec, z, label, factor, wants_grad, loss); break;
+    case Power::kTwo: focal_lanes<Power::kTwo>(spec, z, label, factor, wants_grad, loss); break;
+    case Power::kAny: focal_lanes<Power::kAny>(spec, z, label, factor, wants_grad, loss); break;
+  }
+}
+
+FOCALDET_CLONES
+void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor, bool wants_grad,
+                       float* loss) {
+  const int num_bins = spec.num_classes;
+  alignas(64) float top[kLanes], target[kLanes], sum[kLanes] = {}, slope[kLanes];
+  alignas(64) float right[kLanes];
+  int left[kLanes];
+  shift_by_maximum(z, num_bins, top);
+  for (int j = 0; j < kLanes; ++j) {
+    left[j] = static_cast<int>(position[j]);
+    left[j] = left[j] > num_bins - 2 ? num_bins - 2 : left[j];  // the right end belongs to the last interval
+    right[j] = position[j] - static_cast<float>(left[j]);
+    // A zero weight takes no part, whatever stands in its bin: 0 times infinity would be NaN.
+    const float z_left = right[j] == 1.f ? 0.f : (1.f - right[j]) * z[left[j] * kLanes + j];
+    const float z_right = right[j] == 0.f ? 0.f : right[j] * z[(left[j] + 1) * kLanes + j];
+    target[j] = z_left + z_right;
+  }
+  for (int k = 0; k < num_bins; ++k)
+    for (int j = 0; j < kLanes; ++j) {
+      const float e = exp_to_zero(z[k * kLanes + j]);
+      z[k * kLanes + j] = e;
+      sum[j] += e;
+    }
+  for (int j = 0; j < kLanes; ++j) {
+    loss[j] = factor[j] * (log_positive(sum[j]) - target[j]);
+    slope[j] = factor[j] / sum[j];
+  }
+  if (!wants_grad) return;
+  for (int k = 0; k < num_bins; ++k)
+    for (int j = 0; j < kLanes; ++j) z[k * kLanes + j] *= slope[j];
+  for (int j = 0; j < kLanes; ++j) {
+    z[left[j] * kLanes + j] -= factor[j] * (1.f - right[j]);
+    z[(left[j] + 1) * kLanes + j] -= factor[j] * right[j];
+  }
+}
+
+}  // namespace focaldet

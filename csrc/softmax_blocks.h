@@ -1,0 +1,37 @@
+// Cross entropy, focal loss and distribution focal loss over a softmax: value and derivative on the logits z_0 .. z_{K-1}.
+//
+//   p_k = exp(z_k - m) / s,  m = max z,  s = Σ exp(z_k - m)
+//
+//   focal, label t     M S,  M = (1 - p_t)^γ,  S = (1 - ε) (-log p_t) - ε/K Σ log p_k
+//                      dS/dz_k = p_k - (1 - ε) [k = t] - ε/K
+//                      dM/dz_k = γ (M / (1 - p_t)) p_t (p_k - [k = t])
+//                      so with a = M and b = γ M p_t S / (1 - p_t):
+//                      d/dz_k = (a + b) p_k - a ε/K,                       k != t
+//                             = -(a + b) (1 - p_t) + a (ε - ε/K),          k  = t
+//   distribution       S = -((1 - w) log p_i + w log p_{i+1}),  y = i + w
+//                      d/dz_k = p_k - (1 - w) [k = i] - w [k = i + 1]
+//
+// 1 - p_t is the sum of the other exponentials over s: it keeps its digits where p_t is near 1.
+//
+// kLanes rows are worked on side by side, z[k * kLanes + lane]: no sum runs across a vector and no row has a tail.
+#pragma once
+
+#include "vector_math.h"
+
+namespace focaldet {
+
+constexpr int kLanes = 16;
+
+struct SoftmaxSpec {
+  int num_classes;
+  Power power;
+  float gamma;
+  float smoothing;
+};
+
+// z is overwritten by the derivatives (only when wanted). `factor` is that of each lane's row.
+void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, bool wants_grad, float* loss);
+void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor, bool wants_grad,
+                       float* loss);
+
+}  // namespace focaldet

@@ -1,0 +1,168 @@
+// Loss and derivative of the softmax losses in one pass over logits (O, K, I), contiguous; formulas in softmax_blocks.h.
+// kLanes rows at a time are laid side by side in a scratch buffer that stays in the cache.
+#include <algorithm>
+
+#include "softmax_blocks.h"
+#include "tensors.h"
+
+namespace focaldet {
+namespace {
+
+constexpr int64_t kStretch = 64 * kLanes;  // rows
+
+struct Pass {
+  SoftmaxSpec spec;
+  int64_t inner;
+  Dtype dtype;
+  const void* logits;
+  void* grad;     // nullptr: not wanted. May be the logits.
+  float* losses;  // nullptr: only the sum is wanted
+  const int64_t* labels;
+  int64_t ignore_index;
+  Floats positions, weight, class_alpha;
+  float factor;
+
+  // Where the first logit of a row stands; the next one is `inner` further.
+  int64_t start(int64_t row) const { return row / inner * spec.num_classes * inner + row % inner; }
+
+  double run(int64_t begin, int64_t end) const {
+    const int num_classes = spec.num_classes;
+    std::vector<float> z(static_cast<size_t>(num_classes) * kLanes);
+    alignas(64) float loss[kLanes], f[kLanes], position[kLanes];
+    int label[kLanes];
+    double sum = 0;
+    for (int64_t row = begin; row < end; row += kLanes) {
+      const int n = static_cast<int>(std::min<int64_t>(kLanes, end - row));
+      int64_t from[kLanes];
+      for (int j = 0; j < kLanes; ++j) {
+        const int64_t r = row + (j < n ? j : 0);  // lanes beyond the end repeat a row
+        from[j] = start(r);
+        f[j] = factor * (weight ? weight[r] : 1.f);
+        position[j] = positions ? positions[r] : 0.f;
+        label[j] = 0;
+        if (labels == nullptr) continue;
+        if (labels[r] == ignore_index) {
+          f[j] = 0.f;
+        } else {
+          label[j] = static_cast<int>(labels[r]);
+          if (class_alpha) f[j] *= class_alpha[label[j]];
+        }
+      }
+      load_rows(from, z.data());
+      if (labels != nullptr) {
+        for (int j = 0; j < kLanes; ++j)  // an ignored row has no loss and no gradient, whatever stands in it
+          if (labels[row + (j < n ? j : 0)] == ignore_index)
+            for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
+        focal_rows(spec, z.data(), label, f, grad != nullptr, loss);
+      } else {
+        distribution_rows(spec, z.data(), position, f, grad != nullptr, loss);
+      }
+      if (losses != nullptr) {
+        std::copy(loss, loss + n, losses + row);
+      } else {
+        for (int j = 0; j < n; ++j) sum += loss[j];
+      }
+      if (grad != nullptr) store_rows(from, n, z.data());
+    }
+    return sum;
+  }
+
+  void load_rows(const int64_t* from, float* z) const {
+    float row[kBlock];
+    for (int j = 0; j < kLanes; ++j) {
+      if (inner > 1) {
+        for (int k = 0; k < spec.num_classes; ++k) z[k * kLanes + j] = load_one(dtype, logits, from[j] + k * inner);
+        continue;
+      }
+      for (int k = 0; k < spec.num_classes; k += kBlock) {
+        const int n = std::min(kBlock, spec.num_classes - k);
+        load_block(dtype, logits, from[j] + k, n, row);
+        for (int i = 0; i < n; ++i) z[(k + i) * kLanes + j] = row[i];
+      }
+    }
+  }
+
+  void store_rows(const int64_t* to, int rows, const float* z) const {
+    float row[kBlock];
+    for (int j = 0; j < rows; ++j) {
+      if (inner > 1) {
+        for (int k = 0; k < spec.num_classes; ++k) store_one(dtype, grad, to[j] + k * inner, z[k * kLanes + j]);
+        continue;
+      }
+      for (int k = 0; k < spec.num_classes; k += kBlock) {
+        const int n = std::min(kBlock, spec.num_classes - k);
+        for (int i = 0; i < n; ++i) row[i] = z[(k + i) * kLanes + j];
+        store_block(dtype, grad, to[j] + k, n, row);
+      }
+    }
+  }
+};
+
+Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, const MaybeTensor& positions,
+                const MaybeTensor& weight, const MaybeTensor& class_alpha, const MaybeTensor& normalizer, double gamma,
+                double label_smoothing, int64_t ignore_index, double scale, bool reduce) {
+  STD_TORCH_CHECK(logits.dim() == 3 && logits.is_contiguous(), "logits: expected a contiguous (O, K, I)");
+  STD_TORCH_CHECK(labels.has_value() != positions.has_value(), "expected either labels or positions");
+  STD_TORCH_CHECK(gamma >= 0, "gamma: expected a number >= 0");
+  const int64_t num_classes = logits.size(1), rows = logits.size(0) * logits.size(2);
+  STD_TORCH_CHECK(num_classes > (positions.has_value() ? 1 : 0) && num_classes < (int64_t{1} << 26),
+                  "logits: expected at least one class, or two bins");
+  Pass pass{};
+  pass.spec = {static_cast<int>(num_classes), power_of(gamma), static_cast<float>(gamma),
+               static_cast<float>(label_smoothing)};
+  pass.inner = std::max<int64_t>(logits.size(2), 1);
+  pass.dtype = dtype_of(logits, "logits");
+  pass.logits = logits.const_data_ptr();
+  pass.grad = grad;
+  pass.labels = rows == 0 ? nullptr : labels_of(labels, "labels", rows);
+  pass.ignore_index = ignore_index;
+  pass.positions = Floats(positions, "positions", rows);
+  pass.weight = Floats(weight, "weight", rows);
+  pass.class_alpha = Floats(class_alpha, "class_alpha", num_classes);
+  const double factor = factor_of(scale, normalizer);
+  pass.factor = static_cast<float>(factor);
+  for (int64_t r = 0; r < rows; ++r) {  // before anything is written
+    if (pass.labels != nullptr) {
+      const int64_t label = pass.labels[r];
+      STD_TORCH_CHECK((0 <= label && label < num_classes) || label == ignore_index, "labels: expected 0 .. ",
+                      num_classes - 1, " for ", num_classes, " classes, got ", label);
+    } else {
+      const float y = pass.positions[r];
+      STD_TORCH_CHECK(y >= 0 && y <= static_cast<float>(num_classes - 1), "targets: expected 0 .. ", num_classes - 1,
+                      " for ", num_classes, " bins, got ", y);
+    }
+  }
+  Tensor losses = logits;
+  if (!reduce) {
+    losses = empty(logits, {logits.size(0), logits.size(2)}, torch::headeronly::ScalarType::Float);
+    pass.losses = static_cast<float*>(losses.mutable_data_ptr());
+  }
+  const double sum = sum_in_order(rows, kStretch, [&](int64_t first, int64_t last) { return pass.run(first, last); });
+  return reduce ? scalar(logits, sum) : losses;
+}
+
+std::tuple<Tensor, Tensor> softmax_loss(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor weight,
+                                        MaybeTensor class_alpha, MaybeTensor normalizer, double gamma,
+                                        double label_smoothing, int64_t ignore_index, double scale, bool reduce,
+                                        bool needs_grad) {
+  Tensor grad = needs_grad ? torch::stable::empty_like(logits) : empty(logits, {0}, logits.scalar_type());
+  Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, positions, weight, class_alpha,
+                         normalizer, gamma, label_smoothing, ignore_index, scale, reduce);
+  return {loss, grad};
+}
+
+// The same with the derivative written over the logits.
+Tensor softmax_loss_inplace(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor weight,
+                            MaybeTensor class_alpha, MaybeTensor normalizer, double gamma, double label_smoothing,
+                            int64_t ignore_index, double scale, bool reduce) {
+  return run_pass(logits, logits.mutable_data_ptr(), labels, positions, weight, class_alpha, normalizer, gamma,
+                  label_smoothing, ignore_index, scale, reduce);
+}
+
+}  // namespace
+}  // namespace focaldet
+
+STABLE_TORCH_LIBRARY_IMPL(focaldet, CPU, library) {
+  library.impl("softmax_loss", TORCH_BOX(&focaldet::softmax_loss));
+  library.impl("softmax_loss_inplace", TORCH_BOX(&focaldet::softmax_loss_inplace));
+}

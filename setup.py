@@ -1,0 +1,62 @@
+"""Builds the C++ kernels when torch and a compiler are there, and the pure package when they are not.
+
+Everything else is in pyproject.toml. The kernels use only LibTorch's stable ABI: one build serves every torch from 2.10
+on.
+"""
+
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+try:
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+except ImportError:
+    BuildExtension, CppExtension = build_ext, None
+
+
+def warn(reason: str) -> None:
+    print(
+        f"warning: focaldet is installed without its C++ kernels ({reason}); the plain formulas run instead. "
+        "`focaldet doctor` tells what runs. To build them: install torch and a C++20 compiler, then "
+        "pip install --no-build-isolation focaldet",
+        file=sys.stderr,
+    )
+
+
+class OptionalBuild(BuildExtension):
+    """A compile that fails leaves a warning and a package that works."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            warn(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'the compile failed'}")
+            self.extensions = []
+
+
+def extensions() -> list:
+    if CppExtension is None:
+        warn("torch cannot be imported in the build environment")
+        return []
+    flags = ["-std=c++20", "-O3", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    # Neither changes a value: no errno from math functions, no floating-point traps. Never -ffast-math: it hides NaN.
+    flags += ["-fno-math-errno", "-fno-trapping-math"]
+    sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
+    return [
+        CppExtension(
+            "focaldet.kernels._cpu",
+            sources,
+            depends=sorted(str(path) for path in Path("csrc").glob("*.h")),
+            extra_compile_args={"cxx": flags},
+            py_limited_api=True,
+        )
+    ]
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": OptionalBuild},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

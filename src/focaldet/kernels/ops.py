@@ -1,0 +1,134 @@
+"""The operators: schemas, shapes for tracing, and derivatives.
+
+Each takes what the function of the same name in ``focaldet.losses`` takes, and ``needs_grad``; it returns the loss and,
+when wanted, its derivative, which backward only has to multiply. ``<name>_inplace`` writes the derivative over the
+logits.
+
+Second derivatives come from the plain formula: `set_formula` hands it in, since this folder does not know the losses.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ARGUMENTS = {
+    "sigmoid_loss": "Tensor? labels, Tensor? quality, Tensor? targets, Tensor? weight, Tensor? class_alpha, "
+    "Tensor? normalizer, int kind, float gamma, float? alpha, float scale, bool reduce",
+    "softmax_loss": "Tensor? labels, Tensor? positions, Tensor? weight, Tensor? class_alpha, Tensor? normalizer, "
+    "float gamma, float label_smoothing, int ignore_index, float scale, bool reduce",
+    "paired_giou_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, float scale, bool reduce",
+}
+NAMES = tuple(_ARGUMENTS)
+
+_library: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
+_formulas: dict[str, Callable[..., Tensor]] = {}
+
+
+def set_formula(op: str, formula: Callable[..., Tensor]) -> None:
+    """Give the differentiable formula of ``op``, with the same arguments but for ``needs_grad``."""
+    _formulas[op] = formula
+
+
+def _fake_loss(op: str, logits: Tensor, reduce: bool) -> Tensor:
+    shape = logits.shape
+    if op == "softmax_loss":
+        shape = logits.shape[:1] + logits.shape[2:]
+    elif op == "paired_giou_loss":
+        shape = logits.shape[:1]
+    return logits.new_empty(() if reduce else shape, dtype=torch.float32)
+
+
+def _define(op: str) -> None:
+    arguments = _ARGUMENTS[op]
+    _library.define(f"{op}(Tensor logits, {arguments}, bool needs_grad) -> (Tensor, Tensor)")
+    _library.define(f"{op}_inplace(Tensor(a!) logits, {arguments}) -> Tensor")
+
+    def fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        *_, reduce, needs_grad = args
+        return _fake_loss(op, logits, reduce), logits.new_empty(logits.shape if needs_grad else (0,))
+
+    def fake_inplace(logits: Tensor, *args: Any) -> Tensor:
+        return _fake_loss(op, logits, args[-1])
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        logits, *args, needs_grad = inputs
+        ctx.tensors_at = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
+        ctx.numbers = [None if isinstance(x, Tensor) else x for x in args]
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, output[1] if needs_grad else None, *(args[i] for i in ctx.tensors_at))
+
+    def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * (len(ctx.numbers) + 1)
+        logits, grad, *tensors = ctx.saved_tensors
+        if grad_loss is None:
+            return None, *nothing
+        if torch.is_grad_enabled():  # a derivative of the derivative will be asked for
+            args = list(ctx.numbers)
+            for i, tensor in zip(ctx.tensors_at, tensors, strict=True):
+                args[i] = tensor
+            loss = _formulas[op](logits, *args)
+            (result,) = torch.autograd.grad(loss, logits, grad_loss.to(loss.dtype), create_graph=True)
+            return result, *nothing
+        return _times(grad, grad_loss), *nothing
+
+    torch.library.register_fake(f"focaldet::{op}", fake, lib=_library)
+    torch.library.register_fake(f"focaldet::{op}_inplace", fake_inplace, lib=_library)
+    torch.library.register_autograd(f"focaldet::{op}", backward, setup_context=setup_context, lib=_library)
+
+
+def _is_one(x: Tensor) -> bool:
+    """Whether a 0-d tensor is 1, where looking costs nothing: on the CPU, outside of a trace."""
+    return x.ndim == 0 and x.device.type == "cpu" and not torch.compiler.is_compiling() and float(x) == 1.0
+
+
+def _times(grad: Tensor, grad_loss: Tensor) -> Tensor:
+    """``grad * grad_loss``, which for the last loss of a sum is ``grad`` itself."""
+    if _is_one(grad_loss):
+        return grad
+    return (grad * _over_classes(grad_loss, grad)).to(grad.dtype)
+
+
+def _over_classes(grad_loss: Tensor, grad: Tensor) -> Tensor:
+    """One number for each row, (O, I) or (N,), so that it multiplies logits (O, K, I) or boxes (N, 4)."""
+    return grad_loss if grad_loss.ndim in (0, grad.ndim) else grad_loss.unsqueeze(1)
+
+
+class _InplaceGrad(torch.autograd.Function):
+    """A loss whose derivative stands where its logits stood."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, op: str, args: tuple[Any, ...]) -> Tensor:
+        place = logits.detach()
+        loss: Tensor = getattr(torch.ops.focaldet, f"{op}_inplace")(place, *args)
+        ctx.grad = place
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, None, None]:
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            raise RuntimeError("inplace_grad: only one backward is possible; use inplace_grad=False for another")
+        if not _is_one(grad_loss):
+            grad.mul_(_over_classes(grad_loss, grad))
+        return grad, None, None
+
+
+def run(op: str, logits: Tensor, *args: Any, inplace_grad: bool) -> Tensor:
+    """The loss, by the fused kernel.
+
+    ``inplace_grad`` counts where there is a gradient to write and no compiler, which plans memory by itself.
+    """
+    needs_grad = torch.is_grad_enabled() and logits.requires_grad
+    if inplace_grad and needs_grad and not torch.compiler.is_compiling():
+        result: Tensor = _InplaceGrad.apply(logits, op, args)
+        return result
+    loss: Tensor = getattr(torch.ops.focaldet, op)(logits, *args, needs_grad)[0]
+    return loss
+
+
+for _op in NAMES:
+    _define(_op)
