@@ -89,14 +89,17 @@ FOCALDET_INLINE T power(T base, T exponent) {
   return base == T(0) ? T(0) : y;
 }
 
-// Sum of at most kBlock floats, always in the same order: lanes of at most 32 floats, and these in double.
+// Sum of floats, always in the same order: fours in float (two roundings, no drift), and these in double.
 FOCALDET_INLINE double sum_lanes(const float* x, int n) {
-  constexpr int kWidth = 16;
-  float lane[kWidth] = {};
+  constexpr int kWidth = 8;
+  double lane[kWidth] = {};
   int j = 0;
-  for (; j + kWidth <= n; j += kWidth)
-    for (int k = 0; k < kWidth; ++k) lane[k] += x[j + k];
-  for (int k = 0; j < n; ++j, ++k) lane[k] += x[j];
+  for (; j + 4 * kWidth <= n; j += 4 * kWidth)
+    for (int k = 0; k < kWidth; ++k) {
+      const float* y = x + j + k;
+      lane[k] += (y[0] + y[kWidth]) + (y[2 * kWidth] + y[3 * kWidth]);
+    }
+  for (; j < n; ++j) lane[j % kWidth] += x[j];
   double sum = 0;
   for (int k = 0; k < kWidth; ++k) sum += lane[k];
   return sum;

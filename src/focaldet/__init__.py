@@ -24,6 +24,18 @@ _PUBLIC = {
     "matchability_aware_loss": "focaldet.functional",
     "giou_loss": "focaldet.functional",
     "iou_loss": "focaldet.functional",
+    "QuadraticLoss": "focaldet.functional",
+    "BinaryCrossEntropy": "focaldet.functional",
+    "CrossEntropy": "focaldet.functional",
+    "SigmoidFocalLoss": "focaldet.functional",
+    "SoftmaxFocalLoss": "focaldet.functional",
+    "QualityFocalLoss": "focaldet.functional",
+    "DistributionFocalLoss": "focaldet.functional",
+    "GeneralizedFocalLoss": "focaldet.functional",
+    "VarifocalLoss": "focaldet.functional",
+    "MatchabilityAwareLoss": "focaldet.functional",
+    "GIoULoss": "focaldet.functional",
+    "IoULoss": "focaldet.functional",
 }
 """Public name -> the module that defines it."""
 

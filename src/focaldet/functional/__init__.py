@@ -13,6 +13,20 @@ float16 and bfloat16 logits are computed in float32, and their losses are float3
 """
 
 from focaldet.functional.boxes import giou_loss, iou_loss
+from focaldet.functional.modules import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    DistributionFocalLoss,
+    GeneralizedFocalLoss,
+    GIoULoss,
+    IoULoss,
+    MatchabilityAwareLoss,
+    QuadraticLoss,
+    QualityFocalLoss,
+    SigmoidFocalLoss,
+    SoftmaxFocalLoss,
+    VarifocalLoss,
+)
 from focaldet.functional.sigmoid import (
     binary_cross_entropy,
     generalized_focal_loss,
@@ -37,4 +51,16 @@ __all__ = [
     "matchability_aware_loss",
     "giou_loss",
     "iou_loss",
+    "QuadraticLoss",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "SigmoidFocalLoss",
+    "SoftmaxFocalLoss",
+    "QualityFocalLoss",
+    "DistributionFocalLoss",
+    "GeneralizedFocalLoss",
+    "VarifocalLoss",
+    "MatchabilityAwareLoss",
+    "GIoULoss",
+    "IoULoss",
 ]

@@ -35,7 +35,8 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
     reason = kernels.why_not(op, logits.device.type, logits.dtype)
     if reason is None and any(isinstance(x, Tensor) and x.requires_grad for x in constants):
         reason = "a target, weight or normalizer requires a gradient"
-    if reason is None and torch._C._functorch.peek_interpreter_stack() is not None:
+    transformed = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    if reason is None and transformed:
         reason = "inside torch.func transforms (vmap, grad) the plain formula runs"
     if reason is not None and impl == "fused":
         raise ValueError(f"impl='fused': {reason}; use impl='auto' or 'reference'")

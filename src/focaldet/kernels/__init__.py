@@ -4,7 +4,6 @@ Each is one ``torch.library`` operator (`focaldet.kernels.ops`) with the C++ of 
 Triton on CUDA. `available` says which are there and why the others are not.
 """
 
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,8 +14,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the kernels take; they compute in float32."""
 
 
-@cache
-def _cpu_problem() -> str | None:
+def _load_cpu() -> str | None:
     """Load the C++ kernels; why that is not possible, or ``None``."""
     library = next(iter(sorted(Path(__file__).parent.glob("_cpu*.so"))), None)
     if library is None:
@@ -28,10 +26,12 @@ def _cpu_problem() -> str | None:
     return None
 
 
-@cache
-def _cuda_problem() -> str | None:
+def _load_cuda() -> str | None:
     """Register the Triton kernels; why that is not possible, or ``None``."""
     return "there are no Triton kernels"
+
+
+_PROBLEMS = {"cpu": _load_cpu(), "cuda": _load_cuda()}
 
 
 def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
@@ -41,9 +41,9 @@ def why_not(op: str, device_type: str, dtype: torch.dtype) -> str | None:
     if dtype not in DTYPES:
         return f"the kernels take {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not {dtype}"
     if device_type == "cpu":
-        return _cpu_problem()
+        return _PROBLEMS["cpu"]
     if device_type == "cuda":
-        return _cuda_problem()
+        return _PROBLEMS["cuda"]
     return f"there are no kernels for {device_type}"
 
 
@@ -53,4 +53,4 @@ def available() -> dict[str, str | None]:
     >>> sorted(available())
     ['cpu', 'cuda']
     """
-    return {"cpu": _cpu_problem(), "cuda": _cuda_problem()}
+    return dict(_PROBLEMS)

@@ -80,13 +80,14 @@ def _define(op: str) -> None:
 
 
 def _is_one(x: Tensor) -> bool:
-    """Whether a 0-d tensor is 1, where looking costs nothing: on the CPU, outside of a trace."""
-    return x.ndim == 0 and x.device.type == "cpu" and not torch.compiler.is_compiling() and float(x) == 1.0
+    """Whether a 0-d tensor is 1, where looking costs nothing: on the CPU, and outside of a trace (whose tensors are of
+    other types)."""
+    return type(x) is Tensor and x.ndim == 0 and x.device.type == "cpu" and float(x) == 1.0
 
 
 def _times(grad: Tensor, grad_loss: Tensor) -> Tensor:
-    """``grad * grad_loss``, which for the last loss of a sum is ``grad`` itself."""
-    if _is_one(grad_loss):
+    """``grad * grad_loss``: the stored derivative itself where the factor is 1 and no other backward will need it."""
+    if _is_one(grad_loss) and not torch._C._autograd._get_current_graph_task_keep_graph():
         return grad
     return (grad * _over_classes(grad_loss, grad)).to(grad.dtype)
 
@@ -103,6 +104,7 @@ class _InplaceGrad(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, op: str, args: tuple[Any, ...]) -> Tensor:
         place = logits.detach()
         loss: Tensor = getattr(torch.ops.focaldet, f"{op}_inplace")(place, *args)
+        torch.autograd.graph.increment_version(place)  # so that autograd objects where it still needs the logits
         ctx.grad = place
         return loss
 

@@ -51,11 +51,11 @@ def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: float |
     weight = _site_weight(weight, tuple(logits.shape), logits)
     if weight is not None:
         if weight.shape[:-1].numel() == 1:
-            weight = weight.reshape(1, -1, 1)
+            weight = weight.reshape(1, weight.shape[-1], 1)
         elif first:
-            weight = weight.movedim(-1, 1).reshape(outer, -1, inner)
+            weight = weight.movedim(-1, 1).reshape(outer, weight.shape[-1], inner)
         else:
-            weight = weight.reshape(outer, -1, 1)
+            weight = weight.reshape(outer, weight.shape[-1], 1)
     if isinstance(targets, SparseTargets):
         check_shape("targets.labels", targets.labels, tuple(logits.shape[:-1]))
         if targets.quality is not None:

@@ -48,7 +48,7 @@ def weigh_and_sum(
         loss = loss.sum()
     if scale != 1:
         loss = loss * scale
-    return loss if normalizer is None else loss / normalizer
+    return loss if normalizer is None else loss / normalizer.to(loss.dtype)
 
 
 def reduce_loss(

@@ -1,0 +1,125 @@
+"""The losses as modules: options are fixed once, tensors come with each call.
+
+>>> import torch
+>>> criterion = QualityFocalLoss(beta=2.0, reduction="sum")
+>>> criterion(torch.zeros(2, 1), torch.tensor([[1.0], [0.5]]), normalizer=2)
+tensor(0.0866)
+"""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from focaldet.checks import near_name
+from focaldet.functional import boxes, sigmoid, softmax
+from focaldet.losses.reduce import check_reduction
+
+GIVEN_WITH_THE_CALL = ("weight", "normalizer")
+
+
+class LossModule(torch.nn.Module):
+    """A loss function with its options.
+
+    Args:
+        options: the function's arguments but for its tensors, ``weight`` and ``normalizer``, which come with the call.
+            A tensor (α of each class) moves with the module and is not part of its state.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        parameters = signature(type(self).function).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        known = [name for name in defaults if name not in GIVEN_WITH_THE_CALL]
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__}: unknown option {name!r} ({near_name(name, known)})")
+        options = {name: options.get(name, defaults[name]) for name in known}
+        check_reduction(options["reduction"], None)
+        self.numbers = {name: x for name, x in options.items() if not isinstance(x, Tensor)}
+        self.tensors = [name for name, x in options.items() if isinstance(x, Tensor)]
+        for name in self.tensors:
+            self.register_buffer(name, options[name], persistent=False)
+
+    def forward(self, *tensors: Any, weight: float | Tensor | None = None, normalizer: Any = None) -> Tensor:
+        options = {**self.numbers, **{name: getattr(self, name) for name in self.tensors}}
+        return type(self).function(*tensors, weight=weight, normalizer=normalizer, **options)
+
+    def extra_repr(self) -> str:
+        return ", ".join([f"{name}={x!r}" for name, x in self.numbers.items()] + self.tensors)
+
+
+class QuadraticLoss(LossModule):
+    """`quadratic_loss` as a module."""
+
+    function = staticmethod(sigmoid.quadratic_loss)
+
+
+class BinaryCrossEntropy(LossModule):
+    """`binary_cross_entropy` as a module."""
+
+    function = staticmethod(sigmoid.binary_cross_entropy)
+
+
+class SigmoidFocalLoss(LossModule):
+    """`sigmoid_focal_loss` as a module."""
+
+    function = staticmethod(sigmoid.sigmoid_focal_loss)
+
+
+class QualityFocalLoss(LossModule):
+    """`quality_focal_loss` as a module."""
+
+    function = staticmethod(sigmoid.quality_focal_loss)
+
+
+class VarifocalLoss(LossModule):
+    """`varifocal_loss` as a module."""
+
+    function = staticmethod(sigmoid.varifocal_loss)
+
+
+class MatchabilityAwareLoss(LossModule):
+    """`matchability_aware_loss` as a module."""
+
+    function = staticmethod(sigmoid.matchability_aware_loss)
+
+
+class GeneralizedFocalLoss(LossModule):
+    """`generalized_focal_loss` as a module."""
+
+    function = staticmethod(sigmoid.generalized_focal_loss)
+
+
+class CrossEntropy(LossModule):
+    """`cross_entropy` as a module."""
+
+    function = staticmethod(softmax.cross_entropy)
+
+
+class SoftmaxFocalLoss(LossModule):
+    """`softmax_focal_loss` as a module."""
+
+    function = staticmethod(softmax.softmax_focal_loss)
+
+
+class DistributionFocalLoss(LossModule):
+    """`distribution_focal_loss` as a module."""
+
+    function = staticmethod(softmax.distribution_focal_loss)
+
+
+class GIoULoss(LossModule):
+    """`giou_loss` as a module."""
+
+    function = staticmethod(boxes.giou_loss)
+
+
+class IoULoss(LossModule):
+    """`iou_loss` as a module."""
+
+    function = staticmethod(boxes.iou_loss)
