@@ -28,7 +28,14 @@ def _load_cpu() -> str | None:
 
 def _load_cuda() -> str | None:
     """Register the Triton kernels; why that is not possible, or ``None``."""
-    return "there are no Triton kernels"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    try:
+        from focaldet.kernels import triton_ops
+    except ImportError as error:
+        return f"Triton is not installed ({error})"
+    triton_ops.register(ops.LIBRARY)
+    return None
 
 
 _PROBLEMS = {"cpu": _load_cpu(), "cuda": _load_cuda()}

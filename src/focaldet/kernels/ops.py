@@ -22,7 +22,7 @@ _ARGUMENTS = {
 }
 NAMES = tuple(_ARGUMENTS)
 
-_library: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
 _formulas: dict[str, Callable[..., Tensor]] = {}
 
 
@@ -42,8 +42,8 @@ def _fake_loss(op: str, logits: Tensor, reduce: bool) -> Tensor:
 
 def _define(op: str) -> None:
     arguments = _ARGUMENTS[op]
-    _library.define(f"{op}(Tensor logits, {arguments}, bool needs_grad) -> (Tensor, Tensor)")
-    _library.define(f"{op}_inplace(Tensor(a!) logits, {arguments}) -> Tensor")
+    LIBRARY.define(f"{op}(Tensor logits, {arguments}, bool needs_grad) -> (Tensor, Tensor)")
+    LIBRARY.define(f"{op}_inplace(Tensor(a!) logits, {arguments}) -> Tensor")
 
     def fake(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
         *_, reduce, needs_grad = args
@@ -74,9 +74,9 @@ def _define(op: str) -> None:
             return result, *nothing
         return _times(grad, grad_loss), *nothing
 
-    torch.library.register_fake(f"focaldet::{op}", fake, lib=_library)
-    torch.library.register_fake(f"focaldet::{op}_inplace", fake_inplace, lib=_library)
-    torch.library.register_autograd(f"focaldet::{op}", backward, setup_context=setup_context, lib=_library)
+    torch.library.register_fake(f"focaldet::{op}", fake, lib=LIBRARY)
+    torch.library.register_fake(f"focaldet::{op}_inplace", fake_inplace, lib=LIBRARY)
+    torch.library.register_autograd(f"focaldet::{op}", backward, setup_context=setup_context, lib=LIBRARY)
 
 
 def _is_one(x: Tensor) -> bool:
