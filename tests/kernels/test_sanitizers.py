@@ -1,0 +1,57 @@
+"""The C++ under AddressSanitizer and UndefinedBehaviorSanitizer, driven by the fuzzer of test_fused_shapes.py."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fused_cases import needs_cpu_kernels
+
+import focaldet
+
+CSRC = Path(__file__).parents[2] / "csrc"
+FLAGS = "-std=c++20 -O1 -g -fPIC -shared -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+
+
+def library(name: str) -> str:
+    return subprocess.run(
+        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.slow
+@needs_cpu_kernels
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@pytest.mark.skipif(not CSRC.exists(), reason="the C++ sources are not here")
+def test_the_fuzzer_finds_no_bad_access_and_no_undefined_behaviour(tmp_path):
+    from torch.utils.cpp_extension import include_paths
+
+    if not Path(library("libasan.so")).is_absolute():
+        pytest.skip("g++ has no AddressSanitizer")
+    # A copy of the package whose kernels are the instrumented ones. No clones: the sanitizers do not know ifuncs.
+    package = tmp_path / "focaldet"
+    shutil.copytree(Path(focaldet.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    command = ["g++", *FLAGS.split(), "-DFOCALDET_NO_CLONES", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    command += [f"-I{path}" for path in include_paths()] + [str(path) for path in sorted(CSRC.glob("*.cpp"))]
+    command += [f"-L{Path(torch.__file__).parent / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"]
+    subprocess.run([*command, "-o", str(package / "kernels" / "_cpu.abi3.so")], check=True)
+    fuzz = "any_ or pyramid or out_of_range or written_over"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", fuzz, str(Path(__file__).with_name("test_fused_shapes.py"))],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(tmp_path),
+            "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
+            "ASAN_OPTIONS": "detect_leaks=0",  # of Python and torch, not ours
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, (run.stdout + run.stderr)[-4000:]
+    assert "passed" in run.stdout
+    assert "skipped" not in run.stdout
