@@ -28,6 +28,7 @@ FOCALDET_INLINE float smaller(float x, float y) { return x != x ? x : x < y ? x 
 
 FOCALDET_CLONES void giou_block(const float (*box)[kPairs], const float (*target)[kPairs], int n, float* loss,
                                 float (*grad)[kPairs]) {
+#pragma GCC ivdep
   for (int j = 0; j < n; ++j) {
     const float x1 = box[0][j], y1 = box[1][j], x2 = box[2][j], y2 = box[3][j];
     const float s1 = target[0][j], t1 = target[1][j], s2 = target[2][j], t2 = target[3][j];
@@ -108,7 +109,7 @@ Tensor run_pass(const Tensor& boxes, void* grad, const Tensor& targets, const Ma
 
 std::tuple<Tensor, Tensor> paired_giou_loss(Tensor boxes, Tensor targets, MaybeTensor weight, MaybeTensor normalizer,
                                             double scale, bool reduce, bool needs_grad) {
-  Tensor grad = needs_grad ? torch::stable::empty_like(boxes) : empty(boxes, {0}, boxes.scalar_type());
+  Tensor grad = needs_grad ? empty_grad(boxes) : empty(boxes, {0}, boxes.scalar_type());
   Tensor loss = run_pass(boxes, needs_grad ? grad.mutable_data_ptr() : nullptr, targets, weight, normalizer, scale,
                          reduce);
   return {loss, grad};

@@ -74,12 +74,4 @@ float load_one(Dtype dtype, const void* source, int64_t offset) {
   return dtype == Dtype::kBFloat16 ? from_bfloat16(x) : from_half(x);
 }
 
-void store_one(Dtype dtype, void* target, int64_t offset, float value) {
-  if (dtype == Dtype::kFloat) {
-    static_cast<float*>(target)[offset] = value;
-  } else {
-    static_cast<uint16_t*>(target)[offset] = dtype == Dtype::kBFloat16 ? to_bfloat16(value) : to_half(value);
-  }
-}
-
 }  // namespace focaldet

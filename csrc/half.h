@@ -10,8 +10,7 @@ enum class Dtype { kFloat, kBFloat16, kHalf };
 void load_block(Dtype dtype, const void* source, int64_t offset, int n, float* to);
 void store_block(Dtype dtype, void* target, int64_t offset, int n, const float* from);
 
-// One value; the softmax kernel gathers with it.
+// One value.
 float load_one(Dtype dtype, const void* source, int64_t offset);
-void store_one(Dtype dtype, void* target, int64_t offset, float value);
 
 }  // namespace focaldet

@@ -210,7 +210,7 @@ std::tuple<Tensor, Tensor> sigmoid_loss(Tensor logits, MaybeTensor labels, Maybe
                                         MaybeTensor weight, MaybeTensor class_alpha, MaybeTensor normalizer,
                                         int64_t kind, double gamma, std::optional<double> alpha, double scale,
                                         bool reduce, bool needs_grad) {
-  Tensor grad = needs_grad ? torch::stable::empty_like(logits) : empty(logits, {0}, logits.scalar_type());
+  Tensor grad = needs_grad ? empty_grad(logits) : empty(logits, {0}, logits.scalar_type());
   Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, quality, targets, weight,
                          class_alpha, normalizer, kind, gamma, alpha, scale, reduce);
   return {loss, grad};

@@ -9,16 +9,20 @@ FOCALDET_INLINE float exp_to_zero(float x) {
   return x < -87.3f ? 0.f : e;
 }
 
-// z -> z - m and the sum of exp(z - m), each lane for itself; a NaN in a lane makes its whole row NaN.
+// The k-th logits of all lanes. A row pointer, since with Python's -fwrapv an index k * kLanes + j is not vectorised.
+FOCALDET_INLINE float* lanes(float* z, int k) { return z + static_cast<size_t>(k) * kLanes; }
+
+// z -> z - m, each lane for itself; a NaN in a lane makes its whole row NaN once it is summed.
 FOCALDET_INLINE void shift_by_maximum(float* z, int num_classes, float* top) {
   for (int j = 0; j < kLanes; ++j) top[j] = z[j];
-  for (int k = 1; k < num_classes; ++k)
-    for (int j = 0; j < kLanes; ++j) {
-      const float x = z[k * kLanes + j];
-      top[j] = top[j] > x ? top[j] : x;
-    }
-  for (int k = 0; k < num_classes; ++k)
-    for (int j = 0; j < kLanes; ++j) z[k * kLanes + j] -= top[j];
+  for (int k = 1; k < num_classes; ++k) {
+    const float* row = lanes(z, k);
+    for (int j = 0; j < kLanes; ++j) top[j] = top[j] > row[j] ? top[j] : row[j];
+  }
+  for (int k = 0; k < num_classes; ++k) {
+    float* row = lanes(z, k);
+    for (int j = 0; j < kLanes; ++j) row[j] -= top[j];
+  }
 }
 
 template <Power P>
@@ -29,14 +33,18 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   shift_by_maximum(z, num_classes, top);
   for (int j = 0; j < kLanes; ++j) target[j] = z[label[j] * kLanes + j];
   if (spec.smoothing != 0.f)
-    for (int k = 0; k < num_classes; ++k)
-      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += z[k * kLanes + j];
-  for (int k = 0; k < num_classes; ++k)
+    for (int k = 0; k < num_classes; ++k) {
+      const float* row = lanes(z, k);
+      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += row[j];
+    }
+  for (int k = 0; k < num_classes; ++k) {
+    float* row = lanes(z, k);
     for (int j = 0; j < kLanes; ++j) {
-      const float e = exp_to_zero(z[k * kLanes + j]);
-      z[k * kLanes + j] = e;
+      const float e = exp_to_zero(row[j]);
+      row[j] = e;
       others[j] += label[j] == k ? 0.f : e;
     }
+  }
   alignas(64) float a[kLanes], b[kLanes], inverse[kLanes], miss[kLanes];
   const float share = spec.smoothing / static_cast<float>(num_classes);
   for (int j = 0; j < kLanes; ++j) {
@@ -58,8 +66,10 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   if (!wants_grad) return;
   alignas(64) float slope[kLanes], shift[kLanes];
   for (int j = 0; j < kLanes; ++j) slope[j] = (a[j] + b[j]) * inverse[j], shift[j] = a[j] * share;
-  for (int k = 0; k < num_classes; ++k)
-    for (int j = 0; j < kLanes; ++j) z[k * kLanes + j] = z[k * kLanes + j] * slope[j] - shift[j];
+  for (int k = 0; k < num_classes; ++k) {
+    float* row = lanes(z, k);
+    for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] - shift[j];
+  }
   for (int j = 0; j < kLanes; ++j)
     z[label[j] * kLanes + j] = a[j] * (spec.smoothing - share) - (a[j] + b[j]) * miss[j];
 }
@@ -93,19 +103,23 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
     const float z_right = right[j] == 0.f ? 0.f : right[j] * z[(left[j] + 1) * kLanes + j];
     target[j] = z_left + z_right;
   }
-  for (int k = 0; k < num_bins; ++k)
+  for (int k = 0; k < num_bins; ++k) {
+    float* row = lanes(z, k);
     for (int j = 0; j < kLanes; ++j) {
-      const float e = exp_to_zero(z[k * kLanes + j]);
-      z[k * kLanes + j] = e;
+      const float e = exp_to_zero(row[j]);
+      row[j] = e;
       sum[j] += e;
     }
+  }
   for (int j = 0; j < kLanes; ++j) {
     loss[j] = factor[j] * (log_positive(sum[j]) - target[j]);
     slope[j] = factor[j] / sum[j];
   }
   if (!wants_grad) return;
-  for (int k = 0; k < num_bins; ++k)
-    for (int j = 0; j < kLanes; ++j) z[k * kLanes + j] *= slope[j];
+  for (int k = 0; k < num_bins; ++k) {
+    float* row = lanes(z, k);
+    for (int j = 0; j < kLanes; ++j) row[j] *= slope[j];
+  }
   for (int j = 0; j < kLanes; ++j) {
     z[left[j] * kLanes + j] -= factor[j] * (1.f - right[j]);
     z[(left[j] + 1) * kLanes + j] -= factor[j] * right[j];

@@ -20,7 +20,7 @@
 
 namespace focaldet {
 
-constexpr int kLanes = 16;
+constexpr int kLanes = 32;
 
 struct SoftmaxSpec {
   int num_classes;

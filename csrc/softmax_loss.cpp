@@ -8,7 +8,7 @@
 namespace focaldet {
 namespace {
 
-constexpr int64_t kStretch = 64 * kLanes;  // rows
+constexpr int64_t kStretch = 32 * kLanes;  // rows
 
 struct Pass {
   SoftmaxSpec spec;
@@ -22,37 +22,30 @@ struct Pass {
   Floats positions, weight, class_alpha;
   float factor;
 
-  // Where the first logit of a row stands; the next one is `inner` further.
-  int64_t start(int64_t row) const { return row / inner * spec.num_classes * inner + row % inner; }
-
   double run(int64_t begin, int64_t end) const {
     const int num_classes = spec.num_classes;
-    std::vector<float> z(static_cast<size_t>(num_classes) * kLanes);
-    alignas(64) float loss[kLanes], f[kLanes], position[kLanes];
-    int label[kLanes];
+    std::vector<float> z(static_cast<size_t>(num_classes) * kLanes), rows(inner == 1 ? z.size() : 0);
+    alignas(64) float loss[kLanes], f[kLanes] = {}, position[kLanes] = {};
+    int label[kLanes] = {};
     double sum = 0;
-    for (int64_t row = begin; row < end; row += kLanes) {
-      const int n = static_cast<int>(std::min<int64_t>(kLanes, end - row));
-      int64_t from[kLanes];
-      for (int j = 0; j < kLanes; ++j) {
-        const int64_t r = row + (j < n ? j : 0);  // lanes beyond the end repeat a row
-        from[j] = start(r);
-        f[j] = factor * (weight ? weight[r] : 1.f);
-        position[j] = positions ? positions[r] : 0.f;
-        label[j] = 0;
-        if (labels == nullptr) continue;
-        if (labels[r] == ignore_index) {
-          f[j] = 0.f;
-        } else {
-          label[j] = static_cast<int>(labels[r]);
+    for (int64_t row = begin; row < end;) {
+      int n = static_cast<int>(std::min<int64_t>(kLanes, end - row));
+      if (inner > 1) n = static_cast<int>(std::min<int64_t>(n, inner - row % inner));  // along one map
+      load_rows(row, n, rows.data(), z.data());
+      for (int j = 0; j < n; ++j) {  // lanes beyond n keep what an earlier row left there; nobody looks at them
+        f[j] = weight ? factor * weight[row + j] : factor;
+        if (labels == nullptr) {
+          position[j] = positions[row + j];
+        } else if (labels[row + j] != ignore_index) {
+          label[j] = static_cast<int>(labels[row + j]);
           if (class_alpha) f[j] *= class_alpha[label[j]];
+        } else {  // no loss and no gradient, whatever stands there
+          f[j] = 0.f;
+          label[j] = 0;
+          for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
         }
       }
-      load_rows(from, z.data());
       if (labels != nullptr) {
-        for (int j = 0; j < kLanes; ++j)  // an ignored row has no loss and no gradient, whatever stands in it
-          if (labels[row + (j < n ? j : 0)] == ignore_index)
-            for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
         focal_rows(spec, z.data(), label, f, grad != nullptr, loss);
       } else {
         distribution_rows(spec, z.data(), position, f, grad != nullptr, loss);
@@ -60,41 +53,42 @@ struct Pass {
       if (losses != nullptr) {
         std::copy(loss, loss + n, losses + row);
       } else {
-        for (int j = 0; j < n; ++j) sum += loss[j];
+        sum += sum_lanes(loss, n);
       }
-      if (grad != nullptr) store_rows(from, n, z.data());
+      if (grad != nullptr) store_rows(row, n, z.data(), rows.data());
+      row += n;
     }
     return sum;
   }
 
-  void load_rows(const int64_t* from, float* z) const {
-    float row[kBlock];
-    for (int j = 0; j < kLanes; ++j) {
-      if (inner > 1) {
-        for (int k = 0; k < spec.num_classes; ++k) z[k * kLanes + j] = load_one(dtype, logits, from[j] + k * inner);
-        continue;
-      }
-      for (int k = 0; k < spec.num_classes; k += kBlock) {
-        const int n = std::min(kBlock, spec.num_classes - k);
-        load_block(dtype, logits, from[j] + k, n, row);
-        for (int i = 0; i < n; ++i) z[(k + i) * kLanes + j] = row[i];
-      }
+  // Rows of logits lie one after the other (inner = 1): turned into lanes. Lanes lie side by side already in a map.
+  void load_rows(int64_t row, int n, float* rows, float* z) const {
+    const int num_classes = spec.num_classes;
+    if (inner > 1) {
+      const int64_t start = row / inner * num_classes * inner + row % inner;
+      for (int k = 0; k < num_classes; ++k) load_block(dtype, logits, start + k * inner, n, z + k * kLanes);
+      return;
+    }
+    load_block(dtype, logits, row * num_classes, n * num_classes, rows);
+    for (int j = 0; j < n; ++j) {
+      float* to = z + j;
+      for (const float* from = rows, *end = (rows += num_classes); from < end; ++from, to += kLanes) *to = *from;
     }
   }
 
-  void store_rows(const int64_t* to, int rows, const float* z) const {
-    float row[kBlock];
-    for (int j = 0; j < rows; ++j) {
-      if (inner > 1) {
-        for (int k = 0; k < spec.num_classes; ++k) store_one(dtype, grad, to[j] + k * inner, z[k * kLanes + j]);
-        continue;
-      }
-      for (int k = 0; k < spec.num_classes; k += kBlock) {
-        const int n = std::min(kBlock, spec.num_classes - k);
-        for (int i = 0; i < n; ++i) row[i] = z[(k + i) * kLanes + j];
-        store_block(dtype, grad, to[j] + k, n, row);
-      }
+  void store_rows(int64_t row, int n, const float* z, float* rows) const {
+    const int num_classes = spec.num_classes;
+    if (inner > 1) {
+      const int64_t start = row / inner * num_classes * inner + row % inner;
+      for (int k = 0; k < num_classes; ++k) store_block(dtype, grad, start + k * inner, n, z + k * kLanes);
+      return;
     }
+    float* to = rows;
+    for (int j = 0; j < n; ++j) {
+      const float* from = z + j;
+      for (float* end = to + num_classes; to < end; ++to, from += kLanes) *to = *from;
+    }
+    store_block(dtype, grad, row * num_classes, n * num_classes, rows);
   }
 };
 
@@ -145,7 +139,7 @@ std::tuple<Tensor, Tensor> softmax_loss(Tensor logits, MaybeTensor labels, Maybe
                                         MaybeTensor class_alpha, MaybeTensor normalizer, double gamma,
                                         double label_smoothing, int64_t ignore_index, double scale, bool reduce,
                                         bool needs_grad) {
-  Tensor grad = needs_grad ? torch::stable::empty_like(logits) : empty(logits, {0}, logits.scalar_type());
+  Tensor grad = needs_grad ? empty_grad(logits) : empty(logits, {0}, logits.scalar_type());
   Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, positions, weight, class_alpha,
                          normalizer, gamma, label_smoothing, ignore_index, scale, reduce);
   return {loss, grad};

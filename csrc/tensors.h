@@ -11,6 +11,10 @@
 #include <tuple>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "half.h"
 
 namespace focaldet {
@@ -60,6 +64,20 @@ inline double factor_of(double scale, const MaybeTensor& normalizer) {
 
 inline Tensor empty(const Tensor& like, std::vector<int64_t> size, torch::headeronly::ScalarType dtype) {
   return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(size.data(), size.size()), dtype);
+}
+
+// A tensor for the derivative of `like`. Touching the pages of a large one for the first time costs more than computing
+// what is written there; with pages of 2 MB, which Linux gives to those who ask, most of that is gone.
+inline Tensor empty_grad(const Tensor& like) {
+  Tensor grad = torch::stable::empty_like(like);
+#ifdef __linux__
+  constexpr uintptr_t kPage = uintptr_t{1} << 21;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(grad.mutable_data_ptr());
+  const uintptr_t end = (begin + grad.numel() * grad.element_size()) / kPage * kPage;
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  if (end > first) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);  // only advice: may fail
+#endif
+  return grad;
 }
 
 // Calls work(first, last) for stretches of [0, total) that are the same whatever the number of threads, and adds what
