@@ -1,6 +1,5 @@
 """Run with TRITON_INTERPRET=1: the Triton kernels, interpreted, against float64. Started by test_triton.py."""
 
-import sys
 import warnings
 from typing import Any
 
@@ -12,12 +11,14 @@ from torch import Tensor
 import focaldet
 from focaldet import SparseTargets
 from focaldet.functional import boxes, dispatch, sigmoid, softmax
-from focaldet.kernels import ops, triton_ops
+from focaldet.kernels import ops
 
 
 class Interpreted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, op: str, args: list[Any]) -> Tensor:
+        from focaldet.kernels import triton_ops  # not on import: without TRITON_INTERPRET it asks for a GPU
+
         loss, ctx.grad = triton_ops.loss_and_grad(op, logits.detach(), *args, True)
         again, none = triton_ops.loss_and_grad(op, logits.detach(), *args, False)
         assert none.numel() == 0
@@ -37,45 +38,49 @@ def interpreted(op: str, inplace_grad: bool, logits: Tensor, *args: Any) -> Tens
     return Interpreted.apply(logits.contiguous(), op, plain)
 
 
-warnings.filterwarnings("ignore", module="triton")  # the interpreter's NumPy speaks of every overflow and log 0
-for module in (sigmoid, softmax, boxes):
-    module.fused_loss = interpreted
-    module.use_fused = lambda impl, *_: impl == "fused"
+def main() -> None:
+    warnings.filterwarnings("ignore", module="triton")  # the interpreter's NumPy speaks of every overflow and log 0
+    for module in (sigmoid, softmax, boxes):
+        module.fused_loss = interpreted
+        module.use_fused = lambda impl, *_: impl == "fused"
 
-count = 0
-for rows, columns, exponents in ((61, 7, (0, 0.25, 1, 1.5, 2)), (5, 300, (0, 1.5, 2))):
-    for name, case in cases(rows, columns, exponents=exponents).items():
-        for dtype in (torch.float32, torch.bfloat16) if name != "giou" else (torch.float32,):
-            true, true_grad = truth(case, dtype)
-            eager, eager_grad = value_and_grad(case, "reference", dtype)
-            fused, fused_grad = value_and_grad(case, "fused", dtype)
-            # The interpreter cuts a bfloat16 off where a GPU rounds it: twice the error.
-            rounding = 2 * HALF_ALLOWANCE[dtype] if dtype != torch.float32 else error(eager_grad, true_grad)
-            assert error(fused, true) <= error(eager, true) + ALLOWANCE, (name, dtype)
-            assert error(fused_grad, true_grad) <= rounding + ALLOWANCE, (name, dtype)
-            total, _ = value_and_grad(case, "fused", dtype, reduction="sum", normalizer=torch.tensor(3))
-            torch.testing.assert_close(total.double(), true.sum() / 3, rtol=1e-5, atol=1e-5)
-            count += 1
+    count = 0
+    for rows, columns, exponents in ((61, 7, (0, 0.25, 1, 1.5, 2)), (5, 300, (0, 1.5, 2))):
+        for name, case in cases(rows, columns, exponents=exponents).items():
+            for dtype in (torch.float32, torch.bfloat16) if name != "giou" else (torch.float32,):
+                true, true_grad = truth(case, dtype)
+                eager, eager_grad = value_and_grad(case, "reference", dtype)
+                fused, fused_grad = value_and_grad(case, "fused", dtype)
+                # The interpreter cuts a bfloat16 off where a GPU rounds it: twice the error.
+                rounding = 2 * HALF_ALLOWANCE[dtype] if dtype != torch.float32 else error(eager_grad, true_grad)
+                assert error(fused, true) <= error(eager, true) + ALLOWANCE, (name, dtype)
+                assert error(fused_grad, true_grad) <= rounding + ALLOWANCE, (name, dtype)
+                total, _ = value_and_grad(case, "fused", dtype, reduction="sum", normalizer=torch.tensor(3))
+                torch.testing.assert_close(total.double(), true.sum() / 3, rtol=1e-5, atol=1e-5)
+                count += 1
 
-maps = [torch.randn(2, 3 * 4, 5, 6), torch.randn(2, 3 * 4, 2, 3).to(memory_format=torch.channels_last)]
-target = SparseTargets(torch.randint(-2, 4, (2, 36 * 3)), torch.rand(2, 36 * 3))
-for weight in (torch.rand(2, 36 * 3, 1), torch.rand(4), torch.rand(2, 36 * 3, 4)):
-    for alpha in (0.3, torch.rand(4)):
-        results = [
-            focaldet.sigmoid_focal_loss(maps, target, alpha, weight=weight, impl=impl)
-            for impl in ("fused", "reference")
-        ]
-        torch.testing.assert_close(*results)
+    maps = [torch.randn(2, 3 * 4, 5, 6), torch.randn(2, 3 * 4, 2, 3).to(memory_format=torch.channels_last)]
+    target = SparseTargets(torch.randint(-2, 4, (2, 36 * 3)), torch.rand(2, 36 * 3))
+    for weight in (torch.rand(2, 36 * 3, 1), torch.rand(4), torch.rand(2, 36 * 3, 4)):
+        for alpha in (0.3, torch.rand(4)):
+            results = [
+                focaldet.sigmoid_focal_loss(maps, target, alpha, weight=weight, impl=impl)
+                for impl in ("fused", "reference")
+            ]
+            torch.testing.assert_close(*results)
 
-z = torch.zeros(4, 3)
-wrong = torch.tensor([0, 3, -3, -1])
-assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 0]
-wrong = torch.tensor([0, 3, -3, -100])
-assert focaldet.softmax_focal_loss(z, wrong, impl="fused").isnan().tolist() == [0, 1, 1, 0]
-wrong = torch.tensor([0, 2.1, -0.1, float("nan")])
-assert focaldet.distribution_focal_loss(z, wrong, impl="fused").isnan().tolist() == [0, 1, 1, 1]
-z[1, 1] = float("nan")
-nan = focaldet.softmax_focal_loss(z, torch.tensor([0, 0, 1, -100]), impl="fused").isnan()
-assert nan.tolist() == [0, 1, 0, 0]
-print(f"{count} cases agree")
-sys.exit(0)
+    z = torch.zeros(4, 3)
+    wrong = torch.tensor([0, 3, -3, -1])
+    assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 0]
+    wrong = torch.tensor([0, 3, -3, -100])
+    assert focaldet.softmax_focal_loss(z, wrong, impl="fused").isnan().tolist() == [0, 1, 1, 0]
+    wrong = torch.tensor([0, 2.1, -0.1, float("nan")])
+    assert focaldet.distribution_focal_loss(z, wrong, impl="fused").isnan().tolist() == [0, 1, 1, 1]
+    z[1, 1] = float("nan")
+    nan = focaldet.softmax_focal_loss(z, torch.tensor([0, 0, 1, -100]), impl="fused").isnan()
+    assert nan.tolist() == [0, 1, 0, 0]
+    print(f"{count} cases agree")
+
+
+if __name__ == "__main__":
+    main()
