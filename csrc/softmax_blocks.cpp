@@ -12,16 +12,12 @@ FOCALDET_INLINE float exp_to_zero(float x) {
 // The k-th logits of all lanes. A row pointer, since with Python's -fwrapv an index k * kLanes + j is not vectorised.
 FOCALDET_INLINE float* lanes(float* z, int k) { return z + static_cast<size_t>(k) * kLanes; }
 
-// z -> z - m, each lane for itself; a NaN in a lane makes its whole row NaN once it is summed.
-FOCALDET_INLINE void shift_by_maximum(float* z, int num_classes, float* top) {
+// m, each lane for itself. It may skip a NaN; the sums do not.
+FOCALDET_INLINE void maximum(float* z, int num_classes, float* top) {
   for (int j = 0; j < kLanes; ++j) top[j] = z[j];
   for (int k = 1; k < num_classes; ++k) {
     const float* row = lanes(z, k);
     for (int j = 0; j < kLanes; ++j) top[j] = top[j] > row[j] ? top[j] : row[j];
-  }
-  for (int k = 0; k < num_classes; ++k) {
-    float* row = lanes(z, k);
-    for (int j = 0; j < kLanes; ++j) row[j] -= top[j];
   }
 }
 
@@ -30,38 +26,40 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
                                  bool wants_grad, float* loss) {
   const int num_classes = spec.num_classes;
   alignas(64) float top[kLanes], target[kLanes], others[kLanes] = {}, shifted_sum[kLanes] = {};
-  shift_by_maximum(z, num_classes, top);
-  for (int j = 0; j < kLanes; ++j) target[j] = z[label[j] * kLanes + j];
+  maximum(z, num_classes, top);
+  for (int j = 0; j < kLanes; ++j) target[j] = z[label[j] * kLanes + j] - top[j];
   if (spec.smoothing != 0.f)
     for (int k = 0; k < num_classes; ++k) {
       const float* row = lanes(z, k);
-      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += row[j];
+      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += row[j] - top[j];
     }
   for (int k = 0; k < num_classes; ++k) {
     float* row = lanes(z, k);
     for (int j = 0; j < kLanes; ++j) {
-      const float e = exp_to_zero(row[j]);
+      const float e = exp_to_zero(row[j] - top[j]);
       row[j] = e;
       others[j] += label[j] == k ? 0.f : e;
     }
   }
   alignas(64) float a[kLanes], b[kLanes], inverse[kLanes], miss[kLanes];
-  const float share = spec.smoothing / static_cast<float>(num_classes);
+  const float gamma = spec.gamma, smoothing = spec.smoothing, share = smoothing / static_cast<float>(num_classes);
+#pragma GCC ivdep
   for (int j = 0; j < kLanes; ++j) {
     const float hit = exp_to_zero(target[j]);
     const float sum = hit + others[j];
     inverse[j] = 1.f / sum;
     miss[j] = others[j] * inverse[j];
     // log s; where the label is the maximum, s is 1 + others, and others may be too small to be seen in s.
-    const bool leads = target[j] == 0.f && others[j] < 1.f;
-    const float log_sum = leads ? log1p_unit(others[j]) : log_positive(sum);
+    const bool leads = (target[j] == 0.f) & (others[j] < 1.f);
+    const float log_small = log1p_unit(others[j]), log_large = log_positive(sum);
+    const float log_sum = leads ? log_small : log_large;
     const float nll = log_sum - target[j];
-    const float smoothed =
-        (1.f - spec.smoothing) * nll + spec.smoothing * log_sum - share * shifted_sum[j];
-    const float m = power<P>(miss[j], spec.gamma);
+    const float smoothed = (1.f - smoothing) * nll + smoothing * log_sum - share * shifted_sum[j];
+    const float m = power<P>(miss[j], gamma);
     loss[j] = factor[j] * m * smoothed;
     a[j] = factor[j] * m;
-    b[j] = P == Power::kZero || miss[j] == 0.f ? 0.f : spec.gamma * (a[j] / miss[j]) * (hit * inverse[j]) * smoothed;
+    const float per_miss = a[j] / (miss[j] == 0.f ? 1.f : miss[j]);  // where miss is 0, a is 0 (or γ is)
+    b[j] = gamma * per_miss * (hit * inverse[j]) * smoothed;
   }
   if (!wants_grad) return;
   alignas(64) float slope[kLanes], shift[kLanes];
@@ -71,7 +69,7 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
     for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] - shift[j];
   }
   for (int j = 0; j < kLanes; ++j)
-    z[label[j] * kLanes + j] = a[j] * (spec.smoothing - share) - (a[j] + b[j]) * miss[j];
+    z[label[j] * kLanes + j] = a[j] * (smoothing - share) - (a[j] + b[j]) * miss[j];
 }
 
 }  // namespace
@@ -93,24 +91,25 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
   alignas(64) float top[kLanes], target[kLanes], sum[kLanes] = {}, slope[kLanes];
   alignas(64) float right[kLanes];
   int left[kLanes];
-  shift_by_maximum(z, num_bins, top);
+  maximum(z, num_bins, top);
   for (int j = 0; j < kLanes; ++j) {
     left[j] = static_cast<int>(position[j]);
     left[j] = left[j] > num_bins - 2 ? num_bins - 2 : left[j];  // the right end belongs to the last interval
     right[j] = position[j] - static_cast<float>(left[j]);
     // A zero weight takes no part, whatever stands in its bin: 0 times infinity would be NaN.
-    const float z_left = right[j] == 1.f ? 0.f : (1.f - right[j]) * z[left[j] * kLanes + j];
-    const float z_right = right[j] == 0.f ? 0.f : right[j] * z[(left[j] + 1) * kLanes + j];
+    const float z_left = right[j] == 1.f ? 0.f : (1.f - right[j]) * (z[left[j] * kLanes + j] - top[j]);
+    const float z_right = right[j] == 0.f ? 0.f : right[j] * (z[(left[j] + 1) * kLanes + j] - top[j]);
     target[j] = z_left + z_right;
   }
   for (int k = 0; k < num_bins; ++k) {
     float* row = lanes(z, k);
     for (int j = 0; j < kLanes; ++j) {
-      const float e = exp_to_zero(row[j]);
+      const float e = exp_to_zero(row[j] - top[j]);
       row[j] = e;
       sum[j] += e;
     }
   }
+#pragma GCC ivdep
   for (int j = 0; j < kLanes; ++j) {
     loss[j] = factor[j] * (log_positive(sum[j]) - target[j]);
     slope[j] = factor[j] / sum[j];

@@ -69,10 +69,14 @@ struct Pass {
       for (int k = 0; k < num_classes; ++k) load_block(dtype, logits, start + k * inner, n, z + k * kLanes);
       return;
     }
-    load_block(dtype, logits, row * num_classes, n * num_classes, rows);
+    const float* from = static_cast<const float*>(logits) + row * num_classes;
+    if (dtype != Dtype::kFloat) {
+      load_block(dtype, logits, row * num_classes, n * num_classes, rows);
+      from = rows;
+    }
     for (int j = 0; j < n; ++j) {
       float* to = z + j;
-      for (const float* from = rows, *end = (rows += num_classes); from < end; ++from, to += kLanes) *to = *from;
+      for (const float* end = from + num_classes; from < end; ++from, to += kLanes) *to = *from;
     }
   }
 
@@ -83,14 +87,47 @@ struct Pass {
       for (int k = 0; k < num_classes; ++k) store_block(dtype, grad, start + k * inner, n, z + k * kLanes);
       return;
     }
-    float* to = rows;
+    float* to = dtype == Dtype::kFloat ? static_cast<float*>(grad) + row * num_classes : rows;
     for (int j = 0; j < n; ++j) {
       const float* from = z + j;
       for (float* end = to + num_classes; to < end; ++to, from += kLanes) *to = *from;
     }
-    store_block(dtype, grad, row * num_classes, n * num_classes, rows);
+    if (dtype != Dtype::kFloat) store_block(dtype, grad, row * num_classes, n * num_classes, rows);
   }
 };
+
+// Whether every label is a class or ignored; every position within the bins. Loops without a way out, to be vectorised.
+FOCALDET_CLONES bool all_known(const int64_t* labels, int64_t n, int64_t num_classes, int64_t ignore_index) {
+  int64_t wrong = 0;
+  for (int64_t r = 0; r < n; ++r)
+    wrong |= ((labels[r] < 0) | (labels[r] >= num_classes)) & (labels[r] != ignore_index) ? 1 : 0;
+  return wrong == 0;
+}
+
+FOCALDET_CLONES bool all_within(const float* positions, int64_t n, float last) {
+  int32_t wrong = 0;
+  for (int64_t r = 0; r < n; ++r) wrong |= (positions[r] >= 0.f) & (positions[r] <= last) ? 0 : 1;
+  return wrong == 0;
+}
+
+void check_rows(const Pass& pass, int64_t rows) {
+  const int num_classes = pass.spec.num_classes;
+  const float last = static_cast<float>(num_classes - 1);
+  if (pass.labels != nullptr) {
+    if (all_known(pass.labels, rows, num_classes, pass.ignore_index)) return;
+    const int64_t* wrong = std::find_if(pass.labels, pass.labels + rows, [&](int64_t label) {
+      return (label < 0 || label >= num_classes) && label != pass.ignore_index;
+    });
+    STD_TORCH_CHECK(false, "labels: expected 0 .. ", num_classes - 1, " for ", num_classes, " classes, got ", *wrong);
+  } else if (pass.positions.dtype != Dtype::kFloat ||
+             !all_within(static_cast<const float*>(pass.positions.data), rows, last)) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float y = pass.positions[r];
+      STD_TORCH_CHECK(y >= 0 && y <= last, "targets: expected 0 .. ", num_classes - 1, " for ", num_classes,
+                      " bins, got ", y);
+    }
+  }
+}
 
 Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, const MaybeTensor& positions,
                 const MaybeTensor& weight, const MaybeTensor& class_alpha, const MaybeTensor& normalizer, double gamma,
@@ -115,17 +152,7 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
   pass.class_alpha = Floats(class_alpha, "class_alpha", num_classes);
   const double factor = factor_of(scale, normalizer);
   pass.factor = static_cast<float>(factor);
-  for (int64_t r = 0; r < rows; ++r) {  // before anything is written
-    if (pass.labels != nullptr) {
-      const int64_t label = pass.labels[r];
-      STD_TORCH_CHECK((0 <= label && label < num_classes) || label == ignore_index, "labels: expected 0 .. ",
-                      num_classes - 1, " for ", num_classes, " classes, got ", label);
-    } else {
-      const float y = pass.positions[r];
-      STD_TORCH_CHECK(y >= 0 && y <= static_cast<float>(num_classes - 1), "targets: expected 0 .. ", num_classes - 1,
-                      " for ", num_classes, " bins, got ", y);
-    }
-  }
+  check_rows(pass, rows);  // before anything is written
   Tensor losses = logits;
   if (!reduce) {
     losses = empty(logits, {logits.size(0), logits.size(2)}, torch::headeronly::ScalarType::Float);
