@@ -61,7 +61,7 @@ def sigmoid_rows(compiled: bool) -> Iterator[Row]:
     quality = targets.quality
     assert quality is not None
 
-    def refill() -> None:  # what inplace_grad wrote over
+    def refill() -> None:  # what inplace_grad wrote over; its second run in a turn sees gradients, at the same speed
         with torch.no_grad():
             place.copy_(values)
 

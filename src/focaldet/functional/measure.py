@@ -14,19 +14,19 @@ def interleaved_ms(
 ) -> dict[str, float]:
     """Median milliseconds of each function, run in turns, so that what else the machine does hits all alike.
 
-    Each runs twice to warm up; then rounds are made for about ``seconds``, at least 5 and at most ``most``.
+    In its turn each runs twice and the second run counts: what the others left in the caches and in the allocator does
+    not. Rounds are made for about ``seconds``, at least 5 and at most ``most``.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
     """
-    for f in functions.values():
-        f(), f()
     times: dict[str, list[float]] = {name: [] for name in functions}
     start = time.perf_counter()
     while len(next(iter(times.values()))) < 5 or (
         time.perf_counter() - start < seconds and len(next(iter(times.values()))) < most
     ):
         for name, f in functions.items():
+            f()
             begin = time.perf_counter()
             f()
             times[name].append(1e3 * (time.perf_counter() - begin))
