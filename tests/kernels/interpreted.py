@@ -45,7 +45,7 @@ def main() -> None:
         module.use_fused = lambda impl, *_: impl == "fused"
 
     count = 0
-    for rows, columns, exponents in ((61, 7, (0, 0.25, 1, 1.5, 2)), (5, 300, (0, 1.5, 2))):
+    for rows, columns, exponents in ((61, 7, (0, 0.25, 1, 2)), (5, 300, (1.5,))):
         for name, case in cases(rows, columns, exponents=exponents).items():
             for dtype in (torch.float32, torch.bfloat16) if name != "giou" else (torch.float32,):
                 true, true_grad = truth(case, dtype)

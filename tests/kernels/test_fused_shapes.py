@@ -175,3 +175,18 @@ def test_labels_out_of_range_are_an_error_before_anything_is_written(impl):
         with pytest.raises((ValueError, RuntimeError), match=r"expected 0 \.\. 2 for 3 bins"):
             focaldet.distribution_focal_loss(z, torch.tensor([0, 1, wrong, 2]), impl=impl)
     assert torch.equal(z.detach(), before)
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_logits_are_addressed_rightly():
+    """Zeros that nobody has written cost address space, not memory: 4.3 GB of it. Only the last row has a weight."""
+    rows, num_classes = 2**21 + 1, 1024
+    logits = torch.zeros(rows, num_classes, dtype=torch.bfloat16)
+    logits[-1, -1] = 2.0
+    labels = torch.full((rows,), -1)
+    labels[-1] = num_classes - 1
+    weight = torch.zeros(rows, 1)
+    weight[-1] = 1
+    loss = focaldet.binary_cross_entropy(logits, SparseTargets(labels), weight=weight, reduction="sum", impl="fused")
+    # 1023 negatives and a positive with σ(2) = .8808: log 2 = .693147, -log .8808 = .126928
+    assert float(loss) == pytest.approx(1023 * 0.6931472 + 0.1269280, rel=1e-6)
