@@ -5,6 +5,7 @@ view of a map with its channels moved last, ``(B, ..., C)`` on ``(B, C, ...)``, 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -86,44 +87,38 @@ def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weigh
         )
     num_classes = int(maps[0].shape[1]) // num_anchors
     check_shape("targets.labels", targets.labels, (batch, num_sites))
+    if targets.quality is not None:
+        check_shape("targets.quality", targets.quality, (batch, num_sites))
     weight = _site_weight(weight, (batch, num_sites, num_classes), maps[0])
     parts, start = [], 0
     for x, count in zip(maps, locations, strict=True):
         check_shape("logits (a map of the pyramid)", x, (batch, num_anchors * num_classes, *x.shape[-2:]))
         sites = slice(start, start + count * num_anchors)
         start = sites.stop
-        last = x.is_contiguous() is False and x.permute(0, 2, 3, 1).is_contiguous()
-
-        def arrange(
-            values: Tensor, trailing: int | None, last: bool = last, count: int = count, sites: slice = sites
-        ) -> Tensor:
-            """(B, sites[, X]) -> (B * sites[, X], 1), or (B * A[, X], H * W) where the map has its channels first."""
-            values = values[:, sites]
-            shape = () if trailing is None else (trailing,)
-            if last:
-                return values.reshape(-1, *shape, 1)
-            split = values.reshape(batch, count, num_anchors, *shape)
-            return split.movedim(1, -1).reshape(batch * num_anchors, *shape, count)
-
+        last = not x.is_contiguous() and x.permute(0, 2, 3, 1).is_contiguous()
         if last:
-            seen = x.permute(0, 2, 3, 1).reshape(-1, num_classes, 1)
+            seen = x.permute(0, 2, 3, 1).reshape(batch * count * num_anchors, num_classes, 1)
         else:
             seen = x.reshape(batch * num_anchors, num_classes, count)
+        arrange = partial(_of_level, sites=sites, num_anchors=num_anchors, channels_last=last)
         level_weight = weight
         if weight is not None:
-            level_weight = (
-                weight.reshape(1, -1, 1) if weight.shape[:-1].numel() == 1 else arrange(weight, int(weight.shape[-1]))
-            )
-        parts.append(
-            Part(
-                seen,
-                arrange(targets.labels.long(), None),
-                None if targets.quality is None else arrange(targets.quality, None),
-                None,
-                level_weight,
-            )
-        )
+            everywhere = weight.shape[:-1].numel() == 1
+            level_weight = weight.reshape(1, weight.shape[-1], 1) if everywhere else arrange(weight)
+        labels = arrange(targets.labels.long().unsqueeze(-1)).squeeze(1)
+        quality = None if targets.quality is None else arrange(targets.quality.unsqueeze(-1)).squeeze(1)
+        parts.append(Part(seen, labels, quality, None, level_weight))
     return parts
+
+
+def _of_level(values: Tensor, sites: slice, num_anchors: int, channels_last: bool) -> Tensor:
+    """The ``sites`` of ``(B, P, X)`` in the order of their map: ``(B * sites, X, 1)`` or ``(B * A, X, H * W)``."""
+    values = values[:, sites]
+    batch, count, width = values.shape
+    if channels_last:
+        return values.reshape(batch * count, width, 1)
+    by_anchor = values.reshape(batch, count // num_anchors, num_anchors, width).movedim(1, -1)
+    return by_anchor.reshape(batch * num_anchors, width, count // num_anchors)
 
 
 def unsee_rows(x: Tensor, shape: tuple[int, ...]) -> Tensor:
