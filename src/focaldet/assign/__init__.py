@@ -1,0 +1,1 @@
+"""Which object each prediction site is to find: boxes in, assignment out, no gradients."""

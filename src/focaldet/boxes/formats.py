@@ -1,0 +1,45 @@
+"""Box formats. The format is part of every name; coordinates are continuous, a box's width is ``x2 - x1``."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def box_xyxy_to_xywh(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+    """Corners to (left, top, width, height), the format of COCO's files.
+
+    >>> box_xyxy_to_xywh(torch.tensor([[1.0, 2.0, 4.0, 8.0]]))
+    tensor([[1., 2., 3., 6.]])
+    """
+    return torch.cat([boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]], dim=-1)
+
+
+def box_xywh_to_xyxy(boxes_xywh: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+    """(left, top, width, height) to corners.
+
+    >>> box_xywh_to_xyxy(torch.tensor([[1.0, 2.0, 3.0, 6.0]]))
+    tensor([[1., 2., 4., 8.]])
+    """
+    return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], dim=-1)
+
+
+def box_centers(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 2"]:
+    """The (x, y) of each box's centre.
+
+    >>> box_centers(torch.tensor([[0.0, 0.0, 4.0, 8.0]]))
+    tensor([[2., 4.]])
+    """
+    return (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2
+
+
+def clip_boxes(boxes_xyxy: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:
+    """Boxes cut to the image ``[0, width] x [0, height]``.
+
+    >>> clip_boxes(torch.tensor([[-3.0, 2.0, 40.0, 8.0]]), height=6, width=30)
+    tensor([[ 0.,  2., 30.,  6.]])
+    """
+    x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
+    return torch.stack(
+        [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)],
+        dim=-1,
+    )

@@ -1,0 +1,42 @@
+"""Intersection over union of boxes: of N pairs (``paired_iou``), or of all N x M (``pairwise_iou``).
+
+Boxes without area have overlap 0 with everything, not NaN.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def box_area(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
+    """Width times height; 0 where a corner is on the wrong side.
+
+    >>> box_area(torch.tensor([[0.0, 0.0, 2.0, 3.0], [2.0, 0.0, 0.0, 3.0]]))
+    tensor([6., 0.])
+    """
+    sides = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def paired_iou(boxes_xyxy: Float[Tensor, "*N 4"], other_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
+    """Overlap of box i with other box i (shapes broadcast).
+
+    >>> paired_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))
+    tensor([0.3333])
+    """
+    sides = torch.minimum(boxes_xyxy[..., 2:], other_xyxy[..., 2:]) - torch.maximum(
+        boxes_xyxy[..., :2], other_xyxy[..., :2]
+    )
+    sides = sides.clamp(min=0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = box_area(boxes_xyxy) + box_area(other_xyxy) - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
+
+
+def pairwise_iou(boxes_xyxy: Float[Tensor, "N 4"], other_xyxy: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
+    """Overlap of every box with every other box; needs memory for N x M boxes.
+
+    >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 2.0, 2.0]]))
+    tensor([[0.3333, 1.0000]])
+    """
+    return paired_iou(boxes_xyxy[:, None], other_xyxy[None, :])

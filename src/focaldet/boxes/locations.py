@@ -1,0 +1,102 @@
+"""The prediction sites of a pyramid: a regular lattice of locations on each level.
+
+Location (row i, column j) of a level with stride s is centred on pixel ``((j + offset) * s, (i + offset) * s)``. Public
+codes disagree on ``offset`` (0 or ½), and weights trained with one decode half a stride off with the other: so it is a
+stored property of a model, never a constant in the code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """All sites of a pyramid in their one order: level by level, row by row.
+
+    Args:
+        level_shapes: (height, width) of each level's map, in locations.
+        strides: pixels between neighbouring locations of each level.
+        offset: centre of a cell within the cell, in strides.
+
+    >>> lattice = Lattice(((2, 3), (1, 2)), (8, 16))
+    >>> lattice.num_sites
+    8
+    >>> lattice.points()[:2], lattice.points()[-1]
+    (tensor([[ 4.,  4.], [12.,  4.]]), tensor([24.,  8.]))
+    """
+
+    level_shapes: tuple[tuple[int, int], ...]
+    strides: tuple[int, ...]
+    offset: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.level_shapes) != len(self.strides):
+            raise ValueError(
+                f"a stride for each level: expected {len(self.level_shapes)} strides, got {len(self.strides)}"
+            )
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Number of locations of each level."""
+        return tuple(height * width for height, width in self.level_shapes)
+
+    @property
+    def level_starts(self) -> tuple[int, ...]:
+        """Index of each level's first site."""
+        starts = [0]
+        for size in self.level_sizes[:-1]:
+            starts.append(starts[-1] + size)
+        return tuple(starts)
+
+    @property
+    def num_sites(self) -> int:
+        """P, the number of sites of all levels."""
+        return sum(self.level_sizes)
+
+    def points(self, device: torch.device | str | None = None) -> Float[Tensor, "P 2"]:
+        """The centre (x, y) of every site, in pixels."""
+        levels = []
+        for (height, width), stride in zip(self.level_shapes, self.strides, strict=True):
+            y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * stride
+            x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * stride
+            levels.append(
+                torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
+            )
+        return torch.cat(levels)
+
+    def site_strides(self, device: torch.device | str | None = None) -> Float[Tensor, " P"]:
+        """The stride of every site's level, in pixels."""
+        return torch.cat(
+            [
+                torch.full((size,), float(stride), device=device)
+                for size, stride in zip(self.level_sizes, self.strides, strict=True)
+            ]
+        )
+
+    def inside(self, image_sizes: Tensor) -> Bool[Tensor, "B P"]:
+        """Which sites an image has of its own, when it was padded to the batch's size.
+
+        Args:
+            image_sizes: ``(B, 2)`` height and width in pixels of each image's content, at the top left.
+
+        Returns:
+            ``(B, P)``: True where the site's cell begins inside the content, which are exactly the sites of the image
+            alone, unpadded.
+        """
+        corner = self.points(image_sizes.device) - self.offset * self.site_strides(image_sizes.device)[:, None]
+        height, width = image_sizes[:, :1], image_sizes[:, 1:]
+        return (corner[:, 0] < width) & (corner[:, 1] < height)
+
+
+def flatten_levels(maps: Sequence[Tensor], channels: int) -> Float[Tensor, "B P D"]:
+    """Per-level maps ``(B, A * D, H, W)`` as one ``(B, P, D)``, in the lattice's order.
+
+    Args:
+        maps: one map a level.
+        channels: D, the numbers that belong to one site.
+    """
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, channels) for m in maps], dim=1)

@@ -1,0 +1,1 @@
+"""One page per paper: only what is different between the detectors."""

@@ -1,0 +1,116 @@
+"""Backbones: any network of timm that gives feature maps, by its name there."""
+
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from focaldet.checks import InputError, near_name
+
+
+class Backbone(nn.Module):
+    """A timm network cut to the feature maps of strides 8, 16 and 32 (C3, C4, C5).
+
+    Attributes:
+        channels: of the three maps.
+        mean, std: what the network's pretrained weights expect of an image in [0, 1].
+    """
+
+    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+        super().__init__()
+        features = _create(name, pretrained=False)
+        reductions = features.feature_info.reduction()
+        missing = [stride for stride in (8, 16, 32) if stride not in reductions]
+        if missing:
+            raise InputError(
+                f"--backbone {name}: has no feature map of stride {missing[0]} (its strides: {reductions}); "
+                "choose a network with strides 8, 16 and 32"
+            )
+        # The last map of each stride: some networks have two of stride 32.
+        indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in (8, 16, 32)]
+        self.net = _create(name, pretrained=pretrained, out_indices=indices)
+        self.name = name
+        self.channels: list[int] = self.net.feature_info.channels()
+        self.channels_last_output: bool = getattr(self.net, "output_fmt", None) == "NHWC"
+        config = self.net.default_cfg if hasattr(self.net, "default_cfg") else self.net.pretrained_cfg
+        self.mean: tuple[float, ...] = tuple(config["mean"])
+        self.std: tuple[float, ...] = tuple(config["std"])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``(B, 3, H, W)`` normalised images to the maps C3, C4, C5."""
+        return list(self.net(images))
+
+
+def _create(name: str, *, pretrained: bool, out_indices: list[int] | None = None) -> nn.Module:
+    kwargs = {} if out_indices is None else {"out_indices": out_indices}
+    if name.split(".")[0] not in timm.list_models():
+        raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
+    try:
+        return timm.create_model(name, features_only=True, pretrained=pretrained, **kwargs)
+    except InputError:
+        raise
+    except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
+        if pretrained:
+            raise InputError(_no_weights(name, error)) from error
+        raise InputError(f"--backbone {name}: timm cannot cut it into feature maps ({_one_line(error)})") from error
+    except Exception as error:  # the hub's own errors (offline, not found) have many classes
+        if pretrained:
+            raise InputError(_no_weights(name, error)) from error
+        raise
+
+
+def load_backbone_weights(backbone: Backbone, file: Path) -> None:
+    """Load a safetensors file with timm's names into the backbone; names of its classifier are left out.
+
+    Raises:
+        InputError: the file is missing, is not a safetensors file, or does not fit the network.
+    """
+    try:
+        weights = load_file(file)
+    except FileNotFoundError as error:
+        raise InputError(f"--backbone-weights {file}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"--backbone-weights {file}: not a readable safetensors file ({_one_line(error)})") from error
+    own = backbone.net.state_dict()
+    # timm's cut networks call some children by a flat name (blocks_0 or blocks.0): compare without the separator.
+    flat = {key.replace(".", "_"): key for key in own}
+    renamed = {flat[key.replace(".", "_")]: value for key, value in weights.items() if key.replace(".", "_") in flat}
+    missing = [key for key in own if key not in renamed and not key.endswith("num_batches_tracked")]
+    wrong = [key for key, value in renamed.items() if value.shape != own[key].shape]
+    if missing or wrong:
+        raise InputError(
+            f"--backbone-weights {file}: does not fit --backbone {backbone.name}: "
+            + (
+                f"{len(missing)} of its {len(own)} tensors are not in the file, first {missing[0]!r}"
+                if missing
+                else f"{wrong[0]!r} has shape {tuple(renamed[wrong[0]].shape)}, expected {tuple(own[wrong[0]].shape)}"
+            )
+        )
+    backbone.net.load_state_dict(renamed, strict=False)
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Use the stored statistics of every batch norm below ``module`` from now on, in training too."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.eval()
+            for parameter in child.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+def _near(name: str) -> str:
+    return near_name(name, timm.list_models()) if len(name) > 3 else "see timm.list_models()"
+
+
+def _no_weights(name: str, error: BaseException) -> str:
+    return (
+        f"--backbone {name}: its pretrained weights could not be fetched ({_one_line(error)}); when offline, give a "
+        "local file with --backbone-weights FILE, or train from scratch with --pretrained false"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else text[:157] + "..."

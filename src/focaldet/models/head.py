@@ -1,0 +1,83 @@
+"""The dense head: two towers shared by all levels, and the last convolutions. One class for every method."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from focaldet.structures import HeadOutputs
+
+
+class Scale(nn.Module):
+    """One learnable factor, of one level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class DenseHead(nn.Module):
+    """Class logits and box numbers at every location of every level.
+
+    Args:
+        channels: of the pyramid's maps and of the towers.
+        num_classes: C, of objects; there is no background class.
+        box_outputs: D, numbers that describe a site's box (4 x bins for distributions).
+        num_levels: L, for the factor that each level has of its own.
+        depth: convolutions of each tower.
+        prior_prob: the class probability of every site at the start (focal loss paper, section 3.3): without it the
+            first steps are swamped by the background.
+        quality_branch: a third output on the box tower (centerness).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        box_outputs: int,
+        *,
+        num_levels: int = 5,
+        depth: int = 4,
+        prior_prob: float = 0.01,
+        quality_branch: bool = False,
+    ) -> None:
+        super().__init__()
+        self.class_tower = _tower(channels, depth)
+        self.box_tower = _tower(channels, depth)
+        self.class_logits = nn.Conv2d(channels, num_classes, 3, padding=1)
+        self.box_outputs = nn.Conv2d(channels, box_outputs, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
+        self.quality_logits = nn.Conv2d(channels, 1, 3, padding=1) if quality_branch else None
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.class_logits.bias, -math.log((1 - prior_prob) / prior_prob))  # type: ignore[arg-type]
+
+    def forward(self, pyramid: list[Tensor]) -> HeadOutputs:
+        """Maps of the pyramid in, raw maps of every level out."""
+        class_logits, box_outputs, quality_logits = [], [], []
+        for features, scale in zip(pyramid, self.scales, strict=True):
+            class_logits.append(self.class_logits(self.class_tower(features)))
+            box_features = self.box_tower(features)
+            box_outputs.append(scale(self.box_outputs(box_features)))
+            if self.quality_logits is not None:
+                quality_logits.append(self.quality_logits(box_features))
+        return HeadOutputs(class_logits, box_outputs, quality_logits or None)
+
+
+def _tower(channels: int, depth: int) -> nn.Sequential:
+    """``depth`` times 3x3 convolution, group norm, ReLU."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(math.gcd(32, channels), channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
