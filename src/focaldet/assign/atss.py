@@ -1,8 +1,8 @@
 """Adaptive Training Sample Selection (Zhang et al., CVPR 2020, arXiv 1912.02424, algorithm 1).
 
 For each object take, on every level, the ``top_k`` sites nearest to its centre. The mean plus the standard deviation of
-these candidates' IoU with the object is the object's own threshold; candidates that reach it, and whose site lies inside
-the object, are positive. A site claimed by several objects goes to the one it overlaps most.
+these candidates' IoU with the object is the object's own threshold; candidates that reach it, and whose site lies
+inside the object, are positive. A site claimed by several objects goes to the one it overlaps most.
 
 The sites of a level are a lattice, so its nearest ones lie in a small window around the object's centre: the work grows
 with the number of objects, not with the image, and no (sites x objects) matrix is built.
@@ -42,7 +42,7 @@ def assign_atss(
         lattice: the sites, one square anchor each.
         top_k: candidates a level; a level with fewer sites gives all it has.
         anchor_scale: side of the anchor, in strides.
-        image_sizes: height and width of each image's content when the batch is padded; sites of the padding are ignored.
+        image_sizes: height and width of each image's content when the batch is padded; the padding's sites are ignored.
 
     Returns:
         ``matched_gt`` over the ``B x P`` sites.
@@ -104,8 +104,8 @@ def _window(
     """Along one axis, the lattice indices among which the ``top_k`` nearest sites lie.
 
     With m = ceil(sqrt(top_k)), the m x m sites around a centre are at most m deep and m/2 aside of it (a centre may lie
-    up to one cell beyond the border's sites), so none of the nearest is farther than hypot(m, m/2). A level narrower than
-    m has to give its share along the other axis.
+    up to one cell beyond the border's sites), so none of the nearest is farther than hypot(m, m/2). A level narrower
+    than m has to give its share along the other axis.
     """
     m = math.ceil(math.sqrt(top_k))
     reach = int(math.hypot(m, m / 2) + 0.5) if min(length, other_length) >= m else top_k

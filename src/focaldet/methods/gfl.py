@@ -37,8 +37,8 @@ class GFL:
         beta: exponent of the quality focal loss.
         giou_weight, distribution_weight: the weights of the box terms. The distribution's is on the mean over the four
             sides (the authors' code; read as a sum over the sides it would be four times this).
-        weight_floor: the sum of score weights that the box terms are divided by is at least this. The authors' code, and
-            mmdetection, have 1. At the start scores are about ``prior_prob``, so a floor of 1 scales the box terms down
+        weight_floor: the sum of score weights that the box terms are divided by is at least this. In mmdetection it is
+            1. At the start scores are about ``prior_prob``, so a floor of 1 scales the box terms down
             until there are many objects on a device, and a small set or a single device starts slowly.
     """
 
@@ -74,7 +74,7 @@ class GFL:
 
         points = lattice.points(matched.device)[site]
         strides = lattice.site_strides(matched.device)[site]
-        sides = side_logits[image, site].float().unflatten(-1, (4, self.num_bins))  # (N_pos, 4, K)
+        sides = side_logits[image, site].float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
         boxes = decode_distances(points, strides, distribution_mean(sides))
         gt_boxes = truth.boxes_xyxy[gt]
 
@@ -101,6 +101,6 @@ class GFL:
 
     def decode(self, box_outputs: Tensor, points: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes ``(N, 4)`` in pixels, and the standard deviation of each side in pixels, of ``(N, 4 K)`` numbers."""
-        sides = box_outputs.unflatten(-1, (4, self.num_bins))
+        sides = box_outputs.view(-1, 4, self.num_bins)
         boxes = decode_distances(points, strides, distribution_mean(sides))
         return boxes, distribution_std(sides) * strides[:, None]

@@ -1,6 +1,5 @@
 """What a loss is divided by: totals over the whole batch, on however many processes it lies."""
 
-import torch
 from torch import Tensor
 from torch.distributed import ReduceOp, all_reduce, get_world_size, is_available, is_initialized
 

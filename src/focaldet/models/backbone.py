@@ -1,6 +1,7 @@
 """Backbones: any network of timm that gives feature maps, by its name there."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
 from safetensors import SafetensorError
@@ -43,12 +44,11 @@ class Backbone(nn.Module):
         return list(self.net(images))
 
 
-def _create(name: str, *, pretrained: bool, out_indices: list[int] | None = None) -> nn.Module:
-    kwargs = {} if out_indices is None else {"out_indices": out_indices}
+def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
     if name.split(".")[0] not in timm.list_models():
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
     try:
-        return timm.create_model(name, features_only=True, pretrained=pretrained, **kwargs)
+        return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
     except InputError:
         raise
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:

@@ -57,4 +57,5 @@ class DenseDetector(nn.Module):
         """Images ``(B, 3, H, W)``, uint8 or float in [0, 255], RGB; any height and width."""
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
         normalised = normalised.contiguous(memory_format=torch.channels_last)
-        return self.head(self.neck(self.backbone(normalised)))
+        outputs: HeadOutputs = self.head(self.neck(self.backbone(normalised)))
+        return outputs
