@@ -29,8 +29,8 @@ class SparseTargets:
     Args:
         labels: ``(...)`` int64 or int32, the logits' shape without the class axis. A class in ``[0, C)``,
             ``BACKGROUND`` (-1: every class is a negative) or ``IGNORED`` (-2: no loss, no gradient).
-        quality: ``(...)`` float in ``[0, 1]``, the target of the site's own class: in quality focal loss, the IoU of the
-            predicted box with its object. Read only where a label is a class. ``None`` means 1.
+        quality: ``(...)`` float in ``[0, 1]``, the target of the site's own class: in quality focal loss, the IoU of
+            the predicted box with its object. Read only where a label is a class. ``None`` means 1.
     """
 
     labels: Integer[Tensor, "..."]

@@ -78,6 +78,11 @@ class DetectionDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def cached(self) -> bool:
+        """Whether the decoded images are kept in memory."""
+        return self._images is not None
+
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         record = self.records[index]

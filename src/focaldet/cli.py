@@ -1,0 +1,177 @@
+"""The command line: parse, one call, nothing else."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from focaldet import __version__
+from focaldet.checks import InputError, near_name
+
+COMMANDS = ("train", "eval", "predict", "report", "data", "demo", "doctor")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Returns 0, or 2 after a mistake of the user's, which is told in one line.
+
+    >>> main(["--version"])
+    focaldet 0.1.0
+    0
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments in (["--version"], ["-V"]):
+        print(f"focaldet {__version__}")
+        return 0
+    parser = build_parser()
+    try:
+        return _run(parser.parse_args(arguments)) or 0
+    except (InputError, ArgumentError) as error:
+        print(f"focaldet: {_one_line(error, arguments)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("focaldet: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def build_parser() -> ArgumentParser:
+    """All commands and their options."""
+    from focaldet.engine.config import TrainConfig
+
+    parser = ArgumentParser(
+        prog="focaldet",
+        description="Dense object detectors with focal, quality focal and distribution focal loss.",
+        exit_on_error=False,
+    )
+    commands = parser.add_subcommands(dest="command", title="commands")
+
+    command = _command("train a detector on a folder of labelled photos")
+    command.add_argument("--config", type=str, help="config.yaml of a run; options given here replace its values")
+    command.add_class_arguments(TrainConfig, skip={"data"})
+    command.add_argument("--data", type=str, help="folder of labelled photos (COCO JSON, Pascal VOC or YOLO)")
+    commands.add_subcommand("train", command)
+
+    command = _command("measure a run's AP on labelled photos")
+    command.add_argument("run", type=Path, help="run folder")
+    command.add_argument("--data", type=Path, required=True, help="folder of labelled photos")
+    command.add_argument("--split", type=str, default="test", help="train, val or test")
+    commands.add_subcommand("eval", command)
+
+    command = _command("detect in photos: drawn pictures and JSON, with the deviation of each side")
+    command.add_argument("run", type=Path, help="run folder")
+    command.add_argument("images", type=Path, nargs="+", help="photos, or folders of photos")
+    command.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
+    command.add_argument("--score", type=float, default=0.3, help="least score of a box")
+    commands.add_subcommand("predict", command)
+
+    command = _command("write report.html of a run, or a page that compares several")
+    command.add_argument("runs", type=Path, nargs="+", help="run folders")
+    command.add_argument("--out", type=Path, default=None, help="the page")
+    commands.add_subcommand("report", command)
+
+    command = _command("look at a folder of labelled photos")
+    command.add_argument(
+        "action", type=Literal["check"], help="check: count images, boxes, sizes, and list every fault"
+    )
+    command.add_argument("data", type=Path, help="folder of labelled photos")
+    command.add_argument("--size", type=int, default=320, help="longer side of the image the network sees")
+    commands.add_subcommand("data", command)
+
+    command = _command("make a small data set, train on it for some minutes, and write its report")
+    command.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
+    command.add_argument("--minutes", type=float, default=3.5, help="of training")
+    command.add_argument("--seed", type=int, default=0)
+    commands.add_subcommand("demo", command)
+
+    commands.add_subcommand("doctor", _command("tell what is installed, and which kernels run"))
+    return parser
+
+
+def _command(description: str) -> ArgumentParser:
+    return ArgumentParser(description=description, exit_on_error=False)
+
+
+def _run(options: Namespace) -> int | None:
+    command = options.command
+    chosen = options[command]
+    if command == "train":
+        return _train(chosen)
+    if command == "eval":
+        from focaldet.data import read_folder
+        from focaldet.engine.train import evaluate_split
+        from focaldet.report import write_report
+
+        evaluate_split(chosen.run, read_folder(chosen.data), chosen.split)
+        print(f"report: {write_report(chosen.run)}")
+    elif command == "predict":
+        from focaldet.engine.predict import predict_files
+
+        faults = predict_files(chosen.run, chosen.images, chosen.out, score=chosen.score)
+        for fault in faults:
+            print(f"focaldet: {fault}", file=sys.stderr)
+        print(f"drawn photos and predictions.json: {chosen.out}")
+        return 2 if faults else 0
+    elif command == "report":
+        from focaldet.report import write_report
+
+        runs = chosen.runs
+        print(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
+    elif command == "data":
+        from focaldet.data import check_folder, read_folder
+
+        print(check_folder(read_folder(chosen.data), size=chosen.size).text)
+    elif command == "demo":
+        from focaldet.engine.demo import run_demo
+        from focaldet.report import write_report
+
+        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed)
+        print(f"report: {write_report(run)}")
+        print("the same with your own photos: focaldet train --data DIR")
+    else:
+        from focaldet.engine.doctor import describe
+
+        print(describe())
+    return None
+
+
+def _train(chosen: Namespace) -> int | None:
+    from focaldet.engine.config import TrainConfig, load_config
+    from focaldet.engine.train import train
+    from focaldet.report import write_report
+
+    values = {key: value for key, value in chosen.as_dict().items() if key != "config"}
+    if chosen.config is not None:
+        defaults = TrainConfig(data="")
+        given = {key: value for key, value in values.items() if value != getattr(defaults, key) and value is not None}
+        config = load_config(Path(chosen.config), **given)
+    elif values["data"] is None:
+        raise InputError("train: --data DIR is missing: the folder of labelled photos")
+    else:
+        config = TrainConfig(**values)
+    run = train(config)
+    print(f"report: {write_report(run)}")
+    print(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
+    print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+    return None
+
+
+def _one_line(error: Exception, arguments: list[str]) -> str:
+    """The message on one line; for an unknown option or command, with the nearest known one."""
+    text = " ".join(str(error).split())
+    unknown = next((a for a in arguments if a.startswith("--") and f"{a}" in text), None)
+    if "Unrecognized arguments" in text and unknown is not None:
+        from dataclasses import fields
+
+        from focaldet.engine.config import TrainConfig
+
+        known = [f"--{field.name}" for field in fields(TrainConfig)]
+        return f"unknown option {unknown}; {near_name(unknown, known)}"
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        return f"unknown command {arguments[0]!r}; {near_name(arguments[0], COMMANDS)}"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""What happens around the steps of a run: the time budget, measuring AP, the run's files."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from focaldet.data import DetectionDataset
+from focaldet.engine.build import ModelSpec
+from focaldet.engine.evaluate import Evaluation, average_precision, coco_truth, detect_records
+from focaldet.engine.files import write_text
+from focaldet.engine.module import DetectionModule
+from focaldet.engine.predict import save_model
+from focaldet.models.postprocess import PostProcess
+
+Say = Callable[[str], None]
+
+
+class TimeBudget(Callback):
+    """Ends the run after so many minutes, those before an interruption included, and moves its schedule along.
+
+    A step, or the measuring of AP at the end, is not cut short: the last of it lies beyond the budget.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.budget_s = None if minutes is None else minutes * 60
+        self.before_s = 0.0
+        self.start = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far."""
+        return self.before_s + time.perf_counter() - self.start
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
+        # Before the module's own hook, which reads it.
+        if self.budget_s is not None:
+            module.progress = min(1.0, self.elapsed_s / self.budget_s)  # type: ignore[assignment]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if self.budget_s is not None:
+            done = trainer.strategy.reduce_boolean_decision(self.elapsed_s >= self.budget_s, all=False)
+            trainer.should_stop = trainer.should_stop or done
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed_s": self.elapsed_s}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.before_s = float(state["elapsed_s"])
+
+
+class RunRecorder(Callback):
+    """Measures AP, keeps the best weights, and writes a line of ``metrics.jsonl`` for each epoch.
+
+    Args:
+        run: the run folder.
+        spec: of the model.
+        val: the validation photos, or ``None``.
+        every: epochs between two measurements; 0: five in the run.
+        clock: tells the minutes.
+        say: prints a line.
+    """
+
+    def __init__(
+        self, run: Path, spec: ModelSpec, val: DetectionDataset | None, *, every: int, clock: TimeBudget, say: Say
+    ) -> None:
+        self.run, self.spec, self.val, self.every, self.clock, self.say = run, spec, val, every, clock, say
+        self.best = -1.0
+        self.measured = 0
+        self.sums: dict[str, float] = {}
+        self.steps = 0
+        self.seconds: dict[str, float] = {}
+        self.step_start = self.epoch_start = time.perf_counter()
+        self.unmatched = self.too_large = self.objects = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "measured": self.measured}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.measured = float(state["best"]), int(state["measured"])
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.sums, self.seconds, self.steps = {}, {}, 0
+        self.unmatched = self.too_large = self.objects = 0
+        self.epoch_start = self.last_end = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
+        self.step_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        assert isinstance(module, DetectionModule)
+        for name, value in module.last_terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self._count_unlearned(module, batch)
+        self.steps += 1
+        now = time.perf_counter()
+        parts = {"load": self.step_start - self.last_end, **module.seconds}
+        parts["backward"] = now - self.last_end - sum(parts.values())
+        for name, seconds in parts.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.last_end = now
+
+    def _count_unlearned(self, module: DetectionModule, batch: Any) -> None:
+        """Objects without a positive site, and objects that no level can reach with its last bin."""
+        truth, matched = batch.truth, module.last_matched
+        counts = torch.bincount(matched[matched >= 0], minlength=truth.labels.numel())
+        self.objects += truth.labels.numel()
+        self.unmatched += int((counts == 0).sum())
+        sides = (truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).amax(dim=1) if len(counts) else counts
+        self.too_large += int((sides > 2 * (module.method.num_bins - 1) * module.net.strides[-1]).sum())
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, DetectionModule)
+        if not trainer.is_global_zero or not self.steps:
+            return
+        seconds = time.perf_counter() - self.epoch_start
+        evaluation = self.measure(module) if self._due(trainer, module) else None
+        line = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "minutes": round(self.clock.elapsed_s / 60, 3),
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "train": {name: round(value / self.steps, 5) for name, value in self.sums.items()},
+            "val": None if evaluation is None else evaluation.metrics,
+            "images_per_second": round(self.steps * module.config.batch * trainer.world_size / seconds, 2),
+            "objects": self.objects,
+            "objects_without_positive": self.unmatched,
+            "objects_beyond_reach": self.too_large,
+            "seconds": {name: round(value / self.steps, 5) for name, value in self.seconds.items()},
+        }
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _due(self, trainer: L.Trainer, module: DetectionModule) -> bool:
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or -1
+        if trainer.should_stop or epoch == last:
+            return True
+        if self.every:
+            return epoch % self.every == 0
+        done = module.progress if self.clock.budget_s is not None else epoch / last
+        return math.floor(5 * done) > self.measured
+
+    def measure(self, module: DetectionModule) -> Evaluation | None:
+        """AP of the averaged weights on the validation photos; they are kept when they are the best so far."""
+        net = module.average_net
+        self.measured = math.floor(5 * module.progress) if self.clock.budget_s is not None else self.measured + 1
+        if self.val is None:
+            save_model(self.run, self.spec, net)
+            return None
+        postprocess = PostProcess(module.method.decode, net.strides, score_threshold=0.02, offset=self.spec.offset)
+        results = detect_records(net, postprocess, self.val)
+        evaluation = average_precision(coco_truth(self.val.records, self.spec.class_names), results)
+        ap = evaluation.metrics["AP"] or 0.0
+        best = ap >= self.best
+        if best:
+            self.best = ap
+            save_model(self.run, self.spec, net)
+        self.say(
+            f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: val AP {ap:.3f}, "
+            f"AP50 {evaluation.metrics['AP50'] or 0.0:.3f}" + (" (best so far, kept)" if best else "")
+        )
+        return evaluation
+
+
+def drop_lines_from(file: Path, epoch: int) -> None:
+    """Leave out of ``metrics.jsonl`` what a resumed run is about to do again."""
+    if file.exists():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        write_text(file, "".join(line + "\n" for line in lines if line and json.loads(line)["epoch"] < epoch))

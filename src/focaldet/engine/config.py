@@ -1,0 +1,137 @@
+"""Everything that a training run depends on, as one typed dataclass. ``config.yaml`` in a run folder is one, whole."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from focaldet.checks import InputError, near_name
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """
+    Args:
+        data: folder of labelled photos (COCO JSON, Pascal VOC or YOLO; recognised by what is in it)
+        out: the run folder to make; by default runs/<name of the data>-<method>, numbered
+        method: the detector
+        backbone: any network of timm with feature maps of strides 8, 16 and 32
+        pretrained: fetch timm's pretrained weights of the backbone
+        backbone_weights: safetensors file with the backbone's weights, by timm's names
+        size: longer side of the image the network sees, in pixels
+        channels: width of the pyramid and of the head's towers
+        head_depth: convolutions of each tower
+        num_bins: bins of each box side's distribution; a side reaches num_bins - 1 strides
+        weight_floor: least sum of score weights that the box terms are divided by (mmdetection: 1; see docs/adr/0003)
+        epochs: passes over the training photos; not used when minutes is given
+        minutes: train for so long instead, and land the schedule on it
+        batch: images of a step, on each device
+        lr: peak learning rate of AdamW for a batch of 8; it is scaled with the square root of the whole batch
+        backbone_lr: factor on the learning rate of the backbone
+        weight_decay: of AdamW, on weights with more than one axis
+        warmup: steps of linear warm-up, at most a tenth of the run
+        clip: largest norm of the gradient; 0 for none
+        ema: decay of the moving average of the weights, which is what is evaluated and kept
+        augment: how far zoom, crop and colour go
+        flips: none for what a mirror changes (digits, signs), all for photos without an up (cells, aerial views)
+        freeze_norm: keep the backbone's batch norms as they are (for pretrained weights and small batches)
+        val_every: measure AP on the validation split each so many epochs; 0: five times in the run
+        seed: of weights, order, augmentation, and of splits that have to be made
+        workers: processes that load data; -1: none when the decoded photos fit in memory, else one a core but one
+        device: auto, cpu or gpu
+        devices: processes on this machine, each with a batch of its own
+        nodes: machines
+        precision: auto takes bfloat16 where the machine computes it natively
+        resume: continue the run in the folder given by out
+    """
+
+    data: str
+    out: str | None = None
+    method: Literal["gfl"] = "gfl"
+    backbone: str = "regnetx_002"
+    pretrained: bool = False
+    backbone_weights: str | None = None
+    size: int = 320
+    channels: int = 64
+    head_depth: int = 2
+    num_bins: int = 17
+    weight_floor: float = 1e-6
+    epochs: int = 50
+    minutes: float | None = None
+    batch: int = 8
+    lr: float = 2e-3
+    backbone_lr: float = 1.0
+    weight_decay: float = 0.05
+    warmup: int = 50
+    clip: float = 10.0
+    ema: float = 0.99
+    augment: Literal["none", "light", "medium", "strong"] = "medium"
+    flips: Literal["none", "horizontal", "all"] = "horizontal"
+    freeze_norm: bool = False
+    val_every: int = 0
+    seed: int = 0
+    workers: int = -1
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        self.data = str(self.data)
+        for name, least in {
+            "size": 32,
+            "channels": 8,
+            "head_depth": 0,
+            "num_bins": 2,
+            "epochs": 1,
+            "batch": 1,
+            "devices": 1,
+            "nodes": 1,
+            "warmup": 0,
+            "val_every": 0,
+            "workers": -1,
+        }.items():
+            _at_least(name, getattr(self, name), least)
+        for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor"):
+            _at_least(name, getattr(self, name), 0)
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise InputError(f"minutes: expected more than 0, got {self.minutes}")
+        if self.resume and self.out is None:
+            raise InputError("resume: give the run folder to continue with --out RUN")
+
+    def to_yaml(self) -> str:
+        """The whole configuration, as ``config.yaml`` holds it."""
+        return str(yaml.safe_dump(asdict(self), sort_keys=False))
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise InputError(f"{name}: expected at least {least}, got {value}")
+
+
+def load_config(file: Path, **changes: Any) -> TrainConfig:
+    """Read a ``config.yaml``; ``changes`` replace its fields.
+
+    Raises:
+        InputError: no such file, not YAML, or a key that is none of the fields.
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not a YAML file ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: expected a mapping of option to value")
+    known = [field.name for field in fields(TrainConfig)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"{file}: unknown key {key!r}; {near_name(str(key), known)}")
+    values |= changes
+    if "data" not in values:
+        raise InputError(f"{file}: 'data' is missing: the folder of labelled photos")
+    return TrainConfig(**values)

@@ -1,0 +1,153 @@
+"""The training step: what Lightning drives."""
+
+import math
+import time
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from focaldet.boxes.locations import Lattice
+from focaldet.checks import InputError
+from focaldet.data.batching import Batch
+from focaldet.engine.config import TrainConfig
+from focaldet.methods.gfl import GFL
+from focaldet.methods.normalizer import process_count
+from focaldet.models.backbone import freeze_batch_norm
+from focaldet.models.detector import DenseDetector
+
+FINAL_LR = 0.01
+"""Of the peak, at the end of the cosine."""
+
+
+class DetectionModule(L.LightningModule):
+    """A detector with its losses, its optimiser and the moving average of its weights.
+
+    Args:
+        net: what is trained.
+        method: assignment and losses.
+        config: of the run.
+        offset: centre of a cell, in strides.
+    """
+
+    def __init__(self, net: DenseDetector, method: GFL, config: TrainConfig, *, offset: float = 0.5) -> None:
+        super().__init__()
+        self.net = net
+        self.method = method
+        self.config = config
+        self.offset = offset
+        self.average = AveragedModel(net, multi_avg_fn=_average(config.ema), use_buffers=True)
+        self.average.requires_grad_(False)
+        self.progress = 0.0
+        """Share of the run that is done, in [0, 1]; the schedule follows it."""
+        self.seconds: dict[str, float] = {}
+        """Time of the parts of the last step."""
+
+    @property
+    def average_net(self) -> DenseDetector:
+        """The network with the averaged weights: what is evaluated and kept."""
+        return cast(DenseDetector, self.average.module)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        images, valid_sizes, truth = batch
+        start = time.perf_counter()
+        outputs = self.net(images)
+        forward = time.perf_counter()
+        lattice = Lattice(outputs.level_shapes, self.net.strides, self.offset)
+        assignment = self.method.assign(truth, lattice, valid_sizes)
+        assigned = time.perf_counter()
+        with torch.autocast(images.device.type, enabled=False):
+            terms = self.method.losses(outputs, truth, assignment, lattice)
+            loss = torch.stack(list(terms.values())).sum()
+        self._stop_unless_finite(terms)
+        self.seconds = {
+            "forward": forward - start,
+            "assign": assigned - forward,
+            "loss": time.perf_counter() - assigned,
+        }
+        self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
+        self.last_matched = assignment.matched_gt
+        self.log_dict({name: value for name, value in self.last_terms.items()}, prog_bar=True, logger=True)
+        return loss
+
+    def _stop_unless_finite(self, terms: dict[str, Tensor]) -> None:
+        """One look at all terms: on a GPU it waits for the step, and costs no more than the progress bar does."""
+        if bool(torch.stack([term.detach() for term in terms.values()]).isfinite().all()):
+            return
+        name = next(name for name, term in terms.items() if not bool(term.isfinite()))
+        raise InputError(
+            f"step {self.global_step}: the {name} loss is {terms[name].item()}; try a lower --lr, or --precision 32-true; "
+            "the last good weights are kept in the run"
+        )
+
+    def on_train_epoch_start(self) -> None:
+        if self.config.freeze_norm:
+            freeze_batch_norm(self.net.backbone)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        step, config = self.global_step, self.config
+        steps = self.trainer.num_training_batches * (self.trainer.max_epochs or 1)
+        if config.minutes is None:
+            self.progress = step / max(steps, 1)
+            warmup = min(config.warmup, max(1, int(steps / 10)))
+        else:
+            warmup = config.warmup
+        factor = min(1.0, (step + 1) / max(warmup, 1)) * schedule(self.progress)
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = group["peak_lr"] * factor
+        self.log("lr", group["lr"], prog_bar=True)
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        # Called before each step's gradients are cleared: after the step before it. The first call has no step behind.
+        if self.global_step > self.average.n_averaged:
+            self.average.update_parameters(self.net)
+
+    def on_train_epoch_end(self) -> None:
+        if self.global_step > self.average.n_averaged:
+            self.average.update_parameters(self.net)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        config = self.config
+        peak = config.lr * math.sqrt(config.batch * process_count() / 8)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.net.named_parameters():
+            lr = peak * (config.backbone_lr if name.startswith("backbone.") else 1.0)
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((lr, decay), []).append(parameter)
+        return torch.optim.AdamW(
+            [
+                {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+                for (lr, decay), parameters in groups.items()
+            ]
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        images = batch.images.to(device, non_blocking=True)
+        return Batch(images, batch.valid_sizes.to(device), batch.truth.to(str(device)))
+
+
+def schedule(progress: float) -> float:
+    """Cosine from 1 to ``FINAL_LR``.
+
+    >>> schedule(0.0), round(schedule(1.0), 6)
+    (1.0, 0.01)
+    """
+    return FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _average(decay: float) -> Any:
+    """The moving average's step: a short memory at the start, ``decay`` later on."""
+
+    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        count = int(num_averaged)
+        weight = 1 - min(decay, (1 + count) / (10 + count))
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, weight)
+        else:
+            for mine, theirs in zip(average, current, strict=True):
+                mine.copy_(theirs)
+
+    return update

@@ -1,0 +1,208 @@
+"""A trained detector in use: load a run, give it photos, get boxes with the deviation of each side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from focaldet.checks import InputError, near_name
+from focaldet.data.images import read_image
+from focaldet.data.transforms import EvalTransform, View
+from focaldet.engine.build import FORMAT, METHODS, ModelSpec
+from focaldet.engine.draw import draw_detections
+from focaldet.engine.evaluate import coco_results, to_photo
+from focaldet.engine.files import read_json, replacing, write_json
+from focaldet.methods.gfl import GFL
+from focaldet.models.detector import DenseDetector
+from focaldet.models.postprocess import PostProcess
+from focaldet.structures import Detections
+
+if TYPE_CHECKING:
+    from supervision import Detections as SupervisionDetections
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class Detector:
+    """A network with its method and the names of its classes.
+
+    >>> detector = Detector.load("runs/cells")  # doctest: +SKIP
+    >>> detections = detector.predict("photo.jpg")  # doctest: +SKIP
+    >>> detections.boxes_xyxy, detections.side_std_px  # doctest: +SKIP
+    """
+
+    def __init__(self, spec: ModelSpec, net: DenseDetector, method: GFL, *, score_threshold: float = 0.05) -> None:
+        self.spec = spec
+        self.net = net.eval()
+        self.postprocess = PostProcess(method.decode, net.strides, score_threshold=score_threshold, offset=spec.offset)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.spec.class_names
+
+    @classmethod
+    def load(cls, run: str | Path, *, score_threshold: float = 0.05) -> Detector:
+        """Load what ``focaldet train`` left in a run folder (``model.json`` and ``model.safetensors``).
+
+        Raises:
+            InputError: a file is missing or broken, or was written by a newer focaldet.
+        """
+        run = Path(run)
+        if not run.is_dir():
+            raise InputError(f"{run}: no such run folder")
+        spec = read_spec(run / "model.json")
+        net, method = spec.build()
+        file = run / "model.safetensors"
+        try:
+            weights = load_file(file)
+        except FileNotFoundError as error:
+            raise InputError(f"{file}: no such file; the run was copied without its weights") from error
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{file}: not a readable safetensors file ({str(error).splitlines()[0]})") from error
+        try:
+            net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise InputError(
+                f"{file}: does not fit {run / 'model.json'} ({str(error).splitlines()[1].strip()})"
+            ) from error
+        return cls(spec, net, method, score_threshold=score_threshold)
+
+    def predict(self, image: str | Path | Image.Image | np.ndarray[Any, Any]) -> Detections:
+        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's."""
+        if isinstance(image, str | Path):
+            pixels = read_image(Path(image))
+        else:
+            array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+                raise InputError(f"image: expected (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
+            pixels = torch.from_numpy(array.copy()).permute(2, 0, 1)
+        none = torch.zeros(0, dtype=torch.int64)
+        seen = EvalTransform(self.spec.size)(View(pixels, torch.zeros(0, 4), none, none.bool())).image
+        with torch.no_grad():
+            outputs = self.net(seen[None])
+        size = (int(seen.shape[1]), int(seen.shape[2]))
+        return to_photo(self.postprocess(outputs, [size])[0], size, pixels.shape[1:])
+
+
+def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
+    """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
+    import supervision
+
+    data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
+    if detections.side_std_px is not None:
+        data["side_std_px"] = detections.side_std_px.numpy()
+    return supervision.Detections(
+        xyxy=detections.boxes_xyxy.numpy(),
+        confidence=detections.scores.numpy(),
+        class_id=detections.labels.numpy(),
+        data=data,
+    )
+
+
+def read_spec(file: Path) -> ModelSpec:
+    """Read a ``model.json``.
+
+    Raises:
+        InputError: missing, broken, of a newer format, or without a key.
+    """
+    values = read_json(file)
+    if not isinstance(values, dict) or "format" not in values:
+        raise InputError(f"{file}: not a model of focaldet ('format' is missing)")
+    if values["format"] != FORMAT:
+        raise InputError(
+            f"{file}: format {values['format']}, written by focaldet {values.get('focaldet', '?')}; this focaldet "
+            f"reads format {FORMAT}: install that version, or train again"
+        )
+    known = {field.name for field in fields(ModelSpec)}
+    missing = sorted(known - values.keys())
+    if missing:
+        raise InputError(f"{file}: {missing[0]!r} is missing")
+    if values["method"] not in METHODS:
+        raise InputError(f"{file}: unknown method {values['method']!r}; {near_name(values['method'], METHODS)}")
+    spec = {key: value for key, value in values.items() if key in known}
+    return ModelSpec(**spec | {"class_names": tuple(spec["class_names"])})
+
+
+def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
+    """Write ``model.safetensors`` and ``model.json``, each whole or not at all."""
+    with replacing(run / "model.safetensors") as beside:
+        save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, beside)
+    write_json(run / "model.json", spec.to_json(net.strides))
+
+
+def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float = 0.3) -> list[str]:
+    """Detect in photos, and write each drawn and all as ``predictions.json``.
+
+    Args:
+        images: files, or folders of photos.
+        out: folder for ``<photo>.png`` and ``predictions.json``.
+        score: least score of a box.
+
+    Returns:
+        A line for each photo that could not be read; the others are done.
+
+    Raises:
+        InputError: the run is broken, nothing is there to look at, or the folder cannot be written.
+    """
+    detector = Detector.load(run, score_threshold=score)
+    files = list_images(images)
+    faults: list[str] = []
+    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            pixels = read_image(file)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        photo = pixels.permute(1, 2, 0).numpy()
+        detections = detector.predict(photo)
+        found.append({"id": len(found) + 1, "file_name": str(file), "width": photo.shape[1], "height": photo.shape[0]})
+        entries += coco_results(len(found), detections)
+        drawn = draw_detections(
+            photo,
+            detections.boxes_xyxy.numpy(),
+            detections.labels.numpy(),
+            detections.scores.numpy(),
+            detector.class_names,
+            None if detections.side_std_px is None else detections.side_std_px.numpy(),
+        )
+        with replacing(out / _drawn_name(file, files)) as beside:
+            drawn.save(beside, format="PNG")
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(detector.class_names)]
+    write_json(out / "predictions.json", {"images": found, "categories": categories, "annotations": entries})
+    return faults
+
+
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """The photos that files and folders name.
+
+    Raises:
+        InputError: a path is not there, or there is no photo at all.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not files:
+        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; looked for {sorted(IMAGE_SUFFIXES)}")
+    return files
+
+
+def _drawn_name(file: Path, files: Sequence[Path]) -> str:
+    """The photo's name, or with its folder's when another photo has the same."""
+    twins = sum(other.stem == file.stem for other in files) > 1
+    return f"{file.parent.name}-{file.name}.png" if twins else f"{file.stem}.png"

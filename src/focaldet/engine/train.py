@@ -1,0 +1,287 @@
+"""A training run, from a folder of labelled photos to a run folder."""
+
+import contextlib
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from focaldet.checks import InputError
+from focaldet.data import (
+    DataFolder,
+    DetectionDataset,
+    EvalTransform,
+    TrainingSampler,
+    TrainTransform,
+    collate,
+    read_folder,
+)
+from focaldet.engine.build import ModelSpec
+from focaldet.engine.callbacks import RunRecorder, TimeBudget
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.evaluate import average_precision, coco_truth, detect_records
+from focaldet.engine.files import write_json, write_text
+from focaldet.engine.module import DetectionModule
+from focaldet.engine.predict import Detector
+from focaldet.models.backbone import load_backbone_weights
+
+EVALUATION_SCORE = 0.02
+"""Least score of a detection that counts in AP: below the one for looking at, so that the curve has its tail."""
+
+
+def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
+    """Train a detector on a folder of labelled photos.
+
+    Args:
+        config: all that it depends on.
+        say: prints a line for the person who waits.
+
+    Returns:
+        The run folder, with ``model.safetensors``, ``model.json``, ``config.yaml``, ``metrics.jsonl``, ``last.ckpt``,
+        and of the validation split ``evaluation.json``, ``truth.json`` and ``predictions.json``.
+
+    Raises:
+        InputError: the data, the configuration or the run folder is not usable; or the loss is not finite.
+    """
+    folder = read_folder(config.data, seed=config.seed)
+    say(f"{folder.description}; {folder.split_origin}")
+    if summary := folder.fault_summary():
+        say(f"{summary} (focaldet data check {config.data} lists them)")
+    if not folder.splits.get("train"):
+        raise InputError(f"{config.data}: no photo in the train split")
+    run = _run_folder(config)
+    L.seed_everything(config.seed, verbose=False)
+    spec = ModelSpec(
+        method=config.method,
+        class_names=folder.class_names,
+        backbone=config.backbone,
+        size=config.size,
+        channels=config.channels,
+        head_depth=config.head_depth,
+        method_options={"num_bins": config.num_bins, "weight_floor": config.weight_floor},
+    )
+    net, method = spec.build(pretrained=config.pretrained)
+    if config.backbone_weights is not None:
+        load_backbone_weights(net.backbone, Path(config.backbone_weights))
+    net = net.to(memory_format=torch.channels_last)
+    module = DetectionModule(net, method, config, offset=spec.offset)
+
+    val = DetectionDataset(folder.splits["val"], EvalTransform(config.size)) if folder.splits.get("val") else None
+    clock = TimeBudget(config.minutes)
+    recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
+    checkpoint = ModelCheckpoint(dirpath=run, save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    trainer = _trainer(config, run, [clock, recorder, checkpoint, TQDMProgressBar(refresh_rate=1, leave=False)])
+    if trainer.is_global_zero:
+        write_text(run / "config.yaml", config.to_yaml())
+        write_json(
+            run / "splits.json", {name: [r.file_name for r in records] for name, records in folder.splits.items()}
+        )
+    last = run / "last.ckpt"
+    say(
+        f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
+        f"{trainer.precision}, into {run}"
+    )
+    with _stop_on_interrupt(trainer, say), _quiet():
+        trainer.fit(
+            module,
+            _loader(config, folder, trainer),
+            ckpt_path=str(last) if config.resume else None,
+            weights_only=True,
+        )
+    if trainer.is_global_zero:
+        if not (run / "model.json").exists():
+            recorder.measure(module)
+        say(_unlearned(recorder))
+        if val is not None:
+            evaluate_split(run, folder, "val", say=say)
+    return run
+
+
+def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "DataLoader[Any]":
+    transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
+    dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+    workers = config.workers
+    if workers < 0:
+        workers = 0 if dataset.cached else max(1, min(8, (torch.get_num_threads() or 2) - 1))
+    sampler = TrainingSampler(
+        len(dataset),
+        batch_size=config.batch,
+        seed=config.seed,
+        num_replicas=trainer.world_size,
+        rank=trainer.global_rank,
+    )
+    return DataLoader(
+        dataset,
+        batch_size=config.batch,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
+    with _quiet():
+        return L.Trainer(
+            accelerator=config.device,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy="ddp" if config.devices * config.nodes > 1 else "auto",
+            precision=choose_precision(config),  # type: ignore[arg-type]
+            max_epochs=config.epochs if config.minutes is None else -1,
+            gradient_clip_val=config.clip or None,
+            use_distributed_sampler=False,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
+            log_every_n_steps=10,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            deterministic="warn",
+        )
+
+
+def choose_precision(config: TrainConfig) -> str:
+    """``auto``: bfloat16 on GPUs and on CPUs with matrix units for it (AMX); else float32, which is faster there."""
+    if config.precision != "auto":
+        return config.precision
+    if config.device != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+
+
+def _run_folder(config: TrainConfig) -> Path:
+    if config.out is not None:
+        run = Path(config.out)
+        if config.resume:
+            if not (run / "last.ckpt").exists():
+                raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
+        elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
+            raise InputError(
+                f"--out {run}: holds a run already; choose another folder, or continue it with --resume true"
+            )
+    else:
+        stem = f"runs/{Path(config.data).resolve().name}-{config.method}"
+        number = 1
+        while Path(f"{stem}-{number}").exists():
+            number += 1
+        run = Path(f"{stem}-{number}")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
+    return run
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt(trainer: L.Trainer, say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C ends the run after the current step, as if its time were over; a second one ends it at once."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        trainer.should_stop = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("\nstopping after this step; what was learned is kept (Ctrl-C again to stop at once)")
+
+    try:
+        previous = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice on what is chosen here on purpose."""
+    import logging
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for advice in (
+            ".*does not have many workers.*",
+            ".*isinstance.treespec, LeafSpec.*",
+            ".*The number of training batches.*",
+            ".*Checkpoint directory.*exists and is not empty.*",
+            ".*Trying to infer the `batch_size`.*",
+            ".*training_step.*log.*",
+        ):
+            warnings.filterwarnings("ignore", advice)
+        yield
+
+
+def _unlearned(recorder: RunRecorder) -> str:
+    text = (
+        f"of the {recorder.objects} objects in the last epoch, {recorder.unmatched} had no positive site "
+        "(ATSS's threshold lay above every candidate)"
+    )
+    if recorder.too_large:
+        text += f" and {recorder.too_large} were larger than the coarsest level's reach: use a smaller --size"
+    return text
+
+
+def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
+
+    Raises:
+        InputError: no such split, or other classes than the run was trained with.
+    """
+    if not folder.splits.get(split):
+        raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
+    detector = Detector.load(run, score_threshold=EVALUATION_SCORE)
+    if detector.class_names != folder.class_names:
+        raise InputError(
+            f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
+            f"{', '.join(detector.class_names)}"
+        )
+    dataset = DetectionDataset(folder.splits[split], EvalTransform(detector.spec.size))
+    truth = coco_truth(dataset.records, folder.class_names)
+    show = sys.stderr.isatty()
+
+    def progress(done: int) -> None:
+        if show:
+            end = "\n" if done == len(dataset) else ""
+            print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
+
+    results = detect_records(detector.net, detector.postprocess, dataset, progress=progress)
+    evaluation = average_precision(truth, results)
+    report = {
+        "split": split,
+        "images": len(dataset),
+        "objects": sum(record.num_objects for record in dataset.records),
+        "metrics": evaluation.metrics,
+        "per_class": evaluation.per_class,
+    }
+    write_json(run / "truth.json", truth)
+    write_json(run / "predictions.json", results)
+    write_json(run / "evaluation.json", report)
+    say(evaluation_table(report))
+    return report
+
+
+def evaluation_table(report: dict[str, Any]) -> str:
+    """The numbers of an ``evaluation.json`` for a terminal."""
+
+    def number(value: float | None) -> str:
+        return "    –" if value is None else f"{value:.3f}"
+
+    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    lines = [f"{report['split']}: {report['images']} photos, {report['objects']} objects"]
+    lines.append("  ".join(f"{name.replace('_', ' ')} {number(report['metrics'].get(name))}" for name in names))
+    width = max([5, *(len(row["name"]) for row in report["per_class"])])
+    lines.append(f"{'class':<{width}}  objects     AP   AP50   AP75")
+    for row in report["per_class"]:
+        numbers = "  ".join(number(row[name]) for name in ("AP", "AP50", "AP75"))
+        lines.append(f"{row['name']:<{width}}  {row['objects']:>7}  {numbers}")
+    return "\n".join(lines)
