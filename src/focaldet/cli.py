@@ -1,10 +1,12 @@
 """The command line: parse, one call, nothing else."""
 
+import re
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
 from focaldet import __version__
 from focaldet.checks import InputError, near_name
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     parser = build_parser()
     try:
-        return _run(parser.parse_args(arguments)) or 0
+        return _run(parser.parse_args(arguments), arguments) or 0
     except (InputError, ArgumentError) as error:
         print(f"focaldet: {_one_line(error, arguments)}", file=sys.stderr)
         return 2
@@ -49,8 +51,7 @@ def build_parser() -> ArgumentParser:
 
     command = _command("train a detector on a folder of labelled photos")
     command.add_argument("--config", type=str, help="config.yaml of a run; options given here replace its values")
-    command.add_class_arguments(TrainConfig, skip={"data"})
-    command.add_argument("--data", type=str, help="folder of labelled photos (COCO JSON, Pascal VOC or YOLO)")
+    _add_options(command, TrainConfig)
     commands.add_subcommand("train", command)
 
     command = _command("measure a run's AP on labelled photos")
@@ -89,15 +90,30 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def _add_options(command: ArgumentParser, config: type) -> None:
+    """An option for each field of a dataclass, with its line in the docstring as help."""
+    lines = re.findall(r"^ {8}(\w+): (.*)$", config.__doc__ or "", re.MULTILINE)
+    hints = get_type_hints(config)
+    for name, text in lines:
+        field = config.__dataclass_fields__[name]  # type: ignore[attr-defined]
+        default = None if field.default is MISSING else field.default
+        option = "--" + name.replace("_", "-")
+        if hints[name] is bool:
+            command.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=default, help=text)
+        else:
+            hint = hints[name] if field.default is not MISSING else hints[name] | None
+            command.add_argument(option, type=hint, default=default, help=text)
+
+
 def _command(description: str) -> ArgumentParser:
     return ArgumentParser(description=description, exit_on_error=False)
 
 
-def _run(options: Namespace) -> int | None:
+def _run(options: Namespace, arguments: list[str]) -> int | None:
     command = options.command
     chosen = options[command]
     if command == "train":
-        return _train(chosen)
+        return _train(chosen, arguments)
     if command == "eval":
         from focaldet.data import read_folder
         from focaldet.engine.train import evaluate_split
@@ -136,16 +152,15 @@ def _run(options: Namespace) -> int | None:
     return None
 
 
-def _train(chosen: Namespace) -> int | None:
+def _train(chosen: Namespace, arguments: list[str]) -> int | None:
     from focaldet.engine.config import TrainConfig, load_config
     from focaldet.engine.train import train
     from focaldet.report import write_report
 
     values = {key: value for key, value in chosen.as_dict().items() if key != "config"}
     if chosen.config is not None:
-        defaults = TrainConfig(data="")
-        given = {key: value for key, value in values.items() if value != getattr(defaults, key) and value is not None}
-        config = load_config(Path(chosen.config), **given)
+        given = {a.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for a in arguments}
+        config = load_config(Path(chosen.config), **{key: value for key, value in values.items() if key in given})
     elif values["data"] is None:
         raise InputError("train: --data DIR is missing: the folder of labelled photos")
     else:
@@ -161,12 +176,10 @@ def _one_line(error: Exception, arguments: list[str]) -> str:
     """The message on one line; for an unknown option or command, with the nearest known one."""
     text = " ".join(str(error).split())
     unknown = next((a for a in arguments if a.startswith("--") and f"{a}" in text), None)
-    if "Unrecognized arguments" in text and unknown is not None:
-        from dataclasses import fields
-
+    if "nrecognized arguments" in text and unknown is not None:
         from focaldet.engine.config import TrainConfig
 
-        known = [f"--{field.name}" for field in fields(TrainConfig)]
+        known = ["--" + field.name.replace("_", "-") for field in fields(TrainConfig)]
         return f"unknown option {unknown}; {near_name(unknown, known)}"
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         return f"unknown command {arguments[0]!r}; {near_name(arguments[0], COMMANDS)}"

@@ -166,7 +166,7 @@ def _run_folder(config: TrainConfig) -> Path:
                 raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
         elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
             raise InputError(
-                f"--out {run}: holds a run already; choose another folder, or continue it with --resume true"
+                f"--out {run}: holds a run already; choose another folder, or continue it with --resume"
             )
     else:
         stem = f"runs/{Path(config.data).resolve().name}-{config.method}"

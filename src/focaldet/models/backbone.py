@@ -107,7 +107,7 @@ def _near(name: str) -> str:
 def _no_weights(name: str, error: BaseException) -> str:
     return (
         f"--backbone {name}: its pretrained weights could not be fetched ({_one_line(error)}); when offline, give a "
-        "local file with --backbone-weights FILE, or train from scratch with --pretrained false"
+        "local file with --backbone-weights FILE, or train from scratch with --no-pretrained"
     )
 
 
