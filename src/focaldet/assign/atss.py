@@ -61,8 +61,10 @@ def assign_atss(
         sites, points, anchors = _nearest_sites(truth.boxes_xyxy, lattice, top_k, anchor_scale)
         gt_boxes = truth.boxes_xyxy[:, None]
         iou = paired_iou(anchors, gt_boxes)  # (G, candidates)
-        spread = iou.std(dim=1) if iou.shape[1] > 1 else torch.zeros(num_gt, device=device)
-        threshold = iou.mean(dim=1) + spread
+        # In float64 the mean of equal IoUs is that IoU exactly: rounded, it could exclude all of them.
+        wide = iou.double()
+        spread = wide.std(dim=1) if iou.shape[1] > 1 else torch.zeros_like(wide[:, 0])
+        threshold = wide.mean(dim=1) + spread
         margin = torch.cat([points - gt_boxes[..., :2], gt_boxes[..., 2:] - points], dim=-1).amin(dim=-1)
         positive = (iou >= threshold[:, None]) & (margin > INSIDE_MARGIN_PX)
 

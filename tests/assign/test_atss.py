@@ -1,0 +1,208 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from textbook import atss
+
+from focaldet.assign.atss import assign_atss
+from focaldet.boxes.locations import Lattice
+from focaldet.structures import BACKGROUND, IGNORED, GroundTruth
+
+STRIDES = (8, 16, 32, 64, 128)
+NO_BOX = torch.zeros(0, 4)
+
+
+def lattice_of(height, width, strides=STRIDES, offset=0.5):
+    return Lattice(tuple((math.ceil(height / s), math.ceil(width / s)) for s in strides), strides, offset)
+
+
+def truth_of(*images, ignored=(), ignored_image=()):
+    """The objects of a batch, from the boxes of each of its images."""
+    boxes = [torch.as_tensor(image, dtype=torch.float32).reshape(-1, 4) for image in images]
+    index = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
+    return GroundTruth(
+        torch.cat(boxes),
+        torch.zeros_like(index),
+        index,
+        len(images),
+        torch.as_tensor(ignored, dtype=torch.float32).reshape(-1, 4),
+        torch.as_tensor(ignored_image, dtype=torch.int64),
+    )
+
+
+def textbook(truth, lattice, **options):
+    rows, first = [], 0
+    for image in range(truth.num_images):
+        boxes = truth.boxes_xyxy[truth.image_index == image].numpy()
+        matched = atss(boxes, lattice.level_shapes, lattice.strides, offset=lattice.offset, **options)
+        rows.append(np.where(matched >= 0, matched + first, matched))
+        first += len(boxes)
+    return torch.as_tensor(np.stack(rows))
+
+
+def random_boxes(rng, count, height, width):
+    """Objects whose centre is in the image: log-uniform sides from under a pixel to twice the image, many on a grid
+    (ties), on the border, or copies of each other."""
+    center = rng.uniform(0, 1, (count, 2)) * (width, height)
+    side = np.exp(rng.uniform(math.log(0.5), math.log(2 * max(height, width)), (count, 2)))
+    on_grid, square = rng.random(count) < 0.3, rng.random(count) < 0.3
+    side[square, 1] = side[square, 0]
+    center[on_grid], side[on_grid] = np.round(center[on_grid] / 4) * 4, np.ceil(side[on_grid] / 8) * 8
+    corner = rng.random(count) < 0.1
+    center[corner] = rng.integers(0, 2, (int(corner.sum()), 2)) * (width, height)
+    cut = rng.random(count) < 0.4  # most objects that leave the image are cut at its border
+    boxes = np.concatenate([center - side / 2, center + side / 2], axis=1)
+    boxes[cut] = boxes[cut].clip(0, (width, height, width, height))
+    copies = rng.random(count) < 0.15
+    boxes[copies] = boxes[rng.integers(0, max(count, 1), int(copies.sum()))]
+    return boxes.astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_assignment_is_the_textbooks_on_random_batches(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(x) for x in np.exp(rng.uniform(math.log(64), math.log(500), 2)))
+    lattice = lattice_of(height, width, offset=(0.0, 0.5)[seed % 2])
+    counts = rng.choice([0, 1, 3, 40], 3)
+    truth = truth_of(*(random_boxes(rng, count, height, width) for count in counts))
+    assert torch.equal(assign_atss(truth, lattice).matched_gt, textbook(truth, lattice))
+
+
+@pytest.mark.parametrize(("height", "width", "count"), [(1600, 1211, 60), (64, 1600, 100), (416, 500, 500)])
+def test_assignment_is_the_textbooks_on_large_scenes(height, width, count):
+    truth = truth_of(random_boxes(np.random.default_rng(count), count, height, width))
+    lattice = lattice_of(height, width)
+    expected = textbook(truth, lattice)
+    assert (expected >= 0).sum() > count  # the case has objects to find
+    assert torch.equal(assign_atss(truth, lattice).matched_gt, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_assignment_is_the_textbooks_on_many_scenes(seed):
+    rng = np.random.default_rng(1000 + seed)
+    for _ in range(40):
+        height, width = (int(x) for x in np.exp(rng.uniform(math.log(64), math.log(1600), 2)))
+        lattice = lattice_of(height, width, offset=float(rng.choice([0.0, 0.5])))
+        truth = truth_of(*(random_boxes(rng, int(n), height, width) for n in rng.integers(0, 60, 2)))
+        assert torch.equal(assign_atss(truth, lattice).matched_gt, textbook(truth, lattice)), (height, width)
+
+
+@st.composite
+def tied_scenes(draw):
+    """Small pyramids of any levels, objects on the half-pixel grid of the sites, where ties are the rule."""
+    height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    strides = draw(st.sampled_from([(8,), (16,), (8, 16), (4, 8, 64), STRIDES]))
+    lattice = lattice_of(height, width, strides, draw(st.sampled_from([0.0, 0.5])))
+    box = st.tuples(
+        st.integers(0, 4 * width), st.integers(0, 4 * height), st.integers(1, 400), st.integers(1, 400)
+    ).map(lambda b: [b[0] / 4 - b[2] / 8, b[1] / 4 - b[3] / 8, b[0] / 4 + b[2] / 8, b[1] / 4 + b[3] / 8])
+    images = draw(st.lists(st.lists(box, max_size=6), min_size=1, max_size=2))
+    return lattice, truth_of(*images), draw(st.sampled_from([1, 2, 4, 9, 10, 16, 30]))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(tied_scenes())
+def test_assignment_is_the_textbooks_where_distances_and_overlaps_tie(scene):
+    lattice, truth, top_k = scene
+    found = assign_atss(truth, lattice, top_k=top_k).matched_gt
+    assert torch.equal(found, textbook(truth, lattice, top_k=top_k))
+
+
+@pytest.mark.parametrize("anchor_scale", [1.0, 3.0, 4.0])
+def test_side_of_the_anchor_is_an_option(anchor_scale):
+    truth, lattice = truth_of(random_boxes(np.random.default_rng(5), 30, 200, 300)), lattice_of(200, 300)
+    expected = textbook(truth, lattice, anchor_scale=anchor_scale)
+    assert torch.equal(assign_atss(truth, lattice, anchor_scale=anchor_scale).matched_gt, expected)
+
+
+def test_of_equal_objects_the_first_has_the_sites():
+    box = [20.0, 20, 84, 84]
+    matched = assign_atss(truth_of([box, box, box]), lattice_of(128, 128)).matched_gt
+    assert matched.unique().tolist() == [BACKGROUND, 0]
+
+
+def test_of_sites_equally_far_the_lower_index_is_nearer():
+    """The centre lies between four sites of one level, and one site is asked for."""
+    matched = assign_atss(truth_of([[0.0, 0, 64, 64]]), Lattice(((8, 8),), (8,)), top_k=1).matched_gt
+    assert (matched[0] == 0).nonzero()[:, 0].tolist() == [3 * 8 + 3]
+
+
+@pytest.mark.parametrize("top_k", [3, 4, 5, 7, 9])
+def test_candidates_that_all_overlap_alike_are_all_positive(top_k):
+    """Every anchor contains every object, so the threshold is the mean, which is each IoU."""
+    lattice = Lattice(((8, 8),), (8,))
+    for side in np.linspace(25, 40, 40):
+        box = [32 - side / 2, 32 - side / 2, 32 + side / 2, 32 + side / 2]
+        matched = assign_atss(truth_of([box]), lattice, top_k=top_k, anchor_scale=32.0).matched_gt
+        assert int((matched == 0).sum()) == top_k
+
+
+def test_contested_site_goes_to_the_object_that_it_overlaps_more():
+    anchor_like, large = [32.0, 32, 96, 96], [16.0, 16, 112, 112]
+    lattice = lattice_of(128, 128)
+    alone = assign_atss(truth_of([large]), lattice).matched_gt
+    for order, small_index in (([large, anchor_like], 1), ([anchor_like, large], 0)):
+        matched = assign_atss(truth_of(order), lattice).matched_gt
+        site = 7 * 16 + 7  # stride 8, centre (60, 60): a candidate of both
+        assert int(matched[0, site]) == small_index
+    assert int((alone >= 0).sum()) > 0
+
+
+def test_image_without_objects_is_background_and_indices_count_over_the_batch():
+    boxes = [[10.0, 10, 70, 70]]
+    matched = assign_atss(truth_of([], boxes, [], boxes), lattice_of(96, 96)).matched_gt
+    assert [row.unique().tolist() for row in matched] == [[-1], [-1, 0], [-1], [-1, 1]]
+    assert torch.equal(matched[1] == 0, matched[3] == 1)
+
+
+def test_batch_without_any_object_is_background():
+    matched = assign_atss(truth_of([], []), lattice_of(40, 50)).matched_gt
+    assert matched.shape == (2, lattice_of(40, 50).num_sites)
+    assert matched.dtype == torch.int64
+    assert bool((matched == BACKGROUND).all())
+
+
+def test_sites_of_the_padding_are_ignored_and_the_others_are_not():
+    lattice = lattice_of(128, 128)
+    sizes = torch.tensor([[128, 128], [40, 100]])
+    matched = assign_atss(truth_of([[8.0, 8, 72, 72]], [[8.0, 8, 72, 36]]), lattice, image_sizes=sizes).matched_gt
+    assert torch.equal(matched == IGNORED, ~lattice.inside(sizes))
+    assert (matched[1] == 1).any()
+
+
+def test_padding_leaves_the_assignment_of_the_content_as_it_was():
+    """The object's candidates are far from the padding."""
+    box = [[16.0, 16, 48, 48]]
+    small, large = lattice_of(256, 256, (8,)), lattice_of(512, 512, (8,))
+    sizes = torch.tensor([[256, 256]])
+    alone = assign_atss(truth_of(box), small).matched_gt
+    padded = assign_atss(truth_of(box), large, image_sizes=sizes).matched_gt
+    assert torch.equal(padded[large.inside(sizes)], alone[0])
+
+
+def test_background_in_a_region_of_unknown_content_is_ignored_and_objects_in_it_are_not():
+    lattice = lattice_of(128, 128)
+    box, region = [20.0, 20, 84, 84], [12.0, 12, 60, 60]
+    plain = assign_atss(truth_of([box], [box]), lattice).matched_gt
+    truth = truth_of([box], [box], ignored=[region, [60.0, 60, 61, 61]], ignored_image=[1, 1])
+    matched = assign_atss(truth, lattice).matched_gt
+    assert torch.equal(matched[0], plain[0])
+    x, y = lattice.points().T
+    # The left and top side belong to the region, the right and bottom side do not.
+    within = ((x >= 12) & (x < 60) & (y >= 12) & (y < 60)) | ((x == 60) & (y == 60))
+    assert torch.equal(matched[1] == IGNORED, within & (plain[1] == BACKGROUND))
+    assert torch.equal(matched[1] >= 0, plain[1] >= 0)
+    assert (within & (plain[1] >= 0)).any()
+
+
+def test_order_of_the_objects_does_not_change_who_is_positive():
+    boxes = random_boxes(np.random.default_rng(9), 40, 300, 300)
+    boxes = np.unique(boxes, axis=0)
+    lattice, order = lattice_of(300, 300), np.random.default_rng(1).permutation(len(boxes))
+    forward = assign_atss(truth_of(boxes), lattice).matched_gt >= 0
+    shuffled = assign_atss(truth_of(boxes[order]), lattice).matched_gt >= 0
+    assert torch.equal(forward, shuffled)
