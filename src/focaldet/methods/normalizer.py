@@ -15,6 +15,7 @@ def mean_over_processes(total: Tensor) -> Tensor:
     Gradients are averaged over processes, so a process that divides its own sum by the *mean* share of the total has,
     after that average, the gradient of the whole batch's sum over the whole batch's total.
 
+    >>> import torch
     >>> mean_over_processes(torch.tensor(3.0))
     tensor(3.)
     """
