@@ -1,0 +1,278 @@
+"""The GFL page against its formula written out in float64, site by site."""
+
+import math
+
+import pytest
+import torch
+
+from focaldet.assign.atss import assign_atss
+from focaldet.boxes.locations import Lattice
+from focaldet.methods.gfl import GFL
+from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth, HeadOutputs
+
+LATTICE = Lattice(((6, 8), (3, 4)), (8, 16))
+NUM_CLASSES, NUM_BINS = 3, 17
+
+
+def outputs_of(seed=0, batch=2, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    maps = [
+        [torch.randn(batch, channels, *shape, generator=generator) * spread for shape in LATTICE.level_shapes]
+        for channels in (NUM_CLASSES, 4 * NUM_BINS)
+    ]
+    class_logits, box_outputs = ([level.requires_grad_() for level in levels] for levels in maps)
+    return HeadOutputs(class_logits, box_outputs)
+
+
+def truth_of(boxes, labels, image_index, num_images=2):
+    return GroundTruth(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(image_index, dtype=torch.int64),
+        num_images,
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+    )
+
+
+TRUTH = truth_of([[3.0, 4, 40, 44], [30, 2, 62, 20], [0, 0, 64, 48]], [2, 0, 1], [0, 0, 1])
+
+
+def assignment_of(sites, batch=2):
+    """An assignment from {(image, site): object}."""
+    matched = torch.full((batch, LATTICE.num_sites), BACKGROUND)
+    for (image, site), gt in sites.items():
+        matched[image, site] = gt
+    return Assignment(matched)
+
+
+SITES = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (0, 5): IGNORED, (1, 27): 2, (1, 54): 2, (1, 0): IGNORED}
+
+
+def site_numbers(maps, image, site):
+    """The channels of one site, float64."""
+    level, start = (0, 0) if site < 48 else (1, 48)
+    return maps[level][image].detach().flatten(1)[:, site - start].double().tolist()
+
+
+def softmax(values):
+    exps = [math.exp(v - max(values)) for v in values]
+    return [e / sum(exps) for e in exps]
+
+
+def overlaps(box, other):
+    """IoU and generalised IoU of two boxes."""
+
+    def area(b):
+        return max(b[2] - b[0], 0) * max(b[3] - b[1], 0)
+
+    common = area([max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3])])
+    hull = area([min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3])])
+    union = area(box) + area(other) - common
+    return common / union, common / union - (hull - union) / hull
+
+
+def plain_losses(outputs, truth, matched, weight_floor, beta=2.0):
+    """The three terms of the GFL loss by loops over sites, classes and sides."""
+    points, strides = LATTICE.points().double().tolist(), LATTICE.site_strides().tolist()
+    class_sum = giou_sum = distribution_sum = weight_sum = 0.0
+    num_pos = 0
+    for image in range(matched.shape[0]):
+        for site in range(LATTICE.num_sites):
+            gt = int(matched[image, site])
+            if gt == IGNORED:
+                continue
+            probs = [1 / (1 + math.exp(-z)) for z in site_numbers(outputs.class_logits, image, site)]
+            targets = [0.0] * NUM_CLASSES
+            if gt >= 0:
+                x, y = points[site]
+                numbers = site_numbers(outputs.box_outputs, image, site)
+                sides = [softmax(numbers[k * NUM_BINS : (k + 1) * NUM_BINS]) for k in range(4)]
+                left, top, right, bottom = (sum(i * p for i, p in enumerate(s)) * strides[site] for s in sides)
+                gt_box = truth.boxes_xyxy[gt].double().tolist()
+                iou, giou = overlaps([x - left, y - top, x + right, y + bottom], gt_box)
+                targets[int(truth.labels[gt])] = iou
+                weight = max(probs)
+                distances = [x - gt_box[0], y - gt_box[1], gt_box[2] - x, gt_box[3] - y]
+                dfl = 0.0
+                for side, distance in zip(sides, distances, strict=True):
+                    target = min(max(distance / strides[site], 0), NUM_BINS - 1.1)
+                    i = math.floor(target)
+                    dfl -= (i + 1 - target) * math.log(side[i]) + (target - i) * math.log(side[i + 1])
+                giou_sum += weight * 2 * (1 - giou)
+                distribution_sum += weight * dfl / 4 / 4
+                weight_sum += weight
+                num_pos += 1
+            for p, t in zip(probs, targets, strict=True):
+                class_sum -= abs(t - p) ** beta * ((1 - t) * math.log(1 - p) + t * math.log(p))
+    normalizer = max(weight_sum, weight_floor)
+    return {
+        "class": class_sum / max(num_pos, 1),
+        "box": giou_sum / normalizer,
+        "distribution": distribution_sum / normalizer,
+    }
+
+
+def values(losses):
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("weight_floor", [1e-6, 1.0, 50.0])
+def test_terms_are_the_formula_written_out(seed, weight_floor):
+    outputs, assignment = outputs_of(seed), assignment_of(SITES)
+    losses = GFL(weight_floor=weight_floor).losses(outputs, TRUTH, assignment, LATTICE)
+    expected = plain_losses(outputs, TRUTH, assignment.matched_gt, weight_floor)
+    assert values(losses) == pytest.approx(expected, rel=2e-5)
+    assert all(value > 0 for value in expected.values())
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+def test_exponent_of_the_quality_focal_loss_is_an_option(beta):
+    outputs, assignment = outputs_of(), assignment_of(SITES)
+    losses = GFL(beta=beta).losses(outputs, TRUTH, assignment, LATTICE)
+    expected = plain_losses(outputs, TRUTH, assignment.matched_gt, 1e-6, beta)
+    assert values(losses) == pytest.approx(expected, rel=2e-5)
+
+
+def test_batch_without_any_object_still_trains_the_classifier():
+    outputs, truth = outputs_of(), truth_of([], [], [])
+    method = GFL()
+    assignment = method.assign(truth, LATTICE)
+    losses = method.losses(outputs, truth, assignment, LATTICE)
+    assert values(losses) == pytest.approx(plain_losses(outputs, truth, assignment.matched_gt, 1e-6), rel=2e-5)
+    assert float(losses["box"].detach()) == 0
+    assert float(losses["distribution"].detach()) == 0
+    sum(losses.values()).backward()
+    for level in outputs.class_logits:
+        assert bool((level.grad > 0).all()), "every logit is to sink"
+    for level in outputs.box_outputs:
+        assert not level.grad.any(), "a graph, so that every process reduces the same gradients, and zeros"
+
+
+def one_weak_site(weight_floor):
+    """One positive whose class probabilities are all .01: the weight is .01."""
+    outputs = outputs_of()
+    with torch.no_grad():
+        for level in outputs.class_logits:
+            level.fill_(-math.log(99))
+    return values(GFL(weight_floor=weight_floor).losses(outputs, TRUTH, assignment_of({(0, 18): 0}), LATTICE))
+
+
+def test_reference_normaliser_scales_a_weak_start_down_and_ours_does_not():
+    """One site of weight .01: divided by its own sum it counts 1, divided by at least 1 it counts .01."""
+    ours, reference = one_weak_site(weight_floor=1e-6), one_weak_site(weight_floor=1.0)
+    assert one_weak_site(GFL().weight_floor) == ours
+    for term in ("box", "distribution"):
+        assert reference[term] == pytest.approx(0.01 * ours[term], rel=1e-4)
+        assert ours[term] > 0.1
+    assert reference["class"] == ours["class"]
+
+
+def test_target_beyond_the_last_bin_is_clamped_short_of_it():
+    """Site 0 is 4 px from the top left; the object ends 30 strides to its right and below."""
+    truth = truth_of([[0.0, 0, 244, 244]], [0], [0])
+    outputs, assignment = outputs_of(), assignment_of({(0, 0): 0})
+    losses = GFL().losses(outputs, truth, assignment, LATTICE)
+    expected = plain_losses(outputs, truth, assignment.matched_gt, 1e-6)
+    assert values(losses) == pytest.approx(expected, rel=2e-5)
+    losses["distribution"].backward()
+    right = outputs.box_outputs[0].grad[0, 2 * NUM_BINS : 3 * NUM_BINS, 0, 0]
+    assert right.argsort()[:2].tolist() == [16, 15], "15.9: most of the mass is asked for in bin 16, the rest in 15"
+
+
+def test_positive_site_outside_its_object_asks_for_bin_zero():
+    """No method assigns one, but the page is safe on its own."""
+    truth = truth_of([[40.0, 30, 60, 44]], [0], [0])
+    outputs, assignment = outputs_of(), assignment_of({(0, 0): 0})
+    expected = plain_losses(outputs, truth, assignment.matched_gt, 1e-6)
+    assert values(GFL().losses(outputs, truth, assignment, LATTICE)) == pytest.approx(expected, rel=2e-5)
+
+
+def test_quality_target_is_detached_from_the_boxes():
+    outputs = outputs_of()
+    GFL().losses(outputs, TRUTH, assignment_of(SITES), LATTICE)["class"].backward()
+    assert all(level.grad is None for level in outputs.box_outputs)
+    assert all(bool(level.grad.any()) for level in outputs.class_logits)
+
+
+def test_score_weight_is_detached_from_the_classes():
+    outputs = outputs_of()
+    losses = GFL().losses(outputs, TRUTH, assignment_of(SITES), LATTICE)
+    (losses["box"] + losses["distribution"]).backward()
+    assert all(level.grad is None for level in outputs.class_logits)
+
+
+def test_gradients_are_those_of_the_formula():
+    """A central difference of the float64 formula at a few numbers of a positive, a negative and an ignored site."""
+    outputs, assignment = outputs_of(4), assignment_of({**SITES, (0, 20): IGNORED})
+    losses = GFL().losses(outputs, TRUTH, assignment, LATTICE)
+    losses["class"].backward()
+    step = 1e-3
+    for channel, site in [(0, 7), (1, 31), (2, 20)]:  # no positives: their targets move with no class logit either
+        analytic = float(outputs.class_logits[0].grad[0].flatten(1)[channel, site])
+        ends = []
+        for sign in (1, -1):
+            moved = [level.detach().clone() for level in outputs.class_logits]
+            moved[0][0].flatten(1)[channel, site] += sign * step
+            ends.append(
+                plain_losses(HeadOutputs(moved, outputs.box_outputs), TRUTH, assignment.matched_gt, 1e-6)["class"]
+            )
+        assert analytic == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-2, abs=1e-6)
+
+
+def test_ignored_sites_give_no_gradient():
+    outputs, assignment = outputs_of(), assignment_of(SITES)
+    sum(GFL().losses(outputs, TRUTH, assignment, LATTICE).values()).backward()
+    class_grad = torch.cat([level.grad.flatten(2) for level in outputs.class_logits], dim=2).mT
+    box_grad = torch.cat([level.grad.flatten(2) for level in outputs.box_outputs], dim=2).mT
+    matched = assignment.matched_gt
+    assert not class_grad[matched == IGNORED].any()
+    assert bool((class_grad[matched != IGNORED] != 0).all())
+    assert not box_grad[matched < 0].any()
+    assert bool((box_grad[matched >= 0] != 0).any(dim=1).all())
+
+
+def test_half_precision_outputs_give_float32_losses():
+    outputs = outputs_of()
+    half = HeadOutputs(
+        [level.detach().bfloat16() for level in outputs.class_logits],
+        [level.detach().bfloat16() for level in outputs.box_outputs],
+    )
+    losses = GFL().losses(half, TRUTH, assignment_of(SITES), LATTICE)
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+    expected = plain_losses(half, TRUTH, assignment_of(SITES).matched_gt, 1e-6)
+    assert values(losses) == pytest.approx(expected, rel=2e-5)
+
+
+def test_number_of_bins_is_an_option():
+    method = GFL(num_bins=8)
+    assert method.box_outputs == 32
+    boxes, deviation = method.decode(torch.zeros(5, 32), torch.full((5, 2), 80.0), torch.full((5,), 8.0))
+    assert boxes.tolist() == [[52, 52, 108, 108]] * 5  # 3.5 bins of 8 px to each side
+    torch.testing.assert_close(deviation, torch.full((5, 4), math.sqrt((8 * 8 - 1) / 12) * 8))  # of a uniform
+
+
+def test_decoded_box_is_the_mean_of_each_side_and_its_deviation_is_in_pixels():
+    numbers = torch.full((1, 4, NUM_BINS), -1e4)
+    for side, bins in enumerate([(2,), (0,), (3, 4), (5, 7)]):
+        for i in bins:
+            numbers[0, side, i] = 0.0
+    boxes, deviation = GFL().decode(numbers.flatten(1), torch.tensor([[100.0, 60]]), torch.tensor([16.0]))
+    assert boxes.tolist() == [[100 - 2 * 16, 60, 100 + 3.5 * 16, 60 + 6 * 16]]
+    assert deviation.tolist() == [[0, 0, 8, 16]]
+
+
+def test_no_site_decodes_to_no_box():
+    boxes, deviation = GFL().decode(torch.zeros(0, 4 * NUM_BINS), torch.zeros(0, 2), torch.zeros(0))
+    assert boxes.shape == deviation.shape == (0, 4)
+
+
+def test_assignment_is_atss_with_the_methods_options():
+    truth = truth_of([[8.0, 8, 40, 40]], [0], [1])
+    sizes = torch.tensor([[48, 64], [48, 40]])
+    found = GFL(top_k=7, anchor_scale=1.0).assign(truth, LATTICE, sizes).matched_gt
+    expected = assign_atss(truth, LATTICE, top_k=7, anchor_scale=1.0, image_sizes=sizes).matched_gt
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, assign_atss(truth, LATTICE, image_sizes=sizes).matched_gt)
+    assert {IGNORED, BACKGROUND, 0} == set(found[1].tolist())
