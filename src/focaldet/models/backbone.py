@@ -41,7 +41,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(B, 3, H, W)`` normalised images to the maps C3, C4, C5."""
-        return list(self.net(images))
+        maps = self.net(images)
+        return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last_output else list(maps)
 
 
 def _create(name: str, *, pretrained: bool, **options: Any) -> Any:

@@ -73,11 +73,13 @@ class DenseHead(nn.Module):
 
 def _tower(channels: int, depth: int) -> nn.Sequential:
     """``depth`` times 3x3 convolution, group norm, ReLU."""
+    # 32 groups, but at least two channels in each: the one value of a 1x1 map would be normalised to nothing.
+    groups = min(math.gcd(32, channels), max(channels // 2, 1))
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(math.gcd(32, channels), channels),
+            nn.GroupNorm(groups, channels),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

@@ -24,7 +24,7 @@ class PostProcess(nn.Module):
     Args:
         decode: the method's way to read a box.
         strides: of the levels, in pixels.
-        score_threshold: least score of a detection.
+        score_threshold: every detection's score is above it; in [0, 1).
         candidates: best (site, class) pairs of each level that go on.
         nms_iou: a box is dropped that overlaps a better one of its class by more.
         max_detections: best boxes of an image.
@@ -74,14 +74,16 @@ class PostProcess(nn.Module):
         strides: Tensor,
         lattice: Lattice,
     ) -> Detections:
-        logit_threshold = math.log(self.score_threshold / (1 - self.score_threshold))
+        t = self.score_threshold
+        logit_threshold = math.log(t / (1 - t)) if t > 0 else -math.inf
         logits, labels, sites, numbers = [], [], [], []
         for level, start in enumerate(lattice.level_starts):
             class_logits = outputs.class_logits[level][image].permute(1, 2, 0).flatten(0, 1).float()  # (HW, C)
             best, index = class_logits.flatten().topk(min(self.candidates, class_logits.numel()))
-            index = index[best > logit_threshold]
+            above = best > logit_threshold  # a NaN sorts first and is not above
+            best, index = best[above], index[above]
             site, label = index // class_logits.shape[1], index % class_logits.shape[1]
-            logits.append(best[: index.shape[0]])
+            logits.append(best)
             labels.append(label)
             sites.append(site + start)
             numbers.append(outputs.box_outputs[level][image].flatten(1).T[site].float())
