@@ -21,7 +21,7 @@ def lattice_of(height, width, strides=STRIDES, offset=0.5):
 
 def truth_of(*images, ignored=(), ignored_image=()):
     """The objects of a batch, from the boxes of each of its images."""
-    boxes = [torch.as_tensor(image, dtype=torch.float32).reshape(-1, 4) for image in images]
+    boxes = [torch.as_tensor(np.asarray(image, np.float32)).reshape(-1, 4) for image in images]
     index = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
     return GroundTruth(
         torch.cat(boxes),
@@ -139,6 +139,14 @@ def test_candidates_that_all_overlap_alike_are_all_positive(top_k):
         box = [32 - side / 2, 32 - side / 2, 32 + side / 2, 32 + side / 2]
         matched = assign_atss(truth_of([box]), lattice, top_k=top_k, anchor_scale=32.0).matched_gt
         assert int((matched == 0).sum()) == top_k
+
+
+@pytest.mark.parametrize(("distance_px", "num_pos"), [(0.02, 9), (0.005, 1)])
+def test_site_nearer_to_a_side_than_the_margin_is_not_inside(distance_px, num_pos):
+    """All 3 x 3 candidates overlap alike; the outer eight are this far inside the object."""
+    low, high = 28 - distance_px, 44 + distance_px
+    truth, lattice = truth_of([[low, low, high, high]]), Lattice(((8, 8),), (8,))
+    assert int((assign_atss(truth, lattice, anchor_scale=32.0).matched_gt == 0).sum()) == num_pos
 
 
 def test_contested_site_goes_to_the_object_that_it_overlaps_more():
