@@ -1,13 +1,19 @@
 """Files of a run: written beside and renamed, so that a kill or a full disk leaves the old file or the new one."""
 
 import errno
+import io
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from focaldet.checks import InputError
 
@@ -66,6 +72,33 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file}: no such file; is {file.parent} a run folder of focaldet?") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: broken JSON ({error})") from error
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes Lightning's checkpoints as every other file of a run: whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        memory = io.BytesIO()  # torch.save hides a full disk in a RuntimeError without its errno
+        torch.save(checkpoint, memory)
+        with replacing(Path(path)) as beside:
+            beside.write_bytes(memory.getbuffer())
+
+
+def check_checkpoint(file: Path, module: nn.Module) -> None:
+    """Raise InputError unless a checkpoint of Lightning can be read and holds weights of this module's shapes."""
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file}: not a readable checkpoint ({reason}); train anew into another --out") from error
+    own = module.state_dict()
+    for key in own.keys() | weights.keys():
+        here, there = (tuple(state[key].shape) if key in state else "nothing" for state in (own, weights))
+        if here != there:
+            raise InputError(
+                f"{file}: does not fit these options ({key}: {there} there, {here} here); resume with those of "
+                f"{file.parent / 'config.yaml'}"
+            )
 
 
 def cannot_write(file: Path, error: OSError) -> InputError:

@@ -79,8 +79,8 @@ class DetectionModule(L.LightningModule):
             return
         name = next(name for name, term in terms.items() if not bool(term.isfinite()))
         raise InputError(
-            f"step {self.global_step}: the {name} loss is {terms[name].item()}; try a lower --lr, or --precision 32-true; "
-            "the last good weights are kept in the run"
+            f"step {self.global_step}: the {name} loss is {terms[name].item()}; try a lower --lr, or "
+            "--precision 32-true; the last good weights are kept in the run"
         )
 
     def on_train_epoch_start(self) -> None:

@@ -29,7 +29,7 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import average_precision, coco_truth, detect_records
-from focaldet.engine.files import write_json, write_text
+from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import Detector
 from focaldet.models.backbone import load_backbone_weights
@@ -78,14 +78,18 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     val = DetectionDataset(folder.splits["val"], EvalTransform(config.size)) if folder.splits.get("val") else None
     clock = TimeBudget(config.minutes)
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
-    checkpoint = ModelCheckpoint(dirpath=run, save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+    checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
+        dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    last = run / "last.ckpt"
+    if config.resume:
+        check_checkpoint(last, module)
     trainer = _trainer(config, run, [clock, recorder, checkpoint, TQDMProgressBar(refresh_rate=1, leave=False)])
     if trainer.is_global_zero:
         write_text(run / "config.yaml", config.to_yaml())
         write_json(
             run / "splits.json", {name: [r.file_name for r in records] for name, records in folder.splits.items()}
         )
-    last = run / "last.ckpt"
     say(
         f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
         f"{trainer.precision}, into {run}"
@@ -141,6 +145,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             gradient_clip_val=config.clip or None,
             use_distributed_sampler=False,
             callbacks=callbacks,
+            plugins=[WholeFiles()],
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
             log_every_n_steps=10,
             enable_model_summary=False,
@@ -165,9 +170,7 @@ def _run_folder(config: TrainConfig) -> Path:
             if not (run / "last.ckpt").exists():
                 raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
         elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
-            raise InputError(
-                f"--out {run}: holds a run already; choose another folder, or continue it with --resume"
-            )
+            raise InputError(f"--out {run}: holds a run already; choose another folder, or continue it with --resume")
     else:
         stem = f"runs/{Path(config.data).resolve().name}-{config.method}"
         number = 1

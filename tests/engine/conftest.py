@@ -1,0 +1,73 @@
+"""A few real photos as a data folder, and a run on them, made once."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.train import train
+
+BCCD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "bccd"
+
+
+def write_cells(root: Path, splits: dict[str, range]) -> Path:
+    """Photos of BCCD, numbered by name, as a Pascal VOC folder with these splits."""
+    if not BCCD.is_dir():
+        pytest.skip("needs bccd beside the repository, in ../shared/data")
+    names = sorted(file.stem for file in (BCCD / "JPEGImages").iterdir())
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, indices in splits.items():
+        chosen = [names[index] for index in indices]
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(chosen))
+        for name in chosen:
+            shutil.copy(BCCD / "JPEGImages" / f"{name}.jpg", root / "JPEGImages")
+            shutil.copy(BCCD / "Annotations" / f"{name}.xml", root / "Annotations")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six blood cell photos: four to train, two to validate."""
+    return write_cells(tmp_path_factory.mktemp("data") / "cells", {"train": range(4), "val": range(4, 6)})
+
+
+@pytest.fixture
+def config(cells: Path, tmp_path: Path) -> TrainConfig:
+    """The smallest run that has everything: 8 steps."""
+    return small_config(cells, tmp_path / "run")
+
+
+def small_config(data: Path, out: Path) -> TrainConfig:
+    return TrainConfig(
+        data=str(data),
+        out=str(out),
+        backbone="mobilenetv3_small_050",
+        size=64,
+        channels=16,
+        head_depth=1,
+        epochs=4,
+        batch=2,
+        val_every=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of such a run: look, do not touch."""
+    return train(small_config(cells, tmp_path_factory.mktemp("runs") / "trained"), say=lambda line: None)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to break."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+@pytest.fixture
+def again(config: TrainConfig) -> Callable[..., Path]:
+    """Trains with some fields changed, in silence."""
+    return lambda **changes: train(replace(config, **changes), say=lambda line: None)

@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from focaldet.checks import InputError
+from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.module import FINAL_LR
+from focaldet.engine.predict import Detector
+from focaldet.engine.train import train
+
+TIMES = ("minutes", "images_per_second", "seconds")
+"""Fields of a line of metrics.jsonl that no two runs have in common."""
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines_of(run)]
+
+
+def same_tensors(a: Any, b: Any) -> bool:
+    """Equality to the bit of two checkpoints, through all their containers."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_tensors(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same_tensors(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    weights, others = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert same_tensors(weights, others)
+    first, second = (torch.load(run / "last.ckpt", weights_only=True) for run in (one, other))
+    for key in ("state_dict", "optimizer_states", "epoch", "global_step"):
+        assert same_tensors(first[key], second[key]), key
+    assert timeless(one) == timeless(other)
+
+
+def start(config: TrainConfig, *options: str) -> "subprocess.Popen[str]":
+    """``focaldet train`` in a process of its own."""
+    file = Path(config.data).parent / f"{Path(config.out or '').name}.yaml"
+    file.write_text(config.to_yaml())
+    command = [sys.executable, "-m", "focaldet.cli", "train", "--config", str(file), *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_lines(run: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(lines_of(run)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_leaves_its_files(trained: Path) -> None:
+    expected = "config.yaml metrics.jsonl model.safetensors model.json last.ckpt evaluation.json predictions.json"
+    for name in [*expected.split(), "truth.json", "splits.json"]:
+        assert (trained / name).stat().st_size, name
+    assert not [file for file in trained.iterdir() if file.name.startswith(".")]
+
+
+def test_a_line_of_metrics_for_each_epoch(trained: Path) -> None:
+    lines = lines_of(trained)
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
+    assert [line["val"] is None for line in lines] == [True, False, True, False]
+    for line in lines:
+        terms = line["train"]
+        assert terms["loss"] == pytest.approx(terms["class"] + terms["box"] + terms["distribution"], abs=2e-5)
+
+
+def test_config_yaml_is_the_whole_configuration(trained: Path) -> None:
+    config = load_config(trained / "config.yaml")
+    assert (config.out, config.batch, config.val_every) == (str(trained), 2, 2)
+    assert (trained / "config.yaml").read_text() == config.to_yaml()
+
+
+def test_two_runs_of_a_seed_are_equal_to_the_bit(trained: Path, again: Callable[..., Path]) -> None:
+    assert_same_run(trained, again())
+
+
+def test_another_seed_gives_other_weights(trained: Path, again: Callable[..., Path]) -> None:
+    other = again(seed=1, epochs=1)
+    weights, others = load_file(trained / "model.safetensors"), load_file(other / "model.safetensors")
+    name = next(key for key in weights if weights[key].ndim == 4)
+    assert not torch.equal(weights[name], others[name])
+
+
+def test_a_run_that_broke_in_the_third_epoch_resumes_to_the_same_bits(
+    trained: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from focaldet.engine.callbacks import RunRecorder
+
+    whole = RunRecorder.on_train_epoch_end
+
+    def lose_power(self: RunRecorder, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise OSError("no power")
+        whole(self, trainer, module)
+
+    monkeypatch.setattr(RunRecorder, "on_train_epoch_end", lose_power)
+    with pytest.raises(OSError, match="no power"):
+        train(config, say=lambda line: None)
+    monkeypatch.undo()
+    assert len(lines_of(Path(config.out or ""))) == 2
+    assert_same_run(trained, train(replace(config, resume=True), say=lambda line: None))
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig, again: Callable[..., Path]) -> None:
+    config = replace(config, epochs=30, val_every=5)
+    run = Path(config.out or "")
+    process = start(config)
+    wait_for_lines(run, 12, process)
+    process.kill()
+    process.communicate()
+    assert len(lines_of(run)) < 30
+    train(replace(config, resume=True), say=lambda line: None)
+    assert_same_run(run, again(epochs=30, val_every=5, out=f"{run}-whole"))
+
+
+@pytest.mark.slow
+def test_interrupt_keeps_what_was_learned(config: TrainConfig) -> None:
+    config = replace(config, epochs=2000, val_every=1000)
+    run = Path(config.out or "")
+    process = start(config)
+    wait_for_lines(run, 3, process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"report: {run / 'report.html'}" in output
+    assert "Traceback" not in errors
+    assert (run / "last.ckpt").exists()
+    assert (run / "evaluation.json").exists()
+    assert Detector.load(run).class_names == ("Platelets", "RBC", "WBC")
+
+
+def test_a_loss_that_is_not_finite_names_step_and_term(config: TrainConfig) -> None:
+    with pytest.raises(InputError, match=r"step \d+: the (class|box|distribution) loss is (nan|inf)") as caught:
+        train(replace(config, lr=1e30, clip=0, warmup=0), say=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_minutes_lands_the_schedule_on_the_budget(config: TrainConfig) -> None:
+    start = time.monotonic()
+    run = train(replace(config, minutes=0.05, warmup=2, val_every=1000), say=lambda line: None)
+    assert time.monotonic() - start < 15
+    lines = lines_of(run)
+    peak = config.lr * (config.batch / 8) ** 0.5
+    assert lines[-1]["lr"] < 2 * FINAL_LR * peak
+    assert lines[-1]["minutes"] == pytest.approx(0.05, abs=0.01)
+    assert max(line["lr"] for line in lines) > 0.5 * peak
+    assert lines[-1]["val"] is not None
+
+
+def test_photos_without_a_single_object_train_the_background(config: TrainConfig, tmp_path: Path) -> None:
+    import re
+    import shutil
+
+    data = Path(shutil.copytree(config.data, tmp_path / "empty"))
+    names = (data / "ImageSets" / "Main" / "train.txt").read_text().split()
+    for name in names[:2]:
+        file = data / "Annotations" / f"{name}.xml"
+        file.write_text(re.sub(r"<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
+    run = train(replace(config, data=str(data), batch=1, epochs=1), say=lambda line: None)
+    (line,) = lines_of(run)
+    assert line["step"] == 4
+    assert line["train"]["class"] > 0
+
+
+def test_out_that_holds_a_run_is_refused(trained: Path, again: Callable[..., Path]) -> None:
+    before = (trained / "metrics.jsonl").read_text()
+    with pytest.raises(InputError, match="holds a run already"):
+        again(out=str(trained))
+    assert (trained / "metrics.jsonl").read_text() == before
+
+
+def test_resume_without_a_run_is_refused(again: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to continue from"):
+        again(out=str(tmp_path / "nothing"), resume=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_resume_of_a_broken_checkpoint_is_one_line(run: Path, again: Callable[..., Path]) -> None:
+    (run / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"last\.ckpt: not a readable checkpoint"):
+        again(out=str(run), resume=True)
+
+
+def test_resume_with_another_network_is_one_line(run: Path, again: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"last\.ckpt: does not fit"):
+        again(out=str(run), resume=True, channels=24, epochs=6)
+    assert load_config(run / "config.yaml").channels == 16
+
+
+def test_without_a_validation_split_the_last_weights_are_kept(config: TrainConfig, tmp_path: Path) -> None:
+    import shutil
+
+    data = Path(shutil.copytree(config.data, tmp_path / "alone"))
+    (data / "ImageSets" / "Main" / "val.txt").unlink()
+    said: list[str] = []
+    run = train(replace(config, data=str(data), epochs=2), say=said.append)
+    assert (run / "model.safetensors").exists()
