@@ -115,7 +115,8 @@ def read_header(path: Path) -> ImageHeader:
         raise _problem(path, error) from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode: 16 bits scaled, transparency on white. ValueError for floating-point pixels."""
     if image.mode == "RGB":
         return image
     if image.mode == "F":
@@ -150,7 +151,7 @@ def read_image(path: Path, *, max_side: int | None = None) -> UInt8[Tensor, "3 H
             target = fitted_size(width, height, max_side) if max_side and max(width, height) > max_side else None
             if target:
                 opened.draft(None, target)  # JPEG: decode at a half, a quarter or an eighth, never below the target
-            image = _to_rgb(opened)
+            image = to_rgb(opened)
             if target:
                 image = image.resize(target, Image.Resampling.BILINEAR)
             if orientation != 1:

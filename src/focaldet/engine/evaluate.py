@@ -100,15 +100,15 @@ def average_precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> E
     from faster_coco_eval import COCO, COCOeval_faster
 
     with contextlib.redirect_stdout(io.StringIO()):
-        gt = COCO(truth)
-        if results:
-            evaluator = COCOeval_faster(gt, gt.loadRes(results), "bbox")
-            evaluator.evaluate()
-            evaluator.accumulate()
-            evaluator.summarize()
-            stats, precision = evaluator.stats, evaluator.eval["precision"]
-        else:
-            stats, precision = np.zeros(len(METRICS)), np.zeros((10, 101, len(truth["categories"]), 4, 3))
+        # Copies: the evaluator adds keys to what it is given.
+        gt = COCO(truth | {"annotations": [dict(entry) for entry in truth["annotations"]]})
+        nothing = truth | {"annotations": []}
+        found = gt.loadRes([dict(entry) for entry in results]) if results else COCO(nothing)
+        evaluator = COCOeval_faster(gt, found, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    stats, precision = evaluator.stats, evaluator.eval["precision"]
     counts = np.bincount([a["category_id"] for a in truth["annotations"] if not a["iscrowd"]], minlength=1)
     per_class: list[dict[str, Any]] = []
     for index, category in enumerate(sorted(truth["categories"], key=lambda c: c["id"])):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from focaldet.checks import InputError, near_name
-from focaldet.data.images import read_image
+from focaldet.data.images import read_image, to_rgb
 from focaldet.data.transforms import EvalTransform, View
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
 from focaldet.engine.draw import draw_detections
@@ -29,6 +31,18 @@ if TYPE_CHECKING:
     from supervision import Detections as SupervisionDetections
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+SPEC_TYPES = {
+    "method": str,
+    "class_names": list,
+    "backbone": str,
+    "size": int,
+    "channels": int,
+    "head_depth": int,
+    "offset": float,
+    "method_options": dict,
+}
+"""Keys of ``model.json`` and the type of each."""
 
 
 class Detector:
@@ -77,25 +91,30 @@ class Detector:
         return cls(spec, net, method, score_threshold=score_threshold)
 
     def predict(self, image: str | Path | Image.Image | np.ndarray[Any, Any]) -> Detections:
-        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's."""
+        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
+
+        A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+        """
         if isinstance(image, str | Path):
             pixels = read_image(Path(image))
         else:
-            array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+            array = np.asarray(to_rgb(image) if isinstance(image, Image.Image) else image)
             if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
                 raise InputError(f"image: expected (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
             pixels = torch.from_numpy(array.copy()).permute(2, 0, 1)
         none = torch.zeros(0, dtype=torch.int64)
         seen = EvalTransform(self.spec.size)(View(pixels, torch.zeros(0, 4), none, none.bool())).image
         with torch.no_grad():
-            outputs = self.net(seen[None])
+            outputs = self.net(seen[None].contiguous())  # the same memory, and bits, whatever the photo came as
         size = (int(seen.shape[1]), int(seen.shape[2]))
         return to_photo(self.postprocess(outputs, [size])[0], size, pixels.shape[1:])
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
     """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
-    import supervision
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
+        import supervision
 
     data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
     if detections.side_std_px is not None:
@@ -126,8 +145,17 @@ def read_spec(file: Path) -> ModelSpec:
     missing = sorted(known - values.keys())
     if missing:
         raise InputError(f"{file}: {missing[0]!r} is missing")
+    for key, kind in SPEC_TYPES.items():
+        if not isinstance(values[key], kind) or isinstance(values[key], bool):
+            raise InputError(f"{file}: {key}: expected {kind.__name__}, got {values[key]!r}")
+    if not values["class_names"] or not all(isinstance(name, str) for name in values["class_names"]):
+        raise InputError(f"{file}: class_names: expected at least one name, got {values['class_names']!r}")
     if values["method"] not in METHODS:
         raise InputError(f"{file}: unknown method {values['method']!r}; {near_name(values['method'], METHODS)}")
+    try:
+        METHODS[values["method"]](**values["method_options"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: method_options: {error}") from error
     spec = {key: value for key, value in values.items() if key in known}
     return ModelSpec(**spec | {"class_names": tuple(spec["class_names"])})
 
@@ -135,7 +163,8 @@ def read_spec(file: Path) -> ModelSpec:
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
     """Write ``model.safetensors`` and ``model.json``, each whole or not at all."""
     with replacing(run / "model.safetensors") as beside:
-        save_file({key: value.cpu().contiguous() for key, value in net.state_dict().items()}, beside)
+        # Not save_file: its error on a full disk has no errno.
+        beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
     write_json(run / "model.json", spec.to_json(net.strides))
 
 
@@ -158,7 +187,7 @@ def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float 
     faults: list[str] = []
     found: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
-    for file in files:
+    for file, name in zip(files, _drawn_names(files, out), strict=True):
         try:
             pixels = read_image(file)
         except InputError as error:
@@ -176,7 +205,7 @@ def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float 
             detector.class_names,
             None if detections.side_std_px is None else detections.side_std_px.numpy(),
         )
-        with replacing(out / _drawn_name(file, files)) as beside:
+        with replacing(out / name) as beside:
             drawn.save(beside, format="PNG")
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(detector.class_names)]
     write_json(out / "predictions.json", {"images": found, "categories": categories, "annotations": entries})
@@ -202,7 +231,16 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _drawn_name(file: Path, files: Sequence[Path]) -> str:
-    """The photo's name, or with its folder's when another photo has the same."""
-    twins = sum(other.stem == file.stem for other in files) > 1
-    return f"{file.parent.name}-{file.name}.png" if twins else f"{file.stem}.png"
+def _drawn_names(files: Sequence[Path], out: Path) -> list[str]:
+    """A name for each photo's picture: the photo's, longer or numbered when another photo has it already."""
+    names: dict[str, None] = {}
+    for file in files:
+        candidates = chain(
+            [file.stem, file.name, f"{file.parent.name}-{file.name}"], (f"{file.stem}-{n}" for n in count(2))
+        )
+        names[next(name for name in candidates if name not in names)] = None
+    photos = {file.resolve() for file in files}
+    for name in names:
+        if (out / f"{name}.png").resolve() in photos:
+            raise InputError(f"--out {out}: would write over the photo {name}.png; choose another folder")
+    return [f"{name}.png" for name in names]

@@ -10,7 +10,7 @@ import pytest
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.train import train
 
-BCCD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "bccd"
+BCCD = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "bccd"
 
 
 def write_cells(root: Path, splits: dict[str, range]) -> Path:
@@ -33,6 +33,12 @@ def write_cells(root: Path, splits: dict[str, range]) -> Path:
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six blood cell photos: four to train, two to validate."""
     return write_cells(tmp_path_factory.mktemp("data") / "cells", {"train": range(4), "val": range(4, 6)})
+
+
+@pytest.fixture
+def two_cells(tmp_path: Path) -> Path:
+    """Two photos, which are all there is to train and to validate."""
+    return write_cells(tmp_path / "two", {"train": range(2), "val": range(2)})
 
 
 @pytest.fixture
