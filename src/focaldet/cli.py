@@ -2,7 +2,7 @@
 
 import re
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Literal, get_type_hints
 
@@ -40,37 +40,44 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> ArgumentParser:
     """All commands and their options."""
-    from focaldet.engine.config import TrainConfig
-
     parser = ArgumentParser(
         prog="focaldet",
         description="Dense object detectors with focal, quality focal and distribution focal loss.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(dest="command", title="commands")
+    for name, command in _commands().items():
+        commands.add_subcommand(name, command)
+    return parser
 
+
+def _commands() -> dict[str, ArgumentParser]:
+    from focaldet.engine.config import TrainConfig
+
+    commands = {}
     command = _command("train a detector on a folder of labelled photos")
     command.add_argument("--config", type=str, help="config.yaml of a run; options given here replace its values")
     _add_options(command, TrainConfig)
-    commands.add_subcommand("train", command)
+    commands["train"] = command
 
     command = _command("measure a run's AP on labelled photos")
     command.add_argument("run", type=Path, help="run folder")
     command.add_argument("--data", type=Path, required=True, help="folder of labelled photos")
     command.add_argument("--split", type=str, default="test", help="train, val or test")
-    commands.add_subcommand("eval", command)
+    commands["eval"] = command
 
     command = _command("detect in photos: drawn pictures and JSON, with the deviation of each side")
     command.add_argument("run", type=Path, help="run folder")
     command.add_argument("images", type=Path, nargs="+", help="photos, or folders of photos")
     command.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
     command.add_argument("--score", type=float, default=0.3, help="least score of a box")
-    commands.add_subcommand("predict", command)
+    commands["predict"] = command
 
     command = _command("write report.html of a run, or a page that compares several")
     command.add_argument("runs", type=Path, nargs="+", help="run folders")
     command.add_argument("--out", type=Path, default=None, help="the page")
-    commands.add_subcommand("report", command)
+    commands["report"] = command
 
     command = _command("look at a folder of labelled photos")
     command.add_argument(
@@ -78,16 +85,16 @@ def build_parser() -> ArgumentParser:
     )
     command.add_argument("data", type=Path, help="folder of labelled photos")
     command.add_argument("--size", type=int, default=320, help="longer side of the image the network sees")
-    commands.add_subcommand("data", command)
+    commands["data"] = command
 
     command = _command("make a small data set, train on it for some minutes, and write its report")
     command.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
     command.add_argument("--minutes", type=float, default=3.5, help="of training")
     command.add_argument("--seed", type=int, default=0)
-    commands.add_subcommand("demo", command)
+    commands["demo"] = command
 
-    commands.add_subcommand("doctor", _command("tell what is installed, and which kernels run"))
-    return parser
+    commands["doctor"] = _command("tell what is installed, and which kernels run")
+    return commands
 
 
 def _add_options(command: ArgumentParser, config: type) -> None:
@@ -159,8 +166,9 @@ def _train(chosen: Namespace, arguments: list[str]) -> int | None:
 
     values = {key: value for key, value in chosen.as_dict().items() if key != "config"}
     if chosen.config is not None:
-        given = {a.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for a in arguments}
-        config = load_config(Path(chosen.config), **{key: value for key, value in values.items() if key in given})
+        # Only what was given here, be it equal to its default, replaces a value of the file.
+        named = {a[2:].split("=")[0].removeprefix("no-").replace("-", "_") for a in arguments if a.startswith("--")}
+        config = load_config(Path(chosen.config), **{key: value for key, value in values.items() if key in named})
     elif values["data"] is None:
         raise InputError("train: --data DIR is missing: the folder of labelled photos")
     else:
@@ -176,10 +184,9 @@ def _one_line(error: Exception, arguments: list[str]) -> str:
     """The message on one line; for an unknown option or command, with the nearest known one."""
     text = " ".join(str(error).split())
     unknown = next((a for a in arguments if a.startswith("--") and f"{a}" in text), None)
-    if "nrecognized arguments" in text and unknown is not None:
-        from focaldet.engine.config import TrainConfig
-
-        known = ["--" + field.name.replace("_", "-") for field in fields(TrainConfig)]
+    if "nrecognized arguments" in text and unknown is not None and arguments[0] in COMMANDS:
+        known = [name for action in _commands()[arguments[0]]._actions for name in action.option_strings]
+        unknown = unknown.split("=")[0]
         return f"unknown option {unknown}; {near_name(unknown, known)}"
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         return f"unknown command {arguments[0]!r}; {near_name(arguments[0], COMMANDS)}"

@@ -1,8 +1,11 @@
 """Everything that a training run depends on, as one typed dataclass. ``config.yaml`` in a run folder is one, whole."""
 
+import contextlib
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -79,7 +82,8 @@ class TrainConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        self.data = str(self.data)
+        for name, hint in get_type_hints(TrainConfig).items():
+            setattr(self, name, _typed(name, getattr(self, name), hint))
         for name, least in {
             "size": 32,
             "channels": 8,
@@ -108,8 +112,26 @@ class TrainConfig:
         return str(yaml.safe_dump(asdict(self), sort_keys=False))
 
 
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """The value as its field's type; a YAML file, unlike a command line, has not been checked."""
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise InputError(f"{name}: unknown value {value!r}; {near_name(str(value), get_args(hint))}")
+    if isinstance(value, Path) and str in kinds:
+        return str(value)
+    if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):  # YAML reads 2e-3, without a point, as a word
+            return float(value)
+    if any(type(value) is kind for kind in kinds):
+        return value
+    words = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in kinds)
+    raise InputError(f"{name}: expected {words}, got {value!r}")
+
+
 def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise InputError(f"{name}: expected at least {least}, got {value}")
 
 
@@ -117,12 +139,14 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
     """Read a ``config.yaml``; ``changes`` replace its fields.
 
     Raises:
-        InputError: no such file, not YAML, or a key that is none of the fields.
+        InputError: no such file, not YAML, a key that is none of the fields, or a value that does not fit.
     """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not a YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):
@@ -134,4 +158,7 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
     values |= changes
     if "data" not in values:
         raise InputError(f"{file}: 'data' is missing: the folder of labelled photos")
-    return TrainConfig(**values)
+    try:
+        return TrainConfig(**values)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error

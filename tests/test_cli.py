@@ -1,0 +1,234 @@
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from focaldet.cli import COMMANDS, main
+from focaldet.engine.config import TrainConfig, load_config
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(capfd: pytest.CaptureFixture[str]) -> Refuse:
+    """Runs a command that is a mistake; gives its one line."""
+
+    def call(*arguments: object) -> str:
+        capfd.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        errors = capfd.readouterr().err
+        assert errors.startswith("focaldet: ")
+        assert errors.count("\n") == 1, errors
+        assert "Traceback" not in errors
+        return errors.removeprefix("focaldet: ")
+
+    return call
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_a_data_folder_that_is_not_there_is_named(refuse: Refuse, out: Path, tmp_path: Path) -> None:
+    assert str(tmp_path / "nothing") in refuse("train", "--data", tmp_path / "nothing", "--out", out)
+    assert not out.exists()
+
+
+def test_a_file_is_no_data_folder(refuse: Refuse, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert str(tmp_path / "file") in refuse("train", "--data", tmp_path / "file", "--out", out)
+
+
+def test_an_empty_data_folder_is_named(refuse: Refuse, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refuse("train", "--data", tmp_path / "empty", "--out", out)
+    assert str(tmp_path / "empty") in refuse("data", "check", tmp_path / "empty")
+
+
+def test_train_without_data_says_what_is_missing(refuse: Refuse) -> None:
+    assert "--data DIR is missing" in refuse("train")
+
+
+def test_no_command_names_the_commands(refuse: Refuse) -> None:
+    assert "train" in refuse()
+
+
+@pytest.mark.parametrize(
+    ("option", "near"), [("--epoch", "--epochs"), ("--bacth", "--batch"), ("--backbon-weights", "--backbone-weights")]
+)
+def test_an_unknown_option_of_train_gets_the_nearest(refuse: Refuse, cells: Path, option: str, near: str) -> None:
+    line = refuse("train", "--data", cells, option, "3")
+    assert f"unknown option {option}; did you mean '{near}'" in line
+
+
+def test_an_unknown_option_of_another_command_gets_its_own_nearest(refuse: Refuse) -> None:
+    assert "did you mean '--score'" in refuse("predict", "run", "a.jpg", "--scor", "0.5")
+    assert "did you mean '--split'" in refuse("eval", "run", "--data", "x", "--splt=val")
+
+
+@pytest.mark.parametrize(("command", "near"), [("trian", "train"), ("predic", "predict"), ("reprot", "report")])
+def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near: str) -> None:
+    assert f"unknown command {command!r}; did you mean '{near}'" in refuse(command)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--epochs", "many"), ("--lr", "fast"), ("--size", "3.5"), ("--augment", "wild"), ("--minutes", "soon")],
+)
+def test_a_value_of_the_wrong_type_names_its_option(refuse: Refuse, cells: Path, option: str, value: str) -> None:
+    line = refuse("train", "--data", cells, option, value)
+    assert option.strip("-") in line
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("epochs", "0"), ("size", "8"), ("batch", "-1"), ("lr", "nan"), ("ema", "1.0"), ("minutes", "-2"), ("lr", "inf")],
+)
+def test_a_value_out_of_range_names_its_option(refuse: Refuse, cells: Path, out: Path, option: str, value: str) -> None:
+    line = refuse("train", "--data", cells, "--out", out, f"--{option}={value}")
+    assert option in line
+    assert "xpected" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: x\nepoch: 3\n", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("data: x\nepochs: many\n", "epochs"),
+        ("data: x\nepochs: 2.5\n", "epochs"),
+        ("data: x\npretrained: perhaps\n", "pretrained"),
+        ("data: x\nmethod: glf\n", "method"),
+        ("data: 3\n", "data: expected str"),
+        ("data: x\nlr: .inf\n", "lr: expected"),
+        ("data: x\nresume: 1\n", "resume: expected bool"),
+        ("epochs: 3\n", "'data' is missing"),
+        ("- 3\n", "expected a mapping"),
+        ("a: [\n", "not a YAML file"),
+        ("", "expected a mapping"),
+    ],
+)
+def test_a_config_that_is_wrong_is_one_line(refuse: Refuse, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    line = refuse("train", "--config", tmp_path / "config.yaml")
+    assert message in line
+    assert "config.yaml" in line
+
+
+def test_a_number_with_an_exponent_and_no_point_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: x\nlr: 2e-3\nminutes: 3\n")
+    config = load_config(tmp_path / "config.yaml")
+    assert (config.lr, config.minutes) == (2e-3, 3.0)
+
+
+def test_a_config_that_is_not_there_is_named(refuse: Refuse, tmp_path: Path) -> None:
+    assert "no such file" in refuse("train", "--config", tmp_path / "config.yaml")
+    assert str(tmp_path) in refuse("train", "--config", tmp_path)
+
+
+def test_out_that_holds_a_run_is_refused(refuse: Refuse, cells: Path, trained: Path) -> None:
+    assert "holds a run already" in refuse("train", "--data", cells, "--out", trained)
+
+
+def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert str(tmp_path / "file") in refuse("train", "--data", cells, "--out", tmp_path / "file")
+
+
+def test_resume_without_a_run_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
+    assert "nothing to continue from" in refuse("train", "--data", cells, "--out", out, "--resume")
+    assert "--out RUN" in refuse("train", "--data", cells, "--resume")
+
+
+def test_a_backbone_that_is_not_there_gets_the_nearest(refuse: Refuse, cells: Path, out: Path) -> None:
+    assert "resnet18" in refuse("train", "--data", cells, "--out", out, "--backbone", "resnet1888")
+    assert not (out / "config.yaml").exists()
+
+
+def test_backbone_weights_that_are_not_there_are_named(refuse: Refuse, cells: Path, out: Path) -> None:
+    assert "no such file" in refuse("train", "--data", cells, "--out", out, "--backbone-weights", out / "w.safetensors")
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(refuse: Refuse, cells: Path, run: Path) -> None:
+    line = refuse("eval", run, "--data", cells, "--split", "test")
+    assert "no photo in split 'test'" in line
+    assert "train, val" in line
+
+
+def test_eval_on_other_classes_is_refused(refuse: Refuse, cells: Path, run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(cells, tmp_path / "other"))
+    for file in (other / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("<name>WBC<", "<name>cat<"))
+    assert "was trained with" in refuse("eval", run, "--data", other, "--split", "val")
+
+
+def test_a_run_folder_that_is_not_there_is_named(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    photo = next((cells / "JPEGImages").iterdir())
+    for arguments in (
+        ("eval", nothing, "--data", cells, "--split", "val"),
+        ("predict", nothing, photo),
+        ("report", nothing),
+    ):
+        assert str(nothing) in refuse(*arguments)
+
+
+def test_predict_of_a_text_file_is_named(refuse: Refuse, run: Path, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a photo")
+    assert "notes.txt" in refuse("predict", run, tmp_path / "notes.txt", "--out", out)
+    assert str(tmp_path / "no.jpg") in refuse("predict", run, tmp_path / "no.jpg", "--out", out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_option_with_its_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    if command == "train":
+        for field in fields(TrainConfig):
+            assert f"--{field.name.replace('_', '-')}" in text
+        for line in re.findall(r"^ {8}\w+: (.*)$", TrainConfig.__doc__ or "", re.MULTILINE):
+            assert line in text
+    elif command != "doctor":
+        assert "--" in text.replace("--help", "")
+
+
+def test_train_eval_predict_and_report_print_where_to_look(
+    cells: Path, config: TrainConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = Path(config.out or "")
+    (tmp_path / "small.yaml").write_text(config.to_yaml())
+    assert main(["train", "--config", str(tmp_path / "small.yaml"), "--epochs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"report: {out / 'report.html'}" in printed
+    assert load_config(out / "config.yaml").epochs == 1
+    assert main(["eval", str(out), "--data", str(cells), "--split", "train"]) == 0
+    assert "train: 4 photos" in capsys.readouterr().out
+    photo = next((cells / "JPEGImages").iterdir())
+    assert main(["predict", str(out), str(photo), "--out", str(tmp_path / "drawn")]) == 0
+    assert (tmp_path / "drawn" / "predictions.json").exists()
+
+
+def test_the_config_of_a_run_trains_it_again(run: Path, out: Path) -> None:
+    arguments = ["train", "--config", str(run / "config.yaml"), "--out", str(out), "--epochs", "1"]
+    assert main(arguments) == 0
+    again = load_config(out / "config.yaml")
+    assert (again.epochs, again.channels, again.backbone) == (1, 16, "mobilenetv3_small_050")
+
+
+def test_an_option_given_with_its_default_replaces_the_config(run: Path, refuse: Refuse) -> None:
+    given = str(run / "config.yaml")
+    line = refuse("train", "--config", given, "--out", run, "--resume", "--channels", "64", "--epochs", "6")
+    assert "does not fit" in line
+
+
+def test_doctor_tells_versions_and_kernels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for word in ("focaldet", "torch", "lightning", "fused losses on cpu"):
+        assert word in text
