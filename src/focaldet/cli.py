@@ -1,5 +1,6 @@
 """The command line: parse, one call, nothing else."""
 
+import errno
 import re
 import sys
 from dataclasses import MISSING
@@ -36,6 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"focaldet: {error.filename or 'the run folder'}: the disk is full; free some space", file=sys.stderr)
+        return 2
 
 
 def build_parser() -> ArgumentParser:

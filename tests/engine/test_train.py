@@ -118,21 +118,24 @@ def test_a_run_that_broke_in_the_third_epoch_resumes_to_the_same_bits(
     with pytest.raises(OSError, match="no power"):
         train(config, say=lambda line: None)
     monkeypatch.undo()
-    assert len(lines_of(Path(config.out or ""))) == 2
+    metrics = Path(config.out or "") / "metrics.jsonl"
+    assert len(lines_of(metrics.parent)) == 2
+    with metrics.open("a") as file:
+        file.write('{"epoch": 2, "st')  # the line that the power was lost in
     assert_same_run(trained, train(replace(config, resume=True), say=lambda line: None))
 
 
 @pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig, again: Callable[..., Path]) -> None:
-    config = replace(config, epochs=30, val_every=5)
+    config = replace(config, epochs=16, val_every=5)
     run = Path(config.out or "")
     process = start(config)
-    wait_for_lines(run, 12, process)
+    wait_for_lines(run, 4, process)
     process.kill()
     process.communicate()
-    assert len(lines_of(run)) < 30
+    assert len(lines_of(run)) < 16
     train(replace(config, resume=True), say=lambda line: None)
-    assert_same_run(run, again(epochs=30, val_every=5, out=f"{run}-whole"))
+    assert_same_run(run, again(epochs=16, val_every=5, out=f"{run}-whole"))
 
 
 @pytest.mark.slow
@@ -195,6 +198,16 @@ def test_resume_without_a_run_is_refused(again: Callable[..., Path], tmp_path: P
     with pytest.raises(InputError, match="nothing to continue from"):
         again(out=str(tmp_path / "nothing"), resume=True)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_run_that_was_moved_resumes_and_its_config_trains_anew(
+    trained: Path, run: Path, again: Callable[..., Path]
+) -> None:
+    again(out=str(run), resume=True, epochs=5)
+    assert [line["epoch"] for line in lines_of(run)] == [0, 1, 2, 3, 4]
+    config = load_config(run / "config.yaml")
+    assert (config.resume, config.epochs) == (False, 5)
+    assert (trained / "last.ckpt").exists()  # of the place it was moved from
 
 
 def test_resume_of_a_broken_checkpoint_is_one_line(run: Path, again: Callable[..., Path]) -> None:

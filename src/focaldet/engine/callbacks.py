@@ -1,5 +1,6 @@
 """What happens around the steps of a run: the time budget, measuring AP, the run's files."""
 
+import contextlib
 import json
 import math
 import time
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from focaldet.data import DetectionDataset
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.evaluate import Evaluation, average_precision, coco_truth, detect_records
-from focaldet.engine.files import write_text
+from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
 from focaldet.models.postprocess import PostProcess
@@ -145,8 +146,12 @@ class RunRecorder(Callback):
             "objects_beyond_reach": self.too_large,
             "seconds": {name: round(value / self.steps, 5) for name, value in self.seconds.items()},
         }
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        file = self.run / "metrics.jsonl"
+        try:
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(file, error) from error
 
     def _due(self, trainer: L.Trainer, module: DetectionModule) -> bool:
         epoch, last = trainer.current_epoch + 1, trainer.max_epochs or -1
@@ -182,5 +187,9 @@ class RunRecorder(Callback):
 def drop_lines_from(file: Path, epoch: int) -> None:
     """Leave out of ``metrics.jsonl`` what a resumed run is about to do again."""
     if file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines()
-        write_text(file, "".join(line + "\n" for line in lines if line and json.loads(line)["epoch"] < epoch))
+        kept = []
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
+                if json.loads(line)["epoch"] < epoch:
+                    kept.append(line + "\n")
+        write_text(file, "".join(kept))

@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,7 +87,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         check_checkpoint(last, module)
     trainer = _trainer(config, run, [clock, recorder, checkpoint, TQDMProgressBar(refresh_rate=1, leave=False)])
     if trainer.is_global_zero:
-        write_text(run / "config.yaml", config.to_yaml())
+        write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # trains it again, anew
         write_json(
             run / "splits.json", {name: [r.file_name for r in records] for name, records in folder.splits.items()}
         )
@@ -217,6 +218,7 @@ def _quiet() -> Iterator[None]:
             ".*isinstance.treespec, LeafSpec.*",
             ".*The number of training batches.*",
             ".*Checkpoint directory.*exists and is not empty.*",
+            "The dirpath has changed.*",  # a run folder that was moved
             ".*Trying to infer the `batch_size`.*",
             ".*training_step.*log.*",
         ):
