@@ -63,13 +63,13 @@ class TrainConfig:
     epochs: int = 50
     minutes: float | None = None
     batch: int = 8
-    lr: float = 2e-3
+    lr: float = 3e-3
     backbone_lr: float = 1.0
     weight_decay: float = 0.05
     warmup: int = 50
     clip: float = 10.0
-    ema: float = 0.99
-    augment: Literal["none", "light", "medium", "strong"] = "medium"
+    ema: float = 0.995
+    augment: Literal["none", "light", "medium", "strong"] = "light"
     flips: Literal["none", "horizontal", "all"] = "horizontal"
     freeze_norm: bool = False
     val_every: int = 0
