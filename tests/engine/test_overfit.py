@@ -23,13 +23,11 @@ def test_two_photos_are_learned_by_heart(two_cells: Path, tmp_path: Path) -> Non
         flips="none",
         val_every=40,
     )
-    start = time.monotonic()
+    start = time.process_time()
     run = train(config, say=lambda line: None)
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["metrics"]["AP"] >= 0.9
-    assert {row["name"]: row["AP"] >= 0.8 for row in evaluation["per_class"]} == {
-        "Platelets": True,
-        "RBC": True,
-        "WBC": True,
-    }
-    assert time.monotonic() - start < 120
+    found = [row["AP"] for row in evaluation["per_class"] if row["objects"]]
+    assert len(found) == 2  # there is no platelet in them
+    assert min(found) >= 0.9
+    assert time.process_time() - start < 2 * 120  # of two cores, whatever else they do meanwhile
