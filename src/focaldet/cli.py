@@ -167,6 +167,7 @@ def _run(options: Namespace, arguments: list[str]) -> int | None:
 
 def _train(chosen: Namespace, arguments: list[str]) -> int | None:
     from focaldet.engine.config import TrainConfig, load_config
+    from focaldet.engine.processes import is_first_process
     from focaldet.engine.train import train
     from focaldet.report import write_report
 
@@ -180,6 +181,8 @@ def _train(chosen: Namespace, arguments: list[str]) -> int | None:
     else:
         config = TrainConfig(**values)
     run = train(config)
+    if not is_first_process(config):
+        return None
     print(f"report: {write_report(run)}")
     print(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
     print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")

@@ -33,6 +33,8 @@ class TimeBudget(Callback):
         self.budget_s = None if minutes is None else minutes * 60
         self.before_s = 0.0
         self.start = time.perf_counter()
+        self.interrupted = False
+        """Set it to end the run after the current step."""
 
     @property
     def elapsed_s(self) -> float:
@@ -45,14 +47,18 @@ class TimeBudget(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
         # Before the module's own hook, which reads it.
         if self.budget_s is not None:
-            module.progress = min(1.0, self.elapsed_s / self.budget_s)  # type: ignore[assignment]
+            # The latest clock of all processes: with schedules of their own their weights would drift apart.
+            elapsed = torch.tensor(self.elapsed_s, device=module.device)
+            latest = float(trainer.strategy.reduce(elapsed, reduce_op="max"))
+            module.progress = min(1.0, latest / self.budget_s)  # type: ignore[assignment]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        if self.budget_s is not None:
-            done = trainer.strategy.reduce_boolean_decision(self.elapsed_s >= self.budget_s, all=False)
-            trainer.should_stop = trainer.should_stop or done
+        done = self.interrupted or (self.budget_s is not None and self.elapsed_s >= self.budget_s)
+        # All processes stop after the same step: one that went on alone would wait for the others forever.
+        if trainer.strategy.reduce_boolean_decision(done, all=False):
+            trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"elapsed_s": self.elapsed_s}
@@ -90,6 +96,9 @@ class RunRecorder(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.measured = float(state["best"]), int(state["measured"])
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self.run = Path(trainer.strategy.broadcast(str(self.run)))  # its number is the first process's choice
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -129,6 +138,9 @@ class RunRecorder(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
+        counts = torch.tensor([self.objects, self.unmatched, self.too_large], device=module.device)
+        counts = trainer.strategy.reduce(counts, reduce_op="sum")
+        self.objects, self.unmatched, self.too_large = counts.tolist()
         if not trainer.is_global_zero or not self.steps:
             return
         seconds = time.perf_counter() - self.epoch_start
@@ -138,7 +150,7 @@ class RunRecorder(Callback):
             "step": trainer.global_step,
             "minutes": round(self.clock.elapsed_s / 60, 3),
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
-            "train": {name: round(value / self.steps, 5) for name, value in self.sums.items()},
+            "train": {name: float(f"{value / self.steps:.6g}") for name, value in self.sums.items()},
             "val": None if evaluation is None else evaluation.metrics,
             "images_per_second": round(self.steps * module.config.batch * trainer.world_size / seconds, 2),
             "objects": self.objects,

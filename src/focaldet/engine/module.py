@@ -15,7 +15,7 @@ from focaldet.checks import InputError
 from focaldet.data.batching import Batch
 from focaldet.engine.config import TrainConfig
 from focaldet.methods.gfl import GFL
-from focaldet.methods.normalizer import process_count
+from focaldet.methods.normalizer import mean_over_processes, process_count
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
@@ -39,6 +39,8 @@ class DetectionModule(L.LightningModule):
         self.method = method
         self.config = config
         self.offset = offset
+        if config.freeze_norm:  # before DDP looks at which parameters have a gradient
+            freeze_batch_norm(net.backbone)
         self.average = AveragedModel(net, multi_avg_fn=_average(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.progress = 0.0
@@ -62,24 +64,28 @@ class DetectionModule(L.LightningModule):
         with torch.autocast(images.device.type, enabled=False):
             terms = self.method.losses(outputs, truth, assignment, lattice)
             loss = torch.stack(list(terms.values())).sum()
-        self._stop_unless_finite(terms)
+        whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
+        self.last_terms = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
+        self._stop_unless_finite()
         self.seconds = {
             "forward": forward - start,
             "assign": assigned - forward,
             "loss": time.perf_counter() - assigned,
         }
-        self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
         self.last_matched = assignment.matched_gt
-        self.log_dict({name: value for name, value in self.last_terms.items()}, prog_bar=True, logger=True)
+        self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
         return loss
 
-    def _stop_unless_finite(self, terms: dict[str, Tensor]) -> None:
-        """One look at all terms: on a GPU it waits for the step, and costs no more than the progress bar does."""
-        if bool(torch.stack([term.detach() for term in terms.values()]).isfinite().all()):
+    def _stop_unless_finite(self) -> None:
+        """One look at the sum: on a GPU it waits for the step, and costs no more than the progress bar does."""
+        if bool(self.last_terms["loss"].isfinite()):
             return
-        name = next(name for name, term in terms.items() if not bool(term.isfinite()))
+        if self.global_rank:  # all processes have the same terms and stop here; the first one says it
+            raise SystemExit(0)
+        # From the back: the sum stands first, and is named only when finite terms overflow in it.
+        name, value = next(item for item in reversed(self.last_terms.items()) if not bool(item[1].isfinite()))
         raise InputError(
-            f"step {self.global_step}: the {name} loss is {terms[name].item()}; try a lower --lr, or "
+            f"step {self.global_step}: the {name} loss is {value.item()}; try a lower --lr, or "
             "--precision 32-true; the last good weights are kept in the run"
         )
 

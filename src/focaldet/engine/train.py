@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError
@@ -33,7 +35,9 @@ from focaldet.engine.evaluate import average_precision, coco_truth, detect_recor
 from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import Detector
+from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.models.backbone import load_backbone_weights
+from focaldet.models.batch_norm import synchronise_batch_norm
 
 EVALUATION_SCORE = 0.02
 """Least score of a detection that counts in AP: below the one for looking at, so that the curve has its tail."""
@@ -53,6 +57,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     Raises:
         InputError: the data, the configuration or the run folder is not usable; or the loss is not finite.
     """
+    if not is_first_process(config):
+        say = _silence
     folder = read_folder(config.data, seed=config.seed)
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
@@ -73,6 +79,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     net, method = spec.build(pretrained=config.pretrained)
     if config.backbone_weights is not None:
         load_backbone_weights(net.backbone, Path(config.backbone_weights))
+    if config.devices * config.nodes > 1:
+        synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
     module = DetectionModule(net, method, config, offset=spec.offset)
 
@@ -95,7 +103,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
         f"{trainer.precision}, into {run}"
     )
-    with _stop_on_interrupt(trainer, say), _quiet():
+    with _stop_on_interrupt(clock, say), _quiet(), lost_process_in_one_line(config):
         trainer.fit(
             module,
             _loader(config, folder, trainer),
@@ -108,7 +116,11 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         say(_unlearned(recorder))
         if val is not None:
             evaluate_split(run, folder, "val", say=say)
-    return run
+    return recorder.run
+
+
+def _silence(line: str) -> None:
+    """What a process says that is not the first."""
 
 
 def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "DataLoader[Any]":
@@ -140,7 +152,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             accelerator=config.device,
             devices=config.devices,
             num_nodes=config.nodes,
-            strategy="ddp" if config.devices * config.nodes > 1 else "auto",
+            strategy=_processes() if config.devices * config.nodes > 1 else "auto",
             precision=choose_precision(config),  # type: ignore[arg-type]
             max_epochs=config.epochs if config.minutes is None else -1,
             gradient_clip_val=config.clip or None,
@@ -155,6 +167,11 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
         )
 
 
+def _processes() -> DDPStrategy:
+    # The others wait while the first process measures AP. Buffers are equal everywhere: batch norms are synchronised.
+    return DDPStrategy(timeout=timedelta(hours=6), forward_sync_buffers=False)
+
+
 def choose_precision(config: TrainConfig) -> str:
     """``auto``: bfloat16 on GPUs and on CPUs with matrix units for it (AMX); else float32, which is faster there."""
     if config.precision != "auto":
@@ -165,6 +182,8 @@ def choose_precision(config: TrainConfig) -> str:
 
 
 def _run_folder(config: TrainConfig) -> Path:
+    if not is_first_process(config):
+        return Path(config.out or "runs")  # until the first process tells its choice
     if config.out is not None:
         run = Path(config.out)
         if config.resume:
@@ -186,11 +205,11 @@ def _run_folder(config: TrainConfig) -> Path:
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt(trainer: L.Trainer, say: Callable[[str], None]) -> Iterator[None]:
+def _stop_on_interrupt(clock: TimeBudget, say: Callable[[str], None]) -> Iterator[None]:
     """Ctrl-C ends the run after the current step, as if its time were over; a second one ends it at once."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        trainer.should_stop = True
+        clock.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         say("\nstopping after this step; what was learned is kept (Ctrl-C again to stop at once)")
 
@@ -221,6 +240,7 @@ def _quiet() -> Iterator[None]:
             "The dirpath has changed.*",  # a run folder that was moved
             ".*Trying to infer the `batch_size`.*",
             ".*training_step.*log.*",
+            ".*in eval mode at the start of training.*",
         ):
             warnings.filterwarnings("ignore", advice)
         yield

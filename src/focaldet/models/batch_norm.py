@@ -1,0 +1,108 @@
+"""Batch norm over the whole batch, on however many processes it lies.
+
+``torch.nn.SyncBatchNorm`` does this on GPUs only. Here every step is a plain operation of PyTorch, so that two
+processes on a CPU train as one does.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.distributed import all_reduce, get_world_size, is_available, is_initialized
+
+
+class _Normalise(torch.autograd.Function):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` by mean and biased variance of all processes' x ``(N, C, *)``.
+
+    Also returns mean, variance ``(C,)`` and the count of values a channel, float32, for the running statistics.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [-1] + [1] * (x.ndim - 2)
+        wide = x.float()
+        total = torch.cat([wide.sum(axes), wide.new_tensor([wide.numel() / wide.shape[1]])])
+        all_reduce(total)
+        mean, count = total[:-1] / total[-1], total[-1]
+        centred = wide - mean.view(shape)
+        var = centred.square().sum(axes)  # of the centred values: the mean of squares less the squared mean cancels
+        all_reduce(var)
+        var /= count
+        inverse_std = (var + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, inverse_std, count)
+        ctx.mark_non_differentiable(mean, var, count)
+        y = centred * (inverse_std * weight).view(shape) + bias.view(shape)
+        return y.to(x.dtype), mean, var, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_std, count = ctx.saved_tensors
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        shape = [-1] + [1] * (x.ndim - 2)
+        wide, normal = grad.float(), (x.float() - mean.view(shape)) * inverse_std.view(shape)
+        own = torch.stack([(wide * normal).sum(axes), wide.sum(axes)])  # of weight and bias: of this process's share
+        whole = own.clone()
+        all_reduce(whole)
+        whole /= count
+        grad_x = wide - whole[1].view(shape) - normal * whole[0].view(shape)
+        return (grad_x * (inverse_std * weight).view(shape)).to(x.dtype), own[0], own[1], None
+
+
+class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """A batch norm with the statistics of the whole batch over all processes.
+
+    Equal to one process's batch norm of the joined batches, in the result, the running statistics, the gradient of its
+    input, and the gradients of weight and bias summed over the processes. Every process must call it as often as the
+    others. In evaluation, and in a single process, it is the ordinary batch norm. ``drop`` and ``act``, when it has
+    them, follow it, as in timm's ``BatchNormAct2d``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, ...)`` to the same shape and dtype."""
+        several = is_available() and is_initialized() and get_world_size() > 1
+        x = self._of_all_processes(x) if self.training and several else super().forward(x)
+        for follower in self.children():
+            x = follower(x)
+        return x
+
+    def _of_all_processes(self, x: Tensor) -> Tensor:
+        weight = x.new_ones(self.num_features) if self.weight is None else self.weight
+        bias = x.new_zeros(self.num_features) if self.bias is None else self.bias
+        y: Tensor
+        y, mean, var, count = _Normalise.apply(x, weight, bias, self.eps)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+                self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), share)
+        return y
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected an input of at least 2 axes, got {input.ndim}")
+
+
+def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+    """The module with each of its batch norms replaced by a synchronised one, with the same tensors and names.
+
+    >>> net = synchronise_batch_norm(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)))
+    >>> [type(child).__name__ for child in net.children()]
+    ['Conv2d', 'SynchronisedBatchNorm']
+    """
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        norm = SynchronisedBatchNorm(
+            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+        )
+        norm._parameters.update(module._parameters)
+        norm._buffers.update(module._buffers)
+        for name in ("drop", "act"):  # this order, whatever theirs
+            if isinstance(child := getattr(module, name, None), nn.Module):
+                norm.add_module(name, child)
+        return norm.train(module.training)
+    for name, child in list(module.named_children()):
+        module._modules[name] = synchronise_batch_norm(child)
+    return module
