@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from conftest import write_cells
+from focaldet.checks import InputError
 from focaldet.data.batching import TrainingSampler
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.processes import RANKS, is_first_process, lost_process_in_one_line
 from focaldet.engine.train import train
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -89,6 +89,7 @@ def weights_and_moments(run: Path) -> tuple[dict[str, torch.Tensor], torch.Tenso
     return checkpoint["state_dict"], torch.cat(moments)
 
 
+@pytest.mark.slow
 def test_two_processes_at_batch_4_train_as_one_at_batch_8(eight: TrainConfig, start: Start, tmp_path: Path) -> None:
     frozen, synchronised = replace(eight, freeze_norm=True), eight
     folders = tmp_path / "frozen", tmp_path / "synchronised"
@@ -139,6 +140,7 @@ def assert_same_training(one: Path, two: Path, *, moments_apart: float, most_apa
         torch.testing.assert_close(others[name], weights[name], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_both_with_one_line(eight: TrainConfig, start: Start, tmp_path: Path) -> None:
     process = start(replace(eight, lr=1e30, clip=0, warmup=0, epochs=10), tmp_path / "here")
     _, errors = process.communicate(timeout=120)
@@ -147,6 +149,7 @@ def test_a_loss_that_is_not_finite_stops_both_with_one_line(eight: TrainConfig, 
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_interrupt_of_the_group_stops_both_after_the_same_step(
     eight: TrainConfig, start: Start, tmp_path: Path
 ) -> None:
@@ -164,3 +167,26 @@ def test_interrupt_of_the_group_stops_both_after_the_same_step(
     assert f"report: {run / 'report.html'}" in output
     assert "Traceback" not in errors
     assert (run / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_only_the_process_with_rank_0_in_all_is_the_first(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    one, two = TrainConfig(data="photos"), TrainConfig(data="photos", devices=2)
+    for other in RANKS:
+        monkeypatch.setenv(other, "0")
+    assert is_first_process(two)
+    monkeypatch.setenv(name, "1")
+    assert not is_first_process(two)
+    assert is_first_process(one)  # a run of its own, whatever started it
+
+
+def test_a_lost_connection_is_one_line_of_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = TrainConfig(data="photos", devices=2)
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(InputError, match="another process of the run has ended"), lost_process_in_one_line(two):
+        raise lost
+    with pytest.raises(RuntimeError, match="shapes"), lost_process_in_one_line(two):
+        raise RuntimeError("shapes do not fit")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit), lost_process_in_one_line(two):
+        raise lost
