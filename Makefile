@@ -29,7 +29,8 @@ test: $(STAMP)  ## everything, slow tests included (at most 15 minutes on 2 core
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --durations=15
+	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -m slow --durations=15  # one after the other: some watch the clock, some use both cores
 
 demo: $(STAMP)  ## train a small detector in four minutes and write its report
 	$(BIN)/focaldet demo
