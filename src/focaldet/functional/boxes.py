@@ -8,6 +8,7 @@ from torch import Tensor
 from focaldet.checks import check_floating, check_shape
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import box_family, iou
+from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import reduce_loss, resolve_reduction
 
 
@@ -64,7 +65,7 @@ def iou_loss(
         tensor([0.6667])
     """
     _check_pairs(boxes_xyxy, target_boxes_xyxy)
-    boxes = boxes_xyxy if boxes_xyxy.dtype == torch.float64 else boxes_xyxy.float()
+    boxes = widen(boxes_xyxy)
     loss = iou.iou_loss(boxes, target_boxes_xyxy.to(boxes.dtype))
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 

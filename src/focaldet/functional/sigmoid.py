@@ -8,6 +8,7 @@ from torch import Tensor
 from focaldet.checks import check_floating, check_not_negative
 from focaldet.functional.dispatch import Maps, fused_loss, use_fused
 from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
+from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import reduce_loss, resolve_reduction
 from focaldet.structures import IGNORED, SparseTargets
 
@@ -172,7 +173,7 @@ def quadratic_loss(
         tensor([0.1250])
     """
     check_floating("logits", logits)
-    loss = quadratic.quadratic_loss(_wide(logits), targets)
+    loss = quadratic.quadratic_loss(widen(logits), targets)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
 
@@ -201,14 +202,9 @@ def generalized_focal_loss(
     check_floating("log_probs_left", log_probs_left)
     check_not_negative("beta", beta)
     loss = generalized_focal.generalized_focal_loss(
-        _wide(log_probs_left), _wide(log_probs_right), targets, beta=beta, left=left, right=right
+        widen(log_probs_left), widen(log_probs_right), targets, beta=beta, left=left, right=right
     )
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _sigmoid_family(

@@ -9,6 +9,7 @@ from focaldet.checks import check_floating, check_not_negative, check_shape
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import layout, softmax_family
 from focaldet.losses.cross_entropy import soft_cross_entropy
+from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import reduce_loss, resolve_reduction
 
 
@@ -36,8 +37,7 @@ def cross_entropy(
     """
     if labels.is_floating_point():
         check_shape("labels (floats: a distribution)", labels, tuple(logits.shape))
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        loss = soft_cross_entropy(wide, labels, label_smoothing=label_smoothing)
+        loss = soft_cross_entropy(widen(logits), labels, label_smoothing=label_smoothing)
         return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
     return softmax_focal_loss(
         logits,

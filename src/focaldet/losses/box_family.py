@@ -1,10 +1,10 @@
 """GIoU loss of paired boxes as an operator: what the fused kernel of the same signature computes."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from focaldet.losses.iou import giou_loss
+from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import weigh_and_sum
 
 
@@ -17,6 +17,6 @@ def paired_giou_loss(
     reduce: bool,
 ) -> Tensor:
     """``1 - GIoU`` of each pair times ``scale / normalizer``, summed when ``reduce``."""
-    boxes = boxes_xyxy if boxes_xyxy.dtype == torch.float64 else boxes_xyxy.float()
+    boxes = widen(boxes_xyxy)
     loss = giou_loss(boxes, target_boxes_xyxy.to(boxes.dtype))
     return weigh_and_sum(loss, weight, scale, normalizer, reduce)

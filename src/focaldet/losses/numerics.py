@@ -1,7 +1,16 @@
-"""The one power that the losses need: safe where its base reaches zero."""
+"""What the losses need of numbers: enough of their digits, and a power that is safe where its base reaches zero."""
 
 import torch
 from torch import Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; float64 stays what it is.
+
+    >>> widen(torch.ones(1, dtype=torch.bfloat16)).dtype, widen(torch.ones(1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def safe_power(base: Tensor, exponent: float) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from focaldet.losses.cross_entropy import binary_cross_entropy
 from focaldet.losses.focal import sigmoid_focal_loss
 from focaldet.losses.mal import matchability_aware_loss
+from focaldet.losses.numerics import widen
 from focaldet.losses.quality_focal import quality_focal_loss
 from focaldet.losses.reduce import weigh_and_sum
 from focaldet.losses.sparse import check_labels, dense_targets
@@ -54,7 +55,7 @@ def sigmoid_loss(
     float16 and bfloat16 are computed in float32, and so is the result.
     """
     z = logits.movedim(1, -1)
-    z = z if z.dtype == torch.float64 else z.float()
+    z = widen(z)
     ignored: Tensor | None = None
     if labels is not None:
         check_labels(labels, z.shape[-1])

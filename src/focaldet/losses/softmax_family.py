@@ -9,6 +9,7 @@ from torch import Tensor
 
 from focaldet.losses.distribution_focal import distribution_focal_loss
 from focaldet.losses.focal import softmax_focal_loss
+from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import weigh_and_sum
 from focaldet.losses.sparse import check_labels, check_positions
 
@@ -31,7 +32,7 @@ def softmax_loss(
     Rows whose label is ``ignore_index`` have no loss and no gradient.
     """
     z = logits.movedim(1, -1)
-    z = z if z.dtype == torch.float64 else z.float()
+    z = widen(z)
     if labels is not None:
         ignored = labels == ignore_index
         labels = torch.where(ignored, 0, labels)
