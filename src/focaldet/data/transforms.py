@@ -202,7 +202,7 @@ def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float) -> UInt8[Tensor,
     """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``.
 
     All three are affine in the colour, so one 3 × 3 matrix and one offset do them in a single pass, without rounding in
-    between: a third of the time of doing them one after the other.
+    between.
     """
     saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
     grey = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma

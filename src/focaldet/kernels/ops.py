@@ -109,8 +109,8 @@ def _over_classes(grad_loss: Tensor, grad: Tensor) -> Tensor:
 
 
 class _OnePass(torch.autograd.Function):
-    """The operator and its derivative without the detour of `torch.library`'s Python autograd, for eager mode: the same
-    in a third of the time, which is what small inputs are made of."""
+    """The operator and its derivative without the detour of `torch.library`'s Python autograd, for eager mode, where
+    that detour is most of what a small input costs."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, op: str, args: tuple[Any, ...]) -> Tensor:
