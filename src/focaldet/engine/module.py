@@ -86,7 +86,7 @@ class DetectionModule(L.LightningModule):
         name, value = next(item for item in reversed(self.last_terms.items()) if not bool(item[1].isfinite()))
         raise InputError(
             f"step {self.global_step}: the {name} loss is {value.item()}; try a lower --lr, or "
-            "--precision 32-true; the last good weights are kept in the run"
+            "--precision 32-true; weights that the run has kept so far stay in it"
         )
 
     def on_train_epoch_start(self) -> None:
@@ -106,14 +106,8 @@ class DetectionModule(L.LightningModule):
             group["lr"] = group["peak_lr"] * factor
         self.log("lr", group["lr"], prog_bar=True)
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        # Called before each step's gradients are cleared: after the step before it. The first call has no step behind.
-        if self.global_step > self.average.n_averaged:
-            self.average.update_parameters(self.net)
-
-    def on_train_epoch_end(self) -> None:
-        if self.global_step > self.average.n_averaged:
-            self.average.update_parameters(self.net)
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        self.average.update_parameters(self.net)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config

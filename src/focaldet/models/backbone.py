@@ -50,8 +50,6 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
     try:
         return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
-    except InputError:
-        raise
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
