@@ -129,7 +129,7 @@ def _run(options: Namespace, arguments: list[str]) -> int | None:
         return _train(chosen, arguments)
     if command == "eval":
         from focaldet.data import read_folder
-        from focaldet.engine.train import evaluate_split
+        from focaldet.engine.evaluate import evaluate_split
         from focaldet.report import write_report
 
         evaluate_split(chosen.run, read_folder(chosen.data), chosen.split)

@@ -13,8 +13,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from focaldet.data import DetectionDataset
+from focaldet.engine.average_precision import (
+    EVALUATION_SCORE,
+    Evaluation,
+    average_precision,
+    coco_truth,
+    detect_records,
+)
 from focaldet.engine.build import ModelSpec
-from focaldet.engine.evaluate import Evaluation, average_precision, coco_truth, detect_records
 from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
@@ -181,7 +187,9 @@ class RunRecorder(Callback):
         if self.val is None:
             save_model(self.run, self.spec, net)
             return None
-        postprocess = PostProcess(module.method.decode, net.strides, score_threshold=0.02, offset=self.spec.offset)
+        postprocess = PostProcess(
+            module.method.decode, net.strides, score_threshold=EVALUATION_SCORE, offset=self.spec.offset
+        )
         results = detect_records(net, postprocess, self.val)
         evaluation = average_precision(coco_truth(self.val.records, self.spec.class_names), results)
         ap = evaluation.metrics["AP"] or 0.0

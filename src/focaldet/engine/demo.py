@@ -6,7 +6,8 @@ from pathlib import Path
 from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.train import evaluate_split, train
+from focaldet.engine.evaluate import evaluate_split
+from focaldet.engine.train import train
 
 
 def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[str], None] = print) -> Path:

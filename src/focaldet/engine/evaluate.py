@@ -1,181 +1,68 @@
-"""Average precision as COCO defines it (faster-coco-eval), and the files that show it."""
+"""A run measured on a split of labelled photos."""
 
-import contextlib
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from focaldet.boxes.formats import box_xyxy_to_xywh
-from focaldet.data import DetectionDataset, EvalTransform, ImageRecord, collate
-from focaldet.models.detector import DenseDetector
-from focaldet.models.postprocess import PostProcess
-from focaldet.structures import Detections
-
-METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR1",
-    "AR10",
-    "AR100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-)
-"""COCO's twelve numbers, in its order. Sizes are areas below 32², up to 96², above, in pixels of the photo."""
+from focaldet.checks import InputError
+from focaldet.data import DataFolder, DetectionDataset, EvalTransform
+from focaldet.engine.average_precision import EVALUATION_SCORE, average_precision, coco_truth, detect_records
+from focaldet.engine.files import write_json
+from focaldet.engine.predict import Detector
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Args:
-    metrics: of ``METRICS``; ``None`` where there is nothing to measure (no object of that size).
-    per_class: for each class its name, number of objects, AP, AP50, AP75.
+def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
+
+    Raises:
+        InputError: no such split, or other classes than the run was trained with.
     """
-
-    metrics: dict[str, float | None]
-    per_class: list[dict[str, Any]]
-
-
-def coco_truth(records: Sequence[ImageRecord], class_names: Sequence[str]) -> dict[str, Any]:
-    """The objects of some images as a COCO data set. Ignored regions are its crowds."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index, record in enumerate(records):
-        images.append(
-            {
-                "id": index + 1,
-                "file_name": str(record.path.resolve()),
-                "width": record.width,
-                "height": record.height,
-            }
+    if not folder.splits.get(split):
+        raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
+    detector = Detector.load(run, score_threshold=EVALUATION_SCORE)
+    if detector.class_names != folder.class_names:
+        raise InputError(
+            f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
+            f"{', '.join(detector.class_names)}"
         )
-        boxes = box_xyxy_to_xywh(torch.from_numpy(record.boxes_xyxy)).tolist()
-        for box, label, ignored in zip(boxes, record.labels.tolist(), record.ignored.tolist(), strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": label + 1,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": int(ignored),
-                }
-            )
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+    dataset = DetectionDataset(folder.splits[split], EvalTransform(detector.spec.size))
+    truth = coco_truth(dataset.records, folder.class_names)
+    show = sys.stderr.isatty()
+
+    def progress(done: int) -> None:
+        if show:
+            end = "\n" if done == len(dataset) else ""
+            print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
+
+    results = detect_records(detector.net, detector.postprocess, dataset, progress=progress)
+    evaluation = average_precision(truth, results)
+    report = {
+        "split": split,
+        "images": len(dataset),
+        "objects": sum(record.num_objects for record in dataset.records),
+        "metrics": evaluation.metrics,
+        "per_class": evaluation.per_class,
+    }
+    write_json(run / "truth.json", truth)
+    write_json(run / "predictions.json", results)
+    write_json(run / "evaluation.json", report)
+    say(evaluation_table(report))
+    return report
 
 
-def coco_results(image_id: int, detections: Detections) -> list[dict[str, Any]]:
-    """The detections of one image as entries of a COCO results file, with each side's deviation in pixels."""
-    boxes = box_xyxy_to_xywh(detections.boxes_xyxy).tolist()
-    scores, labels = detections.scores.tolist(), detections.labels.tolist()
-    entries: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": label + 1, "bbox": _rounded(box), "score": round(score, 5)}
-        for box, score, label in zip(boxes, scores, labels, strict=True)
-    ]
-    if detections.side_std_px is not None:
-        for entry, deviation in zip(entries, detections.side_std_px.tolist(), strict=True):
-            entry["side_std"] = _rounded(deviation)
-    return entries
+def evaluation_table(report: dict[str, Any]) -> str:
+    """The numbers of an ``evaluation.json`` for a terminal."""
 
+    def number(value: float | None) -> str:
+        return "    –" if value is None else f"{value:.3f}"
 
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in values]
-
-
-def average_precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:
-    """AP of results against a truth. An image without detections counts like any other.
-
-    Args:
-        truth: a COCO data set.
-        results: entries of a COCO results file.
-    """
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        # Copies: the evaluator adds keys to what it is given.
-        gt = COCO(truth | {"annotations": [dict(entry) for entry in truth["annotations"]]})
-        nothing = truth | {"annotations": []}
-        found = gt.loadRes([dict(entry) for entry in results]) if results else COCO(nothing)
-        evaluator = COCOeval_faster(gt, found, "bbox")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    stats, precision = evaluator.stats, evaluator.eval["precision"]
-    counts = np.bincount([a["category_id"] for a in truth["annotations"] if not a["iscrowd"]], minlength=1)
-    per_class: list[dict[str, Any]] = []
-    for index, category in enumerate(sorted(truth["categories"], key=lambda c: c["id"])):
-        objects = int(counts[category["id"]]) if category["id"] < len(counts) else 0
-        values = precision[:, :, index, 0, 2]
-        per_class.append(
-            {
-                "name": category["name"],
-                "objects": objects,
-                "AP": _measured(values, objects),
-                "AP50": _measured(values[0], objects),
-                "AP75": _measured(values[5], objects),
-            }
-        )
-    metrics = {name: None if value < 0 else float(value) for name, value in zip(METRICS, stats, strict=False)}
-    return Evaluation(metrics, per_class)
-
-
-def _measured(precision: Any, objects: int) -> float | None:
-    return float(np.mean(precision)) if objects else None
-
-
-def detect_records(
-    net: DenseDetector,
-    postprocess: PostProcess,
-    dataset: DetectionDataset,
-    *,
-    batch: int = 8,
-    progress: Callable[[int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """COCO results of a data set's images, boxes in pixels of the photos. Image i has id i + 1.
-
-    Args:
-        dataset: with an ``EvalTransform``.
-        progress: called with the number of images done.
-    """
-    assert isinstance(dataset.transform, EvalTransform)
-    training = net.training
-    net.eval()
-    device = net.mean.device
-    results = []
-    for first in range(0, len(dataset), batch):
-        samples = [dataset[index] for index in range(first, min(first + batch, len(dataset)))]
-        images, valid_sizes, _ = collate(samples)
-        with torch.no_grad():
-            outputs = net(images.to(device))
-        found = postprocess(outputs, [(int(h), int(w)) for h, w in valid_sizes.tolist()])
-        for sample, size, detections in zip(samples, valid_sizes.tolist(), found, strict=True):
-            record = dataset.records[sample.index]
-            results += coco_results(sample.index + 1, to_photo(detections, size, (record.height, record.width)))
-        if progress is not None:
-            progress(first + len(samples))
-    net.train(training)
-    return results
-
-
-def to_photo(detections: Detections, seen: Sequence[int], photo: Sequence[int]) -> Detections:
-    """Detections in the pixels of the photo, of detections in the pixels that the network saw.
-
-    Args:
-        seen, photo: (height, width).
-    """
-    scale = torch.tensor([photo[1] / seen[1], photo[0] / seen[0]]).repeat(2)
-    deviation = detections.side_std_px
-    return Detections(
-        detections.boxes_xyxy.cpu() * scale,
-        detections.scores.cpu(),
-        detections.labels.cpu(),
-        None if deviation is None else deviation.cpu() * scale,
-    )
+    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    lines = [f"{report['split']}: {report['images']} photos, {report['objects']} objects"]
+    lines.append("  ".join(f"{name.replace('_', ' ')} {number(report['metrics'].get(name))}" for name in names))
+    width = max([5, *(len(row["name"]) for row in report["per_class"])])
+    lines.append(f"{'class':<{width}}  objects     AP   AP50   AP75")
+    for row in report["per_class"]:
+        numbers = "  ".join(number(row[name]) for name in ("AP", "AP50", "AP75"))
+        lines.append(f"{row['name']:<{width}}  {row['objects']:>7}  {numbers}")
+    return "\n".join(lines)

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from focaldet.checks import InputError, near_name
 from focaldet.data.images import read_image, to_rgb
 from focaldet.data.transforms import EvalTransform, View
+from focaldet.engine.average_precision import coco_results, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
 from focaldet.engine.draw import draw_detections
-from focaldet.engine.evaluate import coco_results, to_photo
 from focaldet.engine.files import read_json, replacing, write_json
 from focaldet.methods.gfl import GFL
 from focaldet.models.detector import DenseDetector

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,16 +30,12 @@ from focaldet.data import (
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.evaluate import average_precision, coco_truth, detect_records
+from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
 from focaldet.engine.module import DetectionModule
-from focaldet.engine.predict import Detector
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.models.backbone import load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
-
-EVALUATION_SCORE = 0.02
-"""Least score of a detection that counts in AP: below the one for looking at, so that the curve has its tail."""
 
 
 def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
@@ -254,59 +249,3 @@ def _unlearned(recorder: RunRecorder) -> str:
     if recorder.too_large:
         text += f" and {recorder.too_large} were larger than the coarsest level's reach: use a smaller --size"
     return text
-
-
-def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
-
-    Raises:
-        InputError: no such split, or other classes than the run was trained with.
-    """
-    if not folder.splits.get(split):
-        raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, score_threshold=EVALUATION_SCORE)
-    if detector.class_names != folder.class_names:
-        raise InputError(
-            f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
-            f"{', '.join(detector.class_names)}"
-        )
-    dataset = DetectionDataset(folder.splits[split], EvalTransform(detector.spec.size))
-    truth = coco_truth(dataset.records, folder.class_names)
-    show = sys.stderr.isatty()
-
-    def progress(done: int) -> None:
-        if show:
-            end = "\n" if done == len(dataset) else ""
-            print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
-
-    results = detect_records(detector.net, detector.postprocess, dataset, progress=progress)
-    evaluation = average_precision(truth, results)
-    report = {
-        "split": split,
-        "images": len(dataset),
-        "objects": sum(record.num_objects for record in dataset.records),
-        "metrics": evaluation.metrics,
-        "per_class": evaluation.per_class,
-    }
-    write_json(run / "truth.json", truth)
-    write_json(run / "predictions.json", results)
-    write_json(run / "evaluation.json", report)
-    say(evaluation_table(report))
-    return report
-
-
-def evaluation_table(report: dict[str, Any]) -> str:
-    """The numbers of an ``evaluation.json`` for a terminal."""
-
-    def number(value: float | None) -> str:
-        return "    –" if value is None else f"{value:.3f}"
-
-    names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-    lines = [f"{report['split']}: {report['images']} photos, {report['objects']} objects"]
-    lines.append("  ".join(f"{name.replace('_', ' ')} {number(report['metrics'].get(name))}" for name in names))
-    width = max([5, *(len(row["name"]) for row in report["per_class"])])
-    lines.append(f"{'class':<{width}}  objects     AP   AP50   AP75")
-    for row in report["per_class"]:
-        numbers = "  ".join(number(row[name]) for name in ("AP", "AP50", "AP75"))
-        lines.append(f"{row['name']:<{width}}  {row['objects']:>7}  {numbers}")
-    return "\n".join(lines)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from focaldet.data import DetectionDataset, EvalTransform, read_folder
-from focaldet.engine.evaluate import METRICS, average_precision, coco_truth, detect_records, to_photo
+from focaldet.engine.average_precision import METRICS, average_precision, coco_truth, detect_records, to_photo
 from focaldet.engine.predict import Detector
 from focaldet.structures import Detections
 
