@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from focaldet.cli import COMMANDS, main
@@ -47,6 +48,24 @@ def test_an_empty_data_folder_is_named(refuse: Refuse, out: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     assert str(tmp_path / "empty") in refuse("train", "--data", tmp_path / "empty", "--out", out)
     assert str(tmp_path / "empty") in refuse("data", "check", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("score", ["7", "1", "-1"])
+def test_a_score_that_is_no_probability_is_refused(refuse: Refuse, out: Path, trained: Path, score: str) -> None:
+    photos = trained.parent / "photos"
+    photos.mkdir(exist_ok=True)
+    PIL.Image.new("RGB", (64, 48)).save(photos / "grey.png")
+    assert "score: expected a number in [0, 1)" in refuse("predict", trained, photos, "--out", out, "--score", score)
+    assert not out.exists()
+
+
+def test_a_size_without_a_location_is_refused(refuse: Refuse, cells: Path) -> None:
+    assert "size: expected at least 32, got -4" in refuse("data", "check", cells, "--size", "-4")
+
+
+def test_a_demo_of_no_time_is_refused_before_it_makes_data(refuse: Refuse, out: Path) -> None:
+    assert "minutes: expected more than 0" in refuse("demo", "--minutes", "-1", "--out", out)
+    assert not out.exists()
 
 
 def test_train_without_data_says_what_is_missing(refuse: Refuse) -> None:

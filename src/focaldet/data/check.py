@@ -16,6 +16,9 @@ from focaldet.checks import InputError
 from focaldet.data.images import no_size_warnings, read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 
+MIN_SIZE = 32
+"""Least longer side in pixels of what a detector sees: one location of stride 32."""
+
 ANCHOR_SCALE = 8
 """ATSS's anchor of a level is a square of 8 strides. https://arxiv.org/abs/1912.02424"""
 
@@ -117,6 +120,8 @@ def check_folder(
         num_bins: bins of a side's distribution; its reach is ``(num_bins - 1) · stride``.
         decode: read every image to its end, which finds the truncated ones, and compare the files' content.
     """
+    if size < MIN_SIZE:
+        raise InputError(f"size: expected at least {MIN_SIZE}, got {size}")
     splits = folder.splits
     everything = [(split, record) for split, records in splits.items() for record in records]
     faults = list(folder.faults) + (_content_faults(folder, everything) if decode else [])

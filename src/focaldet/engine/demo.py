@@ -7,6 +7,7 @@ from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
+from focaldet.engine.files import numbered
 from focaldet.engine.train import train
 
 
@@ -14,20 +15,19 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
     """Make handwritten digits on photos, train a GFL on them, and measure it on the test split.
 
     Args:
-        out: folder for ``digits/`` (the data) and ``run/``.
+        out: folder for ``digits/`` (the data) and ``run-1/``, numbered.
         minutes: of training.
 
     Returns:
         The run folder.
     """
-    say("making the data: scikit-learn's handwritten digits on crops of its two photos")
-    data = make_digits(out / "digits", seed=seed)
-    number = 1
-    while (run := out / ("run" if number == 1 else f"run-{number}")).exists():
-        number += 1
+    run = numbered(out / "run")
+    data = out / "digits"
     config = TrainConfig(
         data=str(data), out=str(run), minutes=minutes, flips="none", augment="light", seed=seed, val_every=1000
     )
+    say("making the data: scikit-learn's handwritten digits on crops of its two photos")
+    make_digits(data, seed=seed)
     train(config, say=say)
     evaluate_split(run, read_folder(data), "test", say=say)
     return run

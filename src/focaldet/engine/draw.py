@@ -223,7 +223,7 @@ class _Canvas:
         """The picture with a strip below it: each colour, its class, how many; and how to read the lines."""
         font = _font(max(16, round(max(self.picture.size) / 60)))
         counts = sorted(Counter(self.labels.tolist()).items())
-        entries = [(class_color(k), f"{_shortened(self.names[k])} {n}") for k, n in counts] or [("", "no boxes")]
+        entries = [(class_color(k), f"{_shortened(self.names[k])} × {n}") for k, n in counts] or [("", "no boxes")]
         entries += [("", note)] if note else []
         swatch = font.size
         widths = [font.getlength(text) + (1.5 * swatch if color else 0) for color, text in entries]

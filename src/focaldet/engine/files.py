@@ -8,6 +8,7 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def replacing(file: Path) -> Iterator[Path]:
         raise cannot_write(file, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def numbered(stem: Path) -> Path:
+    """The first of ``stem-1``, ``stem-2``, … that is not there yet."""
+    return next(path for n in count(1) if not (path := stem.with_name(f"{stem.name}-{n}")).exists())
 
 
 def write_text(file: Path, text: str) -> None:

@@ -54,6 +54,8 @@ class Detector:
     """
 
     def __init__(self, spec: ModelSpec, net: DenseDetector, method: GFL, *, score_threshold: float = 0.05) -> None:
+        if not 0 <= score_threshold < 1:
+            raise InputError(f"score: expected a number in [0, 1), got {score_threshold}")
         self.spec = spec
         self.net = net.eval()
         self.postprocess = PostProcess(method.decode, net.strides, score_threshold=score_threshold, offset=spec.offset)

@@ -31,7 +31,7 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
+from focaldet.engine.files import WholeFiles, check_checkpoint, numbered, write_json, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.models.backbone import load_backbone_weights
@@ -187,11 +187,7 @@ def _run_folder(config: TrainConfig) -> Path:
         elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
             raise InputError(f"--out {run}: holds a run already; choose another folder, or continue it with --resume")
     else:
-        stem = f"runs/{Path(config.data).resolve().name}-{config.method}"
-        number = 1
-        while Path(f"{stem}-{number}").exists():
-            number += 1
-        run = Path(f"{stem}-{number}")
+        run = numbered(Path("runs") / f"{Path(config.data).resolve().name}-{config.method}")
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
