@@ -17,7 +17,7 @@ FLOORS = (
     {"models", "data"},
     {"methods"},
     {"engine"},
-    {"study", "report"},
+    {"study", "report", "bench"},
     {"cli"},
 )
 """From the ground up. Folders on one floor do not know each other."""

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from focaldet.bench.losses import machine
 from focaldet.engine.files import write_json, write_text
-from focaldet.functional.bench import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -11,7 +11,7 @@ from platform import machine, python_version
 
 from matplotlib import pyplot as plt
 
-from focaldet.functional import bench
+from focaldet.bench import losses
 
 
 def plot_growth(points: list[tuple[int, float]], path: Path) -> None:
@@ -33,11 +33,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without the compiled peer and without memory")
     parser.add_argument("--largest", type=int, default=100_000_000, help="logits of the last point of the growth curve")
     args = parser.parse_args()
-    rows = []
-    for row in bench.loss_rows(compiled=not args.quick, memory=not args.quick):
-        rows.append(row)
-        print(bench.table([row]).splitlines()[-1], flush=True)
-    points = bench.growth(tuple(10**k for k in range(4, 9) if 10**k <= args.largest))
+    table = []
+    for line in losses.table(losses.loss_rows(compiled=not args.quick, memory=not args.quick)):
+        table.append(line)
+        print(line, flush=True)
+    points = losses.growth(tuple(10**k for k in range(4, 9) if 10**k <= args.largest))
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     args.output.mkdir(parents=True, exist_ok=True)
     plot_growth(points, args.output / "losses_growth.svg")
@@ -45,9 +45,9 @@ def main() -> None:
         "# The losses beside their peers",
         "",
         f"`python -m benchmarks.losses`, {date.today()}, commit {commit.stdout.strip()}; {machine()}, Python "
-        f"{python_version()}, {bench.machine()}. Medians of interleaved runs in one process, float32 unless said.",
+        f"{python_version()}, {losses.machine()}. Medians of interleaved runs in one process, float32 unless said.",
         "",
-        bench.table(rows),
+        *table,
         "",
         "![time against logits](losses_growth.svg)",
         "",

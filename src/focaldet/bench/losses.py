@@ -1,8 +1,11 @@
 """The table of `focaldet bench losses`: the fused losses beside what people use, on this machine."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+import platform
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +15,8 @@ from torchvision.ops import generalized_box_iou_loss
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from focaldet import functional, kernels
-from focaldet.functional import peers
-from focaldet.functional.measure import extra_peak_bytes, interleaved_ms
+from focaldet.bench import peers
+from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
 from focaldet.structures import SparseTargets
 
 RETINANET = (174_592, 80)
@@ -219,13 +222,23 @@ def loss_rows(*, compiled: bool = True, memory: bool = True) -> Iterator[Row]:
 def machine() -> str:
     """What a number of this table depends on."""
     return (
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"torch {torch.__version__}, "
         f"C++ kernels: {kernels.available()['cpu'] or 'yes'}"
     )
 
 
-def table(rows: Iterator[Row] | list[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| work | measure | value | asked |", "|---|---|---|---|"]
-    lines += [f"| {r.work} | {r.measure} | {r.value:.2f} {r.unit} | {r.wanted} |" for r in rows]
-    return "\n".join(lines)
+def _processor() -> str:
+    with contextlib.suppress(OSError):  # Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a Markdown table, each as soon as its row is measured."""
+    yield "| work | measure | value | asked |"
+    yield "|---|---|---|---|"
+    for r in rows:
+        yield f"| {r.work} | {r.measure} | {r.value:.2f} {r.unit} | {r.wanted} |"
