@@ -12,7 +12,7 @@ from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 from focaldet import __version__
 from focaldet.checks import InputError, near_name
 
-COMMANDS = ("train", "eval", "predict", "report", "data", "demo", "doctor")
+COMMANDS = ("train", "eval", "predict", "report", "data", "demo", "bench", "doctor")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,6 +99,14 @@ def _commands() -> dict[str, ArgumentParser]:
     command.add_argument("--seed", type=int, default=0)
     commands["demo"] = command
 
+    command = _command("measure the losses beside what people use, on this machine")
+    command.add_argument("what", type=Literal["losses"], help="losses: time and memory, a table row at a time")
+    command.add_argument(
+        "--compiled", action=ActionYesNo(no_prefix="no-"), default=True, help="torch.compile's peer too"
+    )
+    command.add_argument("--memory", action=ActionYesNo(no_prefix="no-"), default=True, help="peak memory too")
+    commands["bench"] = command
+
     commands["doctor"] = _command("tell what is installed, and which kernels run")
     return commands
 
@@ -158,6 +166,12 @@ def _run(options: Namespace, arguments: list[str]) -> int | None:
         run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed)
         print(f"report: {write_report(run)}")
         print("the same with your own photos: focaldet train --data DIR")
+    elif command == "bench":
+        from focaldet.bench.losses import loss_rows, machine, table
+
+        print(machine())
+        for line in table(loss_rows(compiled=chosen.compiled, memory=chosen.memory)):
+            print(line, flush=True)
     else:
         from focaldet.engine.doctor import describe
 

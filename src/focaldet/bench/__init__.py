@@ -1,0 +1,1 @@
+"""What `focaldet bench` measures: our parts beside what people use, on this machine."""
