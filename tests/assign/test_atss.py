@@ -182,14 +182,22 @@ def test_sites_of_the_padding_are_ignored_and_the_others_are_not():
     assert (matched[1] == 1).any()
 
 
-def test_padding_leaves_the_assignment_of_the_content_as_it_was():
-    """The object's candidates are far from the padding."""
-    box = [[16.0, 16, 48, 48]]
-    small, large = lattice_of(256, 256, (8,)), lattice_of(512, 512, (8,))
-    sizes = torch.tensor([[256, 256]])
-    alone = assign_atss(truth_of(box), small).matched_gt
-    padded = assign_atss(truth_of(box), large, image_sizes=sizes).matched_gt
-    assert torch.equal(padded[large.inside(sizes)], alone[0])
+@pytest.mark.parametrize("seed", range(12))
+def test_padding_leaves_the_assignment_of_the_content_as_it_was(seed):
+    """Images from slivers to squares, padded to the largest height and width among them."""
+    rng = np.random.default_rng(seed)
+    sizes = np.exp(rng.uniform(0, math.log(400), (4, 2))).astype(int).clip(1)
+    images = [random_boxes(rng, rng.choice([1, 20]), height, width) for height, width in sizes]
+    height, width = sizes.max(axis=0)
+    padded = lattice_of(height, width)
+    sizes = torch.from_numpy(sizes)
+    for top_k in (1, 9, 20):
+        matched = assign_atss(truth_of(*images), padded, top_k=top_k, image_sizes=sizes).matched_gt
+        first = 0
+        for row, inside, boxes, size in zip(matched, padded.inside(sizes), images, sizes.tolist(), strict=True):
+            alone = textbook(truth_of(boxes), lattice_of(*size), top_k=top_k)[0]
+            assert torch.equal(row[inside], torch.where(alone >= 0, alone + first, alone))
+            first += len(boxes)
 
 
 def test_background_in_a_region_of_unknown_content_is_ignored_and_objects_in_it_are_not():

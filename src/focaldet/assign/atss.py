@@ -14,7 +14,7 @@ with equal IoU the lower index wins.
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from focaldet.boxes.formats import box_centers
@@ -42,7 +42,8 @@ def assign_atss(
         lattice: the sites, one square anchor each.
         top_k: candidates a level; a level with fewer sites gives all it has.
         anchor_scale: side of the anchor, in strides.
-        image_sizes: height and width of each image's content when the batch is padded; the padding's sites are ignored.
+        image_sizes: height and width of each image's content when the batch is padded. The padding's sites are ignored,
+            and an object has the sites that it would have in its image alone.
 
     Returns:
         ``matched_gt`` over the ``B x P`` sites.
@@ -58,15 +59,12 @@ def assign_atss(
     num_sites, num_gt = lattice.num_sites, truth.boxes_xyxy.shape[0]
     matched = torch.full((truth.num_images * num_sites,), BACKGROUND, dtype=torch.int64, device=device)
     if num_gt:
-        sites, points, anchors = _nearest_sites(truth.boxes_xyxy, lattice, top_k, anchor_scale)
+        own_sizes = None if image_sizes is None else image_sizes[truth.image_index]
+        sites, points, anchors, exists = _nearest_sites(truth.boxes_xyxy, own_sizes, lattice, top_k, anchor_scale)
         gt_boxes = truth.boxes_xyxy[:, None]
         iou = paired_iou(anchors, gt_boxes)  # (G, candidates)
-        # In float64 the mean of equal IoUs is that IoU exactly: rounded, it could exclude all of them.
-        wide = iou.double()
-        spread = wide.std(dim=1) if iou.shape[1] > 1 else torch.zeros_like(wide[:, 0])
-        threshold = wide.mean(dim=1) + spread
         margin = torch.cat([points - gt_boxes[..., :2], gt_boxes[..., 2:] - points], dim=-1).amin(dim=-1)
-        positive = (iou >= threshold[:, None]) & (margin > INSIDE_MARGIN_PX)
+        positive = exists & (iou >= _thresholds(iou, exists)[:, None]) & (margin > INSIDE_MARGIN_PX)
 
         site_of_batch = truth.image_index[:, None] * num_sites + sites
         _claim(matched, site_of_batch[positive], positive.nonzero()[:, 0], iou[positive])
@@ -75,46 +73,71 @@ def assign_atss(
     return Assignment(matched)
 
 
+def _thresholds(iou: Float[Tensor, "G T"], exists: Bool[Tensor, "G T"]) -> Float64[Tensor, " G"]:
+    """Mean plus standard deviation of each object's candidates."""
+    # In float64 the mean of equal IoUs is that IoU exactly: rounded, it could exclude all of them.
+    wide = iou.double() * exists
+    count = exists.sum(dim=1)
+    mean = wide.sum(dim=1) / count
+    squares = ((wide - mean[:, None]) * exists).square().sum(dim=1)
+    return mean + (squares / (count - 1).clamp(min=1)).sqrt()
+
+
 def _nearest_sites(
-    boxes_xyxy: Float[Tensor, "G 4"], lattice: Lattice, top_k: int, anchor_scale: float
-) -> tuple[Int64[Tensor, "G T"], Float[Tensor, "G T 2"], Float[Tensor, "G T 4"]]:
-    """The candidates of every object: site index, centre and anchor of the nearest sites of each level."""
-    centers = box_centers(boxes_xyxy)
-    sites, points, anchors = [], [], []
-    for (height, width), stride, start in zip(lattice.level_shapes, lattice.strides, lattice.level_starts, strict=True):
-        rows = _window(centers[:, 1], height, width, stride, lattice.offset, top_k)
-        columns = _window(centers[:, 0], width, height, stride, lattice.offset, top_k)
-        x = (columns.float() + lattice.offset) * stride
-        y = (rows.float() + lattice.offset) * stride
-        # Squared distances in float64 are exact enough to see a tie as a tie.
-        squared = (x.double() - centers[:, :1]).square()[:, None, :] + (y.double() - centers[:, 1:]).square()[
-            :, :, None
-        ]
-        nearest = squared.flatten(1).sort(dim=1, stable=True).indices[:, : min(top_k, height * width)]
-        row, column = nearest // columns.shape[1], nearest % columns.shape[1]
-        point = torch.stack([x.gather(1, column), y.gather(1, row)], dim=-1)
-        sites.append(start + rows.gather(1, row) * width + columns.gather(1, column))
-        points.append(point)
-        half = anchor_scale * stride / 2
-        anchors.append(torch.cat([point - half, point + half], dim=-1))
-    return torch.cat(sites, 1), torch.cat(points, 1), torch.cat(anchors, 1)
+    boxes_xyxy: Float[Tensor, "G 4"],
+    own_sizes: Int64[Tensor, "G 2"] | None,
+    lattice: Lattice,
+    top_k: int,
+    anchor_scale: float,
+) -> tuple[Int64[Tensor, "G T"], Float[Tensor, "G T 2"], Float[Tensor, "G T 4"], Bool[Tensor, "G T"]]:
+    """The candidates of every object: site index, centre and anchor of the nearest sites of each level.
 
+    An image has fewer sites than the padded lattice; the last result says which candidates it has.
 
-def _window(
-    center_px: Float[Tensor, " G"], length: int, other_length: int, stride: int, offset: float, top_k: int
-) -> Int64[Tensor, "G W"]:
-    """Along one axis, the lattice indices among which the ``top_k`` nearest sites lie.
-
-    With m = ceil(sqrt(top_k)), the m x m sites around a centre are at most m deep and m/2 aside of it (a centre may lie
-    up to one cell beyond the border's sites), so none of the nearest is farther than hypot(m, m/2). A level narrower
-    than m has to give its share along the other axis.
+    Along each axis only a window around the centre is looked at. With m = ceil(sqrt(top_k)), the m x m sites around a
+    centre are at most m deep and m/2 aside of it (a centre may lie up to one cell beyond the border's sites), so none
+    of the nearest is farther than hypot(m, m/2). An image narrower than m has to give its share along the other axis.
     """
     m = math.ceil(math.sqrt(top_k))
-    reach = int(math.hypot(m, m / 2) + 0.5) if min(length, other_length) >= m else top_k
-    size = min(2 * reach + 1, length)
+    near, far = 2 * int(math.hypot(m, m / 2) + 0.5) + 1, 2 * top_k + 1
+    center_x, center_y = box_centers(boxes_xyxy)[:, :, None].unbind(dim=1)
+    found = []
+    for (height, width), stride, start in zip(lattice.level_shapes, lattice.strides, lattice.level_starts, strict=True):
+        if own_sizes is None:
+            rows = torch.full_like(center_y, height, dtype=torch.int64)
+            columns = torch.full_like(rows, width)
+        else:
+            own_shapes = (own_sizes + (stride - 1)) // stride
+            rows, columns = own_shapes[:, :1].clamp(max=height), own_shapes[:, 1:].clamp(max=width)
+        side = torch.where((rows >= m) & (columns >= m), near, far)
+        window_rows, window_columns = side.minimum(rows), side.minimum(columns)
+        cell = torch.arange(min(max(near * near, (m - 1) * far), height * width), device=boxes_xyxy.device)
+        row = _first(center_y, rows, window_rows, stride, lattice.offset) + cell // window_columns
+        column = _first(center_x, columns, window_columns, stride, lattice.offset) + cell % window_columns
+        x, y = (column.float() + lattice.offset) * stride, (row.float() + lattice.offset) * stride
+        # Squared distances in float64 are exact enough to see a tie as a tie.
+        squared = (x.double() - center_x).square() + (y.double() - center_y).square()
+        squared = squared.masked_fill(cell >= window_rows * window_columns, math.inf)
+        nearest = squared.sort(dim=1, stable=True)
+        index, exists = nearest.indices[:, :top_k], nearest.values[:, :top_k].isfinite()
+        point = torch.stack([x.gather(1, index), y.gather(1, index)], dim=-1)
+        half = anchor_scale * stride / 2
+        site = start + row.gather(1, index) * width + column.gather(1, index)
+        found.append((site, point, torch.cat([point - half, point + half], dim=-1), exists))
+    sites, points, anchors, exists = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return sites, points, anchors, exists
+
+
+def _first(
+    center_px: Float[Tensor, "G 1"],
+    length: Int64[Tensor, "G 1"],
+    size: Int64[Tensor, "G 1"],
+    stride: int,
+    offset: float,
+) -> Int64[Tensor, "G 1"]:
+    """Along one axis, where the window of ``size`` sites begins whose middle is nearest to the centre."""
     nearest = (center_px / stride - offset).round().long()
-    first = (nearest - reach).clamp(0, length - size)
-    return first[:, None] + torch.arange(size, device=center_px.device)
+    return (nearest - size // 2).clamp(min=0).minimum(length - size)
 
 
 def _claim(
