@@ -18,6 +18,8 @@ def test_focal_replaces_torchvisions_without_changing_a_call(alpha, gamma, reduc
     for impl in ("reference", "auto"):
         ours = focaldet.sigmoid_focal_loss(z, y, alpha, gamma, reduction, impl=impl)
         torch.testing.assert_close(ours, torchvision_focal_loss(z, y, alpha, gamma, reduction))
+    named = {"inputs": z, "targets": y, "alpha": alpha, "gamma": gamma, "reduction": reduction}
+    torch.testing.assert_close(focaldet.sigmoid_focal_loss(**named), torchvision_focal_loss(**named))
 
 
 def test_giou_equals_torchvisions():

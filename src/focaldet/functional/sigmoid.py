@@ -16,7 +16,7 @@ Targets = Tensor | SparseTargets
 
 
 def sigmoid_focal_loss(
-    logits: Tensor | Maps,
+    inputs: Tensor | Maps,
     targets: Targets,
     alpha: float | Tensor | None = 0.25,
     gamma: float = 2.0,
@@ -29,12 +29,13 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Focal loss of RetinaNet: ``-α_t (1 - p_t)^γ log p_t``.
 
-    Order and defaults are those of ``torchvision.ops.sigmoid_focal_loss``, and so is the meaning of soft targets. A
+    Names, order and defaults are those of ``torchvision.ops.sigmoid_focal_loss``, whose calls work here unchanged, and
+    so is the meaning of soft targets. A
     soft target is **not** where this loss has its minimum: with γ = 2 a target of .7 is met at a probability of .878.
     For soft labels use `quality_focal_loss`.
 
     Args:
-        logits: ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.
+        inputs: logits ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.
         targets: floats of the logits' shape, or `SparseTargets` with labels ``(...)`` (pyramid: ``(B, P)``).
         alpha: weight of the positives (the negatives have ``1 - alpha``), a number or one for each class ``(C,)``;
             ``None``, or a negative number as in torchvision, switches it off.
@@ -58,7 +59,7 @@ def sigmoid_focal_loss(
     """
     if not isinstance(alpha, Tensor) and alpha is not None and alpha < 0:
         alpha = None
-    return _sigmoid_family("focal", logits, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("focal", inputs, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad)
 
 
 def binary_cross_entropy(
