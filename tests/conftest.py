@@ -1,7 +1,9 @@
 """A few real photos as a data folder, and a run on them, made once."""
 
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,3 +79,15 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def again(config: TrainConfig) -> Callable[..., Path]:
     """Trains with some fields changed, in silence."""
     return lambda **changes: train(replace(config, **changes), say=lambda line: None)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -222,8 +223,9 @@ def test_train_eval_predict_and_report_print_where_to_look(
 ) -> None:
     out = Path(config.out or "")
     (tmp_path / "small.yaml").write_text(config.to_yaml())
-    assert main(["train", "--config", str(tmp_path / "small.yaml"), "--epochs", "1"]) == 0
+    assert main(["train", "--config", str(tmp_path / "small.yaml"), "--epochs", "1", "--profile"]) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"not the network \(load, assign, loss, log\): \d+\.\d%", printed)
     assert f"report: {out / 'report.html'}" in printed
     assert load_config(out / "config.yaml").epochs == 1
     assert main(["eval", str(out), "--data", str(cells), "--split", "train"]) == 0
@@ -231,6 +233,43 @@ def test_train_eval_predict_and_report_print_where_to_look(
     photo = next((cells / "JPEGImages").iterdir())
     assert main(["predict", str(out), str(photo), "--out", str(tmp_path / "drawn")]) == 0
     assert (tmp_path / "drawn" / "predictions.json").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_its_report_and_the_command_for_ones_own_photos(
+    capsys: pytest.CaptureFixture[str], out: Path
+) -> None:
+    assert main(["demo", "--out", str(out), "--minutes", "0.2"]) == 0
+    report, command = capsys.readouterr().out.splitlines()[-2:]
+    page = Path(report.removeprefix("report: "))
+    assert page == out / "run-1" / "report.html"
+    assert "AP50" in page.read_text()
+    assert "focaldet train --data DIR" in command
+    assert json.loads((out / "run-1" / "evaluation.json").read_text())["split"] == "test"
+
+
+@pytest.mark.slow
+def test_bench_prints_a_table_of_ratios_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "losses", "--no-compiled", "--no-memory"]) == 0
+    machine, head, _, *rows = capsys.readouterr().out.splitlines()
+    assert "C++ kernels: yes" in machine
+    assert head == "| work | measure | value | asked |"
+    ratios = {
+        row.split(" | ")[0]: float(row.split(" | ")[2].split()[0]) for row in rows if row.split(" | ")[2][-1] == "x"
+    }
+    assert len(ratios) >= 8
+    assert min(ratios.values()) > 0
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
+    refuse: Refuse, config: TrainConfig, tiny_disk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "small.yaml").write_text(config.to_yaml())
+    line = refuse("train", "--config", tmp_path / "small.yaml", "--out", tiny_disk / "run")
+    assert "the disk is full" in line
+    assert str(tiny_disk) in line
+    left = {file.name for file in (tiny_disk / "run").iterdir()}
+    assert left <= {"config.yaml", "splits.json", "metrics.jsonl", "tensorboard"}
 
 
 def test_the_config_of_a_run_trains_it_again(run: Path, out: Path) -> None:

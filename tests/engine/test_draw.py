@@ -122,6 +122,7 @@ def test_arguments_that_do_not_fit_are_errors(boxes: list, labels: list, scores:
         draw_detections(GREY, boxes, labels, scores, ["cell"])
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_torch() -> None:
     code = "import sys, focaldet.engine.draw as d; d._supervision(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,8 +1,6 @@
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -254,18 +252,6 @@ def test_weights_of_another_network_are_named(run: Path, change: str) -> None:
     with pytest.raises(InputError, match=r"model\.safetensors: does not fit") as error:
         Detector.load(run)
     assert one_line(error)
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_full_disk_leaves_nothing_half_written(detector: Detector, tiny_disk: Path) -> None:

@@ -181,6 +181,14 @@ def test_target_beyond_the_last_bin_is_clamped_short_of_it():
     assert right.argsort()[:2].tolist() == [16, 15], "15.9: most of the mass is asked for in bin 16, the rest in 15"
 
 
+def test_objects_with_a_side_beyond_the_last_bin_are_counted():
+    far = truth_of([[0.0, 0, 64, 48], [0, 0, 8, 8], [0, 0, 64, 48]], [0, 0, 0], [0, 1, 1])
+    sites = {(0, 18): 0, (0, 19): 0, (1, 0): 1}  # centres (20, 20) and (28, 20): the right side is 44 and 36 px away
+    for num_bins, count in ((7, 0), (6, 1), (2, 1)):
+        assert GFL(num_bins=num_bins).beyond_reach(far, assignment_of(sites), LATTICE) == count
+    assert GFL().beyond_reach(far, assignment_of({}), LATTICE) == 0
+
+
 def test_positive_site_outside_its_object_asks_for_bin_zero():
     """No method assigns one, but the page is safe on its own."""
     truth = truth_of([[40.0, 30, 60, 44]], [0], [0])

@@ -158,3 +158,41 @@ def test_frozen_batch_norm_uses_its_stored_statistics_and_learns_nothing():
     convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
     assert all(m.weight.grad is not None for m in convolutions)
     assert backbone.training
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "last", "first"),
+    [
+        ("resnet18", 1, "layer1.1.bn2.bias", "layer2.0.conv1.weight"),
+        ("resnet18", 2, "layer2.1.bn2.bias", "layer3.0.conv1.weight"),
+        ("tf_efficientnet_lite0", 1, "blocks.1.1.bn3.bias", "blocks.2.0.conv_pw.weight"),
+        ("convnext_atto", 1, "stages_0.blocks.1.mlp.fc2.bias", "stages_1.downsample.0.weight"),
+    ],
+)
+def test_frozen_stages_end_with_the_map_of_their_stride(name, count, last, first):
+    backbone = Backbone(name).train()
+    backbone.freeze_stages(count)
+    learns = {key: parameter.requires_grad for key, parameter in backbone.net.named_parameters()}
+    keys = list(learns)
+    assert keys.index(first) == keys.index(last) + 1
+    assert [learns[key] for key in keys] == [key not in keys[: keys.index(first)] for key in keys]
+
+
+def test_frozen_stages_keep_their_statistics_and_the_others_learn():
+    backbone = Backbone(SMALL).train()
+    backbone.freeze_stages(1)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    sum(level.square().mean() for level in backbone(images())).backward()
+    learns = {key for key, parameter in backbone.named_parameters() if parameter.grad is not None}
+    kept = {key.rpartition(".")[0] for key, p in backbone.named_parameters() if not p.requires_grad}
+    assert learns
+    assert kept
+    assert learns == {key for key, parameter in backbone.named_parameters() if parameter.requires_grad}
+    statistics = [key for key in before if key.endswith("running_mean")]
+    changed = {key for key in statistics if not torch.equal(before[key], backbone.state_dict()[key])}
+    assert changed == {key for key in statistics if key.rpartition(".")[0] not in kept}
+
+
+def test_more_frozen_stages_than_the_network_has_are_an_error():
+    with pytest.raises(InputError, match=r"--frozen-stages 5: .* has no feature map of stride 64"):
+        Backbone(SMALL).freeze_stages(5)

@@ -10,7 +10,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from tqdm import tqdm
 
 from focaldet.data import DetectionDataset
 from focaldet.engine.average_precision import (
@@ -24,6 +25,7 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
+from focaldet.engine.step_clock import BETWEEN
 from focaldet.models.postprocess import PostProcess
 
 Say = Callable[[str], None]
@@ -46,6 +48,12 @@ class TimeBudget(Callback):
     def elapsed_s(self) -> float:
         """Seconds of training so far."""
         return self.before_s + time.perf_counter() - self.start
+
+    def left_s(self, progress: float) -> float | None:
+        """Seconds that the run has left when this share of it is done; ``None`` before it can be told."""
+        if self.budget_s is not None:
+            return max(self.budget_s - self.elapsed_s, 0.0)
+        return self.elapsed_s * (1 - progress) / progress if progress > 0 else None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.start = time.perf_counter()
@@ -73,6 +81,20 @@ class TimeBudget(Callback):
         self.before_s = float(state["elapsed_s"])
 
 
+class ProgressBar(TQDMProgressBar):
+    """A bar an epoch, with the time that the whole run has left."""
+
+    def __init__(self, clock: TimeBudget) -> None:
+        super().__init__(refresh_rate=1, leave=False)
+        self.clock = clock
+
+    def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+        metrics: dict[str, Any] = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        left = self.clock.left_s(float(module.progress))  # type: ignore[arg-type]
+        return ({} if left is None else {"left": f"{int(left) // 60}:{int(left) % 60:02d}"}) | metrics
+
+
 class RunRecorder(Callback):
     """Measures AP, keeps the best weights, and writes a line of ``metrics.jsonl`` for each epoch.
 
@@ -93,9 +115,8 @@ class RunRecorder(Callback):
         self.measured = 0
         self.sums: dict[str, float] = {}
         self.steps = 0
-        self.seconds: dict[str, float] = {}
-        self.step_start = self.epoch_start = time.perf_counter()
-        self.unmatched = self.too_large = self.objects = 0
+        self.epoch_start = time.perf_counter()
+        self.unmatched = self.beyond_reach = self.objects = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "measured": self.measured}
@@ -111,12 +132,9 @@ class RunRecorder(Callback):
             drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.sums, self.seconds, self.steps = {}, {}, 0
-        self.unmatched = self.too_large = self.objects = 0
-        self.epoch_start = self.last_end = time.perf_counter()
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
-        self.step_start = time.perf_counter()
+        self.sums, self.steps = {}, 0
+        self.unmatched = self.beyond_reach = self.objects = 0
+        self.epoch_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -126,30 +144,24 @@ class RunRecorder(Callback):
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self._count_unlearned(module, batch)
         self.steps += 1
-        now = time.perf_counter()
-        parts = {"load": self.step_start - self.last_end, **module.seconds}
-        parts["backward"] = now - self.last_end - sum(parts.values())
-        for name, seconds in parts.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        self.last_end = now
 
     def _count_unlearned(self, module: DetectionModule, batch: Any) -> None:
-        """Objects without a positive site, and objects that no level can reach with its last bin."""
+        """Objects without a positive site, and objects with a side that no bin is far enough for."""
         truth, matched = batch.truth, module.last_matched
         counts = torch.bincount(matched[matched >= 0], minlength=truth.labels.numel())
         self.objects += truth.labels.numel()
         self.unmatched += int((counts == 0).sum())
-        sides = (truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).amax(dim=1) if len(counts) else counts
-        self.too_large += int((sides > 2 * (module.method.num_bins - 1) * module.net.strides[-1]).sum())
+        self.beyond_reach += int(module.last_beyond_reach)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
-        counts = torch.tensor([self.objects, self.unmatched, self.too_large], device=module.device)
+        counts = torch.tensor([self.objects, self.unmatched, self.beyond_reach], device=module.device)
         counts = trainer.strategy.reduce(counts, reduce_op="sum")
-        self.objects, self.unmatched, self.too_large = counts.tolist()
+        self.objects, self.unmatched, self.beyond_reach = counts.tolist()
         if not trainer.is_global_zero or not self.steps:
             return
         seconds = time.perf_counter() - self.epoch_start
+        parts = {part: value for part, value in module.clock.take().items() if part != BETWEEN}
         evaluation = self.measure(module) if self._due(trainer, module) else None
         line = {
             "epoch": trainer.current_epoch,
@@ -161,8 +173,8 @@ class RunRecorder(Callback):
             "images_per_second": round(self.steps * module.config.batch * trainer.world_size / seconds, 2),
             "objects": self.objects,
             "objects_without_positive": self.unmatched,
-            "objects_beyond_reach": self.too_large,
-            "seconds": {name: round(value / self.steps, 5) for name, value in self.seconds.items()},
+            "objects_beyond_reach": self.beyond_reach,
+            "seconds": {part: round(value / self.steps, 5) for part, value in parts.items()},
         }
         file = self.run / "metrics.jsonl"
         try:
@@ -197,10 +209,11 @@ class RunRecorder(Callback):
         if best:
             self.best = ap
             save_model(self.run, self.spec, net)
-        self.say(
-            f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: val AP {ap:.3f}, "
-            f"AP50 {evaluation.metrics['AP50'] or 0.0:.3f}" + (" (best so far, kept)" if best else "")
-        )
+        with tqdm.external_write_mode():  # above the progress bar, not behind it
+            self.say(
+                f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: val AP {ap:.3f}, "
+                f"AP50 {evaluation.metrics['AP50'] or 0.0:.3f}" + (" (best so far, kept)" if best else "")
+            )
         return evaluation
 
 

@@ -38,6 +38,7 @@ class TrainConfig:
         ema: decay of the moving average of the weights, which is what is evaluated and kept
         augment: how far zoom, crop and colour go
         flips: none for what a mirror changes (digits, signs), all for photos without an up (cells, aerial views)
+        frozen_stages: stages of the backbone that keep their weights (1: all up to stride 4, 2: up to 8, ...)
         freeze_norm: keep the backbone's batch norms as they are (for pretrained weights and small batches)
         val_every: measure AP on the validation split each so many epochs; 0: five times in the run
         seed: of weights, order, augmentation, and of splits that have to be made
@@ -46,6 +47,7 @@ class TrainConfig:
         devices: processes on this machine, each with a batch of its own
         nodes: machines
         precision: auto takes bfloat16 where the machine computes it natively
+        profile: tell at the end where the time of a step went
         resume: continue the run in the folder given by out
     """
 
@@ -71,6 +73,7 @@ class TrainConfig:
     ema: float = 0.995
     augment: Literal["none", "light", "medium", "strong"] = "light"
     flips: Literal["none", "horizontal", "all"] = "horizontal"
+    frozen_stages: int = 0
     freeze_norm: bool = False
     val_every: int = 0
     seed: int = 0
@@ -79,6 +82,7 @@ class TrainConfig:
     devices: int = 1
     nodes: int = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    profile: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -88,6 +92,7 @@ class TrainConfig:
             "size": 32,
             "channels": 8,
             "head_depth": 0,
+            "frozen_stages": 0,
             "num_bins": 2,
             "epochs": 1,
             "batch": 1,

@@ -1,7 +1,6 @@
 """The training step: what Lightning drives."""
 
 import math
-import time
 from typing import Any, cast
 
 import lightning as L
@@ -14,6 +13,7 @@ from focaldet.boxes.locations import Lattice
 from focaldet.checks import InputError
 from focaldet.data.batching import Batch
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.step_clock import BETWEEN, StepClock
 from focaldet.methods.gfl import GFL
 from focaldet.methods.normalizer import mean_over_processes, process_count
 from focaldet.models.backbone import freeze_batch_norm
@@ -39,14 +39,12 @@ class DetectionModule(L.LightningModule):
         self.method = method
         self.config = config
         self.offset = offset
-        if config.freeze_norm:  # before DDP looks at which parameters have a gradient
-            freeze_batch_norm(net.backbone)
+        self._freeze()  # before DDP looks at which parameters have a gradient
         self.average = AveragedModel(net, multi_avg_fn=_average(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.progress = 0.0
         """Share of the run that is done, in [0, 1]; the schedule follows it."""
-        self.seconds: dict[str, float] = {}
-        """Time of the parts of the last step."""
+        self.clock = StepClock(torch.cuda.synchronize if config.profile and torch.cuda.is_available() else None)
 
     @property
     def average_net(self) -> DenseDetector:
@@ -55,26 +53,30 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, valid_sizes, truth = batch
-        start = time.perf_counter()
         outputs = self.net(images)
-        forward = time.perf_counter()
+        self.clock.mark("forward")
         lattice = Lattice(outputs.level_shapes, self.net.strides, self.offset)
         assignment = self.method.assign(truth, lattice, valid_sizes)
-        assigned = time.perf_counter()
+        self.clock.mark("assign")
         with torch.autocast(images.device.type, enabled=False):
             terms = self.method.losses(outputs, truth, assignment, lattice)
             loss = torch.stack(list(terms.values())).sum()
         whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
         self.last_terms = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
         self._stop_unless_finite()
-        self.seconds = {
-            "forward": forward - start,
-            "assign": assigned - forward,
-            "loss": time.perf_counter() - assigned,
-        }
         self.last_matched = assignment.matched_gt
+        self.last_beyond_reach = self.method.beyond_reach(truth, assignment, lattice)
+        self.clock.mark("loss")
         self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
+        self.clock.mark("log")
         return loss
+
+    def on_after_backward(self) -> None:
+        self.clock.mark("backward")
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)  # the closure in it does all of the above
+        self.clock.mark("update")
 
     def _stop_unless_finite(self) -> None:
         """One look at the sum: on a GPU it waits for the step, and costs no more than the progress bar does."""
@@ -89,11 +91,21 @@ class DetectionModule(L.LightningModule):
             "--precision 32-true; weights that the run has kept so far stay in it"
         )
 
+    def on_train_start(self) -> None:
+        self.clock.restart()
+
     def on_train_epoch_start(self) -> None:
+        self.clock.mark(BETWEEN)
+        self._freeze()  # Lightning has just put all modules in training mode
+
+    def _freeze(self) -> None:
+        if self.config.frozen_stages:
+            self.net.backbone.freeze_stages(self.config.frozen_stages)
         if self.config.freeze_norm:
             freeze_batch_norm(self.net.backbone)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        self.clock.mark("load")
         step, config = self.global_step, self.config
         steps = self.trainer.num_training_batches * (self.trainer.max_epochs or 1)
         if config.minutes is None:
@@ -107,7 +119,10 @@ class DetectionModule(L.LightningModule):
         self.log("lr", group["lr"], prog_bar=True)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        self.clock.steps += 1
+        self.clock.mark("log")  # the callbacks come before this hook
         self.average.update_parameters(self.net)
+        self.clock.mark("update")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
@@ -28,10 +28,11 @@ from focaldet.data import (
     read_folder,
 )
 from focaldet.engine.build import ModelSpec
-from focaldet.engine.callbacks import RunRecorder, TimeBudget
+from focaldet.engine.callbacks import ProgressBar, RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.files import WholeFiles, check_checkpoint, numbered, write_json, write_text
+from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.models.backbone import load_backbone_weights
@@ -57,7 +58,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     folder = read_folder(config.data, seed=config.seed)
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
-        say(f"{summary} (focaldet data check {config.data} lists them)")
+        say(summary)
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
     run = _run_folder(config)
@@ -88,7 +89,9 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     last = run / "last.ckpt"
     if config.resume:
         check_checkpoint(last, module)
-    trainer = _trainer(config, run, [clock, recorder, checkpoint, TQDMProgressBar(refresh_rate=1, leave=False)])
+    trainer = _trainer(config, run, [clock, recorder, checkpoint, ProgressBar(clock)])
+    if trainer.strategy.root_device.type == "cpu":
+        keep_memory()
     if trainer.is_global_zero:
         write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # trains it again, anew
         write_json(
@@ -109,6 +112,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         if not (run / "model.json").exists():
             recorder.measure(module)
         say(_unlearned(recorder))
+        if config.profile:
+            say(module.clock.table())
         if val is not None:
             evaluate_split(run, folder, "val", say=say)
     return recorder.run
@@ -242,6 +247,9 @@ def _unlearned(recorder: RunRecorder) -> str:
         f"of the {recorder.objects} objects in the last epoch, {recorder.unmatched} had no positive site "
         "(ATSS's threshold lay above every candidate)"
     )
-    if recorder.too_large:
-        text += f" and {recorder.too_large} were larger than the coarsest level's reach: use a smaller --size"
+    if recorder.beyond_reach:
+        text += (
+            f" and {recorder.beyond_reach} had a side farther than the last bin reaches on their level "
+            "(num_bins - 1 strides): use more --num-bins, or a smaller --size"
+        )
     return text

@@ -99,6 +99,18 @@ class GFL:
             * distribution_focal_loss(sides, targets, weight=weight[:, None], reduction="sum", normalizer=weight_sum),
         }
 
+    def beyond_reach(self, truth: GroundTruth, assignment: Assignment, lattice: Lattice) -> int:
+        """Number of objects with a positive site that one of their sides is too far from for the last bin.
+
+        Such a side is trained towards the last bin, and the box comes out too small.
+        """
+        matched = assignment.matched_gt
+        image, site = (matched >= 0).nonzero(as_tuple=True)
+        gt = matched[image, site]
+        points, strides = lattice.points(matched.device)[site], lattice.site_strides(matched.device)[site]
+        distances = encode_distances(points, strides, truth.boxes_xyxy[gt])
+        return int(torch.unique(gt[distances.amax(dim=1) > self.num_bins - 1]).numel())
+
     def decode(self, box_outputs: Tensor, points: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes ``(N, 4)`` in pixels, and the standard deviation of each side in pixels, of ``(N, 4 K)`` numbers."""
         sides = box_outputs.view(-1, 4, self.num_bins)

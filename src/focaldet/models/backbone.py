@@ -39,6 +39,30 @@ class Backbone(nn.Module):
         self.mean: tuple[float, ...] = tuple(config["mean"])
         self.std: tuple[float, ...] = tuple(config["std"])
 
+    def freeze_stages(self, count: int) -> None:
+        """Keep the weights, and the batch norms' statistics, of all up to the map of stride ``2 ** (count + 1)``.
+
+        The gradient is not computed for them, which saves much of a step: the largest maps are theirs.
+
+        Raises:
+            InputError: the network has no such map.
+        """
+        stride = 2 ** (count + 1)
+        name = next((i["module"] for i in reversed(self.net.feature_info.info) if i["reduction"] == stride), None)
+        modules = [module for _, module in self.net.named_modules()]
+        names = [module_name.replace(".", "_") for module_name, _ in self.net.named_modules()]
+        if name is None or name.replace(".", "_") not in names:
+            raise InputError(
+                f"--frozen-stages {count}: {self.name} has no feature map of stride {stride}; choose another number"
+            )
+        # Modules are registered in the order in which they run.
+        last = modules[names.index(name.replace(".", "_"))]
+        end = max(i for i, module in enumerate(modules) if module in set(last.modules()))
+        for module in modules[: end + 1]:
+            module.training = False
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(B, 3, H, W)`` normalised images to the maps C3, C4, C5."""
         maps = self.net(images)
