@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One thread each: two tests side by side would otherwise fight for the cores.
+QUICK := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow"
 
 .PHONY: setup check test demo format clean
 
@@ -23,13 +25,13 @@ check: $(STAMP)  ## the gate: formatter, linter, types, quick tests (under a min
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(QUICK)
 
 test: $(STAMP)  ## everything, slow tests included (at most 15 minutes on 2 cores)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(QUICK)
 	$(BIN)/pytest -q -m slow --durations=15  # one after the other: some watch the clock, some use both cores
 
 demo: $(STAMP)  ## train a small detector in four minutes and write its report

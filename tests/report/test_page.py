@@ -78,6 +78,7 @@ def test_missing_file_is_named_and_the_rest_is_shown(run: Path, name: str) -> No
     assert ('<section id="learning">' in html) == (name != "metrics.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\xff\x00", '{"metrics": 3, "images": [{}], "annotations": 1}'])
 @pytest.mark.parametrize("name", ["evaluation.json", "truth.json", "predictions.json", "metrics.jsonl", "config.yaml"])
 def test_broken_file_does_not_stop_the_page(run: Path, name: str, content: str) -> None:
@@ -184,6 +185,7 @@ def test_empty_list_is_a_clear_error() -> None:
         write_report([])
 
 
+@pytest.mark.slow
 def test_reports_are_written_without_torch(run: Path) -> None:
     code = (
         f"import sys; from focaldet.report import write_report as w; w([{str(run)!r}]); print('torch' in sys.modules)"

@@ -30,7 +30,7 @@ _MASTER = 96
 
 
 def make_digits(
-    root: str | Path, *, seed: int = 0, train: int = 600, val: int = 80, test: int = 120, size: int = 320
+    root: str | Path, *, seed: int = 0, train: int = 800, val: int = 80, test: int = 160, size: int = 256
 ) -> Path:
     """Write the set in COCO layout; images are ``size`` × ``3/4 size`` pixels.
 
@@ -131,11 +131,11 @@ def draw_digits(
     canvas = _background(rng, size, photos[rng.integers(len(photos))])
     boxes: list[tuple[int, int, int, int]] = []
     digits: list[int] = []
-    wanted = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(1, 9))
+    wanted = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(3, 12))
     for _ in range(wanted):
         digit = int(rng.choice(10, p=FREQUENCIES))
         scan = scans[digit][rng.integers(len(scans[digit]))]
-        height = int(size[1] * np.exp(rng.uniform(np.log(0.09), np.log(0.6))))
+        height = int(size[1] * np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
         mask = _ink_mask(rng, scan, height)
         for _ in range(20):  # look for a place that covers no other digit by much
             x = int(rng.integers(0, size[0] - mask.shape[1] + 1))
@@ -163,7 +163,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int], photo: Image.Im
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     mean = float(pixels.mean())
-    faded: NDArray[np.float32] = (pixels - mean) * rng.uniform(0.5, 0.9) + mean * rng.uniform(0.7, 1.2)
+    faded: NDArray[np.float32] = (pixels - mean) * rng.uniform(0.4, 0.8) + mean * rng.uniform(0.7, 1.2)
     return faded
 
 
@@ -190,7 +190,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> floa
 def _paint(rng: np.random.Generator, place: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
     """Ink on a light place, chalk on a dark one, with a tint; in place."""
     luma = float(place.mean())
-    contrast = rng.uniform(90, 150)
+    contrast = rng.uniform(100, 160)
     value = luma - contrast if luma > 120 else luma + contrast
     colour = np.clip(value + rng.normal(0, 15, 3), 0, 255).astype(np.float32)
     alpha = mask[..., None] * np.float32(rng.uniform(0.85, 1.0))

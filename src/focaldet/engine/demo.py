@@ -24,7 +24,14 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
     run = numbered(out / "run")
     data = out / "digits"
     config = TrainConfig(
-        data=str(data), out=str(run), minutes=minutes, flips="none", augment="light", seed=seed, val_every=1000
+        data=str(data),
+        out=str(run),
+        size=256,
+        minutes=minutes,
+        flips="none",
+        augment="light",
+        seed=seed,
+        val_every=1000,  # once, at the end
     )
     say("making the data: scikit-learn's handwritten digits on crops of its two photos")
     make_digits(data, seed=seed)
