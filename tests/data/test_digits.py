@@ -23,7 +23,7 @@ def test_the_set_is_a_coco_folder_without_a_fault(digits):
     assert report.faults == ()
     assert sum(report.images_without_objects.values()) > 0
     assert report.boxes["train"][0] > 3 * report.boxes["train"][9]
-    assert (folder.splits["train"][0].width, folder.splits["train"][0].height) == (256, 192)
+    assert (folder.splits["train"][0].width, folder.splits["train"][0].height) == (224, 168)
 
 
 def test_frequencies_are_a_long_tail_of_ten_to_one():
@@ -76,4 +76,4 @@ def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 def test_the_annotations_name_their_making(digits):
     info = json.loads((digits / "annotations" / "test.json").read_text())["info"]
-    assert (info["seed"], info["train"], info["size"]) == (1, 60, 256)
+    assert (info["seed"], info["train"], info["size"]) == (1, 60, 224)

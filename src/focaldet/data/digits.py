@@ -30,7 +30,7 @@ _MASTER = 96
 
 
 def make_digits(
-    root: str | Path, *, seed: int = 0, train: int = 800, val: int = 80, test: int = 160, size: int = 256
+    root: str | Path, *, seed: int = 0, train: int = 800, val: int = 80, test: int = 160, size: int = 224
 ) -> Path:
     """Write the set in COCO layout; images are ``size`` × ``3/4 size`` pixels.
 
@@ -131,11 +131,11 @@ def draw_digits(
     canvas = _background(rng, size, photos[rng.integers(len(photos))])
     boxes: list[tuple[int, int, int, int]] = []
     digits: list[int] = []
-    wanted = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(3, 12))
+    wanted = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(4, 15))
     for _ in range(wanted):
         digit = int(rng.choice(10, p=FREQUENCIES))
         scan = scans[digit][rng.integers(len(scans[digit]))]
-        height = int(size[1] * np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
+        height = int(size[1] * np.exp(rng.uniform(np.log(0.14), np.log(0.5))))
         mask = _ink_mask(rng, scan, height)
         for _ in range(20):  # look for a place that covers no other digit by much
             x = int(rng.integers(0, size[0] - mask.shape[1] + 1))
@@ -163,7 +163,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int], photo: Image.Im
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     mean = float(pixels.mean())
-    faded: NDArray[np.float32] = (pixels - mean) * rng.uniform(0.4, 0.8) + mean * rng.uniform(0.7, 1.2)
+    faded: NDArray[np.float32] = (pixels - mean) * rng.uniform(0.3, 0.7) + mean * rng.uniform(0.7, 1.2)
     return faded
 
 

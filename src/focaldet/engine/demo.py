@@ -26,7 +26,7 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
     config = TrainConfig(
         data=str(data),
         out=str(run),
-        size=256,
+        size=224,
         minutes=minutes,
         flips="none",
         augment="light",

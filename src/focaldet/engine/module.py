@@ -136,7 +136,8 @@ class DetectionModule(L.LightningModule):
             [
                 {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
                 for (lr, decay), parameters in groups.items()
-            ]
+            ],
+            fused=self.trainer.precision != "16-mixed",  # there its unscaling would come before the clipping
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
