@@ -1,8 +1,8 @@
 """Memory for training on a CPU: kept by the process, in huge pages.
 
 A step allocates and frees the same hundreds of megabytes. glibc gives each large block back to the system at once,
-which zeroes and maps it anew, page by page, in the next step. Kept, and in pages of 2 MiB, they cost nothing: a step of
-the default detector is a fifth shorter on two cores.
+which zeroes and maps it anew, page by page, in the next step. Kept, and in pages of 2 MiB, they cost nothing. What it
+gives is measured in docs/adr/0005.
 """
 
 import ctypes

@@ -108,6 +108,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
             ckpt_path=str(last) if config.resume else None,
             weights_only=True,
         )
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # a script may go on to train again
     if trainer.is_global_zero:
         if not (run / "model.json").exists():
             recorder.measure(module)
