@@ -115,6 +115,15 @@ def test_a_value_out_of_range_names_its_option(refuse: Refuse, cells: Path, out:
     assert "xpected" in line
 
 
+@pytest.mark.parametrize(("count", "bound"), [("-1", "at least 0"), ("999999999999", "at most 4")])
+def test_more_frozen_stages_than_any_backbone_has_are_refused(
+    refuse: Refuse, cells: Path, out: Path, count: str, bound: str
+) -> None:
+    line = refuse("train", "--data", cells, "--out", out, f"--frozen-stages={count}")
+    assert f"frozen_stages: expected {bound}" in line
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -105,6 +105,8 @@ class TrainConfig:
             _at_least(name, getattr(self, name), least)
         for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor"):
             _at_least(name, getattr(self, name), 0)
+        if self.frozen_stages > 4:
+            raise InputError(f"frozen_stages: expected at most 4, all of the backbone, got {self.frozen_stages}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
         if self.minutes is not None and not self.minutes > 0:
