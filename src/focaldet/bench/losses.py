@@ -223,8 +223,7 @@ def machine() -> str:
     """What a number of this table depends on."""
     return (
         f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
-        f"torch {torch.__version__}, "
-        f"C++ kernels: {kernels.available()['cpu'] or 'yes'}"
+        f"torch {torch.__version__}, C++ kernels: {kernels.available()['cpu'] or 'yes'}"
     )
 
 

@@ -25,7 +25,6 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
-from focaldet.engine.step_clock import BETWEEN
 from focaldet.models.postprocess import PostProcess
 
 Say = Callable[[str], None]
@@ -161,7 +160,6 @@ class RunRecorder(Callback):
         if not trainer.is_global_zero or not self.steps:
             return
         seconds = time.perf_counter() - self.epoch_start
-        parts = {part: value for part, value in module.clock.take().items() if part != BETWEEN}
         evaluation = self.measure(module) if self._due(trainer, module) else None
         line = {
             "epoch": trainer.current_epoch,
@@ -174,7 +172,7 @@ class RunRecorder(Callback):
             "objects": self.objects,
             "objects_without_positive": self.unmatched,
             "objects_beyond_reach": self.beyond_reach,
-            "seconds": {part: round(value / self.steps, 5) for part, value in parts.items()},
+            "seconds": {part: round(value / self.steps, 5) for part, value in module.clock.take().items()},
         }
         file = self.run / "metrics.jsonl"
         try:

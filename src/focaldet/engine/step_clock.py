@@ -45,13 +45,13 @@ class StepClock:
         self._last = now
 
     def take(self) -> dict[str, float]:
-        """Seconds of each part since the last call."""
+        """Seconds of each part of the steps since the last call."""
         recent, self._recent = self._recent, {}
-        return recent
+        return _of_steps(recent)
 
     def table(self) -> str:
         """Milliseconds and share of each part of a step, and what the run spent outside of the steps."""
-        parts = {part: seconds for part, seconds in self.total.items() if part != BETWEEN}
+        parts = _of_steps(self.total)
         whole = sum(parts.values())
         if not self.steps:
             return "no step was made"
@@ -65,3 +65,7 @@ class StepClock:
             f"between the epochs (measuring AP, saving): {outside:.1f} s, {outside / (whole + outside):.1%} of the run"
         )
         return "\n".join(lines)
+
+
+def _of_steps(seconds: dict[str, float]) -> dict[str, float]:
+    return {part: value for part, value in seconds.items() if part != BETWEEN}

@@ -30,9 +30,8 @@ def sigmoid_focal_loss(
     """Focal loss of RetinaNet: ``-α_t (1 - p_t)^γ log p_t``.
 
     Names, order and defaults are those of ``torchvision.ops.sigmoid_focal_loss``, whose calls work here unchanged, and
-    so is the meaning of soft targets. A
-    soft target is **not** where this loss has its minimum: with γ = 2 a target of .7 is met at a probability of .878.
-    For soft labels use `quality_focal_loss`.
+    so is the meaning of soft targets. A soft target is **not** where this loss has its minimum: with γ = 2 a target of
+    .7 is met at a probability of .878. For soft labels use `quality_focal_loss`.
 
     Args:
         inputs: logits ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.

@@ -69,11 +69,8 @@ class GFL:
         class_logits = flatten_levels(outputs.class_logits, outputs.class_logits[0].shape[1]).float()
         side_logits = flatten_levels(outputs.box_outputs, self.box_outputs)
         matched = assignment.matched_gt
-        image, site = (matched >= 0).nonzero(as_tuple=True)
-        gt = matched[image, site]
-
-        points = lattice.points(matched.device)[site]
-        strides = lattice.site_strides(matched.device)[site]
+        image, site, gt = _positives(assignment)
+        points, strides = lattice.points(matched.device)[site], lattice.site_strides(matched.device)[site]
         sides = side_logits[image, site].float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
         boxes = decode_distances(points, strides, distribution_mean(sides))
         gt_boxes = truth.boxes_xyxy[gt]
@@ -104,10 +101,8 @@ class GFL:
 
         Such a side is trained towards the last bin, and the box comes out too small.
         """
-        matched = assignment.matched_gt
-        image, site = (matched >= 0).nonzero(as_tuple=True)
-        gt = matched[image, site]
-        points, strides = lattice.points(matched.device)[site], lattice.site_strides(matched.device)[site]
+        _, site, gt = _positives(assignment)
+        points, strides = lattice.points(gt.device)[site], lattice.site_strides(gt.device)[site]
         distances = encode_distances(points, strides, truth.boxes_xyxy[gt])
         return int(torch.unique(gt[distances.amax(dim=1) > self.num_bins - 1]).numel())
 
@@ -116,3 +111,9 @@ class GFL:
         sides = box_outputs.view(-1, 4, self.num_bins)
         boxes = decode_distances(points, strides, distribution_mean(sides))
         return boxes, distribution_std(sides) * strides[:, None]
+
+
+def _positives(assignment: Assignment) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, site and object of each positive, ``(N,)`` each."""
+    image, site = (assignment.matched_gt >= 0).nonzero(as_tuple=True)
+    return image, site, assignment.matched_gt[image, site]

@@ -48,20 +48,19 @@ class Backbone(nn.Module):
             InputError: the network has no such map.
         """
         stride = 2 ** (count + 1)
-        name = next((i["module"] for i in reversed(self.net.feature_info.info) if i["reduction"] == stride), None)
-        modules = [module for _, module in self.net.named_modules()]
-        names = [module_name.replace(".", "_") for module_name, _ in self.net.named_modules()]
-        if name is None or name.replace(".", "_") not in names:
+        modules = {_flat(name): module for name, module in self.net.named_modules()}
+        ends = [_flat(info["module"]) for info in self.net.feature_info.info if info["reduction"] == stride]
+        if not ends or ends[-1] not in modules:
             raise InputError(
                 f"--frozen-stages {count}: {self.name} has no feature map of stride {stride}; choose another number"
             )
-        # Modules are registered in the order in which they run.
-        last = modules[names.index(name.replace(".", "_"))]
-        end = max(i for i, module in enumerate(modules) if module in set(last.modules()))
-        for module in modules[: end + 1]:
+        *_, last = modules[ends[-1]].modules()
+        for module in modules.values():  # registered in the order in which they run
             module.training = False
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
+            if module is last:
+                break
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(B, 3, H, W)`` normalised images to the maps C3, C4, C5."""
@@ -97,9 +96,8 @@ def load_backbone_weights(backbone: Backbone, file: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"--backbone-weights {file}: not a readable safetensors file ({_one_line(error)})") from error
     own = backbone.net.state_dict()
-    # timm's cut networks call some children by a flat name (blocks_0 or blocks.0): compare without the separator.
-    flat = {key.replace(".", "_"): key for key in own}
-    renamed = {flat[key.replace(".", "_")]: value for key, value in weights.items() if key.replace(".", "_") in flat}
+    flat = {_flat(key): key for key in own}
+    renamed = {flat[_flat(key)]: value for key, value in weights.items() if _flat(key) in flat}
     missing = [key for key in own if key not in renamed and not key.endswith("num_batches_tracked")]
     wrong = [key for key, value in renamed.items() if value.shape != own[key].shape]
     if missing or wrong:
@@ -121,6 +119,11 @@ def freeze_batch_norm(module: nn.Module) -> None:
             child.eval()
             for parameter in child.parameters(recurse=False):
                 parameter.requires_grad_(False)
+
+
+def _flat(name: str) -> str:
+    """timm's cut networks call some children by a flat name (blocks_0 or blocks.0): names compare without the dots."""
+    return name.replace(".", "_")
 
 
 def _near(name: str) -> str:
