@@ -1,7 +1,15 @@
 import pytest
 import torch
+from torchvision.models.detection._utils import BoxCoder
 
-from focaldet.boxes.coding import decode_distances, distribution_mean, distribution_std, encode_distances
+from focaldet.boxes.coding import (
+    decode_deltas,
+    decode_distances,
+    distribution_mean,
+    distribution_std,
+    encode_deltas,
+    encode_distances,
+)
 
 
 def random_case(count=200, seed=0, dtype=torch.float64):
@@ -68,3 +76,18 @@ def test_no_site_gives_empty_boxes():
     none = torch.zeros(0, 4, 17)
     assert distribution_mean(none).shape == (0, 4)
     assert decode_distances(torch.zeros(0, 2), torch.zeros(0), distribution_mean(none)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("stds", [(1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2)])
+def test_deltas_are_those_of_torchvision(stds):
+    _, _, boxes = random_case()
+    _, _, anchors = random_case(seed=1)
+    coder = BoxCoder(weights=tuple(1 / s for s in stds))
+    deltas = encode_deltas(anchors, boxes, stds)
+    torch.testing.assert_close(deltas, coder.encode_single(boxes, anchors))
+    torch.testing.assert_close(decode_deltas(anchors, deltas, stds), coder.decode_single(deltas, anchors))
+    near = ((boxes[:, 2:] - boxes[:, :2]) / (anchors[:, 2:] - anchors[:, :2]) < 60).all(dim=1)
+    assert 150 < int(near.sum()) < 200, "boxes too large for their anchor belong to the case"
+    torch.testing.assert_close(decode_deltas(anchors, deltas, stds)[near], boxes[near])
+    wild = torch.randn(200, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 20
+    torch.testing.assert_close(decode_deltas(anchors, wild, stds), coder.decode_single(wild, anchors))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from focaldet.boxes.locations import Lattice, flatten_levels
+from focaldet.boxes.locations import Lattice, flatten_levels, gather_sites
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -80,3 +80,24 @@ def test_flattening_a_channels_last_map_gives_the_same():
 def test_strides_and_levels_must_be_as_many():
     with pytest.raises(ValueError, match="expected 2 strides, got 1"):
         Lattice(((2, 2), (1, 1)), (8,))
+
+
+@pytest.mark.parametrize("anchors", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gathered_sites_are_those_of_the_flattened_maps(anchors, memory_format):
+    generator = torch.Generator().manual_seed(0)
+    maps = [
+        torch.randn(2, anchors * 5, *shape, generator=generator).to(memory_format=memory_format).requires_grad_()
+        for shape in ((6, 8), (3, 4), (1, 1))
+    ]
+    flat = flatten_levels(maps, 5)
+    image = torch.randint(2, (40,), generator=generator)
+    site = torch.randint(flat.shape[1], (40,), generator=generator)  # in no order, some twice
+    gathered = gather_sites(maps, 5, image, site)
+    assert torch.equal(gathered, flat[image, site])
+    weight = torch.randn(40, 5, generator=generator)
+    found, expected = (torch.autograd.grad((x * weight).sum(), maps) for x in (gathered, flat[image, site]))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    nothing = gather_sites(maps, 5, image[:0], site[:0])
+    assert nothing.shape == (0, 5)

@@ -3,47 +3,21 @@
 import math
 
 import pytest
+import scene
 import torch
+from scene import LATTICE, NUM_CLASSES, TRUTH, assignment_of, losses_of, truth_of, values
 
 from focaldet.assign.atss import assign_atss
-from focaldet.boxes.locations import Lattice
+from focaldet.boxes.locations import Sites
 from focaldet.methods.gfl import GFL
-from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth, HeadOutputs
+from focaldet.methods.positives import find_positives
+from focaldet.structures import BACKGROUND, IGNORED, HeadOutputs
 
-LATTICE = Lattice(((6, 8), (3, 4)), (8, 16))
-NUM_CLASSES, NUM_BINS = 3, 17
-
-
-def outputs_of(seed=0, batch=2, spread=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    maps = [
-        [torch.randn(batch, channels, *shape, generator=generator) * spread for shape in LATTICE.level_shapes]
-        for channels in (NUM_CLASSES, 4 * NUM_BINS)
-    ]
-    class_logits, box_outputs = ([level.requires_grad_() for level in levels] for levels in maps)
-    return HeadOutputs(class_logits, box_outputs)
+NUM_BINS = 17
 
 
-def truth_of(boxes, labels, image_index, num_images=2):
-    return GroundTruth(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(image_index, dtype=torch.int64),
-        num_images,
-        torch.zeros(0, 4),
-        torch.zeros(0, dtype=torch.int64),
-    )
-
-
-TRUTH = truth_of([[3.0, 4, 40, 44], [30, 2, 62, 20], [0, 0, 64, 48]], [2, 0, 1], [0, 0, 1])
-
-
-def assignment_of(sites, batch=2):
-    """An assignment from {(image, site): object}."""
-    matched = torch.full((batch, LATTICE.num_sites), BACKGROUND)
-    for (image, site), gt in sites.items():
-        matched[image, site] = gt
-    return Assignment(matched)
+def outputs_of(seed=0, **options):
+    return scene.outputs_of(GFL(), seed, **options)
 
 
 SITES = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (0, 5): IGNORED, (1, 27): 2, (1, 54): 2, (1, 0): IGNORED}
@@ -113,15 +87,11 @@ def plain_losses(outputs, truth, matched, weight_floor, beta=2.0):
     }
 
 
-def values(losses):
-    return {name: float(value.detach()) for name, value in losses.items()}
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("weight_floor", [1e-6, 1.0, 50.0])
 def test_terms_are_the_formula_written_out(seed, weight_floor):
     outputs, assignment = outputs_of(seed), assignment_of(SITES)
-    losses = GFL(weight_floor=weight_floor).losses(outputs, TRUTH, assignment, LATTICE)
+    losses = losses_of(GFL(weight_floor=weight_floor), outputs, TRUTH, assignment)
     expected = plain_losses(outputs, TRUTH, assignment.matched_gt, weight_floor)
     assert values(losses) == pytest.approx(expected, rel=2e-5)
     assert all(value > 0 for value in expected.values())
@@ -130,7 +100,7 @@ def test_terms_are_the_formula_written_out(seed, weight_floor):
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_exponent_of_the_quality_focal_loss_is_an_option(beta):
     outputs, assignment = outputs_of(), assignment_of(SITES)
-    losses = GFL(beta=beta).losses(outputs, TRUTH, assignment, LATTICE)
+    losses = losses_of(GFL(beta=beta), outputs, TRUTH, assignment)
     expected = plain_losses(outputs, TRUTH, assignment.matched_gt, 1e-6, beta)
     assert values(losses) == pytest.approx(expected, rel=2e-5)
 
@@ -139,7 +109,7 @@ def test_batch_without_any_object_still_trains_the_classifier():
     outputs, truth = outputs_of(), truth_of([], [], [])
     method = GFL()
     assignment = method.assign(truth, LATTICE)
-    losses = method.losses(outputs, truth, assignment, LATTICE)
+    losses = losses_of(method, outputs, truth, assignment)
     assert values(losses) == pytest.approx(plain_losses(outputs, truth, assignment.matched_gt, 1e-6), rel=2e-5)
     assert float(losses["box"].detach()) == 0
     assert float(losses["distribution"].detach()) == 0
@@ -156,7 +126,7 @@ def one_weak_site(weight_floor):
     with torch.no_grad():
         for level in outputs.class_logits:
             level.fill_(-math.log(99))
-    return values(GFL(weight_floor=weight_floor).losses(outputs, TRUTH, assignment_of({(0, 18): 0}), LATTICE))
+    return values(losses_of(GFL(weight_floor=weight_floor), outputs, TRUTH, assignment_of({(0, 18): 0})))
 
 
 def test_reference_normaliser_scales_a_weak_start_down_and_ours_does_not():
@@ -173,7 +143,7 @@ def test_target_beyond_the_last_bin_is_clamped_short_of_it():
     """Site 0 is 4 px from the top left; the object ends 30 strides to its right and below."""
     truth = truth_of([[0.0, 0, 244, 244]], [0], [0])
     outputs, assignment = outputs_of(), assignment_of({(0, 0): 0})
-    losses = GFL().losses(outputs, truth, assignment, LATTICE)
+    losses = losses_of(GFL(), outputs, truth, assignment)
     expected = plain_losses(outputs, truth, assignment.matched_gt, 1e-6)
     assert values(losses) == pytest.approx(expected, rel=2e-5)
     losses["distribution"].backward()
@@ -185,8 +155,11 @@ def test_objects_with_a_side_beyond_the_last_bin_are_counted():
     far = truth_of([[0.0, 0, 64, 48], [0, 0, 8, 8], [0, 0, 64, 48]], [0, 0, 0], [0, 1, 1])
     sites = {(0, 18): 0, (0, 19): 0, (1, 0): 1}  # centres (20, 20) and (28, 20): the right side is 44 and 36 px away
     for num_bins, count in ((7, 0), (6, 1), (2, 1)):
-        assert GFL(num_bins=num_bins).beyond_reach(far, assignment_of(sites), LATTICE) == count
-    assert GFL().beyond_reach(far, assignment_of({}), LATTICE) == 0
+        assert (
+            GFL(num_bins=num_bins).beyond_reach(find_positives(far, assignment_of(sites), GFL().sites(LATTICE)))
+            == count
+        )
+    assert GFL().beyond_reach(find_positives(far, assignment_of({}), GFL().sites(LATTICE))) == 0
 
 
 def test_positive_site_outside_its_object_asks_for_bin_zero():
@@ -194,19 +167,19 @@ def test_positive_site_outside_its_object_asks_for_bin_zero():
     truth = truth_of([[40.0, 30, 60, 44]], [0], [0])
     outputs, assignment = outputs_of(), assignment_of({(0, 0): 0})
     expected = plain_losses(outputs, truth, assignment.matched_gt, 1e-6)
-    assert values(GFL().losses(outputs, truth, assignment, LATTICE)) == pytest.approx(expected, rel=2e-5)
+    assert values(losses_of(GFL(), outputs, truth, assignment)) == pytest.approx(expected, rel=2e-5)
 
 
 def test_quality_target_is_detached_from_the_boxes():
     outputs = outputs_of()
-    GFL().losses(outputs, TRUTH, assignment_of(SITES), LATTICE)["class"].backward()
+    losses_of(GFL(), outputs, TRUTH, assignment_of(SITES))["class"].backward()
     assert all(level.grad is None for level in outputs.box_outputs)
     assert all(bool(level.grad.any()) for level in outputs.class_logits)
 
 
 def test_score_weight_is_detached_from_the_classes():
     outputs = outputs_of()
-    losses = GFL().losses(outputs, TRUTH, assignment_of(SITES), LATTICE)
+    losses = losses_of(GFL(), outputs, TRUTH, assignment_of(SITES))
     (losses["box"] + losses["distribution"]).backward()
     assert all(level.grad is None for level in outputs.class_logits)
 
@@ -214,7 +187,7 @@ def test_score_weight_is_detached_from_the_classes():
 def test_gradients_are_those_of_the_formula():
     """A central difference of the float64 formula at a few numbers of a positive, a negative and an ignored site."""
     outputs, assignment = outputs_of(4), assignment_of({**SITES, (0, 20): IGNORED})
-    losses = GFL().losses(outputs, TRUTH, assignment, LATTICE)
+    losses = losses_of(GFL(), outputs, TRUTH, assignment)
     losses["class"].backward()
     step = 1e-3
     for channel, site in [(0, 7), (1, 31), (2, 20)]:  # no positives: their targets move with no class logit either
@@ -231,7 +204,7 @@ def test_gradients_are_those_of_the_formula():
 
 def test_ignored_sites_give_no_gradient():
     outputs, assignment = outputs_of(), assignment_of(SITES)
-    sum(GFL().losses(outputs, TRUTH, assignment, LATTICE).values()).backward()
+    sum(losses_of(GFL(), outputs, TRUTH, assignment).values()).backward()
     class_grad = torch.cat([level.grad.flatten(2) for level in outputs.class_logits], dim=2).mT
     box_grad = torch.cat([level.grad.flatten(2) for level in outputs.box_outputs], dim=2).mT
     matched = assignment.matched_gt
@@ -247,7 +220,7 @@ def test_half_precision_outputs_give_float32_losses():
         [level.detach().bfloat16() for level in outputs.class_logits],
         [level.detach().bfloat16() for level in outputs.box_outputs],
     )
-    losses = GFL().losses(half, TRUTH, assignment_of(SITES), LATTICE)
+    losses = losses_of(GFL(), half, TRUTH, assignment_of(SITES))
     assert {value.dtype for value in losses.values()} == {torch.float32}
     expected = plain_losses(half, TRUTH, assignment_of(SITES).matched_gt, 1e-6)
     assert values(losses) == pytest.approx(expected, rel=2e-5)
@@ -256,7 +229,7 @@ def test_half_precision_outputs_give_float32_losses():
 def test_number_of_bins_is_an_option():
     method = GFL(num_bins=8)
     assert method.box_outputs == 32
-    boxes, deviation = method.decode(torch.zeros(5, 32), torch.full((5, 2), 80.0), torch.full((5,), 8.0))
+    boxes, deviation = method.decode(torch.zeros(5, 32), Sites(torch.full((5, 2), 80.0), torch.full((5,), 8.0)))
     assert boxes.tolist() == [[52, 52, 108, 108]] * 5  # 3.5 bins of 8 px to each side
     torch.testing.assert_close(deviation, torch.full((5, 4), math.sqrt((8 * 8 - 1) / 12) * 8))  # of a uniform
 
@@ -266,13 +239,13 @@ def test_decoded_box_is_the_mean_of_each_side_and_its_deviation_is_in_pixels():
     for side, bins in enumerate([(2,), (0,), (3, 4), (5, 7)]):
         for i in bins:
             numbers[0, side, i] = 0.0
-    boxes, deviation = GFL().decode(numbers.flatten(1), torch.tensor([[100.0, 60]]), torch.tensor([16.0]))
+    boxes, deviation = GFL().decode(numbers.flatten(1), Sites(torch.tensor([[100.0, 60]]), torch.tensor([16.0])))
     assert boxes.tolist() == [[100 - 2 * 16, 60, 100 + 3.5 * 16, 60 + 6 * 16]]
     assert deviation.tolist() == [[0, 0, 8, 16]]
 
 
 def test_no_site_decodes_to_no_box():
-    boxes, deviation = GFL().decode(torch.zeros(0, 4 * NUM_BINS), torch.zeros(0, 2), torch.zeros(0))
+    boxes, deviation = GFL().decode(torch.zeros(0, 4 * NUM_BINS), Sites(torch.zeros(0, 2), torch.zeros(0)))
     assert boxes.shape == deviation.shape == (0, 4)
 
 

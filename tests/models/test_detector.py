@@ -45,7 +45,7 @@ def test_images_of_a_batch_do_not_touch_each_other(detector):
 
 def test_every_parameter_is_trained():
     torch.manual_seed(0)
-    detector = DenseDetector(Backbone("test_resnet"), 2, 8, channels=16, head_depth=1, quality_branch=True)
+    detector = DenseDetector(Backbone("test_resnet"), 2, 8, channels=16, head_depth=1, quality="centerness")
     outputs = detector(torch.rand(2, 3, 64, 64) * 255)
     maps = [*outputs.class_logits, *outputs.box_outputs, *outputs.quality_logits]
     sum(level.square().sum() for level in maps).backward()

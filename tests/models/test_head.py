@@ -14,7 +14,7 @@ def pyramid(channels=16, batch=2, shapes=((8, 12), (4, 6), (2, 3), (1, 2), (1, 1
 @pytest.fixture
 def head():
     torch.manual_seed(0)
-    return DenseHead(16, num_classes=7, box_outputs=68, quality_branch=True)
+    return DenseHead(16, num_classes=7, box_outputs=68, quality="centerness")
 
 
 @pytest.mark.parametrize("prior_prob", [0.01, 0.1])

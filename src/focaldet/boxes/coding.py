@@ -1,11 +1,17 @@
-"""How a box is written at a site, and read back: distances to its sides, and distributions of distances.
+"""How a box is written at a site, and read back: distances to its sides, distributions of distances, anchor deltas.
 
 ``encode_*`` and ``decode_*`` are inverse. Distances are (left, top, right, bottom), in strides of the site's level.
+Deltas are (x, y, width, height) as seen from an anchor (Faster R-CNN, arXiv 1506.01497, equation 2).
 """
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+MAX_LOG_SIDE = math.log(1000 / 16)
+"""A delta can make a box at most so much larger than its anchor: beyond it, exp has no use and no bound."""
 
 
 def encode_distances(
@@ -51,3 +57,42 @@ def distribution_std(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
     probs = logits.float().softmax(dim=-1)
     mean = probs @ bins
     return (probs * (bins - mean[..., None]).square()).sum(dim=-1).sqrt()
+
+
+def encode_deltas(
+    anchors_xyxy: Float[Tensor, "*N 4"], boxes_xyxy: Float[Tensor, "*N 4"], stds: tuple[float, float, float, float]
+) -> Float[Tensor, "*N 4"]:
+    """Where each box lies, seen from its anchor: centre shift in anchor sides, logarithm of the size ratio.
+
+    Args:
+        anchors_xyxy, boxes_xyxy: pixels; sides longer than 0.
+        stds: what each of the four is divided by, so that the numbers to learn are of the size of 1.
+
+    >>> anchors, boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[4.0, 0.0, 12.0, 8.0]])
+    >>> encode_deltas(anchors, boxes, (1.0, 1.0, 1.0, 1.0))
+    tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
+    """
+    size, center = _size_and_center(anchors_xyxy)
+    box_size, box_center = _size_and_center(boxes_xyxy)
+    deltas = torch.cat([(box_center - center) / size, (box_size / size).log()], dim=-1)
+    return deltas / deltas.new_tensor(stds)
+
+
+def decode_deltas(
+    anchors_xyxy: Float[Tensor, "*N 4"], deltas: Float[Tensor, "*N 4"], stds: tuple[float, float, float, float]
+) -> Float[Tensor, "*N 4"]:
+    """The box of each anchor's deltas, in pixels; a side grows at most ``1000 / 16`` times.
+
+    >>> anchors, deltas = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[0.5, 0.0, 0.0, 0.0]])
+    >>> decode_deltas(anchors, deltas, (1.0, 1.0, 1.0, 1.0))
+    tensor([[ 4.,  0., 12.,  8.]])
+    """
+    size, center = _size_and_center(anchors_xyxy)
+    scaled = deltas * deltas.new_tensor(stds)
+    box_center = center + scaled[..., :2] * size
+    half = size * scaled[..., 2:].clamp(max=MAX_LOG_SIDE).exp() / 2
+    return torch.cat([box_center - half, box_center + half], dim=-1)
+
+
+def _size_and_center(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    return boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2

@@ -9,8 +9,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What N prediction sites need to know of themselves to write a box as numbers and to read it back.
+
+    Args:
+        points_xy: ``(N, 2)`` the centre of each, pixels.
+        strides: ``(N,)`` of its level, pixels.
+        anchors_xyxy: ``(N, 4)`` its anchor, pixels, for a method that has anchors.
+    """
+
+    points_xy: Float[Tensor, "N 2"]
+    strides: Float[Tensor, " N"]
+    anchors_xyxy: Float[Tensor, "N 4"] | None = None
+
+    def __getitem__(self, index: Tensor) -> "Sites":
+        anchors = None if self.anchors_xyxy is None else self.anchors_xyxy[index]
+        return Sites(self.points_xy[index], self.strides[index], anchors)
 
 
 @dataclass(frozen=True)
@@ -100,3 +119,31 @@ def flatten_levels(maps: Sequence[Tensor], channels: int) -> Float[Tensor, "B P 
         channels: D, the numbers that belong to one site.
     """
     return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, channels) for m in maps], dim=1)
+
+
+def gather_sites(
+    maps: Sequence[Tensor], channels: int, image: Int64[Tensor, " N"], site: Int64[Tensor, " N"]
+) -> Float[Tensor, "N D"]:
+    """The numbers of chosen sites, ``flatten_levels(maps, channels)[image, site]`` without the copy of everything.
+
+    Args:
+        maps: one map ``(B, A * D, H, W)`` a level.
+        channels: D, the numbers that belong to one site.
+        image, site: the chosen sites, by image and by place in the lattice's order.
+
+    >>> maps = [torch.arange(12.0).view(1, 2, 2, 3), torch.arange(4.0).view(1, 2, 1, 2)]
+    >>> gather_sites(maps, 2, torch.tensor([0, 0]), torch.tensor([4, 7]))
+    tensor([[ 4., 10.],
+            [ 1.,  3.]])
+    """
+    found, order, start = [], [], 0
+    for level in maps:
+        anchors, width = level.shape[1] // channels, level.shape[3]
+        size = level.shape[2] * width * anchors
+        here = ((site >= start) & (site < start + size)).nonzero()[:, 0]
+        location, anchor = (site[here] - start) // anchors, (site[here] - start) % anchors
+        numbers = level[image[here], :, location // width, location % width].view(-1, anchors, channels)
+        found.append(numbers[torch.arange(here.numel(), device=here.device), anchor])
+        order.append(here)
+        start += size
+    return torch.cat(found)[torch.cat(order).argsort()]

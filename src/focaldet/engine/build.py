@@ -1,13 +1,19 @@
 """From names and numbers to a network and its method: what a run and its ``model.json`` agree on."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from focaldet.engine.config import TrainConfig
+from focaldet.methods.atss import ATSS
+from focaldet.methods.fcos import FCOS
 from focaldet.methods.gfl import GFL
+from focaldet.methods.gflv2 import GFLv2
+from focaldet.methods.method import Method
+from focaldet.methods.retinanet import RetinaNet
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector
 
-METHODS = {"gfl": GFL}
+METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""
 
 FORMAT = 1
@@ -37,13 +43,15 @@ class ModelSpec:
     offset: float = 0.5
     method_options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, *, pretrained: bool = False) -> tuple[DenseDetector, GFL]:
+    def build(self, *, pretrained: bool = False) -> tuple[DenseDetector, Method]:
         """The network, freshly initialised, and its method."""
         method = METHODS[self.method](**self.method_options)
         net = DenseDetector(
             Backbone(self.backbone, pretrained=pretrained),
             len(self.class_names),
             method.box_outputs,
+            anchors=method.anchors_per_location,
+            quality=method.quality,
             channels=self.channels,
             head_depth=self.head_depth,
         )
@@ -54,3 +62,20 @@ class ModelSpec:
         from focaldet import __version__
 
         return {"format": FORMAT, "focaldet": __version__, **asdict(self), "strides": list(strides)}
+
+
+def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
+    """The model that a configuration asks for; its options of other methods are left out."""
+    own = {option.name for option in fields(METHODS[config.method])}
+    options: dict[str, Any] = {name: getattr(config, name) for name in ("num_bins", "weight_floor") if name in own}
+    if config.class_loss != "default":
+        options["class_loss"] = config.class_loss
+    return ModelSpec(
+        method=config.method,
+        class_names=class_names,
+        backbone=config.backbone,
+        size=config.size,
+        channels=config.channels,
+        head_depth=config.head_depth,
+        method_options=options,
+    )

@@ -18,7 +18,8 @@ class TrainConfig:
     Args:
         data: folder of labelled photos (COCO JSON, Pascal VOC or YOLO; recognised by what is in it)
         out: the run folder to make; by default runs/<name of the data>-<method>, numbered
-        method: the detector
+        method: the detector (docs/methods.md)
+        class_loss: what trains the classes; default: the method's own (gfl, gflv2: quality_focal; the others: focal)
         backbone: any network of timm with feature maps of strides 8, 16 and 32
         pretrained: fetch timm's pretrained weights of the backbone
         backbone_weights: safetensors file with the backbone's weights, by timm's names
@@ -53,7 +54,8 @@ class TrainConfig:
 
     data: str
     out: str | None = None
-    method: Literal["gfl"] = "gfl"
+    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = "gfl"
+    class_loss: Literal["default", "bce", "focal", "quality_focal"] = "default"
     backbone: str = "regnetx_002"
     pretrained: bool = False
     backbone_weights: str | None = None

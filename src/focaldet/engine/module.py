@@ -14,8 +14,9 @@ from focaldet.checks import InputError
 from focaldet.data.batching import Batch
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.step_clock import BETWEEN, StepClock
-from focaldet.methods.gfl import GFL
+from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes, process_count
+from focaldet.methods.positives import find_positives
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
@@ -33,7 +34,7 @@ class DetectionModule(L.LightningModule):
         offset: centre of a cell, in strides.
     """
 
-    def __init__(self, net: DenseDetector, method: GFL, config: TrainConfig, *, offset: float = 0.5) -> None:
+    def __init__(self, net: DenseDetector, method: Method, config: TrainConfig, *, offset: float = 0.5) -> None:
         super().__init__()
         self.net = net
         self.method = method
@@ -59,13 +60,14 @@ class DetectionModule(L.LightningModule):
         assignment = self.method.assign(truth, lattice, valid_sizes)
         self.clock.mark("assign")
         with torch.autocast(images.device.type, enabled=False):
-            terms = self.method.losses(outputs, truth, assignment, lattice)
+            positives = find_positives(truth, assignment, self.method.sites(lattice, images.device))
+            terms = self.method.losses(outputs, assignment, positives)
             loss = torch.stack(list(terms.values())).sum()
         whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
         self.last_terms = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
         self._stop_unless_finite()
         self.last_matched = assignment.matched_gt
-        self.last_beyond_reach = self.method.beyond_reach(truth, assignment, lattice)
+        self.last_beyond_reach = self.method.beyond_reach(positives)
         self.clock.mark("loss")
         self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
         self.clock.mark("log")

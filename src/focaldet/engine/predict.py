@@ -22,7 +22,7 @@ from focaldet.engine.average_precision import coco_results, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
 from focaldet.engine.draw import draw_detections
 from focaldet.engine.files import read_json, replacing, write_json
-from focaldet.methods.gfl import GFL
+from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.structures import Detections
@@ -53,12 +53,12 @@ class Detector:
     >>> detections.boxes_xyxy, detections.side_std_px  # doctest: +SKIP
     """
 
-    def __init__(self, spec: ModelSpec, net: DenseDetector, method: GFL, *, score_threshold: float = 0.05) -> None:
+    def __init__(self, spec: ModelSpec, net: DenseDetector, method: Method, *, score_threshold: float = 0.05) -> None:
         if not 0 <= score_threshold < 1:
             raise InputError(f"score: expected a number in [0, 1), got {score_threshold}")
         self.spec = spec
         self.net = net.eval()
-        self.postprocess = PostProcess(method.decode, net.strides, score_threshold=score_threshold, offset=spec.offset)
+        self.postprocess = PostProcess(method, net.strides, score_threshold=score_threshold, offset=spec.offset)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """A dense detector as a network: images in, the head's raw maps out."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +17,10 @@ class DenseDetector(nn.Module):
     Args:
         backbone: gives C3, C4, C5.
         num_classes: C.
-        box_outputs: numbers that describe a site's box; the method says how many.
+        box_outputs, anchors, quality: what the method asks of the head, see ``DenseHead``.
         channels: width of the pyramid and of the towers.
         head_depth: convolutions of each tower.
         prior_prob: see ``DenseHead``.
-        quality_branch: see ``DenseHead``.
     """
 
     mean: Tensor
@@ -31,10 +32,11 @@ class DenseDetector(nn.Module):
         num_classes: int,
         box_outputs: int,
         *,
+        anchors: int = 1,
+        quality: Literal["none", "centerness", "distribution"] = "none",
         channels: int = 256,
         head_depth: int = 4,
         prior_prob: float = 0.01,
-        quality_branch: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -43,10 +45,11 @@ class DenseDetector(nn.Module):
             channels,
             num_classes,
             box_outputs,
+            anchors=anchors,
             num_levels=len(STRIDES),
             depth=head_depth,
             prior_prob=prior_prob,
-            quality_branch=quality_branch,
+            quality=quality,
         )
         self.num_classes = num_classes
         self.strides = STRIDES

@@ -1,6 +1,7 @@
 """The dense head: two towers shared by all levels, and the last convolutions. One class for every method."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +20,44 @@ class Scale(nn.Module):
         return x * self.factor
 
 
+class DistributionQuality(nn.Module):
+    """How good a box is, read from the shape of its four distributions (GFLv2, arXiv 2011.12885, section 3.2).
+
+    Args:
+        num_bins: bins of a side.
+        top: largest probabilities of each side that are looked at, and their mean.
+        hidden: width of the layer between.
+    """
+
+    def __init__(self, num_bins: int, *, top: int = 4, hidden: int = 64) -> None:
+        super().__init__()
+        self.num_bins, self.top = num_bins, min(top, num_bins)
+        self.layers = nn.Sequential(
+            nn.Conv2d(4 * (self.top + 1), hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1)
+        )
+
+    def forward(self, side_logits: Tensor) -> Tensor:
+        """``(B, 4 K, H, W)`` to quality logits ``(B, 1, H, W)``."""
+        batch, _, height, width = side_logits.shape
+        probs = side_logits.reshape(batch, 4, self.num_bins, height, width).softmax(dim=2)
+        largest = probs.topk(self.top, dim=2).values
+        quality: Tensor = self.layers(torch.cat([largest, largest.mean(dim=2, keepdim=True)], dim=2).flatten(1, 2))
+        return quality
+
+
 class DenseHead(nn.Module):
-    """Class logits and box numbers at every location of every level.
+    """Class logits and box numbers at every site of every level.
 
     Args:
         channels: of the pyramid's maps and of the towers.
         num_classes: C, of objects; there is no background class.
         box_outputs: D, numbers that describe a site's box (4 x bins for distributions).
+        anchors: A, sites of a location.
         num_levels: L, for the factor that each level has of its own.
         depth: convolutions of each tower.
         prior_prob: the class probability of every site at the start (focal loss paper, section 3.3): without it the
             first steps are swamped by the background.
-        quality_branch: a third output on the box tower (centerness).
+        quality: a third output: ``"centerness"`` on the box tower, or ``"distribution"``, read from the box numbers.
     """
 
     def __init__(
@@ -39,18 +66,20 @@ class DenseHead(nn.Module):
         num_classes: int,
         box_outputs: int,
         *,
+        anchors: int = 1,
         num_levels: int = 5,
         depth: int = 4,
         prior_prob: float = 0.01,
-        quality_branch: bool = False,
+        quality: Literal["none", "centerness", "distribution"] = "none",
     ) -> None:
         super().__init__()
         self.class_tower = _tower(channels, depth)
         self.box_tower = _tower(channels, depth)
-        self.class_logits = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.box_outputs = nn.Conv2d(channels, box_outputs, 3, padding=1)
+        self.class_logits = nn.Conv2d(channels, anchors * num_classes, 3, padding=1)
+        self.box_outputs = nn.Conv2d(channels, anchors * box_outputs, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
-        self.quality_logits = nn.Conv2d(channels, 1, 3, padding=1) if quality_branch else None
+        self.centerness = nn.Conv2d(channels, anchors, 3, padding=1) if quality == "centerness" else None
+        self.quality = DistributionQuality(box_outputs // 4) if quality == "distribution" else None
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -66,8 +95,10 @@ class DenseHead(nn.Module):
             class_logits.append(self.class_logits(self.class_tower(features)))
             box_features = self.box_tower(features)
             box_outputs.append(scale(self.box_outputs(box_features)))
-            if self.quality_logits is not None:
-                quality_logits.append(self.quality_logits(box_features))
+            if self.centerness is not None:
+                quality_logits.append(self.centerness(box_features))
+            if self.quality is not None:
+                quality_logits.append(self.quality(box_outputs[-1]))
         return HeadOutputs(class_logits, box_outputs, quality_logits or None)
 
 

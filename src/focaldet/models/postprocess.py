@@ -1,18 +1,47 @@
 """From the head's raw maps to detections: threshold, top candidates, decode what survives, non-maximum suppression."""
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from focaldet.boxes.formats import clip_boxes
-from focaldet.boxes.locations import Lattice
+from focaldet.boxes.locations import Lattice, Sites
+from focaldet.models.joint import joint_logits
 from focaldet.structures import Detections, HeadOutputs
 
-Decode = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(numbers of N sites (N, D), their points (N, 2), their strides (N,)) to boxes (N, 4) and side deviations (N, 4)."""
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """What a detection's score is made of, when the head has a quality branch.
+
+    Args:
+        combine: class probability alone, its product with the quality, or the square root of that product.
+        threshold_on: what is compared with the score threshold and ranks the candidates before the suppression: the
+            score, or the class probability alone.
+    """
+
+    combine: Literal["class", "product", "sqrt"] = "class"
+    threshold_on: Literal["score", "class"] = "score"
+
+
+class BoxReader(Protocol):
+    """What post-processing asks of a method."""
+
+    anchors_per_location: int
+
+    @property
+    def score_rule(self) -> ScoreRule:
+        """How class and quality make the score."""
+
+    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
+        """The geometry of all prediction sites, in the lattice's order."""
+
+    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, Tensor | None]:
+        """Numbers of N sites ``(N, D)`` to boxes ``(N, 4)`` and side deviations ``(N, 4)``, in pixels."""
 
 
 class PostProcess(nn.Module):
@@ -22,28 +51,28 @@ class PostProcess(nn.Module):
     are decoded.
 
     Args:
-        decode: the method's way to read a box.
+        method: how scores are made and boxes are read.
         strides: of the levels, in pixels.
         score_threshold: every detection's score is above it; in [0, 1).
         candidates: best (site, class) pairs of each level that go on.
-        nms_iou: a box is dropped that overlaps a better one of its class by more.
+        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
         max_detections: best boxes of an image.
         offset: centre of a cell, see ``Lattice``.
     """
 
     def __init__(
         self,
-        decode: Decode,
+        method: BoxReader,
         strides: tuple[int, ...],
         *,
         score_threshold: float = 0.05,
         candidates: int = 1000,
-        nms_iou: float = 0.6,
+        nms_iou: float | None = 0.6,
         max_detections: int = 100,
         offset: float = 0.5,
     ) -> None:
         super().__init__()
-        self.decode = decode
+        self.method = method
         self.strides = strides
         self.score_threshold = score_threshold
         self.candidates = candidates
@@ -59,38 +88,57 @@ class PostProcess(nn.Module):
             image_sizes: (height, width) of each image's content; boxes are cut to it.
         """
         lattice = Lattice(outputs.level_shapes, self.strides, self.offset)
-        points = lattice.points(outputs.class_logits[0].device)
-        strides = lattice.site_strides(points.device)
-        return [
-            self._one_image(outputs, image, size, points, strides, lattice) for image, size in enumerate(image_sizes)
-        ]
+        sites = self.method.sites(lattice, outputs.class_logits[0].device)
+        return [self._one_image(outputs, image, size, sites) for image, size in enumerate(image_sizes)]
 
-    def _one_image(
-        self,
-        outputs: HeadOutputs,
-        image: int,
-        size: tuple[int, int],
-        points: Tensor,
-        strides: Tensor,
-        lattice: Lattice,
-    ) -> Detections:
-        t = self.score_threshold
-        logit_threshold = math.log(t / (1 - t)) if t > 0 else -math.inf
-        logits, labels, sites, numbers = [], [], [], []
-        for level, start in enumerate(lattice.level_starts):
-            class_logits = outputs.class_logits[level][image].permute(1, 2, 0).flatten(0, 1).float()  # (HW, C)
-            best, index = class_logits.flatten().topk(min(self.candidates, class_logits.numel()))
-            above = best > logit_threshold  # a NaN sorts first and is not above
-            best, index = best[above], index[above]
-            site, label = index // class_logits.shape[1], index % class_logits.shape[1]
-            logits.append(best)
+    def _one_image(self, outputs: HeadOutputs, image: int, size: tuple[int, int], sites: Sites) -> Detections:
+        anchors, start = self.method.anchors_per_location, 0
+        scores, labels, chosen, numbers = [], [], [], []
+        for level, class_map in enumerate(outputs.class_logits):
+            class_logits = _by_site(class_map[image], anchors)  # (H W A, C)
+            quality = (
+                None if outputs.quality_logits is None else _by_site(outputs.quality_logits[level][image], anchors)
+            )
+            score, site, label = self._candidates(class_logits, quality)
+            scores.append(score)
             labels.append(label)
-            sites.append(site + start)
-            numbers.append(outputs.box_outputs[level][image].flatten(1).T[site].float())
-        site = torch.cat(sites)
-        boxes, deviation = self.decode(torch.cat(numbers), points[site], strides[site])
+            chosen.append(site + start)
+            numbers.append(_by_site(outputs.box_outputs[level][image], anchors)[site].float())
+            start += class_logits.shape[0]
+        score, label = torch.cat(scores), torch.cat(labels)
+        boxes, deviation = self.method.decode(torch.cat(numbers), sites[torch.cat(chosen)])
         boxes = clip_boxes(boxes, *size)
-        scores, label = torch.cat(logits).sigmoid(), torch.cat(labels)
         keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
-        keep = keep[batched_nms(boxes[keep], scores[keep], label[keep], self.nms_iou)][: self.max_detections]
-        return Detections(boxes[keep], scores[keep], label[keep], None if deviation is None else deviation[keep])
+        if self.nms_iou is None:
+            keep = keep[score[keep].argsort(descending=True, stable=True)]
+        else:
+            keep = keep[batched_nms(boxes[keep], score[keep], label[keep], self.nms_iou)]
+        keep = keep[: self.max_detections]
+        return Detections(boxes[keep], score[keep], label[keep], None if deviation is None else deviation[keep])
+
+    def _candidates(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Score, site and label of a level's best (site, class) pairs above the threshold."""
+        rule = self.method.score_rule
+        root = rule.combine == "sqrt"
+        on_score = rule.threshold_on == "score"
+        threshold = _logit(self.score_threshold**2 if root and on_score else self.score_threshold)
+        # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
+        site, label = (class_logits > threshold).nonzero(as_tuple=True)
+        ranked = joint = class_logits[site, label].float()
+        if quality_logits is not None and rule.combine != "class":
+            joint = joint_logits(ranked, quality_logits[site, 0])
+            if on_score:
+                above = (joint > threshold).nonzero()[:, 0]
+                ranked, joint, site, label = joint[above], joint[above], site[above], label[above]
+        best = ranked.topk(min(self.candidates, ranked.numel())).indices
+        score = joint[best].sigmoid()
+        return score.sqrt() if root else score, site[best], label[best]
+
+
+def _by_site(numbers: Tensor, anchors: int) -> Tensor:
+    """A map ``(A * D, H, W)`` as ``(H W A, D)``, in the lattice's order."""
+    return numbers.permute(1, 2, 0).reshape(-1, numbers.shape[0] // anchors)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability)) if probability > 0 else -math.inf

@@ -1,0 +1,46 @@
+"""FCOS (Tian et al., ICCV 2019, arXiv 1904.01355), with centre sampling and GIoU.
+
+| per location | assignment    | box coding | class loss | box loss, extra          |
+|--------------|---------------|------------|------------|--------------------------|
+| 1 point      | centre region | distances  | focal      | GIoU, centerness BCE     |
+
+    L = 1/N_pos ( sum_all FL + sum_pos BCE(centerness) ) + 1/N_c sum_pos c GIoU
+
+``c`` is the centerness that the site should have, ``N_c`` its sum. With quality focal loss the score already tells the
+box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from focaldet.assign.center_region import assign_center_region
+from focaldet.boxes.coding import MAX_LOG_SIDE, decode_distances
+from focaldet.boxes.locations import Lattice, Sites
+from focaldet.methods.centered import Centered
+from focaldet.structures import Assignment, GroundTruth
+
+
+@dataclass(frozen=True, kw_only=True)
+class FCOS(Centered):
+    """The method.
+
+    Args:
+        radius: of the centre region, in strides; ``None``: the whole box.
+        distances: how a number becomes a distance: ``"exp"`` as in the paper, or ``"relu"``.
+        unit: what a distance is counted in: strides of the level, or pixels as in the paper's first version.
+    """
+
+    radius: float | None = 1.5
+    distances: Literal["exp", "relu"] = "exp"
+    unit: Literal["stride", "px"] = "stride"
+
+    def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
+        return assign_center_region(truth, lattice, radius=self.radius, image_sizes=image_sizes)
+
+    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, None]:
+        distances = numbers.clamp(max=2 * MAX_LOG_SIDE).exp() if self.distances == "exp" else numbers.relu()
+        if self.unit == "px":
+            distances = distances / sites.strides[:, None]
+        return decode_distances(sites.points_xy, sites.strides, distances), None

@@ -1,0 +1,119 @@
+"""What the methods have in common: a class loss that can be exchanged, and the names of what differs."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.functional import binary_cross_entropy, quality_focal_loss, sigmoid_focal_loss
+from focaldet.methods.normalizer import mean_over_processes
+from focaldet.methods.positives import Positives
+from focaldet.models.postprocess import ScoreRule
+from focaldet.structures import IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
+
+ClassLoss = Literal["bce", "focal", "quality_focal"]
+Quality = Literal["none", "centerness", "distribution"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A dense detector's assignment, losses and reading of boxes; the columns of the table of methods.
+
+    Args:
+        class_loss: ``"bce"`` and ``"focal"`` train the class of a positive towards 1, ``"quality_focal"`` towards the
+            IoU of its predicted box.
+        alpha, gamma: of the focal loss.
+        beta: exponent of the quality focal loss.
+    """
+
+    class_loss: ClassLoss = "focal"
+    alpha: float | None = 0.25
+    gamma: float = 2.0
+    beta: float = 2.0
+
+    anchors_per_location = 1
+
+    @property
+    @abstractmethod
+    def box_outputs(self) -> int:
+        """D, the numbers that describe a site's box."""
+
+    @property
+    def quality(self) -> Quality:
+        """What the head says of a box's quality beside its class: nothing, a centerness, or what GFLv2 reads from the
+        distributions."""
+        return "none"
+
+    @property
+    def score_rule(self) -> ScoreRule:
+        """How a detection's score is made of class and quality."""
+        return ScoreRule()
+
+    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
+        """The geometry of all prediction sites, in the lattice's order."""
+        return Sites(lattice.points(device), lattice.site_strides(device))
+
+    @abstractmethod
+    def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
+        """Which object each site is to find. ``image_sizes``: ``(B, 2)``, when the images were padded."""
+
+    @abstractmethod
+    def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
+        """The loss terms of a batch, weighted: their sum is what is trained.
+
+        Without an object in the batch the classifier still learns that all is background, and the other terms are 0.
+        """
+
+    @abstractmethod
+    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, Tensor | None]:
+        """Boxes ``(N, 4)`` in pixels of ``(N, D)`` numbers; for distributions, also the standard deviation of each side
+        in pixels."""
+
+    def beyond_reach(self, positives: Positives) -> int:
+        """Number of objects with a side that the box coding cannot reach from one of their sites."""
+        return 0
+
+    def class_term(
+        self, class_logits: list[Tensor], assignment: Assignment, positives: Positives, iou: Tensor
+    ) -> Tensor:
+        """The class loss over all sites, divided by the number of positives in the whole batch (at least 1).
+
+        Args:
+            class_logits: maps ``(B, A * C, H, W)``.
+            iou: ``(N,)`` detached, of each positive's predicted box with its object.
+        """
+        matched = assignment.matched_gt
+        labels = torch.where(matched == IGNORED, matched, -1)
+        labels[positives.image, positives.site] = positives.labels
+        num_pos = count_positives(positives)
+        if self.class_loss == "bce":
+            return binary_cross_entropy(class_logits, SparseTargets(labels), reduction="sum", normalizer=num_pos)
+        if self.class_loss == "focal":
+            return sigmoid_focal_loss(
+                class_logits, SparseTargets(labels), self.alpha, self.gamma, reduction="sum", normalizer=num_pos
+            )
+        quality = iou.new_zeros(matched.shape)
+        quality[positives.image, positives.site] = iou
+        return quality_focal_loss(
+            class_logits, SparseTargets(labels, quality), beta=self.beta, reduction="sum", normalizer=num_pos
+        )
+
+
+def count_positives(positives: Positives) -> Tensor:
+    """Positives of the whole batch, a process's share of them, at least 1."""
+    return mean_over_processes(positives.boxes_xyxy.new_tensor(float(positives.gt.numel()))).clamp(min=1.0)
+
+
+def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """``(N,)`` the detached largest class probability of each positive: the weight of its box in GFL."""
+    channels = _classes(class_logits, assignment)
+    logits = gather_sites([level.detach() for level in class_logits], channels, positives.image, positives.site)
+    return logits.float().amax(dim=-1).sigmoid()
+
+
+def _classes(class_logits: list[Tensor], assignment: Assignment) -> int:
+    locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
+    return class_logits[0].shape[1] * locations // assignment.matched_gt.shape[1]

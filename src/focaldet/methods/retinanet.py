@@ -1,0 +1,91 @@
+"""RetinaNet (Lin et al., ICCV 2017, arXiv 1708.02002).
+
+| per location | assignment | box coding | class loss | box loss            |
+|--------------|------------|------------|------------|---------------------|
+| 9 anchors    | max IoU    | deltas     | focal      | smooth L1 (or GIoU) |
+
+    L = 1/N_pos ( sum_all FL + sum_pos box )
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from focaldet.assign.max_iou import assign_max_iou
+from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, site_anchors
+from focaldet.boxes.coding import decode_deltas, encode_deltas
+from focaldet.boxes.iou import paired_iou
+from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.functional import giou_loss
+from focaldet.methods.method import Method, count_positives
+from focaldet.methods.positives import Positives
+from focaldet.structures import Assignment, GroundTruth, HeadOutputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetinaNet(Method):
+    """The method.
+
+    Args:
+        box_loss: of a positive's box: smooth L1 on its deltas, or GIoU.
+        smooth_l1_beta: error below which smooth L1 is a parabola; 0: plain L1.
+        stds: of the deltas (centre x, y, logarithms of width, height).
+        positive_iou, negative_iou: an anchor with at least the first is positive, with less than the second background,
+            and ignored between them.
+        whole_px: anchors with whole numbers of pixels, as torchvision's.
+    """
+
+    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+    smooth_l1_beta: float = 1 / 9
+    giou_weight: float = 2.0
+    stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    positive_iou: float = 0.5
+    negative_iou: float = 0.4
+    whole_px: bool = False
+
+    anchors_per_location = len(RETINANET_SCALES) * len(RETINANET_RATIOS)
+
+    @property
+    def box_outputs(self) -> int:
+        return 4
+
+    def shapes(self, lattice: Lattice) -> Tensor:
+        """``(L, 9, 2)`` widths and heights of the anchors of each level, pixels."""
+        return anchor_shapes(lattice.strides, whole_px=self.whole_px)
+
+    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
+        anchors = site_anchors(lattice, self.shapes(lattice).to(device))
+        repeat = self.anchors_per_location
+        points, strides = lattice.points(device), lattice.site_strides(device)
+        return Sites(points.repeat_interleave(repeat, 0), strides.repeat_interleave(repeat), anchors)
+
+    def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
+        return assign_max_iou(
+            truth,
+            lattice,
+            self.shapes(lattice).to(truth.boxes_xyxy.device),
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+            image_sizes=image_sizes,
+        )
+
+    def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
+        anchors, gt_boxes = positives.sites.anchors_xyxy, positives.boxes_xyxy
+        assert anchors is not None
+        deltas = gather_sites(outputs.box_outputs, self.box_outputs, positives.image, positives.site).float()
+        boxes = decode_deltas(anchors, deltas, self.stds)
+        iou = paired_iou(boxes.detach(), gt_boxes)
+        num_pos = count_positives(positives)
+        if self.box_loss == "giou":
+            box = self.giou_weight * giou_loss(boxes, gt_boxes, reduction="sum", normalizer=num_pos)
+        else:
+            targets = encode_deltas(anchors, gt_boxes, self.stds)
+            box = smooth_l1_loss(deltas, targets, beta=self.smooth_l1_beta, reduction="sum") / num_pos
+        return {"class": self.class_term(outputs.class_logits, assignment, positives, iou), "box": box}
+
+    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, None]:
+        assert sites.anchors_xyxy is not None
+        return decode_deltas(sites.anchors_xyxy, numbers, self.stds), None

@@ -1,0 +1,56 @@
+"""A small pyramid with objects, for the pages of the methods."""
+
+import torch
+
+from focaldet.boxes.locations import Lattice
+from focaldet.methods.positives import find_positives
+from focaldet.structures import BACKGROUND, Assignment, GroundTruth, HeadOutputs
+
+LATTICE = Lattice(((6, 8), (3, 4)), (8, 16))
+NUM_CLASSES = 3
+
+
+def random_maps(generator, batch, channels, spread):
+    return [
+        (torch.randn(batch, channels, *shape, generator=generator) * spread).requires_grad_()
+        for shape in LATTICE.level_shapes
+    ]
+
+
+def outputs_of(method, seed=0, batch=2, spread=1.0):
+    """What a head of the method's shape could say, with gradients on every map."""
+    generator, anchors = torch.Generator().manual_seed(seed), method.anchors_per_location
+    class_logits = random_maps(generator, batch, anchors * NUM_CLASSES, spread)
+    box_outputs = random_maps(generator, batch, anchors * method.box_outputs, spread)
+    quality = None if method.quality == "none" else random_maps(generator, batch, anchors, spread)
+    return HeadOutputs(class_logits, box_outputs, quality)
+
+
+def truth_of(boxes, labels, image_index, num_images=2):
+    return GroundTruth(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(image_index, dtype=torch.int64),
+        num_images,
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+    )
+
+
+TRUTH = truth_of([[3.0, 4, 40, 44], [30, 2, 62, 20], [0, 0, 64, 48]], [2, 0, 1], [0, 0, 1])
+
+
+def assignment_of(sites, anchors=1, batch=2):
+    """An assignment from {(image, site): object}."""
+    matched = torch.full((batch, LATTICE.num_sites * anchors), BACKGROUND)
+    for (image, site), gt in sites.items():
+        matched[image, site] = gt
+    return Assignment(matched)
+
+
+def losses_of(method, outputs, truth, assignment):
+    return method.losses(outputs, assignment, find_positives(truth, assignment, method.sites(LATTICE)))
+
+
+def values(losses):
+    return {name: float(value.detach()) for name, value in losses.items()}

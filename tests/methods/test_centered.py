@@ -1,0 +1,91 @@
+"""The pages of ATSS and FCOS: centerness, and boxes weighted by it."""
+
+import math
+
+import pytest
+import torch
+from scene import LATTICE, TRUTH, assignment_of, losses_of, outputs_of, values
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchvision.ops import generalized_box_iou_loss
+
+from focaldet.boxes.coding import encode_deltas, encode_distances
+from focaldet.boxes.locations import flatten_levels
+from focaldet.engine.build import METHODS
+from focaldet.methods.atss import ATSS
+from focaldet.methods.centerness import centerness
+from focaldet.methods.positives import find_positives
+from focaldet.models.postprocess import ScoreRule
+
+SITES = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (1, 27): 2, (1, 54): 2}
+CENTERED = [name for name in METHODS if name in ("atss", "fcos")]
+
+
+def by_hand(point, box):
+    """The centerness of a point, and of a point outside 0."""
+    left, top, right, bottom = point[0] - box[0], point[1] - box[1], box[2] - point[0], box[3] - point[1]
+    if min(left, top, right, bottom) <= 0:
+        return 0.0
+    return math.sqrt(min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom))
+
+
+def test_centerness_is_the_papers():
+    positives = find_positives(TRUTH, assignment_of(SITES), ATSS().sites(LATTICE))
+    points, boxes = positives.sites.points_xy.tolist(), positives.boxes_xyxy.tolist()
+    expected = [by_hand(point, box) for point, box in zip(points, boxes, strict=True)]
+    assert centerness(positives).tolist() == pytest.approx(expected, rel=1e-5)
+    assert len({round(value, 3) for value in expected}) > 4
+
+
+@pytest.mark.parametrize("name", CENTERED)
+@pytest.mark.parametrize("class_loss", ["focal", "quality_focal"])
+def test_box_term_is_giou_weighted_by_centerness_or_by_the_score(name, class_loss):
+    method = METHODS[name](class_loss=class_loss)
+    outputs, assignment = outputs_of(method), assignment_of(SITES)
+    terms = values(losses_of(method, outputs, TRUTH, assignment))
+    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
+    numbers = flatten_levels(outputs.box_outputs, 4)[positives.image, positives.site]
+    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    giou = generalized_box_iou_loss(boxes.double(), positives.boxes_xyxy.double())
+    weight = centerness(positives)
+    if class_loss == "quality_focal":
+        assert "centerness" not in terms
+        weight = flatten_levels(outputs.class_logits, 3)[positives.image, positives.site].detach().sigmoid().amax(dim=1)
+    else:
+        logits = flatten_levels(outputs.quality_logits, 1)[positives.image, positives.site, 0]
+        assert terms["centerness"] == pytest.approx(
+            float(binary_cross_entropy_with_logits(logits.detach(), weight)), rel=1e-5
+        )
+    expected = method.giou_weight * (giou * weight).sum() / weight.sum()
+    assert terms["box"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", CENTERED)
+def test_score_rule_is_of_the_branch_that_the_head_has(name):
+    assert METHODS[name]().score_rule == ScoreRule("sqrt", "score")
+    assert METHODS[name](score="product", threshold_on="class").score_rule == ScoreRule("product", "class")
+    assert METHODS[name](class_loss="quality_focal").score_rule == ScoreRule()
+
+
+def test_atss_reads_deltas_from_one_square_anchor_of_eight_strides():
+    method = ATSS()
+    sites = method.sites(LATTICE)
+    sides = sites.anchors_xyxy[:, 2:] - sites.anchors_xyxy[:, :2]
+    assert torch.equal(sides, (8 * sites.strides)[:, None].expand(-1, 2))
+    boxes = torch.tensor([[3.0, 4, 40, 44]]).expand(sites.strides.numel(), 4)
+    deltas = encode_deltas(sites.anchors_xyxy, boxes, (0.1, 0.1, 0.2, 0.2))
+    torch.testing.assert_close(method.decode(deltas, sites)[0], boxes)
+
+
+@pytest.mark.skipif("fcos" not in METHODS, reason="FCOS is not there")
+@pytest.mark.parametrize("distances", ["exp", "relu"])
+@pytest.mark.parametrize("unit", ["stride", "px"])
+def test_fcos_reads_distances_in_its_unit(distances, unit):
+    method = METHODS["fcos"](distances=distances, unit=unit)
+    sites = method.sites(LATTICE)
+    inside = sites[torch.tensor([18, 27, 53])]
+    boxes = torch.tensor([[3.0, 4, 40, 44]]).expand(3, 4)
+    numbers = encode_distances(inside.points_xy, inside.strides, boxes)
+    assert bool((numbers > 0).all())
+    if unit == "px":
+        numbers = numbers * inside.strides[:, None]
+    torch.testing.assert_close(method.decode(numbers.log() if distances == "exp" else numbers, inside)[0], boxes)

@@ -1,0 +1,128 @@
+"""What holds for every method, with every class loss it can take."""
+
+import pytest
+import torch
+from scene import LATTICE, NUM_CLASSES, TRUTH, assignment_of, losses_of, outputs_of, truth_of, values
+from torchvision.ops import sigmoid_focal_loss
+
+from focaldet.boxes.iou import paired_iou
+from focaldet.boxes.locations import Lattice, flatten_levels
+from focaldet.engine.build import METHODS
+from focaldet.functional import quality_focal_loss
+from focaldet.methods.positives import find_positives
+from focaldet.structures import BACKGROUND, IGNORED, HeadOutputs
+
+CASES = [(name, loss) for name in METHODS for loss in ("bce", "focal", "quality_focal")]
+every_method = pytest.mark.parametrize(("name", "class_loss"), CASES)
+
+
+def scene_of(name, class_loss, seed=0):
+    method = METHODS[name](class_loss=class_loss)
+    anchors = method.anchors_per_location
+    sites = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (0, 5): IGNORED, (1, 27): 2, (1, 54): 2, (1, 0): IGNORED}
+    spread = {(image, site * anchors + site % anchors): gt for (image, site), gt in sites.items()}
+    return method, outputs_of(method, seed), assignment_of(spread, anchors)
+
+
+@every_method
+def test_class_term_is_the_dense_loss_of_an_independent_implementation(name, class_loss):
+    method, outputs, assignment = scene_of(name, class_loss)
+    found = losses_of(method, outputs, TRUTH, assignment)["class"]
+    logits = flatten_levels(outputs.class_logits, NUM_CLASSES).double()
+    if name == "gflv2":  # the score is the product
+        quality = flatten_levels(outputs.quality_logits, 1).double()
+        logits = (logits.sigmoid() * quality.sigmoid()).logit()
+    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
+    numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[positives.image, positives.site]
+    iou = paired_iou(method.decode(numbers, positives.sites)[0], positives.boxes_xyxy).double()
+    targets = torch.zeros_like(logits)
+    targets[positives.image, positives.site, positives.labels] = iou if class_loss == "quality_focal" else 1.0
+    if class_loss == "bce":
+        dense = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    elif class_loss == "focal":
+        dense = sigmoid_focal_loss(logits, targets)
+    else:
+        dense = quality_focal_loss(logits, targets, impl="reference")
+    expected = dense[assignment.matched_gt != IGNORED].sum() / 6
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@every_method
+def test_batch_without_any_object_still_trains_the_classifier(name, class_loss):
+    method, outputs, _ = scene_of(name, class_loss)
+    nothing = truth_of([], [], [])
+    terms = losses_of(method, outputs, nothing, method.assign(nothing, LATTICE))
+    assert all(value == 0 for term, value in values(terms).items() if term != "class")
+    sum(terms.values()).backward()
+    assert all(bool(level.grad.any()) for level in outputs.class_logits)
+
+
+@every_method
+def test_ignored_sites_give_no_gradient_and_positives_train_their_boxes(name, class_loss):
+    method, outputs, assignment = scene_of(name, class_loss)
+    sum(losses_of(method, outputs, TRUTH, assignment).values()).backward()
+    class_grad, box_grad = (
+        flatten_levels([level.grad for level in maps], channels)
+        for maps, channels in ((outputs.class_logits, NUM_CLASSES), (outputs.box_outputs, method.box_outputs))
+    )
+    matched = assignment.matched_gt
+    assert not class_grad[matched == IGNORED].any()
+    assert bool((class_grad[matched != IGNORED] != 0).all())
+    assert not box_grad[matched < 0].any()
+    assert bool((box_grad[matched >= 0] != 0).any(dim=1).all())
+    if outputs.quality_logits is not None:
+        quality_grad = flatten_levels([level.grad for level in outputs.quality_logits], 1)
+        assert bool(quality_grad[matched >= 0].all())
+
+
+@every_method
+def test_half_precision_outputs_give_float32_losses(name, class_loss):
+    method, outputs, assignment = scene_of(name, class_loss)
+
+    def rounded(maps, dtype):
+        return [level.detach().bfloat16().to(dtype) for level in maps]
+
+    def half(dtype):
+        quality = None if outputs.quality_logits is None else rounded(outputs.quality_logits, dtype)
+        return HeadOutputs(rounded(outputs.class_logits, dtype), rounded(outputs.box_outputs, dtype), quality)
+
+    losses = losses_of(method, half(torch.bfloat16), TRUTH, assignment)
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+    wide = losses_of(method, half(torch.float32), TRUTH, assignment)
+    assert values(losses) == pytest.approx(values(wide), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_own_assignment_covers_every_site_and_finds_the_objects(name):
+    method, lattice = METHODS[name](), Lattice(((16, 16), (8, 8), (4, 4)), (8, 16, 32))
+    truth = truth_of([[8.0, 4, 70, 60], [80, 40, 120, 90], [0, 0, 90, 60]], [2, 0, 1], [0, 0, 1])
+    matched = method.assign(truth, lattice).matched_gt
+    sites = method.sites(lattice)
+    assert matched.shape == (2, lattice.num_sites * method.anchors_per_location)
+    assert sites.points_xy.shape == (matched.shape[1], 2)
+    assert {0, 1} <= set(matched[0].tolist())
+    assert 2 in matched[1].tolist()
+    padded = method.assign(truth, lattice, torch.tensor([[128, 128], [64, 96]])).matched_gt
+    top_left = sites.points_xy - lattice.offset * sites.strides[:, None]
+    outside = (top_left[:, 0] >= 96) | (top_left[:, 1] >= 64)
+    assert bool((padded[1][outside] == IGNORED).all())
+    assert not (padded[1][~outside] == BACKGROUND).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_fall_when_the_numbers_follow_their_gradient(name):
+    method, outputs, assignment = scene_of(name, METHODS[name]().class_loss)
+    maps = [*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or [])]
+    optimizer = torch.optim.Adam(maps, lr=0.1)
+    start = values(losses_of(method, outputs, TRUTH, assignment))
+    for _ in range(150):
+        optimizer.zero_grad()
+        sum(losses_of(method, outputs, TRUTH, assignment).values()).backward()
+        optimizer.step()
+    end = values(losses_of(method, outputs, TRUTH, assignment))
+    assert end["class"] < 0.1 * start["class"]
+    assert end["box"] < 0.1 * start["box"]
+    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
+    numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[positives.image, positives.site]
+    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    assert float(paired_iou(boxes, positives.boxes_xyxy).min()) > 0.9
