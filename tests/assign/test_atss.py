@@ -5,66 +5,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenes import by_image, lattice_of, random_boxes, random_size, tied_scenes, truth_of
 from textbook import atss
 
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.locations import Lattice
-from focaldet.structures import BACKGROUND, IGNORED, GroundTruth
-
-STRIDES = (8, 16, 32, 64, 128)
-NO_BOX = torch.zeros(0, 4)
-
-
-def lattice_of(height, width, strides=STRIDES, offset=0.5):
-    return Lattice(tuple((math.ceil(height / s), math.ceil(width / s)) for s in strides), strides, offset)
-
-
-def truth_of(*images, ignored=(), ignored_image=()):
-    """The objects of a batch, from the boxes of each of its images."""
-    boxes = [torch.as_tensor(np.asarray(image, np.float32)).reshape(-1, 4) for image in images]
-    index = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
-    return GroundTruth(
-        torch.cat(boxes),
-        torch.zeros_like(index),
-        index,
-        len(images),
-        torch.as_tensor(ignored, dtype=torch.float32).reshape(-1, 4),
-        torch.as_tensor(ignored_image, dtype=torch.int64),
-    )
+from focaldet.structures import BACKGROUND, IGNORED
 
 
 def textbook(truth, lattice, **options):
-    rows, first = [], 0
-    for image in range(truth.num_images):
-        boxes = truth.boxes_xyxy[truth.image_index == image].numpy()
-        matched = atss(boxes, lattice.level_shapes, lattice.strides, offset=lattice.offset, **options)
-        rows.append(np.where(matched >= 0, matched + first, matched))
-        first += len(boxes)
-    return torch.as_tensor(np.stack(rows))
-
-
-def random_boxes(rng, count, height, width):
-    """Objects whose centre is in the image: log-uniform sides from under a pixel to twice the image, many on a grid
-    (ties), on the border, or copies of each other."""
-    center = rng.uniform(0, 1, (count, 2)) * (width, height)
-    side = np.exp(rng.uniform(math.log(0.5), math.log(2 * max(height, width)), (count, 2)))
-    on_grid, square = rng.random(count) < 0.3, rng.random(count) < 0.3
-    side[square, 1] = side[square, 0]
-    center[on_grid], side[on_grid] = np.round(center[on_grid] / 4) * 4, np.ceil(side[on_grid] / 8) * 8
-    corner = rng.random(count) < 0.1
-    center[corner] = rng.integers(0, 2, (int(corner.sum()), 2)) * (width, height)
-    cut = rng.random(count) < 0.4  # most objects that leave the image are cut at its border
-    boxes = np.concatenate([center - side / 2, center + side / 2], axis=1)
-    boxes[cut] = boxes[cut].clip(0, (width, height, width, height))
-    copies = rng.random(count) < 0.15
-    boxes[copies] = boxes[rng.integers(0, max(count, 1), int(copies.sum()))]
-    return boxes.astype(np.float32)
+    return by_image(atss, truth, lattice, **options)
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_assignment_is_the_textbooks_on_random_batches(seed):
     rng = np.random.default_rng(seed)
-    height, width = (int(x) for x in np.exp(rng.uniform(math.log(64), math.log(500), 2)))
+    height, width = random_size(rng, 64, 500)
     lattice = lattice_of(height, width, offset=(0.0, 0.5)[seed % 2])
     counts = rng.choice([0, 1, 3, 40], 3)
     truth = truth_of(*(random_boxes(rng, count, height, width) for count in counts))
@@ -85,29 +41,28 @@ def test_assignment_is_the_textbooks_on_large_scenes(height, width, count):
 def test_assignment_is_the_textbooks_on_many_scenes(seed):
     rng = np.random.default_rng(1000 + seed)
     for _ in range(40):
-        height, width = (int(x) for x in np.exp(rng.uniform(math.log(64), math.log(1600), 2)))
+        height, width = random_size(rng, 64, 1600)
         lattice = lattice_of(height, width, offset=float(rng.choice([0.0, 0.5])))
         truth = truth_of(*(random_boxes(rng, int(n), height, width) for n in rng.integers(0, 60, 2)))
         assert torch.equal(assign_atss(truth, lattice).matched_gt, textbook(truth, lattice)), (height, width)
 
 
-@st.composite
-def tied_scenes(draw):
-    """Small pyramids of any levels, objects on the half-pixel grid of the sites, where ties are the rule."""
-    height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
-    strides = draw(st.sampled_from([(8,), (16,), (8, 16), (4, 8, 64), STRIDES]))
-    lattice = lattice_of(height, width, strides, draw(st.sampled_from([0.0, 0.5])))
-    box = st.tuples(
-        st.integers(0, 4 * width), st.integers(0, 4 * height), st.integers(1, 400), st.integers(1, 400)
-    ).map(lambda b: [b[0] / 4 - b[2] / 8, b[1] / 4 - b[3] / 8, b[0] / 4 + b[2] / 8, b[1] / 4 + b[3] / 8])
-    images = draw(st.lists(st.lists(box, max_size=6), min_size=1, max_size=2))
-    return lattice, truth_of(*images), draw(st.sampled_from([1, 2, 4, 9, 10, 16, 30]))
+@pytest.mark.parametrize(("size", "count"), [(1, 0), (1, 1), (1, 30), (64, 300)])
+def test_assignment_is_the_textbooks_with_more_objects_than_sites(size, count):
+    lattice, truth = lattice_of(size, size), truth_of(random_boxes(np.random.default_rng(count), count, size, size), [])
+    assert torch.equal(assign_atss(truth, lattice).matched_gt, textbook(truth, lattice))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
-@given(tied_scenes())
-def test_assignment_is_the_textbooks_where_distances_and_overlaps_tie(scene):
-    lattice, truth, top_k = scene
+@pytest.mark.slow
+def test_assignment_is_the_textbooks_with_ten_thousand_objects():
+    lattice, truth = lattice_of(256, 200), truth_of(random_boxes(np.random.default_rng(0), 10_000, 256, 200))
+    assert torch.equal(assign_atss(truth, lattice).matched_gt, textbook(truth, lattice))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(tied_scenes(), st.sampled_from([1, 2, 4, 9, 10, 16, 30]))
+def test_assignment_is_the_textbooks_where_distances_and_overlaps_tie(scene, top_k):
+    lattice, truth = scene
     found = assign_atss(truth, lattice, top_k=top_k).matched_gt
     assert torch.equal(found, textbook(truth, lattice, top_k=top_k))
 

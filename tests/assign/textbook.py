@@ -1,7 +1,9 @@
-"""ATSS as the paper writes it (algorithm 1): every anchor against every object, image by image, object by object.
+"""The assignments as the papers write them: every site against every object, image by image, object by object.
 
-Plain NumPy. Where two numbers may tie it states what the tie is decided on: distances are float64, IoUs are float32 (so
-that equal boxes have equal IoU), the statistics of the IoUs are float64.
+Plain NumPy. Where two numbers may tie it states what the tie is decided on: IoUs, areas and the distances to an
+object's sides are float32 (so that equal boxes have equal numbers); in ATSS the distances of centres and the statistics
+of the IoUs are float64. Each takes one image, ``(G, 4)`` float32 boxes, to ``(P,)`` indices of boxes, or ``BACKGROUND``
+or ``IGNORED``.
 """
 
 import numpy as np
@@ -33,7 +35,7 @@ def iou(anchors, box):
 
 
 def atss(boxes_xyxy, level_shapes, strides, *, offset=0.5, top_k=9, anchor_scale=8.0):
-    """One image: ``(G, 4)`` float32 boxes to ``(P,)`` indices of boxes, or ``BACKGROUND``."""
+    """Algorithm 1 of the paper."""
     points, anchors, levels = sites_and_anchors(level_shapes, strides, offset, anchor_scale)
     matched = np.full(len(points), BACKGROUND)
     matched_iou = np.full(len(points), -1.0)
@@ -55,3 +57,56 @@ def atss(boxes_xyxy, level_shapes, strides, *, offset=0.5, top_k=9, anchor_scale
             if overlap >= threshold and inside and overlap > matched_iou[site]:
                 matched[site], matched_iou[site] = g, overlap
     return matched
+
+
+def center_region(boxes_xyxy, level_shapes, strides, *, offset=0.5, radius=1.5, ranges=None):
+    """FCOS: inside the object and its centre region, the largest distance in the level's range, smallest object."""
+    points, _, levels = sites_and_anchors(level_shapes, strides, offset, 1.0)
+    if ranges is None:
+        ends = [64 * 2**level for level in range(len(strides) - 1)]  # the paper's, for strides 8, 16, 32 ...
+        ranges = list(zip([0, *ends], [*ends, np.inf], strict=True))
+    low, high = np.array(ranges, np.float32)[levels].T
+    margin = np.float32(np.inf if radius is None else radius) * np.array(strides, np.float32)[levels]
+    matched, matched_area = np.full(len(points), BACKGROUND), np.full(len(points), np.inf, np.float32)
+    x, y = points.T
+    for g, (x1, y1, x2, y2) in enumerate(boxes_xyxy):
+        center_x, center_y, area = (x1 + x2) / np.float32(2), (y1 + y2) / np.float32(2), (x2 - x1) * (y2 - y1)
+        left, right = np.maximum(x1, center_x - margin), np.minimum(x2, center_x + margin)
+        top, bottom = np.maximum(y1, center_y - margin), np.minimum(y2, center_y + margin)
+        largest = np.max([x - x1, y - y1, x2 - x, y2 - y], axis=0)
+        positive = (left < x) & (x < right) & (top < y) & (y < bottom) & (low <= largest) & (largest <= high)
+        positive &= area < matched_area  # of objects of equal area the first keeps the site
+        matched[positive], matched_area[positive] = g, area
+    return matched
+
+
+def anchors_of_shapes(level_shapes, strides, offset, shapes_px):
+    """Anchors ``(P A, 4)``: ``shapes_px`` ``(L, A, 2)`` around every site."""
+    points, _, levels = sites_and_anchors(level_shapes, strides, offset, 1.0)
+    half = shapes_px[levels] / np.float32(2)  # (P, A, 2)
+    return np.concatenate([points[:, None] - half, points[:, None] + half], axis=2).reshape(-1, 4)
+
+
+def max_iou(
+    boxes_xyxy,
+    level_shapes,
+    strides,
+    *,
+    shapes_px,
+    offset=0.5,
+    positive_iou=0.5,
+    negative_iou=0.4,
+    low_quality=True,
+):
+    """RetinaNet: thresholds on the IoU with the object of highest IoU, and every object's best anchors."""
+    anchors = anchors_of_shapes(level_shapes, strides, offset, shapes_px)
+    best, own = np.full(len(anchors), -1, np.float32), np.full(len(anchors), BACKGROUND)
+    best_of_an_object = np.zeros(len(anchors), bool)
+    for g, box in enumerate(boxes_xyxy):
+        overlaps = iou(anchors, box)
+        higher = overlaps > best  # of objects with equal IoU the first keeps the anchor
+        best[higher], own[higher] = overlaps[higher], g
+        if overlaps.max() > 0:
+            best_of_an_object |= overlaps == overlaps.max()
+    matched = np.where(best >= positive_iou, own, np.where(best >= negative_iou, IGNORED, BACKGROUND))
+    return np.where(best_of_an_object, own, matched) if low_quality else matched

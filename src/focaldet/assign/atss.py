@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from focaldet.assign.claims import claim, ignore_unknown
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
-from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth
+from focaldet.structures import BACKGROUND, Assignment, GroundTruth
 
 INSIDE_MARGIN_PX = 0.01
 """A site is inside an object when it is farther than this from each side (the authors' code)."""
@@ -67,9 +68,10 @@ def assign_atss(
         positive = exists & (iou >= _thresholds(iou, exists)[:, None]) & (margin > INSIDE_MARGIN_PX)
 
         site_of_batch = truth.image_index[:, None] * num_sites + sites
-        _claim(matched, site_of_batch[positive], positive.nonzero()[:, 0], iou[positive])
+        best = torch.full(matched.shape, -1.0, device=device)
+        claim(matched, best, site_of_batch[positive], positive.nonzero()[:, 0], iou[positive])
     matched = matched.view(truth.num_images, num_sites)
-    _ignore(matched, truth, lattice, image_sizes)
+    ignore_unknown(matched[..., None], truth, lattice, image_sizes)
     return Assignment(matched)
 
 
@@ -138,29 +140,3 @@ def _first(
     """Along one axis, where the window of ``size`` sites begins whose middle is nearest to the centre."""
     nearest = (center_px / stride - offset).round().long()
     return (nearest - size // 2).clamp(min=0).minimum(length - size)
-
-
-def _claim(
-    matched: Int64[Tensor, " BP"], site: Int64[Tensor, " N"], gt: Int64[Tensor, " N"], iou: Float[Tensor, " N"]
-) -> None:
-    """Give each claimed site to the object of highest IoU (of equals, the lowest index)."""
-    best = torch.full(matched.shape, -1.0, dtype=iou.dtype, device=iou.device)
-    best.scatter_reduce_(0, site, iou, "amax")
-    wins = iou == best[site]
-    site, gt = site[wins], gt[wins]
-    matched[site] = torch.iinfo(torch.int64).max
-    matched.scatter_reduce_(0, site, gt, "amin")
-
-
-def _ignore(
-    matched: Int64[Tensor, "B P"], truth: GroundTruth, lattice: Lattice, image_sizes: Int64[Tensor, "B 2"] | None
-) -> None:
-    """Mark what is neither object nor background: sites of the padding, and sites in a region of unknown content."""
-    if image_sizes is not None:
-        matched.masked_fill_(~lattice.inside(image_sizes), IGNORED)
-    if truth.ignored_xyxy.shape[0]:
-        points, regions = lattice.points(matched.device), truth.ignored_xyxy[:, None]
-        within = ((points >= regions[..., :2]) & (points < regions[..., 2:])).all(dim=-1)  # (R, P)
-        count = torch.zeros(matched.shape, dtype=torch.int32, device=matched.device)
-        count.index_add_(0, truth.ignored_image_index, within.int())
-        matched.masked_fill_((count > 0) & (matched == BACKGROUND), IGNORED)

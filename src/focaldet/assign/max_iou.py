@@ -1,0 +1,162 @@
+"""Maximum IoU, the assignment of RetinaNet (Lin et al., ICCV 2017, arXiv 1708.02002, section 4).
+
+An anchor belongs to the object that it overlaps most: positive from an IoU of ``positive_iou`` on, background below
+``negative_iou``, ignored between. With ``low_quality`` an object's best anchors are positive too, however little they
+overlap it.
+
+Ties are decided, so that every device gives the same answer. Of objects with equal IoU the lower index has the anchor.
+All anchors that tie for an object's best are positive, and each belongs to the object that *it* overlaps most, which
+may be another one (torchvision's and Detectron2's matcher; mmdetection gives them to the object whose best they are).
+An object that no anchor overlaps has no anchor.
+
+Anchors of one shape lie on a lattice, so those that overlap an object by a given IoU lie in a rectangle around its
+centre. A bound on the best IoU is known before any is computed; no (anchors x objects) matrix is built.
+"""
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from focaldet.assign.claims import claim, ignore_unknown
+from focaldet.assign.windows import own_columns_and_rows, ragged, sites_within
+from focaldet.boxes.anchors import site_anchors
+from focaldet.boxes.formats import box_centers
+from focaldet.boxes.iou import paired_iou
+from focaldet.boxes.locations import Lattice
+from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth
+
+ROUNDING_PX, ROUNDING = 1e-2, 1e-3
+"""Bounds on the rounding of float32: of the overlap along an axis, in pixels, and of the IoU, relatively. Anchors are
+looked for so much farther than they can be; what counts is the IoU of each one."""
+
+
+@torch.no_grad()
+def assign_max_iou(
+    truth: GroundTruth,
+    lattice: Lattice,
+    shapes_px: Float[Tensor, "L A 2"],
+    *,
+    positive_iou: float = 0.5,
+    negative_iou: float = 0.4,
+    low_quality: bool = True,
+    image_sizes: Int64[Tensor, "B 2"] | None = None,
+) -> Assignment:
+    """Assign the objects of a batch to the anchors of a pyramid.
+
+    Args:
+        truth: the batch's objects.
+        lattice: the locations.
+        shapes_px: width and height of the A anchors of each level (`focaldet.boxes.anchors.anchor_shapes`).
+        positive_iou: anchors that overlap an object at least so much are positive.
+        negative_iou: anchors that overlap every object less are background.
+        low_quality: whether the best anchors of each object are positive too.
+        image_sizes: height and width of each image's content when the batch is padded. The padding's anchors are
+            ignored, and an object has the anchors that it would have in its image alone.
+
+    Returns:
+        ``matched_gt`` over the ``B x (P A)`` anchors, in the order of `focaldet.boxes.anchors.site_anchors`.
+
+    Raises:
+        ValueError: not 0 < ``negative_iou`` <= ``positive_iou``, or shapes for another number of levels.
+
+    >>> from focaldet.boxes.anchors import anchor_shapes
+    >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    >>> no_box, zero = torch.zeros(0, 4), torch.zeros(1, dtype=torch.int64)
+    >>> truth = GroundTruth(box, zero, zero, 1, no_box, zero[:0])
+    >>> lattice = Lattice(((8, 8), (4, 4)), (8, 16))
+    >>> assign_max_iou(truth, lattice, anchor_shapes(lattice.strides)).matched_gt.ge(0).sum()  # of 720 anchors
+    tensor(44)
+    """
+    if not 0 < negative_iou <= positive_iou:
+        raise ValueError(f"expected 0 < negative_iou <= positive_iou, got {negative_iou} and {positive_iou}")
+    boxes, image_of_gt = truth.boxes_xyxy, truth.image_index
+    shapes_px = shapes_px.to(boxes.device)
+    anchors = site_anchors(lattice, shapes_px)  # (P A, 4)
+    matched = torch.full((truth.num_images * len(anchors),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+    best = torch.full(matched.shape, -1.0, device=boxes.device)
+
+    columns_and_rows = own_columns_and_rows(lattice, image_of_gt, image_sizes)
+    windows, sure = _windows(boxes, columns_and_rows, lattice, shapes_px, negative_iou, low_quality)
+    level, shape, gt_of_window, reach = windows
+    near = []  # anchors, objects and IoUs of the pairs that may be the best of their object
+    centers, own_sites = box_centers(boxes.double())[gt_of_window], columns_and_rows[gt_of_window, level]
+    for window, site, _ in sites_within(lattice, level, centers, reach, own_sites):
+        gt, anchor = gt_of_window[window], site * shapes_px.shape[1] + shape[window]
+        iou = paired_iou(anchors[anchor], boxes[gt])
+        anchor += image_of_gt[gt] * len(anchors)
+        enough, candidate = iou >= negative_iou, (iou >= sure[gt]) & (iou > 0)
+        claim(matched, best, anchor[enough], gt[enough], iou[enough])
+        near.append((anchor[candidate], gt[candidate], iou[candidate]))
+
+    between = (best >= negative_iou) & (best < positive_iou)
+    if low_quality and near:
+        anchor, gt, iou = (torch.cat(parts) for parts in zip(*near, strict=True))
+        best_of_gt = torch.zeros_like(sure, dtype=iou.dtype).scatter_reduce_(0, gt, iou, "amax")
+        chosen = torch.unique(anchor[iou == best_of_gt[gt]])
+        between[chosen] = False
+        weak = chosen[best[chosen] < negative_iou]  # not every object that overlaps these has been looked at
+        matched[weak] = _most_overlapped(weak, anchors, truth)
+    matched.masked_fill_(between, IGNORED)
+    matched = matched.view(truth.num_images, -1)
+    ignore_unknown(matched.view(truth.num_images, lattice.num_sites, -1), truth, lattice, image_sizes)
+    return Assignment(matched)
+
+
+def _windows(
+    boxes_xyxy: Float[Tensor, "G 4"],
+    columns_and_rows: Int64[Tensor, "G L 2"],
+    lattice: Lattice,
+    shapes_px: Float[Tensor, "L A 2"],
+    negative_iou: float,
+    low_quality: bool,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Float64[Tensor, " G"]]:
+    """Where the anchors are that may overlap an object by ``negative_iou`` or be its best.
+
+    Along each axis the overlap of two boxes is ``min(smaller side, mean side - distance of the centres)``. So of all
+    anchors of one shape the site nearest to the centre has the highest IoU, and an IoU needs a certain intersection:
+
+        IoU >= t   <=>   intersection >= t / (1 + t) * (sum of the areas)
+
+    which, with the largest overlap along one axis, bounds the distance along the other.
+
+    Returns:
+        Level, shape, object and reach (x, y) of N windows, by object; and the IoU that each object's best surely has.
+    """
+    strides = torch.tensor(lattice.strides, device=boxes_xyxy.device)[:, None]
+    position = box_centers(boxes_xyxy.double())[:, None] / strides - lattice.offset
+    nearest = position.round().clamp(min=0).minimum(columns_and_rows - 1)
+    distance = ((position - nearest).abs() * strides)[:, :, None]  # (G, L, 1, 2)
+    sides, gt_sides = shapes_px.double(), (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).double()[:, None, None]
+    smaller, mean = torch.minimum(sides, gt_sides).clamp(min=0), (sides + gt_sides) / 2  # (G, L, A, 2)
+    areas = sides.prod(dim=-1) + gt_sides.prod(dim=-1)  # (G, L, A)
+
+    def nearest_iou(overlap: Float64[Tensor, "G L A 2"]) -> Float64[Tensor, "G L A"]:
+        intersection = overlap.prod(dim=-1)
+        return intersection / (areas - intersection)
+
+    overlap = torch.minimum(smaller, mean - distance + ROUNDING_PX).clamp(min=0)
+    highest = nearest_iou(overlap)
+    lowest = nearest_iou(torch.minimum(smaller, mean - distance - ROUNDING_PX).clamp(min=0))
+    sure = lowest.amax(dim=(1, 2)) * (1 - ROUNDING)
+    wanted = torch.full_like(sure, negative_iou * (1 - ROUNDING))
+    if low_quality:
+        wanted = wanted.minimum(sure)
+
+    possible = (highest > 0) & (highest >= wanted[:, None, None])
+    gt, level, shape = possible.nonzero(as_tuple=True)
+    needed = (wanted / (1 + wanted))[gt, None] * areas[possible][:, None] / overlap[possible].flip(-1)
+    return (level, shape, gt, mean[possible] - needed + ROUNDING_PX), sure
+
+
+def _most_overlapped(
+    anchor: Int64[Tensor, " K"], anchors: Float[Tensor, "PA 4"], truth: GroundTruth
+) -> Int64[Tensor, " K"]:
+    """For each of K anchors of the batch, the object of its image that it overlaps most."""
+    image = anchor // len(anchors)
+    num_gt = torch.bincount(truth.image_index, minlength=truth.num_images)
+    first = num_gt.cumsum(dim=0) - num_gt
+    matched, best = torch.full_like(anchor, BACKGROUND), torch.full(anchor.shape, -1.0, device=anchor.device)
+    for row, number in ragged(num_gt[image]):
+        gt = first[image[row]] + number
+        claim(matched, best, row, gt, paired_iou(anchors[anchor[row] % len(anchors)], truth.boxes_xyxy[gt]))
+    return matched

@@ -1,0 +1,93 @@
+"""Sites of a pyramid inside rectangles, by index arithmetic: the work grows with what is found, not with the image."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from focaldet.boxes.locations import Lattice
+
+CHUNK = 2**16
+"""About so many elements are worked on at a time: what bounds the memory."""
+
+
+def own_columns_and_rows(
+    lattice: Lattice, image_index: Int64[Tensor, " N"], image_sizes: Int64[Tensor, "B 2"] | None
+) -> Int64[Tensor, "N L 2"]:
+    """Columns and rows (x and y) of each level that an image has of its own, when it was padded to the batch's size.
+
+    >>> lattice = Lattice(((4, 8), (2, 4)), (8, 16))
+    >>> own_columns_and_rows(lattice, torch.tensor([0]), torch.tensor([[20, 64]]))
+    tensor([[[8, 3],
+             [4, 2]]])
+    """
+    shapes = torch.tensor(lattice.level_shapes, device=image_index.device).flip(-1)
+    if image_sizes is None:
+        return shapes.expand(image_index.numel(), -1, -1)
+    strides = torch.tensor(lattice.strides, device=image_index.device)[:, None]
+    own = (image_sizes[image_index].flip(-1)[:, None] + (strides - 1)) // strides
+    return own.minimum(shapes)
+
+
+def sites_within(
+    lattice: Lattice,
+    level: Int64[Tensor, " N"],
+    centers: Float64[Tensor, "N 2"],
+    reach: Float64[Tensor, "N 2"],
+    columns_and_rows: Int64[Tensor, "N 2"],
+) -> Iterator[tuple[Int64[Tensor, " K"], Int64[Tensor, " K"], Float[Tensor, "K 2"]]]:
+    """The sites of N rectangles, each on one level, in parts of bounded size.
+
+    Args:
+        lattice: the sites.
+        level: the level of each rectangle.
+        centers: (x, y) of each rectangle's middle, pixels.
+        reach: sites at most so far from the middle are found, along x and y, pixels.
+        columns_and_rows: the sites that the level has in the rectangle's image.
+
+    Yields:
+        For each site found: the index of its rectangle (not decreasing), of the site, and the site's (x, y).
+
+    >>> lattice = Lattice(((4, 4),), (8,))
+    >>> middle, reach = torch.tensor([[12.0, 4.0]]).double(), torch.tensor([[8.0, 0.0]]).double()
+    >>> for part in sites_within(lattice, torch.tensor([0]), middle, reach, torch.tensor([[4, 4]])):
+    ...     print(part)
+    (tensor([0, 0, 0]), tensor([0, 1, 2]), tensor([[ 4.,  4.], [12.,  4.], [20.,  4.]]))
+    """
+    device = level.device
+    strides = torch.tensor(lattice.strides, device=device)
+    starts = torch.tensor(lattice.level_starts, device=device)
+    widths = torch.tensor([width for _, width in lattice.level_shapes], device=device)
+    stride = strides[level, None]
+    first = ((centers - reach) / stride - lattice.offset).ceil().long().clamp(min=0)
+    last = ((centers + reach) / stride - lattice.offset).floor().long().minimum(columns_and_rows - 1)
+    sides = (last - first + 1).clamp(min=0)
+    for rectangle, cell in ragged(sides.prod(dim=1)):
+        columns = sides[rectangle, 0]
+        index = first[rectangle] + torch.stack([cell % columns, cell // columns], dim=-1)  # column and row
+        of_level = level[rectangle]
+        site = starts[of_level] + index[:, 1] * widths[of_level] + index[:, 0]
+        yield rectangle, site, (index.float() + lattice.offset) * strides[of_level, None]
+
+
+def ragged(counts: Int64[Tensor, " N"]) -> Iterator[tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]]:
+    """Count up to each of N numbers: the index of the number, and 0, 1, 2 ... below it.
+
+    In parts of about ``CHUNK`` elements, never less than one number's.
+
+    >>> list(ragged(torch.tensor([2, 0, 3])))
+    [(tensor([0, 0, 2, 2, 2]), tensor([0, 1, 0, 1, 2]))]
+    """
+    if not counts.numel():
+        return
+    ends = counts.cumsum(dim=0)
+    multiples = CHUNK * torch.arange(1, int(ends[-1]) // CHUNK + 1, device=counts.device)
+    cuts = torch.searchsorted(ends, multiples, right=True).tolist()
+    for first, last in pairwise([0, *cuts, counts.numel()]):
+        of_part = counts[first:last]
+        owner = torch.repeat_interleave(of_part)
+        before = of_part.cumsum(dim=0) - of_part
+        if owner.numel():
+            yield owner + first, torch.arange(owner.numel(), device=counts.device) - before[owner]

@@ -1,0 +1,69 @@
+"""Anchors: boxes of a few shapes around every site of a pyramid (RetinaNet: arXiv 1708.02002, section 4).
+
+The shapes of a pyramid are one tensor ``(L, A, 2)``, width and height in pixels of the A anchors of each level. The
+anchors of a location follow each other, ratio by ratio and within a ratio scale by scale, as in torchvision and
+mmdetection.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from focaldet.boxes.locations import Lattice
+
+RETINANET_SCALES = tuple(4 * 2 ** (k / 3) for k in range(3))
+"""Side of a square anchor in strides: three in an octave."""
+
+RETINANET_RATIOS = (0.5, 1.0, 2.0)
+"""Height by width."""
+
+
+def anchor_shapes(
+    strides: Sequence[int],
+    scales: Sequence[float] = RETINANET_SCALES,
+    ratios: Sequence[float] = RETINANET_RATIOS,
+    *,
+    whole_px: bool = False,
+) -> Float[Tensor, "L A 2"]:
+    """Width and height of the anchors of each level, in pixels.
+
+    Args:
+        strides: pixels between neighbouring locations of each level.
+        scales: square root of an anchor's area, in strides.
+        ratios: height by width.
+        whole_px: as torchvision's RetinaNet has them: the scales cut to whole pixels, each half side rounded to them.
+
+    >>> anchor_shapes((8,), scales=(4, 8), ratios=(1, 4))
+    tensor([[[ 32.,  32.], [ 64.,  64.], [ 16.,  64.], [ 32., 128.]]])
+    >>> anchor_shapes((8,), ratios=(0.5,)), anchor_shapes((8,), ratios=(0.5,), whole_px=True)
+    (tensor([[[45.2548, 22.6274], [57.0175, 28.5088], [71.8376, 35.9188]]]),
+     tensor([[[46., 22.], [56., 28.], [70., 36.]]]))
+    """
+    sizes = [[scale * stride for scale in scales] for stride in strides]
+    if whole_px:
+        sizes = [[math.floor(size) for size in level] for level in sizes]
+    sides = torch.tensor(sizes, dtype=torch.float32)[:, None]  # (L, 1, scales)
+    heights_by_size = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
+    shapes = torch.stack([1 / heights_by_size * sides, heights_by_size * sides], dim=-1).flatten(1, 2)
+    return 2 * (shapes / 2).round() if whole_px else shapes
+
+
+def site_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[Tensor, "PA 4"]:
+    """The anchors of all sites as boxes, location by location in the lattice's order, A boxes at each.
+
+    Raises:
+        ValueError: the lattice has another number of levels than the shapes.
+
+    >>> lattice = Lattice(((1, 2), (1, 1)), (8, 16))
+    >>> site_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)))[1:4]
+    tensor([[-4., -4., 12., 12.], [ 8.,  0., 16.,  8.], [ 4., -4., 20., 12.]])
+    """
+    if len(lattice.strides) != shapes_px.shape[0]:
+        raise ValueError(f"shapes: expected {len(lattice.strides)} levels, got {shapes_px.shape[0]}")
+    sizes = torch.tensor(lattice.level_sizes, device=shapes_px.device)
+    half = (shapes_px / 2).repeat_interleave(sizes, dim=0)  # (P, A, 2)
+    points = lattice.points(shapes_px.device)[:, None]
+    return torch.cat([points - half, points + half], dim=-1).flatten(0, 1)
