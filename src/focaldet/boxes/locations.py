@@ -40,6 +40,9 @@ class Lattice:
         level_shapes: (height, width) of each level's map, in locations.
         strides: pixels between neighbouring locations of each level.
         offset: centre of a cell within the cell, in strides.
+        shift_px: added to every centre: -½ in codes that number the pixels' middles.
+        steps: (vertical, horizontal) pixels between neighbouring locations of each level, where they are not the stride
+            (see ``fitted_steps``). Read by ``points`` only: what is assigned by closed form keeps to the strides.
 
     >>> lattice = Lattice(((2, 3), (1, 2)), (8, 16))
     >>> lattice.num_sites
@@ -51,6 +54,8 @@ class Lattice:
     level_shapes: tuple[tuple[int, int], ...]
     strides: tuple[int, ...]
     offset: float = 0.5
+    shift_px: float = 0.0
+    steps: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.level_shapes) != len(self.strides):
@@ -79,9 +84,10 @@ class Lattice:
     def points(self, device: torch.device | str | None = None) -> Float[Tensor, "P 2"]:
         """The centre (x, y) of every site, in pixels."""
         levels = []
-        for (height, width), stride in zip(self.level_shapes, self.strides, strict=True):
-            y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * stride
-            x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * stride
+        steps = self.steps or tuple((stride, stride) for stride in self.strides)
+        for (height, width), (down, right) in zip(self.level_shapes, steps, strict=True):
+            y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * down + self.shift_px
+            x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * right + self.shift_px
             levels.append(
                 torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
             )
@@ -109,6 +115,21 @@ class Lattice:
         corner = self.points(image_sizes.device) - self.offset * self.site_strides(image_sizes.device)[:, None]
         height, width = image_sizes[:, :1], image_sizes[:, 1:]
         return (corner[:, 0] < width) & (corner[:, 1] < height)
+
+
+def fitted_steps(level_shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """The image's side divided by each map's, rounded down: the (vertical, horizontal) steps of torchvision's anchors.
+
+    A map's size is rounded up at each level, so that on coarse levels these are shorter than the stride.
+
+    Args:
+        level_shapes: of an image whose sides are multiples of the first stride.
+
+    >>> fitted_steps(((100, 136), (50, 68), (25, 34), (13, 17), (7, 9)), (8, 16, 32, 64, 128))
+    ((8, 8), (16, 16), (32, 32), (61, 64), (114, 120))
+    """
+    image_height, image_width = (side * strides[0] for side in level_shapes[0])
+    return tuple((image_height // height, image_width // width) for height, width in level_shapes)
 
 
 def flatten_levels(maps: Sequence[Tensor], channels: int) -> Float[Tensor, "B P D"]:

@@ -1,14 +1,38 @@
 """A dense detector as a network: images in, the head's raw maps out."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from focaldet.models.backbone import Backbone
+from focaldet.models.caffe_resnet import stride_first_convolutions
 from focaldet.models.fpn import STRIDES, PyramidNeck
 from focaldet.models.head import DenseHead
 from focaldet.structures import HeadOutputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """In what the networks of public codes differ from one another; the defaults are what is trained here.
+
+    Args:
+        bottleneck_stride: the convolution of a ResNet's bottleneck that has its stride; ``"1x1"`` in weights that come
+            from Caffe.
+        p6_from, relu_before_p7: see ``PyramidNeck``.
+        tower_norm, tower_bias, quality_on: see ``DenseHead``.
+        pad_to: the normalised image gets zeros at the bottom and at the right, up to a multiple of this many pixels.
+    """
+
+    bottleneck_stride: Literal["3x3", "1x1"] = "3x3"
+    p6_from: Literal["p5", "c5"] = "p5"
+    relu_before_p7: bool = True
+    tower_norm: Literal["group", "none"] = "group"
+    tower_bias: bool = False
+    quality_on: Literal["box", "class"] = "box"
+    pad_to: int = 1
 
 
 class DenseDetector(nn.Module):
@@ -21,6 +45,7 @@ class DenseDetector(nn.Module):
         channels: width of the pyramid and of the towers.
         head_depth: convolutions of each tower.
         prior_prob: see ``DenseHead``.
+        variant: what public codes do in several ways.
     """
 
     mean: Tensor
@@ -37,10 +62,15 @@ class DenseDetector(nn.Module):
         channels: int = 256,
         head_depth: int = 4,
         prior_prob: float = 0.01,
+        variant: Variant = Variant(),
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.neck = PyramidNeck(backbone.channels, channels)
+        if variant.bottleneck_stride == "1x1":
+            stride_first_convolutions(backbone)
+        self.neck = PyramidNeck(
+            backbone.channels, channels, p6_from=variant.p6_from, relu_before_p7=variant.relu_before_p7
+        )
         self.head = DenseHead(
             channels,
             num_classes,
@@ -50,7 +80,11 @@ class DenseDetector(nn.Module):
             depth=head_depth,
             prior_prob=prior_prob,
             quality=quality,
+            quality_on=variant.quality_on,
+            tower_norm=variant.tower_norm,
+            tower_bias=variant.tower_bias,
         )
+        self.pad_to = variant.pad_to
         self.num_classes = num_classes
         self.strides = STRIDES
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1) * 255)
@@ -59,6 +93,8 @@ class DenseDetector(nn.Module):
     def forward(self, images: Tensor) -> HeadOutputs:
         """Images ``(B, 3, H, W)``, uint8 or float in [0, 255], RGB; any height and width."""
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        if self.pad_to > 1:
+            normalised = pad(normalised, (0, -images.shape[3] % self.pad_to, 0, -images.shape[2] % self.pad_to))
         normalised = normalised.contiguous(memory_format=torch.channels_last)
         outputs: HeadOutputs = self.head(self.neck(self.backbone(normalised)))
         return outputs

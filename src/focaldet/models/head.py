@@ -57,7 +57,10 @@ class DenseHead(nn.Module):
         depth: convolutions of each tower.
         prior_prob: the class probability of every site at the start (focal loss paper, section 3.3): without it the
             first steps are swamped by the background.
-        quality: a third output: ``"centerness"`` on the box tower, or ``"distribution"``, read from the box numbers.
+        quality: a third output: ``"centerness"``, or ``"distribution"``, read from the box numbers.
+        quality_on: the tower that the centerness is read from.
+        tower_norm: group norm after each convolution of the towers, or none.
+        tower_bias: the convolutions have a bias before the group norm too; without a norm they always have.
     """
 
     def __init__(
@@ -71,10 +74,14 @@ class DenseHead(nn.Module):
         depth: int = 4,
         prior_prob: float = 0.01,
         quality: Literal["none", "centerness", "distribution"] = "none",
+        quality_on: Literal["box", "class"] = "box",
+        tower_norm: Literal["group", "none"] = "group",
+        tower_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.class_tower = _tower(channels, depth)
-        self.box_tower = _tower(channels, depth)
+        self.quality_on = quality_on
+        self.class_tower = _tower(channels, depth, tower_norm, tower_bias)
+        self.box_tower = _tower(channels, depth, tower_norm, tower_bias)
         self.class_logits = nn.Conv2d(channels, anchors * num_classes, 3, padding=1)
         self.box_outputs = nn.Conv2d(channels, anchors * box_outputs, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
@@ -92,25 +99,24 @@ class DenseHead(nn.Module):
         """Maps of the pyramid in, raw maps of every level out."""
         class_logits, box_outputs, quality_logits = [], [], []
         for features, scale in zip(pyramid, self.scales, strict=True):
-            class_logits.append(self.class_logits(self.class_tower(features)))
-            box_features = self.box_tower(features)
+            class_features, box_features = self.class_tower(features), self.box_tower(features)
+            class_logits.append(self.class_logits(class_features))
             box_outputs.append(scale(self.box_outputs(box_features)))
             if self.centerness is not None:
-                quality_logits.append(self.centerness(box_features))
+                quality_logits.append(self.centerness(box_features if self.quality_on == "box" else class_features))
             if self.quality is not None:
                 quality_logits.append(self.quality(box_outputs[-1]))
         return HeadOutputs(class_logits, box_outputs, quality_logits or None)
 
 
-def _tower(channels: int, depth: int) -> nn.Sequential:
-    """``depth`` times 3x3 convolution, group norm, ReLU."""
+def _tower(channels: int, depth: int, norm: str, bias: bool) -> nn.Sequential:
+    """``depth`` times 3x3 convolution, group norm (or none), ReLU."""
     # 32 groups, but at least two channels in each: the one value of a 1x1 map would be normalised to nothing.
     groups = min(math.gcd(32, channels), max(channels // 2, 1))
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, channels),
-            nn.ReLU(inplace=True),
-        ]
+        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias or norm == "none"))
+        if norm == "group":
+            layers.append(nn.GroupNorm(groups, channels))
+        layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

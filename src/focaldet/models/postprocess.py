@@ -1,15 +1,15 @@
 """From the head's raw maps to detections: threshold, top candidates, decode what survives, non-maximum suppression."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from focaldet.boxes.formats import clip_boxes
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Sites, fitted_steps
 from focaldet.models.joint import joint_logits
 from focaldet.structures import Detections, HeadOutputs
 
@@ -26,6 +26,34 @@ class ScoreRule:
 
     combine: Literal["class", "product", "sqrt"] = "class"
     threshold_on: Literal["score", "class"] = "score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How boxes are read from a network's maps, as published networks differ in it.
+
+    Args:
+        score_threshold: every detection's score is above it, or its class probability (``ScoreRule.threshold_on``); in
+            [0, 1).
+        candidates: best (site, class) pairs of each level that go on.
+        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
+        max_detections: best boxes of an image.
+        keep_empty: boxes that the image cuts to nothing stay, as in torchvision.
+        offset, shift_px: centre of a cell, see ``Lattice``.
+        steps: pixels between neighbouring locations: the level's stride, or ``fitted_steps``.
+        last_pixel: a box's right and bottom side are the last row and column of pixels in it, as in mmdetection before
+            version 2: in a photo it ends one pixel farther. See ``to_photo``.
+    """
+
+    score_threshold: float = 0.05
+    candidates: int = 1000
+    nms_iou: float | None = 0.6
+    max_detections: int = 100
+    keep_empty: bool = False
+    offset: float = 0.5
+    shift_px: float = 0.0
+    steps: Literal["stride", "fitted"] = "stride"
+    last_pixel: bool = False
 
 
 class BoxReader(Protocol):
@@ -53,32 +81,17 @@ class PostProcess(nn.Module):
     Args:
         method: how scores are made and boxes are read.
         strides: of the levels, in pixels.
-        score_threshold: every detection's score is above it; in [0, 1).
-        candidates: best (site, class) pairs of each level that go on.
-        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
-        max_detections: best boxes of an image.
-        offset: centre of a cell, see ``Lattice``.
+        reading: the numbers, and what published networks do in several ways.
+        changes: fields of it by name, instead of its own.
     """
 
     def __init__(
-        self,
-        method: BoxReader,
-        strides: tuple[int, ...],
-        *,
-        score_threshold: float = 0.05,
-        candidates: int = 1000,
-        nms_iou: float | None = 0.6,
-        max_detections: int = 100,
-        offset: float = 0.5,
+        self, method: BoxReader, strides: tuple[int, ...], reading: Reading = Reading(), **changes: Any
     ) -> None:
         super().__init__()
         self.method = method
         self.strides = strides
-        self.score_threshold = score_threshold
-        self.candidates = candidates
-        self.nms_iou = nms_iou
-        self.max_detections = max_detections
-        self.offset = offset
+        self.reading = replace(reading, **changes)
 
     @torch.no_grad()
     def forward(self, outputs: HeadOutputs, image_sizes: list[tuple[int, int]]) -> list[Detections]:
@@ -87,7 +100,9 @@ class PostProcess(nn.Module):
             outputs: raw maps of a batch.
             image_sizes: (height, width) of each image's content; boxes are cut to it.
         """
-        lattice = Lattice(outputs.level_shapes, self.strides, self.offset)
+        shapes, reading = outputs.level_shapes, self.reading
+        steps = fitted_steps(shapes, self.strides) if reading.steps == "fitted" else None
+        lattice = Lattice(shapes, self.strides, reading.offset, reading.shift_px, steps)
         sites = self.method.sites(lattice, outputs.class_logits[0].device)
         return [self._one_image(outputs, image, size, sites) for image, size in enumerate(image_sizes)]
 
@@ -107,13 +122,15 @@ class PostProcess(nn.Module):
             start += class_logits.shape[0]
         score, label = torch.cat(scores), torch.cat(labels)
         boxes, deviation = self.method.decode(torch.cat(numbers), sites[torch.cat(chosen)])
-        boxes = clip_boxes(boxes, *size)
-        keep = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero()[:, 0]
-        if self.nms_iou is None:
+        reading, last = self.reading, int(self.reading.last_pixel)
+        boxes = clip_boxes(boxes, size[0] - last, size[1] - last)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        keep = (sides >= 0 if reading.keep_empty else sides > 0).all(dim=1).nonzero()[:, 0]
+        if reading.nms_iou is None:
             keep = keep[score[keep].argsort(descending=True, stable=True)]
         else:
-            keep = keep[batched_nms(boxes[keep], score[keep], label[keep], self.nms_iou)]
-        keep = keep[: self.max_detections]
+            keep = keep[batched_nms(boxes[keep], score[keep], label[keep], reading.nms_iou)]
+        keep = keep[: reading.max_detections]
         return Detections(boxes[keep], score[keep], label[keep], None if deviation is None else deviation[keep])
 
     def _candidates(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,7 +138,8 @@ class PostProcess(nn.Module):
         rule = self.method.score_rule
         root = rule.combine == "sqrt"
         on_score = rule.threshold_on == "score"
-        threshold = _logit(self.score_threshold**2 if root and on_score else self.score_threshold)
+        least = self.reading.score_threshold
+        threshold = _logit(least**2 if root and on_score else least)
         # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
         site, label = (class_logits > threshold).nonzero(as_tuple=True)
         ranked = joint = class_logits[site, label].float()
@@ -130,7 +148,7 @@ class PostProcess(nn.Module):
             if on_score:
                 above = (joint > threshold).nonzero()[:, 0]
                 ranked, joint, site, label = joint[above], joint[above], site[above], label[above]
-        best = ranked.topk(min(self.candidates, ranked.numel())).indices
+        best = ranked.topk(min(self.reading.candidates, ranked.numel())).indices
         score = joint[best].sigmoid()
         return score.sqrt() if root else score, site[best], label[best]
 

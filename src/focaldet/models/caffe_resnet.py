@@ -1,0 +1,27 @@
+"""ResNets whose weights come from Caffe: a bottleneck is strided at its first convolution (He et al., CVPR 2016).
+
+Other codes, and timm, have the stride at the 3x3 convolution in the middle. The shapes of the weights are the same.
+"""
+
+from timm.models.resnet import Bottleneck
+
+from focaldet.models.backbone import Backbone
+
+
+def stride_first_convolutions(backbone: Backbone) -> None:
+    """Move the stride of each bottleneck from its 3x3 convolution to the 1x1 before it.
+
+    Raises:
+        ValueError: the network has no strided bottleneck.
+
+    >>> backbone = Backbone("resnet50")
+    >>> stride_first_convolutions(backbone)
+    >>> block = backbone.net.layer2[0]
+    >>> block.conv1.stride, block.conv2.stride
+    ((2, 2), (1, 1))
+    """
+    strided = [m for m in backbone.net.modules() if isinstance(m, Bottleneck) and m.conv2.stride != (1, 1)]
+    if not strided:
+        raise ValueError(f"bottleneck_stride: {backbone.name} has no bottleneck with a stride")
+    for block in strided:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
