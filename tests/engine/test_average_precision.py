@@ -166,6 +166,9 @@ def test_boxes_and_deviations_return_to_the_photo() -> None:
     assert photo.boxes_xyxy.tolist() == [[30, 80, 90, 160]]
     assert photo.side_std_px is not None
     assert photo.side_std_px.tolist() == [[3, 8, 9, 16]]
+    last = to_photo(seen, (50, 100), (200, 300), last_pixel=True)
+    assert last.boxes_xyxy.tolist() == [[30, 80, 91, 161]]
+    assert to_photo(seen, (50, 100), (160, 90), last_pixel=True).boxes_xyxy.tolist() == [[9, 64, 28, 129]]
 
 
 def test_detecting_leaves_the_network_in_its_mode_and_does_not_depend_on_the_batch(cells: Path, trained: Path) -> None:

@@ -212,6 +212,12 @@ def edit_model(run: Path, change: Callable[[dict], object]) -> None:
         (lambda d: d.update(channels=None), "channels"),
         (lambda d: d.update(method_options={"num_bims": 3}), "num_bims"),
         (lambda d: d.update(method_options=[]), "method_options"),
+        (lambda d: d.update(reading=3), "reading: expected a mapping"),
+        (lambda d: d.update(reading={"nms_iuo": 0.5}), "did you mean 'nms_iou'"),
+        (lambda d: d.update(resize={"short_side": "small"}), "short_side: expected int or nothing"),
+        (lambda d: d.update(network={"p6_from": "p4"}), "p6_from: unknown value 'p4'"),
+        (lambda d: d.update(network={"bottleneck_stride": "1x1"}), "no bottleneck"),
+        (lambda d: d.update(evaluation_score="low"), "evaluation_score"),
         (lambda d: d.update(channels=24), r"does not fit .*model\.json"),
         (lambda d: d.update(backbone="mobilenetv3_small_0500"), "mobilenetv3_small_050"),
     ],
@@ -221,6 +227,21 @@ def test_a_model_json_that_is_wrong_is_one_line(run: Path, change: Callable[[dic
     with pytest.raises(InputError, match=message) as error:
         Detector.load(run)
     assert one_line(error)
+
+
+def test_options_that_are_not_in_a_model_json_have_their_defaults(run: Path, photo: Path) -> None:
+    spec = Detector.load(run).spec
+    edit_model(run, lambda d: [d.pop(name) for name in ("network", "resize", "reading", "evaluation_score")])
+    assert Detector.load(run).spec == spec
+
+
+def test_a_model_keeps_how_its_boxes_are_read(run: Path, photo: Path) -> None:
+    edit_model(run, lambda d: d["reading"].update(max_detections=3, score_threshold=0, nms_iou=None))
+    edit_model(run, lambda d: d["resize"].update(short_side=40))
+    detector = Detector.load(run)
+    assert len(detector.predict(photo)) == 3
+    assert detector.spec.transform.resize.short_side == 40
+    assert detector.postprocess.reading.nms_iou is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00\x01"])

@@ -7,6 +7,7 @@ generator.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -15,7 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from focaldet.checks import check_choice
-from focaldet.data.images import fitted_size
+from focaldet.data.fixed_point import resize_fixed_point
+from focaldet.data.images import MAX_PIXELS, fitted_size
 
 FILL = 114
 """Grey around a photo that is smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
@@ -32,13 +34,13 @@ class View:
     """An image and its boxes, in the pixels of that image.
 
     Args:
-        image: ``(3, H, W)`` uint8.
+        image: ``(3, H, W)`` uint8, or float in [0, 255] where colours are not rounded (``Resize``).
         boxes_xyxy: ``(N, 4)`` float32.
         labels: ``(N,)`` int64.
         ignored: ``(N,)`` bool: regions that are neither object nor background.
     """
 
-    image: UInt8[Tensor, "3 H W"]
+    image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
     boxes_xyxy: Float[Tensor, "N 4"]
     labels: Int64[Tensor, " N"]
     ignored: Bool[Tensor, " N"]
@@ -73,8 +75,42 @@ FLIPS = ("none", "horizontal", "all")
 (cells, aerial views), vertical flips and quarter turns too."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resize:
+    """How an image is scaled to its canvas, as published networks want it.
+
+    Args:
+        short_side: pixels of the canvas's shorter side, unless the longer one would then be longer than ``size``.
+            ``None``: the longer side is ``size``.
+        resampling: bilinear. ``"antialias"`` is what is trained with here. The other two have no antialiasing:
+            ``"torchvision"`` cuts sizes to whole pixels and does not round colours; ``"opencv"`` computes with 11 bits.
+    """
+
+    short_side: int | None = None
+    resampling: Literal["antialias", "torchvision", "opencv"] = "antialias"
+
+    def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:
+        """(width, height) that an image gets.
+
+        >>> Resize(short_side=800).canvas(640, 480, 1333), Resize(short_side=800).canvas(640, 320, 1333)
+        ((1067, 800), (1333, 666))
+        >>> Resize(short_side=800, resampling="torchvision").canvas(640, 480, 1333)
+        (1066, 800)
+        """
+        long, short = max(width, height), min(width, height)
+        scale = size / long if self.short_side is None else min(size / long, self.short_side / short)
+        if self.resampling == "antialias":
+            return max(1, round(width * scale)), max(1, round(height * scale))
+        half = 0.5 if self.resampling == "opencv" else 0.0
+        return max(1, int(width * scale + half)), max(1, int(height * scale + half))
+
+
 class EvalTransform:
     """Scale an image to its canvas, nothing else.
+
+    Args:
+        size: longer side of the canvas, pixels.
+        resize: how.
 
     >>> photo = View(torch.zeros(3, 48, 64, dtype=torch.uint8), torch.tensor([[8.0, 8.0, 24.0, 40.0]]),
     ...              torch.tensor([0]), torch.tensor([False]))
@@ -83,17 +119,19 @@ class EvalTransform:
     ((3, 24, 32), [[4.0, 4.0, 12.0, 20.0]])
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, resize: Resize = Resize()) -> None:
         self.size = size
+        self.resize = resize
 
     @property
     def source_side(self) -> int:
         """The longer side in pixels beyond which the source image holds nothing that could be seen."""
-        return self.size
+        return self.size if self.resize.resampling == "antialias" else MAX_PIXELS  # no pixel of it may be lost
 
     def __call__(self, view: View) -> View:
         height, width = view.image.shape[-2:]
-        return _resample(view, (0, 0, width, height), fitted_size(width, height, self.size))
+        canvas = self.resize.canvas(width, height, self.size)
+        return _resample(view, (0, 0, width, height), canvas, self.resize.resampling)
 
 
 class TrainTransform:
@@ -172,12 +210,19 @@ def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:
     return start, start + window, 0, canvas
 
 
-def _resample(view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> View:
+def _resample(
+    view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int], resampling: str = "antialias"
+) -> View:
     """The window of the image at a new (width, height); boxes go with it and are cut at its border."""
     x1, y1, x2, y2 = window_xyxy
     image = view.image[:, y1:y2, x1:x2]
     if (x2 - x1, y2 - y1) != size:
-        image = F.resize(image, [size[1], size[0]], antialias=True)
+        if resampling == "antialias":
+            image = F.resize(image, [size[1], size[0]], antialias=True)
+        elif resampling == "torchvision":  # floats keep the colours from being rounded
+            image = F.resize(image.float(), [size[1], size[0]], antialias=False)
+        else:
+            image = resize_fixed_point(image, *size)
     scale = torch.tensor([size[0] / (x2 - x1), size[1] / (y2 - y1)]).repeat(2)
     boxes = (view.boxes_xyxy - torch.tensor([x1, y1, x1, y1], dtype=torch.float32)) * scale
     return keep_visible(View(image, boxes, view.labels, view.ignored))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from focaldet.boxes.formats import box_xyxy_to_xywh
+from focaldet.boxes.formats import box_xyxy_to_xywh, clip_boxes
 from focaldet.data import DetectionDataset, EvalTransform, ImageRecord, collate
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
@@ -149,6 +149,8 @@ def detect_records(
         progress: called with the number of images done.
     """
     assert isinstance(dataset.transform, EvalTransform)
+    if net.pad_to > 1:
+        batch = 1  # what is padded would depend on the batch's other images
     training = net.training
     net.eval()
     device = net.mean.device
@@ -161,23 +163,30 @@ def detect_records(
         found = postprocess(outputs, [(int(h), int(w)) for h, w in valid_sizes.tolist()])
         for sample, size, detections in zip(samples, valid_sizes.tolist(), found, strict=True):
             record = dataset.records[sample.index]
-            results += coco_results(sample.index + 1, to_photo(detections, size, (record.height, record.width)))
+            photo = (record.height, record.width)
+            detections = to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
+            results += coco_results(sample.index + 1, detections)
         if progress is not None:
             progress(first + len(samples))
     net.train(training)
     return results
 
 
-def to_photo(detections: Detections, seen: Sequence[int], photo: Sequence[int]) -> Detections:
+def to_photo(
+    detections: Detections, seen: Sequence[int], photo: Sequence[int], *, last_pixel: bool = False
+) -> Detections:
     """Detections in the pixels of the photo, of detections in the pixels that the network saw.
 
     Args:
         seen, photo: (height, width).
+        last_pixel: the boxes name the last pixel in them, see ``Reading``.
     """
     scale = torch.tensor([photo[1] / seen[1], photo[0] / seen[0]]).repeat(2)
-    deviation = detections.side_std_px
+    boxes, deviation = detections.boxes_xyxy.cpu() * scale, detections.side_std_px
+    if last_pixel:
+        boxes = clip_boxes(boxes + torch.tensor([0.0, 0.0, 1.0, 1.0]), photo[0], photo[1])
     return Detections(
-        detections.boxes_xyxy.cpu() * scale,
+        boxes,
         detections.scores.cpu(),
         detections.labels.cpu(),
         None if deviation is None else deviation.cpu() * scale,

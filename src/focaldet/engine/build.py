@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from focaldet.data import EvalTransform
+from focaldet.data.transforms import Resize
+from focaldet.engine.average_precision import EVALUATION_SCORE
 from focaldet.engine.config import TrainConfig
 from focaldet.methods.atss import ATSS
 from focaldet.methods.fcos import FCOS
@@ -11,7 +14,8 @@ from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.method import Method
 from focaldet.methods.retinanet import RetinaNet
 from focaldet.models.backbone import Backbone
-from focaldet.models.detector import DenseDetector
+from focaldet.models.detector import DenseDetector, Variant
+from focaldet.models.postprocess import Reading
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""
@@ -31,7 +35,8 @@ class ModelSpec:
         backbone: a network of timm.
         size: longer side of the image that the network sees, pixels.
         channels, head_depth: of pyramid and head.
-        offset: centre of a cell, in strides.
+        network, resize, reading: what networks of other codes do in their own way, see ``focaldet.engine.importing``.
+        evaluation_score: least score of a detection that counts in AP.
     """
 
     method: str
@@ -40,8 +45,21 @@ class ModelSpec:
     size: int
     channels: int
     head_depth: int
-    offset: float = 0.5
     method_options: dict[str, Any] = field(default_factory=dict)
+    network: Variant = field(default_factory=Variant)
+    resize: Resize = field(default_factory=Resize)
+    reading: Reading = field(default_factory=Reading)
+    evaluation_score: float = EVALUATION_SCORE
+
+    @property
+    def offset(self) -> float:
+        """Centre of a cell, in strides."""
+        return self.reading.offset
+
+    @property
+    def transform(self) -> EvalTransform:
+        """From a photo to what the network sees."""
+        return EvalTransform(self.size, self.resize)
 
     def build(self, *, pretrained: bool = False) -> tuple[DenseDetector, Method]:
         """The network, freshly initialised, and its method."""
@@ -54,6 +72,7 @@ class ModelSpec:
             quality=method.quality,
             channels=self.channels,
             head_depth=self.head_depth,
+            variant=self.network,
         )
         return net, method
 

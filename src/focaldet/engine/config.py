@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -89,7 +89,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
-            setattr(self, name, _typed(name, getattr(self, name), hint))
+            setattr(self, name, typed_value(name, getattr(self, name), hint))
         for name, least in {
             "size": 32,
             "channels": 8,
@@ -121,7 +121,25 @@ class TrainConfig:
         return str(yaml.safe_dump(asdict(self), sort_keys=False))
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
+Options = TypeVar("Options")
+
+
+def typed_dataclass(kind: type[Options], values: Any) -> Options:
+    """Options of a dataclass as a file holds them, each checked.
+
+    Raises:
+        InputError: not a mapping, an unknown key, or a value of another type.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            raise InputError(f"unknown key {name!r}; {near_name(str(name), hints)}")
+    return kind(**{name: typed_value(name, value, hints[name]) for name, value in values.items()})
+
+
+def typed_value(name: str, value: Any, hint: Any) -> Any:
     """The value as its field's type; a YAML file, unlike a command line, has not been checked."""
     kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     if get_origin(hint) is Literal:

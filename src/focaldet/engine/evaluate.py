@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, DetectionDataset, EvalTransform
-from focaldet.engine.average_precision import EVALUATION_SCORE, average_precision, coco_truth, detect_records
+from focaldet.data import DataFolder, DetectionDataset
+from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
 from focaldet.engine.files import write_json
-from focaldet.engine.predict import Detector
+from focaldet.engine.predict import Detector, read_spec
 
 
 def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -20,13 +20,13 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, score_threshold=EVALUATION_SCORE)
+    detector = Detector.load(run, score_threshold=read_spec(run / "model.json").evaluation_score)
     if detector.class_names != folder.class_names:
         raise InputError(
             f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
             f"{', '.join(detector.class_names)}"
         )
-    dataset = DetectionDataset(folder.splits[split], EvalTransform(detector.spec.size))
+    dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     truth = coco_truth(dataset.records, folder.class_names)
     show = sys.stderr.isatty()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,15 @@ from safetensors.torch import load_file, save
 
 from focaldet.checks import InputError, near_name
 from focaldet.data.images import read_image, to_rgb
-from focaldet.data.transforms import EvalTransform, View
-from focaldet.engine.average_precision import coco_results, to_photo
+from focaldet.data.transforms import Resize, View
+from focaldet.engine.average_precision import EVALUATION_SCORE, coco_results, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
+from focaldet.engine.config import typed_dataclass, typed_value
 from focaldet.engine.draw import draw_detections
 from focaldet.engine.files import read_json, replacing, write_json
 from focaldet.methods.method import Method
-from focaldet.models.detector import DenseDetector
-from focaldet.models.postprocess import PostProcess
+from focaldet.models.detector import DenseDetector, Variant
+from focaldet.models.postprocess import PostProcess, Reading
 from focaldet.structures import Detections
 
 if TYPE_CHECKING:
@@ -39,10 +39,12 @@ SPEC_TYPES = {
     "size": int,
     "channels": int,
     "head_depth": int,
-    "offset": float,
     "method_options": dict,
 }
-"""Keys of ``model.json`` and the type of each."""
+"""Keys of ``model.json`` that it always has, and the type of each."""
+
+GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
+"""Keys that hold options with a default, and what they are."""
 
 
 class Detector:
@@ -53,12 +55,15 @@ class Detector:
     >>> detections.boxes_xyxy, detections.side_std_px  # doctest: +SKIP
     """
 
-    def __init__(self, spec: ModelSpec, net: DenseDetector, method: Method, *, score_threshold: float = 0.05) -> None:
-        if not 0 <= score_threshold < 1:
-            raise InputError(f"score: expected a number in [0, 1), got {score_threshold}")
+    def __init__(
+        self, spec: ModelSpec, net: DenseDetector, method: Method, *, score_threshold: float | None = None
+    ) -> None:
+        threshold = spec.reading.score_threshold if score_threshold is None else score_threshold
+        if not 0 <= threshold < 1:
+            raise InputError(f"score: expected a number in [0, 1), got {threshold}")
         self.spec = spec
         self.net = net.eval()
-        self.postprocess = PostProcess(method, net.strides, score_threshold=score_threshold, offset=spec.offset)
+        self.postprocess = PostProcess(method, net.strides, spec.reading, score_threshold=threshold)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -66,8 +71,12 @@ class Detector:
         return self.spec.class_names
 
     @classmethod
-    def load(cls, run: str | Path, *, score_threshold: float = 0.05) -> Detector:
-        """Load what ``focaldet train`` left in a run folder (``model.json`` and ``model.safetensors``).
+    def load(cls, run: str | Path, *, score_threshold: float | None = None) -> Detector:
+        """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
+
+        Args:
+            run: the folder.
+            score_threshold: see ``Reading``; ``None``: the model's own.
 
         Raises:
             InputError: a file is missing or broken, or was written by a newer focaldet.
@@ -105,11 +114,23 @@ class Detector:
                 raise InputError(f"image: expected (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
             pixels = torch.from_numpy(array.copy()).permute(2, 0, 1)
         none = torch.zeros(0, dtype=torch.int64)
-        seen = EvalTransform(self.spec.size)(View(pixels, torch.zeros(0, 4), none, none.bool())).image
+        seen = self.spec.transform(View(pixels, torch.zeros(0, 4), none, none.bool())).image
         with torch.no_grad():
             outputs = self.net(seen[None].contiguous())  # the same memory, and bits, whatever the photo came as
         size = (int(seen.shape[1]), int(seen.shape[2]))
-        return to_photo(self.postprocess(outputs, [size])[0], size, pixels.shape[1:])
+        (detections,) = self.postprocess(outputs, [size])
+        return to_photo(detections, size, pixels.shape[1:], last_pixel=self.spec.reading.last_pixel)
+
+
+def best(detections: Detections, count: int) -> Detections:
+    """The first ``count`` of the detections."""
+    deviation = detections.side_std_px
+    return Detections(
+        detections.boxes_xyxy[:count],
+        detections.scores[:count],
+        detections.labels[:count],
+        None if deviation is None else deviation[:count],
+    )
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
@@ -143,8 +164,7 @@ def read_spec(file: Path) -> ModelSpec:
             f"{file}: format {values['format']}, written by focaldet {values.get('focaldet', '?')}; this focaldet "
             f"reads format {FORMAT}: install that version, or train again"
         )
-    known = {field.name for field in fields(ModelSpec)}
-    missing = sorted(known - values.keys())
+    missing = sorted(SPEC_TYPES.keys() - values.keys())
     if missing:
         raise InputError(f"{file}: {missing[0]!r} is missing")
     for key, kind in SPEC_TYPES.items():
@@ -158,8 +178,13 @@ def read_spec(file: Path) -> ModelSpec:
         METHODS[values["method"]](**values["method_options"])
     except (TypeError, ValueError) as error:
         raise InputError(f"{file}: method_options: {error}") from error
-    spec = {key: value for key, value in values.items() if key in known}
-    return ModelSpec(**spec | {"class_names": tuple(spec["class_names"])})
+    spec = {key: values[key] for key in SPEC_TYPES} | {"class_names": tuple(values["class_names"])}
+    try:
+        groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
+        score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return ModelSpec(**spec, **groups, evaluation_score=score)
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
@@ -197,6 +222,7 @@ def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float 
             continue
         photo = pixels.permute(1, 2, 0).numpy()
         detections = detector.predict(photo)
+        detections = best(detections, int((detections.scores > score).sum()))
         found.append({"id": len(found) + 1, "file_name": str(file), "width": photo.shape[1], "height": photo.shape[0]})
         entries += coco_results(len(found), detections)
         drawn = draw_detections(

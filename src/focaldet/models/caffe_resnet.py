@@ -5,6 +5,7 @@ Other codes, and timm, have the stride at the 3x3 convolution in the middle. The
 
 from timm.models.resnet import Bottleneck
 
+from focaldet.checks import InputError
 from focaldet.models.backbone import Backbone
 
 
@@ -12,7 +13,7 @@ def stride_first_convolutions(backbone: Backbone) -> None:
     """Move the stride of each bottleneck from its 3x3 convolution to the 1x1 before it.
 
     Raises:
-        ValueError: the network has no strided bottleneck.
+        InputError: the network has no strided bottleneck.
 
     >>> backbone = Backbone("resnet50")
     >>> stride_first_convolutions(backbone)
@@ -22,6 +23,6 @@ def stride_first_convolutions(backbone: Backbone) -> None:
     """
     strided = [m for m in backbone.net.modules() if isinstance(m, Bottleneck) and m.conv2.stride != (1, 1)]
     if not strided:
-        raise ValueError(f"bottleneck_stride: {backbone.name} has no bottleneck with a stride")
+        raise InputError(f"bottleneck_stride: {backbone.name} has no bottleneck with a stride")
     for block in strided:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
