@@ -1,18 +1,19 @@
 """The command line: parse, one call, nothing else."""
 
+import argparse
 import errno
 import re
 import sys
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Literal, get_type_hints
-
-from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from focaldet import __version__
 from focaldet.checks import InputError, near_name
+from focaldet.options import Parser, option_name
 
-COMMANDS = ("train", "eval", "predict", "report", "data", "demo", "bench", "doctor")
+if TYPE_CHECKING:
+    from focaldet.engine.config import TrainConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,11 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"focaldet {__version__}")
         return 0
-    parser = build_parser()
     try:
-        return _run(parser.parse_args(arguments), arguments) or 0
-    except (InputError, ArgumentError) as error:
-        print(f"focaldet: {_one_line(error, arguments)}", file=sys.stderr)
+        return _run(*_parse(arguments)) or 0
+    except InputError as error:
+        print(f"focaldet: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("focaldet: stopped", file=sys.stderr)
@@ -44,97 +44,84 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def build_parser() -> ArgumentParser:
-    """All commands and their options."""
-    parser = ArgumentParser(
-        prog="focaldet",
-        description="Dense object detectors with focal, quality focal and distribution focal loss.",
-        exit_on_error=False,
-        allow_abbrev=False,
+def _parse(arguments: list[str]) -> tuple[str, argparse.Namespace]:
+    command = arguments[0] if arguments else ""
+    parser, commands = build_parser()
+    if command in ("-h", "--help"):
+        parser.parse_args([command])
+    if not command or command.startswith("-"):
+        raise InputError(f"expected a command first: one of {', '.join(commands)}; see focaldet --help")
+    if command not in commands:
+        raise InputError(f"unknown command {command!r}; {near_name(command, commands)}")
+    return command, commands[command].read(arguments[1:])
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The whole command line, and the parser of each command."""
+    parser = Parser(
+        prog="focaldet", description="Dense object detectors with focal, quality focal and distribution focal loss."
     )
-    commands = parser.add_subcommands(dest="command", title="commands")
-    for name, command in _commands().items():
-        commands.add_subcommand(name, command)
-    return parser
+    commands = parser.add_subparsers(metavar="command", title="commands")
+
+    def add(name: str, description: str, **options: Any) -> Parser:
+        return commands.add_parser(name, help=description, description=description, allow_abbrev=False, **options)
+
+    # Only what is given is in its namespace, so that it alone replaces a value of the file.
+    command = add("train", "train a detector on a folder of labelled photos", argument_default=argparse.SUPPRESS)
+    command.add("--config", Path, help="config.yaml of a run; options given here replace its values", metavar="FILE")
+    _add_fields(command)
+
+    command = add("eval", "measure a run's AP on labelled photos")
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
+    command.add("--split", str, default="test", help="train, val or test (default: test)")
+
+    command = add("predict", "detect in photos: drawn pictures and JSON, with the deviation of each side")
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("images", Path, metavar="PHOTO", nargs="+", help="photos, or folders of photos")
+    command.add(
+        "--out", Path, metavar="DIR", default=Path("predictions"), help="folder to write to (default: predictions)"
+    )
+    command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
+
+    command = add("report", "write report.html of a run, or a page that compares several")
+    command.add("runs", Path, metavar="RUN", nargs="+", help="run folders")
+    command.add("--out", Path, metavar="FILE", help="the page")
+
+    command = add("data", "look at a folder of labelled photos")
+    command.add("action", Literal["check"], metavar="check", help="count images, boxes, sizes, and list every fault")
+    command.add("data", Path, metavar="DIR", help="folder of labelled photos")
+    command.add("--size", int, default=320, help="longer side of the image the network sees (default: 320)")
+
+    command = add("demo", "make a small data set, train on it for some minutes, and write its report")
+    command.add("--out", Path, metavar="DIR", default=Path("demo"), help="folder to write to (default: demo)")
+    command.add("--minutes", float, default=3.5, help="of training (default: 3.5)")
+    command.add("--seed", int, default=0, help="of data, weights and order (default: 0)")
+
+    command = add("bench", "measure the losses beside what people use, on this machine")
+    command.add("what", Literal["losses"], metavar="losses", help="time and memory, a table row at a time")
+    command.add("--compiled", bool, default=True, help="torch.compile's peer too (default: yes)")
+    command.add("--memory", bool, default=True, help="peak memory too (default: yes)")
+
+    add("doctor", "tell what is installed, and which kernels run")
+    return parser, commands.choices
 
 
-def _commands() -> dict[str, ArgumentParser]:
+def _add_fields(command: Parser) -> None:
+    """An option for each field of the configuration, with its line in the docstring as help."""
     from focaldet.engine.config import TrainConfig
 
-    commands = {}
-    command = _command("train a detector on a folder of labelled photos")
-    command.add_argument("--config", type=str, help="config.yaml of a run; options given here replace its values")
-    _add_options(command, TrainConfig)
-    commands["train"] = command
-
-    command = _command("measure a run's AP on labelled photos")
-    command.add_argument("run", type=Path, help="run folder")
-    command.add_argument("--data", type=Path, required=True, help="folder of labelled photos")
-    command.add_argument("--split", type=str, default="test", help="train, val or test")
-    commands["eval"] = command
-
-    command = _command("detect in photos: drawn pictures and JSON, with the deviation of each side")
-    command.add_argument("run", type=Path, help="run folder")
-    command.add_argument("images", type=Path, nargs="+", help="photos, or folders of photos")
-    command.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
-    command.add_argument("--score", type=float, default=0.3, help="least score of a box")
-    commands["predict"] = command
-
-    command = _command("write report.html of a run, or a page that compares several")
-    command.add_argument("runs", type=Path, nargs="+", help="run folders")
-    command.add_argument("--out", type=Path, default=None, help="the page")
-    commands["report"] = command
-
-    command = _command("look at a folder of labelled photos")
-    command.add_argument(
-        "action", type=Literal["check"], help="check: count images, boxes, sizes, and list every fault"
-    )
-    command.add_argument("data", type=Path, help="folder of labelled photos")
-    command.add_argument("--size", type=int, default=320, help="longer side of the image the network sees")
-    commands["data"] = command
-
-    command = _command("make a small data set, train on it for some minutes, and write its report")
-    command.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
-    command.add_argument("--minutes", type=float, default=3.5, help="of training")
-    command.add_argument("--seed", type=int, default=0)
-    commands["demo"] = command
-
-    command = _command("measure the losses beside what people use, on this machine")
-    command.add_argument("what", type=Literal["losses"], help="losses: time and memory, a table row at a time")
-    command.add_argument(
-        "--compiled", action=ActionYesNo(no_prefix="no-"), default=True, help="torch.compile's peer too"
-    )
-    command.add_argument("--memory", action=ActionYesNo(no_prefix="no-"), default=True, help="peak memory too")
-    commands["bench"] = command
-
-    commands["doctor"] = _command("tell what is installed, and which kernels run")
-    return commands
+    hints = get_type_hints(TrainConfig)
+    for name, line in re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.MULTILINE):
+        default = TrainConfig.__dataclass_fields__[name].default
+        if default is not MISSING and not isinstance(default, bool):
+            line += f" (default: {'none' if default is None else default})"
+        command.add(option_name(name), hints[name], help=line)
 
 
-def _add_options(command: ArgumentParser, config: type) -> None:
-    """An option for each field of a dataclass, with its line in the docstring as help."""
-    lines = re.findall(r"^ {8}(\w+): (.*)$", config.__doc__ or "", re.MULTILINE)
-    hints = get_type_hints(config)
-    for name, text in lines:
-        field = config.__dataclass_fields__[name]  # type: ignore[attr-defined]
-        default = None if field.default is MISSING else field.default
-        option = "--" + name.replace("_", "-")
-        if hints[name] is bool:
-            command.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=default, help=text)
-        else:
-            hint = hints[name] if field.default is not MISSING else hints[name] | None
-            command.add_argument(option, type=hint, default=default, help=text)
-
-
-def _command(description: str) -> ArgumentParser:
-    return ArgumentParser(description=description, exit_on_error=False)
-
-
-def _run(options: Namespace, arguments: list[str]) -> int | None:
-    command = options.command
-    chosen = options[command]
+def _run(command: str, chosen: argparse.Namespace) -> int | None:
     if command == "train":
-        return _train(chosen, arguments)
+        return _train(chosen)
     if command == "eval":
         from focaldet.data import read_folder
         from focaldet.engine.evaluate import evaluate_split
@@ -179,21 +166,12 @@ def _run(options: Namespace, arguments: list[str]) -> int | None:
     return None
 
 
-def _train(chosen: Namespace, arguments: list[str]) -> int | None:
-    from focaldet.engine.config import TrainConfig, load_config
+def _train(chosen: argparse.Namespace) -> int | None:
     from focaldet.engine.processes import is_first_process
     from focaldet.engine.train import train
     from focaldet.report import write_report
 
-    values = {key: value for key, value in chosen.as_dict().items() if key != "config"}
-    if chosen.config is not None:
-        # Only what was given here, be it equal to its default, replaces a value of the file.
-        named = {a[2:].split("=")[0].removeprefix("no-").replace("-", "_") for a in arguments if a.startswith("--")}
-        config = load_config(Path(chosen.config), **{key: value for key, value in values.items() if key in named})
-    elif values["data"] is None:
-        raise InputError("train: --data DIR is missing: the folder of labelled photos")
-    else:
-        config = TrainConfig(**values)
+    config = _train_config(**vars(chosen))
     run = train(config)
     if not is_first_process(config):
         return None
@@ -203,17 +181,18 @@ def _train(chosen: Namespace, arguments: list[str]) -> int | None:
     return None
 
 
-def _one_line(error: Exception, arguments: list[str]) -> str:
-    """The message on one line; for an unknown option or command, with the nearest known one."""
-    text = " ".join(str(error).split())
-    unknown = next((a for a in arguments if a.startswith("--") and f"{a}" in text), None)
-    if "nrecognized arguments" in text and unknown is not None and arguments[0] in COMMANDS:
-        known = [name for action in _commands()[arguments[0]]._actions for name in action.option_strings]
-        unknown = unknown.split("=")[0]
-        return f"unknown option {unknown}; {near_name(unknown, known)}"
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        return f"unknown command {arguments[0]!r}; {near_name(arguments[0], COMMANDS)}"
-    return text
+def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
+    from focaldet.engine.config import TrainConfig, load_config
+
+    if config is None and "data" not in given:
+        raise InputError("train: --data DIR is missing: the folder of labelled photos")
+    try:
+        return TrainConfig(**given) if config is None else load_config(config, **given)
+    except InputError as error:
+        field, _, fault = str(error).removeprefix(f"{config}: ").partition(": ")
+        if field in given:  # as it was given, not as the file would call it
+            raise InputError(f"{option_name(field)}: {fault}") from error
+        raise
 
 
 if __name__ == "__main__":
