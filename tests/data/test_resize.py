@@ -39,15 +39,23 @@ def test_opencvs_resampling_rounds_sizes_and_is_bilinear_within_a_grey_level(siz
     assert float((seen.float() - plain).abs().max()) < 1.2
 
 
-@pytest.mark.parametrize("size", [(160, 120), (41, 333), (150, 100)])
-def test_fixed_point_is_opencvs(size):
+@pytest.mark.parametrize("size", [(160, 120), (41, 333), (150, 100), (64, 48), (7, 1)])
+def test_fixed_point_is_opencvs_to_the_bit(size):
     cv2 = pytest.importorskip("cv2", reason="compares with OpenCV: pip install opencv-python-headless")
     image = noise(100, 75).image
     theirs = cv2.resize(image.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_LINEAR)
-    ours = resize_fixed_point(image, *size).permute(1, 2, 0).numpy()
-    apart = np.abs(ours.astype(int) - theirs.astype(int))
-    assert apart.max() <= 1
-    assert (apart > 0).mean() < 1e-3
+    assert np.array_equal(resize_fixed_point(image, *size).permute(1, 2, 0).numpy(), theirs)
+
+
+def test_fixed_point_is_what_opencv_gave_once():
+    image = torch.tensor([[[7, 250, 13], [90, 31, 255]]], dtype=torch.uint8).expand(3, 2, 3)
+    assert resize_fixed_point(image, 7, 5)[0].tolist() == [
+        [7, 42, 146, 250, 148, 47, 13],
+        [15, 46, 137, 228, 146, 64, 37],
+        [49, 62, 101, 141, 138, 135, 134],
+        [81, 77, 65, 53, 129, 205, 231],
+        [90, 81, 56, 31, 127, 223, 255],
+    ]
 
 
 def test_shorter_side_is_reached_unless_the_longer_one_is_at_its_limit():
