@@ -1,6 +1,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -67,6 +69,23 @@ def test_a_size_without_a_location_is_refused(refuse: Refuse, cells: Path) -> No
 def test_a_demo_of_no_time_is_refused_before_it_makes_data(refuse: Refuse, out: Path) -> None:
     assert "minutes: expected more than 0" in refuse("demo", "--minutes", "-1", "--out", out)
     assert not out.exists()
+
+
+def test_a_demo_of_no_seed_is_refused_before_it_makes_data(refuse: Refuse, out: Path) -> None:
+    assert "seed: expected at least 0" in refuse("demo", "--seed", "-1", "--out", out)
+    assert not out.exists()
+
+
+def test_a_report_below_a_file_is_refused(refuse: Refuse, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert str(tmp_path / "file") in refuse("report", trained, "--out", tmp_path / "file" / "page.html")
+
+
+def test_a_mistake_is_answered_without_waiting_for_torch() -> None:
+    told = (
+        "from focaldet.cli import main; import sys; main(['train', '--batch', 'x']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", told], check=False, capture_output=True).returncode == 0
 
 
 def test_train_without_data_says_what_is_missing(refuse: Refuse) -> None:
@@ -157,7 +176,17 @@ def test_none_takes_back_what_a_config_gives(run: Path, refuse: Refuse, out: Pat
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("epochs", "0"), ("size", "8"), ("batch", "-1"), ("lr", "nan"), ("ema", "1.0"), ("minutes", "-2"), ("lr", "inf")],
+    [
+        ("epochs", "0"),
+        ("size", "8"),
+        ("batch", "-1"),
+        ("lr", "nan"),
+        ("ema", "1.0"),
+        ("minutes", "-2"),
+        ("lr", "inf"),
+        ("seed", "-1"),
+        ("seed", "4294967296"),
+    ],
 )
 def test_a_value_out_of_range_names_its_option(refuse: Refuse, cells: Path, out: Path, option: str, value: str) -> None:
     line = refuse("train", "--data", cells, "--out", out, f"--{option}={value}")

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # a command that is told what was wrong, or asked for help, does not wait for torch
+    from torch import Tensor
 
 
 class InputError(ValueError):
@@ -33,13 +35,13 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise ValueError(f"{name}: expected one of {sorted(choices)}, got {value!r} ({near_name(str(value), choices)})")
 
 
-def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+def check_shape(name: str, tensor: "Tensor", expected: tuple[int, ...]) -> None:
     """Raise ValueError unless ``tensor`` has exactly this shape."""
     if tuple(tensor.shape) != tuple(expected):
         raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")
 
 
-def check_floating(name: str, tensor: Tensor) -> None:
+def check_floating(name: str, tensor: "Tensor") -> None:
     """Raise TypeError unless ``tensor`` holds real floating-point numbers."""
     if not tensor.is_floating_point():
         raise TypeError(f"{name}: expected a floating-point tensor, got {tensor.dtype}")

@@ -24,6 +24,7 @@ class TrainConfig:
         pretrained: fetch timm's pretrained weights of the backbone
         backbone_weights: safetensors file with the backbone's weights, by timm's names
         size: longer side of the image the network sees, in pixels
+        levels: of the pyramid; p2-p6 begins at stride 4, finds objects of less than about 20 px better and costs more
         channels: width of the pyramid and of the head's towers
         head_depth: convolutions of each tower
         num_bins: bins of each box side's distribution; a side reaches num_bins - 1 strides
@@ -60,6 +61,7 @@ class TrainConfig:
     pretrained: bool = False
     backbone_weights: str | None = None
     size: int = 320
+    levels: Literal["p3-p7", "p2-p6"] = "p3-p7"
     channels: int = 64
     head_depth: int = 2
     num_bins: int = 17
@@ -103,12 +105,15 @@ class TrainConfig:
             "warmup": 0,
             "val_every": 0,
             "workers": -1,
+            "seed": 0,
         }.items():
             _at_least(name, getattr(self, name), least)
         for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor"):
             _at_least(name, getattr(self, name), 0)
         if self.frozen_stages > 4:
             raise InputError(f"frozen_stages: expected at most 4, all of the backbone, got {self.frozen_stages}")
+        if self.seed >= 2**32:
+            raise InputError(f"seed: expected less than 2**32, as NumPy does, got {self.seed}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
         if self.minutes is not None and not self.minutes > 0:

@@ -1,6 +1,7 @@
 """Run folders in, one self-contained HTML page out."""
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from focaldet.checks import InputError
 from focaldet.report import charts, facts, gallery
 from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
@@ -37,7 +39,7 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
     """
     paths = [Path(p) for p in run] if isinstance(run, list) else [Path(run)]
     if not paths:
-        raise _input_error("no run to report: give at least one folder that `focaldet train` wrote")
+        raise InputError("no run to report: give at least one folder that `focaldet train` wrote")
     runs = [read_run(path) for path in paths]
     if len(runs) == 1:
         html, default = render("run.html", run_context(runs[0])), paths[0] / "report.html"
@@ -208,12 +210,7 @@ def _write_whole(html: str, out: Path) -> Path:
         beside.write_text(html, encoding="utf-8", errors="replace")
         os.replace(beside, out)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise _input_error(f"cannot write {out} ({error.strerror}): free its place, or name another file") from error
+        with contextlib.suppress(OSError):  # its folder may be a file
+            beside.unlink()
+        raise InputError(f"cannot write {out} ({error.strerror}): free its place, or name another file") from error
     return out
-
-
-def _input_error(message: str) -> Exception:
-    from focaldet.checks import InputError  # on this path only: it imports torch
-
-    return InputError(message)

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from focaldet.checks import InputError
+
 Json = dict[str, Any]
 
 PURPOSES = {
@@ -61,8 +63,6 @@ def read_run(path: Path) -> Run:
     """
     path = Path(path)
     if not any((path / name).is_file() for name in PURPOSES):
-        from focaldet.checks import InputError  # on this path only: it imports torch
-
         what = "holds no file of a run" if path.is_dir() else "is not a folder"
         raise InputError(f"{path} {what}: give the folder that `focaldet train` wrote (it holds config.yaml)")
     faults: list[str] = []
