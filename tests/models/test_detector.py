@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from focaldet.models.backbone import Backbone
-from focaldet.models.detector import DenseDetector
-from focaldet.models.fpn import STRIDES, PyramidNeck
+from focaldet.models.detector import DenseDetector, Variant
+from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def detector():
 def test_levels_of_any_image_size_are_the_size_over_the_stride_rounded_up(detector, height, width):
     with torch.no_grad():
         outputs = detector(torch.zeros(2, 3, height, width, dtype=torch.uint8))
-    shapes = tuple((math.ceil(height / s), math.ceil(width / s)) for s in STRIDES)
+    shapes = tuple((math.ceil(height / s), math.ceil(width / s)) for s in STRIDES["p3-p7"])
     assert outputs.level_shapes == shapes
     assert [tuple(m.shape) for m in outputs.class_logits] == [(2, 3, *shape) for shape in shapes]
     assert [tuple(m.shape) for m in outputs.box_outputs] == [(2, 68, *shape) for shape in shapes]
@@ -68,3 +68,14 @@ def test_coarse_levels_are_convolutions_on_p5():
     assert [tuple(p.shape) for p in pyramid] == [(1, 16, s, s) for s in (16, 8, 4, 2, 1)]
     gradient = torch.autograd.grad(pyramid[3].sum(), pyramid[2], retain_graph=True)[0]
     assert gradient.any()
+
+
+def test_pyramid_can_begin_at_stride_four():
+    torch.manual_seed(0)
+    backbone = Backbone("test_resnet", backbone_strides("p2-p6"))
+    detector = DenseDetector(backbone, 3, 8, channels=16, head_depth=1, variant=Variant(levels="p2-p6")).eval()
+    assert detector.strides == (4, 8, 16, 32, 64)
+    outputs = detector(torch.zeros(1, 3, 70, 130))
+    assert outputs.level_shapes == tuple((math.ceil(70 / s), math.ceil(130 / s)) for s in detector.strides)
+    sum(level.square().sum() for level in outputs.class_logits).backward()
+    assert [name for name, p in detector.neck.named_parameters() if p.grad is None] == []

@@ -15,6 +15,7 @@ from focaldet.methods.method import Method
 from focaldet.methods.retinanet import RetinaNet
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
+from focaldet.models.fpn import backbone_strides
 from focaldet.models.postprocess import Reading
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
@@ -65,7 +66,7 @@ class ModelSpec:
         """The network, freshly initialised, and its method."""
         method = METHODS[self.method](**self.method_options)
         net = DenseDetector(
-            Backbone(self.backbone, pretrained=pretrained),
+            Backbone(self.backbone, backbone_strides(self.network.levels), pretrained=pretrained),
             len(self.class_names),
             method.box_outputs,
             anchors=method.anchors_per_location,
@@ -97,4 +98,5 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
         channels=config.channels,
         head_depth=config.head_depth,
         method_options=options,
+        network=Variant(levels=config.levels),
     )

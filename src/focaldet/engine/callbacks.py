@@ -197,9 +197,7 @@ class RunRecorder(Callback):
         if self.val is None:
             save_model(self.run, self.spec, net)
             return None
-        postprocess = PostProcess(
-            module.method.decode, net.strides, score_threshold=EVALUATION_SCORE, offset=self.spec.offset
-        )
+        postprocess = PostProcess(module.method, net.strides, self.spec.reading, score_threshold=EVALUATION_SCORE)
         results = detect_records(net, postprocess, self.val)
         evaluation = average_precision(coco_truth(self.val.records, self.spec.class_names), results)
         ap = evaluation.metrics["AP"] or 0.0

@@ -27,11 +27,11 @@ from focaldet.data import (
     collate,
     read_folder,
 )
-from focaldet.engine.build import ModelSpec
+from focaldet.engine.build import spec_of
 from focaldet.engine.callbacks import ProgressBar, RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import WholeFiles, check_checkpoint, numbered, write_json, write_text
+from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
@@ -55,23 +55,16 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     """
     if not is_first_process(config):
         say = _silence
+    _check_out(config)
+    _check_gpus(config)
     folder = read_folder(config.data, seed=config.seed)
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
         say(summary)
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
-    run = _run_folder(config)
     L.seed_everything(config.seed, verbose=False)
-    spec = ModelSpec(
-        method=config.method,
-        class_names=folder.class_names,
-        backbone=config.backbone,
-        size=config.size,
-        channels=config.channels,
-        head_depth=config.head_depth,
-        method_options={"num_bins": config.num_bins, "weight_floor": config.weight_floor},
-    )
+    spec = spec_of(config, folder.class_names)
     net, method = spec.build(pretrained=config.pretrained)
     if config.backbone_weights is not None:
         load_backbone_weights(net.backbone, Path(config.backbone_weights))
@@ -79,16 +72,16 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
     module = DetectionModule(net, method, config, offset=spec.offset)
+    if config.resume:
+        check_checkpoint(Path(str(config.out), "last.ckpt"), module)
 
+    run = _make_run_folder(config)  # all that can be refused has been
     val = DetectionDataset(folder.splits["val"], EvalTransform(config.size)) if folder.splits.get("val") else None
     clock = TimeBudget(config.minutes)
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    last = run / "last.ckpt"
-    if config.resume:
-        check_checkpoint(last, module)
     trainer = _trainer(config, run, [clock, recorder, checkpoint, ProgressBar(clock)])
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
@@ -105,7 +98,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         trainer.fit(
             module,
             _loader(config, folder, trainer),
-            ckpt_path=str(last) if config.resume else None,
+            ckpt_path=str(run / "last.ckpt") if config.resume else None,
             weights_only=True,
         )
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -183,23 +176,41 @@ def choose_precision(config: TrainConfig) -> str:
     return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 
 
-def _run_folder(config: TrainConfig) -> Path:
+def _check_out(config: TrainConfig) -> None:
+    """Raise InputError when the folder that was asked for cannot take this run."""
+    if config.out is None or not is_first_process(config):
+        return
+    run = Path(config.out)
+    if run.exists() and not run.is_dir():
+        raise InputError(f"--out {run}: is a file; name a folder")
+    if config.resume:
+        if not (run / "last.ckpt").exists():
+            raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
+    elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
+        raise InputError(f"--out {run}: holds a run already; choose another folder, or continue it with --resume")
+
+
+def _check_gpus(config: TrainConfig) -> None:
+    """Raise InputError when there are fewer GPUs than were asked for."""
+    if config.device == "gpu":
+        count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+        if config.devices > count:
+            raise InputError(f"--device gpu --devices {config.devices}: this machine has {count} that torch can use")
+
+
+def _make_run_folder(config: TrainConfig) -> Path:
     if not is_first_process(config):
         return Path(config.out or "runs")  # until the first process tells its choice
-    if config.out is not None:
-        run = Path(config.out)
-        if config.resume:
-            if not (run / "last.ckpt").exists():
-                raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
-        elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
-            raise InputError(f"--out {run}: holds a run already; choose another folder, or continue it with --resume")
-    else:
-        run = numbered(Path("runs") / f"{Path(config.data).resolve().name}-{config.method}")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
-    return run
+    stem, number = Path("runs") / f"{Path(config.data).resolve().name}-{config.method}", 1
+    while True:
+        run = Path(config.out or f"{stem}-{number}")
+        try:
+            run.mkdir(parents=True, exist_ok=config.out is not None)
+            return run
+        except OSError as error:
+            if config.out is not None or not isinstance(error, FileExistsError):
+                raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
+            number += 1  # taken, or just being taken by a run that was started together with this one
 
 
 @contextlib.contextmanager
@@ -247,7 +258,7 @@ def _quiet() -> Iterator[None]:
 def _unlearned(recorder: RunRecorder) -> str:
     text = (
         f"of the {recorder.objects} objects in the last epoch, {recorder.unmatched} had no positive site "
-        "(ATSS's threshold lay above every candidate)"
+        "(smaller than a stride, or every site went to another object)"
     )
     if recorder.beyond_reach:
         text += (

@@ -12,25 +12,30 @@ from focaldet.checks import InputError, near_name
 
 
 class Backbone(nn.Module):
-    """A timm network cut to the feature maps of strides 8, 16 and 32 (C3, C4, C5).
+    """A timm network cut to its feature maps of some strides.
+
+    Args:
+        name: of the network in timm.
+        strides: of the maps: 8, 16 and 32 are C3, C4 and C5.
+        pretrained: fetch its weights.
 
     Attributes:
-        channels: of the three maps.
+        channels: of the maps.
         mean, std: what the network's pretrained weights expect of an image in [0, 1].
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+    def __init__(self, name: str, strides: tuple[int, ...] = (8, 16, 32), *, pretrained: bool = False) -> None:
         super().__init__()
         features = _create(name, pretrained=False)
         reductions = features.feature_info.reduction()
-        missing = [stride for stride in (8, 16, 32) if stride not in reductions]
+        missing = [stride for stride in strides if stride not in reductions]
         if missing:
             raise InputError(
                 f"--backbone {name}: has no feature map of stride {missing[0]} (its strides: {reductions}); "
-                "choose a network with strides 8, 16 and 32"
+                f"choose a network with strides {', '.join(map(str, strides))}"
             )
         # The last map of each stride: some networks have two of stride 32.
-        indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in (8, 16, 32)]
+        indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in strides]
         self.net = _create(name, pretrained=pretrained, out_indices=indices)
         self.name = name
         self.channels: list[int] = self.net.feature_info.channels()
@@ -63,7 +68,7 @@ class Backbone(nn.Module):
                 break
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)`` normalised images to the maps C3, C4, C5."""
+        """``(B, 3, H, W)`` normalised images to the maps, finest first."""
         maps = self.net(images)
         return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last_output else list(maps)
 

@@ -9,16 +9,17 @@ from torch.nn.functional import pad
 
 from focaldet.models.backbone import Backbone
 from focaldet.models.caffe_resnet import stride_first_convolutions
-from focaldet.models.fpn import STRIDES, PyramidNeck
+from focaldet.models.fpn import STRIDES, Levels, PyramidNeck
 from focaldet.models.head import DenseHead
 from focaldet.structures import HeadOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """In what the networks of public codes differ from one another; the defaults are what is trained here.
+    """In what networks differ from one another beside their sizes; the defaults are what is trained here.
 
     Args:
+        levels: of the pyramid: ``"p2-p6"`` begins at stride 4, for objects of a few pixels.
         bottleneck_stride: the convolution of a ResNet's bottleneck that has its stride; ``"1x1"`` in weights that come
             from Caffe.
         p6_from, relu_before_p7: see ``PyramidNeck``.
@@ -26,6 +27,7 @@ class Variant:
         pad_to: the normalised image gets zeros at the bottom and at the right, up to a multiple of this many pixels.
     """
 
+    levels: Levels = "p3-p7"
     bottleneck_stride: Literal["3x3", "1x1"] = "3x3"
     p6_from: Literal["p5", "c5"] = "p5"
     relu_before_p7: bool = True
@@ -39,7 +41,7 @@ class DenseDetector(nn.Module):
     """Backbone, pyramid and head, with the image normalisation that the backbone expects.
 
     Args:
-        backbone: gives C3, C4, C5.
+        backbone: gives C3, C4, C5, and C2 for a pyramid that begins at P2.
         num_classes: C.
         box_outputs, anchors, quality: what the method asks of the head, see ``DenseHead``.
         channels: width of the pyramid and of the towers.
@@ -76,7 +78,7 @@ class DenseDetector(nn.Module):
             num_classes,
             box_outputs,
             anchors=anchors,
-            num_levels=len(STRIDES),
+            num_levels=len(STRIDES[variant.levels]),
             depth=head_depth,
             prior_prob=prior_prob,
             quality=quality,
@@ -86,7 +88,7 @@ class DenseDetector(nn.Module):
         )
         self.pad_to = variant.pad_to
         self.num_classes = num_classes
-        self.strides = STRIDES
+        self.strides = STRIDES[variant.levels]
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1) * 255)
 

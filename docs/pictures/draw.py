@@ -1,0 +1,136 @@
+"""Draws the pictures of docs/methods.md: which sites are positive, and how a box is written there.
+
+    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg --run RUN
+
+RUN is a trained GFL, whose distributions are drawn.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from focaldet.boxes.coding import encode_distances
+from focaldet.boxes.locations import Lattice, gather_sites
+from focaldet.data import DetectionDataset, EvalTransform, read_folder
+from focaldet.data.batching import collate
+from focaldet.engine.build import METHODS
+from focaldet.engine.predict import Detector
+from focaldet.methods.positives import find_positives
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+SIZE, STRIDES = 320, (8, 16, 32, 64, 128)
+COLOURS = plt.get_cmap("tab10").colors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--photo", required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    folder = read_folder(args.data, seed=0)
+    records = [r for split in folder.splits.values() for r in split if Path(r.file_name).name == args.photo]
+    batch = collate([DetectionDataset(records, EvalTransform(SIZE))[0]])
+    detector = Detector.load(args.run)
+    for name in METHODS:
+        if name != "gflv2":
+            draw(name, batch, detector, args.out / f"{name}.png")
+
+
+def draw(name, batch, detector, file) -> None:
+    method = METHODS[name]()
+    height, width = batch.images.shape[-2:]
+    lattice = Lattice(tuple((-(-height // s), -(-width // s)) for s in STRIDES), STRIDES)
+    assignment = method.assign(batch.truth, lattice, batch.valid_sizes)
+    positives = find_positives(batch.truth, assignment, method.sites(lattice))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.3), constrained_layout=True)
+    for axes in (left, right):
+        axes.imshow(batch.images[0].permute(1, 2, 0), alpha=0.75)
+        axes.set_axis_off()
+    for gt, box in enumerate(batch.truth.boxes_xyxy.tolist()):
+        rectangle(left, box, COLOURS[gt % 10], 1.2)
+    for (x, y), stride, gt in zip(
+        positives.sites.points_xy.tolist(), positives.sites.strides.tolist(), positives.gt.tolist(), strict=True
+    ):
+        left.plot(x, y, "o", color=COLOURS[gt % 10], markersize=1.5 + stride / 6, markeredgecolor="white", mew=0.5)
+    found = len(set(positives.gt.tolist()))
+    left.set_title(f"{positives.gt.numel()} positives, for {found} of {batch.truth.labels.numel()} objects", fontsize=10)
+    chosen = largest_object(batch.truth.boxes_xyxy, positives)
+    rectangle(right, batch.truth.boxes_xyxy[chosen].tolist(), "black", 2)
+    {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions}[name](
+        right, positives, chosen, batch, detector
+    )
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def largest_object(boxes, positives) -> int:
+    """Of those with a positive."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = sides.prod(dim=1)
+    return max(set(positives.gt.tolist()), key=lambda gt: float(area[gt]))
+
+
+def rectangle(axes, box, colour, width, **options) -> None:
+    x1, y1, x2, y2 = box
+    axes.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, **options))
+
+
+def anchors(axes, positives, gt, batch, detector) -> None:
+    own = (positives.gt == gt).nonzero()[:, 0]
+    for box in positives.sites.anchors_xyxy[own].tolist():
+        rectangle(axes, box, "tab:red", 0.9, linestyle="--", clip_on=True)
+    axes.set_title(f"an object, and its {own.numel()} positive anchors (dashed)", fontsize=10)
+
+
+def distances(axes, positives, gt, batch, detector) -> None:
+    own = int((positives.gt == gt).nonzero()[0, 0])
+    (x, y), (x1, y1, x2, y2) = positives.sites.points_xy[own].tolist(), positives.boxes_xyxy[own].tolist()
+    for end in ((x1, y), (x, y1), (x2, y), (x, y2)):
+        axes.annotate("", end, (x, y), arrowprops={"arrowstyle": "->", "color": "tab:red", "linewidth": 1.6})
+    axes.plot(x, y, "o", color="tab:red")
+    strides = encode_distances(positives.sites.points_xy[[own]], positives.sites.strides[[own]], positives.boxes_xyxy[[own]])
+    text = ", ".join(f"{value:.1f}" for value in strides[0].tolist())
+    axes.set_title(f"an object, and its distances from one site: {text} strides", fontsize=10)
+
+
+def distributions(axes, positives, gt, batch, detector) -> None:
+    """The site of the object with the best score: its box, and on each side the distribution it was read from."""
+    with torch.no_grad():
+        outputs = detector.net(batch.images)
+    own = (positives.gt == gt).nonzero()[:, 0]
+    image, site = positives.image[own], positives.site[own]
+    scores = gather_sites(outputs.class_logits, len(detector.class_names), image, site).amax(dim=1)
+    best = own[scores.argmax()]
+    method = detector.postprocess.method
+    numbers = gather_sites(outputs.box_outputs, method.box_outputs, positives.image[[best]], positives.site[[best]])
+    place = positives.sites[best[None]]
+    box, deviation = method.decode(numbers, place)
+    rectangle(axes, box[0].tolist(), "tab:red", 1.4)
+    (x, y), stride = place.points_xy[0].tolist(), float(place.strides[0])
+    probs = numbers.view(4, -1).softmax(dim=1)
+    for side, (dx, dy) in enumerate(((-1, 0), (0, -1), (1, 0), (0, 1))):
+        for step, p in enumerate(probs[side].tolist()):
+            if p > 0.01:
+                at = (x + dx * step * stride, y + dy * step * stride)
+                across = (0, 30 * p) if dx else (30 * p, 0)
+                axes.plot(
+                    [at[0] - across[0], at[0] + across[0]],
+                    [at[1] - across[1], at[1] + across[1]],
+                    color="tab:blue",
+                    linewidth=4,
+                    alpha=0.8,
+                    solid_capstyle="butt",
+                )
+    axes.plot(x, y, "o", color="tab:blue")
+    text = ", ".join(f"{value:.1f}" for value in deviation[0].tolist())
+    axes.set_title(f"predicted distributions (blue), their means (red); deviations {text} px", fontsize=10)
+
+
+if __name__ == "__main__":
+    main()
