@@ -49,13 +49,13 @@ def test_assignment_is_the_textbooks_on_large_scenes(height, width, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_assignment_is_the_textbooks_on_many_scenes(seed):
     rng = np.random.default_rng(1000 + seed)
-    for _ in range(40):
+    for _ in range(15):
         height, width = random_size(rng, 64, 1600)
         lattice = lattice_of(height, width, offset=float(rng.choice([0.0, 0.5])))
-        truth = truth_of(*(random_boxes(rng, int(n), height, width) for n in rng.choice([0, 1, 20, 100, 500], 2)))
+        truth = truth_of(*(random_boxes(rng, int(n), height, width) for n in rng.choice([0, 1, 20, 500], 2)))
         for radius in RADII:
             found = assign_center_region(truth, lattice, radius=radius).matched_gt
             assert torch.equal(found, textbook(truth, lattice, radius=radius)), (height, width, radius)

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from scenes import lattice_of
+from scenes import lattice_of, truth_of
 
 from focaldet.assign import windows
+from focaldet.assign.atss import assign_atss
+from focaldet.assign.center_region import assign_center_region
+from focaldet.assign.max_iou import assign_max_iou
 from focaldet.assign.windows import own_columns_and_rows, ragged, sites_within
+from focaldet.boxes.anchors import anchor_shapes
 from focaldet.boxes.locations import Lattice
 
 
@@ -60,3 +64,11 @@ def test_own_sites_are_at_most_those_of_the_batch_and_as_many_as_lie_inside():
     levels = [inside.split(lattice.level_sizes) for inside in lattice.inside(sizes)]
     assert own.prod(dim=-1).tolist() == [[int(level.sum()) for level in image] for image in levels]
     assert torch.equal(own_columns_and_rows(lattice, torch.arange(4), None), own[:1].expand(4, -1, -1))
+
+
+@pytest.mark.parametrize("placing", [{"shift_px": -0.5}, {"steps": ((8, 7),)}])
+def test_sites_elsewhere_than_at_multiples_of_the_stride_are_refused(placing):
+    lattice, truth = Lattice(((4, 4),), (8,), **placing), truth_of([[0.0, 0.0, 30.0, 30.0]])
+    for assign in (assign_atss, assign_center_region, lambda *args: assign_max_iou(*args, anchor_shapes((8,)))):
+        with pytest.raises(ValueError, match="expected neither steps nor a shift"):
+            assign(truth, lattice)

@@ -6,7 +6,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
-from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, site_anchors
+from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, chosen_anchors, site_anchors
 from focaldet.boxes.locations import Lattice
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -58,6 +58,19 @@ def test_anchors_lie_around_their_location_and_follow_each_other():
         torch.testing.assert_close(anchors[site, :, 2:] - anchors[site, :, :2], shapes[level])
 
 
+@pytest.mark.parametrize("placing", [{"offset": 0.0}, {"shift_px": -0.5}, {"steps": ((7, 8), (15, 14), (33, 30))}])
+def test_chosen_anchors_are_those_of_all_sites(placing):
+    lattice = Lattice(((5, 7), (3, 4), (1, 1)), (7, 16, 33), **placing)
+    shapes = anchor_shapes(lattice.strides)
+    every = site_anchors(lattice, shapes)
+    index = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(chosen_anchors(lattice, shapes, index), every[index])
+    assert chosen_anchors(lattice, shapes, index[:0]).shape == (0, 4)
+
+
 def test_number_of_levels_must_agree():
+    lattice, shapes = Lattice(((2, 2),), (8,)), anchor_shapes(STRIDES)
     with pytest.raises(ValueError, match="shapes: expected 1 levels, got 5"):
-        site_anchors(Lattice(((2, 2),), (8,)), anchor_shapes(STRIDES))
+        site_anchors(lattice, shapes)
+    with pytest.raises(ValueError, match="shapes: expected 1 levels, got 5"):
+        chosen_anchors(lattice, shapes, torch.tensor([0]))

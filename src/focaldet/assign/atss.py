@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
+from focaldet.assign.windows import check_plain
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
@@ -49,6 +50,9 @@ def assign_atss(
     Returns:
         ``matched_gt`` over the ``B x P`` sites.
 
+    Raises:
+        ValueError: the lattice has steps or a shift.
+
     >>> from focaldet.boxes.locations import Lattice
     >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
     >>> no_box, zero = torch.zeros(0, 4), torch.zeros(1, dtype=torch.int64)
@@ -56,6 +60,7 @@ def assign_atss(
     >>> assign_atss(truth, Lattice(((8, 8), (4, 4)), (8, 16))).matched_gt.ge(0).sum()  # of the 64 + 16 sites
     tensor(4)
     """
+    check_plain(lattice)
     device = truth.boxes_xyxy.device
     num_sites, num_gt = lattice.num_sites, truth.boxes_xyxy.shape[0]
     matched = torch.full((truth.num_images * num_sites,), BACKGROUND, dtype=torch.int64, device=device)

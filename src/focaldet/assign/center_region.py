@@ -21,7 +21,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
-from focaldet.assign.windows import own_columns_and_rows, sites_within
+from focaldet.assign.windows import check_plain, own_columns_and_rows, sites_within
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import box_area
 from focaldet.boxes.locations import Lattice
@@ -57,7 +57,7 @@ def assign_center_region(
         ``matched_gt`` over the ``B x P`` sites.
 
     Raises:
-        ValueError: ``radius`` is not positive, or there is not one range a level.
+        ValueError: ``radius`` is not positive, there is not one range a level, or the lattice has steps or a shift.
 
     >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
     >>> no_box, zero = torch.zeros(0, 4), torch.zeros(1, dtype=torch.int64)
@@ -69,6 +69,7 @@ def assign_center_region(
             [-1,  0,  0, -1],
             [-1, -1, -1, -1]])
     """
+    check_plain(lattice)
     if radius is not None and not radius > 0:
         raise ValueError(f"radius: expected a number > 0, or None, got {radius}")
     if ranges is None:

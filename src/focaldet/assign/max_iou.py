@@ -18,8 +18,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
-from focaldet.assign.windows import own_columns_and_rows, ragged, sites_within
-from focaldet.boxes.anchors import site_anchors
+from focaldet.assign.windows import CHUNK, check_plain, own_columns_and_rows, sites_within
+from focaldet.boxes.anchors import check_levels, chosen_anchors
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
@@ -57,7 +57,8 @@ def assign_max_iou(
         ``matched_gt`` over the ``B x (P A)`` anchors, in the order of `focaldet.boxes.anchors.site_anchors`.
 
     Raises:
-        ValueError: not 0 < ``negative_iou`` <= ``positive_iou``, or shapes for another number of levels.
+        ValueError: not 0 < ``negative_iou`` <= ``positive_iou``, shapes for another number of levels, or the lattice
+            has steps or a shift.
 
     >>> from focaldet.boxes.anchors import anchor_shapes
     >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
@@ -69,10 +70,12 @@ def assign_max_iou(
     """
     if not 0 < negative_iou <= positive_iou:
         raise ValueError(f"expected 0 < negative_iou <= positive_iou, got {negative_iou} and {positive_iou}")
+    check_plain(lattice)
+    check_levels(lattice, shapes_px)
     boxes, image_of_gt = truth.boxes_xyxy, truth.image_index
-    shapes_px = shapes_px.to(boxes.device)
-    anchors = site_anchors(lattice, shapes_px)  # (P A, 4)
-    matched = torch.full((truth.num_images * len(anchors),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+    num_shapes = shapes_px.shape[1]
+    num_anchors = lattice.num_sites * num_shapes  # of an image
+    matched = torch.full((truth.num_images * num_anchors,), BACKGROUND, dtype=torch.int64, device=boxes.device)
     best = torch.full(matched.shape, -1.0, device=boxes.device)
 
     columns_and_rows = own_columns_and_rows(lattice, image_of_gt, image_sizes)
@@ -80,10 +83,10 @@ def assign_max_iou(
     level, shape, gt_of_window, reach = windows
     near = []  # anchors, objects and IoUs of the pairs that may be the best of their object
     centers, own_sites = box_centers(boxes.double())[gt_of_window], columns_and_rows[gt_of_window, level]
-    for window, site, _ in sites_within(lattice, level, centers, reach, own_sites):
-        gt, anchor = gt_of_window[window], site * shapes_px.shape[1] + shape[window]
-        iou = paired_iou(anchors[anchor], boxes[gt])
-        anchor += image_of_gt[gt] * len(anchors)
+    for window, site, points in sites_within(lattice, level, centers, reach, own_sites):
+        gt, half = gt_of_window[window], shapes_px[level[window], shape[window]] / 2
+        iou = paired_iou(torch.cat([points - half, points + half], dim=-1), boxes[gt])
+        anchor = image_of_gt[gt] * num_anchors + site * num_shapes + shape[window]
         enough, candidate = iou >= negative_iou, (iou >= sure[gt]) & (iou > 0)
         claim(matched, best, anchor[enough], gt[enough], iou[enough])
         near.append((anchor[candidate], gt[candidate], iou[candidate]))
@@ -95,7 +98,8 @@ def assign_max_iou(
         chosen = torch.unique(anchor[iou == best_of_gt[gt]])
         between[chosen] = False
         weak = chosen[best[chosen] < negative_iou]  # not every object that overlaps these has been looked at
-        matched[weak] = _most_overlapped(weak, anchors, truth)
+        of_image = chosen_anchors(lattice, shapes_px, weak % num_anchors)
+        matched[weak] = _most_overlapped(of_image, weak // num_anchors, truth)
     matched.masked_fill_(between, IGNORED)
     matched = matched.view(truth.num_images, -1)
     ignore_unknown(matched.view(truth.num_images, lattice.num_sites, -1), truth, lattice, image_sizes)
@@ -149,14 +153,19 @@ def _windows(
 
 
 def _most_overlapped(
-    anchor: Int64[Tensor, " K"], anchors: Float[Tensor, "PA 4"], truth: GroundTruth
+    anchors_xyxy: Float[Tensor, "K 4"], image: Int64[Tensor, " K"], truth: GroundTruth
 ) -> Int64[Tensor, " K"]:
-    """For each of K anchors of the batch, the object of its image that it overlaps most."""
-    image = anchor // len(anchors)
+    """For each of K anchors, the object of its image that it overlaps most."""
     num_gt = torch.bincount(truth.image_index, minlength=truth.num_images)
     first = num_gt.cumsum(dim=0) - num_gt
-    matched, best = torch.full_like(anchor, BACKGROUND), torch.full(anchor.shape, -1.0, device=anchor.device)
-    for row, number in ragged(num_gt[image]):
-        gt = first[image[row]] + number
-        claim(matched, best, row, gt, paired_iou(anchors[anchor[row] % len(anchors)], truth.boxes_xyxy[gt]))
+    number = torch.arange(int(num_gt.max()), device=image.device)
+    matched = torch.empty_like(image)
+    num_rows = max(1, CHUNK // len(number))
+    for start in range(0, len(image), num_rows):
+        rows = slice(start, start + num_rows)
+        of_image = image[rows, None]
+        gt = (first[of_image] + number).clamp(max=len(truth.image_index) - 1)
+        iou = paired_iou(anchors_xyxy[rows, None], truth.boxes_xyxy[gt])
+        # Of equals argmax takes the first.
+        matched[rows] = first[image[rows]] + iou.masked_fill(number >= num_gt[of_image], -1.0).argmax(dim=1)
     return matched

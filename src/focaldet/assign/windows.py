@@ -13,6 +13,15 @@ CHUNK = 2**16
 """About so many elements are worked on at a time: what bounds the memory."""
 
 
+def check_plain(lattice: Lattice) -> None:
+    """Raise ValueError unless the sites lie at multiples of the strides, as all index arithmetic here takes them to."""
+    if lattice.steps is not None or lattice.shift_px:
+        raise ValueError(
+            f"lattice: expected neither steps nor a shift where objects are assigned, got steps {lattice.steps} and "
+            f"shift_px {lattice.shift_px}"
+        )
+
+
 def own_columns_and_rows(
     lattice: Lattice, image_index: Int64[Tensor, " N"], image_sizes: Int64[Tensor, "B 2"] | None
 ) -> Int64[Tensor, "N L 2"]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from focaldet.boxes.locations import Lattice
@@ -61,9 +61,37 @@ def site_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[T
     >>> site_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)))[1:4]
     tensor([[-4., -4., 12., 12.], [ 8.,  0., 16.,  8.], [ 4., -4., 20., 12.]])
     """
-    if len(lattice.strides) != shapes_px.shape[0]:
-        raise ValueError(f"shapes: expected {len(lattice.strides)} levels, got {shapes_px.shape[0]}")
+    check_levels(lattice, shapes_px)
     sizes = torch.tensor(lattice.level_sizes, device=shapes_px.device)
     half = (shapes_px / 2).repeat_interleave(sizes, dim=0)  # (P, A, 2)
     points = lattice.points(shapes_px.device)[:, None]
     return torch.cat([points - half, points + half], dim=-1).flatten(0, 1)
+
+
+def chosen_anchors(
+    lattice: Lattice, shapes_px: Float[Tensor, "L A 2"], index: Int64[Tensor, " N"]
+) -> Float[Tensor, "N 4"]:
+    """``site_anchors(lattice, shapes_px)[index]`` without the others.
+
+    >>> lattice = Lattice(((1, 2), (1, 1)), (8, 16))
+    >>> chosen_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)), torch.tensor([3, 1]))
+    tensor([[ 4., -4., 20., 12.], [-4., -4., 12., 12.]])
+    """
+    check_levels(lattice, shapes_px)
+    starts = torch.tensor(lattice.level_starts, device=index.device)
+    widths = torch.tensor([width for _, width in lattice.level_shapes], device=index.device)
+    steps = lattice.steps or tuple((stride, stride) for stride in lattice.strides)
+    steps_xy = torch.tensor(steps, device=index.device).flip(-1)
+    site, shape = index // shapes_px.shape[1], index % shapes_px.shape[1]
+    level = torch.bucketize(site, starts, right=True) - 1
+    cell, width = site - starts[level], widths[level]
+    column_and_row = torch.stack([cell % width, cell // width], dim=-1)
+    points = (column_and_row.float() + lattice.offset) * steps_xy[level] + lattice.shift_px
+    half = shapes_px[level, shape] / 2
+    return torch.cat([points - half, points + half], dim=-1)
+
+
+def check_levels(lattice: Lattice, shapes_px: Tensor) -> None:
+    """Raise ValueError unless there are shapes for each level of the lattice."""
+    if len(lattice.strides) != shapes_px.shape[0]:
+        raise ValueError(f"shapes: expected {len(lattice.strides)} levels, got {shapes_px.shape[0]}")

@@ -1,0 +1,100 @@
+"""What the assignments are measured against: mmdetection's, where it is installed, and torchvision's.
+
+mmdetection needs no compiled mmcv for its assigners: in an environment that has torch and focaldet,
+
+    pip install --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 addict yapf platformdirs termcolor rich \
+        markdown-it-py mdurl shapely terminaltables opencv-python-headless
+
+and a stand-in for the module ``mmcv._ext``, which `load_mmdet` puts in its place.
+"""
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou
+
+from focaldet.boxes.locations import Lattice
+from focaldet.structures import GroundTruth
+
+
+class _NotCompiled(ModuleType):
+    """A module of which every name exists and none can be called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def fail(*args: object, **kwargs: object) -> NoReturn:
+            raise RuntimeError(f"mmcv's compiled operator {name} is not installed")
+
+        return fail
+
+
+def has_mmdet() -> bool:
+    """Whether mmdetection and what it needs can be imported."""
+    return all(importlib.util.find_spec(name) for name in ("mmdet", "mmcv", "mmengine"))
+
+
+def load_mmdet() -> None:
+    """Let mmdetection be imported without mmcv's compiled operators."""
+    sys.modules.setdefault("mmcv._ext", _NotCompiled("mmcv._ext"))
+
+
+def of_images(truth: GroundTruth) -> list[Tensor]:
+    """The boxes of each image."""
+    return [truth.boxes_xyxy[truth.image_index == image] for image in range(truth.num_images)]
+
+
+def mmdet_atss(truth: GroundTruth, lattice: Lattice) -> Any:
+    """mmdetection's ATSSAssigner on the same anchors; ready to run."""
+    load_mmdet()
+    from mmdet.models.task_modules.assigners import ATSSAssigner
+    from mmengine.structures import InstanceData
+
+    points, half = lattice.points(), 4 * lattice.site_strides()[:, None]
+    priors = InstanceData(priors=torch.cat([points - half, points + half], dim=1))
+    images = [InstanceData(bboxes=boxes, labels=torch.arange(len(boxes))) for boxes in of_images(truth)]
+    assigner = ATSSAssigner(topk=9)
+
+    def run() -> list[Tensor]:
+        return [assigner.assign(priors, list(lattice.level_sizes), image).gt_inds - 1 for image in images]
+
+    return run
+
+
+def mmdet_fcos(truth: GroundTruth, lattice: Lattice) -> Any:
+    """The targets of mmdetection's FCOSHead; ready to run. An object's number is its class: labels tell objects."""
+    load_mmdet()
+    from mmdet.models.dense_heads import FCOSHead
+    from mmengine.structures import InstanceData
+
+    images = [InstanceData(bboxes=boxes, labels=torch.arange(len(boxes))) for boxes in of_images(truth)]
+    num_classes = max(len(image) for image in images)
+    head = FCOSHead(
+        num_classes,
+        32,
+        feat_channels=32,
+        stacked_convs=1,
+        strides=lattice.strides,
+        center_sampling=True,
+        norm_on_bbox=True,
+    )
+    points = list(lattice.points().split(lattice.level_sizes))
+
+    def run() -> list[Tensor]:
+        labels, _ = head.get_targets(points, images)
+        by_image = torch.cat([level.view(len(images), -1) for level in labels], dim=1)
+        return list(torch.where(by_image == num_classes, -1, by_image))
+
+    return run
+
+
+def torchvision_max_iou(truth: GroundTruth, anchors: Tensor) -> Any:
+    """torchvision's Matcher on box_iou, as its RetinaNet calls them; ready to run."""
+    matcher, images = Matcher(0.5, 0.4, allow_low_quality_matches=True), of_images(truth)
+    return lambda: [matcher(box_iou(boxes, anchors)) for boxes in images]

@@ -1,0 +1,81 @@
+"""The work that is measured: a batch of scenes, and each assignment of it, ours and the peer's."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from benchmarks.assignment import peers
+from torch import Tensor
+
+from focaldet.assign.atss import assign_atss
+from focaldet.assign.center_region import assign_center_region
+from focaldet.assign.max_iou import assign_max_iou
+from focaldet.boxes.anchors import anchor_shapes, site_anchors
+from focaldet.boxes.coding import encode_distances
+from focaldet.boxes.locations import Lattice
+from focaldet.structures import GroundTruth
+
+STRIDES = (8, 16, 32, 64, 128)
+IMAGES = 2
+PEER_NAMES = {"ATSS": "mmdet ATSSAssigner", "FCOS": "mmdet FCOSHead.get_targets", "RetinaNet": "torchvision Matcher"}
+
+
+def scene(height: int, width: int, objects: int) -> tuple[GroundTruth, Lattice]:
+    """Two images with ``objects`` boxes each, sides about 50 px (log-normal, sigma 1), cut at the image's border."""
+    generator = torch.Generator().manual_seed(0)
+    count, size = IMAGES * objects, torch.tensor([float(width), float(height)])
+    centers = torch.rand(count, 2, generator=generator) * size
+    half = (
+        25 * torch.randn(count, 1, generator=generator).exp() * (0.3 * torch.randn(count, 2, generator=generator)).exp()
+    )
+    boxes = torch.cat([(centers - half).clamp(min=0), (centers + half).minimum(size)], dim=1)
+    index, nothing = torch.arange(IMAGES).repeat_interleave(objects), torch.zeros(0, 4)
+    truth = GroundTruth(boxes, torch.zeros_like(index), index, IMAGES, nothing, index[:0])
+    return truth, Lattice(tuple((math.ceil(height / s), math.ceil(width / s)) for s in STRIDES), STRIDES)
+
+
+def has_peer(method: str) -> bool:
+    """Whether the peer of a method is installed."""
+    return method == "RetinaNet" or peers.has_mmdet()
+
+
+def ready(method: str, who: str, height: int, width: int, objects: int) -> Callable[[], Any]:
+    """The assignment of a scene by ``who`` ("ours" or "peer"), ready to run; the anchors are made beforehand."""
+    truth, lattice = scene(height, width, objects)
+    if method == "ATSS":
+        return partial(assign_atss, truth, lattice) if who == "ours" else peers.mmdet_atss(truth, lattice)
+    if method == "FCOS":
+        return partial(fcos_targets, truth, lattice) if who == "ours" else peers.mmdet_fcos(truth, lattice)
+    shapes = anchor_shapes(STRIDES)
+    if who == "ours":
+        return partial(assign_max_iou, truth, lattice, shapes)
+    return peers.torchvision_max_iou(truth, site_anchors(lattice, shapes))
+
+
+def fcos_targets(truth: GroundTruth, lattice: Lattice) -> tuple[Any, Tensor, Tensor]:
+    """The assignment, and what the peer makes besides: labels, and the distances that the positives have to learn."""
+    assignment = assign_center_region(truth, lattice)
+    matched = assignment.matched_gt
+    image, site = (matched >= 0).nonzero(as_tuple=True)
+    gt = matched[image, site]
+    labels = torch.full_like(matched, -1)
+    labels[image, site] = truth.labels[gt]
+    distances = encode_distances(lattice.points()[site], lattice.site_strides()[site], truth.boxes_xyxy[gt])
+    return assignment, labels, distances
+
+
+def warm(method: str, who: str, height: int, width: int, objects: int) -> Callable[[], Any]:
+    """As ``ready``, after a small run: what is loaded on first use has been loaded."""
+    ready(method, who, 64, 64, 5)()
+    return ready(method, who, height, width, objects)
+
+
+def differing_sites(method: str, height: int, width: int, objects: int) -> int:
+    """Number of sites that ours and the peer give to different objects."""
+    ours = ready(method, "ours", height, width, objects)()
+    matched = (ours[0] if method == "FCOS" else ours).matched_gt
+    peer = torch.stack(ready(method, "peer", height, width, objects)())
+    first = objects * torch.arange(IMAGES)[:, None]  # ours counts the objects over the batch
+    return int((matched != torch.where(peer >= 0, peer + first, peer)).sum())
