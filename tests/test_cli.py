@@ -9,11 +9,13 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import torch
 
 from focaldet.cli import build_parser, main
 from focaldet.engine.config import TrainConfig, load_config
 
 Refuse = Callable[..., str]
+TINY = ("--backbone", "mobilenetv3_small_050", "--size", "64", "--channels", "16", "--head-depth", "1")
 
 
 @pytest.fixture
@@ -248,21 +250,39 @@ def test_out_that_holds_a_run_is_refused(refuse: Refuse, cells: Path, trained: P
 
 def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    assert str(tmp_path / "file") in refuse("train", "--data", cells, "--out", tmp_path / "file")
+    assert f"--out {tmp_path / 'file'}: is a file" in refuse("train", "--data", cells, "--out", tmp_path / "file")
+    assert "cannot be made" in refuse("train", "--data", cells, "--out", tmp_path / "file" / "run", *TINY)
 
 
 def test_resume_without_a_run_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
     assert "nothing to continue from" in refuse("train", "--data", cells, "--out", out, "--resume")
     assert "--out RUN" in refuse("train", "--data", cells, "--resume")
+    assert not out.exists()
 
 
 def test_a_backbone_that_is_not_there_gets_the_nearest(refuse: Refuse, cells: Path, out: Path) -> None:
     assert "resnet18" in refuse("train", "--data", cells, "--out", out, "--backbone", "resnet1888")
-    assert not (out / "config.yaml").exists()
+    assert not out.exists()
+
+
+def test_a_backbone_without_the_strides_is_refused_and_leaves_no_numbered_folder(
+    refuse: Refuse, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no feature map of stride 8" in refuse("train", "--data", cells, "--backbone", "test_vit")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_gpu_that_is_not_there_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("needs a machine without a GPU")
+    assert "this machine has 0" in refuse("train", "--data", cells, "--out", out, "--device", "gpu", *TINY)
+    assert not out.exists()
 
 
 def test_backbone_weights_that_are_not_there_are_named(refuse: Refuse, cells: Path, out: Path) -> None:
     assert "no such file" in refuse("train", "--data", cells, "--out", out, "--backbone-weights", out / "w.safetensors")
+    assert not out.exists()
 
 
 def test_a_split_that_is_not_there_is_named_with_those_that_are(refuse: Refuse, cells: Path, run: Path) -> None:

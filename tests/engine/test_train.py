@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from focaldet.checks import InputError
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import FINAL_LR
 from focaldet.engine.predict import Detector
-from focaldet.engine.train import train
+from focaldet.engine.train import _make_run_folder, train
 
 TIMES = ("minutes", "images_per_second", "seconds")
 """Fields of a line of metrics.jsonl that no two runs have in common."""
@@ -197,6 +198,16 @@ def test_out_that_holds_a_run_is_refused(trained: Path, again: Callable[..., Pat
     with pytest.raises(InputError, match="holds a run already"):
         again(out=str(trained))
     assert (trained / "metrics.jsonl").read_text() == before
+
+
+def test_runs_that_are_started_together_take_a_number_each(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        runs = list(threads.map(_make_run_folder, [replace(config, out=None)] * 8))
+    assert sorted(map(str, runs)) == [f"runs/cells-gfl-{number}" for number in range(1, 9)]
+    assert all(run.is_dir() for run in runs)
 
 
 def test_resume_without_a_run_is_refused(again: Callable[..., Path], tmp_path: Path) -> None:
