@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import generalized_box_iou_loss
 
 from focaldet.boxes.coding import encode_deltas, encode_distances
+from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import flatten_levels
 from focaldet.engine.build import METHODS
 from focaldet.methods.atss import ATSS
@@ -57,6 +58,21 @@ def test_box_term_is_giou_weighted_by_centerness_or_by_the_score(name, class_los
         )
     expected = method.giou_weight * (giou * weight).sum() / weight.sum()
     assert terms["box"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", CENTERED)
+def test_box_term_is_the_logarithm_of_the_iou_on_demand(name):
+    method = METHODS[name](box_loss="iou")
+    outputs, assignment = outputs_of(method), assignment_of(SITES)
+    term = losses_of(method, outputs, TRUTH, assignment)["box"]
+    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
+    numbers = flatten_levels(outputs.box_outputs, 4)[positives.image, positives.site]
+    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    weight = centerness(positives)
+    expected = -(weight * paired_iou(boxes, positives.boxes_xyxy).clamp(min=1e-6).log()).sum() / weight.sum()
+    assert float(term.detach()) == pytest.approx(float(method.giou_weight * expected), rel=1e-4)
+    term.backward()
+    assert all(bool(level.grad.isfinite().all()) for level in outputs.box_outputs)
 
 
 @pytest.mark.parametrize("name", CENTERED)

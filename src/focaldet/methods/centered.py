@@ -7,7 +7,7 @@ from torch import Tensor
 
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import gather_sites
-from focaldet.functional import giou_loss
+from focaldet.functional import giou_loss, iou_loss
 from focaldet.methods.centerness import centerness, centerness_loss
 from focaldet.methods.method import Method, Quality, score_weights
 from focaldet.methods.normalizer import mean_over_processes
@@ -18,18 +18,23 @@ from focaldet.structures import Assignment, HeadOutputs
 LEAST_WEIGHT = 1e-6
 """Of the sum of box weights that the box term is divided by."""
 
+LEAST_IOU = 1e-6
+"""Of a box whose logarithm is taken; worse ones have no gradient."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Centered(Method):
     """A method with GIoU and centerness.
 
     Args:
+        box_loss: GIoU, or ``-ln IoU`` as in the first version of FCOS (UnitBox, arXiv 1608.01471).
         giou_weight: of the box term.
         score: a detection's score is the product of class probability and centerness, or its square root. Both rank
             alike; papers and public codes differ.
         threshold_on: what is compared with the score threshold, the score or the class probability alone.
     """
 
+    box_loss: Literal["giou", "iou"] = "giou"
     giou_weight: float = 1.0
     score: Literal["sqrt", "product"] = "sqrt"
     threshold_on: Literal["score", "class"] = "score"
@@ -57,5 +62,9 @@ class Centered(Method):
             weight = centerness(positives)
             terms["centerness"] = centerness_loss(outputs.quality_logits, positives, weight)
         total = mean_over_processes(weight.sum()).clamp(min=LEAST_WEIGHT)
-        giou = giou_loss(boxes, positives.boxes_xyxy, weight=weight, reduction="sum", normalizer=total)
-        return terms | {"box": self.giou_weight * giou}
+        if self.box_loss == "giou":
+            box = giou_loss(boxes, positives.boxes_xyxy, weight=weight, reduction="sum", normalizer=total)
+        else:
+            overlap = 1 - iou_loss(boxes, positives.boxes_xyxy)
+            box = -(weight * overlap.clamp(min=LEAST_IOU).log()).sum() / total
+        return terms | {"box": self.giou_weight * box}
