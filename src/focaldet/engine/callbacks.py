@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from focaldet.data import DetectionDataset
@@ -78,20 +78,6 @@ class TimeBudget(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.before_s = float(state["elapsed_s"])
-
-
-class ProgressBar(TQDMProgressBar):
-    """A bar an epoch, with the time that the whole run has left."""
-
-    def __init__(self, clock: TimeBudget) -> None:
-        super().__init__(refresh_rate=1, leave=False)
-        self.clock = clock
-
-    def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
-        metrics: dict[str, Any] = super().get_metrics(trainer, module)
-        metrics.pop("v_num", None)
-        left = self.clock.left_s(float(module.progress))  # type: ignore[arg-type]
-        return ({} if left is None else {"left": f"{int(left) // 60}:{int(left) % 60:02d}"}) | metrics
 
 
 class RunRecorder(Callback):

@@ -28,13 +28,14 @@ from focaldet.data import (
     read_folder,
 )
 from focaldet.engine.build import spec_of
-from focaldet.engine.callbacks import ProgressBar, RunRecorder, TimeBudget
+from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
+from focaldet.engine.progress import progress_display
 from focaldet.models.backbone import load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 
@@ -82,7 +83,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    trainer = _trainer(config, run, [clock, recorder, checkpoint, ProgressBar(clock)])
+    trainer = _trainer(config, run, [clock, recorder, checkpoint, progress_display(clock, say)])
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
