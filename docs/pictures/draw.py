@@ -20,7 +20,7 @@ from focaldet.engine.predict import Detector
 from focaldet.methods.positives import find_positives
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot as plt
 
 SIZE, STRIDES = 320, (8, 16, 32, 64, 128)
 COLOURS = plt.get_cmap("tab10").colors
@@ -59,7 +59,9 @@ def draw(name, batch, detector, file) -> None:
     ):
         left.plot(x, y, "o", color=COLOURS[gt % 10], markersize=1.5 + stride / 6, markeredgecolor="white", mew=0.5)
     found = len(set(positives.gt.tolist()))
-    left.set_title(f"{positives.gt.numel()} positives, for {found} of {batch.truth.labels.numel()} objects", fontsize=10)
+    left.set_title(
+        f"{positives.gt.numel()} positives, for {found} of {batch.truth.labels.numel()} objects", fontsize=10
+    )
     chosen = largest_object(batch.truth.boxes_xyxy, positives)
     rectangle(right, batch.truth.boxes_xyxy[chosen].tolist(), "black", 2)
     {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions}[name](
@@ -94,7 +96,11 @@ def distances(axes, positives, gt, batch, detector) -> None:
     for end in ((x1, y), (x, y1), (x2, y), (x, y2)):
         axes.annotate("", end, (x, y), arrowprops={"arrowstyle": "->", "color": "tab:red", "linewidth": 1.6})
     axes.plot(x, y, "o", color="tab:red")
-    strides = encode_distances(positives.sites.points_xy[[own]], positives.sites.strides[[own]], positives.boxes_xyxy[[own]])
+    strides = encode_distances(
+        positives.sites.points_xy[own : own + 1],
+        positives.sites.strides[own : own + 1],
+        positives.boxes_xyxy[own : own + 1],
+    )
     text = ", ".join(f"{value:.1f}" for value in strides[0].tolist())
     axes.set_title(f"an object, and its distances from one site: {text} strides", fontsize=10)
 
@@ -108,7 +114,9 @@ def distributions(axes, positives, gt, batch, detector) -> None:
     scores = gather_sites(outputs.class_logits, len(detector.class_names), image, site).amax(dim=1)
     best = own[scores.argmax()]
     method = detector.postprocess.method
-    numbers = gather_sites(outputs.box_outputs, method.box_outputs, positives.image[[best]], positives.site[[best]])
+    numbers = gather_sites(
+        outputs.box_outputs, method.box_outputs, positives.image[best[None]], positives.site[best[None]]
+    )
     place = positives.sites[best[None]]
     box, deviation = method.decode(numbers, place)
     rectangle(axes, box[0].tolist(), "tab:red", 1.4)

@@ -1,10 +1,12 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from focaldet.data.check import check_folder
+from focaldet.data.check import check_folder, small_classes
 from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
 
 from .builders import edit_json, write_coco
 
@@ -76,3 +78,33 @@ def test_bccd_report_names_its_two_faults(bccd):
     ]
     assert round(report.imbalance, 1) == 11.4
     assert int(report.level_counts.sum()) == 4886
+
+
+def record_with(sides, labels, width=640, height=480):
+    boxes = np.array([[10.0, 10, 10 + side, 10 + side] for side in sides], np.float32).reshape(-1, 4)
+    return ImageRecord(
+        path=Path("photo.png"),
+        file_name="photo.png",
+        image_id=0,
+        width=width,
+        height=height,
+        boxes_xyxy=boxes,
+        labels=np.array(labels, np.int64),
+        ignored=np.zeros(len(sides), bool),
+    )
+
+
+def test_classes_whose_median_object_is_small_at_the_size_of_training_are_named():
+    records = [
+        record_with([30, 90, 40], [0, 1, 0]),
+        record_with([], []),
+        record_with([300], [0], width=1280, height=900),
+    ]
+    # At 320 px: class 0 has sides of 15, 20 and 75 px, class 1 one of 45.
+    line = small_classes(records, ("platelet", "cell"), size=320, stride=8)
+    assert "platelet (20 px)" in line
+    assert "cell" not in line
+    assert "--levels p2-p6" in line
+    assert "p2-p6" not in small_classes(records, ("platelet", "cell"), size=160, stride=4)
+    assert small_classes(records, ("platelet", "cell"), size=320, stride=4) == ""
+    assert small_classes([], (), size=320, stride=8) == ""

@@ -3,6 +3,7 @@
 Axes: N objects of a split, L levels of the pyramid.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ MIN_SIZE = 32
 
 ANCHOR_SCALE = 8
 """ATSS's anchor of a level is a square of 8 strides. https://arxiv.org/abs/1912.02424"""
+
+SMALL_STRIDES = 3
+"""An object of fewer strides has few sites, and each side of it is a stride or two: measured on BCCD's platelets, of 2.4
+strides, see benchmarks/results."""
 
 _MAX_LISTED = 20
 """Classes that a table shows before it is cut."""
@@ -99,9 +104,17 @@ class DataReport:
         total = max(1, int(self.level_counts.sum()))
         for level, (stride, count) in enumerate(zip(self.strides, self.level_counts.tolist(), strict=True)):
             anchor = ANCHOR_SCALE * stride
-            lines.append(f"  P{level + 3} stride {stride:>3}, anchor {anchor:>4} px{count:>8} {count / total:>7.1%}")
+            lines.append(
+                f"  P{level + self._finest} stride {stride:>3}, anchor {anchor:>4} px{count:>8} {count / total:>7.1%}"
+            )
         lines.append(f"  objects with a side beyond the reach of their level: {self.beyond_reach}")
-        return lines
+        small = small_classes(self.folder.splits.get("train", []), self.folder.class_names, self.size, self.strides[0])
+        return lines + ([f"  {small}"] if small else [])
+
+    @property
+    def _finest(self) -> int:
+        """Number of the finest level: P3 has stride 8."""
+        return int(math.log2(self.strides[0]))
 
 
 def check_folder(
@@ -144,6 +157,34 @@ def check_folder(
         median_side_px=float(np.median(geometric)) if len(geometric) else float("nan"),
         faults=tuple(faults),
     )
+
+
+def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], size: int, stride: int) -> str:
+    """A line about the classes whose median object is less than ``SMALL_STRIDES`` of the finest level; "" if none is.
+
+    Args:
+        size: longer side in pixels at which the detector is trained.
+        stride: of the finest level, pixels.
+    """
+    sides: dict[int, list[float]] = {}
+    for record in records:
+        for label, side in zip(record.labels[~record.ignored].tolist(), _geometric_sides(record, size), strict=True):
+            sides.setdefault(label, []).append(side)
+    medians = {label: float(np.median(found)) for label, found in sorted(sides.items())}
+    small = [f"{class_names[label]} ({px:.0f} px)" for label, px in medians.items() if px < SMALL_STRIDES * stride]
+    if not small:
+        return ""
+    shown = ", ".join(small[:_MAX_LISTED]) + (", …" if len(small) > _MAX_LISTED else "")
+    return (
+        f"small for a finest stride of {stride} px, by the median object: {shown}; a larger --size"
+        + (", or --levels p2-p6 (stride 4)," if stride > 4 else "")
+        + " finds them better and takes longer"
+    )
+
+
+def _geometric_sides(record: ImageRecord, size: int) -> list[float]:
+    sides: list[float] = np.sqrt(_sides_at(record, size).prod(1)).tolist()
+    return sides
 
 
 def _sides_at(record: ImageRecord, size: int) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ from focaldet.data import (
     collate,
     read_folder,
 )
+from focaldet.data.check import small_classes
 from focaldet.engine.build import spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
@@ -38,6 +39,7 @@ from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.models.backbone import load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
+from focaldet.models.fpn import STRIDES
 
 
 def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
@@ -64,6 +66,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         say(summary)
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
+    if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
+        say(small)
     L.seed_everything(config.seed, verbose=False)
     spec = spec_of(config, folder.class_names)
     net, method = spec.build(pretrained=config.pretrained)
