@@ -84,6 +84,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     )
     command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
 
+    command = add("import", "make a run of a published detector of torchvision or mmdetection")
+    command.add("file", Path, metavar="FILE", help="checkpoint: of torch, or safetensors")
+    command.add("--out", Path, metavar="RUN", help="run folder to write (default: a new one in runs)")
+    command.add("--class-names", Path, metavar="FILE", help="a name a line (default: those in FILE, or COCO's)")
+    command.add("--config", Path, metavar="FILE", help="configuration of mmdetection (default: the one in FILE)")
+    command.add("--batch-norm-eps", float, metavar="EPS", help="of torchvision's frozen batch norms (default: its own)")
+
     command = add("report", "write report.html of a run, or a page that compares several")
     command.add("runs", Path, metavar="RUN", nargs="+", help="run folders")
     command.add("--out", Path, metavar="FILE", help="the page")
@@ -137,6 +144,17 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             print(f"focaldet: {fault}", file=sys.stderr)
         print(f"drawn photos and predictions.json: {chosen.out}")
         return 2 if faults else 0
+    elif command == "import":
+        from focaldet.engine.importing.run import import_checkpoint
+
+        run = import_checkpoint(
+            chosen.file,
+            chosen.out,
+            class_names=chosen.class_names,
+            config=chosen.config,
+            batch_norm_eps=chosen.batch_norm_eps,
+        )
+        print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
     elif command == "report":
         from focaldet.report import write_report
 

@@ -1,0 +1,90 @@
+"""``focaldet import``: a checkpoint of another code becomes a run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from focaldet.checks import InputError
+from focaldet.engine.files import numbered
+from focaldet.engine.importing.checkpoint import Checkpoint, read_checkpoint
+from focaldet.engine.importing.fitting import Import, fit
+from focaldet.engine.importing.mmdet import is_mmdet, read_mmdet
+from focaldet.engine.importing.torchvision_models import is_torchvision, read_torchvision
+from focaldet.engine.predict import save_model
+
+EXPECTED = "expected RetinaNet or FCOS of torchvision, or RetinaNet, FCOS, ATSS, GFL or GFLv2 of mmdetection"
+
+
+def import_checkpoint(
+    file: Path,
+    out: Path | None = None,
+    *,
+    class_names: Path | None = None,
+    config: Path | None = None,
+    batch_norm_eps: float | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Make a run of a published checkpoint, for ``predict``, ``eval`` and ``Detector.load``.
+
+    Args:
+        file: of torch or safetensors.
+        out: the run folder; ``None``: a new one in ``runs``.
+        class_names: a text file, a name a line.
+        config: of a checkpoint of mmdetection that does not hold its own: the one text with everything in it.
+        batch_norm_eps: what the batch norms were trained with, where it is not what their code has.
+        say: prints a line for the person who waits.
+
+    Raises:
+        InputError: the file is broken, would run code, or holds another network.
+    """
+    run = numbered(Path("runs") / file.stem) if out is None else out
+    if any((run / name).exists() for name in ("model.json", "metrics.jsonl")):
+        raise InputError(f"--out {run}: holds a run already; choose another folder")
+    names = None if class_names is None else read_class_names(class_names)
+    text = None if config is None else _read_text(config, "--config")
+    checkpoint = read_checkpoint(file)
+    try:
+        source = _understand(checkpoint, names, text, batch_norm_eps)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    net, _ = source.spec.build()
+    fit(net, source, file)
+    save_model(run, source.spec, net)
+    for note in source.notes:
+        say(note)
+    spec = source.spec
+    say(f"{file}: {source.architecture}, {spec.backbone}, {len(spec.class_names)} classes; now the run {run}")
+    return run
+
+
+def read_class_names(file: Path) -> tuple[str, ...]:
+    """Names of classes from a text file, one a line, in the order of the file.
+
+    Raises:
+        InputError: it cannot be read, or names one twice.
+    """
+    lines = _read_text(file, "--class-names").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or not names:
+        raise InputError(
+            f"--class-names {file}: expected a name a line; found {twice[0] + ' twice' if twice else 'none'}"
+        )
+    return names
+
+
+def _read_text(file: Path, option: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{option} {file}: not a readable text file ({error})") from error
+
+
+def _understand(
+    checkpoint: Checkpoint, class_names: tuple[str, ...] | None, config: str | None, batch_norm_eps: float | None
+) -> Import:
+    if is_torchvision(checkpoint.weights):
+        return read_torchvision(checkpoint, class_names, batch_norm_eps)
+    if is_mmdet(checkpoint.weights):
+        return read_mmdet(checkpoint, class_names, config)
+    first = next(iter(checkpoint.weights))
+    raise InputError(f"none of the networks that can be imported; {EXPECTED}; its first tensor is {first!r}")
