@@ -39,7 +39,7 @@ def main() -> None:
     detector = Detector.load(args.run)
     for name in METHODS:
         if name != "gflv2":
-            draw(name, batch, detector, args.out / f"{name}.png")
+            draw(name, batch, detector, args.out / f"{name}.jpg")
 
 
 def draw(name, batch, detector, file) -> None:
@@ -67,7 +67,9 @@ def draw(name, batch, detector, file) -> None:
     {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions}[name](
         right, positives, chosen, batch, detector
     )
-    figure.savefig(file, dpi=110)
+    for axes in (left, right):
+        axes.set(xlim=(0, width), ylim=(height, 0))
+    figure.savefig(file, dpi=100, pil_kwargs={"quality": 88})
     plt.close(figure)
 
 
@@ -137,7 +139,7 @@ def distributions(axes, positives, gt, batch, detector) -> None:
                 )
     axes.plot(x, y, "o", color="tab:blue")
     text = ", ".join(f"{value:.1f}" for value in deviation[0].tolist())
-    axes.set_title(f"predicted distributions (blue), their means (red); deviations {text} px", fontsize=10)
+    axes.set_title(f"its predicted distributions (blue), their means (red); std {text} px", fontsize=10)
 
 
 if __name__ == "__main__":
