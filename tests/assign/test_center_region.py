@@ -118,6 +118,14 @@ def test_largest_distance_at_the_end_of_a_range_is_in_both_levels():
         assert [bool(matched[4] == 0), bool(matched[9] == 0)] == [on_first, on_second]
 
 
+def test_distance_that_is_rounded_into_the_range_is_in_it():
+    """From the point (64, 64) to the left side it is 64 + 1e-7, which float32 cannot tell from 64."""
+    lattice, truth = Lattice(((16, 16),), (8,), offset=0.0), truth_of([[-1e-7, 32.0, 128.0, 96.0]])
+    matched = assign_center_region(truth, lattice, ranges=[(0, 64)]).matched_gt
+    assert (matched[0] == 0).nonzero()[:, 0].tolist() == [16 * row + 8 for row in (7, 8, 9)]
+    assert torch.equal(matched, textbook(truth, lattice, ranges=[(0, 64)]))
+
+
 def test_point_at_the_radius_or_on_a_side_is_outside():
     """The centre (20, 20) is a point; its neighbours are one stride away."""
     box = [0.0, 12.0, 40.0, 28.0]  # the rows above and below lie on its top and bottom
