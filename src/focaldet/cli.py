@@ -5,6 +5,7 @@ import errno
 import re
 import sys
 from dataclasses import MISSING
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -14,6 +15,8 @@ from focaldet.options import Parser, option_name
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
+
+_say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -168,7 +171,7 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         from focaldet.engine.demo import run_demo
         from focaldet.report import write_report
 
-        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed)
+        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=_say)
         print(f"report: {write_report(run)}")
         print("the same with your own photos: focaldet train --data DIR")
     elif command == "bench":
@@ -190,7 +193,7 @@ def _train(chosen: argparse.Namespace) -> int | None:
     from focaldet.report import write_report
 
     config = _train_config(**vars(chosen))
-    run = train(config)
+    run = train(config, say=_say)
     if not is_first_process(config):
         return None
     print(f"report: {write_report(run)}")

@@ -1,5 +1,6 @@
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def start(config: TrainConfig, *options: str) -> "subprocess.Popen[str]":
     file = Path(config.data).parent / f"{Path(config.out or '').name}.yaml"
     file.write_text(config.to_yaml())
     command = [sys.executable, "-m", "focaldet.cli", "train", "--config", str(file), *options]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -150,6 +151,7 @@ def test_interrupt_keeps_what_was_learned(config: TrainConfig) -> None:
     run = Path(config.out or "")
     process = start(config)
     wait_for_lines(run, 3, process)
+    assert select.select([process.stdout], [], [], 0)[0]  # what it says does not wait for its end
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -171,9 +173,9 @@ def test_minutes_lands_the_schedule_on_the_budget(config: TrainConfig) -> None:
     run = train(replace(config, minutes=0.15, warmup=2, val_every=1000), say=lambda line: None)
     lines = lines_of(run)
     peak = config.lr * (config.batch / 8) ** 0.5
-    # The last step begins up to one step before the end; on a busy machine that is a tenth of so short a budget.
-    assert lines[-1]["lr"] < 10 * FINAL_LR * peak
-    assert lines[-1]["minutes"] == pytest.approx(0.15, abs=0.05)
+    # The last step begins up to one step before the end; on a busy machine that is a fifth of so short a budget.
+    assert lines[-1]["lr"] < 20 * FINAL_LR * peak
+    assert lines[-1]["minutes"] == pytest.approx(0.15, abs=0.1)
     assert max(line["lr"] for line in lines) > 0.5 * peak
     assert lines[-1]["val"] is not None
 
