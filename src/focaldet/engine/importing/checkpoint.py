@@ -7,6 +7,7 @@ class of a package that is known to do so, an empty stand-in takes its place; an
 
 import contextlib
 import pickletools
+import re
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -131,17 +132,22 @@ def _unpickle(file: Path) -> Any:
     known = {name for name in names if name.split(".")[0] in PACKAGES or name in NAMES}
     for name in sorted(names - known - HARMLESS):
         if not name.startswith("torch."):
-            raise InputError(
-                f"{file}: not read: its pickle calls {name}, which could run anything; expected tensors and plain "
-                "values"
-            )
+            raise _refusal(file, name)
     stand_ins = [(InertDict if name.endswith((".defaultdict", "Dict")) else Inert, name) for name in known]
     try:
         with warnings.catch_warnings(), safe_globals(stand_ins):  # type: ignore[arg-type]
             warnings.simplefilter("ignore")  # of old storages and other protocols
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a broken or hostile file: every type there is
+        if found := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+            raise _refusal(file, found[1]) from error
         raise InputError(f"{file}: not a readable checkpoint ({_one_line(error)})") from error
+
+
+def _refusal(file: Path, name: str) -> InputError:
+    return InputError(
+        f"{file}: not read: its pickle calls {name}, which could run anything; expected tensors and plain values"
+    )
 
 
 def _called(file: Path) -> Iterator[str]:

@@ -75,6 +75,11 @@ def read_torchvision(
     names, kept = _classes(columns, class_names)
     for part in ("weight", "bias"):
         rows = tensor(weights, f"{CLASSES}cls_logits.{part}", architecture)
+        if rows.shape[0] != anchors * columns:
+            raise InputError(
+                f"does not fit {architecture}: '{CLASSES}cls_logits.{part}' has {rows.shape[0]} rows, expected "
+                f"{anchors * columns}"
+            )
         weights[f"{CLASSES}cls_logits.{part}"] = rows.view(anchors, columns, *rows.shape[1:])[:, kept].flatten(0, 1)
     notes = []
     if batch_norm_eps is None and _is_published_without_eps(checkpoint.file):
