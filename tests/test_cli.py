@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -271,6 +272,24 @@ def test_a_backbone_without_the_strides_is_refused_and_leaves_no_numbered_folder
     monkeypatch.chdir(tmp_path)
     assert "no feature map of stride 8" in refuse("train", "--data", cells, "--backbone", "test_vit")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
+    cells: Path, out: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "focaldet.cli", "train", "--data", str(cells), "--out", str(out), *TINY]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "TORCH_HOME": str(tmp_path / "empty")}
+    done = subprocess.run([*command, "--pretrained"], env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"focaldet: --backbone mobilenetv3_small_050: its pretrained weights could not be fetched \(.*\); "
+        r"when offline, give a local file with --backbone-weights FILE, or train from scratch with --no-pretrained\n",
+        done.stderr,
+    )
+    assert not out.exists()
 
 
 def test_a_gpu_that_is_not_there_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from focaldet.checks import InputError
-from focaldet.models.backbone import Backbone, freeze_batch_norm, load_backbone_weights
+from focaldet.models.backbone import Backbone, freeze_batch_norm, load_backbone_weights, quiet_hub
 
 SMALL = "test_resnet"  # timm's own network for tests
 WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -82,6 +83,14 @@ def test_weights_that_cannot_be_fetched_are_an_error_with_the_offline_remedy(mon
     with pytest.raises(InputError, match=r"could not be fetched.*offline.*--backbone-weights FILE") as caught:
         Backbone(SMALL, pretrained=True)
     assert "\n" not in str(caught.value)
+
+
+def test_the_hub_does_not_tell_each_of_its_tries(caplog):
+    http = logging.getLogger("huggingface_hub.utils._http")
+    with quiet_hub():
+        http.warning("Retrying in 1s")
+    http.warning("Retrying in 2s")
+    assert caplog.messages == ["Retrying in 2s"]
 
 
 def test_weight_file_loads_every_tensor_and_gives_timms_features(lite0_file):

@@ -70,6 +70,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         say(small)
     L.seed_everything(config.seed, verbose=False)
     spec = spec_of(config, folder.class_names)
+    if config.pretrained:
+        say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
     net, method = spec.build(pretrained=config.pretrained)
     if config.backbone_weights is not None:
         load_backbone_weights(net.backbone, Path(config.backbone_weights))

@@ -1,5 +1,8 @@
 """Backbones: any network of timm that gives feature maps, by its name there."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +80,8 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
     if name.split(".")[0] not in timm.list_models():
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
     try:
-        return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+        with quiet_hub():
+            return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
@@ -86,6 +90,18 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
         raise
+
+
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Without two lines for each of the hub's ten tries on a machine that is offline; what they come to is told."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def load_backbone_weights(backbone: Backbone, file: Path) -> None:
