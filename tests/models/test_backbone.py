@@ -70,6 +70,47 @@ def test_network_without_the_strides_is_an_error_that_tells_its_strides():
         Backbone("test_vit")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "coat_lite_tiny",
+        "halonet26t",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mvitv2_tiny", "maxvit_nano_rw_256", "gcvit_xxtiny")),
+    ],
+)
+def test_network_of_one_image_size_is_an_error_that_names_others(name):
+    with pytest.raises(InputError, match=rf"--backbone {name}: takes images of fixed sizes only.*resnet18") as caught:
+        Backbone(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "swinv2_cr_tiny_ns_224"])
+def test_swin_transformer_trains_on_images_of_any_size(name):
+    backbone = Backbone(name)
+    assert backbone.training
+    for height, width in ((256, 320), (320, 256), (32, 96)):
+        maps = backbone(images(height, width))
+        assert [tuple(m.shape[1:]) for m in maps] == [
+            (channels, height // stride, width // stride)
+            for channels, stride in zip(backbone.channels, (8, 16, 32), strict=True)
+        ]
+        backbone.zero_grad()
+        sum(level.square().mean() for level in maps).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@pytest.mark.slow
+def test_swin_transformer_of_any_size_gives_timms_features_at_its_own_size():
+    torch.manual_seed(0)
+    free = Backbone("swin_tiny_patch4_window7_224").eval()
+    fixed = timm.create_model("swin_tiny_patch4_window7_224", features_only=True, out_indices=(1, 2, 3)).eval()
+    fixed.load_state_dict(free.net.state_dict())
+    with torch.no_grad():
+        for ours, theirs in zip(free(images(224, 224)), fixed(images(224, 224)), strict=True):
+            torch.testing.assert_close(ours, theirs.permute(0, 3, 1, 2))
+
+
 def test_unknown_variant_of_a_known_network_is_an_error_in_one_line():
     with pytest.raises(InputError, match=r"--backbone test_resnet\.nope: .*nope") as caught:
         Backbone("test_resnet.nope")

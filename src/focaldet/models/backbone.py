@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
                 f"--backbone {name}: has no feature map of stride {missing[0]} (its strides: {reductions}); "
                 f"choose a network with strides {', '.join(map(str, strides))}"
             )
+        _check_any_size(name, features)
         # The last map of each stride: some networks have two of stride 32.
         indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in strides]
         self.net = _create(name, pretrained=pretrained, out_indices=indices)
@@ -79,6 +81,8 @@ class Backbone(nn.Module):
 def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
     if name.split(".")[0] not in timm.list_models():
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
+    if name.startswith("swin"):
+        options["strict_img_size"] = False  # its windows are padded: it takes any size, when told so
     try:
         with quiet_hub():
             return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
@@ -90,6 +94,21 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
         raise
+
+
+def _check_any_size(name: str, features: nn.Module) -> None:
+    """Raise InputError when a network takes only images of the size, or the multiples, that it was made for."""
+    features.eval()
+    # Such that no window of attention divides it, and no table of positions is long enough.
+    image = next(features.parameters()).new_zeros(1, 3, 64, 512)
+    try:
+        with torch.no_grad():
+            features(image)
+    except Exception as error:  # each network has its own
+        raise InputError(
+            f"--backbone {name}: takes images of fixed sizes only, and a detector's differ; choose another, such as "
+            "resnet18, convnext_tiny or swin_tiny_patch4_window7_224"
+        ) from error
 
 
 @contextlib.contextmanager
