@@ -1,5 +1,6 @@
 """torchvision's own detectors and ours with the same weights find the same, resizing and normalisation included."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from focaldet.cli import main
 from focaldet.data.images import read_image
+from focaldet.data.transforms import View
 from focaldet.engine.importing.run import import_checkpoint
 from focaldet.engine.importing.torchvision_models import COCO
 from focaldet.engine.predict import Detector
@@ -62,19 +64,32 @@ def imported(model, tmp_path, **options):
     return detector
 
 
+def others(ours, theirs, class_names):
+    """How many of torchvision's detections are not among ours: score within 1e-5, box within 0.01 px, same class."""
+    assert len(ours) == len(theirs["scores"]) > 50
+    labels = torch.tensor([class_names.index(COCO[label]) for label in theirs["labels"]])
+    same = (ours.boxes_xyxy - theirs["boxes"][:, None]).abs().amax(dim=2) < 0.01
+    same &= (ours.labels == labels[:, None]) & ((ours.scores - theirs["scores"][:, None]).abs() < 1e-5)
+    return len(ours) - len(same.int().argmax(dim=1)[same.any(dim=1)].unique())
+
+
 def assert_same(detector, model, photo):
+    """From the photo on, as it is used: with rounding, of which one in a hundred may make another choice."""
     with torch.no_grad():
         theirs = model([read_image(photo).float() / 255])[0]
     ours = detector.predict(photo)
-    assert len(ours) == len(theirs["scores"]) > 50
-    torch.testing.assert_close(ours.scores, theirs["scores"], atol=1e-5, rtol=0)
-    # Scores that are equal up to rounding may stand in another order: each of theirs is found among ours.
-    labels = torch.tensor([detector.class_names.index(COCO[label]) for label in theirs["labels"]])
-    apart = (ours.boxes_xyxy - theirs["boxes"][:, None]).abs().amax(dim=2)
-    apart += 1e3 * (ours.labels != labels[:, None]) + 1e3 * ((ours.scores - theirs["scores"][:, None]).abs() > 1e-5)
-    nearest = apart.min(dim=1)
-    assert float(nearest.values.max()) < 0.01
-    assert len(nearest.indices.unique()) == len(ours)
+    assert others(ours, theirs, detector.class_names) <= len(ours) // 100
+
+
+def assert_equal(detector, model, photo):
+    """From the resized photo on, in double precision: every single detection."""
+    none = torch.zeros(0, dtype=torch.int64)
+    seen = detector.spec.transform(View(read_image(photo), torch.zeros(0, 4), none, none.bool())).image
+    net, peer = deepcopy(detector.net).double(), deepcopy(model).double()
+    with torch.no_grad():
+        theirs = peer([seen.double() / 255])[0]
+        (ours,) = detector.postprocess(net(seen[None].double()), [tuple(seen.shape[1:])])
+    assert others(ours, theirs, detector.class_names) == 0
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2", "fcos"])
@@ -82,8 +97,9 @@ def test_detections_on_photos_are_torchvisions(kind, photos, tmp_path):
     model = give_detections(small_peer(kind), read_image(photos[0]).float() / 255)
     detector = imported(model, tmp_path)
     assert len(detector.class_names) == 80
-    for photo in photos[:4]:
+    for photo in photos[:3]:
         assert_same(detector, model, photo)
+        assert_equal(detector, model, photo)
 
 
 @pytest.mark.slow
@@ -94,8 +110,8 @@ def test_detections_of_the_real_networks_at_their_size_are_torchvisions(make, ph
     model = give_detections(model, read_image(photos[0]).float() / 255)
     detector = imported(model, tmp_path)
     assert (detector.spec.size, detector.spec.resize.short_side) == (1333, 800)
-    for photo in photos[:2]:
-        assert_same(detector, model, photo)
+    assert_same(detector, model, photos[1])
+    assert_equal(detector, model, photos[0])
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-3])
