@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from mmdet_record import TOOL, record, weights
 
 from focaldet.boxes.locations import Lattice
 from focaldet.engine.build import METHODS
@@ -19,43 +18,15 @@ from focaldet.methods.positives import find_positives
 from focaldet.models.postprocess import PostProcess
 from focaldet.structures import GroundTruth, HeadOutputs
 
-TESTS = Path(__file__).resolve().parents[2]
 NAMES = ("retinanet", "fcos", "fcos_center", "atss", "gfl")
 TERMS = {"loss_cls": "class", "loss_bbox": "box", "loss_centerness": "centerness", "loss_dfl": "distribution"}
 STRIDES = (8, 16, 32, 64, 128)
 
 
-@pytest.fixture(scope="module")
-def tool():
-    """The script that wrote the fixtures, for what it made them of."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("mmdet_fixtures", TESTS / "tools" / "mmdet_fixtures.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def fixture_of(name):
-    """Its tensors, and the text of mmdetection's configuration."""
-    file = TESTS / "fixtures" / "mmdet" / f"{name}.safetensors"
-    with safe_open(file, "pt") as opened:
-        text = opened.metadata()["config"]
-    return load_file(file), text
-
-
 @pytest.fixture(scope="module", params=NAMES)
-def case(request, tool):
-    tensors, text = fixture_of(request.param)
-    shapes = {
-        name.removeprefix("shape."): tuple(v.tolist()) for name, v in tensors.items() if name.startswith("shape.")
-    }
-    weights = {
-        name: torch.zeros(shape) if name.endswith(("num_batches_tracked", "project")) else tool.weights_of(name, shape)
-        for name, shape in shapes.items()
-    }
-    checkpoint = Checkpoint(Path(f"{request.param}.pth"), weights, {"cfg": text})
-    return request.param, tensors, checkpoint
+def case(request):
+    tensors, text = record(request.param)
+    return request.param, tensors, Checkpoint(Path(f"{request.param}.pth"), weights(request.param), {"cfg": text})
 
 
 def maps_of(tensors):
@@ -67,9 +38,9 @@ def maps_of(tensors):
     ]
 
 
-def truth_of(tool):
-    boxes = [torch.tensor(boxes) for boxes, _ in tool.TRUTH]
-    labels = [torch.tensor(labels) for _, labels in tool.TRUTH]
+def truth_of():
+    boxes = [torch.tensor(boxes) for boxes, _ in TOOL.TRUTH]
+    labels = [torch.tensor(labels) for _, labels in TOOL.TRUTH]
     index = torch.repeat_interleave(torch.arange(2), torch.tensor([len(b) for b in boxes]))
     none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
     return GroundTruth(torch.cat(boxes), torch.cat(labels), index, 2, *none)
@@ -86,14 +57,14 @@ def assert_found(ours, tensors, prefix, rounding=1e-5):
     assert len(nearest.indices.unique()) == len(ours)
 
 
-def test_loss_terms_and_gradients_are_mmdetections(case, tool):
+def test_loss_terms_and_gradients_are_mmdetections(case):
     name, tensors, checkpoint = case
     spec = read_mmdet(checkpoint).spec
     method = METHODS[spec.method](**spec.method_options)
     maps = maps_of(tensors)
     outputs = HeadOutputs(maps[0], maps[1], maps[2] if len(maps) > 2 else None)
     lattice = Lattice(outputs.level_shapes, STRIDES, spec.offset)
-    truth = truth_of(tool)
+    truth = truth_of()
     assignment = method.assign(truth, lattice)
     terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.sites(lattice)))
     expected = {TERMS[key.removeprefix("loss.")]: float(v) for key, v in tensors.items() if key.startswith("loss.")}
@@ -106,25 +77,25 @@ def test_loss_terms_and_gradients_are_mmdetections(case, tool):
             assert torch.allclose(grad, theirs, atol=1e-6, rtol=2e-4), (name, output, level)
 
 
-def test_detections_of_the_same_maps_are_mmdetections(case, tool):
+def test_detections_of_the_same_maps_are_mmdetections(case):
     _, tensors, checkpoint = case
     spec = read_mmdet(checkpoint).spec
     maps = [[level.detach() for level in levels] for levels in maps_of(tensors)]
     outputs = HeadOutputs(maps[0], maps[1], maps[2] if len(maps) > 2 else None)
     process = PostProcess(METHODS[spec.method](**spec.method_options), STRIDES, spec.reading)
-    for image, detections in enumerate(process(outputs, [tool.IMAGE] * 2)):
+    for image, detections in enumerate(process(outputs, [TOOL.IMAGE] * 2)):
         assert_found(detections, tensors, f"found.{image}")
 
 
-def test_whole_network_with_the_same_weights_is_mmdetections(case, tool):
+def test_whole_network_with_the_same_weights_is_mmdetections(case):
     _, tensors, checkpoint = case
     source = read_mmdet(checkpoint)
     assert source.spec.backbone == "resnet50"
     net, method = source.spec.build()
     fit(net, source, checkpoint.file)
     with torch.no_grad():
-        outputs = net.eval()(tool.image()[None])
+        outputs = net.eval()(TOOL.image()[None])
     logits = torch.cat([level.flatten() for level in outputs.class_logits])
     torch.testing.assert_close(logits, tensors["whole.class_logits"], atol=1e-3, rtol=0)
-    (detections,) = PostProcess(method, net.strides, source.spec.reading)(outputs, [tool.IMAGE])
+    (detections,) = PostProcess(method, net.strides, source.spec.reading)(outputs, [TOOL.IMAGE])
     assert_found(detections, tensors, "whole", rounding=1e-4)  # of a Caffe network, whose inputs reach 255

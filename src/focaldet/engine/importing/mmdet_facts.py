@@ -188,7 +188,7 @@ def _options(head: dict[str, Any], kind: str) -> dict[str, Any]:
         return {"weight_floor": 1.0}
     coder = head.get("bbox_coder")
     stds = coder.get("target_stds") if isinstance(coder, dict) else None
-    options: dict[str, Any] = {"stds": [float(x) for x in stds]} if stds else {}
+    options: dict[str, Any] = {"stds": tuple(float(x) for x in stds)} if stds else {}
     if kind == "ATSSHead":
         return options | PRODUCT
     if loss.get("type") == "GIoULoss":
