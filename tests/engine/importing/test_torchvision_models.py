@@ -92,7 +92,7 @@ def assert_equal(detector, model, photo):
     assert others(ours, theirs, detector.class_names) == 0
 
 
-@pytest.mark.parametrize("kind", ["v1", "v2", "fcos"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("v1", "v2")), "fcos"])
 def test_detections_on_photos_are_torchvisions(kind, photos, tmp_path):
     model = give_detections(small_peer(kind), read_image(photos[0]).float() / 255)
     detector = imported(model, tmp_path)
@@ -114,6 +114,7 @@ def test_detections_of_the_real_networks_at_their_size_are_torchvisions(make, ph
     assert_equal(detector, model, photos[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.0, 1e-3])
 def test_epsilon_of_frozen_batch_norms_is_folded_in(eps, photos, tmp_path):
     model = small_peer("v1", FrozenBatchNorm2d)
@@ -125,6 +126,7 @@ def test_epsilon_of_frozen_batch_norms_is_folded_in(eps, photos, tmp_path):
     assert_same(imported(model, tmp_path, batch_norm_eps=eps), model, photos[0])
 
 
+@pytest.mark.slow
 def test_names_of_older_torchvision_are_known(photos, tmp_path):
     model = give_detections(small_peer("v1"), read_image(photos[0]).float() / 255)
     old = {}
@@ -148,6 +150,7 @@ def test_names_of_older_torchvision_are_known(photos, tmp_path):
         assert torch.equal(value, now.net.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_imported_run_predicts_from_the_command_line(photos, tmp_path, capsys):
     model = give_detections(small_peer("fcos"), read_image(photos[0]).float() / 255)
     torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "peer.pth")
@@ -193,6 +196,7 @@ def test_state_dict_that_does_not_fit_is_one_line(change, message, tmp_path):
     assert message in broken(small_peer("v1"), tmp_path, change)
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_those_of_the_file(tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"thing {i}" for i in range(90)))
@@ -205,6 +209,7 @@ def test_names_of_classes_are_those_of_the_file(tmp_path):
     assert "2 names; the file has 91 columns" in broken(model, tmp_path, lambda w: None, class_names=names)
 
 
+@pytest.mark.slow
 def test_classes_without_a_name_are_numbered_as_torchvision_does(tmp_path):
     torch.manual_seed(0)
     model = small_peer("v1")
