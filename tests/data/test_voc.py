@@ -26,6 +26,7 @@ def test_difficult_objects_are_objects(tmp_path):
     assert not any(r.ignored.any() for r in read_folder(tmp_path).splits["train"])
 
 
+@pytest.mark.slow
 def test_bccd_has_the_known_counts_and_two_boxes_without_area(bccd):
     folder = read_folder(bccd)
     assert {split: len(records) for split, records in folder.splits.items()} == {"train": 205, "val": 87, "test": 72}

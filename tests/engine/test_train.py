@@ -104,6 +104,7 @@ def test_another_seed_gives_other_weights(trained: Path, again: Callable[..., Pa
     assert not torch.equal(weights[name], others[name])
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_in_the_third_epoch_resumes_to_the_same_bits(
     trained: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ def moderate(name):
     return CASES[name].logits.clone() if name == "giou" else CASES[name].logits.clamp(-6, 6)
 
 
+@pytest.mark.slow  # the first use of torch's compiler takes seconds
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # tracing looks at it
 @pytest.mark.parametrize("name", SOME)
 def test_opcheck_accepts_the_operators(name):
@@ -120,7 +121,7 @@ def test_no_gradient_is_computed_when_none_is_needed():
     assert torch.ops.focaldet.sigmoid_loss(z, *args, True)[1].shape == z.shape
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the first use of torch's compiler takes seconds
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # tracing looks at it
 @pytest.mark.parametrize("name", ["sigmoid_focal-sparse-2", "softmax_focal-2-0.1", "giou"])
 def test_compile_of_the_whole_graph_equals_eager(name):

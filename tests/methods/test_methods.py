@@ -109,6 +109,7 @@ def test_own_assignment_covers_every_site_and_finds_the_objects(name):
     assert not (padded[1][~outside] == BACKGROUND).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_fall_when_the_numbers_follow_their_gradient(name):
     method, outputs, assignment = scene_of(name, METHODS[name]().class_loss)

@@ -14,10 +14,30 @@ from focaldet.report import write_report
 HOSTILE = "<script>alert(1)</script>"
 
 
+def drawn_run(folder: Path) -> Path:
+    truth = drawn_truth(folder / "photos", ["cell", HOSTILE])
+    return write_run(folder / "run", truth, jittered(truth, seed=0, missed=0.0))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    truth = drawn_truth(tmp_path / "photos", ["cell", HOSTILE])
-    return write_run(tmp_path / "run", truth, jittered(truth, seed=0, missed=0.0))
+    """A run, to break."""
+    return drawn_run(tmp_path)
+
+
+@pytest.fixture
+def short_run(run: Path) -> Path:
+    """The same without its learning curves, whose charts are most of the time that a page takes."""
+    (run / "metrics.jsonl").unlink()
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its page: look, do not touch."""
+    run = drawn_run(tmp_path_factory.mktemp("whole"))
+    write_report(run)
+    return run
 
 
 def read(page: Path) -> str:
@@ -40,16 +60,16 @@ def test_page_of_real_photos_is_whole_and_small(tmp_path: Path) -> None:
     assert "Not everything could be shown" not in html
 
 
-def test_page_loads_nothing(run: Path) -> None:
-    html = read(write_report(run))
+def test_page_loads_nothing(whole: Path) -> None:
+    html = read(whole / "report.html")
     assert not re.findall(r'(?:src|href)\s*=\s*["\']?\s*(?:https?:)?//', html)
     assert not re.findall(r"url\(\s*[\"']?(?!#)|@import", html)
     assert set(re.findall(r'\bhref="([^#"]{0,22})', html)) <= {"", "data:,", "data:image/jpeg;base64"}
     assert "default-src 'none'" in html
 
 
-def test_class_named_script_is_escaped(run: Path) -> None:
-    html = read(write_report(run))
+def test_class_named_script_is_escaped(whole: Path) -> None:
+    html = read(whole / "report.html")
     assert HOSTILE not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert html.count("<script") == 1
@@ -67,7 +87,15 @@ def test_hostile_file_and_term_names_are_escaped(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", "metrics.jsonl", "model.json", "evaluation.json", "truth.json", "predictions.json"]
+    "name",
+    [
+        "metrics.jsonl",
+        "truth.json",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("config.yaml", "model.json", "evaluation.json", "predictions.json")
+        ),
+    ],
 )
 def test_missing_file_is_named_and_the_rest_is_shown(run: Path, name: str) -> None:
     (run / name).unlink()
@@ -94,27 +122,27 @@ def test_half_written_last_line_is_left_out(run: Path) -> None:
     assert "<dd>40</dd>" in html  # epochs that were whole
 
 
-def test_numbers_that_are_not_finite_are_dashes(run: Path) -> None:
-    evaluation = json.loads((run / "evaluation.json").read_text())
+def test_numbers_that_are_not_finite_are_dashes(short_run: Path) -> None:
+    evaluation = json.loads((short_run / "evaluation.json").read_text())
     evaluation["metrics"]["AP75"] = float("nan")
-    (run / "evaluation.json").write_text(json.dumps(evaluation))
-    html = read(write_report(run))
+    (short_run / "evaluation.json").write_text(json.dumps(evaluation))
+    html = read(write_report(short_run))
     assert "nan" not in re.sub(r"base64,[^\"]*", "", html).lower().split("<main", 1)[1].split("settings")[0]
 
 
-def test_nothing_found_is_a_result_too(run: Path) -> None:
-    (run / "predictions.json").write_text("[]")
-    html = read(write_report(run))
+def test_nothing_found_is_a_result_too(short_run: Path) -> None:
+    (short_run / "predictions.json").write_text("[]")
+    html = read(write_report(short_run))
     assert "it finds 0 of 12 objects" in html
     assert "0 found, 3 missed, 0 false" in html
 
 
-def test_photo_that_cannot_be_read_keeps_its_boxes(run: Path) -> None:
-    photos = run.parent / "photos"
+def test_photo_that_cannot_be_read_keeps_its_boxes(short_run: Path) -> None:
+    photos = short_run.parent / "photos"
     (photos / "photo0.jpg").write_text("not a photo")
     (photos / "photo1.jpg").unlink()
     Image.new("L", (160, 120)).save(photos / "photo2.jpg")
-    html = read(write_report(run))
+    html = read(write_report(short_run))
     assert html.count("only its boxes are shown") == 4  # two panels of each of the two
     assert html.count("data:image/jpeg;base64,") == 2
 
@@ -140,21 +168,22 @@ def test_runs_of_one_name_and_other_photos_are_told_apart(run: Path, tmp_path: P
     assert "these numbers are not comparable" in html
 
 
-def test_list_of_one_is_the_page_of_that_run(run: Path) -> None:
-    assert write_report([run]) == run / "report.html"
+def test_list_of_one_is_the_page_of_that_run(short_run: Path) -> None:
+    assert write_report([short_run]) == short_run / "report.html"
 
 
-def test_same_run_gives_the_same_page(run: Path) -> None:
-    assert read(write_report(run)) == read(write_report(run))
+def test_same_run_gives_the_same_page(whole: Path, tmp_path: Path) -> None:
+    assert read(write_report(whole, tmp_path / "again.html")) == read(whole / "report.html")
 
 
-def test_page_that_cannot_be_written_is_a_clear_error(run: Path, tmp_path: Path) -> None:
+def test_page_that_cannot_be_written_is_a_clear_error(short_run: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*taken"):
-        write_report(run, tmp_path / "taken")
+        write_report(short_run, tmp_path / "taken")
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_the_old_page_and_leaves_no_half_page(run: Path) -> None:
     before = read(write_report(run))
     files = sorted(run.iterdir())
