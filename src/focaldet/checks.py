@@ -1,5 +1,6 @@
 """Named checks: what was expected, what came, and what to do about it."""
 
+import math
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -14,6 +15,16 @@ class InputError(ValueError):
     Its message is the whole answer, in one line: what is wrong, where, and the remedy. The command line prints it
     without a traceback and exits with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, in one line that is not too long.
+
+    >>> one_line(ValueError("first\\n   second"))
+    'first second'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def near_name(name: str, known: Iterable[str]) -> str:
@@ -51,3 +62,10 @@ def check_not_negative(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is a number of at least 0."""
     if not value >= 0:
         raise ValueError(f"{name}: expected a number >= 0, got {value}")
+
+
+def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raise InputError unless ``least <= value <= most``; infinity and what is not a number are in no range."""
+    if not (least <= value <= most and value < math.inf):
+        expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
+        raise InputError(f"{name}: expected {expected}, got {value}")

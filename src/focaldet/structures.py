@@ -119,3 +119,8 @@ class Detections:
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
+
+    def __getitem__(self, index: Tensor | slice) -> "Detections":
+        """Some of them."""
+        deviation = None if self.side_std_px is None else self.side_std_px[index]
+        return Detections(self.boxes_xyxy[index], self.scores[index], self.labels[index], deviation)

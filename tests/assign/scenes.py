@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 from focaldet.boxes.locations import Lattice
-from focaldet.structures import GroundTruth
+from focaldet.structures import IGNORED, GroundTruth
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -62,6 +62,24 @@ def random_boxes(rng, count, height, width):
     copies = rng.random(count) < 0.15
     boxes[copies] = boxes[rng.integers(0, max(count, 1), int(copies.sum()))]
     return boxes.astype(np.float32)
+
+
+def check_padded(assign, textbook, seed, anchors=1):
+    """Images of several sizes in one batch: what is padded is ignored, and each has the assignment that it has alone.
+
+    ``assign(truth, lattice, image_sizes)`` gives ``(B, P anchors)``, ``textbook(truth, lattice)`` what is right.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = [random_size(rng, 1, 300) for _ in range(4)]
+    images = [random_boxes(rng, int(rng.choice([1, 20])), *size) for size in sizes]
+    padded = lattice_of(*np.max(sizes, axis=0))
+    matched = assign(truth_of(*images), padded, torch.tensor(sizes))
+    first = 0
+    for row, inside, boxes, size in zip(matched, padded.inside(torch.tensor(sizes)), images, sizes, strict=True):
+        alone, inside = textbook(truth_of(boxes), lattice_of(*size))[0], inside.repeat_interleave(anchors)
+        assert torch.equal(row[inside], torch.where(alone >= 0, alone + first, alone))
+        assert bool((row[~inside] == IGNORED).all())
+        first += len(boxes)
 
 
 @st.composite

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import STRIDES, by_image, lattice_of, random_boxes, random_size, tied_scenes, truth_of
+from scenes import STRIDES, by_image, check_padded, lattice_of, random_boxes, random_size, tied_scenes, truth_of
 from textbook import center_region
 
 from focaldet.assign import windows
@@ -159,17 +159,10 @@ def test_images_have_their_own_objects_and_indices_count_over_the_batch():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_padding_is_ignored_and_leaves_the_assignment_of_the_content_as_it_was(seed):
-    rng = np.random.default_rng(seed)
-    sizes = [random_size(rng, 1, 300) for _ in range(4)]
-    images = [random_boxes(rng, int(rng.choice([1, 20])), *size) for size in sizes]
-    padded = lattice_of(*np.max(sizes, axis=0))
-    matched = assign_center_region(truth_of(*images), padded, image_sizes=torch.tensor(sizes)).matched_gt
-    first = 0
-    for row, inside, boxes, size in zip(matched, padded.inside(torch.tensor(sizes)), images, sizes, strict=True):
-        alone = textbook(truth_of(boxes), lattice_of(*size))[0]
-        assert torch.equal(row[inside], torch.where(alone >= 0, alone + first, alone))
-        assert bool((row[~inside] == IGNORED).all())
-        first += len(boxes)
+    def assign(truth, lattice, sizes):
+        return assign_center_region(truth, lattice, image_sizes=sizes).matched_gt
+
+    check_padded(assign, textbook, seed)
 
 
 def test_background_in_a_region_of_unknown_content_is_ignored_and_objects_in_it_are_not():

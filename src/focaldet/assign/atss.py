@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
-from focaldet.assign.windows import check_plain
+from focaldet.assign.windows import check_plain, own_columns_and_rows
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
@@ -65,8 +65,10 @@ def assign_atss(
     num_sites, num_gt = lattice.num_sites, truth.boxes_xyxy.shape[0]
     matched = torch.full((truth.num_images * num_sites,), BACKGROUND, dtype=torch.int64, device=device)
     if num_gt:
-        own_sizes = None if image_sizes is None else image_sizes[truth.image_index]
-        sites, points, anchors, exists = _nearest_sites(truth.boxes_xyxy, own_sizes, lattice, top_k, anchor_scale)
+        columns_and_rows = own_columns_and_rows(lattice, truth.image_index, image_sizes)
+        sites, points, anchors, exists = _nearest_sites(
+            truth.boxes_xyxy, columns_and_rows, lattice, top_k, anchor_scale
+        )
         gt_boxes = truth.boxes_xyxy[:, None]
         iou = paired_iou(anchors, gt_boxes)  # (G, candidates)
         margin = torch.cat([points - gt_boxes[..., :2], gt_boxes[..., 2:] - points], dim=-1).amin(dim=-1)
@@ -92,7 +94,7 @@ def _thresholds(iou: Float[Tensor, "G T"], exists: Bool[Tensor, "G T"]) -> Float
 
 def _nearest_sites(
     boxes_xyxy: Float[Tensor, "G 4"],
-    own_sizes: Int64[Tensor, "G 2"] | None,
+    columns_and_rows: Int64[Tensor, "G L 2"],
     lattice: Lattice,
     top_k: int,
     anchor_scale: float,
@@ -109,13 +111,9 @@ def _nearest_sites(
     near, far = 2 * int(math.hypot(m, m / 2) + 0.5) + 1, 2 * top_k + 1
     center_x, center_y = box_centers(boxes_xyxy)[:, :, None].unbind(dim=1)
     found = []
-    for (height, width), stride, start in zip(lattice.level_shapes, lattice.strides, lattice.level_starts, strict=True):
-        if own_sizes is None:
-            rows = torch.full_like(center_y, height, dtype=torch.int64)
-            columns = torch.full_like(rows, width)
-        else:
-            own_shapes = (own_sizes + (stride - 1)) // stride
-            rows, columns = own_shapes[:, :1].clamp(max=height), own_shapes[:, 1:].clamp(max=width)
+    for level, (height, width) in enumerate(lattice.level_shapes):
+        stride, start = lattice.strides[level], lattice.level_starts[level]
+        columns, rows = columns_and_rows[:, level, :, None].unbind(dim=1)
         side = torch.where((rows >= m) & (columns >= m), near, far)
         window_rows, window_columns = side.minimum(rows), side.minimum(columns)
         cell = torch.arange(min(max(near * near, (m - 1) * far), height * width), device=boxes_xyxy.device)

@@ -168,7 +168,8 @@ def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], si
     """
     sides: dict[int, list[float]] = {}
     for record in records:
-        for label, side in zip(record.labels[~record.ignored].tolist(), _geometric_sides(record, size), strict=True):
+        geometric = np.sqrt(_sides_at(record, size).prod(1)).tolist()
+        for label, side in zip(record.labels[~record.ignored].tolist(), geometric, strict=True):
             sides.setdefault(label, []).append(side)
     medians = {label: float(np.median(found)) for label, found in sorted(sides.items())}
     small = [f"{class_names[label]} ({px:.0f} px)" for label, px in medians.items() if px < SMALL_STRIDES * stride]
@@ -180,11 +181,6 @@ def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], si
         + (", or --levels p2-p6 (stride 4)," if stride > 4 else "")
         + " finds them better and takes longer"
     )
-
-
-def _geometric_sides(record: ImageRecord, size: int) -> list[float]:
-    sides: list[float] = np.sqrt(_sides_at(record, size).prod(1)).tolist()
-    return sides
 
 
 def _sides_at(record: ImageRecord, size: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from focaldet.checks import check_choice
+from focaldet.checks import check_choice, check_range
 from focaldet.data.fixed_point import resize_fixed_point
 from focaldet.data.images import MAX_PIXELS, fitted_size
 
@@ -88,6 +88,9 @@ class Resize:
 
     short_side: int | None = None
     resampling: Literal["antialias", "torchvision", "opencv"] = "antialias"
+
+    def __post_init__(self) -> None:
+        check_range("short_side", self.short_side or 1, 1, 2**14)
 
     def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:
         """(width, height) that an image gets.

@@ -16,7 +16,7 @@ from focaldet.methods.retinanet import RetinaNet
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import BoxReader, PostProcess, Reading
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""
@@ -61,6 +61,10 @@ class ModelSpec:
     def transform(self) -> EvalTransform:
         """From a photo to what the network sees."""
         return EvalTransform(self.size, self.resize)
+
+    def evaluation_reader(self, method: BoxReader, strides: tuple[int, ...]) -> PostProcess:
+        """The post-processing with which AP is measured."""
+        return PostProcess(method, strides, self.reading, score_threshold=self.evaluation_score)
 
     def build(self, *, pretrained: bool = False) -> tuple[DenseDetector, Method]:
         """The network, freshly initialised, and its method."""

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from focaldet.data import DetectionDataset
 from focaldet.engine.average_precision import (
-    EVALUATION_SCORE,
     Evaluation,
     average_precision,
     coco_truth,
@@ -25,7 +24,6 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
-from focaldet.models.postprocess import PostProcess
 
 Say = Callable[[str], None]
 
@@ -183,7 +181,7 @@ class RunRecorder(Callback):
         if self.val is None:
             save_model(self.run, self.spec, net)
             return None
-        postprocess = PostProcess(module.method, net.strides, self.spec.reading, score_threshold=EVALUATION_SCORE)
+        postprocess = self.spec.evaluation_reader(module.method, net.strides)
         results = detect_records(net, postprocess, self.val)
         evaluation = average_precision(coco_truth(self.val.records, self.spec.class_names), results)
         ap = evaluation.metrics["AP"] or 0.0

@@ -1,7 +1,7 @@
 """Everything that a training run depends on, as one typed dataclass. ``config.yaml`` in a run folder is one, whole."""
 
 import contextlib
-import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from focaldet.checks import InputError, near_name
+from focaldet.checks import InputError, check_range, near_name
 
 
 @dataclass(kw_only=True)
@@ -107,9 +107,9 @@ class TrainConfig:
             "workers": -1,
             "seed": 0,
         }.items():
-            _at_least(name, getattr(self, name), least)
+            check_range(name, getattr(self, name), least)
         for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor"):
-            _at_least(name, getattr(self, name), 0)
+            check_range(name, getattr(self, name), 0)
         if self.frozen_stages > 4:
             raise InputError(f"frozen_stages: expected at most 4, all of the backbone, got {self.frozen_stages}")
         if self.seed >= 2**32:
@@ -138,10 +138,14 @@ def typed_dataclass(kind: type[Options], values: Any) -> Options:
     if not isinstance(values, dict):
         raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
     hints = get_type_hints(kind)
-    for name in values:
-        if name not in hints:
-            raise InputError(f"unknown key {name!r}; {near_name(str(name), hints)}")
+    _check_keys(values, hints)
     return kind(**{name: typed_value(name, value, hints[name]) for name, value in values.items()})
+
+
+def _check_keys(values: dict[Any, Any], known: Iterable[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise InputError(f"unknown key {key!r}; {near_name(str(key), known)}")
 
 
 def typed_value(name: str, value: Any, hint: Any) -> Any:
@@ -151,6 +155,8 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
         if value in get_args(hint):
             return value
         raise InputError(f"{name}: unknown value {value!r}; {near_name(str(value), get_args(hint))}")
+    if get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(hint)):
+        return tuple(typed_value(name, part, kind) for part, kind in zip(value, get_args(hint), strict=True))
     if isinstance(value, Path) and str in kinds:
         return str(value)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
@@ -160,11 +166,6 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
         return value
     words = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in kinds)
     raise InputError(f"{name}: expected {words}, got {value!r}")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not least <= value < math.inf:
-        raise InputError(f"{name}: expected at least {least}, got {value}")
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:
@@ -183,14 +184,11 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
         raise InputError(f"{file}: not a YAML file ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a mapping of option to value")
-    known = [field.name for field in fields(TrainConfig)]
-    for key in values:
-        if key not in known:
-            raise InputError(f"{file}: unknown key {key!r}; {near_name(str(key), known)}")
-    values |= changes
-    if "data" not in values:
-        raise InputError(f"{file}: 'data' is missing: the folder of labelled photos")
     try:
+        _check_keys(values, [field.name for field in fields(TrainConfig)])
+        values |= changes
+        if "data" not in values:
+            raise InputError("'data' is missing: the folder of labelled photos")
         return TrainConfig(**values)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

@@ -1,13 +1,14 @@
 """The embedded example: a detection set made on the spot, a detector trained on it in minutes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import numbered
+from focaldet.engine.files import make_numbered
 from focaldet.engine.train import train
 
 
@@ -21,11 +22,9 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
     Returns:
         The run folder.
     """
-    run = numbered(out / "run")
     data = out / "digits"
     config = TrainConfig(
         data=str(data),
-        out=str(run),
         size=224,
         minutes=minutes,
         flips="none",
@@ -35,6 +34,7 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
     )
     say("making the data: scikit-learn's handwritten digits on crops of its two photos")
     make_digits(data, seed=seed)
-    train(config, say=say)
+    run = make_numbered(out / "run")
+    train(replace(config, out=str(run)), say=say)
     evaluate_split(run, read_folder(data), "test", say=say)
     return run

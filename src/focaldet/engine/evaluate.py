@@ -9,7 +9,7 @@ from focaldet.checks import InputError
 from focaldet.data import DataFolder, DetectionDataset
 from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
 from focaldet.engine.files import write_json
-from focaldet.engine.predict import Detector, read_spec
+from focaldet.engine.predict import Detector
 
 
 def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -20,13 +20,14 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, score_threshold=read_spec(run / "model.json").evaluation_score)
+    detector = Detector.load(run)
     if detector.class_names != folder.class_names:
         raise InputError(
             f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
             f"{', '.join(detector.class_names)}"
         )
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
+    postprocess = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
     truth = coco_truth(dataset.records, folder.class_names)
     show = sys.stderr.isatty()
 
@@ -35,7 +36,7 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
             end = "\n" if done == len(dataset) else ""
             print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
 
-    results = detect_records(detector.net, detector.postprocess, dataset, progress=progress)
+    results = detect_records(detector.net, postprocess, dataset, progress=progress)
     evaluation = average_precision(truth, results)
     report = {
         "split": split,

@@ -8,7 +8,6 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,34 @@ def replacing(file: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def numbered(stem: Path) -> Path:
-    """The first of ``stem-1``, ``stem-2``, … that is not there yet."""
-    return next(path for n in count(1) if not (path := stem.with_name(f"{stem.name}-{n}")).exists())
+def make_numbered(stem: Path) -> Path:
+    """Make the first of ``stem-1``, ``stem-2``, … that is not there yet; runs started together get one each.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    number = 1
+    while True:
+        folder = stem.with_name(f"{stem.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def check_free(run: Path, otherwise: str = "") -> None:
+    """Raise InputError when a folder that was asked for cannot take a new run.
+
+    Args:
+        otherwise: what else than another folder could be meant.
+    """
+    if run.exists() and not run.is_dir():
+        raise InputError(f"--out {run}: is a file; name a folder")
+    if (run / "metrics.jsonl").exists() or (run / "model.json").exists():
+        raise InputError(f"--out {run}: holds a run already; choose another folder{otherwise}")
 
 
 def write_text(file: Path, text: str) -> None:

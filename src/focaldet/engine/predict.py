@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from focaldet.checks import InputError, near_name
+from focaldet.checks import InputError, check_range, near_name
+from focaldet.data.check import MIN_SIZE
 from focaldet.data.images import read_image, to_rgb
 from focaldet.data.transforms import Resize, View
 from focaldet.engine.average_precision import EVALUATION_SCORE, coco_results, to_photo
@@ -42,6 +44,9 @@ SPEC_TYPES = {
     "method_options": dict,
 }
 """Keys of ``model.json`` that it always has, and the type of each."""
+
+SPEC_RANGES = {"size": (MIN_SIZE, 2**14), "channels": (1, 2**12), "head_depth": (0, 2**6)}
+"""Least and most of some of them: what is beyond would only fill the memory."""
 
 GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
 """Keys that hold options with a default, and what they are."""
@@ -122,17 +127,6 @@ class Detector:
         return to_photo(detections, size, pixels.shape[1:], last_pixel=self.spec.reading.last_pixel)
 
 
-def best(detections: Detections, count: int) -> Detections:
-    """The first ``count`` of the detections."""
-    deviation = detections.side_std_px
-    return Detections(
-        detections.boxes_xyxy[:count],
-        detections.scores[:count],
-        detections.labels[:count],
-        None if deviation is None else deviation[:count],
-    )
-
-
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
     """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
     with warnings.catch_warnings():
@@ -167,23 +161,29 @@ def read_spec(file: Path) -> ModelSpec:
     missing = sorted(SPEC_TYPES.keys() - values.keys())
     if missing:
         raise InputError(f"{file}: {missing[0]!r} is missing")
-    for key, kind in SPEC_TYPES.items():
-        if not isinstance(values[key], kind) or isinstance(values[key], bool):
-            raise InputError(f"{file}: {key}: expected {kind.__name__}, got {values[key]!r}")
-    if not values["class_names"] or not all(isinstance(name, str) for name in values["class_names"]):
-        raise InputError(f"{file}: class_names: expected at least one name, got {values['class_names']!r}")
-    if values["method"] not in METHODS:
-        raise InputError(f"{file}: unknown method {values['method']!r}; {near_name(values['method'], METHODS)}")
     try:
-        METHODS[values["method"]](**values["method_options"])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{file}: method_options: {error}") from error
-    spec = {key: values[key] for key in SPEC_TYPES} | {"class_names": tuple(values["class_names"])}
-    try:
-        groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
-        score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
+        return _spec(values)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def _spec(values: dict[str, Any]) -> ModelSpec:
+    """What the values of a ``model.json`` say, each checked."""
+    spec = {key: typed_value(key, values[key], kind) for key, kind in SPEC_TYPES.items()}
+    for key, (least, most) in SPEC_RANGES.items():
+        check_range(key, spec[key], least, most)
+    names, method = spec["class_names"], spec["method"]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"class_names: expected at least one name, got {names!r}")
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; {near_name(method, METHODS)}")
+    try:
+        options = asdict(typed_dataclass(METHODS[method], spec["method_options"]))
+    except InputError as error:
+        raise InputError(f"method_options: {error}") from error
+    groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
+    score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
+    spec |= {"class_names": tuple(names), "method_options": {key: options[key] for key in spec["method_options"]}}
     return ModelSpec(**spec, **groups, evaluation_score=score)
 
 
@@ -222,7 +222,7 @@ def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float 
             continue
         photo = pixels.permute(1, 2, 0).numpy()
         detections = detector.predict(photo)
-        detections = best(detections, int((detections.scores > score).sum()))
+        detections = detections[detections.scores > score]
         found.append({"id": len(found) + 1, "file_name": str(file), "width": photo.shape[1], "height": photo.shape[0]})
         entries += coco_results(len(found), detections)
         drawn = draw_detections(

@@ -21,7 +21,6 @@ from focaldet.checks import InputError
 from focaldet.data import (
     DataFolder,
     DetectionDataset,
-    EvalTransform,
     TrainingSampler,
     TrainTransform,
     collate,
@@ -32,12 +31,12 @@ from focaldet.engine.build import spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import WholeFiles, check_checkpoint, write_json, write_text
+from focaldet.engine.files import WholeFiles, check_checkpoint, check_free, make_numbered, write_json, write_text
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
-from focaldet.models.backbone import load_backbone_weights
+from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.fpn import STRIDES
 
@@ -73,6 +72,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
     if config.pretrained:
         say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
     net, method = spec.build(pretrained=config.pretrained)
+    check_any_size(net.backbone)
     if config.backbone_weights is not None:
         load_backbone_weights(net.backbone, Path(config.backbone_weights))
     if config.devices * config.nodes > 1:
@@ -83,7 +83,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         check_checkpoint(Path(str(config.out), "last.ckpt"), module)
 
     run = _make_run_folder(config)  # all that can be refused has been
-    val = DetectionDataset(folder.splits["val"], EvalTransform(config.size)) if folder.splits.get("val") else None
+    val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
     clock = TimeBudget(config.minutes)
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
@@ -188,13 +188,10 @@ def _check_out(config: TrainConfig) -> None:
     if config.out is None or not is_first_process(config):
         return
     run = Path(config.out)
-    if run.exists() and not run.is_dir():
-        raise InputError(f"--out {run}: is a file; name a folder")
-    if config.resume:
-        if not (run / "last.ckpt").exists():
-            raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
-    elif (run / "metrics.jsonl").exists() or (run / "model.json").exists():
-        raise InputError(f"--out {run}: holds a run already; choose another folder, or continue it with --resume")
+    if not config.resume:
+        check_free(run, ", or continue it with --resume")
+    elif not (run / "last.ckpt").exists():
+        raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
 
 
 def _check_gpus(config: TrainConfig) -> None:
@@ -208,16 +205,14 @@ def _check_gpus(config: TrainConfig) -> None:
 def _make_run_folder(config: TrainConfig) -> Path:
     if not is_first_process(config):
         return Path(config.out or "runs")  # until the first process tells its choice
-    stem, number = Path("runs") / f"{Path(config.data).resolve().name}-{config.method}", 1
-    while True:
-        run = Path(config.out or f"{stem}-{number}")
-        try:
-            run.mkdir(parents=True, exist_ok=config.out is not None)
-            return run
-        except OSError as error:
-            if config.out is not None or not isinstance(error, FileExistsError):
-                raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
-            number += 1  # taken, or just being taken by a run that was started together with this one
+    if config.out is None:
+        return make_numbered(Path("runs") / f"{Path(config.data).resolve().name}-{config.method}")
+    run = Path(config.out)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
+    return run
 
 
 @contextlib.contextmanager

@@ -18,12 +18,12 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_deltas
 from focaldet.boxes.locations import Lattice, Sites
-from focaldet.methods.centered import Centered
+from focaldet.methods.centerness import CenternessMethod
 from focaldet.structures import Assignment, GroundTruth
 
 
 @dataclass(frozen=True, kw_only=True)
-class ATSS(Centered):
+class ATSS(CenternessMethod):
     """The method.
 
     Args:

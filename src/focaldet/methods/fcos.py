@@ -18,12 +18,12 @@ from torch import Tensor
 from focaldet.assign.center_region import assign_center_region
 from focaldet.boxes.coding import MAX_LOG_SIDE, decode_distances
 from focaldet.boxes.locations import Lattice, Sites
-from focaldet.methods.centered import Centered
+from focaldet.methods.centerness import CenternessMethod
 from focaldet.structures import Assignment, GroundTruth
 
 
 @dataclass(frozen=True, kw_only=True)
-class FCOS(Centered):
+class FCOS(CenternessMethod):
     """The method.
 
     Args:
@@ -40,6 +40,7 @@ class FCOS(Centered):
         return assign_center_region(truth, lattice, radius=self.radius, image_sizes=image_sizes)
 
     def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, None]:
+        # The bound, thousands of strides, keeps a wild number from becoming infinity, and its gradient NaN.
         distances = numbers.clamp(max=2 * MAX_LOG_SIDE).exp() if self.distances == "exp" else numbers.relu()
         if self.unit == "px":
             distances = distances / sites.strides[:, None]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from focaldet.checks import InputError, near_name
+from focaldet.checks import InputError, near_name, one_line
 
 
 class Backbone(nn.Module):
@@ -38,7 +38,6 @@ class Backbone(nn.Module):
                 f"--backbone {name}: has no feature map of stride {missing[0]} (its strides: {reductions}); "
                 f"choose a network with strides {', '.join(map(str, strides))}"
             )
-        _check_any_size(name, features)
         # The last map of each stride: some networks have two of stride 32.
         indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in strides]
         self.net = _create(name, pretrained=pretrained, out_indices=indices)
@@ -89,26 +88,31 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
-        raise InputError(f"--backbone {name}: timm cannot cut it into feature maps ({_one_line(error)})") from error
+        raise InputError(f"--backbone {name}: timm cannot cut it into feature maps ({one_line(error)})") from error
     except Exception as error:  # the hub's own errors (offline, not found) have many classes
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
         raise
 
 
-def _check_any_size(name: str, features: nn.Module) -> None:
-    """Raise InputError when a network takes only images of the size, or the multiples, that it was made for."""
-    features.eval()
+def check_any_size(backbone: Backbone) -> None:
+    """Raise InputError when a network takes only images of the size, or the multiples, that it was made for.
+
+    It runs the network once, so only who is about to train a new one asks.
+    """
+    training = backbone.training
+    backbone.eval()
     # Such that no window of attention divides it, and no table of positions is long enough.
-    image = next(features.parameters()).new_zeros(1, 3, 64, 512)
+    image = next(backbone.parameters()).new_zeros(1, 3, 64, 512)
     try:
         with torch.no_grad():
-            features(image)
+            backbone(image)
     except Exception as error:  # each network has its own
         raise InputError(
-            f"--backbone {name}: takes images of fixed sizes only, and a detector's differ; choose another, such as "
-            "resnet18, convnext_tiny or swin_tiny_patch4_window7_224"
+            f"--backbone {backbone.name}: takes images of fixed sizes only, and a detector's differ; choose another, "
+            "such as resnet18, convnext_tiny or swin_tiny_patch4_window7_224"
         ) from error
+    backbone.train(training)
 
 
 @contextlib.contextmanager
@@ -134,7 +138,7 @@ def load_backbone_weights(backbone: Backbone, file: Path) -> None:
     except FileNotFoundError as error:
         raise InputError(f"--backbone-weights {file}: no such file") from error
     except (SafetensorError, OSError) as error:
-        raise InputError(f"--backbone-weights {file}: not a readable safetensors file ({_one_line(error)})") from error
+        raise InputError(f"--backbone-weights {file}: not a readable safetensors file ({one_line(error)})") from error
     own = backbone.net.state_dict()
     flat = {_flat(key): key for key in own}
     renamed = {flat[_flat(key)]: value for key, value in weights.items() if _flat(key) in flat}
@@ -172,11 +176,6 @@ def _near(name: str) -> str:
 
 def _no_weights(name: str, error: BaseException) -> str:
     return (
-        f"--backbone {name}: its pretrained weights could not be fetched ({_one_line(error)}); when offline, give a "
+        f"--backbone {name}: its pretrained weights could not be fetched ({one_line(error)}); when offline, give a "
         "local file with --backbone-weights FILE, or train from scratch with --no-pretrained"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from focaldet.checks import check_range
 from focaldet.models.backbone import Backbone
 from focaldet.models.caffe_resnet import stride_first_convolutions
 from focaldet.models.fpn import STRIDES, Levels, PyramidNeck
@@ -35,6 +36,9 @@ class Variant:
     tower_bias: bool = False
     quality_on: Literal["box", "class"] = "box"
     pad_to: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("pad_to", self.pad_to, 1, 2**10)
 
 
 class DenseDetector(nn.Module):

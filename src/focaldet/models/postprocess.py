@@ -10,6 +10,7 @@ from torchvision.ops import batched_nms
 
 from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.locations import Lattice, Sites, fitted_steps
+from focaldet.checks import check_range
 from focaldet.models.joint import joint_logits
 from focaldet.structures import Detections, HeadOutputs
 
@@ -54,6 +55,12 @@ class Reading:
     shift_px: float = 0.0
     steps: Literal["stride", "fitted"] = "stride"
     last_pixel: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("score_threshold", self.score_threshold, 0, 1)
+        check_range("candidates", self.candidates, 1)
+        check_range("max_detections", self.max_detections, 1)
+        check_range("nms_iou", 0 if self.nms_iou is None else self.nms_iou, 0, 1)
 
 
 class BoxReader(Protocol):
@@ -130,8 +137,7 @@ class PostProcess(nn.Module):
             keep = keep[score[keep].argsort(descending=True, stable=True)]
         else:
             keep = keep[batched_nms(boxes[keep], score[keep], label[keep], reading.nms_iou)]
-        keep = keep[: reading.max_detections]
-        return Detections(boxes[keep], score[keep], label[keep], None if deviation is None else deviation[keep])
+        return Detections(boxes, score, label, deviation)[keep[: reading.max_detections]]
 
     def _candidates(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Score, site and label of a level's best (site, class) pairs above the threshold."""

@@ -44,6 +44,18 @@ def test_text_that_is_not_python_is_told():
         read_config("a b c\nd e f\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x0 = [1, 1]\n" + "".join(f"x{i + 1} = [x{i}, x{i}]\n" for i in range(60)), "too long: x15"),
+        ("x = " + "-" * 100_000 + "1", "not Python that can be read"),
+    ],
+)
+def test_text_that_would_fill_the_memory_is_told(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(text)
+
+
 def test_part_of_a_kind_is_found_in_depth():
     assert find([{"type": "A", "steps": ({"type": "B", "x": 1},)}], "B") == {"type": "B", "x": 1}
     assert find({"a": 1}, "B") is None

@@ -1,5 +1,6 @@
 """What checkpoints of mmdetection can be beside the ones of its version 3: forks, older versions, other networks."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,40 @@ def test_configuration_of_another_detector_is_one_line(old, new, message):
         understood(state, cfg=text.replace(old, new))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["None", "'x'", "[]", "{}", "(1, 2, 3, 4)", "dict(a=1)", "-1", "1e400", "10**9"])
+def test_any_other_value_in_a_configuration_is_taken_or_one_line(value):
+    """Every expression of it in turn is replaced."""
+    state, text = zeros("gfl"), record("gfl")[1]
+    count = sum(isinstance(node, ast.expr) for node in ast.walk(ast.parse(text)))
+    refused = []
+    for number in range(count):
+        tree = ast.parse(text)
+        fields = [(n, f, i) for n in ast.walk(tree) for f, v in ast.iter_fields(n) for i in places(v)]
+        node, name, index = fields[number]
+        new = ast.parse(value, mode="eval").body
+        if index is None:
+            setattr(node, name, new)
+        else:
+            getattr(node, name)[index] = new
+        try:
+            changed = ast.unparse(tree)
+        except (ValueError, AttributeError):  # a name may not be a value
+            continue
+        try:
+            understood(state, cfg=changed)
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) > count / 20
+    assert not any("\n" in message for message in refused)
+
+
+def places(value):
+    """Where an expression stands in a field of a syntax tree: None for the field itself."""
+    items = enumerate(value) if isinstance(value, list) else [(None, value)]
+    return [index for index, item in items if isinstance(item, ast.expr)]
 
 
 def test_other_heads_and_versions_are_one_line():

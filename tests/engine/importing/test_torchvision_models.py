@@ -150,6 +150,23 @@ def test_names_of_older_torchvision_are_known(photos, tmp_path):
         assert torch.equal(value, now.net.state_dict()[name]), name
 
 
+def test_option_that_does_not_concern_the_file_is_one_line(tmp_path, capsys):
+    save_file(dict(small_peer("fcos").state_dict()), tmp_path / "peer.safetensors")
+    (tmp_path / "mmdet.py").write_text("model = dict()")
+    command = ["import", str(tmp_path / "peer.safetensors"), "--out", str(tmp_path / "run")]
+    for option, value, message in (
+        ("--config", str(tmp_path / "mmdet.py"), "--config is of mmdetection"),
+        ("--batch-norm-eps", "-1", "--batch-norm-eps: expected a number in [0, 1)"),
+    ):
+        assert main([*command, f"{option}={value}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    (tmp_path / "taken").touch()
+    assert main([*command[:-1], str(tmp_path / "taken")]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_imported_run_predicts_from_the_command_line(photos, tmp_path, capsys):
     model = give_detections(small_peer("fcos"), read_image(photos[0]).float() / 255)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, one_line
 
 PACKAGES = frozenset({"mmengine", "mmcv", "mmdet", "addict", "numpy", "argparse", "pathlib"})
 """Packages whose objects training codes leave in their checkpoints, beside the weights."""
@@ -91,7 +91,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
         try:
             content: Any = load_file(file)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a readable safetensors file ({_one_line(error)})") from error
+            raise InputError(f"{file}: not a readable safetensors file ({one_line(error)})") from error
     else:
         content = _unpickle(file)
     if not isinstance(content, dict):
@@ -141,7 +141,7 @@ def _unpickle(file: Path) -> Any:
     except Exception as error:  # of a broken or hostile file: every type there is
         if found := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
             raise _refusal(file, found[1]) from error
-        raise InputError(f"{file}: not a readable checkpoint ({_one_line(error)})") from error
+        raise InputError(f"{file}: not a readable checkpoint ({one_line(error)})") from error
 
 
 def _refusal(file: Path, name: str) -> InputError:
@@ -175,8 +175,3 @@ def _names(pickle: IO[bytes]) -> Iterator[str]:
             yield ".".join(words[-2:])
         elif isinstance(argument, str):
             words.append(argument)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

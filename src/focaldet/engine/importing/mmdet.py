@@ -25,7 +25,7 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.importing.checkpoint import Checkpoint
 from focaldet.engine.importing.fitting import Import, class_count, renamed, resnet_name, tensor, tower_depth
 from focaldet.engine.importing.mmdet_facts import Facts, read_facts, zoo_facts
-from focaldet.engine.importing.torchvision_models import COCO
+from focaldet.engine.importing.torchvision_models import COCO_CLASSES
 from focaldet.models.detector import Variant
 from focaldet.models.postprocess import Reading
 
@@ -156,8 +156,7 @@ def _classes(count: int, given: tuple[str, ...] | None, meta: dict[str, object])
     for names in (meta.get("CLASSES"), *((data.get("classes"), data.get("CLASSES")) if isinstance(data, dict) else ())):
         if isinstance(names, list | tuple) and len(names) == count and all(isinstance(name, str) for name in names):
             return tuple(names)
-    coco = tuple(name for name in COCO if name not in ("__background__", "N/A"))
-    return coco if count == len(coco) else tuple(f"class {i + 1}" for i in range(count))
+    return COCO_CLASSES if count == len(COCO_CLASSES) else tuple(f"class {i + 1}" for i in range(count))
 
 
 def _take_rgb(weights: dict[str, Tensor], facts: Facts) -> None:

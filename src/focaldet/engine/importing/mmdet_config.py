@@ -7,31 +7,47 @@ from typing import Any
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 """Of numbers; configurations write ``1.0 / 3``."""
 
+MAX_VALUES = 100_000
+"""In one assignment. Names used in others let a short text stand for more than any memory holds."""
+
 
 def read_config(text: str) -> dict[str, Any]:
     """The assignments of a configuration, of literals, ``dict(...)`` and names assigned before; others are left out.
 
     Raises:
-        ValueError: the text is not Python.
+        ValueError: the text is not Python, or more than a configuration is.
 
     >>> read_config("norm = dict(mean=[1, 2], std=1 / 2)\\nmodel = dict(type='GFL', **norm)\\nx = open('file')")
     {'norm': {'mean': [1, 2], 'std': 0.5}, 'model': {'type': 'GFL', 'mean': [1, 2], 'std': 0.5}}
     """
     try:
-        tree = ast.parse(text)
-    except SyntaxError:
         try:
+            tree = ast.parse(text)
+        except SyntaxError:
             tree = ast.parse(text.partition("\n")[2])  # the first line was the file's path, before mmcv 1
-        except SyntaxError as error:
-            raise ValueError(f"not Python: {error.msg}") from error
+    except SyntaxError as error:
+        raise ValueError(f"not Python: {error.msg}") from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ValueError(f"not Python that can be read ({type(error).__name__})") from error
     values: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             try:
-                values[node.targets[0].id] = _value(node.value, values)
-            except (_NoLiteral, TypeError, ZeroDivisionError):
+                value = _value(node.value, values)
+            except (_NoLiteral, TypeError, ZeroDivisionError, OverflowError, RecursionError):
                 continue
+            if _count(value, {}) > MAX_VALUES:
+                raise ValueError(f"too long: {node.targets[0].id} stands for over {MAX_VALUES} values")
+            values[node.targets[0].id] = value
     return values
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Values in a value, those named twice twice; ``known`` by id, so that the counting is not that long."""
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]
 
 
 class _NoLiteral(Exception):

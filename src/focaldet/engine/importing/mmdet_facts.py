@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, check_range, one_line
 from focaldet.engine.importing.mmdet_config import find, read_config
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -93,6 +93,15 @@ def read_facts(text: str, head: str, classes: int) -> Facts:
         config = read_config(text)
     except ValueError as error:
         raise InputError(f"its configuration is {error}") from error
+    try:
+        return _facts(config, head, classes)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f"its configuration has a value of another kind than expected ({one_line(error)})") from error
+
+
+def _facts(config: dict[str, Any], head: str, classes: int) -> Facts:
     model = _mapping(config.get("model"), "model")
     box_head = _mapping(model.get("bbox_head"), "bbox_head")
     _expect("bbox_head", box_head.get("type"), head)
@@ -145,6 +154,8 @@ def _scale(config: dict[str, Any]) -> dict[str, Any]:
     for step, key in (("Resize", "scale"), ("MultiScaleFlipAug", "img_scale"), ("Resize", "img_scale")):
         scale = (find(pipeline, step) or {}).get(key)
         if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(side, int) for side in scale):
+            for side in scale:
+                check_range("its configuration: scale", side, 32, 2**14)
             return {"size": max(scale), "short_side": min(scale)}
     return {}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from focaldet.checks import InputError
-from focaldet.engine.files import numbered
+from focaldet.engine.files import check_free, make_numbered
 from focaldet.engine.importing.checkpoint import Checkpoint, read_checkpoint
 from focaldet.engine.importing.fitting import Import, fit
 from focaldet.engine.importing.mmdet import is_mmdet, read_mmdet
@@ -36,9 +36,10 @@ def import_checkpoint(
     Raises:
         InputError: the file is broken, would run code, or holds another network.
     """
-    run = numbered(Path("runs") / file.stem) if out is None else out
-    if any((run / name).exists() for name in ("model.json", "metrics.jsonl")):
-        raise InputError(f"--out {run}: holds a run already; choose another folder")
+    if out is not None:
+        check_free(out)
+    if batch_norm_eps is not None and not 0 <= batch_norm_eps < 1:
+        raise InputError(f"--batch-norm-eps: expected a number in [0, 1), got {batch_norm_eps}")
     names = None if class_names is None else read_class_names(class_names)
     text = None if config is None else _read_text(config, "--config")
     checkpoint = read_checkpoint(file)
@@ -48,6 +49,7 @@ def import_checkpoint(
         raise InputError(f"{file}: {error}") from error
     net, _ = source.spec.build()
     fit(net, source, file)
+    run = make_numbered(Path("runs") / file.stem) if out is None else out  # all that can be refused has been
     save_model(run, source.spec, net)
     for note in source.notes:
         say(note)
@@ -83,8 +85,12 @@ def _understand(
     checkpoint: Checkpoint, class_names: tuple[str, ...] | None, config: str | None, batch_norm_eps: float | None
 ) -> Import:
     if is_torchvision(checkpoint.weights):
+        if config is not None:
+            raise InputError("--config is of mmdetection; this file is torchvision's")
         return read_torchvision(checkpoint, class_names, batch_norm_eps)
     if is_mmdet(checkpoint.weights):
+        if batch_norm_eps is not None:
+            raise InputError("--batch-norm-eps is of torchvision's frozen batch norms; this file is mmdetection's")
         return read_mmdet(checkpoint, class_names, config)
     first = next(iter(checkpoint.weights))
     raise InputError(f"none of the networks that can be imported; {EXPECTED}; its first tensor is {first!r}")

@@ -43,6 +43,10 @@ WITHOUT_EPS = "eeacb38b"
 COCO = tuple(RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
 """91 names: of the background, of COCO's numbers 1 to 90, ``"N/A"`` for the unused ones."""
 
+COCO_COLUMNS = [i for i, name in enumerate(COCO) if name not in ("__background__", "N/A")]
+COCO_CLASSES = tuple(COCO[i] for i in COCO_COLUMNS)
+"""The 80 classes, and where they stand among the 91."""
+
 
 def is_torchvision(weights: dict[str, Tensor]) -> bool:
     """Whether the names are those of torchvision's dense detectors."""
@@ -129,8 +133,7 @@ def _classes(columns: int, given: tuple[str, ...] | None) -> tuple[tuple[str, ..
             )
         return given, list(range(columns - len(given), columns))
     if columns == len(COCO):
-        kept = [i for i, name in enumerate(COCO) if name not in ("__background__", "N/A")]
-        return tuple(COCO[i] for i in kept), kept
+        return COCO_CLASSES, COCO_COLUMNS
     if columns < 2:
         raise InputError("its class output has one column, the background's; name it with --class-names to keep it")
     return tuple(f"class {i}" for i in range(1, columns)), list(range(1, columns))
