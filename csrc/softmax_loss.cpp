@@ -74,7 +74,10 @@ struct Pass {
       load_block(dtype, logits, row * num_classes, n * num_classes, rows);
       from = rows;
     }
-    rows_to_lanes(from, n, num_classes, z);
+    for (int j = 0; j < n; ++j) {
+      float* to = z + j;
+      for (const float* end = from + num_classes; from < end; ++from, to += kLanes) *to = *from;
+    }
   }
 
   void store_rows(int64_t row, int n, const float* z, float* rows) const {
@@ -85,7 +88,10 @@ struct Pass {
       return;
     }
     float* to = dtype == Dtype::kFloat ? static_cast<float*>(grad) + row * num_classes : rows;
-    lanes_to_rows(z, n, num_classes, to);
+    for (int j = 0; j < n; ++j) {
+      const float* from = z + j;
+      for (float* end = to + num_classes; to < end; ++to, from += kLanes) *to = *from;
+    }
     if (dtype != Dtype::kFloat) store_block(dtype, grad, row * num_classes, n * num_classes, rows);
   }
 };
