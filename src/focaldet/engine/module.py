@@ -76,6 +76,11 @@ class DetectionModule(L.LightningModule):
     def on_after_backward(self) -> None:
         self.clock.mark("backward")
 
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        # Lightning will not clip for a fused optimiser in mixed precision: for the scaler, which bfloat16 has not.
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)  # the closure in it does all of the above
         self.clock.mark("update")

@@ -157,7 +157,6 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             strategy=_processes() if config.devices * config.nodes > 1 else "auto",
             precision=choose_precision(config),  # type: ignore[arg-type]
             max_epochs=config.epochs if config.minutes is None else -1,
-            gradient_clip_val=config.clip or None,
             use_distributed_sampler=False,
             callbacks=callbacks,
             plugins=[WholeFiles()],
