@@ -159,12 +159,11 @@ def test_background_in_a_region_of_unknown_content_is_ignored_and_objects_in_it_
     lattice = lattice_of(128, 128)
     box, region = [20.0, 20, 84, 84], [12.0, 12, 60, 60]
     plain = assign_atss(truth_of([box], [box]), lattice).matched_gt
-    truth = truth_of([box], [box], ignored=[region, [60.0, 60, 61, 61]], ignored_image=[1, 1])
+    truth = truth_of([box], [box], ignored=[region, [60.0, 60, 61, 61], [200.0, 0, 300, 9]], ignored_image=[1, 1, 0])
     matched = assign_atss(truth, lattice).matched_gt
     assert torch.equal(matched[0], plain[0])
     x, y = lattice.points().T
-    # The left and top side belong to the region, the right and bottom side do not.
-    within = ((x >= 12) & (x < 60) & (y >= 12) & (y < 60)) | ((x == 60) & (y == 60))
+    within = (x >= 12) & (x <= 60) & (y >= 12) & (y <= 60)  # the border belongs to the region
     assert torch.equal(matched[1] == IGNORED, within & (plain[1] == BACKGROUND))
     assert torch.equal(matched[1] >= 0, plain[1] >= 0)
     assert (within & (plain[1] >= 0)).any()

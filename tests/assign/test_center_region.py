@@ -172,7 +172,7 @@ def test_background_in_a_region_of_unknown_content_is_ignored_and_objects_in_it_
     matched = assign_center_region(truth, ONE_LEVEL).matched_gt
     assert torch.equal(matched[0], plain[0])
     assert torch.equal(matched[1] >= 0, plain[1] >= 0)
-    assert torch.equal(matched[1] == IGNORED, (plain[1] == BACKGROUND) & (torch.arange(64) < 16))
+    assert torch.equal(matched[1] == IGNORED, (plain[1] == BACKGROUND) & (torch.arange(64) < 24))
 
 
 @pytest.mark.parametrize("radius", [0, -1.0, math.nan])

@@ -183,7 +183,7 @@ def test_background_at_a_location_in_a_region_of_unknown_content_is_ignored_and_
     truth = truth_of([], [box], ignored=[[0, 0, 64, 36]], ignored_image=[1])
     matched = assign_max_iou(truth, ONE_LEVEL, shapes).matched_gt
     assert torch.equal(matched[0], plain[0])
-    in_region = (torch.arange(64) < 32).repeat_interleave(3)  # the first four rows
+    in_region = (torch.arange(64) < 40).repeat_interleave(3)  # the first five rows, y = 4 to 36
     assert (in_region & (plain[1] >= 0)).any()
     assert torch.equal(matched[1], torch.where(in_region & (plain[1] == BACKGROUND), IGNORED, plain[1]))
 

@@ -1,7 +1,7 @@
 """What all assignments share: a contested site goes to the best claim, and some sites take no part."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from focaldet.boxes.locations import Lattice
@@ -40,13 +40,33 @@ def ignore_unknown(
 ) -> None:
     """Mark what is neither object nor background: sites of the padding, and sites in a region of unknown content.
 
-    All A anchors of a location share its fate: what counts is where its point lies. In place.
+    All A anchors of a location share its fate: what counts is where its point lies. So the ignored sites are among them
+    all that an object of the region's box could have had: FCOS's and ATSS's lie inside it by definition, and an anchor
+    that overlaps it by an IoU of 1/2 or more, or has half its own area in it (mmdetection's ``ignore_iof_thr``), has
+    its centre in it, since along each axis half of its side or more is covered. A region smaller than the anchors is
+    ignored too, which a share of the anchor's area would miss. A positive in a region stays one. In place.
     """
     if image_sizes is not None:
         matched.masked_fill_(~lattice.inside(image_sizes)[..., None], IGNORED)
     if truth.ignored_xyxy.shape[0]:
-        points, regions = lattice.points(matched.device), truth.ignored_xyxy[:, None]
-        within = ((points >= regions[..., :2]) & (points < regions[..., 2:])).all(dim=-1)  # (R, P)
-        count = torch.zeros(matched.shape[:2], dtype=torch.int32, device=matched.device)
-        count.index_add_(0, truth.ignored_image_index, within.int())
-        matched.masked_fill_((count > 0)[..., None] & (matched == BACKGROUND), IGNORED)
+        matched.masked_fill_(_in_regions(truth, lattice)[..., None] & (matched == BACKGROUND), IGNORED)
+
+
+def _in_regions(truth: GroundTruth, lattice: Lattice) -> Bool[Tensor, "B P"]:
+    """Which sites lie in an ignored region of their image, its border included.
+
+    Each region adds 1 where its rectangle of sites begins and takes it off where it ends, along both axes; the sums
+    along them count the regions of each site.
+    """
+    regions, image = truth.ignored_xyxy.double(), truth.ignored_image_index
+    levels = []
+    for (height, width), stride in zip(lattice.level_shapes, lattice.strides, strict=True):
+        size = torch.tensor([width, height], device=image.device)
+        begin = (regions[:, :2] / stride - lattice.offset).ceil().long().clamp(min=0).minimum(size)
+        end = (regions[:, 2:] / stride - lattice.offset).floor().long().add(1).minimum(size).maximum(begin)
+        count = torch.zeros(truth.num_images, height + 1, width + 1, dtype=torch.int32, device=image.device)
+        for x, y, change in ((begin, begin, 1), (end, end, 1), (begin, end, -1), (end, begin, -1)):
+            count.index_put_((image, y[:, 1], x[:, 0]), count.new_tensor(change), accumulate=True)
+        covered = count.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)[:, :height, :width]
+        levels.append((covered > 0).flatten(1))
+    return torch.cat(levels, dim=1)
