@@ -21,7 +21,7 @@ from focaldet.engine.module import FINAL_LR
 from focaldet.engine.predict import Detector
 from focaldet.engine.train import _make_run_folder, train
 
-TIMES = ("minutes", "images_per_second", "seconds")
+TIMES = ("minutes", "images_per_second", "seconds", "peak_memory_mb")
 """Fields of a line of metrics.jsonl that no two runs have in common."""
 
 

@@ -66,8 +66,13 @@ class ModelSpec:
         """The post-processing with which AP is measured."""
         return PostProcess(method, strides, self.reading, score_threshold=self.evaluation_score)
 
-    def build(self, *, pretrained: bool = False) -> tuple[DenseDetector, Method]:
-        """The network, freshly initialised, and its method."""
+    def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:
+        """The network, freshly initialised, and its method.
+
+        Args:
+            pretrained: fetch the backbone's weights.
+            prior_prob: see ``DenseHead``.
+        """
         method = METHODS[self.method](**self.method_options)
         net = DenseDetector(
             Backbone(self.backbone, backbone_strides(self.network.levels), pretrained=pretrained),
@@ -77,6 +82,7 @@ class ModelSpec:
             quality=method.quality,
             channels=self.channels,
             head_depth=self.head_depth,
+            prior_prob=prior_prob,
             variant=self.network,
         )
         return net, method
@@ -91,7 +97,8 @@ class ModelSpec:
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
     """The model that a configuration asks for; its options of other methods are left out."""
     own = {option.name for option in fields(METHODS[config.method])}
-    options: dict[str, Any] = {name: getattr(config, name) for name in ("num_bins", "weight_floor") if name in own}
+    shared = ("alpha", "gamma", "beta", "num_bins", "weight_floor")
+    options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
     if config.class_loss != "default":
         options["class_loss"] = config.class_loss
     return ModelSpec(

@@ -23,6 +23,7 @@ from focaldet.engine.average_precision import (
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.peak_memory import peak_memory_mb
 from focaldet.engine.predict import save_model
 
 Say = Callable[[str], None]
@@ -144,6 +145,7 @@ class RunRecorder(Callback):
         if not trainer.is_global_zero or not self.steps:
             return
         seconds = time.perf_counter() - self.epoch_start
+        memory = peak_memory_mb(module.device)  # before AP is measured, so that the first line is of training alone
         evaluation = self.measure(module) if self._due(trainer, module) else None
         line = {
             "epoch": trainer.current_epoch,
@@ -157,6 +159,7 @@ class RunRecorder(Callback):
             "objects_without_positive": self.unmatched,
             "objects_beyond_reach": self.beyond_reach,
             "seconds": {part: round(value / self.steps, 5) for part, value in module.clock.take().items()},
+            "peak_memory_mb": round(memory, 1),
         }
         file = self.run / "metrics.jsonl"
         try:

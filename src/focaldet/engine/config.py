@@ -27,6 +27,10 @@ class TrainConfig:
         levels: of the pyramid; p2-p6 begins at stride 4, finds objects of less than about 20 px better and costs more
         channels: width of the pyramid and of the head's towers
         head_depth: convolutions of each tower
+        prior_prob: probability of every class at every site when training begins
+        alpha: of focal loss: weight of the objects, 1 - alpha that of the background; none: both 1
+        gamma: of focal loss: how far easy sites are silenced; 0: not at all
+        beta: of quality focal loss: how far sites with about the right score are silenced
         num_bins: bins of each box side's distribution; a side reaches num_bins - 1 strides
         weight_floor: least sum of score weights that the box terms are divided by (mmdetection: 1; see docs/adr/0003)
         epochs: passes over the training photos; not used when minutes is given
@@ -64,6 +68,10 @@ class TrainConfig:
     levels: Literal["p3-p7", "p2-p6"] = "p3-p7"
     channels: int = 64
     head_depth: int = 2
+    prior_prob: float = 0.01
+    alpha: float | None = 0.25
+    gamma: float = 2.0
+    beta: float = 2.0
     num_bins: int = 17
     weight_floor: float = 1e-6
     epochs: int = 50
@@ -108,8 +116,12 @@ class TrainConfig:
             "seed": 0,
         }.items():
             check_range(name, getattr(self, name), least)
-        for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor"):
+        for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor", "gamma", "beta"):
             check_range(name, getattr(self, name), 0)
+        if self.alpha is not None:
+            check_range("alpha", self.alpha, 0, 1)
+        if not 0 < self.prior_prob < 1:
+            raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
         if self.frozen_stages > 4:
             raise InputError(f"frozen_stages: expected at most 4, all of the backbone, got {self.frozen_stages}")
         if self.seed >= 2**32:

@@ -24,6 +24,10 @@ FINAL_LR = 0.01
 """Of the peak, at the end of the cosine."""
 
 
+class NotFiniteError(InputError):
+    """A loss became infinite, or not a number: the training has diverged."""
+
+
 class DetectionModule(L.LightningModule):
     """A detector with its losses, its optimiser and the moving average of its weights.
 
@@ -93,7 +97,7 @@ class DetectionModule(L.LightningModule):
             raise SystemExit(0)
         # From the back: the sum stands first, and is named only when finite terms overflow in it.
         name, value = next(item for item in reversed(self.last_terms.items()) if not bool(item[1].isfinite()))
-        raise InputError(
+        raise NotFiniteError(
             f"step {self.global_step}: the {name} loss is {value.item()}; try a lower --lr, or "
             "--precision 32-true; weights that the run has kept so far stay in it"
         )

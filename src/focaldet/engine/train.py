@@ -27,7 +27,7 @@ from focaldet.data import (
     read_folder,
 )
 from focaldet.data.check import small_classes
-from focaldet.engine.build import spec_of
+from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
@@ -36,16 +36,19 @@ from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
+from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
 
 
-def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
+def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callable[[str], None] = print) -> Path:
     """Train a detector on a folder of labelled photos.
 
     Args:
         config: all that it depends on.
+        folder: the photos, where they have been read already; runs that are compared share their splits.
         say: prints a line for the person who waits.
 
     Returns:
@@ -59,7 +62,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         say = _silence
     _check_out(config)
     _check_gpus(config)
-    folder = read_folder(config.data, seed=config.seed)
+    folder = folder or read_folder(config.data, seed=config.seed)
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
         say(summary)
@@ -67,14 +70,9 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         raise InputError(f"{config.data}: no photo in the train split")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
-    L.seed_everything(config.seed, verbose=False)
-    spec = spec_of(config, folder.class_names)
     if config.pretrained:
         say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
-    net, method = spec.build(pretrained=config.pretrained)
-    check_any_size(net.backbone)
-    if config.backbone_weights is not None:
-        load_backbone_weights(net.backbone, Path(config.backbone_weights))
+    spec, net, method = first_detector(config, folder.class_names)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
@@ -119,6 +117,17 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> Path:
         if val is not None:
             evaluate_split(run, folder, "val", say=say)
     return recorder.run
+
+
+def first_detector(config: TrainConfig, class_names: tuple[str, ...]) -> tuple[ModelSpec, DenseDetector, Method]:
+    """The detector with which a run begins: the same weights whenever it is made."""
+    L.seed_everything(config.seed, verbose=False)
+    spec = spec_of(config, class_names)
+    net, method = spec.build(pretrained=config.pretrained, prior_prob=config.prior_prob)
+    check_any_size(net.backbone)
+    if config.backbone_weights is not None:
+        load_backbone_weights(net.backbone, Path(config.backbone_weights))
+    return spec, net, method
 
 
 def _silence(line: str) -> None:
