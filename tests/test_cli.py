@@ -146,6 +146,10 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("eval run", "eval: missing --data; see focaldet eval --help"),
         ("eval run --dta x", "unknown option --dta; did you mean '--data'?"),
         ("predict run", "predict: missing PHOTO; see focaldet predict --help"),
+        (
+            "predict run a.jpg --compare photos",
+            "predict: a.jpg beside --compare, which takes its photos from TRUTH; give one",
+        ),
         ("predict run a.jpg --score high", "--score: expected a number, got 'high'"),
         ("report", "report: missing RUN; see focaldet report --help"),
         ("data chekc photos", "data check: expected check; got 'chekc'; did you mean 'check'?"),
@@ -364,6 +368,9 @@ def test_train_eval_predict_and_report_print_where_to_look(
     photo = next((cells / "JPEGImages").iterdir())
     assert main(["predict", str(out), str(photo), "--out", str(tmp_path / "drawn")]) == 0
     assert (tmp_path / "drawn" / "predictions.json").exists()
+    assert main(["predict", str(out), "--compare", str(cells), "--split", "train", "--out", str(tmp_path / "new")]) == 0
+    assert f"errors, worst first: {tmp_path / 'new' / 'errors.html'}" in capsys.readouterr().out
+    assert "run on cells train" in (tmp_path / "new" / "errors.html").read_text()
 
 
 @pytest.mark.slow

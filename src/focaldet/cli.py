@@ -81,7 +81,14 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
 
     command = add("predict", "detect in photos: drawn pictures and JSON, with the deviation of each side")
     command.add("run", Path, metavar="RUN", help="run folder")
-    command.add("images", Path, metavar="PHOTO", nargs="+", help="photos, or folders of photos")
+    command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, or folders of photos")
+    command.add(
+        "--compare",
+        Path,
+        metavar="TRUTH",
+        help="instead of PHOTO, a labelled folder or a COCO file: a page of misses, false alarms and confusions",
+    )
+    command.add("--split", str, help="of TRUTH: train, val or test (default: test, or val when there is no test)")
     command.add(
         "--out", Path, metavar="DIR", default=Path("predictions"), help="folder to write to (default: predictions)"
     )
@@ -140,6 +147,11 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         evaluate_split(chosen.run, read_folder(chosen.data), chosen.split)
         print(f"report: {write_report(chosen.run)}")
     elif command == "predict":
+        if chosen.compare is not None:
+            _compare(chosen)
+            return None
+        if not chosen.images:
+            raise InputError("predict: missing PHOTO; see focaldet predict --help")
         from focaldet.engine.predict import predict_files
 
         faults = predict_files(chosen.run, chosen.images, chosen.out, score=chosen.score)
@@ -185,6 +197,24 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
 
         print(describe())
     return None
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    if chosen.images:
+        raise InputError(f"predict: {chosen.images[0]} beside --compare, which takes its photos from TRUTH; give one")
+    from focaldet.engine.compare import detect_labelled
+    from focaldet.report import write_errors
+
+    found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=chosen.score)
+    page = write_errors(
+        found.truth,
+        found.results,
+        chosen.out / "errors.html",
+        score=chosen.score,
+        title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().stem} {found.split}",
+        notes=found.notes,
+    )
+    print(f"errors, worst first: {page}")
 
 
 def _train(chosen: argparse.Namespace) -> int | None:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.data.folder import read_folder
+from focaldet.data.folder import read_folder, read_labels
 
 from .builders import coco_document, edit_json, png_header, write_coco, write_photo
 
@@ -168,3 +168,24 @@ def test_two_files_for_one_split_are_an_error(tmp_path):
     (file.parent / "train_old.json").write_bytes(file.read_bytes())
     with pytest.raises(InputError, match=r"train\.json and annotations/train_old\.json describe the split 'train'"):
         read_folder(tmp_path)
+
+
+def test_one_coco_file_is_read_by_itself(tmp_path):
+    file = write_coco(tmp_path)
+    folder, whole = read_labels(file), read_folder(tmp_path)
+    assert list(folder.splits) == ["train"]
+    assert [r.path for r in folder.splits["train"]] == [r.path for r in whole.splits["train"]]
+    assert folder.class_names == whole.class_names
+
+
+def test_a_coco_file_beside_its_photos_names_no_split(tmp_path):
+    for name in "ab":
+        write_photo(tmp_path / f"{name}.jpg")
+    (tmp_path / "labels.json").write_text(json.dumps(coco_document(["a", "b"])))
+    (records,) = read_labels(tmp_path / "labels.json").splits.values()
+    assert [r.num_objects for r in records] == [2, 1]
+
+
+def test_a_folder_of_labels_is_a_data_folder(tmp_path):
+    write_coco(tmp_path)
+    assert list(read_labels(tmp_path).splits) == list(read_folder(tmp_path).splits)

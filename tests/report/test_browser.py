@@ -7,7 +7,7 @@ import pytest
 from browser import Browser
 from run_folder import bccd_truth, jittered, write_run
 
-from focaldet.report import write_report
+from focaldet.report import write_errors, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_run(folder / "a-run-with-quite-a-long-name-2024", truth, jittered(truth, seed=0)),
         write_run(folder / "atss", truth, jittered(truth, seed=1, missed=0.2), "atss", ap=0.58),
     ]
-    return {"run": write_report(runs[0]), "comparison": write_report(runs)}
+    results = [entry for entry in jittered(truth, seed=0) if entry["score"] >= 0.5]
+    for entry in results[::9]:
+        entry["category_id"] = (entry["category_id"] + 1) % 3
+    errors = write_errors(truth, results, folder / "errors.html", score=0.5, title="run on bccd test")
+    return {"run": write_report(runs[0]), "comparison": write_report(runs), "errors": errors}
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +43,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize("kind", ["run", "comparison"])
+@pytest.mark.parametrize(("kind", "photos"), [("run", 24), ("comparison", 36), ("errors", 3 * 24 + 24)])
 def test_page_fits_the_window_without_complaint_or_request(
-    browser: Browser, pages: dict[str, Path], kind: str, width: int, dark: bool
+    browser: Browser, pages: dict[str, Path], kind: str, photos: int, width: int, dark: bool
 ) -> None:
     browser.open(pages[kind], width, dark)
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    photos = "document.querySelectorAll('.panel use').length"
-    assert browser.evaluate(photos) == (24 if kind == "run" else 36)
+    assert browser.evaluate("document.querySelectorAll('.panel use').length") == photos
     assert browser.complaints() == []
     assert browser.network_requests() == []
 

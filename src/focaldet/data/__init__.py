@@ -6,7 +6,7 @@ COCO, Pascal VOC and YOLO layouts; every fault is named; splits are made where t
 from focaldet.data.batching import Batch, DetectionDataset, Sample, TrainingSampler, collate
 from focaldet.data.check import DataReport, check_folder
 from focaldet.data.digits import make_digits
-from focaldet.data.folder import read_folder
+from focaldet.data.folder import read_folder, read_labels
 from focaldet.data.images import read_header, read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
@@ -28,4 +28,5 @@ __all__ = [
     "read_folder",
     "read_header",
     "read_image",
+    "read_labels",
 ]

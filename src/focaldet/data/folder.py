@@ -40,6 +40,30 @@ def read_folder(root: str | Path, *, seed: int = 0) -> DataFolder:
         raise InputError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
 
 
+def read_labels(path: str | Path) -> DataFolder:
+    """A labelled folder as ``read_folder`` reads it, or a single COCO file, whose photos are one split.
+
+    The photos of a COCO file are looked for beside it and in the folders that go with its name.
+
+    Raises:
+        InputError: as ``read_folder``.
+    """
+    file = Path(path)
+    if not file.is_file():
+        return read_folder(file)
+    try:
+        root = file.parent.parent if file.parent.name == "annotations" else file.parent
+        parsed = read_coco(root, [file])
+        faults = list(parsed.faults)
+        records = {split: _validate_all(annotations, faults) for split, annotations in parsed.splits.items()}
+    except OSError as error:
+        raise InputError(f"{error.filename or file}: cannot be read ({error.strerror or error})") from None
+    _check_usable(file, parsed, records, faults)
+    return DataFolder(
+        file, "coco", parsed.class_names, records, "one file, one split", parsed.description, tuple(faults)
+    )
+
+
 def _read_folder(root: Path, seed: int) -> DataFolder:
     if not root.exists():
         raise InputError(f"{root}: no such folder")

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,13 @@ from focaldet.report.run_files import Run, mapping
 
 NUM_PHOTOS = 12
 _LONG_SIDE_PX = 720
+_CUTOUT_PX = 320
 _MAX_PIXELS = 100_000_000  # a photo beyond this is not opened
 _MAX_BOXES = 300  # drawn on one photo; the rest, of lower score, is counted in the caption
 _SIDES = ("left", "top", "right", "bottom")
+
+Window = tuple[int, int, int, int]
+"""A part of a photo: x, y, width and height in whole pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo of the gallery with its panels; ``data`` is a JPEG data URI, or empty when the file cannot be read."""
+    """One photo of the gallery, or a cut-out of one, with its panels.
+
+    Args:
+        width, height: in pixels of the photo, in which the boxes are too.
+        data: a JPEG data URI, or empty when the file cannot be read.
+        x, y: where in the photo a cut-out begins.
+    """
 
     key: str
     name: str
@@ -63,6 +73,8 @@ class Photo:
     height: int
     data: str
     panels: list[Panel]
+    x: int = 0
+    y: int = 0
 
 
 def choose(results: Sequence[ImageResult], threshold: float) -> dict[str, list[ImageResult]]:
@@ -82,41 +94,66 @@ def choose(results: Sequence[ImageResult], threshold: float) -> dict[str, list[I
     return {"Worst": ranked[:each], "Typical": ranked[middle : middle + each], "Best": ranked[: -each - 1 : -1]}
 
 
-def truth_panel(result: ImageResult, names: Sequence[str], missed: set[int] | None) -> Panel:
-    """The labelled boxes; ``missed`` are marked (None when several runs are compared)."""
+def truth_panel(
+    result: ImageResult, names: Sequence[str], missed: set[int] | None, taken_for: Mapping[int, str] = {}
+) -> Panel:
+    """The labelled boxes.
+
+    Args:
+        missed: objects to mark as missed (None when several runs are compared).
+        taken_for: of some of them, the class that was predicted instead.
+    """
     boxes = []
-    for g, (corners, label) in enumerate(zip(result.gt_xyxy, result.gt_labels, strict=True)):
-        is_missed = missed is not None and g in missed
-        words = f"{_name(names, label)}, labelled" + ("; missed" if is_missed else "")
-        boxes.append(_box(corners, int(label), names, "missed" if is_missed else "truth", words))
+    for g in range(len(result.gt_labels)):
+        if missed is not None and g in missed:
+            boxes.append(truth_box(result, g, names, f"taken for {taken_for[g]}" if g in taken_for else "missed"))
+        else:
+            boxes.append(truth_box(result, g, names))
     return Panel("Truth", f"{len(boxes)} object{'s' * (len(boxes) != 1)}", boxes)
+
+
+def truth_box(result: ImageResult, g: int, names: Sequence[str], wrong: str = "") -> Box:
+    """Object g as it is labelled; ``wrong`` says what went wrong with it."""
+    words = f"{_name(names, result.gt_labels[g])}, labelled" + (f"; {wrong}" if wrong else "")
+    return _box(result.gt_xyxy[g], int(result.gt_labels[g]), names, "missed" if wrong else "truth", words)
 
 
 def prediction_panel(title: str, result: ImageResult, names: Sequence[str], threshold: float) -> Panel:
     """The boxes that score at least ``threshold``, each with its score, its IoU and its deviations in words."""
-    boxes = []
-    for i in np.flatnonzero(result.scores >= threshold)[:_MAX_BOXES]:
-        name, iou, match = _name(names, result.labels[i]), result.iou[i], result.matched_gt[i]
-        if match == UNMATCHED:
-            state = "false"
-            verdict = (
-                f"false, the object was found already (IoU {iou:.2f})"
-                if iou >= MATCH_IOU
-                else (f"false, the largest IoU with a labelled {name} is {iou:.2f}")
-            )
-        elif match == IN_CROWD:
-            state, verdict = "ignored", "inside a crowd, not counted"
-        else:
-            state, verdict = "found", f"IoU with truth {iou:.2f}"
-        words, bands, std = f"{name}, score {result.scores[i]:.2f}; {verdict}", "", result.side_std_px[i]
-        if np.isfinite(std).all():
-            words += "; deviations " + ", ".join(f"{s} {v:.1f}" for s, v in zip(_SIDES, std, strict=True)) + " px"
-            bands = "".join(
-                f"M{a:.1f} {b:.1f}H{c:.1f}V{d:.1f}H{a:.1f}Z" for a, b, c, d in side_bands(result.boxes_xyxy[i], std)
-            )
-        boxes.append(_box(result.boxes_xyxy[i], int(result.labels[i]), names, state, words, bands))
+    shown = np.flatnonzero(result.scores >= threshold)[:_MAX_BOXES]
     found, false, missed = result.counts(threshold)
+    boxes = [prediction_box(result, int(i), names) for i in shown]
     return Panel(title, f"{found} found, {missed} missed, {false} false", boxes)
+
+
+def prediction_box(result: ImageResult, i: int, names: Sequence[str]) -> Box:
+    """Predicted box i."""
+    match = result.matched_gt[i]
+    if match == UNMATCHED:
+        state, verdict = "false", f"false, {fault(result, i, names)}"
+    elif match == IN_CROWD:
+        state, verdict = "ignored", "inside a crowd, not counted"
+    else:
+        state, verdict = "found", f"IoU with truth {result.iou[i]:.2f}"
+    words, bands = f"{_name(names, result.labels[i])}, score {result.scores[i]:.2f}; {verdict}", ""
+    std = result.side_std_px[i]
+    if np.isfinite(std).all():
+        words += "; deviations " + ", ".join(f"{s} {v:.1f}" for s, v in zip(_SIDES, std, strict=True)) + " px"
+        bands = "".join(
+            f"M{a:.1f} {b:.1f}H{c:.1f}V{d:.1f}H{a:.1f}Z" for a, b, c, d in side_bands(result.boxes_xyxy[i], std)
+        )
+    return _box(result.boxes_xyxy[i], int(result.labels[i]), names, state, words, bands)
+
+
+def fault(result: ImageResult, i: int, names: Sequence[str]) -> str:
+    """What is wrong with false box i."""
+    if (g := result.confused_with[i]) != UNMATCHED:
+        return f"this is labelled {_name(names, result.gt_labels[g])}"
+    iou = result.iou[i]
+    if iou >= MATCH_IOU:
+        return f"the object was found already (IoU {iou:.2f})"
+    name = _name(names, result.labels[i])
+    return f"the largest IoU with a labelled {name} is {iou:.2f}" if iou else f"no labelled {name} touches it"
 
 
 def missed_objects(result: ImageResult, threshold: float) -> set[int]:
@@ -125,24 +162,55 @@ def missed_objects(result: ImageResult, threshold: float) -> set[int]:
 
 
 def photo(key: str, run: Run, result: ImageResult, panels: list[Panel]) -> Photo:
+    data = embed_jpeg(photo_path(run, result))
+    return Photo(key, Path(result.file_name).name, result.width, result.height, data, panels)
+
+
+def photo_path(run: Run, result: ImageResult) -> Path:
+    """Where the photo's file is, by what the run's truth says."""
     root = mapping(run.truth.get("info")).get("root")
-    path = Path(root if isinstance(root, str) else run.path) / result.file_name
-    return Photo(key, Path(result.file_name).name, result.width, result.height, embed_jpeg(path), panels)
+    return Path(root if isinstance(root, str) else run.path) / result.file_name
 
 
 def embed_jpeg(path: Path) -> str:
     """The photo as a data URI of a JPEG of at most 720 px, or an empty string when it cannot be read."""
+    upright = _open_upright(path, _LONG_SIDE_PX)
+    return "" if upright is None else _data_uri(upright, _LONG_SIDE_PX)
+
+
+def embed_cutouts(path: Path, result: ImageResult, windows: Sequence[Window]) -> list[str]:
+    """The same of parts of a photo, each of at most 320 px, cut out of the photo at its full size."""
+    upright = _open_upright(path)
+    if upright is None:
+        return [""] * len(windows)
+    scale = (upright.width / result.width, upright.height / result.height)  # 1, unless the truth is of a copy
+    return [_data_uri(upright.crop(_scaled(window, *scale)), _CUTOUT_PX) for window in windows]
+
+
+def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, int]:
+    """The corners of a window in a photo of another size; at least a pixel remains."""
+    x, y, width, height = window
+    left, top = int(x * across), int(y * down)
+    return left, top, left + max(round(width * across), 1), top + max(round(height * down), 1)
+
+
+def _open_upright(path: Path, enough_px: int | None = None) -> Image.Image | None:
+    """A photo as RGB, decoded no larger than it takes for ``enough_px``; None when it cannot be read."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:
-                return ""
-            image.draft("RGB", (_LONG_SIDE_PX, _LONG_SIDE_PX))  # a large JPEG is decoded at a fraction of its size
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+                return None
+            if enough_px:
+                image.draft("RGB", (enough_px, enough_px))  # a large JPEG is decoded at a fraction of its size
+            return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return ""
-    upright.thumbnail((_LONG_SIDE_PX, _LONG_SIDE_PX))
+        return None
+
+
+def _data_uri(image: Image.Image, long_side_px: int) -> str:
+    image.thumbnail((long_side_px, long_side_px))
     out = io.BytesIO()
-    upright.save(out, "JPEG", quality=82, optimize=True)
+    image.save(out, "JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 

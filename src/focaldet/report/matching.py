@@ -30,6 +30,8 @@ class ImageResult:
         side_std_px: ``(N, 4)`` left, top, right, bottom; NaN for a box without deviations.
         matched_gt: ``(N,)`` index of the object that the box found, ``UNMATCHED`` or ``IN_CROWD``.
         iou: ``(N,)`` with the matched object, else the largest with any object of the box's class.
+        confused_with: ``(N,)`` of a false box the object of another class that it lies on: that it overlaps more than
+            any other object, and by at least ``MATCH_IOU``. ``UNMATCHED`` for every other box.
     """
 
     image_id: object
@@ -44,6 +46,7 @@ class ImageResult:
     side_std_px: Floats
     matched_gt: Ints
     iou: Floats
+    confused_with: Ints
 
     def counts(self, threshold: float) -> tuple[int, int, int]:
         """(found, false, missed) among the boxes that score at least ``threshold``."""
@@ -106,11 +109,13 @@ def _match_image(image: Json, objects: list[Json], predicted: list[Json], index:
     objects = [o for o in objects if not o.get("iscrowd") and o["category_id"] in index]
     boxes, gt = _xyxy(predicted), _xyxy(objects)
     labels, gt_labels = (np.array([index[x["category_id"]] for x in xs], np.int64) for xs in (predicted, objects))
-    iou = pairwise_iou(boxes, gt) * (labels[:, None] == gt_labels[None, :])
-    matched, best = _greedy(iou)
+    overlap, same_class = pairwise_iou(boxes, gt), labels[:, None] == gt_labels[None, :]
+    matched, best = _greedy(overlap * same_class)
     crowd_labels = np.array([index.get(c["category_id"], -1) for c in crowd], np.int64)
     in_crowd = (pairwise_iou(boxes, _xyxy(crowd), over_a=True) >= MATCH_IOU) & (labels[:, None] == crowd_labels)
     matched[(matched == UNMATCHED) & in_crowd.any(axis=1)] = IN_CROWD
+    lies_on = overlap >= overlap.max(axis=1, initial=MATCH_IOU)[:, None]  # the nearest object, if it is near enough
+    of_another = np.where(lies_on & ~same_class, np.arange(len(gt)), UNMATCHED).max(axis=1, initial=UNMATCHED)
     scores = np.array([p["score"] for p in predicted], np.float64)
     if not np.isfinite(scores).all():
         raise ValueError("a score of NaN or infinity")
@@ -128,6 +133,7 @@ def _match_image(image: Json, objects: list[Json], predicted: list[Json], index:
         side_std_px=np.array([p.get("side_std") or unknown for p in predicted], np.float64).reshape(-1, 4),
         matched_gt=matched,
         iou=best,
+        confused_with=np.where(matched == UNMATCHED, of_another, UNMATCHED),
     )
 
 

@@ -45,7 +45,7 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
         html, default = render("run.html", run_context(runs[0])), paths[0] / "report.html"
     else:
         html, default = render("comparison.html", comparison_context(runs)), paths[0].parent / "comparison.html"
-    return _write_whole(html, default if out is None else Path(out))
+    return write_whole(html, default if out is None else Path(out))
 
 
 def render(template: str, context: dict[str, Any]) -> str:
@@ -103,7 +103,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "settings": facts.flat_settings(run.config) if run.config else {},
         "model": facts.flat_settings(run.model) if run.model else {},
         "commands": facts.commands(run),
-        **_gallery_context(groups),
+        **gallery_context(groups),
     }
 
 
@@ -137,7 +137,7 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
         "max_lines": charts.SERIES,
         "differing": differing,
         "thresholds": thresholds,
-        **_gallery_context(_compared_photos(runs, labels, matched, thresholds)),
+        **gallery_context(_compared_photos(runs, labels, matched, thresholds)),
     }
 
 
@@ -178,7 +178,7 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
     )
 
 
-def _gallery_context(groups: list[tuple[str, list[gallery.Photo]]]) -> dict[str, Any]:
+def gallery_context(groups: list[tuple[str, list[gallery.Photo]]]) -> dict[str, Any]:
     """The photos, and the colours that occur in them."""
     boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
     colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
@@ -203,7 +203,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     return [f"{label} ({i})" for i, label in enumerate(labels, 1)]
 
 
-def _write_whole(html: str, out: Path) -> Path:
+def write_whole(html: str, out: Path) -> Path:
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,86 @@
+"""A detector beside labelled photos: the truth and what it finds, for the page of its errors."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from focaldet.checks import InputError
+from focaldet.data import DataFolder, ImageRecord, read_labels
+from focaldet.engine.average_precision import coco_results, coco_truth
+from focaldet.engine.predict import Detector
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Labelled photos and what was found on them, in the classes that labels and detector share.
+
+    Args:
+        truth: a COCO data set; file names are absolute.
+        results: entries of a COCO results file.
+        split: the one that was looked at; empty for a file of labels that names none.
+        notes: sentences about what is left out.
+    """
+
+    truth: dict[str, Any]
+    results: list[dict[str, Any]]
+    split: str
+    notes: list[str]
+
+
+def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score: float = 0.3) -> Comparison:
+    """Detect in labelled photos.
+
+    Args:
+        labels: a labelled folder, or a COCO file.
+        split: of the folder; ``None``: test, or val when there is no test.
+        score: least score of a box.
+
+    Raises:
+        InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
+    """
+    detector = Detector.load(run, score_threshold=score)
+    folder = read_labels(labels)
+    split = _chosen(folder, split)
+    known, labelled = detector.class_names, folder.class_names
+    shared = [name for name in known if name in labelled]
+    if not shared:
+        raise InputError(f"{labels}: its classes are {', '.join(labelled)}; {run} knows only {', '.join(known)}")
+    notes = [f"faults in the labels: {len(folder.faults)}; the first: {folder.faults[0]}"] if folder.faults else []
+    notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
+    notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
+    records: list[ImageRecord] = []
+    results: list[dict[str, Any]] = []
+    for record in folder.splits[split]:
+        try:
+            found = detector.predict(record.path)
+        except InputError as error:
+            notes.append(f"photo left out: {error}")
+            continue
+        records.append(record)
+        results += coco_results(len(records), found[found.scores > score])
+    truth = coco_truth(records, labelled)
+    category = {labelled.index(name) + 1: known.index(name) + 1 for name in shared}
+    truth["categories"] = [{"id": category[labelled.index(name) + 1], "name": name} for name in shared]
+    truth["annotations"] = [
+        entry | {"category_id": category[entry["category_id"]]}
+        for entry in truth["annotations"]
+        if entry["category_id"] in category
+    ]
+    results = [entry for entry in results if entry["category_id"] in category.values()]
+    return Comparison(truth, results, split, notes)
+
+
+def _chosen(folder: DataFolder, split: str | None) -> str:
+    """The split asked for, or the last of test, val and a file's only one that has photos."""
+    last = next((name for name in ("test", "val", *folder.splits) if folder.splits.get(name)), "")
+    chosen = last if split is None else split
+    if not folder.splits.get(chosen):
+        there = ", ".join(name for name in folder.splits if name) or "no splits"
+        raise InputError(f"{folder.root}: no photo in split {chosen!r}; it has {there}")
+    return chosen
+
+
+def _left_out(things: str, why: str, names: Iterable[str]) -> list[str]:
+    listed = ", ".join(names)
+    return [f"{things} of classes that {why} are left out: {listed}"] if listed else []

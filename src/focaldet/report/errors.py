@@ -1,0 +1,235 @@
+"""The page of a detector's errors on labelled photos: confusions, false alarms and missed objects, the worst first."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from focaldet.report import gallery
+from focaldet.report.facts import total_counts
+from focaldet.report.matching import MATCH_IOU, UNMATCHED, Floats, ImageResult, match_run, pairwise_iou
+from focaldet.report.page import gallery_context, render, write_whole
+from focaldet.report.run_files import Json, Run
+
+Kind = Literal["confusion", "false alarm", "missed"]
+
+_NUM_CUTOUTS = 24  # of each kind; the rest is counted
+_SURROUNDINGS = 2.2  # a cut-out's side is so many times the longer side of what is wrong
+_LEAST_CUTOUT_PX = 64
+
+
+@dataclass(frozen=True)
+class Error:
+    """One thing that is wrong on one photo.
+
+    Args:
+        kind: a false box that lies on an object of another class; any other false box; or an object that neither was
+            found nor is such a box's.
+        box: index of the false box, or ``UNMATCHED``.
+        gt: index of the object, or ``UNMATCHED``.
+        weight: how bad, in [0, 1]: the score of a false box; of a missed object, the share of the labelled objects that
+            are no larger.
+    """
+
+    kind: Kind
+    result: ImageResult
+    box: int
+    gt: int
+    weight: float
+
+    @property
+    def boxes_xyxy(self) -> Floats:
+        """``(1 or 2, 4)``: what was predicted, what is labelled."""
+        boxes = [self.result.boxes_xyxy[self.box]] if self.box != UNMATCHED else []
+        boxes += [self.result.gt_xyxy[self.gt]] if self.gt != UNMATCHED else []
+        return np.array(boxes)
+
+
+def write_errors(
+    truth: Json, results: list[Json], out: Path, *, score: float, title: str, notes: Sequence[str] = ()
+) -> Path:
+    """Write the page; it needs no network and no other file.
+
+    Args:
+        truth: a COCO data set; file names are absolute, or relative to ``info.root``.
+        results: entries of a COCO results file, with each side's deviation as ``side_std``.
+        out: the page.
+        score: boxes of a lower score are left out.
+        notes: sentences about what could not be compared.
+
+    Raises:
+        InputError: the page cannot be written.
+    """
+    run = Run(out.parent, truth=truth, predictions=results)
+    return write_whole(render("errors.html", errors_context(run, score, title, notes)), out)
+
+
+def find_errors(results: Sequence[ImageResult], threshold: float) -> list[Error]:
+    """All errors of the boxes that score at least ``threshold``, the worst first."""
+    areas = np.sort(np.concatenate([np.zeros(0), *(_areas(r.gt_xyxy) for r in results)]))
+    errors = []
+    for result in results:
+        kept = result.scores >= threshold
+        for i in np.flatnonzero(kept & (result.matched_gt == UNMATCHED)).tolist():
+            g = int(result.confused_with[i])
+            errors.append(Error("false alarm" if g == UNMATCHED else "confusion", result, i, g, result.scores[i]))
+        for g in sorted(gallery.missed_objects(result, threshold) - set(result.confused_with[kept].tolist())):
+            smaller = np.searchsorted(areas, _areas(result.gt_xyxy[g : g + 1])[0], side="right")
+            errors.append(Error("missed", result, UNMATCHED, g, smaller / len(areas)))
+    return sorted(errors, key=lambda error: -error.weight)
+
+
+def errors_context(run: Run, threshold: float, title: str, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """What errors.html shows."""
+    results, names = match_run(run), run.class_names
+    errors = find_errors(results, threshold)
+    of_kind = {kind: [e for e in errors if e.kind == kind] for kind in ("confusion", "false alarm", "missed")}
+    cutouts = {
+        kind: _cutouts(run, some[:_NUM_CUTOUTS], names, threshold, f"cutout{number}-")
+        for number, (kind, some) in enumerate(of_kind.items())
+    }
+    photos = _worst_photos(run, errors, names, threshold)
+    groups = [*cutouts.items(), ("Worst photos", photos)]
+    return {
+        "title": title,
+        "sentence": _sentence(results, of_kind, threshold),
+        "faults": notes,
+        "threshold": threshold,
+        "match_iou": MATCH_IOU,
+        "num_photos": len(results),
+        "counts": total_counts(results, threshold),
+        "of_kind": of_kind,
+        "classes": _class_rows(results, of_kind, names, threshold),
+        "pairs": _pairs(of_kind["confusion"], names),
+        "cutouts": cutouts,
+        "photos": photos,
+        **gallery_context([(heading, some) for heading, some in groups if some]),
+    }
+
+
+def _sentence(results: Sequence[ImageResult], of_kind: Mapping[str, list[Error]], threshold: float) -> str:
+    objects = sum(len(r.gt_labels) for r in results)
+    found = total_counts(results, threshold).found
+    confusions, false, missed = (len(errors) for errors in of_kind.values())
+    photos = f"{len(results):,} photo{'s' * (len(results) != 1)}"
+    return (
+        f"From a score of {threshold:.2f} on it finds {found:,} of the {objects:,} labelled objects on {photos} and "
+        f"misses {missed:,}. Boxes that name an object wrongly: {confusions:,}; false alarms: {false:,}."
+    )
+
+
+def _class_rows(
+    results: Sequence[ImageResult], of_kind: Mapping[str, list[Error]], names: Sequence[str], threshold: float
+) -> list[dict[str, Any]]:
+    """A row for each class: its objects, those found, taken for another class and missed, and its false alarms."""
+    objects: Counter[int] = Counter(int(label) for r in results for label in r.gt_labels)
+    unfound = Counter(int(r.gt_labels[g]) for r in results for g in gallery.missed_objects(r, threshold))
+    missed = Counter(int(e.result.gt_labels[e.gt]) for e in of_kind["missed"])
+    false = Counter(int(e.result.labels[e.box]) for e in of_kind["false alarm"])
+    return [
+        {
+            "name": name,
+            "objects": objects[k],
+            "found": objects[k] - unfound[k],
+            "taken": unfound[k] - missed[k],
+            "missed": missed[k],
+            "false": false[k],
+        }
+        for k, name in enumerate(names)
+        if objects[k] or false[k]
+    ]
+
+
+def _pairs(confusions: Sequence[Error], names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """(labelled, predicted, how often), the most frequent first."""
+    pairs = Counter((int(e.result.gt_labels[e.gt]), int(e.result.labels[e.box])) for e in confusions)
+    return [(names[labelled], names[predicted], count) for (labelled, predicted), count in pairs.most_common()]
+
+
+def _cutouts(
+    run: Run, errors: Sequence[Error], names: Sequence[str], threshold: float, key: str
+) -> list[gallery.Photo]:
+    """What is wrong and its surroundings, cut out of the photos."""
+    windows = [_window(error) for error in errors]
+    data: dict[int, str] = {}
+    by_photo: dict[object, list[int]] = {}
+    for number, error in enumerate(errors):
+        by_photo.setdefault(error.result.image_id, []).append(number)
+    for numbers in by_photo.values():  # each photo is opened once
+        result = errors[numbers[0]].result
+        cutouts = gallery.embed_cutouts(gallery.photo_path(run, result), result, [windows[n] for n in numbers])
+        data |= zip(numbers, cutouts, strict=True)
+    photos = []
+    for number, (error, window) in enumerate(zip(errors, windows, strict=True)):
+        x, y, width, height = window
+        panel = _panel(error, names, threshold)
+        panel = replace(panel, boxes=[box for box in panel.boxes if _visible(box, window)])
+        name = Path(error.result.file_name).name
+        photos.append(gallery.Photo(f"{key}{number}", name, width, height, data[number], [panel], x, y))
+    return photos
+
+
+def _window(error: Error) -> gallery.Window:
+    """A square around what is wrong; inside the photo where that has room for it."""
+    result, boxes = error.result, error.boxes_xyxy
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    side = max(_SURROUNDINGS * float((high - low).max()), _LEAST_CUTOUT_PX)
+    photo = np.array([result.width, result.height])
+    size = np.clip(round(side), 1, photo)
+    x, y = np.clip((low + high - size) // 2, 0, photo - size).astype(int).tolist()
+    return x, y, int(size[0]), int(size[1])
+
+
+def _visible(box: gallery.Box, window: gallery.Window) -> bool:
+    x, y, width, height = window
+    return box.x < x + width and box.y < y + height and box.x + box.width > x and box.y + box.height > y
+
+
+def _panel(error: Error, names: Sequence[str], threshold: float) -> gallery.Panel:
+    """What happened: a false box among the labelled ones, or a missed object among the boxes that were predicted."""
+    result, g, i = error.result, error.gt, error.box
+    if error.kind != "missed":
+        title = f"{names[result.labels[i]]} {result.scores[i]:.2f}"
+        around = [gallery.truth_box(result, other, names) for other in range(len(result.gt_labels))]
+        return gallery.Panel(
+            title, gallery.fault(result, i, names), [*around, gallery.prediction_box(result, i, names)]
+        )
+    shown = np.flatnonzero(result.scores >= threshold)
+    iou = pairwise_iou(result.gt_xyxy[g : g + 1], result.boxes_xyxy[shown])[0]
+    width, height = result.gt_xyxy[g, 2:] - result.gt_xyxy[g, :2]
+    words = f"{width:.0f} × {height:.0f} px; "
+    if iou.any():
+        nearest = shown[iou.argmax()]
+        words += f"nearest is {names[result.labels[nearest]]} {result.scores[nearest]:.2f}, IoU {iou.max():.2f}"
+    else:
+        words += "no box touches it"
+    around = [gallery.prediction_box(result, int(other), names) for other in shown]
+    return gallery.Panel(names[result.gt_labels[g]], words, [*around, gallery.truth_box(result, g, names, "missed")])
+
+
+def _worst_photos(run: Run, errors: Sequence[Error], names: Sequence[str], threshold: float) -> list[gallery.Photo]:
+    """The photos whose errors weigh most together, the truth beside what was predicted."""
+    of_photo: dict[object, list[Error]] = {}
+    for error in errors:
+        of_photo.setdefault(error.result.image_id, []).append(error)
+    worst = sorted(of_photo.values(), key=lambda some: -sum(error.weight for error in some))[: gallery.NUM_PHOTOS]
+    photos = []
+    for number, some in enumerate(worst):
+        result, count = some[0].result, Counter(error.kind for error in some)
+        taken_for = {e.gt: names[result.labels[e.box]] for e in some if e.kind == "confusion"}
+        truth = gallery.truth_panel(result, names, gallery.missed_objects(result, threshold), taken_for)
+        predicted = gallery.prediction_panel("Predicted", result, names, threshold)
+        words = (
+            f"{result.counts(threshold)[0]} found, {count['missed']} missed, {count['confusion']} named wrongly, "
+            f"{count['false alarm']} false"
+        )
+        photos.append(gallery.photo(f"worst{number}", run, result, [truth, replace(predicted, words=words)]))
+    return photos
+
+
+def _areas(boxes_xyxy: Floats) -> Floats:
+    areas: Floats = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+    return areas

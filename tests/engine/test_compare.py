@@ -1,0 +1,95 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from focaldet.checks import InputError
+from focaldet.data import read_folder
+from focaldet.engine.average_precision import coco_truth
+from focaldet.engine.compare import detect_labelled
+from focaldet.engine.predict import Detector
+
+
+def coco_file(cells: Path, folder: Path, change: Callable[[dict], object] = lambda d: None) -> Path:
+    """The validation photos as one COCO file beside copies of them."""
+    records, folder = read_folder(cells), Path(shutil.copytree(cells / "JPEGImages", folder))
+    document = coco_truth(records.splits["val"], records.class_names)
+    for image in document["images"]:
+        image["file_name"] = Path(image["file_name"]).name
+    change(document)
+    (folder / "labels.json").write_text(json.dumps(document))
+    return folder / "labels.json"
+
+
+def test_results_are_those_of_predict_on_each_photo_of_the_split(trained: Path, cells: Path) -> None:
+    compared = detect_labelled(trained, cells, score=0.0)
+    assert compared.split == "val"  # there is no test
+    records = read_folder(cells).splits["val"]
+    assert [image["file_name"] for image in compared.truth["images"]] == [str(r.path.resolve()) for r in records]
+    detector = Detector.load(trained, score_threshold=0.0)
+    for number, record in enumerate(records, start=1):
+        scores = [entry["score"] for entry in compared.results if entry["image_id"] == number]
+        assert scores == pytest.approx(detector.predict(record.path).scores.tolist(), abs=1e-5)
+
+
+def test_a_split_can_be_chosen(trained: Path, cells: Path) -> None:
+    assert len(detect_labelled(trained, cells, split="train").truth["images"]) == 4
+    with pytest.raises(InputError, match="no photo in split 'test'; it has train, val"):
+        detect_labelled(trained, cells, split="test")
+
+
+def test_a_coco_file_gives_the_same_as_the_folder(trained: Path, cells: Path, tmp_path: Path) -> None:
+    of_folder = detect_labelled(trained, cells, score=0.0)
+    of_file = detect_labelled(trained, coco_file(cells, tmp_path / "photos"), score=0.0)
+    assert of_file.results == of_folder.results
+    assert of_file.truth["annotations"] == of_folder.truth["annotations"]
+
+
+def test_classes_are_matched_by_name_and_others_are_left_out(trained: Path, cells: Path, tmp_path: Path) -> None:
+    known = Detector.load(trained).class_names
+
+    def rename(document: dict) -> None:
+        document["categories"].reverse()
+        document["categories"][-1]["name"] = "smear"
+
+    compared = detect_labelled(trained, coco_file(cells, tmp_path / "photos", rename), score=0.0)
+    assert compared.truth["categories"] == [{"id": 2, "name": known[1]}, {"id": 3, "name": known[2]}]
+    whole = detect_labelled(trained, cells, score=0.0)
+    for kept, all_of_them in (
+        (compared.truth["annotations"], whole.truth["annotations"]),
+        (compared.results, whole.results),
+    ):
+        expected = [(e["image_id"], e["category_id"], e["bbox"]) for e in all_of_them if e["category_id"] != 1]
+        assert sorted((e["image_id"], e["category_id"], e["bbox"]) for e in kept) == sorted(expected)
+    assert compared.notes == [
+        "objects of classes that the detector does not know are left out: smear",
+        f"boxes of classes that the labels do not have are left out: {known[0]}",
+    ]
+
+
+def test_labels_of_other_classes_altogether_are_refused(trained: Path, cells: Path, tmp_path: Path) -> None:
+    def rename(document: dict) -> None:
+        for category in document["categories"]:
+            category["name"] = f"not {category['name']}"
+
+    with pytest.raises(InputError, match=r"its classes are not .* knows only "):
+        detect_labelled(trained, coco_file(cells, tmp_path / "photos", rename))
+
+
+def test_a_damaged_photo_is_left_out_and_named(trained: Path, cells: Path, tmp_path: Path) -> None:
+    file = coco_file(cells, tmp_path / "photos")
+    first = file.parent / json.loads(file.read_text())["images"][0]["file_name"]
+    first.write_bytes(first.read_bytes()[:2000])
+    compared = detect_labelled(trained, file, score=0.0)
+    assert len(compared.truth["images"]) == 1
+    assert {entry["image_id"] for entry in compared.truth["annotations"]} == {1}
+    (note,) = compared.notes
+    assert note.startswith(f"photo left out: {first}: damaged image")
+
+
+def test_a_file_that_is_no_coco_file_is_one_line(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"labels\.json: expected a JSON object"):
+        detect_labelled(trained, tmp_path / "labels.json")
