@@ -4,6 +4,7 @@ import argparse
 import errno
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import MISSING
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,9 @@ from focaldet.options import Parser, option_name
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
+
+STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
+"""Options of a study itself; the others are those of its rungs."""
 
 _say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
 
@@ -101,6 +105,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--config", Path, metavar="FILE", help="configuration of mmdetection (default: the one in FILE)")
     command.add("--batch-norm-eps", float, metavar="EPS", help="of torchvision's frozen batch norms (default: its own)")
 
+    command = add(
+        "study",
+        "train every step from cross entropy to the Generalized Focal Loss alike, and measure what each changed",
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_study(command)
+
     command = add("report", "write report.html of a run, or a page that compares several")
     command.add("runs", Path, metavar="RUN", nargs="+", help="run folders")
     command.add("--out", Path, metavar="FILE", help="the page")
@@ -124,12 +135,35 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     return parser, commands.choices
 
 
-def _add_fields(command: Parser) -> None:
+def _add_study(command: Parser) -> None:
+    from focaldet.study.ladder import CHOSEN_HERE, LADDER
+
+    rungs = ", ".join(rung.name for rung in LADDER)
+    command.add(
+        "--out",
+        Path,
+        metavar="STUDY",
+        help="its folder; one that is there goes on (default: studies/<name of the data>)",
+    )
+    command.add("--minutes", float, help="of training, of each rung (default: 10, when no epochs are given)")
+    command.add("--seeds", int, help="how often each rung is trained (default: 3)")
+    command.add("--rungs", str, nargs="+", metavar="RUNG", help=f"some of the ladder instead of all: {rungs}")
+    command.add("--gammas", float, nargs="+", metavar="GAMMA", help="extra rungs: RetinaNet with focal loss at each")
+    command.add("--betas", float, nargs="+", metavar="BETA", help="extra rungs: ATSS with quality focal loss at each")
+    command.add("--bins", int, nargs="+", metavar="BINS", help="extra rungs: GFL with so many bins a side")
+    command.add("--parallel", int, help="rungs trained side by side (default: one for each four cores)")
+    command.add("--table", bool, help="print the table of what is there, and train nothing")
+    _add_fields(command, without=(*CHOSEN_HERE, "out", "minutes"))
+
+
+def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
     """An option for each field of the configuration, with its line in the docstring as help."""
     from focaldet.engine.config import TrainConfig
 
     hints = get_type_hints(TrainConfig)
     for name, line in re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__ or "", re.MULTILINE):
+        if name in without:
+            continue
         default = TrainConfig.__dataclass_fields__[name].default
         if default is not MISSING and not isinstance(default, bool):
             line += f" (default: {'none' if default is None else default})"
@@ -170,6 +204,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             batch_norm_eps=chosen.batch_norm_eps,
         )
         print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+    elif command == "study":
+        _study(**vars(chosen))
     elif command == "report":
         from focaldet.report import write_report
 
@@ -215,6 +251,16 @@ def _compare(chosen: argparse.Namespace) -> None:
         notes=found.notes,
     )
     print(f"errors, worst first: {page}")
+
+
+def _study(table: bool = False, **options: Any) -> None:
+    from focaldet.study.run import run_study, study_folder, write_summary
+
+    own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
+    if table:
+        print(write_summary(study_folder(options, own.get("out"))))
+    else:
+        run_study(options, say=_say, **own)
 
 
 def _train(chosen: argparse.Namespace) -> int | None:

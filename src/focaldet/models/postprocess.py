@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
@@ -79,6 +80,30 @@ class BoxReader(Protocol):
         """Numbers of N sites ``(N, D)`` to boxes ``(N, 4)`` and side deviations ``(N, 4)``, in pixels."""
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The boxes of one image that go into the suppression.
+
+    Args:
+        boxes_xyxy, scores, labels: ``(N, 4)`` pixels, ``(N,)``, ``(N,)``.
+        site: ``(N,)`` the place in the lattice's order where each was predicted.
+        numbers: ``(N, D)`` what the head says of each box.
+        side_std_px: ``(N, 4)`` for distributions.
+    """
+
+    boxes_xyxy: Float[Tensor, "N 4"]
+    scores: Float[Tensor, " N"]
+    labels: Int64[Tensor, " N"]
+    site: Int64[Tensor, " N"]
+    numbers: Float[Tensor, "N D"]
+    side_std_px: Float[Tensor, "N 4"] | None
+
+    def __getitem__(self, index: Tensor) -> "Candidates":
+        deviation = None if self.side_std_px is None else self.side_std_px[index]
+        boxes, scores, labels = self.boxes_xyxy[index], self.scores[index], self.labels[index]
+        return Candidates(boxes, scores, labels, self.site[index], self.numbers[index], deviation)
+
+
 class PostProcess(nn.Module):
     """Detections of each image of a batch.
 
@@ -107,13 +132,30 @@ class PostProcess(nn.Module):
             outputs: raw maps of a batch.
             image_sizes: (height, width) of each image's content; boxes are cut to it.
         """
+        sites = self.sites(outputs)
+        return [self._one_image(outputs, image, size, sites) for image, size in enumerate(image_sizes)]
+
+    def sites(self, outputs: HeadOutputs) -> Sites:
+        """The geometry of the maps' sites."""
         shapes, reading = outputs.level_shapes, self.reading
         steps = fitted_steps(shapes, self.strides) if reading.steps == "fitted" else None
         lattice = Lattice(shapes, self.strides, reading.offset, reading.shift_px, steps)
-        sites = self.method.sites(lattice, outputs.class_logits[0].device)
-        return [self._one_image(outputs, image, size, sites) for image, size in enumerate(image_sizes)]
+        return self.method.sites(lattice, outputs.class_logits[0].device)
 
     def _one_image(self, outputs: HeadOutputs, image: int, size: tuple[int, int], sites: Sites) -> Detections:
+        found = self.candidates(outputs, image, size, sites)
+        keep = self.suppress(found.boxes_xyxy, found.scores, found.labels)
+        return Detections(found.boxes_xyxy, found.scores, found.labels, found.side_std_px)[keep]
+
+    @torch.no_grad()
+    def candidates(self, outputs: HeadOutputs, image: int, size: tuple[int, int], sites: Sites) -> Candidates:
+        """What goes into the suppression.
+
+        Args:
+            image: its place in the batch.
+            size: (height, width) of its content.
+            sites: of these maps.
+        """
         anchors, start = self.method.anchors_per_location, 0
         scores, labels, chosen, numbers = [], [], [], []
         for level, class_map in enumerate(outputs.class_logits):
@@ -121,25 +163,29 @@ class PostProcess(nn.Module):
             quality = (
                 None if outputs.quality_logits is None else _by_site(outputs.quality_logits[level][image], anchors)
             )
-            score, site, label = self._candidates(class_logits, quality)
+            score, site, label = self._best_of_level(class_logits, quality)
             scores.append(score)
             labels.append(label)
             chosen.append(site + start)
             numbers.append(_by_site(outputs.box_outputs[level][image], anchors)[site].float())
             start += class_logits.shape[0]
-        score, label = torch.cat(scores), torch.cat(labels)
-        boxes, deviation = self.method.decode(torch.cat(numbers), sites[torch.cat(chosen)])
+        site = torch.cat(chosen)
+        boxes, deviation = self.method.decode(torch.cat(numbers), sites[site])
         reading, last = self.reading, int(self.reading.last_pixel)
         boxes = clip_boxes(boxes, size[0] - last, size[1] - last)
+        found = Candidates(boxes, torch.cat(scores), torch.cat(labels), site, torch.cat(numbers), deviation)
         sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (sides >= 0 if reading.keep_empty else sides > 0).all(dim=1).nonzero()[:, 0]
-        if reading.nms_iou is None:
-            keep = keep[score[keep].argsort(descending=True, stable=True)]
-        else:
-            keep = keep[batched_nms(boxes[keep], score[keep], label[keep], reading.nms_iou)]
-        return Detections(boxes, score, label, deviation)[keep[: reading.max_detections]]
+        return found[(sides >= 0 if reading.keep_empty else sides > 0).all(dim=1).nonzero()[:, 0]]
 
-    def _candidates(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def suppress(self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor) -> Int64[Tensor, " M"]:
+        """Which boxes stay, best first."""
+        if self.reading.nms_iou is None:
+            keep = scores.argsort(descending=True, stable=True)
+        else:
+            keep = batched_nms(boxes_xyxy, scores, labels, self.reading.nms_iou)
+        return keep[: self.reading.max_detections]
+
+    def _best_of_level(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Score, site and label of a level's best (site, class) pairs above the threshold."""
         rule = self.method.score_rule
         root = rule.combine == "sqrt"

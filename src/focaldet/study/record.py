@@ -202,8 +202,10 @@ class Line(TypedDict):
 
     Args:
         settings: all options that the run was trained with.
+        diverged: why the training stopped short, a loss that was no number any more; else ``null``. Then there is no
+            detector, and what is measured of it is ``null``.
         metrics: COCO's twelve, by their names in ``focaldet.engine.average_precision.METRICS``.
-        per_class: by label.
+        per_class: by label; no rows when it diverged.
         imbalance_start, imbalance_end: before the first step, and of the weights that are kept.
         deviations: ``null`` for boxes without distributions.
     """
@@ -212,12 +214,13 @@ class Line(TypedDict):
     rung: str
     seed: int
     settings: dict[str, Any]
+    diverged: str | None
     split: str
     metrics: dict[str, float | None]
     per_class: list[ClassRow]
     imbalance_start: Imbalance
-    imbalance_end: Imbalance
-    ranking: Ranking
+    imbalance_end: Imbalance | None
+    ranking: Ranking | None
     deviations: Deviations | None
     cost: Cost
 
@@ -332,7 +335,7 @@ class Details(TypedDict):
 
     Args:
         history: the run's learning curve.
-        curves_start, curves_end: before the first step, and of the weights that are kept.
+        curves_start, curves_end: before the first step, and of the weights that are kept; ``null`` when it diverged.
         deciles: by predicted deviation, from the sharpest; ``null`` for boxes without distributions.
         sharpest, most_ambiguous: the first is the most extreme; at most one side of a box, empty without distributions.
         photos: a few of the measured split, spread over it.
@@ -343,7 +346,7 @@ class Details(TypedDict):
     seed: int
     history: list[Moment]
     curves_start: Curves
-    curves_end: Curves
+    curves_end: Curves | None
     deciles: list[Decile] | None
     sharpest: list[SideExample]
     most_ambiguous: list[SideExample]
@@ -367,7 +370,7 @@ class Row(TypedDict):
     """A rung in the table.
 
     Args:
-        seeds: that are finished.
+        seeds: that are finished; diverged: those of them that have no detector, and so no number.
         numbers: by name: COCO's twelve metrics; ``"rare_AP"``; ``"AP <class>"`` of each class; ``"rank_class"``,
             ``"rank_score"`` (``Ranks.per_object``); ``"rank_score_pooled"``; ``"best_lost_share"``
             (``best_lost / candidates_objects``), ``"best_lost_threshold_share"``; ``"oracle_AP"``;
@@ -380,6 +383,7 @@ class Row(TypedDict):
     title: str
     group: Group
     seeds: list[int]
+    diverged: list[int]
     numbers: dict[str, Spread]
 
 

@@ -1,0 +1,47 @@
+"""The detections of a photo as a page shows them: with true IoU, both scores and the four distributions."""
+
+import torch
+from torch import Tensor
+
+from focaldet.study.record import Box
+from focaldet.study.scenes import Scene, class_iou, find_objects
+
+
+def page_boxes(scene: Scene) -> list[Box]:
+    """The detections, best first."""
+    found = scene.candidates[scene.kept]
+    iou = class_iou(found.boxes_xyxy, found.labels, scene.gt_xyxy, scene.gt_labels)
+    best = torch.cat([iou, iou.new_zeros(len(iou), 1)], dim=1).amax(dim=1)
+    right = find_objects(iou) >= 0
+    return [
+        _box(scene, index, float(best[place]), bool(right[place])) for place, index in enumerate(scene.kept.tolist())
+    ]
+
+
+def _box(scene: Scene, index: int, iou: float, found: bool) -> Box:
+    boxes = scene.candidates
+    site, label = int(boxes.site[index]), int(boxes.labels[index])
+    deviation = boxes.side_std_px
+    box = Box(
+        box_xyxy=_numbers(boxes.boxes_xyxy[index], 2),
+        label=label,
+        score=round(float(boxes.scores[index]), 4),
+        class_score=round(float(scene.class_scores[site, label]), 4),
+        quality=None if scene.quality is None else round(float(scene.quality[site]), 4),
+        iou=round(iou, 4),
+        found=found,
+        side_std_px=None,
+        distributions=None,
+        origin_xy=None,
+        bin_xy=None,
+    )
+    if deviation is not None:
+        box["side_std_px"] = _numbers(deviation[index], 2)
+        box["distributions"] = [_numbers(side, 4) for side in boxes.numbers[index].view(4, -1).softmax(dim=-1)]
+        box["origin_xy"] = _numbers(scene.points_xy[site], 2)
+        box["bin_xy"] = _numbers(scene.strides_xy[site], 3)
+    return box
+
+
+def _numbers(values: Tensor, digits: int) -> list[float]:
+    return [round(value, digits) for value in values.tolist()]

@@ -1,0 +1,144 @@
+"""Row 8 of the story: does the width of a side's distribution tell how wrong the side is?
+
+Axes: S sides of detections that found their object, K bins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldet.study.record import Box, Decile, Deviations, SideExample
+from focaldet.study.scenes import Scene, class_iou, find_objects
+from focaldet.study.statistics import rank_correlation
+
+Floats = NDArray[np.float64]
+
+TENTHS = 10
+"""Groups of the calibration curve."""
+
+EXAMPLES = 6
+"""Sides of each kind that are shown."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """S sides, four of each box.
+
+    Args:
+        deviation_px, error_px: ``(S,)`` predicted standard deviation, and distance from the object's side.
+        length_px: ``(S,)`` width (of left and right) or height (of top and bottom) of the object.
+    """
+
+    deviation_px: Floats
+    error_px: Floats
+    length_px: Floats
+
+
+def deviations(sides: Sides) -> Deviations:
+    """What all sides say together."""
+    error, deviation = sides.error_px, sides.deviation_px
+    spread = _rms(deviation)
+    return Deviations(
+        sides=len(error),
+        correlation=rank_correlation(deviation, error),
+        correlation_relative=rank_correlation(deviation / sides.length_px, error / sides.length_px),
+        ratio=round(_rms(error) / spread, 6) if spread else None,
+        within_1=round(float((error <= deviation).mean()), 6) if len(error) else None,
+        within_2=round(float((error <= 2 * deviation).mean()), 6) if len(error) else None,
+    )
+
+
+def deciles(sides: Sides) -> list[Decile]:
+    """The sides in ten groups, from the smallest deviation to the largest; empty groups are left out.
+
+    >>> sides = Sides(np.arange(1.0, 21), np.arange(1.0, 21), np.ones(20))
+    >>> deciles(sides)[0]  # 1 and 2
+    {'sides': 2, 'deviation_px': 1.581, 'error_px': 1.581}
+    """
+    groups = np.array_split(np.argsort(sides.deviation_px, kind="stable"), TENTHS)
+    return [
+        Decile(
+            sides=len(group),
+            deviation_px=round(_rms(sides.deviation_px[group]), 3),
+            error_px=round(_rms(sides.error_px[group]), 3),
+        )
+        for group in groups
+        if len(group)
+    ]
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2))) if len(values) else 0.0
+
+
+def side_errors(boxes_xyxy: Float[Tensor, "N 4"], gt_xyxy: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
+    """Distance in pixels of each side (left, top, right, bottom) from the object's."""
+    return (boxes_xyxy - gt_xyxy).abs()
+
+
+class DeviationMeasure:
+    """Collects the photos of a split."""
+
+    def __init__(self) -> None:
+        self.deviation: list[Tensor] = []
+        self.error: list[Tensor] = []
+        self.length: list[Tensor] = []
+        self.examples: list[SideExample] = []
+        self.scores: list[float] = []
+
+    def add(self, scene: Scene, boxes: Sequence[Box]) -> None:
+        """One photo, with its detections as the page has them, in the same order."""
+        found = scene.detections
+        if found.side_std_px is None:
+            return
+        gt = find_objects(class_iou(found.boxes_xyxy, found.labels, scene.gt_xyxy, scene.gt_labels))
+        right = (gt >= 0).nonzero()[:, 0]
+        objects = scene.gt_xyxy[gt[right]]
+        errors = side_errors(found.boxes_xyxy[right], objects)
+        deviation = found.side_std_px[right]
+        sides = objects[:, 2:] - objects[:, :2]
+        self.error.append(errors.flatten())
+        self.deviation.append(deviation.flatten())
+        self.length.append(sides.repeat(1, 2).flatten())
+        bins = deviation / scene.strides_xy[scene.candidates.site[scene.kept[right]]].repeat(1, 2)
+        for place, index in enumerate(right.tolist()):
+            for side in (int(bins[place].argmin()), int(bins[place].argmax())):
+                self.scores.append(float(found.scores[index]))
+                self.examples.append(
+                    SideExample(
+                        image_id=scene.image_id,
+                        box=boxes[index],
+                        side=side,
+                        std_bins=round(float(bins[place, side]), 3),
+                        error_px=round(float(errors[place, side]), 2),
+                        object_xyxy=[round(x, 2) for x in objects[place].tolist()],
+                    )
+                )
+
+    def sides(self) -> Sides | None:
+        """All sides so far; ``None`` for boxes without distributions."""
+        if not self.deviation:
+            return None
+        numbers = (torch.cat(values).double().numpy() for values in (self.deviation, self.error, self.length))
+        return Sides(*numbers)
+
+    def extremes(self) -> tuple[list[SideExample], list[SideExample]]:
+        """The sharpest and the most ambiguous sides, one of a box and one of a photo, of the better half by score."""
+        if not self.examples:
+            return [], []
+        median = float(np.median(self.scores))
+        better = [example for example, score in zip(self.examples, self.scores, strict=True) if score >= median]
+        better.sort(key=lambda example: example["std_bins"])
+        return _one_a_photo(better), _one_a_photo(better[::-1])
+
+
+def _one_a_photo(examples: Sequence[SideExample]) -> list[SideExample]:
+    chosen: dict[int, SideExample] = {}
+    for example in examples:
+        chosen.setdefault(example["image_id"], example)
+    return list(chosen.values())[:EXAMPLES]

@@ -1,0 +1,224 @@
+"""The files of a study: read, compared with what is asked for, written whole."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from focaldet import __version__
+from focaldet.checks import InputError
+from focaldet.data import DataFolder, read_folder
+from focaldet.engine.average_precision import coco_truth
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.doctor import describe
+from focaldet.files import read_json, write_json, write_text
+from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
+from focaldet.study.measure import settings_of
+from focaldet.study.neuron import neuron_numbers
+from focaldet.study.record import FORMAT, Line, RungRow, Study
+
+MINUTES, SEEDS = 10.0, 3
+"""Of each rung, where nothing else is asked for. Fewer seeds show no spread worth the name."""
+
+PATHS = ("data", "backbone_weights")
+"""Options that name a file or folder: kept whole, so that the study goes on from wherever it is called."""
+
+SHARED = tuple(field.name for field in fields(TrainConfig) if field.name not in (*CHOSEN_HERE, "out", "seed"))
+"""Options that all rungs have in common."""
+
+
+def common_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """All options of the rungs, from those that were given.
+
+    Raises:
+        InputError: a value that does not fit.
+    """
+    given = {name: str(Path(value).resolve()) if name in PATHS and value else value for name, value in given.items()}
+    config = asdict(TrainConfig(**given))
+    return {name: config[name] for name in SHARED}
+
+
+def config_of(study: Study, row: RungRow, seed: int, run: Path) -> TrainConfig:
+    """How a rung is trained."""
+    return TrainConfig(**(study["settings"] | row["changes"]), seed=seed, out=str(run))
+
+
+def split_seed(study: Study) -> int:
+    """Of the splits, where the folder gives none: the same for all seeds."""
+    return min(study["seeds"])
+
+
+def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[int], folder: DataFolder) -> Study:
+    """The header of a new study."""
+    objects = {
+        split: np.bincount(
+            np.concatenate([record.labels[~record.ignored] for record in records]), minlength=folder.num_classes
+        ).tolist()
+        for split, records in folder.splits.items()
+        if records
+    }
+    train = objects["train"]
+    return Study(
+        format=FORMAT,
+        focaldet=__version__,
+        data=settings["data"],
+        description=f"{folder.description}; {folder.split_origin}",
+        settings=settings,
+        rungs=rungs,
+        seeds=list(seeds),
+        class_names=list(folder.class_names),
+        split=measured_split(folder),
+        photos={split: len(records) for split, records in folder.splits.items()},
+        objects=objects,
+        rare_label=min(range(len(train)), key=lambda label: (train[label] == 0, train[label])),
+        machine=describe().splitlines()[0],
+    )
+
+
+def measured_split(folder: DataFolder) -> str:
+    """``"test"``, or ``"val"``, on which the best weights are chosen, when there is no other.
+
+    Raises:
+        InputError: there is neither, or nothing to train on.
+    """
+    if not folder.splits.get("train"):
+        raise InputError(f"{folder.root}: no photo in the train split")
+    for split in ("test", "val"):
+        if folder.splits.get(split):
+            return split
+    raise InputError(f"{folder.root}: no photo to measure on: neither a test nor a val split")
+
+
+def open_study(
+    out: Path,
+    given: dict[str, Any],
+    *,
+    rungs: Sequence[str] | None = None,
+    seeds: int | None = None,
+    **extra: Any,
+) -> Study:
+    """Begin a study, or go on with the one in its folder; rungs and seeds that are new are added to it.
+
+    Args:
+        out: the folder of the study.
+        given: the options of ``focaldet train`` that were given; ``seed`` is that of the first of the seeds.
+        rungs, extra: see ``choose_rungs``; no rungs: the whole ladder, or the rungs that the study has.
+        seeds: how many; ``None``: those that the study has, or 3.
+
+    Raises:
+        InputError: an option that does not fit, or the study in the folder has other settings or other photos.
+    """
+    file = out / "study.json"
+    first = given.get("seed", 0)
+    given = {name: value for name, value in given.items() if name != "seed"}
+    if file.exists():
+        old = read_study(out)
+        settings = old["settings"]
+        wanted = common_settings({"data": settings["data"]} | given)
+        check_same(str(file), settings, {name: wanted[name] for name in given})
+        folder = read_folder(settings["data"], seed=split_seed(old))
+        check_photos(file, old, folder)
+        rows, first, kept = old["rungs"], split_seed(old), old["seeds"]
+        rungs = [*(row["name"] for row in rows if row["group"] == "ladder"), *(rungs or ())]
+    else:
+        if "data" not in given:
+            raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} is not there yet)")
+        settings = common_settings(given if "epochs" in given else {"minutes": MINUTES} | given)
+        folder = read_folder(settings["data"], seed=first)
+        rows, kept = [], []
+    chosen = {rung.name: rung.row() for rung in choose_rungs(rungs, settings=settings, **extra)}
+    for row in rows:
+        check_same(f"{file}: rung {row['name']}", row["changes"], chosen.setdefault(row["name"], row)["changes"])
+    numbers = sorted({*kept, *range(first, first + (seeds or (0 if kept else SEEDS)))})
+    study = make_study(settings, list(chosen.values()), numbers, folder)
+    for row in study["rungs"]:
+        config_of(study, row, first, out)  # what does not fit is said before hours of training
+    if not rows:
+        write_json(out / "truth.json", coco_truth(folder.splits[study["split"]], folder.class_names))
+        write_json(out / "neuron.json", neuron_numbers())
+    write_json(file, study)
+    return study
+
+
+def read_study(out: Path) -> Study:
+    """Read ``study.json``.
+
+    Raises:
+        InputError: missing, broken, or of another format.
+    """
+    file = out / "study.json"
+    if not file.exists():
+        raise InputError(f"{file}: no such file; is {out} the folder of a study (focaldet study --out)?")
+    value = read_json(file)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format", "none") if isinstance(value, dict) else "none"
+        raise InputError(f"{file}: format {found}; this focaldet reads format {FORMAT}: choose another --out")
+    return cast(Study, value)
+
+
+def read_lines(out: Path) -> list[Line]:
+    """The lines of ``study.jsonl``.
+
+    Raises:
+        InputError: a line is not one.
+    """
+    file = out / "study.jsonl"
+    lines: list[Line] = []
+    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else [], start=1):
+        try:
+            line = json.loads(text)
+            written, _ = line["format"], (line["rung"], line["seed"], line["settings"], line["metrics"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{file}: line {number} is broken; delete it to train its rung again") from error
+        if written != FORMAT:
+            raise InputError(f"{file}: line {number} has format {written}; this focaldet reads format {FORMAT}")
+        lines.append(line)
+    return lines
+
+
+def append_line(out: Path, line: Line) -> None:
+    """Add a line; the file is written anew, so that a kill leaves the old one or the new one."""
+    file = out / "study.jsonl"
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    write_text(file, before + "\n" * (before != "" and not before.endswith("\n")) + json.dumps(line) + "\n")
+
+
+def check_lines(out: Path, study: Study, lines: Sequence[Line]) -> None:
+    """Raise InputError when a line was trained with other settings than the study's."""
+    rows = {row["name"]: row for row in study["rungs"]}
+    for line in lines:
+        if line["rung"] in rows:
+            config = config_of(study, rows[line["rung"]], line["seed"], out)
+            where = f"{out / 'study.jsonl'}: {line['rung']}, seed {line['seed']}"
+            check_same(where, line["settings"], settings_of(config))
+
+
+def check_same(where: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise InputError that names what differs, in what both have.
+
+    >>> check_same("study.json", {"size": 320, "batch": 8}, {"size": 64, "batch": 8})
+    Traceback (most recent call last):
+    ...
+    focaldet.checks.InputError: study.json: size is 320 there, 64 here; choose another --out, or leave the option out
+    """
+    different = [name for name in here if name in there and there[name] != here[name]]
+    if different:
+        what = "; ".join(f"{name} is {there[name]} there, {here[name]} here" for name in different)
+        raise InputError(f"{where}: {what}; choose another --out, or leave the option out")
+
+
+def check_photos(file: Path, study: Study, folder: DataFolder) -> None:
+    """Raise InputError when the photos are not those that the study began with."""
+    then, now = (
+        cast(dict[str, Any], study),
+        cast(dict[str, Any], make_study(study["settings"], [], study["seeds"], folder)),
+    )
+    for name in ("class_names", "photos", "objects"):
+        if now[name] != then[name]:
+            raise InputError(
+                f"{file}: the photos in {folder.root} have changed since the study began ({name}: {then[name]} then, "
+                f"{now[name]} now); choose another --out"
+            )

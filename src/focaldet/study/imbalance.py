@@ -1,0 +1,200 @@
+"""Row 11 of the story: how a class loss and its gradient are divided between background and objects, easy and hard.
+
+Axes: N sites that take part in the loss, C classes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from focaldet.boxes.locations import Lattice, flatten_levels
+from focaldet.data.batching import Batch
+from focaldet.functional import sigmoid_focal_loss
+from focaldet.methods.method import Method
+from focaldet.methods.positives import find_positives
+from focaldet.models.detector import DenseDetector
+from focaldet.models.joint import joint_logits
+from focaldet.structures import BACKGROUND, IGNORED, Assignment, HeadOutputs, SparseTargets
+from focaldet.study.record import Curves, Imbalance, LossCurve, Split
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
+"""Of the focal losses that are compared on the same outputs; 0 is cross entropy."""
+
+FRACTIONS = (*(i / 20 for i in range(19)), 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0)
+"""Of the sites, from the easiest on: where the cumulative curves are read. They rise at their right end."""
+
+
+@dataclass(frozen=True)
+class SiteLosses:
+    """Each site's class loss, summed over the classes, not divided by anything.
+
+    Args:
+        is_object: ``(N,)``: the site has an object to find; else it is background.
+        own_gradient: ``(N,)`` sum over the classes of the absolute derivative of the rung's own loss.
+        own_background, own_objects: the rung's own loss, summed over the sites of each kind.
+        losses, gradients: ``(N,)`` of the focal loss without alpha, by gamma.
+        own_gamma: the gamma that the rung's own loss has for the background.
+    """
+
+    is_object: Bool[Tensor, " N"]
+    own_gradient: Float[Tensor, " N"]
+    own_background: float
+    own_objects: float
+    losses: dict[float, Float[Tensor, " N"]]
+    gradients: dict[float, Float[Tensor, " N"]]
+    own_gamma: float
+
+    @property
+    def num_pos(self) -> int:
+        """Sites of objects, at least 1: what a detector's class loss is divided by."""
+        return max(int(self.is_object.sum()), 1)
+
+
+def site_losses(net: DenseDetector, method: Method, batches: Iterable[Batch], *, offset: float = 0.5) -> SiteLosses:
+    """The class losses of a network on some photos, in the mode (training or not) that it is in."""
+    parts = [_of_batch(net, method, batch, offset) for batch in batches]
+    return SiteLosses(
+        is_object=torch.cat([part.is_object for part in parts]),
+        own_gradient=torch.cat([part.own_gradient for part in parts]),
+        own_background=sum(part.own_background for part in parts),
+        own_objects=sum(part.own_objects for part in parts),
+        losses={gamma: torch.cat([part.losses[gamma] for part in parts]) for gamma in parts[0].losses},
+        gradients={gamma: torch.cat([part.gradients[gamma] for part in parts]) for gamma in parts[0].losses},
+        own_gamma=parts[0].own_gamma,
+    )
+
+
+def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -> SiteLosses:
+    images, valid_sizes, truth = batch
+    with torch.no_grad():
+        outputs = net(images)
+    outputs = replace(outputs, class_logits=[logits.float().requires_grad_() for logits in outputs.class_logits])
+    lattice = Lattice(outputs.level_shapes, net.strides, offset)
+    assignment, sites = method.assign(truth, lattice, valid_sizes), method.sites(lattice)
+    matched = assignment.matched_gt
+
+    def class_loss(chosen: Assignment) -> Tensor:
+        """The method's own, not divided by its number of positives."""
+        positives = find_positives(truth, chosen, sites)
+        return method.losses(outputs, chosen, positives)["class"] * max(positives.gt.numel(), 1)
+
+    own = class_loss(assignment)
+    gradients = flatten_levels(torch.autograd.grad(own, outputs.class_logits), net.num_classes)
+    # Without its objects: they are ignored, as the sites that no loss looks at.
+    background = float(class_loss(Assignment(torch.where(matched >= 0, IGNORED, matched))).detach())
+    part = matched != IGNORED
+    labels = (
+        torch.where(matched >= 0, truth.labels[matched.clamp(min=0)], BACKGROUND) if truth.labels.numel() else matched
+    )
+    logits, labels = score_logits(outputs, method, net.num_classes)[part].detach(), labels[part]
+    own_gamma = {"bce": 0.0, "focal": method.gamma, "quality_focal": method.beta}[method.class_loss]
+    by_gamma = {gamma: focal_by_site(logits, labels, gamma) for gamma in {*GAMMAS, own_gamma}}
+    return SiteLosses(
+        is_object=labels != BACKGROUND,
+        own_gradient=gradients.abs().sum(dim=-1)[part],
+        own_background=background,
+        own_objects=float(own.detach()) - background,
+        losses={gamma: pair[0] for gamma, pair in by_gamma.items()},
+        gradients={gamma: pair[1] for gamma, pair in by_gamma.items()},
+        own_gamma=own_gamma,
+    )
+
+
+def score_logits(outputs: HeadOutputs, method: Method, num_classes: int) -> Float[Tensor, "B P C"]:
+    """The logits that the class loss is taken of: in GFLv2, of class and quality together."""
+    logits = flatten_levels(outputs.class_logits, num_classes)
+    if method.quality != "distribution" or outputs.quality_logits is None:
+        return logits
+    return joint_logits(logits, flatten_levels(outputs.quality_logits, 1))
+
+
+def focal_by_site(
+    logits: Float[Tensor, "N C"], labels: Tensor, gamma: float
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Focal loss without alpha, and the sum of its absolute derivatives, of each site.
+
+    >>> loss, gradient = focal_by_site(torch.zeros(1, 2), torch.tensor([0]), 0.0)
+    >>> loss, gradient  # cross entropy: log 2 and a half, twice
+    (tensor([1.3863]), tensor([1.]))
+    """
+    z = logits.clone().requires_grad_()
+    losses = sigmoid_focal_loss(z, SparseTargets(labels), None, gamma).sum(dim=-1)
+    (gradients,) = torch.autograd.grad(losses.sum(), z)
+    return losses.detach(), gradients.abs().sum(dim=-1)
+
+
+def imbalance(sites: SiteLosses) -> Imbalance:
+    """The shares of the rung's own loss."""
+    background = ~sites.is_object
+    gradient = _two_sums(sites.own_gradient, sites.is_object)
+    return Imbalance(
+        background_sites=int(background.sum()),
+        object_sites=int(sites.is_object.sum()),
+        own=_split((sites.own_background, sites.own_objects), gradient, sites.num_pos),
+        hardest_percent=hardest_share(sites.losses[sites.own_gamma][background], 0.01),
+    )
+
+
+def curves(sites: SiteLosses) -> Curves:
+    """Cross entropy and focal losses on these outputs: focal-loss paper, figure 4."""
+    return Curves(fractions=list(FRACTIONS), losses=[_loss_curve(sites, gamma) for gamma in GAMMAS])
+
+
+def _loss_curve(sites: SiteLosses, gamma: float) -> LossCurve:
+    losses, is_object = sites.losses[gamma], sites.is_object
+    sums = _two_sums(losses, is_object), _two_sums(sites.gradients[gamma], is_object)
+    return LossCurve(
+        gamma=gamma,
+        split=_split(*sums, sites.num_pos),
+        background=cumulative(losses[~is_object], FRACTIONS),
+        objects=cumulative(losses[is_object], FRACTIONS),
+    )
+
+
+def _two_sums(values: Tensor, is_object: Tensor) -> tuple[float, float]:
+    return float(values[~is_object].double().sum()), float(values[is_object].double().sum())
+
+
+def _split(loss: tuple[float, float], gradient: tuple[float, float], num_pos: int) -> Split:
+    """Of (background, objects)."""
+    return Split(
+        loss_share=_share(*loss),
+        gradient_share=_share(*gradient),
+        background_loss=_rounded(loss[0] / num_pos),
+        object_loss=_rounded(loss[1] / num_pos),
+    )
+
+
+def _share(part: float, rest: float) -> float | None:
+    return _rounded(part / (part + rest)) if part + rest > 0 else None
+
+
+def cumulative(losses: Float[Tensor, " N"], fractions: Sequence[float]) -> list[float] | None:
+    """Share of the loss that the easiest fraction of the sites has; ``None`` without a site or without loss.
+
+    >>> cumulative(torch.tensor([3.0, 0.0, 1.0, 0.0]), [0.5, 0.75, 1.0])
+    [0.0, 0.25, 1.0]
+    """
+    sums = np.concatenate([[0.0], np.sort(losses.double().numpy()).cumsum()])
+    if not sums[-1] > 0:
+        return None
+    read = np.interp(np.asarray(fractions) * len(losses), np.arange(len(sums)), sums / sums[-1])
+    return [_rounded(value) for value in read.tolist()]
+
+
+def hardest_share(losses: Float[Tensor, " N"], fraction: float) -> float | None:
+    """Share of the loss that the hardest fraction of the sites has.
+
+    >>> hardest_share(torch.tensor([1.0, 1.0, 2.0, 4.0]), 0.25)
+    0.5
+    """
+    easy = cumulative(losses, [1 - fraction])
+    return None if easy is None else _rounded(1 - easy[0])
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,204 @@
+"""Everything that is measured of one rung and seed: its line, and its details."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from focaldet.data import DataFolder, DetectionDataset, ImageRecord, collate
+from focaldet.data.batching import Batch
+from focaldet.engine.average_precision import METRICS, average_precision, coco_results, coco_truth
+from focaldet.engine.build import ModelSpec
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.predict import Detector
+from focaldet.engine.train import first_detector
+from focaldet.models.backbone import freeze_batch_norm
+from focaldet.study.boxes import page_boxes
+from focaldet.study.deviations import DeviationMeasure, deciles, deviations
+from focaldet.study.imbalance import SiteLosses, curves, imbalance, site_losses
+from focaldet.study.ranking import RankingMeasure
+from focaldet.study.record import FORMAT, Cost, Details, Line, Moment, Photo
+from focaldet.study.scenes import scenes
+
+IMBALANCE_PHOTOS = 32
+"""Training photos, the first ones and unchanged, whose class losses are looked at."""
+
+SHOWN_PHOTOS = 8
+"""Photos of the measured split whose boxes the page shows, spread over it."""
+
+SHOWN_SCORE = 0.05
+"""Least score of a box there."""
+
+NOT_OF_THE_RUN = ("out", "resume", "profile")
+"""Options that say where, not what."""
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The options that a result depends on."""
+    return {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
+
+
+def measure(
+    rung: str, config: TrainConfig, folder: DataFolder, split: str, diverged: str | None
+) -> tuple[Line, Details]:
+    """Measure a run that has been trained.
+
+    Args:
+        rung: its name.
+        config: with its run folder in ``out``.
+        folder: the photos.
+        split: that is measured.
+        diverged: why there is no detector.
+    """
+    run = Path(str(config.out))
+    history = read_metrics(run)
+    before = _losses_before(config, folder)
+    line = Line(
+        format=FORMAT,
+        rung=rung,
+        seed=config.seed,
+        settings=settings_of(config),
+        diverged=diverged,
+        split=split,
+        metrics=dict.fromkeys(METRICS),
+        per_class=[],
+        imbalance_start=imbalance(before),
+        imbalance_end=None,
+        ranking=None,
+        deviations=None,
+        cost=cost(history),
+    )
+    details = Details(
+        format=FORMAT,
+        rung=rung,
+        seed=config.seed,
+        history=[moment(entry) for entry in history],
+        curves_start=curves(before),
+        curves_end=None,
+        deciles=None,
+        sharpest=[],
+        most_ambiguous=[],
+        photos=[],
+    )
+    if diverged is None:
+        _measure_detector(line, details, Detector.load(run), config, folder)
+    return line, details
+
+
+def _measure_detector(
+    line: Line, details: Details, detector: Detector, config: TrainConfig, folder: DataFolder
+) -> None:
+    """What can be said of a detector that there is."""
+    spec, net = detector.spec, detector.net
+    dataset = DetectionDataset(folder.splits[line["split"]], spec.transform)
+    truth = coco_truth(dataset.records, folder.class_names)
+    method = detector.postprocess.method
+    ranking = RankingMeasure(spec.evaluation_reader(method, net.strides).suppress)
+    width = DeviationMeasure()
+    shown = set(spread_over(len(dataset), SHOWN_PHOTOS))
+    results: list[dict[str, Any]] = []
+    for index, scene in enumerate(scenes(detector, dataset)):
+        results += coco_results(scene.image_id, scene.detections)
+        ranking.add(scene)
+        boxes = page_boxes(scene)
+        width.add(scene, boxes)
+        if index in shown:
+            visible = [box for box in boxes if box["score"] >= SHOWN_SCORE]
+            details["photos"].append(Photo(image_id=scene.image_id, boxes=visible))
+    evaluation = average_precision(truth, results)
+    line["metrics"] = evaluation.metrics
+    line["per_class"] = evaluation.per_class  # type: ignore[typeddict-item]
+    line["ranking"] = ranking.result(truth)
+    if (sides := width.sides()) is not None:
+        line["deviations"] = deviations(sides)
+        details["deciles"] = deciles(sides)
+        details["sharpest"], details["most_ambiguous"] = width.extremes()
+    after = _losses_after(detector, config, folder)
+    line["imbalance_end"], details["curves_end"] = imbalance(after), curves(after)
+
+
+def _losses_before(config: TrainConfig, folder: DataFolder) -> SiteLosses:
+    """Of the first step: the untrained network, with the batches' own statistics in its batch norms."""
+    spec, net, method = first_detector(config, folder.class_names)
+    net.train()
+    if config.freeze_norm:
+        freeze_batch_norm(net.backbone)
+    return site_losses(net, method, loss_batches(spec, folder.splits["train"], config.batch), offset=spec.offset)
+
+
+def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> SiteLosses:
+    spec, method = detector.spec, detector.postprocess.method
+    batches = loss_batches(spec, folder.splits["train"], config.batch)
+    return site_losses(detector.net, method, batches, offset=spec.offset)  # type: ignore[arg-type]
+
+
+def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], size: int) -> list[Batch]:
+    """The photos that the class losses are looked at on, in batches; without augmentation, so always the same."""
+    dataset = DetectionDataset(records[:IMBALANCE_PHOTOS], spec.transform)
+    samples = [dataset[index] for index in range(len(dataset))]
+    return [collate(samples[first : first + size]) for first in range(0, len(samples), size)]
+
+
+def spread_over(count: int, most: int) -> list[int]:
+    """At most so many indices, evenly spread over ``range(count)``.
+
+    >>> spread_over(10, 3), spread_over(2, 3)
+    ([2, 5, 8], [0, 1])
+    """
+    parts = np.array_split(np.arange(count), min(count, most))
+    return [int(part[len(part) // 2]) for part in parts]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``; none for a run that stopped in its first epoch."""
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def moment(entry: dict[str, Any]) -> Moment:
+    """A line of ``metrics.jsonl`` as the page needs it."""
+    val = entry["val"]
+    return Moment(
+        epoch=entry["epoch"],
+        minutes=entry["minutes"],
+        loss=entry["train"]["loss"],
+        AP=None if val is None else val["AP"],
+    )
+
+
+def cost(history: list[dict[str, Any]]) -> Cost:
+    """What training took, from the lines of ``metrics.jsonl``.
+
+    >>> lines = [{"epoch": e, "step": 2 * e + 2, "minutes": e + 1.0, "train": {"loss": 3.0, "class": 1.0, "box": 2.0},
+    ...           "seconds": {"load": 0.1 + e}, "images_per_second": 4.0, "peak_memory_mb": 7.0} for e in range(2)]
+    >>> summed = cost(lines)
+    >>> summed["seconds"], summed["steps"], summed["terms_last"]
+    ({'load': 0.6}, 4, {'class': 1.0, 'box': 2.0})
+    """
+    steps = [end - begin for begin, end in pairwise([0, *(entry["step"] for entry in history)])]
+    total = max(sum(steps), 1)
+
+    def mean(values: list[float]) -> float:
+        return float(f"{sum(n * value for n, value in zip(steps, values, strict=True)) / total:.6g}")
+
+    parts = dict.fromkeys(name for entry in history for name in entry["seconds"])
+    nothing: dict[str, Any] = {"minutes": 0.0, "step": 0, "train": {}}
+    first, last = (history[0], history[-1]) if history else (nothing, nothing)
+    return Cost(
+        minutes=last["minutes"],
+        epochs=len(history),
+        steps=last["step"],
+        seconds={part: mean([entry["seconds"].get(part, 0.0) for entry in history]) for part in parts},
+        images_per_second=mean([entry["images_per_second"] for entry in history]),
+        peak_memory_mb=max((entry["peak_memory_mb"] for entry in history), default=None),
+        terms_first=_terms(first),
+        terms_last=_terms(last),
+    )
+
+
+def _terms(entry: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in entry["train"].items() if name != "loss"}

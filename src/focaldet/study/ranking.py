@@ -1,0 +1,180 @@
+"""Row 10 of the story: does the score rank boxes by their true IoU, and what is lost where it does not?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from focaldet.boxes.iou import pairwise_iou
+from focaldet.engine.average_precision import average_precision, coco_results
+from focaldet.structures import Detections
+from focaldet.study.record import Ranking, Ranks
+from focaldet.study.scenes import FOUND_IOU, Scene, class_iou
+from focaldet.study.statistics import rank_correlation
+
+LEAST_BOXES = 5
+"""Of an object, for a rank correlation among them to mean something."""
+
+STEP = 0.05
+"""Between COCO's IoU thresholds: 0.5, 0.55, ... 0.95."""
+
+LOST = 1e-4
+"""IoU less than this worse is as good."""
+
+Suppress = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Boxes, scores, labels -> which stay, best first."""
+
+
+@dataclass(frozen=True)
+class GoodBoxes:
+    """Boxes of sites that overlap an object by at least ``FOUND_IOU``, whatever their scores.
+
+    Args:
+        object: ``(N,)`` that each overlaps most; iou: ``(N,)`` with it.
+        class_score, score: ``(N,)`` for that object's class.
+        quality: ``(N,)`` or ``None``.
+    """
+
+    object: Int64[Tensor, " N"]
+    iou: Float[Tensor, " N"]
+    class_score: Float[Tensor, " N"]
+    quality: Float[Tensor, " N"] | None
+    score: Float[Tensor, " N"]
+
+
+def good_boxes(scene: Scene, first_object: int = 0) -> GoodBoxes:
+    """The good boxes of a photo.
+
+    Args:
+        first_object: number of its first object among those of all photos.
+    """
+    if not len(scene.gt_labels):
+        none = torch.zeros(0)
+        return GoodBoxes(none.long(), none, none, None if scene.quality is None else none, none)
+    iou, best = pairwise_iou(scene.boxes_xyxy, scene.gt_xyxy).max(dim=1)
+    good = (iou >= FOUND_IOU).nonzero()[:, 0]
+    best = best[good]
+    label = scene.gt_labels[best]
+    return GoodBoxes(
+        object=best + first_object,
+        iou=iou[good],
+        class_score=scene.class_scores[good, label],
+        quality=None if scene.quality is None else scene.quality[good],
+        score=scene.scores[good, label],
+    )
+
+
+def ranks(values: Float[Tensor, " N"], iou: Float[Tensor, " N"], object: Int64[Tensor, " N"]) -> Ranks:
+    """Rank correlation of some value with the IoU, over all boxes and among those of one object.
+
+    >>> object = torch.tensor([0, 0, 0, 0, 0, 1, 1])  # two boxes are too few
+    >>> iou = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.96])
+    >>> ranks(torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 6.0, 7.0]), iou, object)["per_object"]
+    -1.0
+    """
+    groups = _groups(object)
+    each = [rank_correlation(values[group], iou[group]) for group in groups if len(group) >= LEAST_BOXES]
+    known = [value for value in each if value is not None]
+    return Ranks(pooled=rank_correlation(values, iou), per_object=round(sum(known) / len(known), 6) if known else None)
+
+
+def _groups(keys: Tensor) -> Sequence[Tensor]:
+    """The places of each key."""
+    order = keys.argsort(stable=True)
+    counts = torch.unique_consecutive(keys[order], return_counts=True)[1]
+    return order.tensor_split(counts.cumsum(0)[:-1]) if len(keys) else []
+
+
+def best_of_objects(iou: Float[Tensor, "N G"], kept: Int64[Tensor, " M"]) -> tuple[Tensor, Tensor]:
+    """``(G,)`` and ``(G,)``: the best IoU with each object among all candidates, and among those that are kept.
+
+    >>> best_of_objects(torch.tensor([[0.9], [0.6]]), torch.tensor([1]))
+    (tensor([0.9000]), tensor([0.6000]))
+    """
+    none = iou.new_zeros(1, iou.shape[1])
+    return torch.cat([iou, none]).amax(dim=0), torch.cat([iou[kept], none]).amax(dim=0)
+
+
+def thresholds_met(iou: Tensor) -> Tensor:
+    """How many of COCO's ten IoU thresholds a box meets.
+
+    >>> thresholds_met(torch.tensor([0.49, 0.5, 0.549, 0.55, 0.95, 1.0]))
+    tensor([ 0,  1,  1,  2, 10, 10])
+    """
+    return ((iou - FOUND_IOU) / STEP + 1 + 1e-4).floor().clamp(0, 10).long()
+
+
+def true_scores(scene: Scene) -> Float[Tensor, " N"]:
+    """Of each candidate, its IoU with the object of its class that it overlaps most."""
+    boxes = scene.candidates
+    iou = class_iou(boxes.boxes_xyxy, boxes.labels, scene.gt_xyxy, scene.gt_labels)
+    return torch.cat([iou, iou.new_zeros(iou.shape[0], 1)], dim=1).amax(dim=1)
+
+
+class RankingMeasure:
+    """Collects the photos of a split.
+
+    Args:
+        suppress: what decides among overlapping boxes.
+    """
+
+    def __init__(self, suppress: Suppress) -> None:
+        self.suppress = suppress
+        self.good: list[GoodBoxes] = []
+        self.before: list[Tensor] = []
+        self.after: list[Tensor] = []
+        self.oracle: list[dict[str, Any]] = []
+        self.objects = 0
+
+    def add(self, scene: Scene) -> None:
+        """One photo."""
+        self.good.append(good_boxes(scene, self.objects))
+        self.objects += len(scene.gt_labels)
+        boxes = scene.candidates
+        iou = class_iou(boxes.boxes_xyxy, boxes.labels, scene.gt_xyxy, scene.gt_labels)
+        before, after = best_of_objects(iou, scene.kept)
+        self.before.append(before)
+        self.after.append(after)
+        truth = true_scores(scene)
+        kept = self.suppress(boxes.boxes_xyxy, truth, boxes.labels)
+        self.oracle += coco_results(scene.image_id, Detections(boxes.boxes_xyxy[kept], truth[kept], boxes.labels[kept]))
+
+    def result(self, truth: dict[str, Any]) -> Ranking:
+        """All photos together.
+
+        Args:
+            truth: the COCO data set of them.
+        """
+        object, iou = (torch.cat([getattr(part, name) for part in self.good]) for name in ("object", "iou"))
+        values: dict[str, Tensor | None] = {
+            name: None
+            if getattr(self.good[0], name) is None
+            else torch.cat([getattr(part, name) for part in self.good])
+            for name in ("class_score", "quality", "score")
+        }
+        of = {name: None if value is None else ranks(value, iou, object) for name, value in values.items()}
+        before, after = torch.cat(self.before), torch.cat(self.after)
+        there = before >= FOUND_IOU
+        before, after = before[there], after[there]
+        assert of["class_score"] is not None
+        assert of["score"] is not None
+        return Ranking(
+            sites=len(iou),
+            objects=torch.unique(object).numel(),
+            class_score=of["class_score"],
+            quality=of["quality"],
+            score=of["score"],
+            candidates_objects=len(before),
+            best_lost=int((after < before - LOST).sum()),
+            best_lost_threshold=int((thresholds_met(after) < thresholds_met(before)).sum()),
+            iou_before=_mean(before),
+            iou_after=_mean(after),
+            oracle_AP=average_precision(truth, self.oracle).metrics["AP"],
+        )
+
+
+def _mean(values: Tensor) -> float | None:
+    return round(float(values.mean()), 6) if len(values) else None

@@ -1,0 +1,259 @@
+"""The study's runner: a process for each rung and seed, some side by side; nothing that is finished is done again."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from focaldet.checks import InputError, check_range
+from focaldet.files import read_json, write_json
+from focaldet.study.folder import append_line, check_lines, open_study, read_lines, read_study
+from focaldet.study.record import Line, Study
+from focaldet.study.summary import summarise
+from focaldet.study.table import progress_table, result_table, time_left
+from focaldet.study.worker import line_file, run_folder
+
+Say = Callable[[str], None]
+
+POLL_S = 0.5
+"""Seconds between two looks at the processes."""
+
+CORES_OF_A_RUNG = 4
+"""That a rung makes use of: so many of them a rung side by side."""
+
+
+def run_study(
+    given: dict[str, Any],
+    *,
+    out: Path | None = None,
+    rungs: Sequence[str] | None = None,
+    seeds: int | None = None,
+    gammas: Sequence[float] = (),
+    betas: Sequence[float] = (),
+    bins: Sequence[int] = (),
+    parallel: int | None = None,
+    say: Say = print,
+) -> Path:
+    """Train and measure every rung and seed of a study that has no line yet.
+
+    Args:
+        given: options of ``focaldet train``, for all rungs.
+        out: the folder of the study; ``None``: named after the data.
+        rungs, gammas, betas, bins: see ``choose_rungs``.
+        seeds: how many; ``None``: those that the study has, or 3.
+        parallel: rungs side by side; ``None``: one for each four cores.
+        say: prints a line.
+
+    Returns:
+        The folder of the study.
+
+    Raises:
+        InputError: the study cannot be begun or gone on with, or a rung failed.
+    """
+    cores = _cores()
+    parallel = max(1, cores // CORES_OF_A_RUNG) if parallel is None else parallel
+    check_range("--parallel", parallel, 1)
+    if seeds is not None:
+        check_range("--seeds", seeds, 1)
+    out = study_folder(given, out)
+    with _alone(out):
+        study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
+        lines = read_lines(out)
+        check_lines(out, study, lines)
+        done = {(line["rung"], line["seed"]) for line in lines}
+        keys = _keys(study)
+        todo = [key for key in keys if key not in done]
+        say(f"{study['description']}; measured on {study['split']}")
+        say(
+            f"{len(study['rungs'])} rungs, seeds {', '.join(map(str, study['seeds']))}, {parallel} at a time; "
+            f"{len(todo)} of {len(keys)} to do, into {out}"
+        )
+        _do(out, study, lines, todo, parallel, cores, _Display(study, parallel, say))
+    say(write_summary(out))
+    return out
+
+
+def study_folder(given: dict[str, Any], out: Path | None = None) -> Path:
+    """The folder that was asked for, or the one that is named after the data.
+
+    >>> str(study_folder({"data": "photos/cells"}))
+    'studies/cells'
+    """
+    if out is not None:
+        return out
+    if "data" not in given:
+        raise InputError(
+            "study: --data DIR is missing: the folder of labelled photos; or --out STUDY, one that was begun"
+        )
+    return Path("studies") / Path(given["data"]).resolve().name
+
+
+def write_summary(out: Path) -> str:
+    """Write ``summary.json`` of the lines that there are. Returns the table.
+
+    Raises:
+        InputError: no study is there, or a file of it is broken.
+    """
+    study, lines = read_study(out), read_lines(out)
+    summary = summarise(study, lines)
+    write_json(out / "summary.json", summary)
+    return result_table(study, summary)
+
+
+def _keys(study: Study) -> list[tuple[str, int]]:
+    """Seed by seed: the whole ladder is there early, and its spread later."""
+    return [(row["name"], seed) for seed in study["seeds"] for row in study["rungs"]]
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Holds the folder, which is made, as long as this process lives; a second study in it is an error."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from error
+    try:
+        with contextlib.suppress(ImportError):  # a system without such a lock
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InputError(f"--out {out}: another focaldet study is at work in it; wait for it, or stop it") from error
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            out.rmdir()  # if nothing came of it
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _do(
+    out: Path,
+    study: Study,
+    lines: list[Line],
+    todo: list[tuple[str, int]],
+    parallel: int,
+    cores: int,
+    display: "_Display",
+) -> None:
+    """Keep so many processes at work until all is done. They end with this one, however it ends."""
+    running: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+    failures: list[str] = []
+    todo = list(todo)
+    threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, cores // parallel))}
+    try:
+        while todo or running:
+            while todo and len(running) < parallel:
+                key = todo.pop(0)
+                if not line_file(out, *key).exists():  # else it was stopped between its measuring and its line
+                    running[key] = _start(out, key, threads | dict(os.environ))
+                    display.started(key)
+                else:
+                    _finish(out, key, lines, display)
+            for key, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                with running.pop(key):  # closes its pipe
+                    if not process.returncode:
+                        _finish(out, key, lines, display)
+                        continue
+                failures.append(_failure(out, key, process.returncode))
+                if not lines:  # no rung has ever worked: the others would fail alike
+                    raise InputError(failures[0])
+            display.show(lines, {key: _last_words(log_file(out, *key)) for key in running})
+            if running:
+                time.sleep(POLL_S)
+    finally:
+        for process in running.values():
+            with process:
+                process.kill()
+    if failures:
+        raise InputError(f"{len(failures)} of the rungs failed, the others are kept; {'; '.join(failures)}")
+
+
+def _finish(out: Path, key: tuple[str, int], lines: list[Line], display: "_Display") -> None:
+    line: Line = read_json(line_file(out, *key))
+    append_line(out, line)
+    lines.append(line)
+    line_file(out, *key).unlink()
+    write_summary(out)
+    display.finished(line, lines)
+
+
+def log_file(out: Path, rung: str, seed: int) -> Path:
+    """What the process of a rung and seed says."""
+    return run_folder(out, rung, seed).with_suffix(".log")
+
+
+def _start(out: Path, key: tuple[str, int], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    rung, seed = key
+    file = log_file(out, rung, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "focaldet.study.worker", str(out.resolve()), rung, str(seed)],
+            stdin=subprocess.PIPE,  # held open as long as this process lives
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is answered here; the run's last epoch is kept
+        )
+
+
+def _last_words(log: Path) -> str:
+    """The last line of a log, without reading all of it."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(log.stat().st_size - 2000, 0))
+        words = file.read().decode("utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(words) if line.strip()), "starting")
+    return "starting"
+
+
+def _failure(out: Path, key: tuple[str, int], code: int) -> str:
+    log = log_file(out, *key)
+    words = f"ended by signal {-code}" if code < 0 else _last_words(log)
+    return f"{key[0]}, seed {key[1]}: {words} (all that it said: {log})"
+
+
+class _Display:
+    """A table that is drawn over and over on a terminal, a line for each event elsewhere."""
+
+    def __init__(self, study: Study, parallel: int, say: Say) -> None:
+        self.study, self.parallel, self.say = study, parallel, say
+        self.terminal = sys.stdout.isatty()
+        self.drawn: list[str] = []
+
+    def started(self, key: tuple[str, int]) -> None:
+        if not self.terminal:
+            self.say(f"{key[0]}, seed {key[1]}: starts")
+
+    def finished(self, line: Line, lines: Sequence[Line]) -> None:
+        if self.terminal:
+            return
+        ap = line["metrics"]["AP"]
+        result = line["diverged"] or ("no AP" if ap is None else f"AP {ap:.3f}")
+        rest = time_left(self.study, lines, self.parallel)
+        self.say(
+            f"{line['rung']}, seed {line['seed']}: {result}, {line['cost']['minutes']:.1f} minutes, "
+            f"{len(lines)} of {len(_keys(self.study))} done" + (f", {rest}" if rest else "")
+        )
+
+    def show(self, lines: Sequence[Line], running: dict[tuple[str, int], str]) -> None:
+        if not self.terminal:
+            return
+        size = shutil.get_terminal_size()
+        table = progress_table(self.study, lines, running, size.columns - 1)
+        table = [*table, time_left(self.study, lines, self.parallel)][-(size.lines - 1) :]
+        if table != self.drawn:
+            up = f"\x1b[{len(self.drawn)}F\x1b[J" if self.drawn else ""
+            print(up + "\n".join(table), flush=True)
+            self.drawn = table

@@ -1,0 +1,126 @@
+"""Everything that a detector says of a photo, beside the photo's objects: what the measures are taken of.
+
+Axes: G objects, P sites, N candidates (boxes that go into the suppression), M detections, C classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from focaldet.boxes.formats import clip_boxes
+from focaldet.boxes.iou import pairwise_iou
+from focaldet.boxes.locations import flatten_levels
+from focaldet.data import DetectionDataset, collate
+from focaldet.engine.predict import Detector
+from focaldet.methods.method import Method
+from focaldet.models.postprocess import Candidates
+from focaldet.structures import Detections
+
+FOUND_IOU = 0.5
+"""Least IoU of a box with the object that it finds."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One photo. All boxes are in its pixels.
+
+    Args:
+        image_id: in the truth.
+        gt_xyxy, gt_labels: ``(G, 4)`` and ``(G,)``; ignored regions are left out.
+        boxes_xyxy: ``(P, 4)`` the box of every site.
+        class_scores: ``(P, C)`` class probabilities.
+        quality: ``(P,)`` probability of the quality branch, or ``None``.
+        candidates: the boxes that go into the suppression.
+        kept: ``(M,)`` which of them come out, best first.
+        points_xy: ``(P, 2)`` the sites; strides_xy: ``(P, 2)`` pixels of the photo between neighbouring ones.
+    """
+
+    image_id: int
+    gt_xyxy: Float[Tensor, "G 4"]
+    gt_labels: Int64[Tensor, " G"]
+    boxes_xyxy: Float[Tensor, "P 4"]
+    class_scores: Float[Tensor, "P C"]
+    quality: Float[Tensor, " P"] | None
+    candidates: Candidates
+    kept: Int64[Tensor, " M"]
+    points_xy: Float[Tensor, "P 2"]
+    strides_xy: Float[Tensor, "P 2"]
+
+    @property
+    def scores(self) -> Float[Tensor, "P C"]:
+        """What ranks the detections; the square root that some take of it ranks alike."""
+        return self.class_scores if self.quality is None else self.class_scores * self.quality[:, None]
+
+    @property
+    def detections(self) -> Detections:
+        """What comes out of the suppression."""
+        found = self.candidates[self.kept]
+        return Detections(found.boxes_xyxy, found.scores, found.labels, found.side_std_px)
+
+
+@torch.no_grad()
+def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
+    """The photos of a data set through a detector, as AP is measured. Image i has id i + 1.
+
+    Args:
+        dataset: with the detector's own transform.
+    """
+    net, method = detector.net, detector.postprocess.method
+    assert isinstance(method, Method)
+    reader = detector.spec.evaluation_reader(method, net.strides)
+    for index, record in enumerate(dataset.records):
+        images, valid_sizes, _ = collate([dataset[index]])
+        outputs = net(images.to(net.mean.device))
+        height, width = valid_sizes[0].tolist()
+        sites = reader.sites(outputs)
+        scale = torch.tensor([record.width / width, record.height / height])
+        box_scale = scale.repeat(2)
+
+        found = reader.candidates(outputs, 0, (height, width), sites)
+        kept = reader.suppress(found.boxes_xyxy, found.scores, found.labels)
+        deviation = None if found.side_std_px is None else found.side_std_px.cpu() * box_scale
+        numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[0].float()
+        boxes = clip_boxes(method.decode(numbers, sites)[0], height, width)
+        quality = None if outputs.quality_logits is None else flatten_levels(outputs.quality_logits, 1)[0, :, 0]
+        objects = torch.from_numpy(~record.ignored)
+        yield Scene(
+            image_id=index + 1,
+            gt_xyxy=torch.from_numpy(record.boxes_xyxy)[objects],
+            gt_labels=torch.from_numpy(record.labels)[objects],
+            boxes_xyxy=boxes.cpu() * box_scale,
+            class_scores=flatten_levels(outputs.class_logits, net.num_classes)[0].float().sigmoid().cpu(),
+            quality=None if quality is None else quality.float().sigmoid().cpu(),
+            candidates=replace(found, boxes_xyxy=found.boxes_xyxy.cpu() * box_scale, side_std_px=deviation),
+            kept=kept,
+            points_xy=sites.points_xy.cpu() * scale,
+            strides_xy=sites.strides.cpu()[:, None] * scale,
+        )
+
+
+def class_iou(
+    boxes_xyxy: Float[Tensor, "N 4"],
+    labels: Int64[Tensor, " N"],
+    gt_xyxy: Float[Tensor, "G 4"],
+    gt_labels: Int64[Tensor, " G"],
+) -> Float[Tensor, "N G"]:
+    """IoU of each box with each object of its class; 0 with the others."""
+    return pairwise_iou(boxes_xyxy, gt_xyxy) * (labels[:, None] == gt_labels[None, :])
+
+
+def find_objects(iou: Float[Tensor, "M G"]) -> Int64[Tensor, " M"]:
+    """The object that each box finds, or -1: each, best score first, takes the free one it overlaps most, as in COCO.
+
+    >>> find_objects(torch.tensor([[0.6, 0.0], [0.9, 0.7], [0.8, 0.6]]))  # the third finds both taken
+    tensor([ 0,  1, -1])
+    """
+    found = torch.full((iou.shape[0],), -1)
+    free = iou.clone()
+    for box in range(iou.shape[0] if iou.shape[1] else 0):
+        best = int(free[box].argmax())
+        if free[box, best] >= FOUND_IOU:
+            found[box] = best
+            free[:, best] = -1.0
+    return found

@@ -1,0 +1,130 @@
+"""Mean and spread of each rung over its seeds, and each rung against the one before it: made of the lines alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from focaldet.study.record import FORMAT, Comparison, Line, Row, RungRow, Spread, Study, Summary
+from focaldet.study.statistics import welch_interval
+
+COMPARED = {
+    "AP": "AP",
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "rare_AP": "AP of the rarest class",
+    "rank_score": "the rank correlation of score and IoU",
+    "best_lost_threshold_share": "the share of objects that lose a better box to the suppression",
+    "background_gradient_start": "the background's share of the first gradient",
+}
+"""Number of a row -> what a sentence calls it."""
+
+
+def summarise(study: Study, lines: Sequence[Line]) -> Summary:
+    """The table of a study, of the lines that there are. Of two lines of a rung and seed, the last counts."""
+    latest = {(line["rung"], line["seed"]): line for line in lines}
+    rows = []
+    for rung in study["rungs"]:
+        own = [latest[rung["name"], seed] for seed in study["seeds"] if (rung["name"], seed) in latest]
+        if own:
+            rows.append(_row(study, rung, own))
+    by_name = {row["rung"]: row for row in rows}
+    comparisons = [
+        compare(by_name[rung["name"]], by_name[rung["compared_with"]], number)
+        for rung in study["rungs"]
+        if rung["name"] in by_name and rung["compared_with"] in by_name
+        for number in COMPARED
+        if all(by_name[str(name)]["numbers"][number]["values"] for name in (rung["name"], rung["compared_with"]))
+    ]
+    return Summary(format=FORMAT, rows=rows, comparisons=comparisons)
+
+
+def _row(study: Study, rung: RungRow, lines: Sequence[Line]) -> Row:
+    numbers = [numbers_of(study, line) for line in lines]
+    return Row(
+        rung=rung["name"],
+        title=rung["title"],
+        group=rung["group"],
+        seeds=[line["seed"] for line in lines],
+        diverged=[line["seed"] for line in lines if line["diverged"] is not None],
+        numbers={name: spread([each[name] for each in numbers]) for name in numbers[0]},
+    )
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Mean and standard deviation of those that were measured.
+
+    >>> spread([0.5, None, 0.7])
+    {'values': [0.5, 0.7], 'mean': 0.6, 'std': 0.141421}
+    """
+    known = [value for value in values if value is not None]
+    return Spread(
+        values=known,
+        mean=round(float(np.mean(known)), 6) if known else None,
+        std=round(float(np.std(known, ddof=1)), 6) if len(known) > 1 else None,
+    )
+
+
+def numbers_of(study: Study, line: Line) -> dict[str, float | None]:
+    """The numbers of a row, of one line."""
+    numbers: dict[str, float | None] = dict(line["metrics"])
+    per_class = {row["name"]: row["AP"] for row in line["per_class"]}
+    numbers["rare_AP"] = per_class.get(study["class_names"][study["rare_label"]])
+    for name in study["class_names"]:
+        numbers[f"AP {name}"] = per_class.get(name)
+    ranking, deviations, cost = line["ranking"], line["deviations"], line["cost"]
+    numbers |= {
+        "rank_class": ranking and ranking["class_score"]["per_object"],
+        "rank_score": ranking and ranking["score"]["per_object"],
+        "rank_score_pooled": ranking and ranking["score"]["pooled"],
+        "best_lost_share": ranking and _share(ranking["best_lost"], ranking["candidates_objects"]),
+        "best_lost_threshold_share": ranking and _share(ranking["best_lost_threshold"], ranking["candidates_objects"]),
+        "oracle_AP": ranking and ranking["oracle_AP"],
+        "deviation_correlation": deviations and deviations["correlation"],
+        "deviation_correlation_relative": deviations and deviations["correlation_relative"],
+        "step_s": round(sum(cost["seconds"].values()), 6) if cost["seconds"] else None,
+        "peak_memory_mb": cost["peak_memory_mb"],
+    }
+    for when, measured in (("start", line["imbalance_start"]), ("end", line["imbalance_end"])):
+        numbers[f"background_loss_{when}"] = measured and measured["own"]["loss_share"]
+        numbers[f"background_gradient_{when}"] = measured and measured["own"]["gradient_share"]
+    return numbers
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 6) if whole else None
+
+
+def compare(row: Row, before: Row, number: str) -> Comparison:
+    """One number of a rung against the rung before it; both have values of it.
+
+    The difference is one when the 95 % interval of Welch's t holds no 0. A few seeds make that interval wide, which is
+    what they can tell; and of twenty comparisons without a difference, one still comes out as one.
+    """
+    here, there = row["numbers"][number]["values"], before["numbers"][number]["values"]
+    difference = round(float(np.mean(here) - np.mean(there)), 6)
+    interval = welch_interval(here, there)
+    comparison = Comparison(
+        rung=row["rung"],
+        before=before["rung"],
+        number=number,
+        difference=difference,
+        low=None if interval is None else round(interval.low, 6),
+        high=None if interval is None else round(interval.high, 6),
+        verdict="unknown",
+        sentence="",
+    )
+    if interval is not None:
+        comparison["verdict"] = "higher" if interval.low > 0 else "lower" if interval.high < 0 else "within the spread"
+    comparison["sentence"] = _sentence(comparison, f"{row['title']} against {before['title']}", len(here), len(there))
+    return comparison
+
+
+def _sentence(comparison: Comparison, who: str, here: int, there: int) -> str:
+    what, difference, verdict = COMPARED[comparison["number"]], comparison["difference"], comparison["verdict"]
+    seeds = f"{here} and {there} seeds" if (here, there) != (1, 1) else "one seed each"
+    if verdict == "unknown":
+        return f"{who}: {what} differs by {difference:+.3f} with {seeds}; without a spread that may be chance."
+    interval = f"95 % interval {comparison['low']:+.3f} to {comparison['high']:+.3f}, {seeds}"
+    if verdict == "within the spread":
+        return f"{who}: {what} differs by {difference:+.3f}, within the spread ({interval}); that may be chance."
+    return f"{who}: {what} is {verdict} by {abs(difference):.3f} ({interval})."

@@ -1,0 +1,104 @@
+"""One rung and seed, in a process of its own: ``python -m focaldet.study.worker STUDY RUNG SEED``.
+
+It is started by the study, and ends with it: when the pipe of its standard input closes, nobody waits any more.
+"""
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from focaldet.checks import InputError
+from focaldet.data import DataFolder, read_folder
+from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.module import NotFiniteError
+from focaldet.engine.train import train
+from focaldet.files import read_json, write_json
+from focaldet.study.folder import check_same, config_of, read_study, split_seed
+from focaldet.study.measure import measure, settings_of
+
+Say = Callable[[str], None]
+
+
+def key_of(rung: str, seed: int) -> str:
+    """Name of what belongs to a rung and seed."""
+    return f"{rung}-{seed}"
+
+
+def run_folder(out: Path, rung: str, seed: int) -> Path:
+    """Where it is trained."""
+    return out / "runs" / key_of(rung, seed)
+
+
+def line_file(out: Path, rung: str, seed: int) -> Path:
+    """Its finished line, until the study has it."""
+    return run_folder(out, rung, seed) / "line.json"
+
+
+def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
+    """Train, or go on training, and measure; leaves ``line.json`` in the run folder and the details beside the study.
+
+    Raises:
+        InputError: the run folder holds a run of other settings.
+    """
+    study = read_study(out)
+    row = next(row for row in study["rungs"] if row["name"] == rung)
+    folder = read_folder(study["settings"]["data"], seed=split_seed(study))
+    config = config_of(study, row, seed, run_folder(out, rung, seed))
+    diverged = train_rung(config, folder, say)
+    say(f"measuring on the {study['split']} split")
+    line, details = measure(rung, config, folder, study["split"], diverged)
+    write_json(out / "details" / f"{key_of(rung, seed)}.json", details)
+    write_json(line_file(out, rung, seed), line)
+
+
+def train_rung(config: TrainConfig, folder: DataFolder, say: Say) -> str | None:
+    """Train what is not trained yet.
+
+    Returns:
+        Why the training diverged, or ``None``.
+    """
+    run = Path(str(config.out))
+    done = run / "trained.json"
+    if (run / "config.yaml").exists():
+        before = settings_of(load_config(run / "config.yaml"))
+        check_same(f"{run}: a run of other settings", before, settings_of(config))
+    if not done.exists():
+        resume = (run / "last.ckpt").exists()
+        if not resume:
+            shutil.rmtree(run, ignore_errors=True)  # stopped in its first epoch: nothing to go on from
+        diverged = None
+        try:
+            train(replace(config, resume=resume), folder=folder, say=say)
+        except NotFiniteError as error:
+            diverged = str(error).partition(";")[0]
+            say(f"diverged: {diverged}")
+        write_json(done, {"diverged": diverged})
+    reason: str | None = read_json(done)["diverged"]
+    return reason
+
+
+def _end_with_the_study() -> None:
+    while os.read(0, 1):  # not by sys.stdin, whose lock Python wants at its own end
+        pass
+    os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """Do one rung. Returns 0, or 2 after a mistake of the user's, told in one line."""
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
+    out, rung, seed = Path(arguments[0]), arguments[1], int(arguments[2])
+    try:
+        do_rung(out, rung, seed, say=partial(print, flush=True))
+    except InputError as error:
+        print(" ".join(str(error).split()), flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

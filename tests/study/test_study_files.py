@@ -1,0 +1,135 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from focaldet.checks import InputError
+from focaldet.files import read_json, write_json
+from focaldet.study.folder import append_line, check_lines, config_of, open_study, read_lines, read_study
+from focaldet.study.ladder import LADDER
+from focaldet.study.measure import settings_of
+
+TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "channels": 16, "head_depth": 1, "epochs": 2, "batch": 2}
+
+
+@pytest.fixture
+def given(cells: Path) -> dict:
+    return {"data": str(cells), **TINY}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "study"
+
+
+def test_a_new_study_has_the_whole_ladder_and_three_seeds(given, out):
+    study = open_study(out, given)
+    assert [row["name"] for row in study["rungs"]] == [rung.name for rung in LADDER]
+    assert study["seeds"] == [0, 1, 2]
+    assert (study["class_names"], study["split"]) == (["Platelets", "RBC", "WBC"], "val")
+    assert study["photos"] == {"train": 4, "val": 2}
+    assert study["class_names"][study["rare_label"]] in ("Platelets", "WBC")
+    assert read_json(out / "study.json") == study
+    assert len(read_json(out / "truth.json")["images"]) == 2
+    assert read_json(out / "neuron.json")["curves"]
+
+
+def test_ten_minutes_a_rung_unless_epochs_are_given(given, out, tmp_path):
+    assert open_study(out, given)["settings"]["minutes"] is None
+    del given["epochs"]
+    assert open_study(tmp_path / "other", given)["settings"]["minutes"] == 10
+
+
+def test_a_rung_is_the_settings_with_its_own_changes(given, out):
+    study = open_study(out, given)
+    row = next(row for row in study["rungs"] if row["name"] == "retinanet-bce-no-prior")
+    config = config_of(study, row, 7, out / "run")
+    assert (config.method, config.class_loss, config.prior_prob, config.seed) == ("retinanet", "bce", 0.5, 7)
+    assert (config.size, config.epochs) == (64, 2)
+
+
+def test_a_study_goes_on_without_being_told_anything(given, out):
+    study = open_study(out, given, rungs=["gfl", "atss"], seeds=2)
+    assert open_study(out, {}) == study
+
+
+def test_seeds_and_rungs_are_added(given, out):
+    open_study(out, given, rungs=["atss", "gfl"], seeds=1, bins=[9])
+    study = open_study(out, {}, rungs=["atss-qfl"], seeds=2, betas=[1.0])
+    names = [row["name"] for row in study["rungs"]]
+    assert names == ["atss", "atss-qfl", "gfl", "atss-qfl-beta-1", "gfl-bins-9"]
+    assert study["seeds"] == [0, 1]
+    gfl = study["rungs"][2]
+    assert gfl["compared_with"] == "atss-qfl"  # which was not there before
+
+
+def test_other_settings_than_the_studys_are_refused_with_what_differs(given, out):
+    open_study(out, given)
+    before = (out / "study.json").read_bytes()
+    with pytest.raises(InputError, match=r"study\.json: size is 64 there, 96 here; choose another --out"):
+        open_study(out, given | {"size": 96})
+    assert (out / "study.json").read_bytes() == before
+
+
+def test_the_same_folder_by_another_path_is_the_same(given, out, monkeypatch):
+    open_study(out, given)
+    monkeypatch.chdir(Path(given["data"]).parent)
+    assert open_study(out, {"data": "cells"})["data"] == given["data"]
+
+
+def test_photos_that_have_changed_are_refused(given, out):
+    study = open_study(out, given)
+    write_json(out / "study.json", study | {"photos": {"train": 5, "val": 2}})
+    with pytest.raises(InputError, match=r"have changed since the study began \(photos: .*5.*4"):
+        open_study(out, {})
+
+
+def test_an_option_that_does_not_fit_is_refused_before_anything_is_written(given, out):
+    with pytest.raises(InputError, match="size: expected at least 32"):
+        open_study(out, given | {"size": 8})
+    with pytest.raises(InputError, match="num_bins: expected at least 2"):
+        open_study(out, given, bins=[1])
+    assert not out.exists()
+
+
+def test_lines_come_back_as_they_were_written(out, given):
+    open_study(out, given)
+    for seed in (0, 1):
+        append_line(out, {"format": 1, "rung": "gfl", "seed": seed, "settings": {}, "metrics": {}})
+    assert [line["seed"] for line in read_lines(out)] == [0, 1]
+    assert (out / "study.jsonl").read_text().count("\n") == 2
+
+
+def test_a_line_is_appended_to_a_file_that_lost_its_last_newline(out):
+    append_line(out, {"format": 1, "rung": "gfl", "seed": 0, "settings": {}, "metrics": {}})
+    file = out / "study.jsonl"
+    file.write_text(file.read_text().rstrip("\n"))
+    append_line(out, {"format": 1, "rung": "gfl", "seed": 1, "settings": {}, "metrics": {}})
+    assert len(read_lines(out)) == 2
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "ru', "[]", "7", '{"format": 1}'])
+def test_a_broken_line_is_named_with_its_number(out, text):
+    append_line(out, {"format": 1, "rung": "gfl", "seed": 0, "settings": {}, "metrics": {}})
+    with (out / "study.jsonl").open("a") as file:
+        file.write(text)
+    with pytest.raises(InputError, match=r"study\.jsonl: line 2 is broken"):
+        read_lines(out)
+
+
+def test_a_line_that_was_trained_otherwise_is_refused(out, given):
+    study = open_study(out, given)
+    row = next(row for row in study["rungs"] if row["name"] == "gfl")
+    settings = settings_of(config_of(study, row, 0, out))
+    line = {"format": 1, "rung": "gfl", "seed": 0, "settings": settings, "metrics": {}}
+    check_lines(out, study, [line])
+    with pytest.raises(InputError, match=r"gfl, seed 0: channels is 32 there, 16 here"):
+        check_lines(out, study, [line | {"settings": settings | {"channels": 32}}])
+
+
+@pytest.mark.parametrize("value", [{"format": 0}, [], {}])
+def test_a_file_that_is_no_study_is_refused(out, value):
+    out.mkdir()
+    (out / "study.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match=r"study\.json: format"):
+        read_study(out)

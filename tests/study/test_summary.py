@@ -1,0 +1,168 @@
+import pytest
+
+from focaldet.engine.average_precision import METRICS
+from focaldet.study.ladder import LADDER
+from focaldet.study.summary import COMPARED, summarise
+from focaldet.study.table import progress_table, result_table, time_left
+
+SPLIT = {"loss_share": 0.9, "gradient_share": 0.8, "background_loss": 9.0, "object_loss": 1.0}
+IMBALANCE = {"background_sites": 90, "object_sites": 10, "own": SPLIT, "hardest_percent": 0.2}
+
+
+def ranking(correlation=0.5):
+    of = {"pooled": 0.1, "per_object": correlation}
+    return {
+        "sites": 100,
+        "objects": 10,
+        "class_score": of,
+        "quality": None,
+        "score": of,
+        "candidates_objects": 8,
+        "best_lost": 4,
+        "best_lost_threshold": 2,
+        "iou_before": 0.9,
+        "iou_after": 0.8,
+        "oracle_AP": 0.7,
+    }
+
+
+def line(rung, seed, ap, *, diverged=None):
+    measured = diverged is None
+    cost = {
+        "minutes": 10.0,
+        "epochs": 3,
+        "steps": 30,
+        "seconds": {"load": 0.1, "forward": 0.3},
+        "images_per_second": 9.0,
+        "peak_memory_mb": 100.0,
+        "terms_first": {"class": 1.0},
+        "terms_last": {"class": 0.5},
+    }
+    return {
+        "format": 1,
+        "rung": rung,
+        "seed": seed,
+        "settings": {},
+        "diverged": diverged,
+        "split": "test",
+        "metrics": {name: ap if measured and not name.endswith("small") else None for name in METRICS},
+        "per_class": [{"name": "cell", "objects": 9, "AP": ap, "AP50": ap, "AP75": ap}] if measured else [],
+        "imbalance_start": IMBALANCE,
+        "imbalance_end": IMBALANCE if measured else None,
+        "ranking": ranking() if measured else None,
+        "deviations": None,
+        "cost": cost,
+    }
+
+
+@pytest.fixture
+def study():
+    return {
+        "settings": {"minutes": 10.0},
+        "rungs": [rung.row() for rung in LADDER],
+        "seeds": [0, 1, 2],
+        "class_names": ["cell"],
+        "rare_label": 0,
+        "split": "test",
+        "photos": {"test": 7},
+    }
+
+
+def of_ap(study, before, here):
+    lines = [line("atss", seed, ap) for seed, ap in enumerate(before)]
+    lines += [line("atss-qfl", seed, ap) for seed, ap in enumerate(here)]
+    return next(c for c in summarise(study, lines)["comparisons"] if c["number"] == "AP")
+
+
+def test_rows_have_mean_and_spread_over_the_seeds(study):
+    (row,) = summarise(study, [line("gfl", seed, ap) for seed, ap in ((0, 0.4), (2, 0.6))])["rows"]
+    assert (row["rung"], row["title"], row["seeds"]) == ("gfl", "GFL", [0, 2])
+    assert row["numbers"]["AP"] == {"values": [0.4, 0.6], "mean": 0.5, "std": pytest.approx(0.141421)}
+    assert row["numbers"]["AP_small"] == {"values": [], "mean": None, "std": None}
+    means = {name: spread["mean"] for name, spread in row["numbers"].items()}
+    assert means["best_lost_share"] == 0.5
+    assert means["best_lost_threshold_share"] == 0.25
+    assert means["step_s"] == pytest.approx(0.4)
+    assert (means["background_loss_start"], means["background_gradient_end"]) == (0.9, 0.8)
+
+
+def test_rows_stand_in_the_order_of_the_story_whatever_was_finished_first(study):
+    rows = summarise(study, [line("gfl", 0, 0.5), line("fcos", 0, 0.4)])["rows"]
+    assert [row["rung"] for row in rows] == ["fcos", "gfl"]
+
+
+def test_a_clear_difference_is_told_with_its_interval(study):
+    comparison = of_ap(study, [0.40, 0.41, 0.39], [0.50, 0.51, 0.49])
+    assert (comparison["verdict"], comparison["difference"]) == ("higher", pytest.approx(0.1))
+    assert 0 < comparison["low"] < 0.1 < comparison["high"]
+    assert "AP is higher by 0.100 (95 % interval +0.077 to +0.123, 3 and 3 seeds)" in comparison["sentence"]
+    assert of_ap(study, [0.50, 0.51, 0.49], [0.40, 0.41, 0.39])["verdict"] == "lower"
+
+
+def test_a_difference_within_the_spread_is_said_to_be_one(study):
+    comparison = of_ap(study, [0.40, 0.45, 0.35], [0.42, 0.47, 0.36])
+    assert comparison["verdict"] == "within the spread"
+    assert "differs by +0.017, within the spread" in comparison["sentence"]
+
+
+def test_one_seed_proves_nothing(study):
+    comparison = of_ap(study, [0.1], [0.9])
+    assert (comparison["verdict"], comparison["low"]) == ("unknown", None)
+    assert "one seed each; without a spread that may be chance" in comparison["sentence"]
+
+
+def test_every_number_of_two_neighbours_is_compared(study):
+    comparisons = summarise(study, [line("atss", 0, 0.4), line("atss-qfl", 0, 0.5)])["comparisons"]
+    assert [c["number"] for c in comparisons] == list(COMPARED)
+
+
+def test_rungs_whose_neighbour_is_missing_are_not_compared(study):
+    assert summarise(study, [line("fcos", 0, 0.4), line("gfl", 0, 0.5)])["comparisons"] == []
+
+
+def test_a_seed_that_diverged_counts_as_such_and_not_as_a_number(study):
+    lines = [line("gfl", 0, 0.5), line("gfl", 1, None, diverged="step 3: the class loss is nan")]
+    summary = summarise(study, lines)
+    (row,) = summary["rows"]
+    assert (row["seeds"], row["diverged"]) == ([0, 1], [1])
+    assert row["numbers"]["AP"]["values"] == [0.5]
+    assert "2 (1 diverged)" in result_table(study, summary)
+
+
+def test_a_rung_that_only_diverged_is_not_compared(study):
+    lines = [line("atss", 0, None, diverged="x"), line("atss-qfl", 0, 0.5)]
+    compared = {c["number"] for c in summarise(study, lines)["comparisons"]}
+    assert compared == {"background_gradient_start"}
+
+
+def test_of_a_line_that_is_there_twice_the_last_counts(study):
+    (row,) = summarise(study, [line("gfl", 0, 0.1), line("gfl", 0, 0.5)])["rows"]
+    assert row["numbers"]["AP"]["values"] == [0.5]
+
+
+def test_the_table_has_a_row_a_rung_and_the_verdicts(study):
+    lines = [line(rung, seed, 0.4 + seed / 100) for rung in ("atss", "atss-qfl") for seed in range(3)]
+    text = result_table(study, summarise(study, lines))
+    assert [row.split()[0] for row in text.splitlines()[2:4]] == ["atss", "atss-qfl"]
+    assert "0.410 ± 0.010" in text
+    assert "7 photos" in text
+    assert "ATSS, quality focal loss against ATSS, centerness: AP differs by +0.000" in text
+
+
+def test_a_study_without_a_line_says_so(study):
+    assert result_table(study, summarise(study, [])) == "no rung is finished yet"
+
+
+def test_progress_has_a_place_for_every_rung_and_seed(study):
+    rows = progress_table(study, [line("fcos", 1, 0.4)], {("atss", 1): "epoch 3, step 60"})
+    fcos, atss = (next(row for row in rows if row.startswith(name)) for name in ("fcos", "atss "))
+    assert fcos.split() == ["fcos", "·", "AP", "0.400", "·"]
+    assert atss.split() == ["atss", "·", "running", "·"]
+    assert rows[-1] == "atss, seed 1: epoch 3, step 60"
+
+
+def test_the_time_left_is_that_of_the_rungs_to_come(study):
+    assert time_left(study, [line("fcos", 0, 0.4)], 1) == "about 3.8 hours left"  # 23 times 10 minutes
+    done = [line(rung.name, seed, 0.4) for rung in LADDER for seed in range(3)]
+    assert time_left(study, done[:-2], 2) == "about 10 minutes left"
+    assert time_left(study, done, 1) == ""
