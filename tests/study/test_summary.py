@@ -144,7 +144,7 @@ def test_the_table_has_a_row_a_rung_and_the_verdicts(study):
     lines = [line(rung, seed, 0.4 + seed / 100) for rung in ("atss", "atss-qfl") for seed in range(3)]
     text = result_table(study, summarise(study, lines))
     assert [row.split()[0] for row in text.splitlines()[2:4]] == ["atss", "atss-qfl"]
-    assert "0.410 ± 0.010" in text
+    assert "0.410±0.010" in text
     assert "7 photos" in text
     assert "ATSS, quality focal loss against ATSS, centerness: AP differs by +0.000" in text
 

@@ -1,12 +1,12 @@
 """Time and peak memory of functions, measured side by side."""
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+
+from focaldet.engine.peak_memory import resident_peak_bytes
 
 
 def interleaved_ms(
@@ -33,15 +33,6 @@ def interleaved_ms(
     return {name: median(t) for name, t in times.items()}
 
 
-def _peak_bytes() -> int:
-    """The largest resident memory of this process since `_reset_peak`."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def _reset_peak() -> None:
     """Linux only; elsewhere the peak is that of the process's whole life, which the logits are a small part of."""
     Path("/proc/self/clear_refs").write_text("5")
@@ -52,9 +43,9 @@ def _measure(
 ) -> None:
     run = prepare(*args)
     _reset_peak()
-    before = _peak_bytes()
+    before = resident_peak_bytes()
     run()
-    queue.put(_peak_bytes() - before)
+    queue.put(resident_peak_bytes() - before)
 
 
 def extra_peak_bytes(prepare: Callable[..., Callable[[], object]], *args: object) -> int | None:

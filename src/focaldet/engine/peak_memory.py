@@ -15,8 +15,13 @@ def peak_memory_mb(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    return resident_peak_bytes() / 2**20
+
+
+def resident_peak_bytes() -> int:
+    """The most memory that this process has had resident; on Linux, since ``/proc/self/clear_refs`` was last told."""
     status = Path("/proc/self/status")
     if status.exists():  # its peak, unlike getrusage's, does not begin with that of the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

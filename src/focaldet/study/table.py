@@ -11,12 +11,9 @@ COLUMNS = {
     "rare_AP": "AP rare",
     "rank_score": "rank",
     "best_lost_threshold_share": "lost",
-    "oracle_AP": "AP oracle",
-    "background_gradient_start": "bg start",
-    "background_gradient_end": "bg end",
-    "step_s": "s/step",
+    "background_gradient_start": "background",
 }
-"""Number of a row -> its heading."""
+"""Number of a row -> its heading; the page has the others."""
 
 
 def result_table(study: Study, summary: Summary) -> str:
@@ -31,10 +28,10 @@ def result_table(study: Study, summary: Summary) -> str:
     lines = [
         f"{study['split']} split: {study['photos'][study['split']]} photos; mean ± standard deviation over seeds",
         *_aligned(cells),
-        f"AP rare: of {rare}, the class with the fewest objects; AP oracle: with boxes ranked by their true IoU",
+        f"AP rare: of {rare}, the class with the fewest objects to train on",
         "rank: correlation of score and true IoU among the boxes of an object; lost: share of the objects whose better "
         "box the suppression dropped",
-        "bg: the background's share of the class loss's gradient, before the first step and at the end",
+        "background: its share of the class loss's gradient, before the first step",
     ]
     lines += [comparison["sentence"] for comparison in summary["comparisons"] if comparison["number"] == "AP"]
     return "\n".join(lines)
@@ -43,7 +40,7 @@ def result_table(study: Study, summary: Summary) -> str:
 def _cell(spread: Spread) -> str:
     if spread["mean"] is None:
         return "–"
-    return f"{spread['mean']:.3f}" + (f" ± {spread['std']:.3f}" if spread["std"] is not None else "")
+    return f"{spread['mean']:.3f}" + (f"±{spread['std']:.3f}" if spread["std"] is not None else "")
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:

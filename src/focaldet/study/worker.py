@@ -3,6 +3,7 @@
 It is started by the study, and ends with it: when the pipe of its standard input closes, nobody waits any more.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from focaldet.data import DataFolder, read_folder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
-from focaldet.files import read_json, write_json
+from focaldet.files import read_json, write_json, write_text
 from focaldet.study.folder import check_same, config_of, read_study, split_seed
 from focaldet.study.measure import measure, settings_of
 
@@ -52,8 +53,9 @@ def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
     diverged = train_rung(config, folder, say)
     say(f"measuring on the {study['split']} split")
     line, details = measure(rung, config, folder, study["split"], diverged)
-    write_json(out / "details" / f"{key_of(rung, seed)}.json", details)
+    write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half as long as with indents
     write_json(line_file(out, rung, seed), line)
+    (run_folder(out, rung, seed) / "last.ckpt").unlink(missing_ok=True)  # four times the weights, of no more use
 
 
 def train_rung(config: TrainConfig, folder: DataFolder, say: Say) -> str | None:
