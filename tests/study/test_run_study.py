@@ -14,7 +14,7 @@ from focaldet.cli import main
 from focaldet.engine.config import load_config
 from focaldet.study import worker
 from focaldet.study.folder import append_line, open_study, read_lines
-from focaldet.study.run import run_study, write_summary
+from focaldet.study.run import log_file, run_study, write_summary
 from focaldet.study.worker import do_rung, line_file, run_folder, train_rung
 
 TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "channels": 16, "head_depth": 1, "epochs": 2, "batch": 2}
@@ -201,6 +201,11 @@ def test_a_second_study_in_the_same_folder_is_refused(given, out):
             run_study(given, out=out)
     finally:
         os.close(handle)
+
+
+def test_each_rung_and_seed_has_a_log_of_its_own(out):
+    names = {log_file(out, rung, seed).name for rung in ("gamma-0", "gamma-0.5") for seed in (0, 1)}
+    assert names == {"gamma-0-0.log", "gamma-0-1.log", "gamma-0.5-0.log", "gamma-0.5-1.log"}
 
 
 def test_a_mistake_leaves_no_folder(given, out):

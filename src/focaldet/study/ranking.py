@@ -67,6 +67,16 @@ def good_boxes(scene: Scene, first_object: int = 0) -> GoodBoxes:
     )
 
 
+def _joined(parts: Sequence[GoodBoxes]) -> GoodBoxes:
+    """Of several photos."""
+
+    def column(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    quality = None if parts[0].quality is None else column("quality")
+    return GoodBoxes(column("object"), column("iou"), column("class_score"), quality, column("score"))
+
+
 def ranks(values: Float[Tensor, " N"], iou: Float[Tensor, " N"], object: Int64[Tensor, " N"]) -> Ranks:
     """Rank correlation of some value with the IoU, over all boxes and among those of one object.
 
@@ -148,25 +158,16 @@ class RankingMeasure:
         Args:
             truth: the COCO data set of them.
         """
-        object, iou = (torch.cat([getattr(part, name) for part in self.good]) for name in ("object", "iou"))
-        values: dict[str, Tensor | None] = {
-            name: None
-            if getattr(self.good[0], name) is None
-            else torch.cat([getattr(part, name) for part in self.good])
-            for name in ("class_score", "quality", "score")
-        }
-        of = {name: None if value is None else ranks(value, iou, object) for name, value in values.items()}
+        good = _joined(self.good)
         before, after = torch.cat(self.before), torch.cat(self.after)
         there = before >= FOUND_IOU
         before, after = before[there], after[there]
-        assert of["class_score"] is not None
-        assert of["score"] is not None
         return Ranking(
-            sites=len(iou),
-            objects=torch.unique(object).numel(),
-            class_score=of["class_score"],
-            quality=of["quality"],
-            score=of["score"],
+            sites=len(good.iou),
+            objects=torch.unique(good.object).numel(),
+            class_score=ranks(good.class_score, good.iou, good.object),
+            quality=None if good.quality is None else ranks(good.quality, good.iou, good.object),
+            score=ranks(good.score, good.iou, good.object),
             candidates_objects=len(before),
             best_lost=int((after < before - LOST).sum()),
             best_lost_threshold=int((thresholds_met(after) < thresholds_met(before)).sum()),

@@ -20,6 +20,9 @@ from focaldet.study.worker import line_file, run_folder
 
 Say = Callable[[str], None]
 
+Key = tuple[str, int]
+"""Name of a rung, and seed."""
+
 POLL_S = 0.5
 """Seconds between two looks at the processes."""
 
@@ -73,7 +76,8 @@ def run_study(
             f"{len(study['rungs'])} rungs, seeds {', '.join(map(str, study['seeds']))}, {parallel} at a time; "
             f"{len(todo)} of {len(keys)} to do, into {out}"
         )
-        _do(out, study, lines, todo, parallel, cores, _Display(study, parallel, say))
+        threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, cores // parallel))}
+        _do(out, todo, lines, parallel, threads | dict(os.environ), _Display(study, parallel, say))
     say(write_summary(out))
     return out
 
@@ -105,7 +109,7 @@ def write_summary(out: Path) -> str:
     return result_table(study, summary)
 
 
-def _keys(study: Study) -> list[tuple[str, int]]:
+def _keys(study: Study) -> list[Key]:
     """Seed by seed: the whole ladder is there early, and its spread later."""
     return [(row["name"], seed) for seed in study["seeds"] for row in study["rungs"]]
 
@@ -119,17 +123,23 @@ def _alone(out: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror})") from error
     try:
-        with contextlib.suppress(ImportError):  # a system without such a lock
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle, out)
         yield
-    except BlockingIOError as error:
-        raise InputError(f"--out {out}: another focaldet study is at work in it; wait for it, or stop it") from error
     finally:
         os.close(handle)
         with contextlib.suppress(OSError):
             out.rmdir()  # if nothing came of it
+
+
+def _lock(handle: int, out: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # a system without such a lock
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"--out {out}: another focaldet study is at work in it; wait for it, or stop it") from error
 
 
 def _cores() -> int:
@@ -138,24 +148,22 @@ def _cores() -> int:
 
 def _do(
     out: Path,
-    study: Study,
+    todo: list[Key],
     lines: list[Line],
-    todo: list[tuple[str, int]],
     parallel: int,
-    cores: int,
+    environment: dict[str, str],
     display: "_Display",
 ) -> None:
     """Keep so many processes at work until all is done. They end with this one, however it ends."""
-    running: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+    running: dict[Key, subprocess.Popen[bytes]] = {}
     failures: list[str] = []
     todo = list(todo)
-    threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, cores // parallel))}
     try:
         while todo or running:
             while todo and len(running) < parallel:
                 key = todo.pop(0)
                 if not line_file(out, *key).exists():  # else it was stopped between its measuring and its line
-                    running[key] = _start(out, key, threads | dict(os.environ))
+                    running[key] = _start(out, key, environment)
                     display.started(key)
                 else:
                     _finish(out, key, lines, display)
@@ -180,7 +188,7 @@ def _do(
         raise InputError(f"{len(failures)} of the rungs failed, the others are kept; {'; '.join(failures)}")
 
 
-def _finish(out: Path, key: tuple[str, int], lines: list[Line], display: "_Display") -> None:
+def _finish(out: Path, key: Key, lines: list[Line], display: "_Display") -> None:
     line: Line = read_json(line_file(out, *key))
     append_line(out, line)
     lines.append(line)
@@ -191,10 +199,11 @@ def _finish(out: Path, key: tuple[str, int], lines: list[Line], display: "_Displ
 
 def log_file(out: Path, rung: str, seed: int) -> Path:
     """What the process of a rung and seed says."""
-    return run_folder(out, rung, seed).with_suffix(".log")
+    run = run_folder(out, rung, seed)
+    return run.with_name(f"{run.name}.log")
 
 
-def _start(out: Path, key: tuple[str, int], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+def _start(out: Path, key: Key, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     rung, seed = key
     file = log_file(out, rung, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +227,7 @@ def _last_words(log: Path) -> str:
     return "starting"
 
 
-def _failure(out: Path, key: tuple[str, int], code: int) -> str:
+def _failure(out: Path, key: Key, code: int) -> str:
     log = log_file(out, *key)
     words = f"ended by signal {-code}" if code < 0 else _last_words(log)
     return f"{key[0]}, seed {key[1]}: {words} (all that it said: {log})"
@@ -232,7 +241,7 @@ class _Display:
         self.terminal = sys.stdout.isatty()
         self.drawn: list[str] = []
 
-    def started(self, key: tuple[str, int]) -> None:
+    def started(self, key: Key) -> None:
         if not self.terminal:
             self.say(f"{key[0]}, seed {key[1]}: starts")
 
@@ -247,7 +256,7 @@ class _Display:
             f"{len(lines)} of {len(_keys(self.study))} done" + (f", {rest}" if rest else "")
         )
 
-    def show(self, lines: Sequence[Line], running: dict[tuple[str, int], str]) -> None:
+    def show(self, lines: Sequence[Line], running: dict[Key, str]) -> None:
         if not self.terminal:
             return
         size = shutil.get_terminal_size()
