@@ -2,8 +2,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -151,6 +153,9 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
             "predict: a.jpg beside --compare, which takes its photos from TRUTH; give one",
         ),
         ("predict run a.jpg --score high", "--score: expected a number, got 'high'"),
+        ("serve", "serve: missing MODEL; see focaldet serve --help"),
+        ("serve run --port http", "--port: expected a whole number, got 'http'"),
+        ("serve run --max-mb 0", "max-mb: expected 0.001 to 2048, got 0.0"),
         ("report", "report: missing RUN; see focaldet report --help"),
         ("data chekc photos", "data check: expected check; got 'chekc'; did you mean 'check'?"),
         ("data check", "data: missing DIR; see focaldet data --help"),
@@ -327,6 +332,8 @@ def test_a_run_folder_that_is_not_there_is_named(refuse: Refuse, cells: Path, tm
     for arguments in (
         ("eval", nothing, "--data", cells, "--split", "val"),
         ("predict", nothing, photo),
+        ("predict", nothing, "--compare", cells),
+        ("serve", nothing, "--port", "0"),
         ("report", nothing),
     ):
         assert str(nothing) in refuse(*arguments)
@@ -371,6 +378,28 @@ def test_train_eval_predict_and_report_print_where_to_look(
     assert main(["predict", str(out), "--compare", str(cells), "--split", "train", "--out", str(tmp_path / "new")]) == 0
     assert f"errors, worst first: {tmp_path / 'new' / 'errors.html'}" in capsys.readouterr().out
     assert "run on cells train" in (tmp_path / "new" / "errors.html").read_text()
+
+
+@pytest.mark.slow
+def test_serve_says_where_answers_photos_and_stops_at_ctrl_c(trained: Path, cells: Path) -> None:
+    command = [sys.executable, "-m", "focaldet.cli", "serve", str(trained), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = server.stdout.readline()
+            address = re.fullmatch(rf"serving {trained} at (http://127\.0\.0\.1:\d+/) \(stop with Ctrl-C\)\n", said)
+            assert address, said
+            photo = next((cells / "JPEGImages").iterdir()).read_bytes()
+            with urllib.request.urlopen(urllib.request.Request(f"{address[1]}predict", photo), timeout=60) as answer:
+                assert json.load(answer)["width"] == 640
+        finally:
+            server.send_signal(signal.SIGINT)
+            _, errors = server.communicate(timeout=60)
+    assert server.returncode == 130
+    assert errors == "focaldet: stopped\n"
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ FLOORS = (
     {"models", "data"},
     {"methods"},
     {"engine"},
-    {"study", "report", "bench", "options"},
+    {"study", "report", "bench", "options", "serve"},
     {"cli"},
 )
 """From the ground up. Folders on one floor do not know each other."""

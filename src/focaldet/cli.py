@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from focaldet import __version__
 from focaldet.checks import InputError, near_name
 from focaldet.options import Parser, option_name
+from focaldet.serve.limits import DEFAULTS as LIMITS
+from focaldet.serve.limits import Limits
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
@@ -97,6 +99,16 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         "--out", Path, metavar="DIR", default=Path("predictions"), help="folder to write to (default: predictions)"
     )
     command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
+
+    command = add("serve", "answer photos over HTTP with boxes as JSON, and a page to try it on")
+    command.add("model", Path, metavar="MODEL", help="run folder")
+    command.add("--host", str, default="127.0.0.1", help="address to listen on (default: 127.0.0.1, itself alone)")
+    command.add("--port", int, default=8000, help="0 takes a free one (default: 8000)")
+    command.add("--score", float, default=0.3, help="least score of a box, unless a request asks (default: 0.3)")
+    command.add("--max-mb", float, default=LIMITS.megabytes, help="of an upload (default: 20)")
+    command.add("--max-megapixels", float, default=LIMITS.megapixels, help="of a photo (default: 40)")
+    command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and to answer (default: 30)")
+    command.add("--batch", int, default=LIMITS.batch, help="most photos that are detected together (default: 8)")
 
     command = add("import", "make a run of a published detector of torchvision or mmdetection")
     command.add("file", Path, metavar="FILE", help="checkpoint: of torch, or safetensors")
@@ -193,6 +205,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             print(f"focaldet: {fault}", file=sys.stderr)
         print(f"drawn photos and predictions.json: {chosen.out}")
         return 2 if faults else 0
+    elif command == "serve":
+        _serve(chosen)
     elif command == "import":
         from focaldet.engine.importing.run import import_checkpoint
 
@@ -261,6 +275,18 @@ def _study(table: bool = False, **options: Any) -> None:
         print(write_summary(study_folder(options, own.get("out"))))
     else:
         run_study(options, say=_say, **own)
+
+
+def _serve(chosen: argparse.Namespace) -> None:
+    try:
+        from focaldet.serve.server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"serve: {error.name} is not installed; pip install 'focaldet[serve]'") from error
+
+    limits = Limits(
+        megabytes=chosen.max_mb, megapixels=chosen.max_megapixels, seconds=chosen.timeout, batch=chosen.batch
+    )
+    serve(chosen.model, host=chosen.host, port=chosen.port, score=chosen.score, limits=limits, say=_say)
 
 
 def _train(chosen: argparse.Namespace) -> int | None:

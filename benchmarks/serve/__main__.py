@@ -1,0 +1,164 @@
+"""python -m benchmarks.serve MODEL PHOTOS: a served model beside the same model without a server, and a minute of load.
+
+Three rounds, each of 1,000 requests through ``focaldet serve`` in a process of its own and 1,000 photos without it, at
+the same concurrency, and then 60 s of load with a look at the server's memory. About three minutes on two cores. Writes
+benchmarks/results/serve.md; run it on a quiet machine.
+
+Without a server the same work is done by threads of this process: a photo's file is decoded, scaled and goes through
+the network (``file to boxes``), or the network alone is run on what was scaled before (``network alone``). What a
+server can be held to is the first; the second is the most that the network gives.
+"""
+
+import argparse
+import http.client
+import io
+import itertools
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from threading import local
+
+from focaldet.bench.losses import Row, machine, table
+from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
+from focaldet.serve.models import load_model
+
+RESULT = Path(__file__).parents[1] / "results" / "serve.md"
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="run folder")
+    parser.add_argument("photos", type=Path, help="folder of photos")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60, help="of the load at the end")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    args = parser.parse_args()
+    files = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    photos = [file.read_bytes() for file in files[: args.requests]]
+    with ThreadPoolExecutor(args.concurrency) as pool:
+        lines = list(table(rows(args.model, photos, pool, args.requests, args.concurrency, args.seconds)))
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    text = [
+        "# A served model beside the model alone",
+        "",
+        f"`python -m benchmarks.serve {args.model.name} {args.photos.name}`, {date.today()}, commit "
+        f"{commit.stdout.strip()}; {machine()}. {len(photos)} photos in turn, {args.concurrency} at a time; medians of "
+        f"{ROUNDS} interleaved rounds of {args.requests:,}. Client and server share the cores.",
+        "",
+        *lines,
+        "",
+    ]
+    args.output.write_text("\n".join(text))
+    print("\n".join(text))
+
+
+def rows(
+    model: Path, photos: Sequence[bytes], pool: ThreadPoolExecutor, requests: int, concurrency: int, seconds: float
+) -> Iterator[Row]:
+    """The comparison, and the minute of load."""
+    bare = load_model(model)
+    scaled = [bare.prepare(read_photo(io.BytesIO(photo))) for photo in photos]
+    work: dict[str, Callable[[int], object]] = {
+        "file to boxes": lambda n: bare.detect([bare.prepare(read_photo(io.BytesIO(photos[n % len(photos)])))]),
+        "network alone": lambda n: bare.detect([scaled[n % len(photos)]]),
+    }
+    a_second: dict[str, list[float]] = {name: [] for name in ("served", *work)}
+    with serving(model) as (host, port):
+        client = Client(host, port)
+        work = {"served": lambda n: client.predict(photos[n % len(photos)])} | work
+        for ask in work.values():
+            list(pool.map(ask, range(4 * concurrency)))
+        for _ in range(ROUNDS):
+            for name, ask in work.items():
+                start = time.perf_counter()
+                list(pool.map(ask, range(requests)))
+                a_second[name].append(requests / (time.perf_counter() - start))
+        rate = {name: statistics.median(values) for name, values in a_second.items()}
+        title = f"{requests:,} photos, {concurrency} at a time"
+        for name, value in rate.items():
+            yield Row(title, name, value, "photos/s", "")
+        yield Row(title, "served / file to boxes", rate["served"] / rate["file to boxes"], "x", ">= 0.8")
+        yield Row(title, "served / network alone", rate["served"] / rate["network alone"], "x", "")
+        yield from load(client, photos, pool, seconds)
+
+
+def load(client: "Client", photos: Sequence[bytes], pool: ThreadPoolExecutor, seconds: float) -> Iterator[Row]:
+    """Requests without a pause: how many failed, and how the server's memory grew after the first sixth of the time."""
+    start, memory, statuses = time.perf_counter(), client.memory_mb(), Counter[int]()
+    numbers = itertools.count()
+    settled = None
+
+    def ask(_: int) -> int:
+        return client.status(photos[next(numbers) % len(photos)])
+
+    while (passed := time.perf_counter() - start) < seconds:
+        statuses.update(pool.map(ask, range(64)))
+        memory = client.memory_mb()
+        if settled is None and passed > seconds / 6:
+            settled = memory
+    title = f"{seconds:g} s of load"
+    total = sum(statuses.values())
+    yield Row(title, "answers", total, "", "")
+    yield Row(title, "answers that are no 200", total - statuses[200], "", "0")
+    yield Row(title, "memory at the end", memory, "MB", "")
+    yield Row(title, "growth after the first sixth", memory - (memory if settled is None else settled), "MB", "<= 20")
+
+
+@contextmanager
+def serving(model: Path) -> Iterator[tuple[str, int]]:
+    """``focaldet serve`` in a process of its own; gives host and port."""
+    command = [sys.executable, "-m", "focaldet.cli", "serve", str(model), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        said = server.stdout.readline()
+        address = re.search(r"http://([\d.]+):(\d+)/", said)
+        assert address, f"the server did not start: {said}"
+        try:
+            yield address[1], int(address[2])
+        finally:
+            server.terminate()
+
+
+class Client:
+    """Requests on a connection of each thread."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address, self._local = (host, port), local()
+
+    def status(self, photo: bytes) -> int:
+        """The status of the answer to a photo; all of the answer is read."""
+        answer = self._ask("POST", "/predict", photo)
+        answer.read()
+        return answer.status
+
+    def predict(self, photo: bytes) -> None:
+        """A photo that has to be answered."""
+        status = self.status(photo)
+        assert status == 200, status
+
+    def memory_mb(self) -> float:
+        """Resident memory of the server."""
+        text = self._ask("GET", "/metrics", None).read().decode()
+        (value,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
+        return float(value) / 1e6
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = http.client.HTTPConnection(*self._address, timeout=60)
+        self._local.connection.request(method, path, body)
+        answer: http.client.HTTPResponse = self._local.connection.getresponse()
+        return answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The application: photos are checked, decoded, batched and answered; what is wrong gets a 4xx with its reason."""
+
+import asyncio
+import io
+import os
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from focaldet import __version__
+from focaldet.checks import InputError, check_range
+from focaldet.photos.images import no_size_warnings, read_header, read_photo
+from focaldet.serve.batching import Batcher
+from focaldet.serve.limits import DEFAULTS, Limits
+from focaldet.serve.metrics import CONTENT_TYPE, Metrics
+from focaldet.serve.models import Found, Model, Seen
+from focaldet.serve.pages import api_page, try_page
+
+MAX_REQUESTS = 64
+"""Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""
+
+
+Side4 = Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
+class Box(BaseModel):
+    """One object."""
+
+    box_xyxy: Side4 = Field(description="left, top, right and bottom, in pixels of the photo as it is displayed")
+    score: float = Field(ge=0, le=1, description="how sure the detector is of the object")
+    label: int = Field(ge=0, description="index of the class")
+    name: str = Field(description="name of the class")
+    side_std_px: Side4 | None = Field(
+        description="standard deviation of each side in pixels: left, top, right, bottom; null for a method without"
+    )
+
+
+class Prediction(BaseModel):
+    """The objects of a photo, best first."""
+
+    width: int = Field(description="of the photo as it is displayed, in pixels")
+    height: int = Field(description="of the same")
+    boxes: list[Box] = Field(description="best first")
+
+
+class Health(BaseModel):
+    """What is served."""
+
+    status: str = Field(description="ok")
+    model: str = Field(description="name of the run folder or file")
+    class_names: list[str] = Field(description="name of each label")
+    focaldet: str = Field(description="version of the server")
+
+
+class Refusal(BaseModel):
+    """Why there is no answer."""
+
+    detail: str = Field(description="the reason, in one line")
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": why}
+    for status, why in {
+        400: "the body is no photo, a damaged one, or ended early",
+        408: "the photo did not arrive in time",
+        413: "more bytes or pixels than are taken",
+        415: "a form: the photo is to be the body itself",
+        422: "a parameter is wrong",
+        503: "too many requests at a time, or no answer in time; try again",
+    }.items()
+}
+_PHOTO = {
+    "required": True,
+    "description": "the photo's file: JPEG, PNG, WebP, TIFF, BMP, GIF or PPM, whatever type is stated",
+    "content": {
+        kind: {"schema": {"type": "string", "format": "binary"}}
+        for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+    },
+}
+
+
+def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS) -> FastAPI:
+    """The application around a model.
+
+    Args:
+        name: of the model, for people.
+        score: least score of a box where a request does not ask for another.
+    """
+    check_range("score", score, 0, 1)
+    metrics = Metrics()
+    batcher = Batcher(model, limits.batch, metrics.batch)
+    decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+    answering: set[Request] = set()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        network = asyncio.create_task(batcher.run())
+        with no_size_warnings():
+            yield
+        network.cancel()
+        decoders.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title=f"focaldet: {name}",
+        version=__version__,
+        description="Objects in photos, with the standard deviation of each side of each box.",
+        lifespan=lifespan,
+        docs_url=None,  # those pages load their scripts from the network
+        redoc_url=None,
+    )
+    app.add_middleware(_Observed, metrics=metrics)
+    app.add_exception_handler(RequestValidationError, _wrong_parameter)
+    app.add_exception_handler(Exception, _own_fault)
+
+    @app.post(
+        "/predict",
+        response_class=JSONResponse,
+        responses={200: {"model": Prediction, "description": "the boxes, best first"}, **_REFUSALS},
+        openapi_extra={"requestBody": _PHOTO},
+        summary="Detect the objects in a photo",
+    )
+    async def predict(
+        request: Request,
+        least: Annotated[float, Query(alias="score", ge=0, le=1, description="least score of a box")] = score,
+    ) -> JSONResponse:
+        """The body is the photo's file itself, as `curl --data-binary @photo.jpg` sends it."""
+        if len(answering) >= MAX_REQUESTS:
+            raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
+        answering.add(request)
+        try:
+            seen = await prepared(request)
+            async with asyncio.timeout(limits.seconds):
+                found = await batcher.detect(seen)
+        except TimeoutError:
+            raise HTTPException(
+                503, f"no answer within {limits.seconds:g} s; try again", {"Retry-After": "1"}
+            ) from None
+        finally:
+            answering.discard(request)
+        return JSONResponse(_answer(found, seen.photo_size, model.class_names, least))
+
+    async def prepared(request: Request) -> Seen:
+        """The photo of a request, as the network sees it; its bytes are let go before it waits for the network."""
+        data = await _body(request, limits)
+        try:
+            async with asyncio.timeout(limits.seconds):
+                return await asyncio.get_running_loop().run_in_executor(decoders, _decoded, data, model, limits)
+        except InputError as error:
+            raise HTTPException(400, str(error)) from None
+
+    @app.get("/health", summary="What is served")
+    async def health() -> Health:
+        return Health(status="ok", model=name, class_names=list(model.class_names), focaldet=__version__)
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}},
+        summary="Counters, as Prometheus reads them",
+    )
+    async def read_metrics() -> Response:
+        return Response(metrics.text(len(answering)), media_type=CONTENT_TYPE)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return try_page(name, model.class_names, score)
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return api_page(app.openapi())
+
+    return app
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """The bytes of a request, never more of them than are taken.
+
+    Raises:
+        HTTPException: there are too many, they come too slowly, or as a form.
+    """
+    most = int(limits.megabytes * 1e6)
+    too_large = HTTPException(413, f"the upload has more than {limits.megabytes:g} MB; scale the photo down")
+    if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
+        raise HTTPException(415, "a form; send the photo as the body itself, as curl --data-binary @photo.jpg does")
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > most:
+        raise too_large
+    data = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > most:
+                    raise too_large
+    except TimeoutError:
+        raise HTTPException(408, f"the photo did not arrive within {limits.seconds:g} s") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload ended early") from None
+    return bytes(data)
+
+
+def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
+    """Decode and scale; the pixels are counted by the header, before anything is decoded."""
+    if not data:
+        raise InputError("the body is empty; send the photo's file as the body")
+    header = read_header(io.BytesIO(data))
+    if header.width * header.height > limits.megapixels * 1e6:
+        raise HTTPException(
+            413,
+            f"{header.width} x {header.height} pixels, more than {limits.megapixels:g} million; scale the photo down",
+        )
+    return model.prepare(read_photo(io.BytesIO(data)))
+
+
+def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...], least: float) -> dict[str, Any]:
+    count = int((found.scores >= least).sum())  # best first
+    stds = found.side_std_px
+    return {
+        "width": photo_size[1],
+        "height": photo_size[0],
+        "boxes": [
+            {
+                "box_xyxy": [round(v, 3) for v in found.boxes_xyxy[i].tolist()],
+                "score": round(float(found.scores[i]), 5),
+                "label": int(found.labels[i]),
+                "name": names[found.labels[i]],
+                "side_std_px": None if stds is None else [round(v, 3) for v in stds[i].tolist()],
+            }
+            for i in range(count)
+        ],
+    }
+
+
+def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+
+
+def _own_fault(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "the server failed at this request; its log says why"}, 500)
+
+
+class _Observed:
+    """Around every answer: the headers that keep a browser careful, and the counters of /predict."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if scope["path"] == "/predict":
+                    self.metrics.answered(message["status"], time.perf_counter() - start)
+                message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed)
+        except Exception:  # on its way to the log; what the client gets is made outside of here
+            if scope["path"] == "/predict":
+                self.metrics.answered(500, time.perf_counter() - start)
+            raise

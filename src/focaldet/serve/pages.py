@@ -1,0 +1,45 @@
+"""The two pages: one to drop a photo on, one that lists the interface. Each is one file that loads nothing else."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from focaldet.photos.draw import class_color
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def try_page(name: str, class_names: Sequence[str], score: float) -> HTMLResponse:
+    """Where a photo is dropped and its boxes are seen."""
+    model = {"names": list(class_names), "colors": [class_color(i) for i in range(len(class_names))], "score": score}
+    return _page("try.html", (_TEMPLATES / "try.js").read_text(encoding="utf-8"), name=name, model=model)
+
+
+def api_page(schema: dict[str, Any]) -> HTMLResponse:
+    """The interface in words: what FastAPI's own page shows, without scripts from elsewhere."""
+    return _page("api.html", "", schema=schema)
+
+
+def _page(template: str, script: str, **context: Any) -> HTMLResponse:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template(template).render(
+        style=Markup((_TEMPLATES / "serve.css").read_text(encoding="utf-8")), script=Markup(script), **context
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(html, headers={"Content-Security-Policy": policy})

@@ -1,0 +1,38 @@
+"""A run as it is served."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from focaldet.serve.app import create_app
+from focaldet.serve.models import Model, load_model
+
+
+@pytest.fixture(scope="session")
+def eager(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run, which has hardly learned anything, made to tell even what it does not believe."""
+    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("served") / "run"))
+    document = json.loads((run / "model.json").read_text())
+    document["reading"]["score_threshold"] = 0.0
+    (run / "model.json").write_text(json.dumps(document))
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(eager: Path) -> Model:
+    return load_model(eager)
+
+
+@pytest.fixture
+def client(model: Model) -> Iterator[TestClient]:
+    with TestClient(create_app(model, name="cells", score=0.0)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def photo(cells: Path) -> Path:
+    return sorted((cells / "JPEGImages").iterdir())[0]
