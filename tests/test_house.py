@@ -11,7 +11,7 @@ PACKAGE = Path(focaldet.__file__).parent
 
 FLOORS = (
     {"structures", "checks"},
-    {"boxes"},
+    {"boxes", "files", "photos"},
     {"losses", "kernels", "assign"},
     {"functional"},
     {"models", "data"},

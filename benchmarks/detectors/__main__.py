@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from focaldet.bench.losses import machine
-from focaldet.engine.files import write_json, write_text
+from focaldet.files import write_json, write_text
 
 RESULTS = Path(__file__).parents[1] / "results"
 

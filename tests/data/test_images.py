@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 from focaldet.checks import InputError
-from focaldet.data.images import MAX_PIXELS, fitted_size, read_header, read_image, upright_boxes
+from focaldet.data.images import read_image
+from focaldet.photos.images import MAX_PIXELS, as_photo, fitted_size, read_header, upright_boxes
 
 from .builders import png_header, write_photo
 
@@ -137,3 +138,18 @@ def test_a_postscript_file_under_another_name_is_not_run(tmp_path):
 
 def test_fitted_size_never_vanishes():
     assert fitted_size(1000, 1, 100) == (100, 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"expected \(H, W, 3\) uint8 RGB, got \(4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((3, 4, 4), np.uint8), r"got \(3, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
+        (Image.new("F", (4, 4)), "floating-point"),
+    ],
+)
+def test_what_is_no_photo_is_named(image, message):
+    with pytest.raises(InputError, match=message):
+        as_photo(image)

@@ -6,8 +6,8 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from focaldet.data.fixed_point import resize_fixed_point
-from focaldet.data.transforms import EvalTransform, Resize, View
+from focaldet.data.transforms import EvalTransform, View
+from focaldet.photos.resize import Resize, resize_fixed_point
 
 SIZES = [(640, 480), (480, 640), (640, 213), (97, 640), (800, 800), (33, 20), (1333, 799)]
 
@@ -42,14 +42,14 @@ def test_opencvs_resampling_rounds_sizes_and_is_bilinear_within_a_grey_level(siz
 @pytest.mark.parametrize("size", [(160, 120), (41, 333), (150, 100), (64, 48), (7, 1)])
 def test_fixed_point_is_opencvs_to_the_bit(size):
     cv2 = pytest.importorskip("cv2", reason="compares with OpenCV: pip install opencv-python-headless")
-    image = noise(100, 75).image
-    theirs = cv2.resize(image.permute(1, 2, 0).numpy(), size, interpolation=cv2.INTER_LINEAR)
-    assert np.array_equal(resize_fixed_point(image, *size).permute(1, 2, 0).numpy(), theirs)
+    photo = noise(100, 75).image.permute(1, 2, 0).numpy()
+    theirs = cv2.resize(photo, size, interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(resize_fixed_point(photo, *size), theirs)
 
 
 def test_fixed_point_is_what_opencv_gave_once():
-    image = torch.tensor([[[7, 250, 13], [90, 31, 255]]], dtype=torch.uint8).expand(3, 2, 3)
-    assert resize_fixed_point(image, 7, 5)[0].tolist() == [
+    photo = np.repeat(np.array([[[7], [250], [13]], [[90], [31], [255]]], np.uint8), 3, axis=2)
+    assert resize_fixed_point(photo, 7, 5)[..., 0].tolist() == [
         [7, 42, 146, 250, 148, 47, 13],
         [15, 46, 137, 228, 146, 64, 37],
         [49, 62, 101, 141, 138, 135, 134],
@@ -74,4 +74,5 @@ def test_no_pixel_of_the_source_is_lost_before_a_published_resize():
 def test_image_at_its_size_already_is_left_alone():
     photo = noise(64, 48)
     for resampling in ("torchvision", "opencv"):
-        assert torch.equal(EvalTransform(64, Resize(resampling=resampling))(photo).image, photo.image)
+        seen = EvalTransform(64, Resize(resampling=resampling))(photo).image
+        assert torch.equal(seen.to(torch.uint8), photo.image)

@@ -38,3 +38,16 @@ def test_derivatives_are_those_of_finite_differences():
         p, q = given.sigmoid(), other.sigmoid()
         expected = (1 - p) / (1 - p * q)  # d logit(pq) / dz = (1/pq + 1/(1-pq)) p (1-p) q
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_broadcast_logits_are_sums_and_keep_their_dtype_and_memory_format():
+    a = torch.randn(2, 5, 3, 4).to(memory_format=torch.channels_last).bfloat16().requires_grad_()
+    b = torch.randn(2, 1, 3, 4).bfloat16().requires_grad_()
+    weight = torch.rand(2, 5, 3, 4)
+    joint = joint_logits(a, b)
+    assert joint.is_contiguous(memory_format=torch.channels_last)
+    (joint * weight).sum().backward()
+    p, q = a.detach().double().sigmoid(), b.detach().double().sigmoid()
+    expected = ((1 - q) / (1 - p * q) * weight).sum(dim=1, keepdim=True)
+    assert a.grad.dtype == b.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(b.grad.double(), expected, rtol=1e-2, atol=1e-2)

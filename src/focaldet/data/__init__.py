@@ -7,9 +7,10 @@ from focaldet.data.batching import Batch, DetectionDataset, Sample, TrainingSamp
 from focaldet.data.check import DataReport, check_folder
 from focaldet.data.digits import make_digits
 from focaldet.data.folder import read_folder, read_labels
-from focaldet.data.images import read_header, read_image
+from focaldet.data.images import read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
+from focaldet.photos.images import read_header
 
 __all__ = [
     "Batch",

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from focaldet.data.images import fitted_size, no_size_warnings, read_image
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform, View
+from focaldet.photos.images import fitted_size, no_size_warnings
 from focaldet.structures import GroundTruth
 
 CACHE_BYTES = 1 << 30
@@ -102,7 +102,7 @@ class DetectionDataset(Dataset[Sample]):
         return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
 
     def _read(self, index: int) -> UInt8[Tensor, "3 H W"]:
-        return read_image(self.records[index].path, max_side=self.transform.source_side)
+        return self.transform.read(self.records[index].path)
 
 
 def _source_bytes(record: ImageRecord, max_side: int) -> int:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.checks import InputError
-from focaldet.data.images import no_size_warnings, read_image
+from focaldet.data.images import read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
+from focaldet.photos.images import no_size_warnings
 
 MIN_SIZE = 32
 """Least longer side in pixels of what a detector sees: one location of stride 32."""

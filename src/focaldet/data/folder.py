@@ -9,11 +9,11 @@ import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.coco import find_coco, read_coco
-from focaldet.data.images import no_size_warnings
 from focaldet.data.records import Annotation, DataFolder, Fault, ImageRecord, ParsedLayout
 from focaldet.data.validate import validate
 from focaldet.data.voc import find_voc, read_voc
 from focaldet.data.yolo import find_yolo, read_yolo
+from focaldet.photos.images import no_size_warnings
 
 VAL_FRACTION = 0.15
 TEST_FRACTION = 0.15

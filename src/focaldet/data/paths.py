@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from focaldet.checks import InputError
-from focaldet.data.images import IMAGE_SUFFIXES
+from focaldet.photos.images import IMAGE_SUFFIXES
 
 SPLIT_WORDS = {
     "train": "train",

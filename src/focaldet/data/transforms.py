@@ -7,7 +7,7 @@ generator.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -15,9 +15,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from focaldet.checks import check_choice, check_range
-from focaldet.data.fixed_point import resize_fixed_point
-from focaldet.data.images import MAX_PIXELS, fitted_size
+from focaldet.checks import check_choice
+from focaldet.data.images import as_tensor, read_image
+from focaldet.photos.images import MAX_PIXELS, fitted_size, read_photo
+from focaldet.photos.resize import OWN_RESIZE, Resize
 
 FILL = 114
 """Grey around a photo that is smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
@@ -75,39 +76,6 @@ FLIPS = ("none", "horizontal", "all")
 (cells, aerial views), vertical flips and quarter turns too."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resize:
-    """How an image is scaled to its canvas, as published networks want it.
-
-    Args:
-        short_side: pixels of the canvas's shorter side, unless the longer one would then be longer than ``size``.
-            ``None``: the longer side is ``size``.
-        resampling: bilinear. ``"antialias"`` is what is trained with here. The other two have no antialiasing:
-            ``"torchvision"`` cuts sizes to whole pixels and does not round colours; ``"opencv"`` computes with 11 bits.
-    """
-
-    short_side: int | None = None
-    resampling: Literal["antialias", "torchvision", "opencv"] = "antialias"
-
-    def __post_init__(self) -> None:
-        check_range("short_side", self.short_side or 1, 1, 2**14)
-
-    def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:
-        """(width, height) that an image gets.
-
-        >>> Resize(short_side=800).canvas(640, 480, 1333), Resize(short_side=800).canvas(640, 320, 1333)
-        ((1067, 800), (1333, 666))
-        >>> Resize(short_side=800, resampling="torchvision").canvas(640, 480, 1333)
-        (1066, 800)
-        """
-        long, short = max(width, height), min(width, height)
-        scale = size / long if self.short_side is None else min(size / long, self.short_side / short)
-        if self.resampling == "antialias":
-            return max(1, round(width * scale)), max(1, round(height * scale))
-        half = 0.5 if self.resampling == "opencv" else 0.0
-        return max(1, int(width * scale + half)), max(1, int(height * scale + half))
-
-
 class EvalTransform:
     """Scale an image to its canvas, nothing else.
 
@@ -122,19 +90,25 @@ class EvalTransform:
     ((3, 24, 32), [[4.0, 4.0, 12.0, 20.0]])
     """
 
-    def __init__(self, size: int, resize: Resize = Resize()) -> None:
+    def __init__(self, size: int, resize: Resize = OWN_RESIZE) -> None:
         self.size = size
         self.resize = resize
 
     @property
     def source_side(self) -> int:
         """The longer side in pixels beyond which the source image holds nothing that could be seen."""
-        return self.size if self.resize.resampling == "antialias" else MAX_PIXELS  # no pixel of it may be lost
+        return self.size if self.resize == OWN_RESIZE else MAX_PIXELS
+
+    def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
+        """A photo as it is to be kept in memory: where that can be, on its canvas already."""
+        photo = read_photo(path)
+        return as_tensor(self.resize(photo, self.size) if self.resize == OWN_RESIZE else photo)
 
     def __call__(self, view: View) -> View:
         height, width = view.image.shape[-2:]
-        canvas = self.resize.canvas(width, height, self.size)
-        return _resample(view, (0, 0, width, height), canvas, self.resize.resampling)
+        image = as_tensor(self.resize(view.image.permute(1, 2, 0).numpy(), self.size))
+        scale = torch.tensor([image.shape[2] / width, image.shape[1] / height]).repeat(2)
+        return keep_visible(View(image, view.boxes_xyxy * scale, view.labels, view.ignored))
 
 
 class TrainTransform:
@@ -157,6 +131,10 @@ class TrainTransform:
     def source_side(self) -> int:
         """The longer side in pixels beyond which the source image holds nothing that could be seen."""
         return self.size if self.strength is None else round(self.size * self.strength.zoom[1] * self.strength.stretch)
+
+    def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
+        """A photo as it is to be kept in memory: no larger than can be seen of it."""
+        return read_image(path, max_side=self.source_side)
 
     def __call__(self, view: View) -> View:
         height, width = view.image.shape[-2:]
@@ -213,19 +191,12 @@ def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:
     return start, start + window, 0, canvas
 
 
-def _resample(
-    view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int], resampling: str = "antialias"
-) -> View:
+def _resample(view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> View:
     """The window of the image at a new (width, height); boxes go with it and are cut at its border."""
     x1, y1, x2, y2 = window_xyxy
     image = view.image[:, y1:y2, x1:x2]
     if (x2 - x1, y2 - y1) != size:
-        if resampling == "antialias":
-            image = F.resize(image, [size[1], size[0]], antialias=True)
-        elif resampling == "torchvision":  # floats keep the colours from being rounded
-            image = F.resize(image.float(), [size[1], size[0]], antialias=False)
-        else:
-            image = resize_fixed_point(image, *size)
+        image = F.resize(image, [size[1], size[0]], antialias=True)
     scale = torch.tensor([size[0] / (x2 - x1), size[1] / (y2 - y1)]).repeat(2)
     boxes = (view.boxes_xyxy - torch.tensor([x1, y1, x1, y1], dtype=torch.float32)) * scale
     return keep_visible(View(image, boxes, view.labels, view.ignored))

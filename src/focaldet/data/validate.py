@@ -6,8 +6,8 @@ from typing import cast
 import numpy as np
 
 from focaldet.checks import InputError
-from focaldet.data.images import ImageHeader, read_header, upright_boxes
 from focaldet.data.records import Annotation, Fault, ImageRecord
+from focaldet.photos.images import ImageHeader, read_header, upright_boxes
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by so much, through rounding, before that is a fault."""

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from focaldet.data import EvalTransform
-from focaldet.data.transforms import Resize
 from focaldet.engine.average_precision import EVALUATION_SCORE
 from focaldet.engine.config import TrainConfig
 from focaldet.methods.atss import ATSS
@@ -17,6 +16,7 @@ from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
 from focaldet.models.postprocess import BoxReader, PostProcess, Reading
+from focaldet.photos.resize import Resize
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""

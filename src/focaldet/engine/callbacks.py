@@ -21,10 +21,10 @@ from focaldet.engine.average_precision import (
     detect_records,
 )
 from focaldet.engine.build import ModelSpec
-from focaldet.engine.files import cannot_write, write_text
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.peak_memory import peak_memory_mb
 from focaldet.engine.predict import save_model
+from focaldet.files import cannot_write, write_text
 
 Say = Callable[[str], None]
 

@@ -8,8 +8,8 @@ from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import make_numbered
 from focaldet.engine.train import train
+from focaldet.files import make_numbered
 
 
 def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[str], None] = print) -> Path:

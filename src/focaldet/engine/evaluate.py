@@ -8,8 +8,8 @@ from typing import Any
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, DetectionDataset
 from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
-from focaldet.engine.files import write_json
 from focaldet.engine.predict import Detector
+from focaldet.files import write_json
 
 
 def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:

@@ -17,16 +17,17 @@ from safetensors.torch import load_file, save
 
 from focaldet.checks import InputError, check_range, near_name
 from focaldet.data.check import MIN_SIZE
-from focaldet.data.images import read_image, to_rgb
-from focaldet.data.transforms import Resize, View
+from focaldet.data.images import as_tensor
 from focaldet.engine.average_precision import EVALUATION_SCORE, coco_results, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
 from focaldet.engine.config import typed_dataclass, typed_value
-from focaldet.engine.draw import draw_detections
-from focaldet.engine.files import read_json, replacing, write_json
+from focaldet.files import read_json, replacing, write_json
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.postprocess import PostProcess, Reading
+from focaldet.photos.draw import draw_detections
+from focaldet.photos.images import as_photo, read_photo
+from focaldet.photos.resize import Resize
 from focaldet.structures import Detections
 
 if TYPE_CHECKING:
@@ -111,20 +112,13 @@ class Detector:
 
         A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
         """
-        if isinstance(image, str | Path):
-            pixels = read_image(Path(image))
-        else:
-            array = np.asarray(to_rgb(image) if isinstance(image, Image.Image) else image)
-            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-                raise InputError(f"image: expected (H, W, 3) uint8 RGB, got {array.shape} {array.dtype}")
-            pixels = torch.from_numpy(array.copy()).permute(2, 0, 1)
-        none = torch.zeros(0, dtype=torch.int64)
-        seen = self.spec.transform(View(pixels, torch.zeros(0, 4), none, none.bool())).image
+        photo = as_photo(image)
+        seen = as_tensor(self.spec.resize(photo, self.spec.size))
         with torch.no_grad():
-            outputs = self.net(seen[None].contiguous())  # the same memory, and bits, whatever the photo came as
+            outputs = self.net(seen[None])
         size = (int(seen.shape[1]), int(seen.shape[2]))
         (detections,) = self.postprocess(outputs, [size])
-        return to_photo(detections, size, pixels.shape[1:], last_pixel=self.spec.reading.last_pixel)
+        return to_photo(detections, size, photo.shape[:2], last_pixel=self.spec.reading.last_pixel)
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
@@ -216,11 +210,10 @@ def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float 
     entries: list[dict[str, Any]] = []
     for file, name in zip(files, _drawn_names(files, out), strict=True):
         try:
-            pixels = read_image(file)
+            photo = read_photo(file)
         except InputError as error:
             faults.append(str(error))
             continue
-        photo = pixels.permute(1, 2, 0).numpy()
         detections = detector.predict(photo)
         detections = detections[detections.scores > score]
         found.append({"id": len(found) + 1, "file_name": str(file), "width": photo.shape[1], "height": photo.shape[0]})

@@ -31,11 +31,12 @@ from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import WholeFiles, check_checkpoint, check_free, make_numbered, write_json, write_text
+from focaldet.engine.files import WholeFiles, check_checkpoint, check_free
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.files import make_numbered, write_json, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm

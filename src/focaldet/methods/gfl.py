@@ -62,9 +62,15 @@ class GFL(Method):
         return self.losses_of_scores(outputs.class_logits, outputs.box_outputs, assignment, positives)
 
     def losses_of_scores(
-        self, class_logits: list[Tensor], box_outputs: list[Tensor], assignment: Assignment, positives: Positives
+        self,
+        class_logits: list[Tensor],
+        box_outputs: list[Tensor],
+        assignment: Assignment,
+        positives: Positives,
+        *,
+        inplace_grad: bool = False,
     ) -> dict[str, Tensor]:
-        """The terms, with logits of what a detection's score will be."""
+        """The terms, with logits of what a detection's score will be; ``inplace_grad`` as in ``class_term``."""
         sites, gt_boxes = positives.sites, positives.boxes_xyxy
         numbers = gather_sites(box_outputs, self.box_outputs, positives.image, positives.site)
         sides = numbers.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
@@ -76,7 +82,7 @@ class GFL(Method):
         targets = encode_distances(sites.points_xy, sites.strides, gt_boxes)
         targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
         return {
-            "class": self.class_term(class_logits, assignment, positives, iou),
+            "class": self.class_term(class_logits, assignment, positives, iou, inplace_grad=inplace_grad),
             "box": self.giou_weight * giou_loss(boxes, gt_boxes, weight=weight, reduction="sum", normalizer=weight_sum),
             "distribution": self.distribution_weight
             / 4

@@ -36,4 +36,4 @@ class GFLv2(GFL):
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
         assert outputs.quality_logits is not None
         joint = [joint_logits(c, q) for c, q in zip(outputs.class_logits, outputs.quality_logits, strict=True)]
-        return self.losses_of_scores(joint, outputs.box_outputs, assignment, positives)
+        return self.losses_of_scores(joint, outputs.box_outputs, assignment, positives, inplace_grad=True)

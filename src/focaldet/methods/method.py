@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -77,29 +77,33 @@ class Method(ABC):
         return 0
 
     def class_term(
-        self, class_logits: list[Tensor], assignment: Assignment, positives: Positives, iou: Tensor
+        self,
+        class_logits: list[Tensor],
+        assignment: Assignment,
+        positives: Positives,
+        iou: Tensor,
+        *,
+        inplace_grad: bool = False,
     ) -> Tensor:
         """The class loss over all sites, divided by the number of positives in the whole batch (at least 1).
 
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
             iou: ``(N,)`` detached, of each positive's predicted box with its object.
+            inplace_grad: nobody else needs these logits: their gradient may take their place.
         """
         matched = assignment.matched_gt
         labels = torch.where(matched == IGNORED, matched, -1)
         labels[positives.image, positives.site] = positives.labels
-        num_pos = count_positives(positives)
+        options: dict[str, Any] = {"reduction": "sum", "normalizer": count_positives(positives)}
+        options["inplace_grad"] = inplace_grad
         if self.class_loss == "bce":
-            return binary_cross_entropy(class_logits, SparseTargets(labels), reduction="sum", normalizer=num_pos)
+            return binary_cross_entropy(class_logits, SparseTargets(labels), **options)
         if self.class_loss == "focal":
-            return sigmoid_focal_loss(
-                class_logits, SparseTargets(labels), self.alpha, self.gamma, reduction="sum", normalizer=num_pos
-            )
+            return sigmoid_focal_loss(class_logits, SparseTargets(labels), self.alpha, self.gamma, **options)
         quality = iou.new_zeros(matched.shape)
         quality[positives.image, positives.site] = iou
-        return quality_focal_loss(
-            class_logits, SparseTargets(labels, quality), beta=self.beta, reduction="sum", normalizer=num_pos
-        )
+        return quality_focal_loss(class_logits, SparseTargets(labels, quality), beta=self.beta, **options)
 
 
 def count_positives(positives: Positives) -> Tensor:

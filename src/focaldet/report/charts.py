@@ -6,37 +6,38 @@ matplotlib draws in stand-in colours; they are then replaced by CSS variables. T
 import io
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from focaldet.report.calibration import SideCalibration
+from focaldet.report.matching import Floats
 from focaldet.report.run_files import Run, mapping, metric, number
 
 SERIES = 6  # --s0 .. --s5 in style.css; more lines than that are left out
-_INK, _RULE = "#010203", "#010204"
-_LINES = [f"#0102{16 + i:02x}" for i in range(SERIES)]
+INK, RULE = "#010203", "#010204"
+LINES = [f"#0102{16 + i:02x}" for i in range(SERIES)]
 _DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2))]
-_SIZE_INCHES = (4.4, 3.2)  # 317 units wide: text keeps its size on a phone
+SIZE_INCHES = (4.4, 3.2)  # 317 units wide: text keeps its size on a phone
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.5,
     "text.parse_math": False,  # names may hold a dollar sign
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": _RULE,
+    "grid.color": RULE,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "legend.frameon": False,
@@ -47,58 +48,88 @@ _STYLE: dict[Any, Any] = {
 Points = tuple[list[float], list[float]]
 
 
+def chart(
+    key: str,
+    description: str,
+    draw: Callable[[Axes], None],
+    *,
+    size_inches: tuple[float, float] = SIZE_INCHES,
+    legend_columns: int = 0,
+) -> Markup:
+    """A figure of one panel.
+
+    Args:
+        key: unique on the page; the ids inside the SVG begin with it.
+        description: the text alternative: what is shown, and its numbers.
+        draw: plots into the axes, in the colours of ``LINES``, ``INK`` and ``RULE``.
+        legend_columns: of the legend above the panel; 0 for none.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size_inches, layout="constrained")
+        draw(figure.add_subplot())
+        if legend_columns:
+            figure.legend(loc="outside upper left", ncols=legend_columns, handlelength=2.4, columnspacing=1.2)
+        return _inline_svg(figure, key, description)
+
+
 def line_chart(
     key: str,
     title: str,
     series: Mapping[str, Points],
     x_label: str,
     y_label: str,
+    *,
+    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
+    description: str = "",
 ) -> Markup | None:
     """One small chart of up to six lines, or None when there is nothing to draw.
 
     Args:
-        key: unique on the page; the ids inside the SVG begin with it.
-        title: says what is shown; with the lines' last values it is also the text alternative.
+        title: says what is shown; with ``description``, or else the lines' last values, it is the text alternative.
         series: name -> (x values, y values).
     """
     series = {name: points for name, points in list(series.items())[:SERIES] if points[0]}
     if not series:
         return None
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        axes = figure.add_subplot()
+
+    def draw(axes: Axes) -> None:
         for i, (name, (x, y)) in enumerate(series.items()):
             marker = "o" if len(x) == 1 else ""
-            axes.plot(x, y, color=_LINES[i], linestyle=_DASHES[i], marker=marker, label=_plain(name))
+            axes.plot(x, y, color=LINES[i], linestyle=_DASHES[i], marker=marker, label=_plain(name))
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.ticklabel_format(axis="y", scilimits=(-2, 4))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        if x_range:
+            axes.set_xlim(*x_range)
         if y_range:
             axes.set_ylim(*y_range)
-        if len(series) > 1:
-            figure.legend(
-                loc="outside upper left", ncols=2 if len(series) in (2, 4) else 3, handlelength=2.4, columnspacing=1.2
-            )
-        last = ", ".join(f"{_plain(name)} {y[-1]:.3g}" for name, (_, y) in series.items())
-        return _inline_svg(figure, key, f"{title}. Last values: {last}.")
+
+    columns = 0 if len(series) == 1 else 2 if len(series) in (2, 4) else 3
+    last = "Last values: " + ", ".join(f"{_plain(name)} {y[-1]:.3g}" for name, (_, y) in series.items()) + "."
+    return chart(key, f"{title}. {description or last}", draw, legend_columns=columns)
 
 
-def calibration_chart(key: str, calibration: SideCalibration) -> Markup:
-    """The error of the sides against their predicted deviation, with the line on which a calibrated detector lies."""
-    predicted, actual = calibration.predicted_px, calibration.actual_px
-    top = 1.08 * float(max(predicted.max(), actual.max(), 1e-6))
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, top], [0, top], color=_INK, linestyle=(0, (2, 2)), linewidth=1, label="calibrated")
-        axes.plot(predicted, actual, color=_LINES[0], marker="o", markersize=5, label="measured")
+def calibration_chart(key: str, measured: Mapping[str, tuple[Floats, Floats]]) -> Markup:
+    """The error of the sides against their predicted deviation, with the line on which a calibrated detector lies.
+
+    Args:
+        measured: name -> root mean square of the deviation and of the error, in pixels, bin by bin.
+    """
+    top = 1.08 * max(1e-6, *(float(values.max()) for pair in measured.values() for values in pair))
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, top], [0, top], color=INK, linestyle=(0, (2, 2)), linewidth=1, label="calibrated")
+        for i, (name, (predicted, actual)) in enumerate(measured.items()):
+            axes.plot(predicted, actual, color=LINES[i], marker="os^D"[i % 4], markersize=5, label=_plain(name))
         axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted deviation (px)", ylabel="actual error (px)")
-        figure.legend(loc="outside upper left", ncols=2, handlelength=2.4)
-        pairs = "; ".join(f"{p:.1f} px predicted, {a:.1f} px measured" for p, a in zip(predicted, actual, strict=True))
-        return _inline_svg(
-            figure, key, f"Root mean square error of the sides against the predicted deviation: {pairs}."
-        )
+
+    words = "; ".join(
+        f"{_plain(name)}: " + ", ".join(f"{p:.1f} px for {a:.1f} px" for p, a in zip(*pair, strict=True))
+        for name, pair in measured.items()
+    )
+    description = f"Root mean square of the predicted deviation, for that of the sides' error. {words}."
+    return chart(key, description, draw, legend_columns=2 if len(measured) < 2 else 3)
 
 
 def curves(run: Run) -> list[tuple[str, Markup]]:
@@ -111,7 +142,7 @@ def curves(run: Run) -> list[tuple[str, Markup]]:
     rate = {"learning rate": _points((x, number(line.get("lr"))) for x, line in lines)}
     charts = [
         ("Training loss and its terms", line_chart("loss", "Training loss by epoch", losses, "epoch", "loss")),
-        ("AP on the validation split", line_chart("ap", "AP by epoch", ap, "epoch", "AP", (0, 1))),
+        ("AP on the validation split", line_chart("ap", "AP by epoch", ap, "epoch", "AP", y_range=(0, 1))),
         ("Learning rate", line_chart("rate", "Learning rate by epoch", rate, "epoch", "learning rate")),
     ]
     return [(caption, chart) for caption, chart in charts if chart]
@@ -127,7 +158,7 @@ def compared_curves(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, Markup]]
     ap = {label: by_minutes(run, "val", "AP") for label, run in runs}
     loss = {label: by_minutes(run, "train", "loss") for label, run in runs}
     charts = [
-        ("AP on the validation split", line_chart("ap", "AP by minutes of training", ap, "minutes", "AP", (0, 1))),
+        ("AP on the validation split", line_chart("ap", "AP by minutes", ap, "minutes", "AP", y_range=(0, 1))),
         ("Training loss", line_chart("loss", "Training loss by minutes", loss, "minutes", "loss")),
     ]
     return [(caption, chart) for caption, chart in charts if chart]
@@ -159,7 +190,7 @@ def _inline_svg(figure: Figure, key: str, description: str) -> Markup:
     head = f'<svg class="chart" role="img" aria-label="{escape(description)}" {view_box.group()}>'
     svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", svg)
-    variables = {_INK: "--ink", _RULE: "--rule"} | {color: f"--s{i}" for i, color in enumerate(_LINES)}
+    variables = {INK: "--ink", RULE: "--rule"} | {color: f"--s{i}" for i, color in enumerate(LINES)}
     for color, variable in variables.items():
         svg = svg.replace(color, f"var({variable})")
     return Markup(svg)

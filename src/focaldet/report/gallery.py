@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from focaldet.engine.draw import class_color, side_bands
+from focaldet.photos.draw import class_color, side_bands
 from focaldet.report.matching import IN_CROWD, MATCH_IOU, UNMATCHED, ImageResult
 from focaldet.report.run_files import Run, mapping
 

@@ -86,6 +86,7 @@ def run_context(run: Run) -> dict[str, Any]:
             photos.append(gallery.photo(f"photo{len(photos)}-{len(groups)}", run, result, panels))
         groups.append((heading, photos))
     calibration = side_calibration(results, threshold)
+    sides = {"measured": (calibration.predicted_px, calibration.actual_px)} if calibration else {}
     return {
         "title": run.name,
         "sentence": facts.result_sentence(run, counts, threshold),
@@ -97,7 +98,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "curves": charts.curves(run),
         "threshold": threshold,
         "calibration": calibration,
-        "calibration_chart": charts.calibration_chart("sides", calibration) if calibration else None,
+        "calibration_chart": charts.calibration_chart("sides", sides) if sides else None,
         "training": facts.training_rows(run),
         "step": facts.step_shares(run),
         "settings": facts.flat_settings(run.config) if run.config else {},

@@ -66,7 +66,7 @@ def read_run(path: Path) -> Run:
         what = "holds no file of a run" if path.is_dir() else "is not a folder"
         raise InputError(f"{path} {what}: give the folder that `focaldet train` wrote (it holds config.yaml)")
     faults: list[str] = []
-    read = {name: _read(path / name, purpose, faults) for name, purpose in PURPOSES.items()}
+    read = {name: read_file(path / name, purpose, faults) for name, purpose in PURPOSES.items()}
     predictions = read["predictions.json"]
     return Run(
         path=path,
@@ -80,7 +80,7 @@ def read_run(path: Path) -> Run:
     )
 
 
-def _read(path: Path, purpose: str, faults: list[str]) -> Any:
+def read_file(path: Path, purpose: str, faults: list[str]) -> Any:
     """The content of one file, or None with a sentence added to ``faults``."""
     if not path.is_file():
         faults.append(f"{path.name} is missing, so {purpose} cannot be shown.")
@@ -97,7 +97,7 @@ def _read(path: Path, purpose: str, faults: list[str]) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         faults.append(f"{path.name} cannot be read ({reason}), so {purpose} cannot be shown.")
         return None
-    expected = list if path.name in ("metrics.jsonl", "predictions.json") else dict
+    expected = list if path.suffix == ".jsonl" or path.name == "predictions.json" else dict
     if not isinstance(content, expected):
         faults.append(f"{path.name} does not hold a {expected.__name__}, so {purpose} cannot be shown.")
         return None

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from focaldet.checks import InputError
-from focaldet.data.transforms import Resize
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.importing.checkpoint import Checkpoint
 from focaldet.engine.importing.fitting import Import, class_count, renamed, resnet_name, tensor, tower_depth
@@ -28,6 +27,7 @@ from focaldet.engine.importing.mmdet_facts import Facts, read_facts, zoo_facts
 from focaldet.engine.importing.torchvision_models import COCO_CLASSES
 from focaldet.models.detector import Variant
 from focaldet.models.postprocess import Reading
+from focaldet.photos.resize import Resize
 
 
 @dataclass(frozen=True)

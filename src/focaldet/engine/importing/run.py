@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from focaldet.checks import InputError
-from focaldet.engine.files import check_free, make_numbered
+from focaldet.engine.files import check_free
 from focaldet.engine.importing.checkpoint import Checkpoint, read_checkpoint
 from focaldet.engine.importing.fitting import Import, fit
 from focaldet.engine.importing.mmdet import is_mmdet, read_mmdet
 from focaldet.engine.importing.torchvision_models import is_torchvision, read_torchvision
 from focaldet.engine.predict import save_model
+from focaldet.files import make_numbered
 
 EXPECTED = "expected RetinaNet or FCOS of torchvision, or RetinaNet, FCOS, ATSS, GFL or GFLv2 of mmdetection"
 

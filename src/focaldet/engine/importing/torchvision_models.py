@@ -24,12 +24,12 @@ from torch import Tensor
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from focaldet.checks import InputError
-from focaldet.data.transforms import Resize
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.importing.checkpoint import Checkpoint
 from focaldet.engine.importing.fitting import Import, class_count, renamed, resnet_name, tensor, tower_depth
 from focaldet.models.detector import Variant
 from focaldet.models.postprocess import Reading
+from focaldet.photos.resize import Resize
 
 CLASSES = "head.classification_head."
 BOXES = "head.regression_head."

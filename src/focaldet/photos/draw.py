@@ -9,10 +9,11 @@ without a label can still be read.
 """
 
 import colorsys
-import warnings
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -170,14 +171,10 @@ class _Canvas:
         for i in self.order[::-1]:  # a dark rim keeps every colour visible on every ground
             pen.rectangle(_grown(self.boxes[i], self.thickness / 2 + 1), outline="#00000090", width=self.thickness + 2)
         self._merge(overlay)
-        if not len(self.labels):
-            return
-        sv = _supervision()
-        palette = sv.ColorPalette.from_hex([class_color(i) for i in range(int(self.labels.max()) + 1)])
-        worst_first = self.order[::-1]
-        detections = sv.Detections(xyxy=self.boxes[worst_first], class_id=self.labels[worst_first])
-        annotator = sv.BoxAnnotator(color=palette, thickness=self.thickness)
-        self.picture = annotator.annotate(self.picture, detections)  # as a PIL image: arrays would be read as BGR
+        pen = ImageDraw.Draw(self.picture)
+        for i in self.order[::-1]:
+            box = _grown(self.boxes[i], self.thickness / 2)
+            pen.rectangle(box, outline=class_color(self.labels[i]), width=self.thickness)
 
     def draw_dashed_boxes(self) -> None:
         pen = ImageDraw.Draw(self.picture)
@@ -293,15 +290,12 @@ def _ink(color: str) -> str:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    # DejaVu Sans, which comes with matplotlib: class names need not be English.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
-
-
-@cache
-def _supervision():  # type: ignore[no-untyped-def]  # the module, imported on first use: it takes a second
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*OpenCV", category=UserWarning)  # its NumPy fallback is meant
-        import supervision
-    return supervision
+    """DejaVu Sans, since class names need not be English: matplotlib brings it, and many systems have it."""
+    places = ["DejaVuSans.ttf"]  # looked for in the folders of the system
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is not None and matplotlib.origin is not None:
+        places.insert(0, str(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"))
+    for place in places:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(place, size)
+    return ImageFont.load_default(size)  # type: ignore[return-value]  # Pillow's own, of Latin letters

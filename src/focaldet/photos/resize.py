@@ -1,0 +1,114 @@
+"""How a photo is scaled to what a network sees. Training's evaluation, prediction and exported models all do it here.
+
+Sizes are (width, height) in pixels. Nothing here depends on the machine: Pillow's filter and OpenCV's are whole
+numbers, and torchvision's is a product and a sum of float32.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from focaldet.checks import check_range
+
+FIXED_POINT_ONE = 1 << 11
+"""A weight of 1 in OpenCV's resizing of 8-bit images."""
+
+Seen = NDArray[np.uint8] | NDArray[np.float32]
+"""``(h, w, 3)``: uint8, or float32 in [0, 255] where colours are not rounded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize:
+    """How an image is scaled to its canvas, as published networks want it.
+
+    Args:
+        short_side: pixels of the canvas's shorter side, unless the longer one would then be longer than ``size``.
+            ``None``: the longer side is ``size``.
+        resampling: bilinear. ``"antialias"`` is Pillow's, what is trained with here. The other two have no
+            antialiasing: ``"torchvision"`` cuts sizes to whole pixels and does not round colours; ``"opencv"`` computes
+            with 11 bits.
+
+    >>> Resize()(np.zeros((48, 64, 3), np.uint8), 32).shape
+    (24, 32, 3)
+    """
+
+    short_side: int | None = None
+    resampling: Literal["antialias", "torchvision", "opencv"] = "antialias"
+
+    def __post_init__(self) -> None:
+        check_range("short_side", self.short_side or 1, 1, 2**14)
+
+    def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:
+        """(width, height) that an image gets.
+
+        >>> Resize(short_side=800).canvas(640, 480, 1333), Resize(short_side=800).canvas(640, 320, 1333)
+        ((1067, 800), (1333, 666))
+        >>> Resize(short_side=800, resampling="torchvision").canvas(640, 480, 1333)
+        (1066, 800)
+        """
+        long, short = max(width, height), min(width, height)
+        scale = size / long if self.short_side is None else min(size / long, self.short_side / short)
+        if self.resampling == "antialias":
+            return max(1, round(width * scale)), max(1, round(height * scale))
+        half = 0.5 if self.resampling == "opencv" else 0.0
+        return max(1, int(width * scale + half)), max(1, int(height * scale + half))
+
+    def __call__(self, photo: NDArray[np.uint8], size: int) -> Seen:
+        """What a network sees of a photo ``(H, W, 3)``; ``size`` as for ``canvas``."""
+        height, width, _ = photo.shape
+        canvas = self.canvas(width, height, size)
+        if canvas == (width, height):
+            return photo if self.resampling != "torchvision" else photo.astype(np.float32)
+        if self.resampling == "antialias":
+            return np.asarray(Image.fromarray(photo).resize(canvas, Image.Resampling.BILINEAR))
+        return _bilinear(photo, *canvas) if self.resampling == "torchvision" else resize_fixed_point(photo, *canvas)
+
+
+OWN_RESIZE = Resize()
+"""What is trained with here. An image on its canvas stays as it is, which the sizes of the others may not allow."""
+
+
+def _bilinear(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
+    """Between the two nearest pixels along each axis, in float32."""
+    left, right, share = _nearest(photo.shape[1], width)
+    rows = photo[:, left] * (1 - share)[:, None] + photo[:, right] * share[:, None]
+    above, below, share = _nearest(photo.shape[0], height)
+    return np.asarray(rows[above] * (1 - share)[:, None, None] + rows[below] * share[:, None, None], np.float32)
+
+
+def _nearest(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Along one axis: the two source pixels of each target pixel, and the share of the second."""
+    step = float(np.float32(source) / np.float32(target))
+    at = np.maximum((np.arange(target) + 0.5) * step - 0.5, 0).astype(np.float32)  # rounded once, as torch has it
+    first = np.minimum(at.astype(np.int64), source - 1)
+    return first, np.minimum(first + 1, source - 1), at - first.astype(np.float32)
+
+
+def resize_fixed_point(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """The photo at a new size in whole numbers, to the bit as OpenCV 5.0 has it: weights of 11 bits.
+
+    >>> resize_fixed_point(np.array([[[0] * 3, [100] * 3]], np.uint8), 4, 1)[..., 0]
+    array([[  0,  25,  75, 100]], dtype=uint8)
+    """
+    left, right, near, far = _taps(photo.shape[1], width)
+    pixels = photo.astype(np.int32)
+    rows = (pixels[:, left] * near[:, None] + pixels[:, right] * far[:, None]) >> 4  # 15 bits
+    above, below, near, far = _taps(photo.shape[0], height)
+    mixed = ((rows[above] * near[:, None, None]) >> 16) + ((rows[below] * far[:, None, None]) >> 16)
+    return np.asarray(((mixed + 2) >> 2).clip(0, 255), np.uint8)
+
+
+def _taps(source: int, target: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32], NDArray[np.int32]]:
+    """Along one axis: the two source pixels of each target pixel, twice the same beyond the border, and their weights.
+
+    Weights of the same pixel are not joined: in the rows, that would be rounded in another way.
+    """
+    at = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
+    first = np.floor(at)
+    share = at - first
+    near, far = ((weight * FIXED_POINT_ONE).round().astype(np.int32) for weight in (1 - share, share))
+    column = first.astype(np.int64)
+    return column.clip(0, source - 1), (column + 1).clip(0, source - 1), near, far
