@@ -53,7 +53,10 @@ def focaldet(*command: str) -> None:
 
 
 def commit() -> str:
-    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    """The commit at hand, marked when something differs from it other than the results that are being written."""
+    describe, changed = ["git", "rev-parse", "--short", "HEAD"], ["git", "diff", "--quiet", "HEAD", "--", ":!*/results"]
+    name = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+    return name + "-dirty" * subprocess.run(changed).returncode
 
 
 def table(command: str, rows: list[dict[str, float | int]]) -> str:
