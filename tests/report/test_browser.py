@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser
 from run_folder import bccd_truth, jittered, write_run
 
+from browser import Browser
 from focaldet.report import write_errors, write_report
 
 pytestmark = pytest.mark.slow

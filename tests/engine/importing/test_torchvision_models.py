@@ -92,7 +92,8 @@ def assert_equal(detector, model, photo):
     assert others(ours, theirs, detector.class_names) == 0
 
 
-@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("v1", "v2")), "fcos"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["v1", "v2", "fcos"])
 def test_detections_on_photos_are_torchvisions(kind, photos, tmp_path):
     model = give_detections(small_peer(kind), read_image(photos[0]).float() / 255)
     detector = imported(model, tmp_path)
