@@ -12,7 +12,7 @@ PACKAGE = Path(focaldet.__file__).parent
 FLOORS = (
     {"structures", "checks"},
     {"boxes", "files", "photos"},
-    {"losses", "kernels", "assign"},
+    {"losses", "kernels", "assign", "runtime"},
     {"functional"},
     {"models", "data"},
     {"methods"},

@@ -27,8 +27,8 @@ from pathlib import Path
 from threading import local
 
 from focaldet.bench.losses import Row, machine, table
+from focaldet.engine.load import load_model
 from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
-from focaldet.serve.models import load_model
 
 RESULT = Path(__file__).parents[1] / "results" / "serve.md"
 ROUNDS = 3

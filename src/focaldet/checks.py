@@ -27,6 +27,15 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
+def printable(text: str) -> str:
+    """Text from anywhere, such as a file's name, as one line that cannot steer a terminal.
+
+    >>> printable("no\\nsuch \\x1b[31mfile")
+    'no such \\\\x1b[31mfile'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
 def near_name(name: str, known: Iterable[str]) -> str:
     """The words to add to an error about an unknown name: the nearest known one, or all of them.
 

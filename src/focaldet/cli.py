@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from focaldet import __version__
-from focaldet.checks import InputError, near_name
+from focaldet.checks import InputError, near_name, printable
 from focaldet.options import Parser, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.serve.limits import Limits
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
 """Options of a study itself; the others are those of its rungs."""
+
+_EXTRAS = {
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "onnx",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+}
+"""Package that a command may miss -> the extra that brings it; the others come with ``train``."""
 
 _say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
 
@@ -39,7 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(*_parse(arguments)) or 0
     except InputError as error:
-        print(f"focaldet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"focaldet: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0]
+        if package == "focaldet":
+            raise
+        extra = _EXTRAS.get(package, "train")
+        print(f"focaldet: {arguments[0]}: {package} is not installed; pip install 'focaldet[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("focaldet: stopped", file=sys.stderr)
@@ -86,8 +103,8 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--split", str, default="test", help="train, val or test (default: test)")
 
     command = add("predict", "detect in photos: drawn pictures and JSON, with the deviation of each side")
-    command.add("run", Path, metavar="RUN", help="run folder")
-    command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, or folders of photos")
+    command.add("run", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, folders of photos, or videos")
     command.add(
         "--compare",
         Path,
@@ -101,7 +118,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
 
     command = add("serve", "answer photos over HTTP with boxes as JSON, and a page to try it on")
-    command.add("model", Path, metavar="MODEL", help="run folder")
+    command.add("model", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
     command.add("--host", str, default="127.0.0.1", help="address to listen on (default: 127.0.0.1, itself alone)")
     command.add("--port", int, default=8000, help="0 takes a free one (default: 8000)")
     command.add("--score", float, default=0.3, help="least score of a box, unless a request asks (default: 0.3)")
@@ -198,11 +215,13 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             return None
         if not chosen.images:
             raise InputError("predict: missing PHOTO; see focaldet predict --help")
-        from focaldet.engine.predict import predict_files
+        from focaldet.engine.load import load_model
+        from focaldet.runtime.predict import predict_files
 
-        faults = predict_files(chosen.run, chosen.images, chosen.out, score=chosen.score)
+        model = load_model(chosen.run, score=chosen.score)
+        faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
         for fault in faults:
-            print(f"focaldet: {fault}", file=sys.stderr)
+            print(f"focaldet: {printable(fault)}", file=sys.stderr)
         print(f"drawn photos and predictions.json: {chosen.out}")
         return 2 if faults else 0
     elif command == "serve":
@@ -278,10 +297,7 @@ def _study(table: bool = False, **options: Any) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
-    try:
-        from focaldet.serve.server import serve
-    except ModuleNotFoundError as error:
-        raise InputError(f"serve: {error.name} is not installed; pip install 'focaldet[serve]'") from error
+    from focaldet.serve.server import serve
 
     limits = Limits(
         megabytes=chosen.max_mb, megapixels=chosen.max_megapixels, seconds=chosen.timeout, batch=chosen.batch

@@ -10,7 +10,9 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from focaldet.checks import InputError
-from focaldet.engine.predict import Detector, list_images, predict_files, save_model, to_supervision
+from focaldet.engine.load import load_model
+from focaldet.engine.predict import Detector, save_model, to_supervision
+from focaldet.runtime.predict import list_images, predict_files
 from focaldet.structures import Detections
 
 EXIF_ORIENTATION = 274
@@ -122,7 +124,7 @@ def test_predictions_are_coco_results_with_deviations(trained: Path, photo: Path
     from pycocotools.coco import COCO
 
     out = tmp_path / "out"
-    assert predict_files(trained, [photo.parent], out, score=0.0) == []
+    assert predict_files(load_model(trained, score=0.0), [photo.parent], out, score=0.0) == []
     document = json.loads((out / "predictions.json").read_text())
     assert len(document["images"]) == 6
     assert {entry["image_id"] for entry in document["annotations"]} <= {image["id"] for image in document["images"]}
@@ -149,21 +151,21 @@ def test_photos_of_one_name_keep_their_pictures_apart(trained: Path, photo: Path
     (tmp_path / "deep" / "one").mkdir(parents=True)
     shutil.copy(photo, tmp_path / "deep" / "one" / "cell.jpg")
     folders = [tmp_path / "one", tmp_path / "two", tmp_path / "deep" / "one"]
-    predict_files(trained, folders, tmp_path / "out")
+    predict_files(load_model(trained, score=0.0), folders, tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
 
 def test_pictures_never_take_the_place_of_the_photos(trained: Path, photo: Path, tmp_path: Path) -> None:
     opened(photo).save(tmp_path / "cell.png")
     before = (tmp_path / "cell.png").read_bytes()
-    with pytest.raises(InputError, match=r"would write over the photo cell\.png"):
-        predict_files(trained, [tmp_path], tmp_path)
+    with pytest.raises(InputError, match=r"would write over cell\.png itself"):
+        predict_files(load_model(trained, score=0.0), [tmp_path], tmp_path)
     assert (tmp_path / "cell.png").read_bytes() == before
 
 
 def test_a_text_file_among_photos_is_named_and_the_others_are_done(trained: Path, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not a photo")
-    faults = predict_files(trained, [tmp_path / "notes.jpg", photo], tmp_path / "out")
+    faults = predict_files(load_model(trained, score=0.0), [tmp_path / "notes.jpg", photo], tmp_path / "out")
     assert len(faults) == 1
     assert "notes.jpg" in faults[0]
     assert "\n" not in faults[0]
@@ -299,5 +301,5 @@ def test_a_full_disk_stops_a_run_with_one_line(tiny_disk: Path, again: Callable[
 
 def test_a_full_disk_is_named_when_drawing(trained: Path, photo: Path, tiny_disk: Path) -> None:
     with pytest.raises(InputError, match="the disk is full"):
-        predict_files(trained, [photo], tiny_disk / "out")
+        predict_files(load_model(trained, score=0.0), [photo], tiny_disk / "out")
     assert list((tiny_disk / "out").iterdir()) == []

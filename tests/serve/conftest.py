@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from focaldet.engine.load import load_model
+from focaldet.runtime.model import Model
 from focaldet.serve.app import create_app
-from focaldet.serve.models import Model, load_model
 
 
 @pytest.fixture(scope="session")

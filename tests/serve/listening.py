@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from focaldet.runtime.model import Model
 from focaldet.serve.app import create_app
 from focaldet.serve.limits import Limits
-from focaldet.serve.models import Model
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Sequence
 import numpy as np
 import pytest
 
+from focaldet.runtime.model import Found, Seen
 from focaldet.serve.batching import Batcher
-from focaldet.serve.models import Found, Seen
 
 
 class Gated:

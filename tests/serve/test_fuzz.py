@@ -13,8 +13,8 @@ from PIL import Image
 from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 
+from focaldet.runtime.model import Model
 from focaldet.serve.app import create_app
-from focaldet.serve.models import Model
 
 pytestmark = pytest.mark.slow
 

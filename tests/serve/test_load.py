@@ -13,8 +13,8 @@ import pytest
 from listening import listening
 
 from focaldet.checks import InputError
+from focaldet.runtime.model import Model
 from focaldet.serve.app import MAX_REQUESTS
-from focaldet.serve.models import Model
 from focaldet.serve.server import serve
 
 

@@ -10,7 +10,7 @@ import pytest
 from listening import listening
 
 from browser import Browser
-from focaldet.serve.models import Model
+from focaldet.runtime.model import Model
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from focaldet.data import DetectionDataset, read_folder
-from focaldet.engine.average_precision import coco_results, detect_records
+from focaldet.engine.average_precision import detect_records
 from focaldet.engine.build import METHODS, ModelSpec
 from focaldet.engine.predict import Detector
+from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
 from focaldet.study.scenes import find_objects, scenes
 

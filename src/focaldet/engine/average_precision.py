@@ -13,6 +13,7 @@ from focaldet.boxes.formats import box_xyxy_to_xywh, clip_boxes
 from focaldet.data import DetectionDataset, EvalTransform, ImageRecord, collate
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
+from focaldet.runtime.results import coco_results
 from focaldet.structures import Detections
 
 EVALUATION_SCORE = 0.02
@@ -73,24 +74,6 @@ def coco_truth(records: Sequence[ImageRecord], class_names: Sequence[str]) -> di
             )
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-
-
-def coco_results(image_id: int, detections: Detections) -> list[dict[str, Any]]:
-    """The detections of one image as entries of a COCO results file, with each side's deviation in pixels."""
-    boxes = box_xyxy_to_xywh(detections.boxes_xyxy).tolist()
-    scores, labels = detections.scores.tolist(), detections.labels.tolist()
-    entries: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": label + 1, "bbox": _rounded(box), "score": round(score, 5)}
-        for box, score, label in zip(boxes, scores, labels, strict=True)
-    ]
-    if detections.side_std_px is not None:
-        for entry, deviation in zip(entries, detections.side_std_px.tolist(), strict=True):
-            entry["side_std"] = _rounded(deviation)
-    return entries
-
-
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in values]
 
 
 def average_precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:

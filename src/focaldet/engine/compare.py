@@ -7,8 +7,10 @@ from typing import Any
 
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_labels
-from focaldet.engine.average_precision import coco_results, coco_truth
-from focaldet.engine.predict import Detector
+from focaldet.engine.average_precision import coco_truth
+from focaldet.engine.load import load_model
+from focaldet.photos.images import read_photo
+from focaldet.runtime.results import coco_results
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     """Detect in labelled photos.
 
     Args:
+        run: a run folder, or an exported model.
         labels: a labelled folder, or a COCO file.
         split: of the folder; ``None``: test, or val when there is no test.
         score: least score of a box.
@@ -39,7 +42,7 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
-    detector = Detector.load(run, score_threshold=score)
+    detector = load_model(run, score=score)
     folder = read_labels(labels)
     split = _chosen(folder, split)
     known, labelled = detector.class_names, folder.class_names
@@ -53,12 +56,13 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     results: list[dict[str, Any]] = []
     for record in folder.splits[split]:
         try:
-            found = detector.predict(record.path)
+            photo = read_photo(record.path)
         except InputError as error:
             notes.append(f"photo left out: {error}")
             continue
+        (found,) = detector.detect([detector.prepare(photo)])
         records.append(record)
-        results += coco_results(len(records), found[found.scores > score])
+        results += coco_results(len(records), found.above(score))
     truth = coco_truth(records, labelled)
     category = {labelled.index(name) + 1: known.index(name) + 1 for name in shared}
     truth["categories"] = [{"id": category[labelled.index(name) + 1], "name": name} for name in shared]

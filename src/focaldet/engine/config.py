@@ -7,8 +7,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
-
 from focaldet.checks import InputError, check_range, near_name
 
 
@@ -135,6 +133,8 @@ class TrainConfig:
 
     def to_yaml(self) -> str:
         """The whole configuration, as ``config.yaml`` holds it."""
+        import yaml  # here and below: a command that needs no configuration runs without it
+
         return str(yaml.safe_dump(asdict(self), sort_keys=False))
 
 
@@ -186,6 +186,8 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
     Raises:
         InputError: no such file, not YAML, a key that is none of the fields, or a value that does not fit.
     """
+    import yaml
+
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

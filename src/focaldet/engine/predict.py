@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -18,22 +18,20 @@ from safetensors.torch import load_file, save
 from focaldet.checks import InputError, check_range, near_name
 from focaldet.data.check import MIN_SIZE
 from focaldet.data.images import as_tensor
-from focaldet.engine.average_precision import EVALUATION_SCORE, coco_results, to_photo
+from focaldet.engine.average_precision import EVALUATION_SCORE, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
 from focaldet.engine.config import typed_dataclass, typed_value
 from focaldet.files import read_json, replacing, write_json
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.postprocess import PostProcess, Reading
-from focaldet.photos.draw import draw_detections
-from focaldet.photos.images import as_photo, read_photo
+from focaldet.photos.images import as_photo
 from focaldet.photos.resize import Resize
+from focaldet.runtime.model import Found, Seen
 from focaldet.structures import Detections
 
 if TYPE_CHECKING:
     from supervision import Detections as SupervisionDetections
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 SPEC_TYPES = {
     "method": str,
@@ -107,18 +105,42 @@ class Detector:
             ) from error
         return cls(spec, net, method, score_threshold=score_threshold)
 
-    def predict(self, image: str | Path | Image.Image | np.ndarray[Any, Any]) -> Detections:
+    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
         """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
 
         A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
         """
-        photo = as_photo(image)
-        seen = as_tensor(self.spec.resize(photo, self.spec.size))
+        (found,) = self._detections([self.prepare(as_photo(image))])
+        return found
+
+    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
+        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first step of ``predict``, on any thread."""
+        pixels = as_tensor(self.spec.resize(photo, self.spec.size))
+        return Seen(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
+
+    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+        """The second: the objects of some photos that the network sees at one size, as arrays."""
+        return [as_found(found) for found in self._detections(batch)]
+
+    def _detections(self, batch: Sequence[Seen]) -> list[Detections]:
         with torch.no_grad():
-            outputs = self.net(seen[None])
-        size = (int(seen.shape[1]), int(seen.shape[2]))
-        (detections,) = self.postprocess(outputs, [size])
-        return to_photo(detections, size, photo.shape[:2], last_pixel=self.spec.reading.last_pixel)
+            outputs = self.net(torch.stack([seen.pixels for seen in batch]))
+        found = self.postprocess(outputs, [seen.size for seen in batch])
+        last_pixel = self.spec.reading.last_pixel
+        return [
+            to_photo(detections, seen.size, seen.photo_size, last_pixel=last_pixel)
+            for detections, seen in zip(found, batch, strict=True)
+        ]
+
+
+def as_found(detections: Detections) -> Found:
+    """The same detections as arrays."""
+    return Found(
+        detections.boxes_xyxy.numpy(),
+        detections.scores.numpy(),
+        detections.labels.numpy(),
+        None if detections.side_std_px is None else detections.side_std_px.numpy(),
+    )
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
@@ -187,81 +209,3 @@ def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
         # Not save_file: its error on a full disk has no errno.
         beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
     write_json(run / "model.json", spec.to_json(net.strides))
-
-
-def predict_files(run: Path, images: Sequence[Path], out: Path, *, score: float = 0.3) -> list[str]:
-    """Detect in photos, and write each drawn and all as ``predictions.json``.
-
-    Args:
-        images: files, or folders of photos.
-        out: folder for ``<photo>.png`` and ``predictions.json``.
-        score: least score of a box.
-
-    Returns:
-        A line for each photo that could not be read; the others are done.
-
-    Raises:
-        InputError: the run is broken, nothing is there to look at, or the folder cannot be written.
-    """
-    detector = Detector.load(run, score_threshold=score)
-    files = list_images(images)
-    faults: list[str] = []
-    found: list[dict[str, Any]] = []
-    entries: list[dict[str, Any]] = []
-    for file, name in zip(files, _drawn_names(files, out), strict=True):
-        try:
-            photo = read_photo(file)
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        detections = detector.predict(photo)
-        detections = detections[detections.scores > score]
-        found.append({"id": len(found) + 1, "file_name": str(file), "width": photo.shape[1], "height": photo.shape[0]})
-        entries += coco_results(len(found), detections)
-        drawn = draw_detections(
-            photo,
-            detections.boxes_xyxy.numpy(),
-            detections.labels.numpy(),
-            detections.scores.numpy(),
-            detector.class_names,
-            None if detections.side_std_px is None else detections.side_std_px.numpy(),
-        )
-        with replacing(out / name) as beside:
-            drawn.save(beside, format="PNG")
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(detector.class_names)]
-    write_json(out / "predictions.json", {"images": found, "categories": categories, "annotations": entries})
-    return faults
-
-
-def list_images(paths: Sequence[Path]) -> list[Path]:
-    """The photos that files and folders name.
-
-    Raises:
-        InputError: a path is not there, or there is no photo at all.
-    """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise InputError(f"{path}: no such file or folder")
-    if not files:
-        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; looked for {sorted(IMAGE_SUFFIXES)}")
-    return files
-
-
-def _drawn_names(files: Sequence[Path], out: Path) -> list[str]:
-    """A name for each photo's picture: the photo's, longer or numbered when another photo has it already."""
-    names: dict[str, None] = {}
-    for file in files:
-        candidates = chain(
-            [file.stem, file.name, f"{file.parent.name}-{file.name}"], (f"{file.stem}-{n}" for n in count(2))
-        )
-        names[next(name for name in candidates if name not in names)] = None
-    photos = {file.resolve() for file in files}
-    for name in names:
-        if (out / f"{name}.png").resolve() in photos:
-            raise InputError(f"--out {out}: would write over the photo {name}.png; choose another folder")
-    return [f"{name}.png" for name in names]

@@ -74,6 +74,7 @@ def draw_detections(
     side_std_px: ArrayLike | None = None,
     *,
     scale: int | None = None,
+    legend: bool = True,
 ) -> Image.Image:
     """Draw detected boxes: lines in the class's colour, error bars, labels, and the colours' names below.
 
@@ -86,9 +87,10 @@ def draw_detections(
         side_std_px: ``(N, 4)`` standard deviations of the left, top, right and bottom sides, in pixels of the photo,
             or ``None``: boxes without error bars.
         scale: enlarge by this whole number; by default a photo under 1000 px is enlarged up to four times.
+        legend: with the strip of colours below; its height depends on how many classes there are.
 
     Returns:
-        A new RGB picture, the photo's size times ``scale``, and the strip of colours below it.
+        A new RGB picture, the photo's size times ``scale``, and the strip.
 
     Raises:
         ValueError: shapes that do not fit, an unknown class, or a number that is not finite.
@@ -101,6 +103,8 @@ def draw_detections(
     canvas.draw_error_bars()
     canvas.draw_boxes()
     canvas.draw_labels()
+    if not legend:
+        return canvas.picture
     note = "" if side_std_px is None else "band: side ± 1 standard deviation"
     return canvas.with_legend(note)
 

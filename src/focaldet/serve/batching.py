@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from focaldet.serve.models import Found, Model, Seen
+from focaldet.runtime.model import Found, Model, Seen
 
 
 class Batcher:

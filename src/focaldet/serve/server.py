@@ -7,9 +7,9 @@ from pathlib import Path
 import uvicorn
 
 from focaldet.checks import InputError, check_range
+from focaldet.engine.load import load_model
 from focaldet.serve.app import create_app
 from focaldet.serve.limits import DEFAULTS, Limits
-from focaldet.serve.models import load_model
 
 
 def serve(
@@ -24,7 +24,7 @@ def serve(
     """Answer requests until stopped.
 
     Args:
-        model: a run folder.
+        model: a run folder, or an exported ONNX file.
         host: address to listen on; by default only this machine is answered.
         port: 0 takes a free one, which is said.
         score: least score of a box where a request does not ask for another.

@@ -11,12 +11,13 @@ import numpy as np
 
 from focaldet.data import DataFolder, DetectionDataset, ImageRecord, collate
 from focaldet.data.batching import Batch
-from focaldet.engine.average_precision import METRICS, average_precision, coco_results, coco_truth
+from focaldet.engine.average_precision import METRICS, average_precision, coco_truth
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector
 from focaldet.engine.train import first_detector
 from focaldet.models.backbone import freeze_batch_norm
+from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
 from focaldet.study.deviations import DeviationMeasure, deciles, deviations
 from focaldet.study.imbalance import SiteLosses, curves, imbalance, site_losses

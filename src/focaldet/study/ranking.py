@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from focaldet.boxes.iou import pairwise_iou
-from focaldet.engine.average_precision import average_precision, coco_results
+from focaldet.engine.average_precision import average_precision
+from focaldet.runtime.results import coco_results
 from focaldet.structures import Detections
 from focaldet.study.record import Ranking, Ranks
 from focaldet.study.scenes import FOUND_IOU, Scene, class_iou

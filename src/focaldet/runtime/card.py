@@ -1,0 +1,96 @@
+"""What an exported file says of itself, as JSON under one key of its metadata."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from focaldet import __version__
+from focaldet.checks import InputError, check_range
+from focaldet.photos.resize import Resize
+
+FORMAT = 1
+"""Of the JSON and of the outputs it describes; raised when an older focaldet could not use a new file."""
+
+KEY = "focaldet"
+"""Of the metadata."""
+
+Outputs = Literal["detections", "sites", "raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """All that using an exported model takes.
+
+    Args:
+        method: of the detector.
+        class_names: name of each label.
+        size: of what the network sees, see ``Resize``.
+        resize: how a photo is scaled to it.
+        strides: of the pyramid's levels, pixels.
+        outputs: ``"detections"``: boxes, scores, labels, side deviations and their count; ``"sites"``: boxes and scores
+            of every site, without suppression; ``"raw"``: the head's maps.
+        score_threshold: sites below it are not looked at.
+        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: none is.
+        max_detections: of an image.
+        last_pixel: see ``Found.in_photo``.
+        int8: whether convolutions are computed with 8 bits.
+    """
+
+    method: str
+    class_names: tuple[str, ...]
+    size: int
+    resize: Resize
+    strides: tuple[int, ...]
+    outputs: Outputs
+    score_threshold: float
+    nms_iou: float | None
+    max_detections: int
+    last_pixel: bool = False
+    int8: bool = False
+
+    def to_json(self) -> str:
+        """The text that a file carries."""
+        return json.dumps({"format": FORMAT, "focaldet": __version__, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """What such a text says.
+
+        Raises:
+            InputError: it is none, or of a newer format.
+
+        >>> card = ModelCard(method="gfl", class_names=("cell",), size=320, resize=Resize(), strides=(8,),
+        ...                  outputs="raw", score_threshold=0.02, nms_iou=0.6, max_detections=100)
+        >>> ModelCard.from_json(card.to_json()) == card
+        True
+        """
+        try:
+            values = json.loads(text)
+            made_by = values.pop("focaldet", "?")
+            number = values.pop("format")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError("its description is broken; export it again") from error
+        if number != FORMAT:
+            raise InputError(
+                f"format {number!r}, written by focaldet {made_by}; this focaldet {__version__} reads format {FORMAT}: "
+                "install that version, or export again with this one"
+            )
+        try:
+            return cls(**_checked(values))
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"its description is broken ({error}); export it again") from error
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a card. Files come from anywhere: what is computed with is looked at."""
+    values = {field.name: values[field.name] for field in fields(ModelCard)}
+    names = values["class_names"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names")
+    check_range("size", values["size"], 1, 2**14)
+    check_range("max_detections", values["max_detections"], 1)
+    return values | {
+        "class_names": tuple(names),
+        "strides": tuple(values["strides"]),
+        "resize": Resize(**values["resize"]),
+    }

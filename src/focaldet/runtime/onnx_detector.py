@@ -1,0 +1,140 @@
+"""A detector in one ONNX file, run by onnxruntime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from focaldet.checks import InputError, check_range, one_line
+from focaldet.photos.images import as_photo
+from focaldet.runtime.card import KEY, ModelCard
+from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.suppression import suppress
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+class OnnxDetector:
+    """What ``focaldet export RUN --format onnx`` wrote.
+
+    >>> model = OnnxDetector.load("cells.onnx")  # doctest: +SKIP
+    >>> found = model.predict("photo.jpg")  # doctest: +SKIP
+    >>> found.boxes_xyxy, found.side_std_px, [model.class_names[label] for label in found.labels]  # doctest: +SKIP
+    """
+
+    def __init__(self, session: "InferenceSession", card: ModelCard) -> None:
+        self.session = session
+        self.card = card
+        self._input = session.get_inputs()[0]
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    @classmethod
+    def load(cls, file: str | Path, *, threads: int | None = None) -> "OnnxDetector":
+        """Read a file.
+
+        Args:
+            threads: for one network at a time; ``None``: a thread for each core.
+
+        Raises:
+            InputError: it is missing, broken, no model of focaldet, or a newer one.
+        """
+        file = Path(file)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised
+        if threads is not None:
+            check_range("threads", threads, 1)
+            options.intra_op_num_threads = threads
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError as error:
+            raise InputError(f"{file}: no such file") from error
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        try:
+            # From memory: weights in other files, which a model from elsewhere could name, are then not looked for.
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # each kind of damage has its own
+            raise InputError(
+                f"{file}: onnxruntime {onnxruntime.__version__} cannot read it ({_reason(error)}); it is damaged, no "
+                "ONNX file, or made for a newer onnxruntime"
+            ) from error
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        if text is None:
+            raise InputError(f"{file}: an ONNX file, but no model of focaldet; make one with focaldet export RUN")
+        try:
+            model = cls(session, ModelCard.from_json(text))
+            model._check_ends()
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+        return model
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.card.class_names
+
+    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
+        """Scale a photo ``(H, W, 3)`` uint8 RGB as in training."""
+        pixels = self.card.resize(photo, self.card.size)
+        return Seen(pixels, (pixels.shape[0], pixels.shape[1]), (photo.shape[0], photo.shape[1]))
+
+    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+        """The objects of some photos that the network sees at one size, in pixels of each photo."""
+        outputs = self.run(np.stack([seen.pixels for seen in batch]))
+        read = self._suppressed if self.card.outputs == "sites" else self._counted
+        return [
+            read(outputs, index).in_photo(seen, last_pixel=self.card.last_pixel) for index, seen in enumerate(batch)
+        ]
+
+    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Found:
+        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
+
+        A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+        """
+        (found,) = self.detect([self.prepare(as_photo(image))])
+        return found
+
+    def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The outputs, by name, of ``(B, h, w, 3)`` images as ``prepare`` gives them."""
+        return dict(zip(self._outputs, self.session.run(None, {self._input.name: images}), strict=True))
+
+    def _check_ends(self) -> None:
+        """Raise InputError unless this can be fed and read."""
+        if self.card.outputs == "raw":
+            raise InputError(
+                "gives the network's raw maps, which are for other programs; export it with --outputs detections"
+            )
+        dtype = "tensor(float)" if self.card.resize.resampling == "torchvision" else "tensor(uint8)"
+        needed = {"boxes_xyxy", "scores"} | ({"labels", "count"} if self.card.outputs == "detections" else set())
+        if self._input.type != dtype or len(self._input.shape) != 4 or not needed <= set(self._outputs):
+            raise InputError("its inputs and outputs are not what its description says; export it again")
+
+    def _counted(self, outputs: dict[str, NDArray[Any]], index: int) -> Found:
+        count = int(outputs["count"][index])
+        stds = outputs.get("side_std_px")
+        return Found(
+            outputs["boxes_xyxy"][index, :count],
+            outputs["scores"][index, :count],
+            outputs["labels"][index, :count],
+            None if stds is None else stds[index, :count],
+        )
+
+    def _suppressed(self, outputs: dict[str, NDArray[Any]], index: int) -> Found:
+        sites, labels = np.nonzero(outputs["scores"][index])  # those below the threshold are zero
+        boxes, scores = outputs["boxes_xyxy"][index][sites], outputs["scores"][index][sites, labels]
+        iou = 1.0 if self.card.nms_iou is None else self.card.nms_iou  # nothing overlaps by more
+        kept = suppress(boxes, scores, labels, iou, self.card.max_detections)
+        stds = outputs.get("side_std_px")
+        return Found(boxes[kept], scores[kept], labels[kept], None if stds is None else stds[index][sites[kept]])
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without its own code and the place in its source."""
+    text = one_line(error)
+    return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text

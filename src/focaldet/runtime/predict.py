@@ -1,0 +1,124 @@
+"""Detect in files: photos, folders of photos, videos. Each is drawn, and all boxes are written as COCO JSON."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from focaldet.checks import InputError
+from focaldet.files import replacing, write_json
+from focaldet.photos.draw import draw_detections
+from focaldet.photos.images import read_photo
+from focaldet.runtime.model import Found, Model
+from focaldet.runtime.results import coco_results
+from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: float = 0.3) -> list[str]:
+    """Detect in photos and videos, and write each drawn and all as ``predictions.json``.
+
+    Args:
+        paths: files, or folders of photos.
+        out: folder for ``<photo>.png``, ``<video>.mp4`` and ``predictions.json``, in which each frame of a video is an
+            image with the video's name, its ``frame`` and ``seconds``.
+        score: boxes have a higher one.
+
+    Returns:
+        A line for each file that could not be read; the others are done.
+
+    Raises:
+        InputError: nothing is there to look at, or the folder cannot be written.
+    """
+    files = list_images(paths)
+    record = _Record(model, score)
+    faults: list[str] = []
+    for file, name in zip(files, _drawn_names(files, out), strict=True):
+        video = file.suffix.lower() in VIDEO_SUFFIXES
+        try:
+            if video:
+                write_video(out / name, _frames(record, file))
+            else:
+                photo = read_photo(file)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if not video:
+            drawn = _draw(photo, record.look(photo, file), model.class_names)
+            with replacing(out / name) as beside:
+                drawn.save(beside, format="PNG")
+    write_json(out / "predictions.json", record.document)
+    return faults
+
+
+class _Record:
+    """Detects, and keeps what ``predictions.json`` holds."""
+
+    def __init__(self, model: Model, score: float) -> None:
+        self.model, self.score = model, score
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
+        self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
+
+    def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> Found:
+        """The objects in a photo, which is noted."""
+        (found,) = self.model.detect([self.model.prepare(photo)])
+        found = found.above(self.score)
+        number = len(self.document["images"]) + 1
+        size = {"width": photo.shape[1], "height": photo.shape[0]}
+        self.document["images"].append({"id": number, "file_name": str(file), **size, **more})
+        self.document["annotations"] += coco_results(number, found)
+        return found
+
+
+def _frames(record: _Record, file: Path) -> Iterator[tuple[Image.Image, Fraction]]:
+    """The drawn frames of a video, one after the other: no two are in memory."""
+    for number, frame in enumerate(read_video(file)):
+        found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
+        yield _draw(frame.photo, found, record.model.class_names, scale=1, legend=False), frame.rate
+
+
+def _draw(photo: NDArray[np.uint8], found: Found, class_names: Sequence[str], **options: Any) -> Image.Image:
+    return draw_detections(
+        photo, found.boxes_xyxy, found.labels, found.scores, class_names, found.side_std_px, **options
+    )
+
+
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """The photos and videos that files name, and the photos in folders.
+
+    Raises:
+        InputError: a path is not there, or there is no photo at all.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not files:
+        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; looked for {sorted(IMAGE_SUFFIXES)}")
+    return files
+
+
+def _drawn_names(files: Sequence[Path], out: Path) -> list[str]:
+    """A name for each file's picture: the file's, longer or numbered when another one has it already."""
+    names: dict[str, None] = {}
+    for file in files:
+        kind = ".mp4" if file.suffix.lower() in VIDEO_SUFFIXES else ".png"
+        candidates = chain(
+            [file.stem, file.name, f"{file.parent.name}-{file.name}"], (f"{file.stem}-{n}" for n in count(2))
+        )
+        names[next(name + kind for name in candidates if name + kind not in names)] = None
+    sources = {file.resolve() for file in files}
+    for name in names:
+        if (out / name).resolve() in sources:
+            raise InputError(f"--out {out}: would write over {name} itself; choose another folder")
+    return list(names)

@@ -1,0 +1,45 @@
+"""Detections as entries of a COCO results file."""
+
+from typing import Any, Protocol
+
+
+class Numbers(Protocol):
+    """An array, or a tensor."""
+
+    def tolist(self) -> Any:
+        """As Python's own numbers."""
+
+
+class Boxes(Protocol):
+    """``Found``, or ``focaldet.Detections``."""
+
+    @property
+    def boxes_xyxy(self) -> Numbers: ...
+    @property
+    def scores(self) -> Numbers: ...
+    @property
+    def labels(self) -> Numbers: ...
+    @property
+    def side_std_px(self) -> Numbers | None: ...
+
+
+def coco_results(image_id: int, found: Boxes) -> list[dict[str, Any]]:
+    """The detections of one image as entries of a COCO results file, with each side's deviation in pixels."""
+    boxes, scores, labels = found.boxes_xyxy.tolist(), found.scores.tolist(), found.labels.tolist()
+    entries: list[dict[str, Any]] = [
+        {
+            "image_id": image_id,
+            "category_id": label + 1,
+            "bbox": _rounded([x1, y1, x2 - x1, y2 - y1]),
+            "score": round(score, 5),
+        }
+        for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
+    ]
+    if found.side_std_px is not None:
+        for entry, deviation in zip(entries, found.side_std_px.tolist(), strict=True):
+            entry["side_std"] = _rounded(deviation)
+    return entries
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 3) for value in values]

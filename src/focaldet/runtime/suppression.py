@@ -1,0 +1,32 @@
+"""Non-maximum suppression in NumPy, for models that were exported without it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def suppress(
+    boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], iou: float, most: int
+) -> NDArray[np.int64]:
+    """Which boxes stay, best first: none overlaps a better one of its class by more than ``iou``.
+
+    Args:
+        boxes_xyxy: ``(N, 4)``.
+        scores, labels: ``(N,)``; of equal scores the first is the best.
+        most: boxes that stay, at most.
+
+    >>> boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10]], np.float32)
+    >>> suppress(boxes, np.array([0.5, 0.9, 0.2], np.float32), np.zeros(3, np.int64), 0.6, 100)
+    array([1, 2])
+    """
+    order = np.argsort(-scores, kind="stable")
+    areas = (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
+    kept: list[int] = []
+    while len(order) and len(kept) < most:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        low, high = boxes_xyxy[best, :2], boxes_xyxy[best, 2:]
+        sides = np.minimum(boxes_xyxy[order, 2:], high) - np.maximum(boxes_xyxy[order, :2], low)
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        overlaps = shared > iou * (areas[order] + areas[best] - shared)
+        order = order[~overlaps | (labels[order] != labels[best])]
+    return np.array(kept, np.int64)
