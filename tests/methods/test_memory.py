@@ -1,4 +1,4 @@
-"""What the losses add to a step's memory with as many classes as LVIS: a gradient of the logits, and little else."""
+"""What the losses add to a step's memory with the classes of LVIS: a gradient of the logits, and little else."""
 
 import pytest
 import torch
