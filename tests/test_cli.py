@@ -58,6 +58,14 @@ def test_an_empty_data_folder_is_named(refuse: Refuse, out: Path, tmp_path: Path
     assert str(tmp_path / "empty") in refuse("data", "check", tmp_path / "empty")
 
 
+def test_a_class_to_ignore_that_is_not_there_is_named(refuse: Refuse, out: Path, cells: Path) -> None:
+    expected = f"--ignore Platelet: {cells} has no such class; did you mean 'Platelets'?"
+    assert expected in refuse("train", "--data", cells, "--out", out, "--ignore", "RBC,Platelet")
+    assert expected in refuse("data", "check", cells, "--ignore", "Platelet")
+    assert "--ignore: expected names of classes" in refuse("train", "--data", cells, "--out", out, "--ignore", ",")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("score", ["7", "1", "-1"])
 def test_a_score_that_is_no_probability_is_refused(refuse: Refuse, out: Path, trained: Path, score: str) -> None:
     photos = trained.parent / "photos"

@@ -49,6 +49,15 @@ def near_name(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(repr(k) for k in known)
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Names that are separated by commas, each once.
+
+    >>> split_names("crowd, Platelets,crowd")
+    ('crowd', 'Platelets')
+    """
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:

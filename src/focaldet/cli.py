@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from focaldet import __version__
-from focaldet.checks import InputError, near_name, printable
+from focaldet.checks import InputError, near_name, printable, split_names
 from focaldet.options import Parser, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.serve.limits import Limits
@@ -149,6 +149,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("action", Literal["check"], metavar="check", help="count images, boxes, sizes, and list every fault")
     command.add("data", Path, metavar="DIR", help="folder of labelled photos")
     command.add("--size", int, default=320, help="longer side of the image the network sees (default: 320)")
+    command.add("--ignore", str, help="classes that train is to ignore, separated by commas")
 
     command = add("demo", "make a small data set, train on it for some minutes, and write its report")
     command.add("--out", Path, metavar="DIR", default=Path("demo"), help="folder to write to (default: demo)")
@@ -245,9 +246,10 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         runs = chosen.runs
         print(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
     elif command == "data":
-        from focaldet.data import check_folder, read_folder
+        from focaldet.data import check_folder, ignore_classes, read_folder
 
-        print(check_folder(read_folder(chosen.data), size=chosen.size).text)
+        folder = ignore_classes(read_folder(chosen.data), split_names(chosen.ignore or ""))
+        print(check_folder(folder, size=chosen.size).text)
     elif command == "demo":
         from focaldet.engine.demo import run_demo
         from focaldet.report import write_report

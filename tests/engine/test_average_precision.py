@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from focaldet.data import DetectionDataset, EvalTransform, read_folder
+from focaldet.data import DetectionDataset, EvalTransform, ImageRecord, read_folder
+from focaldet.data.records import NO_CLASS
 from focaldet.engine.average_precision import METRICS, average_precision, coco_truth, detect_records, to_photo
 from focaldet.engine.predict import Detector
 from focaldet.structures import Detections
@@ -135,6 +136,19 @@ def test_a_detection_on_a_crowd_is_neither_right_nor_wrong() -> None:
     evaluation = average_precision(truth, results)
     assert evaluation.metrics["AP"] == pytest.approx(1.0)
     assert evaluation.per_class[0]["objects"] == 1
+
+
+def test_a_region_of_no_class_counts_for_no_class(tmp_path: Path) -> None:
+    boxes = np.array([[10, 10, 30, 30], [100, 100, 180, 180]], np.float32)
+    labels, ignored = np.array([0, NO_CLASS]), np.array([False, True])
+    truth = coco_truth([ImageRecord(tmp_path, "a", 0, 200, 200, boxes, labels, ignored)], ("a", "b"))
+    assert [(entry["category_id"], entry["iscrowd"]) for entry in truth["annotations"]] == [(1, 0), (1, 1), (2, 1)]
+    found = [result([10, 10, 20, 20], 0.5)]
+    beside = [result([110, 110, 30, 30], 0.9, category) for category in (1, 2)]
+    outside = [result([40, 110, 30, 30], 0.9)]
+    assert average_precision(truth, found + beside).metrics["AP"] == pytest.approx(1.0)
+    assert average_precision(truth, found + beside + outside).metrics["AP"] == pytest.approx(0.5)
+    assert average_precision(truth, found).per_class[1]["AP"] is None
 
 
 def test_a_class_that_is_only_a_crowd_has_nothing_to_measure() -> None:

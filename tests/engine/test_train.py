@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
+from focaldet.data import read_folder
 from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.module import FINAL_LR
 from focaldet.engine.predict import Detector
 from focaldet.engine.train import _make_run_folder, train
@@ -205,6 +207,25 @@ def test_photos_without_a_single_object_train_the_background(config: TrainConfig
     (line,) = lines_of(run)
     assert line["step"] == 4
     assert line["train"]["class"] > 0
+
+
+def test_an_ignored_class_is_in_no_output_and_no_evaluation(config: TrainConfig) -> None:
+    said: list[str] = []
+    run = train(replace(config, ignore="Platelets", epochs=1), say=said.append)
+    boxes = [box for record in read_folder(config.data).splits["train"] for box in record.labels.tolist()]
+    assert boxes.count(0) == 1
+    assert "neither objects nor background in train: 1 box of Platelets" in said
+    detector = Detector.load(run)
+    assert detector.class_names == ("RBC", "WBC")
+    assert detector.spec.ignored_classes == ("Platelets",)
+    (line,) = lines_of(run)
+    assert line["objects"] == len(boxes) - boxes.count(0)
+    assert load_config(run / "config.yaml").ignore == "Platelets"
+    report = evaluate_split(run, read_folder(config.data), "val", say=said.append)  # the folder has the class
+    assert [row["name"] for row in report["per_class"]] == ["RBC", "WBC"]
+    truth = json.loads((run / "truth.json").read_text())
+    assert 2 * report["ignored"] == sum(entry["iscrowd"] for entry in truth["annotations"]) > 0  # one of each class
+    assert "regions in which nothing counts" in said[-1]
 
 
 def test_out_that_holds_a_run_is_refused(trained: Path, again: Callable[..., Path]) -> None:

@@ -1,5 +1,7 @@
 """What holds for every method, with every class loss it can take."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scene import LATTICE, NUM_CLASSES, TRUTH, assignment_of, losses_of, outputs_of, truth_of, values
@@ -73,6 +75,39 @@ def test_ignored_sites_give_no_gradient_and_positives_train_their_boxes(name, cl
     if outputs.quality_logits is not None:
         quality_grad = flatten_levels([level.grad for level in outputs.quality_logits], 1)
         assert bool(quality_grad[matched >= 0].all())
+
+
+@every_method
+def test_an_ignored_region_trains_no_background_and_leaves_the_boxes_as_they_are(name, class_loss):
+    """One over half of an object, in an image of its own another one."""
+    method = METHODS[name](class_loss=class_loss)
+    regions = torch.tensor([[0.0, 0, 30, 48], [40, 8, 60, 40]])
+    plain_truth = truth_of([[4.0, 0, 60, 44]], [2], [0])
+    with_regions = replace(plain_truth, ignored_xyxy=regions, ignored_image_index=torch.tensor([0, 1]))
+    terms, grads = [], []
+    for truth in (plain_truth, with_regions):
+        outputs, assignment = outputs_of(method, seed=3), method.assign(truth, LATTICE)
+        losses = losses_of(method, outputs, truth, assignment)
+        sum(losses.values()).backward()
+        terms.append(values(losses))
+        maps = (outputs.class_logits, NUM_CLASSES), (outputs.box_outputs, method.box_outputs)
+        grads.append([flatten_levels([level.grad for level in levels], channels) for levels, channels in maps])
+    plain = method.assign(plain_truth, LATTICE).matched_gt
+    points = method.sites(LATTICE).points_xy
+    within = torch.stack([((points >= r[:2]) & (points <= r[2:])).all(dim=1) for r in regions])
+    left_alone = within & (plain < 0)
+    assert bool(left_alone.any(dim=1).all())
+    assert bool((within & (plain >= 0)).any())  # a positive in a region stays one
+    assert torch.equal(assignment.matched_gt == IGNORED, left_alone | (plain == IGNORED))
+    assert torch.equal(assignment.matched_gt >= 0, plain >= 0)
+    (class_before, box_before), (class_after, box_after) = grads
+    assert not class_after[left_alone].any()
+    assert torch.equal(class_after[~left_alone], class_before[~left_alone])
+    assert bool((class_before[left_alone & (plain == BACKGROUND)] != 0).all())
+    if name != "gflv2":  # whose class loss reaches the distributions too
+        assert torch.equal(box_after, box_before)
+    assert all(value == terms[1][term] for term, value in terms[0].items() if term != "class")
+    assert terms[1]["class"] < terms[0]["class"]
 
 
 @every_method

@@ -7,6 +7,7 @@ from focaldet.data.batching import Batch, DetectionDataset, Sample, TrainingSamp
 from focaldet.data.check import DataReport, check_folder
 from focaldet.data.digits import make_digits
 from focaldet.data.folder import read_folder, read_labels
+from focaldet.data.ignore import ignore_classes, ignored_regions
 from focaldet.data.images import read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
@@ -25,6 +26,8 @@ __all__ = [
     "TrainingSampler",
     "check_folder",
     "collate",
+    "ignore_classes",
+    "ignored_regions",
     "make_digits",
     "read_folder",
     "read_header",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.checks import InputError
+from focaldet.data.ignore import ignored_regions
 from focaldet.data.images import read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.photos.images import no_size_warnings
@@ -73,7 +74,7 @@ class DataReport:
         """The report as lines of plain text."""
         folder = self.folder
         lines = [f"{folder.root}: {folder.description}", folder.split_origin, ""]
-        lines += [*self._split_table(), "", *self._class_table(), "", *self._level_lines(), ""]
+        lines += [*self._split_table(), *self._ignored_lines(), "", *self._class_table(), "", *self._level_lines(), ""]
         lines += [f"{len(self.faults)} {'fault' if len(self.faults) == 1 else 'faults'}" + (":" if self.faults else "")]
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
 
@@ -83,6 +84,9 @@ class DataReport:
             empty, boxes = self.images_without_objects[split], int(self.boxes[split].sum())
             lines.append(f"{split:<8}{count:>8}{empty:>16}{boxes:>8}{self.ignored[split]:>9}")
         return lines
+
+    def _ignored_lines(self) -> list[str]:
+        return [line for split in self.images if (line := ignored_regions(self.folder, split))]
 
     def _class_table(self) -> list[str]:
         names, splits = self.folder.class_names, list(self.images)

@@ -32,6 +32,10 @@ FAULT_KINDS: dict[str, str] = {
 """Code of a fault -> what was done about it."""
 
 
+NO_CLASS = -1
+"""Label of an ignored region that is of no class in particular, and so of every one."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong with one item of the data.
@@ -126,10 +130,10 @@ class ImageRecord:
         width: pixels, as displayed.
         height: pixels, as displayed.
         boxes_xyxy: ``(N, 4)`` float32, pixels, inside the image, of positive area.
-        labels: ``(N,)`` int64 in ``[0, C)``.
-        ignored: ``(N,)`` bool: a region that counts neither as object nor as background (COCO ``iscrowd``). VOC's
-            ``difficult`` objects are ordinary objects here: they are visible and labelled, and COCO's AP, which is what
-            is reported, knows no such flag.
+        labels: ``(N,)`` int64 in ``[0, C)``; of an ignored region also ``NO_CLASS``.
+        ignored: ``(N,)`` bool: a region that counts neither as object nor as background (COCO ``iscrowd``, or a class
+            that is to be ignored). VOC's ``difficult`` objects are ordinary objects here: they are visible and
+            labelled, and COCO's AP, which is what is reported, knows no such flag.
     """
 
     path: Path
@@ -159,6 +163,7 @@ class DataFolder:
         split_origin: a sentence: given by the layout, or made, how and with which seed.
         description: a sentence: how the layout was recognised.
         faults: everything that is wrong with single items.
+        ignored_classes: further names, whose boxes are ignored regions (``ignore_classes``).
     """
 
     root: Path
@@ -168,6 +173,7 @@ class DataFolder:
     split_origin: str
     description: str
     faults: tuple[Fault, ...]
+    ignored_classes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

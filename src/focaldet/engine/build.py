@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from focaldet.checks import split_names
 from focaldet.data import EvalTransform
 from focaldet.engine.average_precision import EVALUATION_SCORE
 from focaldet.engine.config import TrainConfig
@@ -38,6 +39,7 @@ class ModelSpec:
         channels, head_depth: of pyramid and head.
         network, resize, reading: what networks of other codes do in their own way, see ``focaldet.engine.importing``.
         evaluation_score: least score of a detection that counts in AP.
+        ignored_classes: names of labels that are neither objects nor background, in training and in AP.
     """
 
     method: str
@@ -51,6 +53,7 @@ class ModelSpec:
     resize: Resize = field(default_factory=Resize)
     reading: Reading = field(default_factory=Reading)
     evaluation_score: float = EVALUATION_SCORE
+    ignored_classes: tuple[str, ...] = ()
 
     @property
     def offset(self) -> float:
@@ -110,4 +113,5 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
         head_depth=config.head_depth,
         method_options=options,
         network=Variant(levels=config.levels),
+        ignored_classes=split_names(config.ignore or ""),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from focaldet.checks import InputError, check_range, near_name
+from focaldet.checks import InputError, check_range, near_name, split_names
 
 
 @dataclass(kw_only=True)
@@ -15,6 +15,7 @@ class TrainConfig:
     """
     Args:
         data: folder of labelled photos (COCO JSON, Pascal VOC or YOLO; recognised by what is in it)
+        ignore: classes, separated by commas, whose boxes are neither objects nor background
         out: the run folder to make; by default runs/<name of the data>-<method>, numbered
         method: the detector (docs/methods.md)
         class_loss: what trains the classes; default: the method's own (gfl, gflv2: quality_focal; the others: focal)
@@ -56,6 +57,7 @@ class TrainConfig:
     """
 
     data: str
+    ignore: str | None = None
     out: str | None = None
     method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = "gfl"
     class_loss: Literal["default", "bce", "focal", "quality_focal"] = "default"
@@ -128,6 +130,8 @@ class TrainConfig:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
         if self.minutes is not None and not self.minutes > 0:
             raise InputError(f"minutes: expected more than 0, got {self.minutes}")
+        if self.ignore is not None and not split_names(self.ignore):
+            raise InputError(f"ignore: expected names of classes, separated by commas, got {self.ignore!r}")
         if self.resume and self.out is None:
             raise InputError("resume: give the run folder to continue with --out RUN")
 

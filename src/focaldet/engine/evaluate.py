@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, DetectionDataset
+from focaldet.data import DataFolder, DetectionDataset, ignore_classes
 from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
 from focaldet.engine.predict import Detector
 from focaldet.files import write_json
@@ -21,6 +21,7 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
     detector = Detector.load(run)
+    folder = ignore_classes(folder, [name for name in detector.spec.ignored_classes if name in folder.class_names])
     if detector.class_names != folder.class_names:
         raise InputError(
             f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
@@ -42,6 +43,7 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
         "split": split,
         "images": len(dataset),
         "objects": sum(record.num_objects for record in dataset.records),
+        "ignored": sum(int(record.ignored.sum()) for record in dataset.records),
         "metrics": evaluation.metrics,
         "per_class": evaluation.per_class,
     }
@@ -60,6 +62,8 @@ def evaluation_table(report: dict[str, Any]) -> str:
 
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     lines = [f"{report['split']}: {report['images']} photos, {report['objects']} objects"]
+    if report["ignored"]:
+        lines[0] += f", {report['ignored']} regions in which nothing counts"
     lines.append("  ".join(f"{name.replace('_', ' ')} {number(report['metrics'].get(name))}" for name in names))
     width = max([5, *(len(row["name"]) for row in report["per_class"])])
     lines.append(f"{'class':<{width}}  objects     AP   AP50   AP75")

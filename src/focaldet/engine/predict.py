@@ -198,9 +198,10 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
     except InputError as error:
         raise InputError(f"method_options: {error}") from error
     groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
+    ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": {key: options[key] for key in spec["method_options"]}}
-    return ModelSpec(**spec, **groups, evaluation_score=score)
+    return ModelSpec(**spec, **groups, evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:

@@ -17,13 +17,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, split_names
 from focaldet.data import (
     DataFolder,
     DetectionDataset,
     TrainingSampler,
     TrainTransform,
     collate,
+    ignore_classes,
+    ignored_regions,
     read_folder,
 )
 from focaldet.data.check import small_classes
@@ -63,10 +65,12 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         say = _silence
     _check_out(config)
     _check_gpus(config)
-    folder = folder or read_folder(config.data, seed=config.seed)
+    folder = ignore_classes(folder or read_folder(config.data, seed=config.seed), split_names(config.ignore or ""))
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
         say(summary)
+    if regions := ignored_regions(folder, "train"):
+        say(regions)
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
