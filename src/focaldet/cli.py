@@ -327,6 +327,10 @@ def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
 
     if config is None and "data" not in given:
         raise InputError("train: --data DIR is missing: the folder of labelled photos")
+    if config is None and given.get("weights") is not None:
+        from focaldet.engine.finetune import network_options
+
+        given = network_options(Path(given["weights"]), given.get("method")) | given
     try:
         return TrainConfig(**given) if config is None else load_config(config, **given)
     except InputError as error:

@@ -22,6 +22,7 @@ class TrainConfig:
         backbone: any network of timm with feature maps of strides 8, 16 and 32
         pretrained: fetch timm's pretrained weights of the backbone
         backbone_weights: safetensors file with the backbone's weights, by timm's names
+        weights: run to begin with (of train or import); its network, and its size, are taken where not given
         size: longer side of the image the network sees, in pixels
         levels: of the pyramid; p2-p6 begins at stride 4, finds objects of less than about 20 px better and costs more
         channels: width of the pyramid and of the head's towers
@@ -64,6 +65,7 @@ class TrainConfig:
     backbone: str = "regnetx_002"
     pretrained: bool = False
     backbone_weights: str | None = None
+    weights: str | None = None
     size: int = 320
     levels: Literal["p3-p7", "p2-p6"] = "p3-p7"
     channels: int = 64
@@ -132,6 +134,8 @@ class TrainConfig:
             raise InputError(f"minutes: expected more than 0, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
             raise InputError(f"ignore: expected names of classes, separated by commas, got {self.ignore!r}")
+        if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
+            raise InputError("weights: has the backbone's weights too; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
             raise InputError("resume: give the run folder to continue with --out RUN")
 

@@ -34,6 +34,7 @@ from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.files import WholeFiles, check_checkpoint, check_free
+from focaldet.engine.finetune import begin_with
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
@@ -44,6 +45,10 @@ from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
+
+
+def _silence(line: str) -> None:
+    """What a process says that is not the first."""
 
 
 def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callable[[str], None] = print) -> Path:
@@ -77,7 +82,7 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         say(small)
     if config.pretrained:
         say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
-    spec, net, method = first_detector(config, folder.class_names)
+    spec, net, method = first_detector(config, folder.class_names, say=say)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
@@ -124,19 +129,19 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     return recorder.run
 
 
-def first_detector(config: TrainConfig, class_names: tuple[str, ...]) -> tuple[ModelSpec, DenseDetector, Method]:
+def first_detector(
+    config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
+) -> tuple[ModelSpec, DenseDetector, Method]:
     """The detector with which a run begins: the same weights whenever it is made."""
     L.seed_everything(config.seed, verbose=False)
+    if config.weights is not None:
+        return begin_with(config, class_names, say=say)
     spec = spec_of(config, class_names)
     net, method = spec.build(pretrained=config.pretrained, prior_prob=config.prior_prob)
     check_any_size(net.backbone)
     if config.backbone_weights is not None:
         load_backbone_weights(net.backbone, Path(config.backbone_weights))
     return spec, net, method
-
-
-def _silence(line: str) -> None:
-    """What a process says that is not the first."""
 
 
 def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "DataLoader[Any]":
