@@ -53,6 +53,18 @@ def test_mean_and_deviation_are_what_timm_says_of_the_weights():
     assert Backbone(SMALL).mean != Backbone("test_efficientnet").mean
 
 
+def test_weights_are_made_once(monkeypatch):
+    """What timm is asked for before, to learn the strides, has none."""
+    made, create = [], timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *args, **options: made.append(create(*args, **options)) or made[-1]
+    )
+    backbone = Backbone(SMALL)
+    kinds = [{parameter.device.type for parameter in net.parameters()} for net in made]
+    assert kinds == [{"meta"}, {"cpu"}]
+    assert made[1] is backbone.net
+
+
 def test_unknown_network_is_an_error_that_names_the_near_one():
     with pytest.raises(
         InputError, match=r"--backbone resnet81: timm .* has no such network; did you mean 'resnet18'\?"

@@ -30,8 +30,8 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, strides: tuple[int, ...] = (8, 16, 32), *, pretrained: bool = False) -> None:
         super().__init__()
-        features = _create(name, pretrained=False)
-        reductions = features.feature_info.reduction()
+        with torch.device("meta"):  # to be asked for its strides it needs no weights
+            reductions = _create(name, pretrained=False).feature_info.reduction()
         missing = [stride for stride in strides if stride not in reductions]
         if missing:
             raise InputError(
