@@ -141,8 +141,8 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     )
     _add_study(command)
 
-    command = add("report", "write report.html of a run, or a page that compares several")
-    command.add("runs", Path, metavar="RUN", nargs="+", help="run folders")
+    command = add("report", "write report.html of a run or of a study, or a page that compares several runs")
+    command.add("runs", Path, metavar="RUN", nargs="+", help="run folders, or the folder of one study")
     command.add("--out", Path, metavar="FILE", help="the page")
 
     command = add("data", "look at a folder of labelled photos")

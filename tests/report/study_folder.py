@@ -13,8 +13,10 @@ from run_folder import jittered
 
 from focaldet.study.ladder import LADDER, Rung, choose_rungs
 from focaldet.study.neuron import neuron_numbers
+from focaldet.study.summary import summarise
 
-SETTINGS = {"data": "photos/bccd", "size": 320, "minutes": 10.0, "num_bins": 17, "backbone": "regnetx_002", "batch": 8}
+SETTINGS = {"data": "photos/bccd", "size": 320, "minutes": 10.0, "backbone": "regnetx_002", "batch": 8}
+SETTINGS |= {"gamma": 2.0, "beta": 2.0, "num_bins": 17}
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR_small", "AR_medium")
 METRICS += ("AR_large",)
 NUM_BINS = 17
@@ -29,11 +31,18 @@ def write_study(
     seeds: tuple[int, ...] = (0, 1, 2),
     rungs: list[str] | None = None,
     finished: int | None = None,
-    gammas: tuple[float, ...] = (0.0, 1.0),
+    diverged: tuple[str, ...] = (),
     num_photos: int = 4,
 ) -> Path:
-    """Write a study; ``finished`` rungs of it (default: all)."""
-    chosen = choose_rungs(rungs, gammas=gammas, betas=(1.0,), bins=(9,), settings=SETTINGS)
+    """Write a study.
+
+    Args:
+        rungs: of the ladder; ``None``: all of it, and extra ones of each kind.
+        finished: how many rungs have been measured; ``None``: all.
+        diverged: rungs whose training stopped short with every seed.
+    """
+    extra = {} if rungs else {"gammas": (0.0, 1.0, 5.0), "betas": (1.0,), "bins": (9,)}
+    chosen = choose_rungs(rungs, **extra, settings=SETTINGS)
     names = [category["name"] for category in truth["categories"]]
     counts = [sum(a["category_id"] == c["id"] for a in truth["annotations"]) for c in truth["categories"]]
     study = {
@@ -54,11 +63,16 @@ def write_study(
     lines, done = [], chosen[:finished]
     for rung in done:
         for seed in seeds:
-            lines.append(_line(rung, seed, study))
-            _write(folder / "details" / f"{rung.name}-{seed}.json", _details(rung, seed, truth, num_photos))
+            line, details = _line(rung, seed, study), _details(rung, seed, truth, num_photos)
+            if rung.name in diverged:
+                line |= {"diverged": "the loss is nan at step 7", "imbalance_end": None, "ranking": None}
+                line |= {"deviations": None, "per_class": [], "metrics": dict.fromkeys(line["metrics"])}
+                details |= {"curves_end": None, "deciles": None, "sharpest": [], "most_ambiguous": [], "photos": []}
+            lines.append(line)
+            _write(folder / "details" / f"{rung.name}-{seed}.json", details)
     _write(folder / "study.json", study)
     (folder / "study.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _write(folder / "summary.json", _summary(done, lines, study))
+    _write(folder / "summary.json", summarise(study, lines))
     root = Path(truth["info"]["root"])
     absolute = [image | {"file_name": str(root / image["file_name"])} for image in truth["images"]]
     _write(folder / "truth.json", truth | {"images": absolute})
@@ -124,6 +138,7 @@ def _line(rung: Rung, seed: int, study: dict) -> dict:
             "iou_after": 0.78,
             "oracle_AP": ap + 0.15,
         },
+        "diverged": None,
         "deviations": bins | {"within_2": 0.9} if _has_distributions(rung) else None,
         "cost": {
             "minutes": 10.0,
@@ -246,73 +261,4 @@ def _example(image_id: int, box: dict, truth: dict, side: int) -> dict:
         "std_bins": std,
         "error_px": error,
         "object_xyxy": gt,
-    }
-
-
-def _summary(done: list[Rung], lines: list[dict], study: dict) -> dict:
-    rows = []
-    for rung in done:
-        own = [line for line in lines if line["rung"] == rung.name]
-        rare = study["rare_label"]
-        values: dict[str, list] = {name: [line["metrics"][name] for line in own] for name in METRICS}
-        values["rare_AP"] = [line["per_class"][rare]["AP"] for line in own]
-        for i, name in enumerate(study["class_names"]):
-            values[f"AP {name}"] = [line["per_class"][i]["AP"] for line in own]
-        ranking = [line["ranking"] for line in own]
-        values["rank_class"] = [r["class_score"]["per_object"] for r in ranking]
-        values["rank_score"] = [r["score"]["per_object"] for r in ranking]
-        values["rank_score_pooled"] = [r["score"]["pooled"] for r in ranking]
-        values["best_lost_share"] = [r["best_lost"] / r["candidates_objects"] for r in ranking]
-        values["best_lost_threshold_share"] = [r["best_lost_threshold"] / r["candidates_objects"] for r in ranking]
-        values["oracle_AP"] = [r["oracle_AP"] for r in ranking]
-        for when in ("start", "end"):
-            own_split = [line[f"imbalance_{when}"]["own"] for line in own]
-            values[f"background_loss_{when}"] = [s["loss_share"] for s in own_split]
-            values[f"background_gradient_{when}"] = [s["gradient_share"] for s in own_split]
-        for name in ("correlation", "correlation_relative"):
-            values[f"deviation_{name}"] = [line["deviations"] and line["deviations"][name] for line in own]
-        values["step_s"] = [sum(line["cost"]["seconds"].values()) for line in own]
-        values["peak_memory_mb"] = [line["cost"]["peak_memory_mb"] for line in own]
-        rows.append(
-            {
-                "rung": rung.name,
-                "title": rung.title,
-                "group": rung.group,
-                "seeds": [line["seed"] for line in own],
-                "numbers": {name: _spread(one) for name, one in values.items()},
-            }
-        )
-    by_name = {row["rung"]: row for row in rows}
-    comparisons = [
-        _comparison(rung, by_name[rung.before], by_name[rung.name], number)
-        for rung in done
-        if rung.before in by_name
-        for number in ("AP", "rank_score")
-    ]
-    return {"format": 1, "rows": rows, "comparisons": comparisons}
-
-
-def _spread(values: list) -> dict:
-    known = [value for value in values if value is not None]
-    std = float(np.std(known, ddof=1)) if len(known) > 1 else None
-    return {"values": known, "mean": float(np.mean(known)) if known else None, "std": std}
-
-
-def _comparison(rung: Rung, before: dict, after: dict, number: str) -> dict:
-    a, b = after["numbers"][number], before["numbers"][number]
-    difference = a["mean"] - b["mean"]
-    reach = None if a["std"] is None else 2 * float(np.hypot(a["std"], b["std"]))
-    if reach is None:
-        verdict = "unknown"
-    else:
-        verdict = "within the spread" if abs(difference) <= reach else "higher" if difference > 0 else "lower"
-    return {
-        "rung": rung.name,
-        "before": before["rung"],
-        "number": number,
-        "difference": difference,
-        "low": None if reach is None else difference - reach,
-        "high": None if reach is None else difference + reach,
-        "verdict": verdict,
-        "sentence": f"{rung.title}: {number} {difference:+.3f}, {verdict}.",
     }

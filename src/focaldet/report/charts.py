@@ -6,7 +6,7 @@ matplotlib draws in stand-in colours; they are then replaced by CSS variables. T
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -105,7 +105,7 @@ def line_chart(
         if y_range:
             axes.set_ylim(*y_range)
 
-    columns = 0 if len(series) == 1 else 2 if len(series) in (2, 4) else 3
+    columns = 0 if len(series) == 1 else _legend_columns(series)
     last = "Last values: " + ", ".join(f"{_plain(name)} {y[-1]:.3g}" for name, (_, y) in series.items()) + "."
     return chart(key, f"{title}. {description or last}", draw, legend_columns=columns)
 
@@ -129,7 +129,14 @@ def calibration_chart(key: str, measured: Mapping[str, tuple[Floats, Floats]]) -
         for name, pair in measured.items()
     )
     description = f"Root mean square of the predicted deviation, for that of the sides' error. {words}."
-    return chart(key, description, draw, legend_columns=2 if len(measured) < 2 else 3)
+    return chart(key, description, draw, legend_columns=_legend_columns([*measured, "calibrated"]))
+
+
+def _legend_columns(names: Collection[str]) -> int:
+    """As many as fit beside each other, and no column of one."""
+    longest = max(len(_plain(name)) for name in names)
+    fitting = 3 if longest <= 14 else 2 if longest <= 24 else 1
+    return 2 if fitting == 3 and len(names) in (2, 4) else fitting
 
 
 def curves(run: Run) -> list[tuple[str, Markup]]:

@@ -11,7 +11,7 @@ import numpy as np
 from focaldet.report import gallery
 from focaldet.report.facts import total_counts
 from focaldet.report.matching import MATCH_IOU, UNMATCHED, Floats, ImageResult, match_run, pairwise_iou
-from focaldet.report.page import gallery_context, render, write_whole
+from focaldet.report.page import render, write_whole
 from focaldet.report.run_files import Json, Run
 
 Kind = Literal["confusion", "false alarm", "missed"]
@@ -106,7 +106,7 @@ def errors_context(run: Run, threshold: float, title: str, notes: Sequence[str] 
         "pairs": _pairs(of_kind["confusion"], names),
         "cutouts": cutouts,
         "photos": photos,
-        **gallery_context([(heading, some) for heading, some in groups if some]),
+        **gallery.gallery_context([(heading, some) for heading, some in groups if some]),
     }
 
 
@@ -153,7 +153,7 @@ def _cutouts(
     run: Run, errors: Sequence[Error], names: Sequence[str], threshold: float, key: str
 ) -> list[gallery.Photo]:
     """What is wrong and its surroundings, cut out of the photos."""
-    windows = [_window(error) for error in errors]
+    windows = [gallery.window_around(e.result, e.boxes_xyxy, _SURROUNDINGS, _LEAST_CUTOUT_PX) for e in errors]
     data: dict[int, str] = {}
     by_photo: dict[object, list[int]] = {}
     for number, error in enumerate(errors):
@@ -170,17 +170,6 @@ def _cutouts(
         name = Path(error.result.file_name).name
         photos.append(gallery.Photo(f"{key}{number}", name, width, height, data[number], [panel], x, y))
     return photos
-
-
-def _window(error: Error) -> gallery.Window:
-    """A square around what is wrong; inside the photo where that has room for it."""
-    result, boxes = error.result, error.boxes_xyxy
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    side = max(_SURROUNDINGS * float((high - low).max()), _LEAST_CUTOUT_PX)
-    photo = np.array([result.width, result.height])
-    size = np.clip(round(side), 1, photo)
-    x, y = np.clip((low + high - size) // 2, 0, photo - size).astype(int).tolist()
-    return x, y, int(size[0]), int(size[1])
 
 
 def _visible(box: gallery.Box, window: gallery.Window) -> bool:

@@ -5,12 +5,13 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from focaldet.photos.draw import class_color, side_bands
-from focaldet.report.matching import IN_CROWD, MATCH_IOU, UNMATCHED, ImageResult
+from focaldet.report.matching import IN_CROWD, MATCH_IOU, UNMATCHED, Floats, ImageResult
 from focaldet.report.run_files import Run, mapping
 
 NUM_PHOTOS = 12
@@ -18,6 +19,7 @@ _LONG_SIDE_PX = 720
 _CUTOUT_PX = 320
 _MAX_PIXELS = 100_000_000  # a photo beyond this is not opened
 _MAX_BOXES = 300  # drawn on one photo; the rest, of lower score, is counted in the caption
+_MANY_CLASSES = 7  # beyond this many colours, boxes carry their class in writing
 _SIDES = ("left", "top", "right", "bottom")
 
 Window = tuple[int, int, int, int]
@@ -37,6 +39,7 @@ class Box:
     state: str  # found, false, ignored | truth, missed
     words: str
     bands: str = ""
+    sides: str = ""  # its four distributions, for the hover: see ``encode_sides``
 
     @property
     def color(self) -> str:
@@ -115,7 +118,7 @@ def truth_panel(
 def truth_box(result: ImageResult, g: int, names: Sequence[str], wrong: str = "") -> Box:
     """Object g as it is labelled; ``wrong`` says what went wrong with it."""
     words = f"{_name(names, result.gt_labels[g])}, labelled" + (f"; {wrong}" if wrong else "")
-    return _box(result.gt_xyxy[g], int(result.gt_labels[g]), names, "missed" if wrong else "truth", words)
+    return make_box(result.gt_xyxy[g], int(result.gt_labels[g]), names, "missed" if wrong else "truth", words)
 
 
 def prediction_panel(title: str, result: ImageResult, names: Sequence[str], threshold: float) -> Panel:
@@ -142,7 +145,7 @@ def prediction_box(result: ImageResult, i: int, names: Sequence[str]) -> Box:
         bands = "".join(
             f"M{a:.1f} {b:.1f}H{c:.1f}V{d:.1f}H{a:.1f}Z" for a, b, c, d in side_bands(result.boxes_xyxy[i], std)
         )
-    return _box(result.boxes_xyxy[i], int(result.labels[i]), names, state, words, bands)
+    return make_box(result.boxes_xyxy[i], int(result.labels[i]), names, state, words, bands)
 
 
 def fault(result: ImageResult, i: int, names: Sequence[str]) -> str:
@@ -154,6 +157,38 @@ def fault(result: ImageResult, i: int, names: Sequence[str]) -> str:
         return f"the object was found already (IoU {iou:.2f})"
     name = _name(names, result.labels[i])
     return f"the largest IoU with a labelled {name} is {iou:.2f}" if iou else f"no labelled {name} touches it"
+
+
+def encode_sides(distributions: Sequence[Sequence[float]]) -> str:
+    """Distributions as the page's script reads them: thousandths, a side after the other.
+
+    >>> encode_sides([[0.25, 0.75], [1.0, 0.0]])
+    '250 750,1000 0'
+    """
+    return ",".join(" ".join(f"{1000 * p:.0f}" for p in side) for side in distributions)
+
+
+def window_around(result: ImageResult, boxes_xyxy: Floats, surroundings: float, least_px: int) -> Window:
+    """A square around boxes, inside the photo where that has room for it.
+
+    Args:
+        boxes_xyxy: ``(N, 4)``, at least one.
+        surroundings: the square's side is so many times the longer side of what is in it.
+        least_px: and at least this.
+    """
+    low, high = boxes_xyxy[:, :2].min(axis=0), boxes_xyxy[:, 2:].max(axis=0)
+    side = max(surroundings * float((high - low).max()), least_px)
+    photo = np.array([result.width, result.height])
+    size = np.clip(round(side), 1, photo)
+    x, y = np.clip((low + high - size) // 2, 0, photo - size).astype(int).tolist()
+    return x, y, int(size[0]), int(size[1])
+
+
+def gallery_context(groups: list[tuple[str, list[Photo]]]) -> dict[str, Any]:
+    """The photos, and the colours that occur in them."""
+    boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
+    colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
+    return {"groups": groups, "colors": colors, "written": len(colors) > _MANY_CLASSES}
 
 
 def missed_objects(result: ImageResult, threshold: float) -> set[int]:
@@ -218,7 +253,8 @@ def _name(names: Sequence[str], label: int) -> str:
     return names[label] if label < len(names) else f"class {label}"
 
 
-def _box(corners: np.ndarray, label: int, names: Sequence[str], state: str, words: str, bands: str = "") -> Box:
+def make_box(corners: Floats, label: int, names: Sequence[str], state: str, words: str, bands: str = "") -> Box:
+    """A box from its corners ``(x1, y1, x2, y2)``, rounded to what can be seen."""
     x1, y1, x2, y2 = (round(float(v), 1) for v in corners)
     size = (round(max(x2 - x1, 0), 1), round(max(y2 - y1, 0), 1))
     return Box(x1, y1, *size, label, _name(names, label), state, words, bands)

@@ -1,4 +1,4 @@
-"""Run folders in, one self-contained HTML page out."""
+"""Folders of runs, or of a study, in; one self-contained HTML page out."""
 
 import base64
 import contextlib
@@ -16,35 +16,41 @@ from focaldet.report import charts, facts, gallery
 from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
 from focaldet.report.run_files import Run, mapping, metric, read_run
+from focaldet.report.study_files import is_study, percent, read_study
+from focaldet.report.study_page import study_context
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MANY_CLASSES = 7  # beyond this many colours, boxes carry their class in writing
 
 
 def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
-    """Write the page of one run, or a page that compares several.
+    """Write the page of one run or of one study, or a page that compares several runs.
 
     The page needs no network and no other file. It is written beside its place and then renamed, so that a page that
     is there is always whole.
 
     Args:
-        run: a run folder, or a list of them (a list of one is that run's page).
-        out: the page; by default ``report.html`` in the run's folder, or ``comparison.html`` beside the first run.
+        run: the folder of a run or of a study, or a list of runs (a list of one is that folder's page).
+        out: the page; by default ``report.html`` in the folder, or ``comparison.html`` beside the first run.
 
     Returns:
         Where the page is.
 
     Raises:
-        InputError: a folder that is no run, an empty list, or a page that cannot be written.
+        InputError: a folder that is neither, a study beside others, an empty list, or a page that cannot be written.
     """
     paths = [Path(p) for p in run] if isinstance(run, list) else [Path(run)]
     if not paths:
         raise InputError("no run to report: give at least one folder that `focaldet train` wrote")
-    runs = [read_run(path) for path in paths]
-    if len(runs) == 1:
-        html, default = render("run.html", run_context(runs[0])), paths[0] / "report.html"
+    studies = [path for path in paths if is_study(path)]
+    if studies and len(paths) > 1:
+        raise InputError(f"{studies[0]} is a study: its page has no room for others; report it alone")
+    if studies:
+        html, default = render("study.html", study_context(read_study(paths[0]))), paths[0] / "report.html"
+    elif len(paths) == 1:
+        html, default = render("run.html", run_context(read_run(paths[0]))), paths[0] / "report.html"
     else:
-        html, default = render("comparison.html", comparison_context(runs)), paths[0].parent / "comparison.html"
+        html = render("comparison.html", comparison_context([read_run(path) for path in paths]))
+        default = paths[0].parent / "comparison.html"
     return write_whole(html, default if out is None else Path(out))
 
 
@@ -59,6 +65,7 @@ def render(template: str, context: dict[str, Any]) -> str:
     )
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
+    environment.filters["share"] = percent
     script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
@@ -104,7 +111,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "settings": facts.flat_settings(run.config) if run.config else {},
         "model": facts.flat_settings(run.model) if run.model else {},
         "commands": facts.commands(run),
-        **gallery_context(groups),
+        **gallery.gallery_context(groups),
     }
 
 
@@ -138,7 +145,7 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
         "max_lines": charts.SERIES,
         "differing": differing,
         "thresholds": thresholds,
-        **gallery_context(_compared_photos(runs, labels, matched, thresholds)),
+        **gallery.gallery_context(_compared_photos(runs, labels, matched, thresholds)),
     }
 
 
@@ -177,13 +184,6 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
         sentence
         + " One run each says nothing about chance: train with several seeds before you trust a small difference."
     )
-
-
-def gallery_context(groups: list[tuple[str, list[gallery.Photo]]]) -> dict[str, Any]:
-    """The photos, and the colours that occur in them."""
-    boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
-    colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
-    return {"groups": groups, "colors": colors, "written": len(colors) > _MANY_CLASSES}
 
 
 def _matched(run: Run) -> list[ImageResult]:

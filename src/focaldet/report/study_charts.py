@@ -1,46 +1,57 @@
 """The charts of a study: the neuron, the losses and their gradients, the imbalance, learning, extra questions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 
 from focaldet.report.charts import INK, LINES, RULE, calibration_chart, chart, line_chart
-from focaldet.report.run_files import Json, metric, rows
-from focaldet.report.study_files import Rung
+from focaldet.report.run_files import Json, mapping, metric, rows
+from focaldet.report.study_files import Rung, percent
 
 Captioned = list[tuple[str, Markup]]
 
-_SMALL_INCHES = (3.0, 2.0)
+_SMALL_INCHES = (2.6, 1.9)
 
 
-def neuron_charts(neuron: Json) -> Captioned:
-    """What one neuron puts out, and the gradient it is taught by, from each start."""
-    charts: Captioned = []
+@dataclass(frozen=True)
+class Group:
+    """Two charts that belong together, and what to see in them."""
+
+    heading: str
+    charts: Captioned
+    words: Markup
+
+
+def neuron_charts(neuron: Json) -> list[Group]:
+    """What one neuron puts out, and the gradient it is taught by: from the saturated start, then from the other."""
+    groups = []
     starts = dict.fromkeys(curve["start"] for curve in neuron["curves"])
     for start in sorted(starts, key=lambda start: start != "saturated"):
-        of_start = [curve for curve in neuron["curves"] if curve["start"] == start]
-        first = of_start[0]
-        name = "saturated" if start == "saturated" else "unsaturated"
-        words = f"{name} start: {first['outputs'][0]:.2f}, not {first['y']:g}"
-        for field, y_label, what in (
-            ("outputs", "output a", "Output"),
-            ("gradients", "∂C/∂w", "Gradient on the weight"),
-        ):
-            series = {curve["cost"]: ([float(i) for i in range(len(curve[field]))], curve[field]) for curve in of_start}
-            half = "; ".join(f"{curve['cost']}: {halfway(curve)}" for curve in of_start)
+        taught = {curve["cost"]: curve for curve in neuron["curves"] if curve["start"] == start}
+        slow, fast = taught["quadratic"], taught["cross entropy"]
+        output, wanted = slow["outputs"][0], slow["y"]
+        heading = (
+            f"{'Saturated' if start == 'saturated' else 'Not saturated'}: it puts out {output:.2f}, not {wanted:g}"
+        )
+        half = f"Steps to half of the error: {halfway(slow)} by the quadratic cost, {halfway(fast)} by cross entropy."
+        charts: Captioned = []
+        for field, y_label, caption in (("outputs", "output a", "Output"), ("gradients", "∂C/∂w", "Gradient")):
             drawn = line_chart(
                 f"neuron-{start}-{field}",
-                f"{what} by step, {words}",
-                series,
+                f"{heading}. {caption} by step",
+                {cost: ([*map(float, range(len(curve[field])))], curve[field]) for cost, curve in taught.items()},
                 "step",
                 y_label,
                 y_range=(0, 1.02),
-                description=f"Steps to half of the error: {half}.",
+                description=half,
             )
-            charts += [(f"{what}, {words}", drawn)] if drawn else []
-    return charts
+            charts += [(caption, drawn)] if drawn else []
+        first = " and ".join(f"{abs(curve['gradients'][0]):.3f} with {cost}" for cost, curve in taught.items())
+        groups.append(Group(heading, charts, escape(f"{half} The first gradient is {first}.")))
+    return groups
 
 
 def halfway(curve: Json) -> str:
@@ -49,93 +60,134 @@ def halfway(curve: Json) -> str:
     return f"more than {len(curve['outputs'])}" if steps is None else f"{steps}"
 
 
-def family_charts(neuron: Json) -> list[tuple[str, Captioned]]:
-    """(heading, the loss and its derivative) for each part of the family."""
-    logits, family = neuron["logits"], rows(neuron["family"])
-
-    def wanted(test: Callable[[Json], bool]) -> list[Json]:
-        return [curve for curve in family if test(curve)]
-
-    def alpha(curve: Json) -> bool:
-        return curve["parameters"].get("alpha") is not None
-
-    def quality(curve: Json) -> bool:
-        return bool(curve["loss"] == "quality_focal_loss")
-
-    parts = {
-        "A positive, y = 1": wanted(lambda c: c["target"] == 1 and not quality(c) and not alpha(c)),
-        "A negative, y = 0": wanted(lambda c: c["target"] == 0 and not quality(c) and not alpha(c)),
-        "α weighs positives against negatives": wanted(
-            lambda c: alpha(c) or (c["loss"] == "sigmoid_focal_loss" and c["parameters"].get("gamma") == 2)
-        ),
-    }
-    for beta in sorted({curve["parameters"]["beta"] for curve in family if quality(curve)}, reverse=True):
-        parts[f"Quality focal loss, β = {beta:g}"] = wanted(lambda c: quality(c) and c["parameters"]["beta"] == beta)  # noqa: B023
+def family_charts(neuron: Json) -> list[Group]:
+    """The losses and their derivatives, kind by kind."""
+    kinds: dict[str, dict[str, Json]] = {kind: {} for kind in _KINDS}
+    for curve in rows(neuron["family"]):
+        for kind, name in _kinds_of(curve).items():
+            kinds[kind][name] = curve
     groups = []
-    for number, (heading, curves) in enumerate(parts.items()):
-        named = {_legend(curve, heading): curve for curve in curves}
-        charts = _loss_and_gradient(f"family{number}", heading, named, logits, "logit z")
-        groups += [(heading, charts)] if charts else []
+    for kind, curves in kinds.items():
+        heading, words = _KINDS[kind]
+        if curves:
+            charts = _loss_and_gradient(f"family-{kind}", heading, curves, neuron["logits"], "logit z")
+            groups.append(Group(heading, charts, words))
     sides = {f"y = {curve['label']:g}": curve for curve in rows(neuron["distribution"])}
-    heading = "Distribution focal loss, two bins"
-    first = next(iter(sides.values()), None)
-    if first:
-        minima = ", ".join(f"for {name} at {curve['minimum_at']:g}" for name, curve in sides.items())
-        x_label = "probability of the right bin"
-        charts = _loss_and_gradient(
-            "family-sides", heading, sides, first["probabilities"], x_label, f"Least: {minima}."
-        )
-        groups.append((heading, charts))
+    if sides:
+        heading, words = _TWO_BINS
+        probabilities = next(iter(sides.values()))["probabilities"]
+        minima = " and ".join(f"{curve['minimum_at']:g} for {name}" for name, curve in sides.items())
+        charts = _loss_and_gradient("family-sides", heading, sides, probabilities, "probability of the right bin")
+        groups.append(Group(heading, charts, words + f" Here it is least at {minima}."))
     return groups
 
 
-def _loss_and_gradient(
-    key: str, heading: str, curves: Mapping[str, Json], x: list[float], x_label: str, description: str = ""
-) -> Captioned:
+_KINDS = {
+    "positive": (
+        "A positive, y = 1",
+        Markup(
+            "Quadratic cost: (y − p)² / 2. Its derivative vanishes at the left, where it is most wrong. "
+            "Cross entropy: −log p; there it pushes with −1. Focal loss: −(1 − p)<sup>γ</sup> log p. The larger γ, the "
+            "less it pushes what is right already, at the right."
+        ),
+    ),
+    "negative": (
+        "A negative, y = 0",
+        Markup(
+            "The same in the mirror, and most of what a detector sees: background, far at the left. −log(1 − p) still "
+            "pushes there a little, thousands of times; −p<sup>γ</sup> log(1 − p) hardly at all."
+        ),
+    ),
+    "alpha": (
+        "Focal loss with α and without, γ = 2",
+        Markup(
+            "α weighs positives by α and negatives by 1 − α. The usual 0.25 is less for the rare kind, since γ has "
+            "silenced the other already."
+        ),
+    ),
+    "quality1": (
+        "Quality focal loss, β = 1",
+        Markup(
+            "−|y − p|<sup>β</sup> [ (1 − y) log(1 − p) + y log p ], with y the overlap that the box reaches. It is "
+            "least where p = y, and with β = 1 has a kink there."
+        ),
+    ),
+    "quality2": (
+        "Quality focal loss, β = 2",
+        Markup(
+            "The usual β: flat around the label, so that what is nearly right counts little. For y = 0 and y = 1 it is "
+            "focal loss without α."
+        ),
+    ),
+}
+"""Kind of curve -> heading, and what to see."""
+
+_TWO_BINS = (
+    "Distribution focal loss, two bins",
+    Markup(
+        "−[ (y<sub>i+1</sub> − y) log S<sub>i</sub> + (y − y<sub>i</sub>) log S<sub>i+1</sub> ]: cross entropy of the "
+        "two bins around y. It is least where the mean of the distribution is y."
+    ),
+)
+
+
+def _kinds_of(curve: Json) -> dict[str, str]:
+    """The kinds of ``_KINDS`` to which a curve belongs, and its name among them."""
+    y, alpha, beta, gamma = curve["target"], *map(curve["parameters"].get, ("alpha", "beta", "gamma"))
+    if beta is not None:
+        return {f"quality{beta:g}": f"y = {y:g}"} if f"quality{beta:g}" in _KINDS else {}
+    kinds = {"alpha": f"y = {y:g}, " + (f"α = {alpha:g}" if alpha else "no α")} if gamma == 2 else {}
+    if alpha is None:
+        kinds["positive" if y == 1 else "negative"] = curve["title"] if gamma is None else f"γ = {gamma:g}"
+    return kinds
+
+
+def _loss_and_gradient(key: str, heading: str, curves: Mapping[str, Json], x: list[float], x_label: str) -> Captioned:
     charts: Captioned = []
-    for field, y_label, what in (("values", "loss", "Loss"), ("gradients", "∂loss/∂z", "Derivative on the logit")):
+    for field, y_label, caption in (("values", "loss", "Loss"), ("gradients", "∂loss/∂z", "Derivative on the logit")):
         series = {name: (x, curve[field]) for name, curve in curves.items()}
         ends = "; ".join(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in series.items())
-        words = f"From {x_label} {x[0]:g} to {x[-1]:g}: {ends}. {description}".strip()
-        drawn = line_chart(f"{key}-{field}", f"{heading}: {what.lower()}", series, x_label, y_label, description=words)
-        charts += [(what, drawn)] if drawn else []
+        words = f"From {x_label} {x[0]:g} to {x[-1]:g}: {ends}."
+        title = f"{heading}: {caption.lower()}"
+        drawn = line_chart(f"{key}-{field}", title, series, x_label, y_label, description=words)
+        charts += [(caption, drawn)] if drawn else []
     return charts
 
 
-def _legend(curve: Json, heading: str) -> str:
-    """The curve's title without what the heading says already, with Greek letters."""
-    title = str(curve["title"])
-    for word, letter in (("alpha ", "α = "), ("beta ", "β = "), ("gamma ", "γ = ")):
-        title = title.replace(word, letter)
-    parts = [part for part in title.split(", ") if part not in heading and part.lower() not in heading.lower()]
-    return ", ".join(parts) or title
-
-
-def imbalance_charts(details: Json) -> Captioned:
+def imbalance_charts(details: Json) -> list[Group]:
     """The cumulative losses of background and objects, before the first step and at the end."""
-    charts: Captioned = []
-    for kind, name in (("background", "background"), ("objects", "objects")):
-        for when, words in (("start", "before the first step"), ("end", "at the end")):
-            curves = details[f"curves_{when}"]
+    groups = []
+    for kind in ("background", "objects"):
+        charts: Captioned = []
+        hardest: list[str] = []
+        for when, caption in (("start", "before the first step"), ("end", "at the end")):
+            curves = mapping(details.get(f"curves_{when}"))
             series = {
                 "cross entropy" if loss["gamma"] == 0 else f"γ = {loss['gamma']:g}": (curves["fractions"], loss[kind])
-                for loss in curves["losses"]
+                for loss in rows(curves.get("losses"))
                 if loss[kind]
             }
-            x = np.array(curves["fractions"])
-            shares = "; ".join(f"{label}: {100 * (1 - np.interp(0.9, x, y)):.0f} %" for label, (_, y) in series.items())
+            tenth = {name: 1 - float(np.interp(0.9, x, y)) for name, (x, y) in series.items()}
+            shares = ", ".join(f"{percent(share)} of it by {name}" for name, share in tenth.items())
             drawn = line_chart(
                 f"cumulative-{kind}-{when}",
-                f"Cumulative loss of the {name}, {words}",
+                f"Cumulative loss of the {kind}, {caption}",
                 series,
-                f"share of the {name}, easiest first",
-                "share of its loss",
+                f"share of the {kind}, easiest first",
+                "share of its loss" if kind == "background" else "share of their loss",
                 x_range=(0, 1),
                 y_range=(0, 1.02),
-                description=f"The hardest tenth has, {shares}.",
+                description=f"The hardest tenth has {shares}.",
             )
-            charts += [(f"{name.capitalize()}, {words}", drawn)] if drawn else []
-    return charts
+            if drawn:
+                charts.append((caption.capitalize(), drawn))
+                told = {"cross entropy": "of cross entropy", "γ = 2": "of focal loss with γ = 2"}
+                ends = [f"{percent(tenth[name])} {words}" for name, words in told.items() if name in tenth]
+                hardest.append(f"{' and '.join(ends)} {caption}")
+        if charts:
+            words = f"The hardest tenth of the {kind} has {'; '.join(hardest)}."
+            groups.append(Group(kind.capitalize(), charts, escape(words)))
+    return groups
 
 
 def learning_charts(ladder: Sequence[Rung]) -> Captioned:

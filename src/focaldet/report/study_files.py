@@ -3,7 +3,6 @@
 The fields of the files are described where they are written, in ``focaldet.study.record``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,6 @@ class Spread:
     def __str__(self) -> str:
         return f"{self.mean:.3f}" + ("" if self.std is None else f" ± {self.std:.3f}")
 
-    @property
-    def percent(self) -> str:
-        """The mean of a share, with as many digits as it takes to tell it from all and from nothing.
-
-        >>> Spread([0.9991], 0.9991, None).percent, Spread([0.4], 0.4, None).percent
-        ('99.9 %', '40 %')
-        """
-        return percent(self.mean)
-
 
 @dataclass(frozen=True)
 class Rung:
@@ -50,6 +40,7 @@ class Rung:
     Args:
         name, title, group, changes, before, changed: as in study.json; ``before`` is the name of a rung, or None.
         lines: of study.jsonl, one for each finished seed.
+        diverged: seeds whose training stopped short, with a loss that was no number any more.
         numbers: of summary.json.
         details: of the first seed that has them, ``{}`` when there are none.
     """
@@ -61,6 +52,7 @@ class Rung:
     before: str | None
     changed: str
     lines: list[Json]
+    diverged: list[Any]
     numbers: dict[str, Spread]
     details: Json
 
@@ -114,8 +106,8 @@ class StudyFiles:
 
     @property
     def num_seeds(self) -> int:
-        """The most seeds that a rung has finished."""
-        return max((len(rung.lines) for rung in self.rungs), default=0)
+        """The most seeds of which a rung has an AP."""
+        return max((len(rung["AP"].values) for rung in self.rungs if rung["AP"]), default=0)
 
     def group(self, name: str) -> list[Rung]:
         """The rungs of the ladder, or of one of the extra questions."""
@@ -156,10 +148,13 @@ def read_study(path: Path) -> StudyFiles:
     measured, waiting = [], []
     for row in rows(study["rungs"]):
         name, title = str(row.get("name")), str(row.get("title"))
-        lines = [line for line in rows(read["study.jsonl"]) if line.get("rung") == name]
-        if not lines:
+        latest = {line.get("seed"): line for line in rows(read["study.jsonl"]) if line.get("rung") == name}
+        if not latest:
             waiting.append(title)
             continue
+        diverged = [seed for seed, line in latest.items() if line.get("diverged") is not None]
+        seed = min(latest, key=lambda seed: seed in diverged)  # the first that has a detector, else the first
+        details = read_file(path / "details" / f"{name}-{seed}.json", f"photos and curves of {title}", faults)
         measured.append(
             Rung(
                 name=name,
@@ -168,9 +163,10 @@ def read_study(path: Path) -> StudyFiles:
                 changes=mapping(row.get("changes")),
                 before=row.get("compared_with"),
                 changed=str(row.get("changed")),
-                lines=lines,
+                lines=list(latest.values()),
+                diverged=diverged,
                 numbers=_numbers(next((r for r in rows(summary.get("rows")) if r.get("rung") == name), {})),
-                details=_details(path, name, [line.get("seed") for line in lines], faults),
+                details=mapping(details),
             )
         )
     if waiting:
@@ -195,12 +191,6 @@ def _numbers(row: Json) -> dict[str, Spread]:
             values = [v for v in map(number, mapping(spread).get("values") or []) if v is not None]
             numbers[str(key)] = Spread(values, mean, number(mapping(spread).get("std")))
     return numbers
-
-
-def _details(path: Path, rung: str, seeds: Sequence[Any], faults: list[str]) -> Json:
-    files = [path / "details" / f"{rung}-{seed}.json" for seed in seeds]
-    file = next((file for file in files if file.is_file()), files[0])
-    return mapping(read_file(file, f"curves and photos of {rung}", faults))
 
 
 def percent(share: float | None) -> str:

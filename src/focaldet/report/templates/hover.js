@@ -1,13 +1,31 @@
 "use strict";
-// The words of a box in a small panel, on hover, tap and focus. The page is complete without it: each box has a title.
+// The words of a box in a small panel, and the distributions of its sides, on hover, tap and focus.
+// The page is complete without it: each box has a title.
 (() => {
   const tip = document.getElementById("tip");
+  const make = (name, attributes, ...children) => {
+    const svg = name === "svg" || name === "path";
+    const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  };
+  // Bars from bin 0 on, the most probable one 20 units high.
+  const bars = (side) => {
+    const values = side.split(" ").map(Number);
+    const top = Math.max(1, ...values);
+    const path = values.map((value, i) => `M${6 * i} 20h5v${(-20 * value) / top}h-5z`).join("");
+    return make("svg", { viewBox: `0 0 ${6 * values.length} 20`, "aria-hidden": "true" }, make("path", { d: path }));
+  };
+  const distributions = (box) => {
+    if (!box.dataset.sides) return [];
+    const names = ["left", "top", "right", "bottom"];
+    const rows = box.dataset.sides.split(",").map((side, i) => make("div", {}, make("span", {}, names[i]), bars(side)));
+    return [make("div", { class: "sides" }, ...rows)];
+  };
   const show = (box) => {
-    tip.replaceChildren(...box.getAttribute("aria-label").split("; ").map((line) => {
-      const row = document.createElement("div");
-      row.textContent = line;
-      return row;
-    }));
+    const lines = box.getAttribute("aria-label").split("; ").map((line) => make("div", {}, line));
+    tip.replaceChildren(...lines, ...distributions(box));
     tip.hidden = false;
     const at = box.querySelector(".line").getBoundingClientRect();
     const size = tip.getBoundingClientRect();
@@ -23,7 +41,7 @@
     document.addEventListener(kind, (event) => { const box = boxOf(event); if (box) show(box); else if (kind !== "focusin") hide(); });
   }
   document.addEventListener("focusout", hide);
-  addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", hide, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") return hide();
     const box = boxOf(event);

@@ -1,0 +1,278 @@
+"""The first chapter of a study's page: which loss, and why, in plain sentences with the reader's own numbers."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from focaldet.engine.config import TrainConfig
+from focaldet.report.run_files import mapping, number, rows
+from focaldet.report.study_charts import halfway
+from focaldet.report.study_files import Rung, StudyFiles, percent
+
+VERDICTS = {
+    "higher": "a gain beyond chance",
+    "lower": "a loss beyond chance",
+    "within the spread": "within the spread of the seeds; it may be chance",
+    "unknown": "one seed each; it may be chance",
+}
+"""Verdict of a comparison -> the same beside two numbers."""
+
+_EARLY_AP = 0.1  # below this, no detector has learned its task yet
+_STILL_RISING = 1.02  # the last validation is above the one before by this factor
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One step of the story.
+
+    Args:
+        lead: the claim.
+        words: what was measured of it.
+        effects: what it did to AP, a sentence for each rung that brought it.
+    """
+
+    lead: str
+    words: str
+    effects: list[str]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to use.
+
+    Args:
+        rung: with the highest mean AP on the ladder.
+        tied: the others, of which a seed reaches into the seeds of that one.
+        command: that trains it again.
+        sentences: what to know before following it.
+    """
+
+    rung: Rung
+    tied: list[Rung]
+    command: str
+    sentences: list[str]
+
+
+def advice(files: StudyFiles) -> Advice | None:
+    """The best rung of the ladder and what cannot be told apart from it; None when nothing has an AP."""
+    measured = [(spread.mean, rung) for rung in files.group("ladder") if (spread := rung["AP"])]
+    if not measured:
+        return None
+    best = max(measured, key=lambda pair: pair[0])[1]
+    least = min(_values(best))
+    tied = [rung for _, rung in measured if rung is not best and max(_values(rung)) >= least]
+    sentences = []
+    if files.num_seeds < 2:
+        sentences.append("With one seed a rung, chance cannot be told from progress; --seeds 3 can.")
+    elif tied:
+        names = _listed([rung.title for rung in tied])
+        sentences.append(f"Its seeds and those of {names} overlap, so AP alone does not decide between them.")
+        timed = [(spread.mean, rung) for rung in (best, *tied) if (spread := rung["step_s"])]
+        if len(timed) > 1:
+            seconds, fastest = min(timed, key=lambda pair: pair[0])
+            sentences.append(f"Of these, a training step is shortest with {fastest.title}: {1000 * seconds:.0f} ms.")
+    else:
+        sentences.append("Its worst seed is better than the best seed of every other rung.")
+    if _mean(best) < _EARLY_AP:
+        sentences.append(f"No AP is above {_EARLY_AP:g} yet: train longer before you choose by this page.")
+    elif rising := [rung for _, rung in measured if _rising(rung)]:
+        sentences.append(
+            f"AP on the validation split was still rising at the end in {len(rising)} of {len(measured)} rungs: with "
+            "more minutes the order may change."
+        )
+    return Advice(best, tied, train_command(files, best), sentences)
+
+
+def answer(files: StudyFiles, best: Advice | None) -> str:
+    """The study's result in one sentence or two."""
+    split, photos = files.study.get("split"), files.study.get("photos")
+    count = photos.get(split) if isinstance(photos, dict) else None
+    where = f"the {count} photos of the {split} split" if count else "the measured photos"
+    if best is None:
+        return f"No rung has an AP on {where} yet."
+    seeds = f", mean of {len(_values(best.rung))} seeds" if len(_values(best.rung)) > 1 else ""
+    sentence = f"{best.rung.title} finds the boxes best: an AP of {_mean(best.rung):.3f} on {where}{seeds}."
+    if not best.tied or files.num_seeds < 2:
+        return sentence
+    return f"{sentence} {_listed([rung.title for rung in best.tied])} cannot be told apart from it here."
+
+
+def train_command(files: StudyFiles, rung: Rung) -> str:
+    """The command that trains a rung as the study did, without the options that are ``train``'s own defaults."""
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    given = mapping(files.study.get("settings")) | rung.changes
+    options = [f"--data {shlex.quote(str(files.study.get('data', 'DIR')))}"]
+    for name, value in given.items():
+        if name in defaults and name != "data" and value not in (defaults[name], None):
+            option = f"--{name.replace('_', '-')}"
+            options.append(option if value is True else f"{option} {shlex.quote(str(value))}")
+    return " ".join(["focaldet train", *options])
+
+
+def claims(files: StudyFiles) -> list[Claim]:
+    """The steps of the story that this study can tell, in order."""
+    told = (_crowd, _cross_entropy, _focal, _places, _quality, _distributions, _shapes)
+    return [claim for tell in told if (claim := tell(files))]
+
+
+def _crowd(files: StudyFiles) -> Claim | None:
+    for rung in files.group("ladder"):
+        background, objects = (rung.mean("imbalance_start", f"{kind}_sites") for kind in ("background", "object"))
+        if background and objects:
+            ratio, name = background / objects, rung.title.partition(",")[0]
+            count = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+            return Claim(
+                "Most of what a detector looks at is background.",
+                f"It gives a score to thousands of places in every photo. On your training photos {name} has {count} "
+                "places of background for each one on an object. "
+                "The loss decides which of them it learns from.",
+                [],
+            )
+    return None
+
+
+def _cross_entropy(files: StudyFiles) -> Claim | None:
+    taught = {
+        curve.get("cost"): curve for curve in rows(files.neuron.get("curves")) if curve.get("start") == "saturated"
+    }
+    if not {"quadratic", "cross entropy"} <= taught.keys():
+        return None
+    slow, fast = halfway(taught["quadratic"]), halfway(taught["cross entropy"])
+    return Claim(
+        "Cross entropy teaches fastest where the error is largest.",
+        f"A neuron that is sure and wrong needs {slow} steps to halve its error by the quadratic cost, and {fast} by "
+        "cross entropy, whose gradient is the error itself.",
+        [],
+    )
+
+
+def _focal(files: StudyFiles) -> Claim | None:
+    plain, prior, focal = (files.rung(f"retinanet-{name}") for name in ("bce-no-prior", "bce", "focal"))
+    key = "background_gradient_start"
+    told = [
+        (plain, "of cross entropy's first gradient comes from background"),
+        (prior, "when every place begins as probably background (the prior)"),
+        (focal, "with focal loss, which counts an easy sample little"),
+    ]
+    shares = [f"{percent(share.mean)} {words}" for rung, words in told if rung and (share := rung[key])]
+    if not shares or not (prior or focal):
+        return None
+    words = f"Summed over all places, many small errors drown a few large ones: {'; '.join(shares)}."
+    ends = [
+        (name, rung["background_gradient_end"])
+        for name, rung in (("cross entropy", prior), ("focal loss", focal))
+        if rung
+    ]
+    known = [f"{percent(share.mean)} with {name}" for name, share in ends if share]
+    if known:
+        words += f" At the end of training it is {' and '.join(known)}."
+    return Claim("Focal loss silences the easy crowd.", words, _effects(files, prior, focal))
+
+
+def _places(files: StudyFiles) -> Claim | None:
+    rungs = [rung for rung in map(files.rung, ("fcos", "atss")) if rung]
+    effects = _effects(files, *rungs)
+    if not effects:
+        return None
+    return Claim(
+        "Two steps change the places, not the loss.",
+        "FCOS judges points instead of nine anchors, and learns how central a point is (centerness). ATSS chooses the "
+        "places of each object by the statistics of their overlap.",
+        effects,
+    )
+
+
+def _quality(files: StudyFiles) -> Claim | None:
+    joint = files.rung("atss-qfl")
+    if joint is None:
+        return None
+    words = (
+        "Of several boxes on one object only the best-scored survives, so the score must mean quality. Quality focal "
+        "loss trains it towards the overlap that the box reaches."
+    )
+    before = files.rung("atss")
+    ranks = [rung["rank_score"] if rung else None for rung in (before, joint)]
+    if ranks[0] and ranks[1]:
+        words += (
+            f" Among the boxes of one object, the rank correlation of score and true overlap is {ranks[0].mean:.2f} "
+            f"with class × centerness and {ranks[1].mean:.2f} with the joint score"
+        )
+        lost = [rung["best_lost_threshold_share"] if rung else None for rung in (before, joint)]
+        if lost[0] and lost[1]:
+            words += (
+                f"; the suppression takes a clearly better box from {percent(lost[0].mean)} of the objects before, and "
+                f"from {percent(lost[1].mean)} after"
+            )
+        words += "."
+    return Claim("Quality focal loss makes the score mean the quality of the box.", words, _effects(files, joint))
+
+
+def _distributions(files: StudyFiles) -> Claim | None:
+    rung = files.rung("gfl")
+    if rung is None:
+        return None
+    words = (
+        "An edge may be blurred or hidden. With distribution focal loss each side is a distribution over positions, "
+        "not one number."
+    )
+    if correlation := rung["deviation_correlation"]:
+        words += f" Its width and the side's true error have a rank correlation of {correlation.mean:.2f}"
+        deciles = rows(rung.details.get("deciles"))
+        if len(deciles) > 1:
+            sure, unsure = (number(deciles[i].get("error_px")) for i in (0, -1))
+            if sure is not None and unsure is not None:
+                words += f": the surest tenth of the sides is off by {sure:.1f} px, the least sure by {unsure:.1f} px"
+        words += "."
+    return Claim("Distribution focal loss lets a side say how sure it is.", words, _effects(files, rung))
+
+
+def _shapes(files: StudyFiles) -> Claim | None:
+    effects = _effects(files, files.rung("gflv2"))
+    words = "A sharp distribution is a sign of a good box; GFLv2 lets it correct the score."
+    return Claim("The shape of the distributions can judge the box.", words, effects) if effects else None
+
+
+def _effects(files: StudyFiles, *rungs: Rung | None) -> list[str]:
+    return [sentence for rung in rungs if rung and (sentence := effect(files, rung))]
+
+
+def effect(files: StudyFiles, rung: Rung) -> str:
+    """What a rung did to AP beside the one before it; empty when that is not known."""
+    here, before = rung["AP"], files.rung(rung.before)
+    if here is None:
+        return f"{rung.title}: every training diverged." if rung.diverged else ""
+    if before is None:
+        return ""
+    there = before["AP"]
+    if there is None:
+        return f"{rung.title}: AP {here}, where every training of {before.title} diverged." if before.diverged else ""
+    verdict = VERDICTS[str(files.comparison(rung.name).get("verdict", "unknown"))]
+    return f"{rung.title}: AP {there} → {here}, {verdict}."
+
+
+def _values(rung: Rung) -> list[float]:
+    spread = rung["AP"]
+    return spread.values if spread else []
+
+
+def _mean(rung: Rung) -> float:
+    spread = rung["AP"]
+    assert spread, "chosen among the rungs that have one"
+    return spread.mean
+
+
+def _rising(rung: Rung) -> bool:
+    """Whether the last validation of the rung's training is clearly its best."""
+    measured = [ap for moment in rows(rung.details.get("history")) if (ap := number(moment.get("AP"))) is not None]
+    return len(measured) > 1 and measured[-1] > _STILL_RISING * max(measured[:-1])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``A``, ``A and B``, ``A, B and C``; a name that holds a comma makes the commas semicolons.
+
+    >>> _listed(["GFL", "GFLv2"]), _listed(["GFL", "ATSS, centerness", "GFLv2"])
+    ('GFL and GFLv2', 'GFL; ATSS, centerness; and GFLv2')
+    """
+    if len(names) > 2 and any("," in name for name in names):
+        return "; ".join(names[:-1]) + "; and " + names[-1]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

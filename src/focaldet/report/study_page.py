@@ -1,0 +1,335 @@
+"""What the page of a study shows, chapter by chapter. A chapter whose files are missing or strange is left out."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from focaldet.report import facts, gallery, story, study_charts
+from focaldet.report.matching import best_threshold, match_run
+from focaldet.report.run_files import Json, Run, mapping, number, rows
+from focaldet.report.sides import SidePicture, side_pictures
+from focaldet.report.study_files import Rung, StudyFiles
+
+NUM_PHOTOS = 8
+NUM_SIDES = 6  # of each kind
+
+ACCURACIES = {
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "AP_small": "small",
+    "AP_medium": "medium",
+    "AP_large": "large",
+    "rare_AP": "rarest class",
+}
+"""Number of a rung, beside its AP -> what the table calls it."""
+
+SWEEPS = {
+    "gamma": ("γ of focal loss", "gamma"),
+    "beta": ("β of quality focal loss", "beta"),
+    "bins": ("bins a side", "num_bins"),
+}
+"""Group of extra rungs -> what varies, and the option that it is."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Numbers of one row of a table on the axis that all rows share, from 0 (left) to 1 (right)."""
+
+    dots: list[float]
+    mean: float | None = None
+    ring: float | None = None
+
+
+def study_context(files: StudyFiles) -> dict[str, Any]:
+    """What study.html shows of a study."""
+    best = story.advice(files)
+    faults = list(files.faults)
+    chapters: dict[str, dict[str, Any] | None] = {}
+    for name, (title, build) in CHAPTERS.items():
+        try:
+            chapters[name] = build(files)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            chapters[name] = None
+            reason = f"{type(error).__name__}: {error}"
+            faults.append(f"The chapter “{title}” cannot be shown: a file is not as this version writes it ({reason}).")
+    photos = [photo for name in ("photos", "sides") for photo in (chapters[name] or {"photos": []})["photos"]]
+    return {
+        "title": f"Which loss for {files.name}, and why",
+        "sentence": story.answer(files, best),
+        "faults": faults,
+        "titles": {name: title for name, (title, _) in CHAPTERS.items()},
+        "chapters": [(name, title, chapters[name]) for name, (title, _) in CHAPTERS.items()],
+        "advice": best,
+        "files": files,
+        "seeds": files.num_seeds,
+        **gallery.gallery_context([("", photos)]),
+        **chapters,
+    }
+
+
+def _why(files: StudyFiles) -> dict[str, Any]:
+    return {"claims": story.claims(files)}
+
+
+def _neuron(files: StudyFiles) -> dict[str, Any] | None:
+    if not files.neuron:
+        return None
+    taught = {(curve["start"], curve["cost"]): curve for curve in files.neuron["curves"]}
+    slow, fast = taught["saturated", "quadratic"], taught["saturated", "cross entropy"]
+    return {
+        "charts": study_charts.neuron_charts(files.neuron),
+        "slow": slow,
+        "fast": fast,
+        "slow_half": study_charts.halfway(slow),
+        "fast_half": study_charts.halfway(fast),
+        "rate": slow["learning_rate"],
+    }
+
+
+def _family(files: StudyFiles) -> dict[str, Any] | None:
+    return {"charts": study_charts.family_charts(files.neuron)} if files.neuron else None
+
+
+def _ladder(files: StudyFiles) -> dict[str, Any] | None:
+    ladder = files.group("ladder")
+    if not any(rung["AP"] for rung in ladder):
+        return None
+    low, high, strips = _strips([rung["AP"].values if rung["AP"] else [] for rung in ladder])
+    known = {key: words for key, words in ACCURACIES.items() if any(rung[key] for rung in ladder)}
+    classes = [name for name in files.class_names if any(rung[f"AP {name}"] for rung in ladder)]
+    return {
+        "rungs": list(zip(ladder, strips, [files.comparison(rung.name) for rung in ladder], strict=True)),
+        "low": low,
+        "high": high,
+        "numbers": known,
+        "rare": _rare(files),
+        "classes": classes if len(classes) > 1 else [],
+        "sentences": _sentences(files, ladder, "AP"),
+        "learning": study_charts.learning_charts(ladder),
+        "sweeps": _sweeps(files),
+        "sweep_sentences": _sentences(files, [rung for group in SWEEPS for rung in files.group(group)], "AP"),
+    }
+
+
+def _sentences(files: StudyFiles, rungs: Sequence[Rung], *keys: str) -> list[str]:
+    """What the study says of each rung against the one before it, in these numbers."""
+    compared = [files.comparison(rung.name, key) for rung in rungs for key in keys]
+    return [str(comparison["sentence"]) for comparison in compared if comparison]
+
+
+def _rare(files: StudyFiles) -> str:
+    label = files.study.get("rare_label")
+    return files.class_names[label] if isinstance(label, int) and 0 <= label < len(files.class_names) else ""
+
+
+def _sweeps(files: StudyFiles) -> list[tuple[str, Any]]:
+    """(caption, chart) of each option of which there are extra rungs."""
+    settings, charts = mapping(files.study.get("settings")), []
+    for group, (what, option) in SWEEPS.items():
+        extra = files.group(group)
+        parents = [parent for rung in extra[:1] if (parent := files.rung(rung.before))]
+        values = {number((settings | rung.changes).get(option)): rung for rung in (*parents, *extra)}
+        drawn = study_charts.sweep_chart(
+            f"sweep-{group}", what, {value: rung for value, rung in values.items() if value is not None}
+        )
+        charts += [(f"AP by {what}, {extra[0].title.rpartition(',')[0]}", drawn)] if drawn else []
+    return charts
+
+
+def _imbalance(files: StudyFiles) -> dict[str, Any] | None:
+    ladder = [rung for rung in files.group("ladder") if rung["background_loss_start"]]
+    drawn = [rung for rung in ladder if mapping(rung.details.get("curves_start"))]
+    if not ladder:
+        return None
+    shown = next((rung for rung in drawn if rung.name == "retinanet-focal"), drawn[0] if drawn else None)
+    shares = []
+    if shown:
+        curves = [mapping(shown.details.get(f"curves_{when}")) for when in ("start", "end")]
+        by_gamma = [{loss["gamma"]: loss["split"] for loss in rows(one.get("losses"))} for one in curves]
+        shares = [(gamma, split, by_gamma[1].get(gamma, {})) for gamma, split in sorted(by_gamma[0].items())]
+    sites = [rung.mean("imbalance_start", f"{kind}_sites") for rung in ladder for kind in ("background", "object")]
+    return {
+        "rungs": [
+            (rung, background, objects)
+            for rung, background, objects in zip(ladder, sites[::2], sites[1::2], strict=True)
+        ],
+        "shown": shown,
+        "shares": shares,
+        "charts": study_charts.imbalance_charts(shown.details) if shown else [],
+    }
+
+
+def _ranking(files: StudyFiles) -> dict[str, Any] | None:
+    ladder = [rung for rung in files.group("ladder") if rung["rank_score"]]
+    if not ladder:
+        return None
+    pairs = [(rung["AP"], rung["oracle_AP"]) for rung in ladder]
+    low, high, strips = _strips([[s.mean for s in pair if s] for pair in pairs])
+    strips = [Strip(strip.dots[:1], None, strip.dots[1] if len(strip.dots) > 1 else None) for strip in strips]
+    return {
+        "rungs": [
+            (rung, rung.mean("ranking", "quality", "per_object"), strip)
+            for rung, strip in zip(ladder, strips, strict=True)
+        ],
+        "low": low,
+        "high": high,
+        "sentences": _sentences(files, ladder, "rank_score", "best_lost_threshold_share"),
+    }
+
+
+def _sides(files: StudyFiles) -> dict[str, Any] | None:
+    rungs = [rung for rung in files.group("ladder") if rung["deviation_correlation"]]
+    if not rungs:
+        return None
+    shown = next((rung for rung in rungs if rows(rung.details.get("sharpest"))), None)
+    pictures: dict[str, list[SidePicture]] = {}
+    if shown:
+        for kind in ("sharpest", "most_ambiguous"):
+            examples = rows(shown.details[kind])[:NUM_SIDES]
+            run = _run(files, [example["image_id"] for example in examples], [])
+            results = {result.image_id: result for result in match_run(run)}
+            pictures[kind] = side_pictures(run, results, examples, files.class_names, f"{kind}-")
+    return {
+        "rungs": rungs,
+        "deviations": [
+            {key: rung.mean("deviations", key) for key in ("sides", "ratio", "within_1", "within_2")} for rung in rungs
+        ],
+        "shown": shown,
+        "pictures": pictures,
+        "photos": [picture.photo for group in pictures.values() for picture in group],
+        "chart": study_charts.deciles_chart(rungs),
+    }
+
+
+def _photos(files: StudyFiles) -> dict[str, Any] | None:
+    """The same photos, rung by rung, each with the boxes from its own best threshold on."""
+    shown = [rung for rung in files.group("ladder") if rows(rung.details.get("photos"))]
+    if not shown or not files.truth:
+        return None
+    ids = [photo["image_id"] for photo in rows(shown[0].details["photos"])][:NUM_PHOTOS]
+    names = files.class_names
+    panels: dict[object, list[gallery.Panel]] = {image_id: [] for image_id in ids}
+    plain = match_run(_run(files, ids, []))
+    for result in plain:
+        panels[result.image_id].append(gallery.truth_panel(result, names, None))
+    thresholds = {}
+    for rung in shown:
+        boxes = {photo["image_id"]: _ranked(photo) for photo in rows(rung.details["photos"])}
+        results = match_run(_run(files, ids, [(i, box) for i in ids for box in boxes.get(i, [])]))
+        threshold = thresholds[rung.title] = best_threshold(results)
+        for result in results:
+            panel = gallery.prediction_panel(rung.title, result, names, threshold)
+            drawn = [_told(box, told) for box, told in zip(panel.boxes, boxes.get(result.image_id, []), strict=False)]
+            panels[result.image_id].append(replace(panel, boxes=drawn))
+    run = _run(files, ids, [])
+    return {
+        "photos": [gallery.photo(f"photo{i}", run, r, panels[r.image_id]) for i, r in enumerate(plain)],
+        "thresholds": thresholds,
+        "absent": [rung.title for rung in files.group("ladder") if rung not in shown],
+    }
+
+
+def _ranked(photo: Json) -> list[Json]:
+    return sorted(rows(photo["boxes"]), key=lambda box: -box["score"])
+
+
+def _told(box: gallery.Box, told: Json) -> gallery.Box:
+    """A box with its two factors in words, and its distributions for the hover."""
+    words, quality = box.words, number(told.get("quality"))
+    if quality is not None:
+        words = words.replace("; ", f"; class {told['class_score']:.2f}, quality {quality:.2f}; ", 1)
+    sides = gallery.encode_sides(told["distributions"]) if told.get("distributions") else ""
+    return replace(box, words=words, sides=sides)
+
+
+def _run(files: StudyFiles, image_ids: Sequence[object], boxes: Sequence[tuple[object, Json]]) -> Run:
+    """Some photos and the boxes on them as a run that was evaluated, so that both kinds of page draw alike."""
+    truth = files.truth
+    categories = rows(truth["categories"])
+    index = {name: category["id"] for category in categories for name in [str(category["name"])]}
+    by_label = [index[name] for name in files.class_names]
+    wanted = set(image_ids)
+    predictions = []
+    for image_id, box in boxes:
+        x1, y1, x2, y2 = box["box_xyxy"]
+        entry = {"image_id": image_id, "category_id": by_label[box["label"]], "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        predictions.append(entry | {"score": box["score"], "side_std": box["side_std_px"]})
+    return Run(
+        path=files.path,
+        truth={
+            "info": truth.get("info"),
+            "categories": categories,
+            "images": [image for image in rows(truth["images"]) if image["id"] in wanted],
+            "annotations": [a for a in rows(truth["annotations"]) if a["image_id"] in wanted],
+        },
+        predictions=predictions,
+    )
+
+
+def _cost(files: StudyFiles) -> dict[str, Any] | None:
+    ladder = [rung for rung in files.group("ladder") if rung["step_s"]]
+    if not ladder:
+        return None
+    seconds, terms = [], []
+    for rung in ladder:
+        cost = mapping(rung.lines[0].get("cost"))
+        parts = {str(name): rung.mean("cost", "seconds", name) or 0.0 for name in mapping(cost.get("seconds"))}
+        whole = sum(parts.values())
+        seconds.append([(name, 1000 * s, s / whole) for name, s in parts.items()] if whole > 0 else [])
+        names = mapping(cost.get("terms_last"))
+        ends = [(str(n), rung.mean("cost", "terms_first", n), rung.mean("cost", "terms_last", n)) for n in names]
+        last = sum(end or 0.0 for _, _, end in ends)
+        terms.append([(n, start, end, (end or 0.0) / last if last > 0 else None) for n, start, end in ends])
+    keys = ("images_per_second", "epochs", "steps", "minutes")
+    means = [{key: rung.mean("cost", key) for key in keys} for rung in ladder]
+    longest = max(rung["step_s"].mean for rung in ladder if rung["step_s"])
+    return {"rungs": list(zip(ladder, means, seconds, terms, strict=True)), "longest_ms": 1000 * longest}
+
+
+def _method(files: StudyFiles) -> dict[str, Any]:
+    study = files.study
+    photos, objects = mapping(study.get("photos")), mapping(study.get("objects"))
+    return {
+        "description": str(study.get("description", "")),
+        "machine": str(study.get("machine", "")),
+        "split": str(study.get("split", "")),
+        "splits": [(split, photos[split], objects.get(split) or []) for split in photos],
+        "settings": facts.flat_settings(mapping(study.get("settings"))),
+        "rungs": [(row.get("title"), facts.flat_settings(mapping(row.get("changes")))) for row in rows(study["rungs"])],
+        "seeds": study.get("seeds"),
+        "commands": [
+            f"focaldet study --out {shlex.quote(str(files.path))}",
+            f"focaldet report {shlex.quote(str(files.path))}",
+        ],
+    }
+
+
+def _strips(values: Sequence[Sequence[float]]) -> tuple[float, float, list[Strip]]:
+    """The ends of an axis that holds all values, and each row on it; empty rows have no mean."""
+    known = [value for row in values for value in row]
+    if not known:
+        return 0.0, 1.0, [Strip([]) for _ in values]
+    low, high = min(known), max(known)
+    width = max(high - low, 1e-3)
+    low, high = low - 0.06 * width, high + 0.06 * width
+    strips = []
+    for row in values:
+        places = [(value - low) / (high - low) for value in row]
+        strips.append(Strip(places, sum(places) / len(places) if places else None))
+    return low, high, strips
+
+
+CHAPTERS: dict[str, tuple[str, Callable[[StudyFiles], dict[str, Any] | None]]] = {
+    "why": ("Which loss, and why", _why),
+    "neuron": ("The neuron", _neuron),
+    "family": ("The family of losses", _family),
+    "ladder": ("The ladder", _ladder),
+    "imbalance": ("The imbalance", _imbalance),
+    "ranking": ("The ranking fault", _ranking),
+    "sides": ("How sure is each side?", _sides),
+    "photos": ("The same photos, rung by rung", _photos),
+    "cost": ("What it costs", _cost),
+    "method": ("How it was measured", _method),
+}
+"""Name in the template -> title, and what builds it."""

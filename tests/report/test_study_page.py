@@ -1,0 +1,306 @@
+"""The page of a study: what it says of the numbers, and what it does with a study that is not whole."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
+
+import pytest
+from run_folder import drawn_truth
+from study_folder import write_study
+
+from focaldet.checks import InputError
+from focaldet.report import write_report
+from focaldet.report.matching import MATCH_IOU
+from focaldet.report.sides import distribution_curves
+from focaldet.report.story import advice, claims, train_command
+from focaldet.report.study_charts import family_charts, sweep_chart
+from focaldet.report.study_files import read_study
+from focaldet.report.study_page import CHAPTERS, study_context
+from focaldet.study.record import Details, Line, Neuron, Study, Summary
+
+LABEL = '<img src=x onerror="1">'  # a class name that must stay text
+
+
+def drawn_study(folder: Path, **options: Any) -> Path:
+    return write_study(folder / "study", drawn_truth(folder / "photos", ["cell", LABEL]), **options)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole study of three seeds: look, do not touch."""
+    return drawn_study(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> str:
+    return write_report(study).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def context(study: Path) -> dict[str, Any]:
+    return study_context(read_study(study))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Two rungs, to break; without neuron.json, whose charts are most of the time that a page takes."""
+    folder = drawn_study(tmp_path, rungs=["atss", "gfl"], seeds=(0, 1))
+    (folder / "neuron.json").unlink()
+    return folder
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | values))
+
+
+def conforms(value: Any, kind: Any) -> bool:
+    """Whether JSON is what a type of ``focaldet.study.record`` says, to its leaves."""
+    if is_typeddict(kind):
+        hints = get_type_hints(kind)
+        return (
+            isinstance(value, dict)
+            and value.keys() == hints.keys()
+            and all(conforms(value[k], hints[k]) for k in hints)
+        )
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin is list:
+        return isinstance(value, list) and all(conforms(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(conforms(item, arguments[1]) for item in value.values())
+    if arguments:
+        return any(conforms(value, one) for one in arguments)
+    if kind is Any:
+        return True
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def test_the_made_up_study_is_as_the_record_says(study: Path) -> None:
+    for name, kind in (("study.json", Study), ("summary.json", Summary), ("neuron.json", Neuron)):
+        assert conforms(json.loads((study / name).read_text()), kind), name
+    assert all(conforms(json.loads(line), Line) for line in (study / "study.jsonl").read_text().splitlines())
+    assert all(conforms(json.loads(file.read_text()), Details) for file in (study / "details").iterdir())
+    assert not conforms({"format": 1}, Summary)
+
+
+def test_page_of_a_study_has_every_chapter_and_loads_nothing(study: Path, page: str) -> None:
+    assert (study / "report.html").stat().st_size < 8_000_000
+    assert re.findall(r'<section id="(\w+)">', page) == list(CHAPTERS)
+    assert "Not everything could be shown" not in page
+    assert set(re.findall(r'\bhref="([^#"]{0,22})', page)) <= {"", "data:,", "data:image/jpeg;base64"}
+    assert page.count("<script") == 1
+    assert LABEL not in page
+
+
+def test_every_picture_has_a_text_alternative(page: str) -> None:
+    pictures = re.findall(r"<svg[^>]*>", page)
+    assert len(pictures) > 60
+    assert all('aria-hidden="true"' in one or re.search(r'aria-label="[^"]{12,}', one) for one in pictures)
+
+
+def test_every_id_is_there_once_and_every_link_has_its_target(page: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+
+
+def test_ladder_shows_mean_spread_and_what_it_is_worth(study: Path, page: str) -> None:
+    rung = next(rung for rung in read_study(study).rungs if rung.name == "retinanet-focal")
+    ap = rung["AP"]
+    assert ap is not None
+    assert ap.mean == pytest.approx(sum(line["metrics"]["AP"] for line in rung.lines) / 3)
+    assert f'<td class="n">{ap.mean:.3f}<span class="std">± {ap.std:.3f}</span></td>' in page
+    row = page[page.index("RetinaNet, focal loss<br>") :].split("</tr>")[0]
+    assert row.count('class="dot"') == 3
+    assert ">higher</span>" in row
+    assert ">within the spread</span>" in page
+
+
+def test_story_says_what_was_measured_of_each_step(study: Path) -> None:
+    told = {claim.lead: claim for claim in claims(read_study(study))}
+    assert len(told) == 7
+    focal = told["Focal loss silences the easy crowd."]
+    assert "99.9 % of cross entropy's first gradient comes from background" in focal.words
+    assert "50 % with cross entropy and 20 % with focal loss" in focal.words
+    assert focal.effects[1].endswith("a gain beyond chance.")
+    quality = told["Quality focal loss makes the score mean the quality of the box."]
+    assert re.search(r"is 0\.\d\d with class × centerness and 0\.\d\d with the joint score", quality.words)
+    assert quality.effects[0].endswith("within the spread of the seeds; it may be chance.")
+    sides = told["Distribution focal loss lets a side say how sure it is."]
+    assert "the surest tenth of the sides is off by 0.9 px, the least sure by 4.5 px" in sides.words
+
+
+def test_advice_names_what_cannot_be_told_from_the_best(study: Path) -> None:
+    best = advice(read_study(study))
+    assert best is not None
+    seeds = {rung.name: rung["AP"].values for rung in read_study(study).group("ladder") if rung["AP"]}
+    assert best.rung.name == max(seeds, key=lambda name: sum(seeds[name]))
+    overlapping = {name for name in seeds if max(seeds[name]) >= min(seeds[best.rung.name])} - {best.rung.name}
+    assert {rung.name for rung in best.tied} == overlapping
+    assert overlapping
+
+
+def test_advice_of_one_seed_promises_nothing(tmp_path: Path) -> None:
+    files = read_study(drawn_study(tmp_path, seeds=(0,), rungs=["atss", "gfl"]))
+    best = advice(files)
+    assert best is not None
+    assert best.sentences[0].startswith("With one seed a rung, chance cannot be told from progress")
+    effects = [effect for claim in claims(files) for effect in claim.effects]
+    assert effects
+    assert all(effect.endswith("one seed each; it may be chance.") for effect in effects)
+
+
+def test_command_holds_what_differs_from_the_defaults_and_no_more(study: Path) -> None:
+    files = read_study(study)
+    files.study["settings"] |= {"size": 416, "pretrained": True, "backbone_weights": None, "data": "my photos"}
+    files.study["data"] = "my photos"
+    rung = files.rung("retinanet-bce-no-prior")
+    assert rung is not None
+    options = set(train_command(files, rung).removeprefix("focaldet train --data 'my photos' --").split(" --"))
+    assert options == {"size 416", "minutes 10.0", "pretrained", "method retinanet", "class-loss bce", "prior-prob 0.5"}
+
+
+def test_rungs_that_were_not_chosen_are_not_told(small: Path) -> None:
+    files = read_study(small)
+    leads = [claim.lead for claim in claims(files)]
+    assert "Focal loss silences the easy crowd." not in leads
+    assert "Distribution focal loss lets a side say how sure it is." in leads
+    context = study_context(files)
+    assert context["imbalance"]["shown"].name == "atss"
+    assert not context["ladder"]["sweeps"]
+
+
+def test_study_that_is_still_running_names_what_is_missing(tmp_path: Path) -> None:
+    folder = drawn_study(tmp_path, finished=2, seeds=(0,))
+    (folder / "neuron.json").unlink()
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "Not finished yet: RetinaNet, focal loss, FCOS, ATSS, centerness," in html
+    assert '<section id="ladder">' in html
+    assert '<section id="sides">' not in html
+
+
+def test_study_before_its_first_rung_is_a_page_already(tmp_path: Path) -> None:
+    html = write_report(drawn_study(tmp_path, finished=0)).read_text(encoding="utf-8")
+    assert "No rung has an AP on the 4 photos of the test split yet." in html
+    assert '<section id="neuron">' in html
+
+
+@pytest.mark.parametrize("name", ["study.jsonl", "summary.json", "truth.json", "details/gfl-0.json"])
+def test_missing_file_of_a_study_is_named_and_the_rest_is_shown(small: Path, name: str) -> None:
+    (small / name).unlink()
+    html = write_report(small).read_text(encoding="utf-8")
+    assert f"<li>{Path(name).name} is missing" in html
+    assert '<section id="method">' in html
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "chapter"),
+    [
+        ("neuron.json", {"curves": [{"start": 3}]}, "neuron"),
+        ("neuron.json", {"curves": [{"start": "saturated", "cost": c} for c in ("quadratic", "cross entropy")]}, "why"),
+        ("truth.json", {"images": [{}]}, "photos"),
+        ("details/gfl-0.json", {"sharpest": [{"image_id": 0}]}, "sides"),
+        ("details/atss-0.json", {"curves_start": {"losses": [{}]}}, "imbalance"),
+    ],
+)
+def test_strange_file_costs_its_chapter_alone(small: Path, name: str, values: dict, chapter: str) -> None:
+    change(small / name, **values)
+    html = write_report(small).read_text(encoding="utf-8")
+    assert f"<li>The chapter “{CHAPTERS[chapter][0]}” cannot be shown" in html
+    assert (f'<section id="{chapter}">' in html) == (chapter == "why")  # what to use is said without its reasons
+    assert '<section id="ladder">' in html
+
+
+def test_training_that_diverged_is_a_result(tmp_path: Path) -> None:
+    rungs = ["retinanet-bce-no-prior", "retinanet-bce"]
+    folder = drawn_study(tmp_path, rungs=rungs, seeds=(0,), diverged=(rungs[0],))
+    (folder / "neuron.json").unlink()
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "1 of 1 diverged" in html
+    assert "where every training of RetinaNet, cross entropy, no prior diverged" in html
+    assert "99.9 % of cross entropy&#39;s first gradient comes from background" in html  # that was measured before
+    assert "Without boxes: RetinaNet, cross entropy, no prior." in html
+    assert "The chapter" not in html
+
+
+def test_same_photos_stand_side_by_side_and_are_stored_once(context: dict, page: str) -> None:
+    photos = context["photos"]["photos"]
+    assert [len(photo.panels) for photo in photos] == [9] * 4  # the truth and eight rungs
+    assert page.count('<use href="#photo0"/>') == 9
+    assert page.count('<image id="photo0"') == 1
+
+
+def test_hovered_box_has_the_distributions_of_its_own_detection(study: Path, context: dict) -> None:
+    photo = context["photos"]["photos"][0]
+    (panel,) = [panel for panel in photo.panels if panel.title == "GFL"]
+    told = json.loads((study / "details" / "gfl-0.json").read_text())["photos"][0]["boxes"]
+    assert panel.boxes
+    for box in panel.boxes:
+        (own,) = [one for one in told if [*map(lambda v: round(v, 1), one["box_xyxy"][:2])] == [box.x, box.y]]
+        thousandths = [[int(p) for p in side.split()] for side in box.sides.split(",")]
+        assert thousandths == [[round(1000 * p) for p in side] for side in own["distributions"]]
+        assert f"score {own['score']:.2f}" in box.words
+    atss = next(panel for panel in photo.panels if panel.title == "ATSS, centerness")
+    assert all(not box.sides and "quality 0.80" in box.words for box in atss.boxes)
+
+
+def test_distribution_stands_where_its_side_would_be() -> None:
+    box = {
+        "box_xyxy": [20.0, 30.0, 60.0, 50.0],
+        "origin_xy": [40.0, 40.0],
+        "bin_xy": [10.0, 5.0],
+        "distributions": [[0, 0, 1.0, 0, 0]] * 4,  # all in bin 2: 20 px to the left and right, 10 up and down
+    }
+    curves = distribution_curves(box, side=1, height_px=8.0)
+    tips = [[tuple(map(float, p.split())) for p in re.findall(r"[\d.]+ [\d.]+", path)] for path, _ in curves]
+    assert (20.0, 32.0) in tips[0]  # left: on the middle, 8 px high
+    assert (48.0, 30.0) in tips[1]  # top: to the right of the middle
+    assert (60.0, 32.0) in tips[2]
+    assert (48.0, 50.0) in tips[3]
+    assert [meant for _, meant in curves] == [False, True, False, False]
+
+
+def test_curves_of_the_family_are_all_drawn(study: Path) -> None:
+    neuron = json.loads((study / "neuron.json").read_text())
+    groups = {group.heading: group.charts for group in family_charts(neuron)}
+    assert len(groups) == 6
+    assert all(len(charts) == 2 for charts in groups.values())
+    labels = re.findall(
+        r'aria-label="([^"]+)"', "".join(str(chart) for charts in groups.values() for _, chart in charts)
+    )
+    drawn = sum(label.count(" from ") for label in labels[::2])
+    gamma_2 = sum(c["parameters"].get("gamma") == 2 and c["parameters"]["alpha"] is None for c in neuron["family"])
+    assert drawn == len(neuron["family"]) + gamma_2 + len(neuron["distribution"])  # γ = 2 stands beside α once more
+
+
+def test_sweep_has_each_value_in_order_with_its_spread(study: Path) -> None:
+    files = read_study(study)
+    rungs = {0.0: files.rung("retinanet-focal-gamma-0"), 2.0: files.rung("retinanet-focal")}
+    chart = str(sweep_chart("s", "γ", {gamma: rung for gamma, rung in rungs.items() if rung}))
+    assert re.search(r'aria-label="AP by γ: 0\.\d+ ± 0\.\d+ at 0, 0\.\d+ ± 0\.\d+ at 2\."', chart)
+    assert sweep_chart("s", "γ", {0.0: next(iter(files.rungs))}) is None
+
+
+def test_study_of_another_format_is_refused(small: Path) -> None:
+    change(small / "study.json", format=99)
+    with pytest.raises(InputError, match="expected format 1, got 99"):
+        write_report(small)
+
+
+def test_study_without_rungs_is_refused(small: Path) -> None:
+    (small / "study.json").write_text("{")
+    with pytest.raises(InputError, match=r"names no rung \(study.json cannot be read"):
+        write_report(small)
+
+
+def test_study_beside_a_run_is_refused(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="report it alone"):
+        write_report([small, tmp_path])
+
+
+def test_boxes_are_drawn_by_the_same_rules_as_on_the_page_of_a_run(context: dict) -> None:
+    panels = context["photos"]["photos"][0].panels[1:]
+    for box in (box for panel in panels for box in panel.boxes if box.state == "found"):
+        assert float(re.search(r"IoU with truth (\d\.\d+)", box.words)[1]) >= MATCH_IOU
