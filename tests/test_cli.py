@@ -66,6 +66,12 @@ def test_a_class_to_ignore_that_is_not_there_is_named(refuse: Refuse, out: Path,
     assert not out.exists()
 
 
+def test_a_batch_that_is_too_small_for_batch_norm_is_refused(refuse: Refuse, out: Path, cells: Path) -> None:
+    tiny = ("train", "--data", cells, "--out", out, "--size", "32")
+    assert "--batch: a single photo of 32 px has one location at stride 32" in refuse(*tiny, "--batch", "1")
+    assert TrainConfig(data=str(cells), size=32, batch=1, devices=2).size == 32
+
+
 @pytest.mark.parametrize("score", ["7", "1", "-1"])
 def test_a_score_that_is_no_probability_is_refused(refuse: Refuse, out: Path, trained: Path, score: str) -> None:
     photos = trained.parent / "photos"

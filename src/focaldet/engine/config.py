@@ -126,6 +126,11 @@ class TrainConfig:
             raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
         if self.frozen_stages > 4:
             raise InputError(f"frozen_stages: expected at most 4, all of the backbone, got {self.frozen_stages}")
+        if self.size <= 32 and self.batch * self.devices * self.nodes == 1 and not self.freeze_norm:
+            raise InputError(
+                f"batch: a single photo of {self.size} px has one location at stride 32, and batch norms need two; use "
+                "--batch 2 or a larger --size"
+            )
         if self.seed >= 2**32:
             raise InputError(f"seed: expected less than 2**32, as NumPy does, got {self.seed}")
         if not 0 <= self.ema < 1:
