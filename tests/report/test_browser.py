@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from run_folder import bccd_truth, jittered, write_run
+from study_folder import write_study
 
 from browser import Browser
 from focaldet.report import write_errors, write_report
@@ -31,7 +32,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for entry in results[::9]:
         entry["category_id"] = (entry["category_id"] + 1) % 3
     errors = write_errors(truth, results, folder / "errors.html", score=0.5, title="run on bccd test")
-    return {"run": write_report(runs[0]), "comparison": write_report(runs), "errors": errors}
+    study = write_report(write_study(folder / "study", truth, num_photos=8))
+    return {"run": write_report(runs[0]), "comparison": write_report(runs), "errors": errors, "study": study}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize(("kind", "photos"), [("run", 24), ("comparison", 36), ("errors", 3 * 24 + 24)])
+@pytest.mark.parametrize(
+    ("kind", "photos"), [("run", 24), ("comparison", 36), ("errors", 3 * 24 + 24), ("study", 8 * 9 + 8)]
+)
 def test_page_fits_the_window_without_complaint_or_request(
     browser: Browser, pages: dict[str, Path], kind: str, photos: int, width: int, dark: bool
 ) -> None:
@@ -63,6 +67,50 @@ def test_pointing_at_a_box_shows_its_score_iou_and_deviations(browser: Browser, 
     assert "score 0." in text
     assert "IoU with truth 0." in text
     assert "left " in text
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_pointing_at_a_box_of_a_study_shows_its_four_distributions(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
+    browser.open(pages["study"], width)
+    where = browser.evaluate(_SCROLLED_TO_LAST_FOUND_BOX)  # on the last panel, which is GFLv2's
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=where[0], y=where[1])
+    sides = "document.querySelectorAll('#tip .sides > div')"
+    assert browser.evaluate(f"[...{sides}].map((side) => side.textContent)") == ["left", "top", "right", "bottom"]
+    bars = browser.evaluate(
+        f"[...{sides}].map((side) => side.querySelector('path').getAttribute('d').match(/M/g).length)"
+    )
+    assert bars == [17] * 4
+    told = browser.evaluate("document.querySelector('#tip').getBoundingClientRect().toJSON()")
+    assert told["left"] >= 0
+    assert told["right"] <= browser.evaluate("document.documentElement.clientWidth")
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=2)
+    assert browser.evaluate("document.getElementById('tip').hidden") is True
+
+
+def test_study_of_real_photos_is_small(pages: dict[str, Path]) -> None:
+    assert pages["study"].stat().st_size < 8_000_000
+
+
+def test_study_is_whole_without_javascript(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(pages["study"], 360)
+        assert browser.evaluate("document.querySelectorAll('.box.found > title').length") > 100
+        assert browser.evaluate("document.querySelectorAll('section').length") == 10
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_wide_tables_of_a_study_fit_a_printed_page(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["study"], 680)  # A4 without its margins, in CSS pixels
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    wide = "[...document.querySelectorAll('table')].filter((t) => t.getBoundingClientRect().right > 680).length"
+    assert browser.evaluate("document.querySelectorAll('table').length") == 7
+    assert browser.evaluate(wide) == 0
+    browser.send("Emulation.setEmulatedMedia", media="")
 
 
 def test_keyboard_moves_from_box_to_box(browser: Browser, pages: dict[str, Path]) -> None:

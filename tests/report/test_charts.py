@@ -50,3 +50,9 @@ def test_epochs_without_validation_and_strange_values_are_skipped(tmp_path) -> N
         "Training loss and its terms",
         "Learning rate",
     ]
+
+
+def test_epochs_are_counted_in_whole_numbers() -> None:
+    ticks = re.findall(r">([\d.]+)</text>", chart(a=([0.0, 1.0, 2.0], [5.5, 6.5, 7.5])))
+    assert {"0", "1", "2"} <= set(ticks)
+    assert "0.5" not in ticks

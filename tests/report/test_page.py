@@ -147,6 +147,18 @@ def test_photo_that_cannot_be_read_keeps_its_boxes(short_run: Path) -> None:
     assert html.count("data:image/jpeg;base64,") == 2
 
 
+def test_boxes_without_deviations_are_not_promised_any(short_run: Path) -> None:
+    assert "a side it is not sure of" in read(write_report(short_run))
+    predictions = json.loads((short_run / "predictions.json").read_text())
+    for prediction in predictions:
+        del prediction["side_std"]
+    (short_run / "predictions.json").write_text(json.dumps(predictions))
+    html = read(write_report(short_run))
+    assert "a side it is not sure of" not in html
+    assert "for its score and its IoU; Tab" in html
+    assert '<section id="sides">' not in html
+
+
 def test_comparison_shares_photos_and_names_the_best(run: Path, tmp_path: Path) -> None:
     truth = json.loads((run / "truth.json").read_text())
     other = write_run(tmp_path / "other", truth, jittered(truth, seed=1, missed=0.3), "atss", ap=0.7)

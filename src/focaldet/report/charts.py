@@ -92,6 +92,7 @@ def line_chart(
     series = {name: points for name, points in list(series.items())[:SERIES] if points[0]}
     if not series:
         return None
+    counted = all(value.is_integer() for x, _ in series.values() for value in map(float, x))  # epochs, steps
 
     def draw(axes: Axes) -> None:
         for i, (name, (x, y)) in enumerate(series.items()):
@@ -99,7 +100,7 @@ def line_chart(
             axes.plot(x, y, color=LINES[i], linestyle=_DASHES[i], marker=marker, label=_plain(name))
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.ticklabel_format(axis="y", scilimits=(-2, 4))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=counted))
         if x_range:
             axes.set_xlim(*x_range)
         if y_range:
@@ -166,7 +167,7 @@ def compared_curves(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, Markup]]
     loss = {label: by_minutes(run, "train", "loss") for label, run in runs}
     charts = [
         ("AP on the validation split", line_chart("ap", "AP by minutes", ap, "minutes", "AP", y_range=(0, 1))),
-        ("Training loss", line_chart("loss", "Training loss by minutes", loss, "minutes", "loss")),
+        ("Training loss; each method has its own", line_chart("loss", "Training loss", loss, "minutes", "loss")),
     ]
     return [(caption, chart) for caption, chart in charts if chart]
 

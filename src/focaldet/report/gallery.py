@@ -185,10 +185,11 @@ def window_around(result: ImageResult, boxes_xyxy: Floats, surroundings: float, 
 
 
 def gallery_context(groups: list[tuple[str, list[Photo]]]) -> dict[str, Any]:
-    """The photos, and the colours that occur in them."""
+    """The photos, the colours that occur in them, and whether a box has soft edges, which take explaining."""
     boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
     colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
-    return {"groups": groups, "colors": colors, "written": len(colors) > _MANY_CLASSES}
+    soft = any(box.bands for box in boxes)
+    return {"groups": groups, "colors": colors, "written": len(colors) > _MANY_CLASSES, "soft": soft}
 
 
 def missed_objects(result: ImageResult, threshold: float) -> set[int]:

@@ -19,7 +19,7 @@ from focaldet.report.run_files import Run, mapping, metric, read_run
 from focaldet.report.study_files import is_study, percent, read_study
 from focaldet.report.study_page import study_context
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
@@ -57,7 +57,7 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
 def render(template: str, context: dict[str, Any]) -> str:
     """A page from one of the templates; everything that is not already markup is escaped."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -66,10 +66,10 @@ def render(template: str, context: dict[str, Any]) -> str:
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
     environment.filters["share"] = percent
-    script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "hover.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
-        style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
         **context,
@@ -125,7 +125,8 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
     for name, over in facts.METRICS.items():
         values = [metric(m.get(name)) for m in metrics]
         if any(value is not None for value in values):
-            table.append((name.replace("_", " "), over, values, max(v for v in values if v is not None)))
+            best = max(v for v in values if v is not None) if len(set(values)) > 1 else None
+            table.append((name.replace("_", " "), over, values, best))
     classes: dict[str, list[float | None]] = {}
     for i, run in enumerate(runs):
         for row in facts.class_rows(run, [], 0.5):

@@ -98,15 +98,16 @@ def answer(files: StudyFiles, best: Advice | None) -> str:
 
 
 def train_command(files: StudyFiles, rung: Rung) -> str:
-    """The command that trains a rung as the study did, without the options that are ``train``'s own defaults."""
+    """The command that trains a rung as the study did: its own options, and the study's that are not the defaults."""
     defaults = {field.name: field.default for field in fields(TrainConfig)}
-    given = mapping(files.study.get("settings")) | rung.changes
-    options = [f"--data {shlex.quote(str(files.study.get('data', 'DIR')))}"]
-    for name, value in given.items():
-        if name in defaults and name != "data" and value not in (defaults[name], None):
+    shared = {name: value for name, value in mapping(files.study.get("settings")).items() if name in defaults}
+    given = {name: value for name, value in shared.items() if value not in (defaults[name], None)}
+    words = ["focaldet train", "--data", shlex.quote(str(files.study.get("data", "DIR")))]
+    for name, value in ({**rung.changes, **given} | rung.changes).items():
+        if name != "data":
             option = f"--{name.replace('_', '-')}"
-            options.append(option if value is True else f"{option} {shlex.quote(str(value))}")
-    return " ".join(["focaldet train", *options])
+            words += [option] if value is True else [option, shlex.quote(str(value))]
+    return " ".join(words)
 
 
 def claims(files: StudyFiles) -> list[Claim]:

@@ -112,9 +112,9 @@ def _ladder(files: StudyFiles) -> dict[str, Any] | None:
     }
 
 
-def _sentences(files: StudyFiles, rungs: Sequence[Rung], *keys: str) -> list[str]:
-    """What the study says of each rung against the one before it, in these numbers."""
-    compared = [files.comparison(rung.name, key) for rung in rungs for key in keys]
+def _sentences(files: StudyFiles, rungs: Sequence[Rung], key: str) -> list[str]:
+    """What the study says of each rung against the one before it, in one number."""
+    compared = [files.comparison(rung.name, key) for rung in rungs]
     return [str(comparison["sentence"]) for comparison in compared if comparison]
 
 
@@ -174,7 +174,7 @@ def _ranking(files: StudyFiles) -> dict[str, Any] | None:
         ],
         "low": low,
         "high": high,
-        "sentences": _sentences(files, ladder, "rank_score", "best_lost_threshold_share"),
+        "sentences": _sentences(files, ladder, "rank_score"),
     }
 
 
