@@ -1,9 +1,9 @@
 """What the assignments are measured against: mmdetection's, where it is installed, and torchvision's.
 
-mmdetection needs no compiled mmcv for its assigners: in an environment that has torch and focaldet,
+mmdetection needs no compiled mmcv for its assigners and heads: in an environment that has torch and focaldet,
 
     pip install --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 addict yapf platformdirs termcolor rich \
-        markdown-it-py mdurl shapely terminaltables opencv-python-headless
+        markdown-it-py mdurl pygments six python-dateutil shapely terminaltables opencv-python-headless
 
 and a stand-in for the module ``mmcv._ext``, which `load_mmdet` puts in its place.
 """
@@ -16,14 +16,18 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, nms
 
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import GroundTruth
 
 
 class _NotCompiled(ModuleType):
-    """A module of which every name exists and none can be called."""
+    """A module of which every name exists, and only the suppression, torchvision's, can be called."""
+
+    @staticmethod
+    def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+        return nms(boxes, scores, iou_threshold)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -3,7 +3,7 @@
 In an environment that has torch and focaldet (beside others, mmdetection's own requirements would change them):
 
     pip install --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 addict yapf platformdirs termcolor rich \
-        markdown-it-py mdurl shapely terminaltables opencv-python-headless pycocotools
+        markdown-it-py mdurl pygments six python-dateutil shapely terminaltables opencv-python-headless pycocotools
     python tests/tools/mmdet_fixtures.py
 
 Of each detector, one safetensors file: random maps of its head for two small images, with the loss terms, their
