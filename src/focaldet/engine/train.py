@@ -89,7 +89,26 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     module = DetectionModule(net, method, config, offset=spec.offset)
     if config.resume:
         check_checkpoint(Path(str(config.out), "last.ckpt"), module)
+    run = fit(config, folder, spec, module, say=say)
+    if is_first_process(config) and folder.splits.get("val"):
+        evaluate_split(run, folder, "val", say=say)
+    return run
 
+
+def fit(
+    config: TrainConfig, folder: DataFolder, spec: ModelSpec, module: DetectionModule, *, say: Callable[[str], None]
+) -> Path:
+    """Train a network that has been made; ``train`` without what comes before and after.
+
+    Args:
+        folder: the photos.
+        spec: of the network, for ``model.json`` and for measuring AP.
+        module: what is trained.
+        say: prints a line for the person who waits.
+
+    Returns:
+        The run folder, with all that ``train`` leaves but the files of an evaluation.
+    """
     run = _make_run_folder(config)  # all that can be refused has been
     val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
     clock = TimeBudget(config.minutes)
@@ -124,8 +143,6 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         say(_unlearned(recorder))
         if config.profile:
             say(module.clock.table())
-        if val is not None:
-            evaluate_split(run, folder, "val", say=say)
     return recorder.run
 
 
