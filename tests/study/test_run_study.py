@@ -17,25 +17,14 @@ from focaldet.study.folder import append_line, open_study, read_lines
 from focaldet.study.run import log_file, run_study, write_summary
 from focaldet.study.worker import do_rung, line_file, run_folder, train_rung
 
-TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "channels": 16, "head_depth": 1, "epochs": 2, "batch": 2}
 TIMES = ("minutes", "seconds", "images_per_second", "peak_memory_mb")
 
 
-@pytest.fixture
-def given(cells: Path) -> dict:
-    return {"data": str(cells), **TINY}
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "study"
-
-
 @pytest.fixture(scope="module")
-def finished(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(given: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of one rung and one seed, which has been trained and measured: look, do not touch."""
     out = tmp_path_factory.mktemp("studies") / "study"
-    open_study(out, {"data": str(cells), **TINY}, rungs=["gfl"], seeds=1)
+    open_study(out, given, rungs=["gfl"], seeds=1)
     do_rung(out, "gfl", 0, say=lambda line: None)
     return out
 

@@ -5,21 +5,17 @@ import pytest
 
 from focaldet.checks import InputError
 from focaldet.files import read_json, write_json
-from focaldet.study.folder import append_line, check_lines, config_of, open_study, read_lines, read_study
+from focaldet.study.folder import (
+    append_line,
+    check_lines,
+    common_settings,
+    config_of,
+    open_study,
+    read_lines,
+    read_study,
+)
 from focaldet.study.ladder import LADDER
 from focaldet.study.measure import settings_of
-
-TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "channels": 16, "head_depth": 1, "epochs": 2, "batch": 2}
-
-
-@pytest.fixture
-def given(cells: Path) -> dict:
-    return {"data": str(cells), **TINY}
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "study"
 
 
 def test_a_new_study_has_the_whole_ladder_and_three_seeds(given, out):
@@ -36,7 +32,7 @@ def test_a_new_study_has_the_whole_ladder_and_three_seeds(given, out):
 
 def test_ten_minutes_a_rung_unless_epochs_are_given(given, out, tmp_path):
     assert open_study(out, given)["settings"]["minutes"] is None
-    del given["epochs"]
+    given = {name: value for name, value in given.items() if name != "epochs"}
     assert open_study(tmp_path / "other", given)["settings"]["minutes"] == 10
 
 
@@ -133,3 +129,9 @@ def test_a_file_that_is_no_study_is_refused(out, value):
     (out / "study.json").write_text(json.dumps(value))
     with pytest.raises(InputError, match=r"study\.json: format"):
         read_study(out)
+
+
+@pytest.mark.parametrize("option", ["data", "weights", "backbone_weights"])
+def test_a_file_or_folder_is_kept_whole_so_that_the_study_goes_on_from_anywhere(option):
+    settings = common_settings({"data": "cells"} | {option: "somewhere/it"})
+    assert settings[option] == str(Path("somewhere/it").resolve())

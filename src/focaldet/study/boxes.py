@@ -1,18 +1,14 @@
 """The detections of a photo as a page shows them: with true IoU, both scores and the four distributions."""
 
-import torch
 from torch import Tensor
 
 from focaldet.study.record import Box
-from focaldet.study.scenes import Scene, class_iou, find_objects
+from focaldet.study.scenes import Scene, best_iou
 
 
 def page_boxes(scene: Scene) -> list[Box]:
     """The detections, best first."""
-    found = scene.candidates[scene.kept]
-    iou = class_iou(found.boxes_xyxy, found.labels, scene.gt_xyxy, scene.gt_labels)
-    best = torch.cat([iou, iou.new_zeros(len(iou), 1)], dim=1).amax(dim=1)
-    right = find_objects(iou) >= 0
+    best, right = best_iou(scene.candidate_iou[scene.kept]), scene.found_objects >= 0
     return [
         _box(scene, index, float(best[place]), bool(right[place])) for place, index in enumerate(scene.kept.tolist())
     ]

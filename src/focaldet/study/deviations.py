@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldet.study.record import Box, Decile, Deviations, SideExample
-from focaldet.study.scenes import Scene, class_iou, find_objects
+from focaldet.study.scenes import Scene
 from focaldet.study.statistics import rank_correlation
 
 Floats = NDArray[np.float64]
@@ -96,7 +96,7 @@ class DeviationMeasure:
         found = scene.detections
         if found.side_std_px is None:
             return
-        gt = find_objects(class_iou(found.boxes_xyxy, found.labels, scene.gt_xyxy, scene.gt_labels))
+        gt = scene.found_objects
         right = (gt >= 0).nonzero()[:, 0]
         objects = scene.gt_xyxy[gt[right]]
         errors = side_errors(found.boxes_xyxy[right], objects)

@@ -23,7 +23,7 @@ from focaldet.study.record import FORMAT, Line, RungRow, Study
 MINUTES, SEEDS = 10.0, 3
 """Of each rung, where nothing else is asked for. Fewer seeds show no spread worth the name."""
 
-PATHS = ("data", "backbone_weights")
+PATHS = ("data", "backbone_weights", "weights")
 """Options that name a file or folder: kept whole, so that the study goes on from wherever it is called."""
 
 SHARED = tuple(field.name for field in fields(TrainConfig) if field.name not in (*CHOSEN_HERE, "out", "seed"))

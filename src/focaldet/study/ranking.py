@@ -13,7 +13,7 @@ from focaldet.engine.average_precision import average_precision
 from focaldet.runtime.results import coco_results
 from focaldet.structures import Detections
 from focaldet.study.record import Ranking, Ranks
-from focaldet.study.scenes import FOUND_IOU, Scene, class_iou
+from focaldet.study.scenes import FOUND_IOU, Scene, best_iou
 from focaldet.study.statistics import rank_correlation
 
 LEAST_BOXES = 5
@@ -120,9 +120,7 @@ def thresholds_met(iou: Tensor) -> Tensor:
 
 def true_scores(scene: Scene) -> Float[Tensor, " N"]:
     """Of each candidate, its IoU with the object of its class that it overlaps most."""
-    boxes = scene.candidates
-    iou = class_iou(boxes.boxes_xyxy, boxes.labels, scene.gt_xyxy, scene.gt_labels)
-    return torch.cat([iou, iou.new_zeros(iou.shape[0], 1)], dim=1).amax(dim=1)
+    return best_iou(scene.candidate_iou)
 
 
 class RankingMeasure:
@@ -145,8 +143,7 @@ class RankingMeasure:
         self.good.append(good_boxes(scene, self.objects))
         self.objects += len(scene.gt_labels)
         boxes = scene.candidates
-        iou = class_iou(boxes.boxes_xyxy, boxes.labels, scene.gt_xyxy, scene.gt_labels)
-        before, after = best_of_objects(iou, scene.kept)
+        before, after = best_of_objects(scene.candidate_iou, scene.kept)
         self.before.append(before)
         self.after.append(after)
         truth = true_scores(scene)

@@ -5,6 +5,7 @@ Axes: G objects, P sites, N candidates (boxes that go into the suppression), M d
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64
@@ -54,6 +55,17 @@ class Scene:
         """What ranks the detections; the square root that some take of it ranks alike."""
         return self.class_scores if self.quality is None else self.class_scores * self.quality[:, None]
 
+    @cached_property
+    def candidate_iou(self) -> Float[Tensor, "N G"]:
+        """IoU of each candidate with each object of its class; 0 with the others. Of the detections: rows ``kept``."""
+        found = self.candidates
+        return pairwise_iou(found.boxes_xyxy, self.gt_xyxy) * (found.labels[:, None] == self.gt_labels)
+
+    @cached_property
+    def found_objects(self) -> Int64[Tensor, " M"]:
+        """The object that each detection finds, or -1."""
+        return find_objects(self.candidate_iou[self.kept])
+
     @property
     def detections(self) -> Detections:
         """What comes out of the suppression."""
@@ -100,14 +112,9 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
         )
 
 
-def class_iou(
-    boxes_xyxy: Float[Tensor, "N 4"],
-    labels: Int64[Tensor, " N"],
-    gt_xyxy: Float[Tensor, "G 4"],
-    gt_labels: Int64[Tensor, " G"],
-) -> Float[Tensor, "N G"]:
-    """IoU of each box with each object of its class; 0 with the others."""
-    return pairwise_iou(boxes_xyxy, gt_xyxy) * (labels[:, None] == gt_labels[None, :])
+def best_iou(iou: Float[Tensor, "N G"]) -> Float[Tensor, " N"]:
+    """The best of each row; 0 where there is no object."""
+    return torch.cat([iou, iou.new_zeros(len(iou), 1)], dim=1).amax(dim=1)
 
 
 def find_objects(iou: Float[Tensor, "M G"]) -> Int64[Tensor, " M"]:

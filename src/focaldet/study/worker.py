@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, printable
 from focaldet.data import DataFolder, read_folder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> int:
     try:
         do_rung(out, rung, seed, say=partial(print, flush=True))
     except InputError as error:
-        print(" ".join(str(error).split()), flush=True)
+        print(printable(str(error)), flush=True)
         return 2
     return 0
 
