@@ -5,17 +5,14 @@ machine, with the python of an environment that has mmdetection (see peers.py): 
 """
 
 import argparse
-import subprocess
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
-from platform import machine as architecture
-from platform import python_version
 
 from benchmarks.assignment.work import IMAGES, PEER_NAMES, differing_sites, has_peer, ready, warm
+from benchmarks.provenance import provenance
 from matplotlib import pyplot as plt
 
-from focaldet.bench.losses import Row, machine, table
+from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
 
 ASKED = {"ATSS": (">= 20", ">= 20"), "FCOS": (">= 10", ""), "RetinaNet": (">= 1.5", ">= 5")}
@@ -87,15 +84,13 @@ def main() -> None:
         print(line, flush=True)
     times = growth(sides, seconds / 4)
     columns = {name: values for lines_of_method in times.values() for name, values in lines_of_method.items()}
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     args.output.mkdir(parents=True, exist_ok=True)
     plot_growth(sides, times, args.output / "assignment_growth.svg")
     text = [
         "# The assignments beside their peers",
         "",
-        f"`python -m benchmarks.assignment`, {date.today()}, commit {commit.stdout.strip()}; {architecture()}, Python "
-        f"{python_version()}, {machine()}. Medians of interleaved runs in one process; memory is the rise of the peak "
-        "in a process of its own. FCOS includes labels and box targets, as the peer makes them.",
+        f"{provenance('python -m benchmarks.assignment')}. Medians of interleaved runs in one process; memory is the "
+        "rise of the peak in a process of its own. FCOS includes labels and box targets, as the peer makes them.",
         "",
         *lines,
         "",

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.provenance import commit
+
 from focaldet.bench.losses import machine
 from focaldet.files import write_json, write_text
 
@@ -50,13 +52,6 @@ def one_run(run: Path, command: list[str], data: str) -> dict[str, float | int]:
 
 def focaldet(*command: str) -> None:
     subprocess.run([sys.executable, "-m", "focaldet.cli", *command], check=True)
-
-
-def commit() -> str:
-    """The commit at hand, marked when something differs from it other than the results that are being written."""
-    describe, changed = ["git", "rev-parse", "--short", "HEAD"], ["git", "diff", "--quiet", "HEAD", "--", ":!*/results"]
-    name = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
-    return name + "-dirty" * subprocess.run(changed).returncode
 
 
 def table(command: str, rows: list[dict[str, float | int]]) -> str:

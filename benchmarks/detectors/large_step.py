@@ -8,19 +8,15 @@ benchmarks/results/large_step.md.
 
 import argparse
 import multiprocessing
-import subprocess
 import time
-from datetime import date
 from pathlib import Path
-from platform import machine as architecture
-from platform import python_version
 from typing import Any
 
 import torch
 from benchmarks.detectors.work import scene
+from benchmarks.provenance import provenance
 from torch.optim.swa_utils import AveragedModel
 
-from focaldet.bench.losses import machine
 from focaldet.boxes.locations import Lattice
 from focaldet.engine.build import METHODS, ModelSpec
 from focaldet.engine.heap import keep_memory
@@ -96,12 +92,10 @@ def main() -> None:
         else:
             lines.append(f"| {method} | {found['logits']:.2f} | {found['peak']:.2f} | {found['seconds']:.1f} |")
         print(lines[-1], flush=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     text = [
         "# A training step with the classes of LVIS",
         "",
-        f"`python -m benchmarks.detectors.large_step`, {date.today()}, commit {commit.stdout.strip()}; "
-        f"{architecture()}, Python {python_version()}, {machine()}.",
+        f"{provenance('python -m benchmarks.detectors.large_step')}.",
         "",
         f"{size['classes']:,} classes, {size['batch']} images of {size['width']} x {size['height']}, {OBJECTS} objects "
         f"each, {size['backbone']}, {size['channels']} channels, towers of 4 convolutions, float32, AdamW and the "

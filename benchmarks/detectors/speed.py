@@ -5,20 +5,17 @@ python of an environment that has mmdetection (see benchmarks/assignment/peers.p
 """
 
 import argparse
-import subprocess
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
-from platform import machine as architecture
-from platform import python_version
 from typing import Any
 
 import torch
 from benchmarks.assignment.peers import has_mmdet, load_mmdet
 from benchmarks.detectors.work import NAMES, WHO, inference, training_step, two_training_steps
+from benchmarks.provenance import provenance
 from torch import Tensor
 
-from focaldet.bench.losses import Row, machine, table
+from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
 from focaldet.methods.gfl import GFL
 from focaldet.models.postprocess import PostProcess
@@ -146,15 +143,13 @@ def main() -> None:
         for line in list(table(rows))[2 if lines else 0 :]:
             lines.append(line)
             print(line, flush=True)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     args.output.mkdir(parents=True, exist_ok=True)
     text = [
         "# The detectors' parts beside their peers",
         "",
-        f"`python -m benchmarks.detectors.speed`, {date.today()}, commit {commit.stdout.strip()}; {architecture()}, "
-        f"Python {python_version()}, {machine()}. Medians of interleaved runs in one process, float32. Ours has the "
-        "peer's weights, as `focaldet import` takes them: the same backbone, pyramid and towers (256 channels, 4 "
-        "convolutions), 80 classes. A step is forward, loss, backward and AdamW; memory is the rise of the peak over "
+        f"{provenance('python -m benchmarks.detectors.speed')}. Medians of interleaved runs in one process, float32. "
+        "Ours has the peer's weights, as `focaldet import` takes them: the same backbone, pyramid and towers (256 "
+        "channels, 4 convolutions), 80 classes. A step is forward, loss, backward and AdamW; memory is the rise of the peak over "
         "two steps, in a process of its own: activations, gradients and what AdamW keeps. The peer runs as its "
         "documentation shows it, and with its weights in channels-last order, as ours are.",
         "",

@@ -4,11 +4,9 @@ About three minutes on two cores. Writes benchmarks/results/losses.md and losses
 """
 
 import argparse
-import subprocess
-from datetime import date
 from pathlib import Path
-from platform import machine, python_version
 
+from benchmarks.provenance import provenance
 from matplotlib import pyplot as plt
 
 from focaldet.bench import losses
@@ -38,14 +36,13 @@ def main() -> None:
         table.append(line)
         print(line, flush=True)
     points = losses.growth(tuple(10**k for k in range(4, 9) if 10**k <= args.largest))
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     args.output.mkdir(parents=True, exist_ok=True)
     plot_growth(points, args.output / "losses_growth.svg")
     lines = [
         "# The losses beside their peers",
         "",
-        f"`python -m benchmarks.losses`, {date.today()}, commit {commit.stdout.strip()}; {machine()}, Python "
-        f"{python_version()}, {losses.machine()}. Medians of interleaved runs in one process, float32 unless said.",
+        f"{provenance('python -m benchmarks.losses')}. Medians of interleaved runs in one process, float32 "
+        "unless said.",
         "",
         *table,
         "",

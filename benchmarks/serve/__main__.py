@@ -22,11 +22,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from threading import local
 
-from focaldet.bench.losses import Row, machine, table
+from benchmarks.provenance import provenance
+
+from focaldet.bench.losses import Row, table
 from focaldet.engine.load import load_model
 from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
 
@@ -47,13 +48,12 @@ def main() -> None:
     photos = [file.read_bytes() for file in files[: args.requests]]
     with ThreadPoolExecutor(args.concurrency) as pool:
         lines = list(table(rows(args.model, photos, pool, args.requests, args.concurrency, args.seconds)))
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     text = [
         "# A served model beside the model alone",
         "",
-        f"`python -m benchmarks.serve {args.model.name} {args.photos.name}`, {date.today()}, commit "
-        f"{commit.stdout.strip()}; {machine()}. {len(photos)} photos in turn, {args.concurrency} at a time; medians of "
-        f"{ROUNDS} interleaved rounds of {args.requests:,}. Client and server share the cores.",
+        f"{provenance(f'python -m benchmarks.serve {args.model.name} {args.photos.name}')}. {len(photos)} photos in "
+        f"turn, {args.concurrency} at a time; medians of {ROUNDS} interleaved rounds of {args.requests:,}. Client and "
+        "server share the cores.",
         "",
         *lines,
         "",
