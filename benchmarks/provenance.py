@@ -10,9 +10,9 @@ from focaldet.bench.losses import machine
 
 def commit() -> str:
     """The commit at hand, marked when something differs from it other than the results that are being written."""
-    describe, changed = ["git", "rev-parse", "--short", "HEAD"], ["git", "diff", "--quiet", "HEAD", "--", ":!*/results"]
-    name = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
-    return name + "-dirty" * bool(subprocess.run(changed).returncode)
+    name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":!benchmarks/results"]).returncode
+    return name + ("-dirty" if changed else "")
 
 
 def provenance(command: str) -> str:

@@ -149,9 +149,9 @@ def main() -> None:
         "",
         f"{provenance('python -m benchmarks.detectors.speed')}. Medians of interleaved runs in one process, float32. "
         "Ours has the peer's weights, as `focaldet import` takes them: the same backbone, pyramid and towers (256 "
-        "channels, 4 convolutions), 80 classes. A step is forward, loss, backward and AdamW; memory is the rise of the peak over "
-        "two steps, in a process of its own: activations, gradients and what AdamW keeps. The peer runs as its "
-        "documentation shows it, and with its weights in channels-last order, as ours are.",
+        "channels, 4 convolutions), 80 classes. A step is forward, loss, backward and AdamW; memory is the rise of the "
+        "peak over two steps, in a process of its own: activations, gradients and what AdamW keeps. The peer runs as "
+        "its documentation shows it, and with its weights in channels-last order, as ours are.",
         "",
         *lines,
         "",
