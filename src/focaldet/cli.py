@@ -289,13 +289,14 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def _study(table: bool = False, **options: Any) -> None:
+    from focaldet.report import write_report
     from focaldet.study.run import run_study, study_folder, write_summary
 
     own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
     if table:
         print(write_summary(study_folder(options, own.get("out"))))
     else:
-        run_study(options, say=_say, **own)
+        print(f"report: {write_report(run_study(options, say=_say, **own))}")
 
 
 def _serve(chosen: argparse.Namespace) -> None:

@@ -121,14 +121,16 @@ def test_ladder_shows_mean_spread_and_what_it_is_worth(study: Path, page: str) -
 def test_story_says_what_was_measured_of_each_step(study: Path) -> None:
     told = {claim.lead: claim for claim in claims(read_study(study))}
     assert len(told) == 7
-    focal = told["Focal loss silences the easy crowd."]
+    focal = told["Focal loss is to silence the easy crowd."]
     assert "99.9 % of cross entropy's first gradient comes from background" in focal.words
     assert "50 % with cross entropy and 20 % with focal loss" in focal.words
     assert focal.effects[1].endswith("a gain beyond chance.")
-    quality = told["Quality focal loss makes the score mean the quality of the box."]
-    assert re.search(r"is 0\.\d\d with class × centerness and 0\.\d\d with the joint score", quality.words)
+    quality = told["Quality focal loss is to make the score mean the quality of the box."]
+    assert re.search(
+        r"is 0\.\d\d with class × centerness and 0\.\d\d with the joint score \(a gain beyond chance\)", quality.words
+    )
     assert quality.effects[0].endswith("within the spread of the seeds; it may be chance.")
-    sides = told["Distribution focal loss lets a side say how sure it is."]
+    sides = told["Distribution focal loss is to let a side say how sure it is."]
     assert "the surest tenth of the sides is off by 0.9 px, the least sure by 4.5 px" in sides.words
 
 
@@ -140,12 +142,14 @@ def test_advice_names_what_cannot_be_told_from_the_best(study: Path) -> None:
     overlapping = {name for name in seeds if max(seeds[name]) >= min(seeds[best.rung.name])} - {best.rung.name}
     assert {rung.name for rung in best.tied} == overlapping
     assert overlapping
+    assert best.lead == f"Use {best.rung.title}."
 
 
 def test_advice_of_one_seed_promises_nothing(tmp_path: Path) -> None:
     files = read_study(drawn_study(tmp_path, seeds=(0,), rungs=["atss", "gfl"]))
     best = advice(files)
     assert best is not None
+    assert best.lead.startswith("The best so far is")
     assert best.sentences[0].startswith("With one seed a rung, chance cannot be told from progress")
     effects = [effect for claim in claims(files) for effect in claim.effects]
     assert effects
@@ -165,11 +169,21 @@ def test_command_holds_what_differs_from_the_defaults_and_no_more(study: Path) -
 def test_rungs_that_were_not_chosen_are_not_told(small: Path) -> None:
     files = read_study(small)
     leads = [claim.lead for claim in claims(files)]
-    assert "Focal loss silences the easy crowd." not in leads
-    assert "Distribution focal loss lets a side say how sure it is." in leads
+    assert "Focal loss is to silence the easy crowd." not in leads
+    assert "Distribution focal loss is to let a side say how sure it is." in leads
     context = study_context(files)
     assert context["imbalance"]["shown"].name == "atss"
     assert not context["ladder"]["sweeps"]
+
+
+def test_few_sides_say_nothing_of_distributions(tmp_path: Path) -> None:
+    folder = drawn_study(tmp_path, rungs=["gfl"], seeds=(0,))
+    line = json.loads((folder / "study.jsonl").read_text())
+    line["deviations"]["sides"] = 4
+    (folder / "study.jsonl").write_text(json.dumps(line))
+    (told,) = [claim for claim in claims(read_study(folder)) if "Distribution" in claim.lead]
+    assert "correlation" not in told.words
+    assert study_context(read_study(folder))["sides"] is None
 
 
 def test_study_that_is_still_running_names_what_is_missing(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 
 from focaldet.report.matching import Floats, ImageResult
 
-_MIN_SIDES = 40  # fewer sides say nothing
+MIN_SIDES = 40
+"""Fewer sides say nothing."""
+
 _BINS = 8
 
 
@@ -38,7 +40,7 @@ def side_calibration(results: Sequence[ImageResult], threshold: float) -> SideCa
     error, std = (
         (np.concatenate(x) if x else np.zeros(0) for x in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2
     )
-    if len(std) < _MIN_SIDES:
+    if len(std) < MIN_SIDES:
         return None
     bins = np.array_split(np.argsort(std, kind="stable"), _BINS)
     return SideCalibration(

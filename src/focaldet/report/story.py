@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from focaldet.engine.config import TrainConfig
+from focaldet.report.calibration import MIN_SIDES
 from focaldet.report.run_files import mapping, number, rows
 from focaldet.report.study_charts import halfway
 from focaldet.report.study_files import Rung, StudyFiles, percent
@@ -26,7 +27,7 @@ class Claim:
     """One step of the story.
 
     Args:
-        lead: the claim.
+        lead: the claim, or what a step is meant to do.
         words: what was measured of it.
         effects: what it did to AP, a sentence for each rung that brought it.
     """
@@ -41,12 +42,14 @@ class Advice:
     """What to use.
 
     Args:
+        lead: the advice in a few words, as strong as the study allows.
         rung: with the highest mean AP on the ladder.
         tied: the others, of which a seed reaches into the seeds of that one.
         command: that trains it again.
         sentences: what to know before following it.
     """
 
+    lead: str
     rung: Rung
     tied: list[Rung]
     command: str
@@ -63,7 +66,8 @@ def advice(files: StudyFiles) -> Advice | None:
     tied = [rung for _, rung in measured if rung is not best and max(_values(rung)) >= least]
     sentences = []
     if files.num_seeds < 2:
-        sentences.append("With one seed a rung, chance cannot be told from progress; --seeds 3 can.")
+        more = f"focaldet study --out {shlex.quote(str(files.path))} --seeds 3"
+        sentences.append(f"With one seed a rung, chance cannot be told from progress; {more} adds two.")
     elif tied:
         names = _listed([rung.title for rung in tied])
         sentences.append(f"Its seeds and those of {names} overlap, so AP alone does not decide between them.")
@@ -80,7 +84,9 @@ def advice(files: StudyFiles) -> Advice | None:
             f"AP on the validation split was still rising at the end in {len(rising)} of {len(measured)} rungs: with "
             "more minutes the order may change."
         )
-    return Advice(best, tied, train_command(files, best), sentences)
+    sure = files.num_seeds > 1 and _mean(best) >= _EARLY_AP and not files.waiting
+    lead = f"{'Use' if sure else 'The best so far is'} {best.title}."
+    return Advice(lead, best, tied, train_command(files, best), sentences)
 
 
 def answer(files: StudyFiles, best: Advice | None) -> str:
@@ -91,7 +97,7 @@ def answer(files: StudyFiles, best: Advice | None) -> str:
     if best is None:
         return f"No rung has an AP on {where} yet."
     seeds = f", mean of {len(_values(best.rung))} seeds" if len(_values(best.rung)) > 1 else ""
-    sentence = f"{best.rung.title} finds the boxes best: an AP of {_mean(best.rung):.3f} on {where}{seeds}."
+    sentence = f"{best.rung.title} has the highest AP, {_mean(best.rung):.3f} on {where}{seeds}."
     if not best.tied or files.num_seeds < 2:
         return sentence
     return f"{sentence} {_listed([rung.title for rung in best.tied])} cannot be told apart from it here."
@@ -167,7 +173,7 @@ def _focal(files: StudyFiles) -> Claim | None:
     known = [f"{percent(share.mean)} with {name}" for name, share in ends if share]
     if known:
         words += f" At the end of training it is {' and '.join(known)}."
-    return Claim("Focal loss silences the easy crowd.", words, _effects(files, prior, focal))
+    return Claim("Focal loss is to silence the easy crowd.", words, _effects(files, prior, focal))
 
 
 def _places(files: StudyFiles) -> Claim | None:
@@ -196,7 +202,8 @@ def _quality(files: StudyFiles) -> Claim | None:
     if ranks[0] and ranks[1]:
         words += (
             f" Among the boxes of one object, the rank correlation of score and true overlap is {ranks[0].mean:.2f} "
-            f"with class × centerness and {ranks[1].mean:.2f} with the joint score"
+            f"with class × centerness and {ranks[1].mean:.2f} with the joint score "
+            f"({_verdict(files, joint, 'rank_score')})"
         )
         lost = [rung["best_lost_threshold_share"] if rung else None for rung in (before, joint)]
         if lost[0] and lost[1]:
@@ -205,7 +212,7 @@ def _quality(files: StudyFiles) -> Claim | None:
                 f"from {percent(lost[1].mean)} after"
             )
         words += "."
-    return Claim("Quality focal loss makes the score mean the quality of the box.", words, _effects(files, joint))
+    return Claim("Quality focal loss is to make the score mean the quality of the box.", words, _effects(files, joint))
 
 
 def _distributions(files: StudyFiles) -> Claim | None:
@@ -216,7 +223,8 @@ def _distributions(files: StudyFiles) -> Claim | None:
         "An edge may be blurred or hidden. With distribution focal loss each side is a distribution over positions, "
         "not one number."
     )
-    if correlation := rung["deviation_correlation"]:
+    sides = rung.mean("deviations", "sides") or 0
+    if (correlation := rung["deviation_correlation"]) and sides >= MIN_SIDES:
         words += f" Its width and the side's true error have a rank correlation of {correlation.mean:.2f}"
         deciles = rows(rung.details.get("deciles"))
         if len(deciles) > 1:
@@ -224,13 +232,13 @@ def _distributions(files: StudyFiles) -> Claim | None:
             if sure is not None and unsure is not None:
                 words += f": the surest tenth of the sides is off by {sure:.1f} px, the least sure by {unsure:.1f} px"
         words += "."
-    return Claim("Distribution focal loss lets a side say how sure it is.", words, _effects(files, rung))
+    return Claim("Distribution focal loss is to let a side say how sure it is.", words, _effects(files, rung))
 
 
 def _shapes(files: StudyFiles) -> Claim | None:
     effects = _effects(files, files.rung("gflv2"))
     words = "A sharp distribution is a sign of a good box; GFLv2 lets it correct the score."
-    return Claim("The shape of the distributions can judge the box.", words, effects) if effects else None
+    return Claim("The shape of the distributions is to judge the box.", words, effects) if effects else None
 
 
 def _effects(files: StudyFiles, *rungs: Rung | None) -> list[str]:
@@ -247,8 +255,11 @@ def effect(files: StudyFiles, rung: Rung) -> str:
     there = before["AP"]
     if there is None:
         return f"{rung.title}: AP {here}, where every training of {before.title} diverged." if before.diverged else ""
-    verdict = VERDICTS[str(files.comparison(rung.name).get("verdict", "unknown"))]
-    return f"{rung.title}: AP {there} → {here}, {verdict}."
+    return f"{rung.title}: AP {there} → {here}, {_verdict(files, rung, 'AP')}."
+
+
+def _verdict(files: StudyFiles, rung: Rung, key: str) -> str:
+    return VERDICTS[str(files.comparison(rung.name, key).get("verdict", "unknown"))]
 
 
 def _values(rung: Rung) -> list[float]:

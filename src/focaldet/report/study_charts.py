@@ -207,8 +207,9 @@ def learning_charts(ladder: Sequence[Rung]) -> Captioned:
             for other, (a, b) in curves.items():
                 if other != name:
                     axes.plot(a, b, color=RULE, linewidth=1.4)
-            axes.plot(x, y, color=LINES[0], linewidth=2.2, marker="o", markersize=3)
+            axes.plot(x, y, color=LINES[0], linewidth=2.2, marker="o", markersize=3, clip_on=False)
             axes.set(xlabel="minutes", ylabel="AP on val", xlim=(0, right), ylim=(0, top))
+            axes.locator_params(nbins=4)
 
         words = ", ".join(f"{b:.3f} after {a:.1f}" for a, b in zip(x, y, strict=True))
         description = f"{rung.title}: AP on the validation split by minutes of training: {words}."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from focaldet.report import facts, gallery, story, study_charts
+from focaldet.report.calibration import MIN_SIDES
 from focaldet.report.matching import best_threshold, match_run
 from focaldet.report.run_files import Json, Run, mapping, number, rows
 from focaldet.report.sides import SidePicture, side_pictures
@@ -179,7 +180,8 @@ def _ranking(files: StudyFiles) -> dict[str, Any] | None:
 
 
 def _sides(files: StudyFiles) -> dict[str, Any] | None:
-    rungs = [rung for rung in files.group("ladder") if rung["deviation_correlation"]]
+    measured = [(rung, rung.mean("deviations", "sides") or 0) for rung in files.group("ladder")]
+    rungs = [rung for rung, sides in measured if rung["deviation_correlation"] and sides >= MIN_SIDES]
     if not rungs:
         return None
     shown = next((rung for rung in rungs if rows(rung.details.get("sharpest"))), None)
@@ -312,7 +314,7 @@ def _strips(values: Sequence[Sequence[float]]) -> tuple[float, float, list[Strip
         return 0.0, 1.0, [Strip([]) for _ in values]
     low, high = min(known), max(known)
     width = max(high - low, 1e-3)
-    low, high = low - 0.06 * width, high + 0.06 * width
+    low, high = max(low - 0.06 * width, 0.0), high + 0.06 * width
     strips = []
     for row in values:
         places = [(value - low) / (high - low) for value in row]
