@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from focaldet.checks import InputError
 from focaldet.photos.draw import class_color, side_bands
+from focaldet.photos.images import read_photo
 from focaldet.report.matching import IN_CROWD, MATCH_IOU, UNMATCHED, Floats, ImageResult
 from focaldet.report.run_files import Run, mapping
 
 NUM_PHOTOS = 12
 _LONG_SIDE_PX = 720
 _CUTOUT_PX = 320
-_MAX_PIXELS = 100_000_000  # a photo beyond this is not opened
 _MAX_BOXES = 300  # drawn on one photo; the rest, of lower score, is counted in the caption
 _MANY_CLASSES = 7  # beyond this many colours, boxes carry their class in writing
 _SIDES = ("left", "top", "right", "bottom")
@@ -233,13 +234,8 @@ def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, 
 def _open_upright(path: Path, enough_px: int | None = None) -> Image.Image | None:
     """A photo as RGB, decoded no larger than it takes for ``enough_px``; None when it cannot be read."""
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
-            if enough_px:
-                image.draft("RGB", (enough_px, enough_px))  # a large JPEG is decoded at a fraction of its size
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Image.fromarray(read_photo(path, max_side=enough_px))
+    except InputError:
         return None
 
 

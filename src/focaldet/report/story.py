@@ -164,7 +164,8 @@ def _focal(files: StudyFiles) -> Claim | None:
     shares = [f"{percent(share.mean)} {words}" for rung, words in told if rung and (share := rung[key])]
     if not shares or not (prior or focal):
         return None
-    words = f"Summed over all places, many small errors drown a few large ones: {'; '.join(shares)}."
+    of_what = "" if plain and plain[key] else "the background's share of the first gradient is "
+    words = f"Summed over all places, many small errors drown a few large ones: {of_what}{'; '.join(shares)}."
     ends = [
         (name, rung["background_gradient_end"])
         for name, rung in (("cross entropy", prior), ("focal loss", focal))
