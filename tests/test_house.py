@@ -1,6 +1,8 @@
 """The floors of the house: which folder of the package may import which, read from the source without running it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,16 @@ def test_public_name_resolves_and_is_documented(name):
 def test_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'sigmoid_focal_los'"):
         _ = focaldet.sigmoid_focal_los
+
+
+def test_what_runs_an_exported_model_is_imported_without_torch():
+    """docs/adr/0008: the rooms whole, and the one module of the engine that leads to them."""
+    rooms = {"checks", "files", "options", "photos", "runtime", "serve", "cli"}
+    paths = [path for path in SOURCES if folder_of(path) in rooms] + [PACKAGE / "engine" / "load.py"]
+    modules = [".".join(("focaldet", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths]
+    code = f"import sys; sys.modules['torch'] = None\nfor name in {modules}: __import__(name.removesuffix('.__init__'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_file_or_folder_is_named_after_nothing():
