@@ -1,5 +1,7 @@
 #include "softmax_blocks.h"
 
+#include "transpose.h"
+
 namespace focaldet {
 namespace {
 
@@ -73,6 +75,16 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
 }
 
 }  // namespace
+
+FOCALDET_CLONES
+void rows_to_lanes(const float* rows, int n, int num_classes, float* z) {
+  transpose(rows, num_classes, n, num_classes, z, kLanes);
+}
+
+FOCALDET_CLONES
+void lanes_to_rows(const float* z, int n, int num_classes, float* rows) {
+  transpose(z, kLanes, num_classes, n, rows, num_classes);
+}
 
 FOCALDET_CLONES
 void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, bool wants_grad, float* loss) {

@@ -34,4 +34,8 @@ void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float
 void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor, bool wants_grad,
                        float* loss);
 
+// Rows of logits as they lie in memory, (n, num_classes), to lanes and back.
+void rows_to_lanes(const float* rows, int n, int num_classes, float* z);
+void lanes_to_rows(const float* z, int n, int num_classes, float* rows);
+
 }  // namespace focaldet

@@ -74,10 +74,7 @@ struct Pass {
       load_block(dtype, logits, row * num_classes, n * num_classes, rows);
       from = rows;
     }
-    for (int j = 0; j < n; ++j) {
-      float* to = z + j;
-      for (const float* end = from + num_classes; from < end; ++from, to += kLanes) *to = *from;
-    }
+    rows_to_lanes(from, n, num_classes, z);
   }
 
   void store_rows(int64_t row, int n, const float* z, float* rows) const {
@@ -88,10 +85,7 @@ struct Pass {
       return;
     }
     float* to = dtype == Dtype::kFloat ? static_cast<float*>(grad) + row * num_classes : rows;
-    for (int j = 0; j < n; ++j) {
-      const float* from = z + j;
-      for (float* end = to + num_classes; to < end; ++to, from += kLanes) *to = *from;
-    }
+    lanes_to_rows(z, n, num_classes, to);
     if (dtype != Dtype::kFloat) store_block(dtype, grad, row * num_classes, n * num_classes, rows);
   }
 };

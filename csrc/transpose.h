@@ -1,0 +1,65 @@
+// Turning rows of floats into columns, eight by eight in registers.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+
+#include "vector_math.h"
+
+namespace focaldet {
+
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+
+constexpr int kTile = 8;
+
+// to[k * to_step + j] = from[j * from_step + k] for j, k < 8.
+FOCALDET_INLINE void transpose_tile(const float* from, ptrdiff_t from_step, float* to, ptrdiff_t to_step) {
+  typedef float Row __attribute__((vector_size(4 * kTile)));
+  Row r[kTile], pairs[kTile], fours[kTile];
+  for (int j = 0; j < kTile; ++j) std::memcpy(&r[j], from + j * from_step, sizeof(Row));
+  for (int j = 0; j < kTile; j += 2) {
+    pairs[j] = __builtin_shufflevector(r[j], r[j + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[j + 1] = __builtin_shufflevector(r[j], r[j + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int j = 0; j < kTile; j += 4) {
+    for (int half = 0; half < 2; ++half) {
+      const Row a = pairs[j + half], b = pairs[j + 2 + half];
+      fours[j + 2 * half] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+      fours[j + 2 * half + 1] = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    const Row low = __builtin_shufflevector(fours[k], fours[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    const Row high = __builtin_shufflevector(fours[k], fours[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    std::memcpy(to + k * to_step, &low, sizeof(Row));
+    std::memcpy(to + (k + 4) * to_step, &high, sizeof(Row));
+  }
+}
+
+#else
+
+constexpr int kTile = 1;
+
+FOCALDET_INLINE void transpose_tile(const float* from, ptrdiff_t, float* to, ptrdiff_t) { *to = *from; }
+
+#endif
+
+// to[k * to_step + j] = from[j * from_step + k] for j < rows and k < columns. Both ends of an axis that is no multiple
+// of the tile are covered by tiles that overlap: `to` must not be `from`.
+FOCALDET_INLINE void transpose(const float* from, ptrdiff_t from_step, int rows, int columns, float* to,
+                               ptrdiff_t to_step) {
+  if (rows < kTile || columns < kTile) {
+    for (int j = 0; j < rows; ++j)
+      for (int k = 0; k < columns; ++k) to[k * to_step + j] = from[j * from_step + k];
+    return;
+  }
+  for (int j = 0; j < rows; j += kTile) {
+    j = j + kTile > rows ? rows - kTile : j;
+    for (int k = 0; k < columns; k += kTile) {
+      k = k + kTile > columns ? columns - kTile : k;
+      transpose_tile(from + j * from_step + k, from_step, to + k * to_step + j, to_step);
+    }
+  }
+}
+
+}  // namespace focaldet
