@@ -15,6 +15,7 @@ COMPARED = {
     "rank_score": "the rank correlation of score and IoU",
     "best_lost_threshold_share": "the share of objects that lose a better box to the suppression",
     "background_gradient_start": "the background's share of the first gradient",
+    "background_gradient_end": "the background's share of the gradient at the end",
 }
 """Number of a row -> what a sentence calls it."""
 

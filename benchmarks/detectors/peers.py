@@ -1,0 +1,132 @@
+"""python -m benchmarks.detectors.peers: AP of the five methods, and of torchvision's two, in the same minutes.
+
+All with the same backbone and its weights, size, pyramid, depth of towers, batches, augmentation, optimiser, schedule,
+moving average and evaluation; the best weights by the validation split are measured on the test split. Seven
+detectors, three seeds, ten minutes: four hours on two cores, which can be had in parts, since runs that are done are
+not done again:
+
+    python -m benchmarks.detectors.peers --data ../shared/data/bccd \\
+        --backbone-weights ../shared/weights/tf_efficientnet_lite0.safetensors --only gfl torchvision-fcos
+
+Options after these are those of `focaldet train`, for all. Writes benchmarks/results/detectors_ap.md and .json of the
+runs that are done.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.detectors.__main__ import RESULTS, one_run
+from benchmarks.detectors.torchvision_peer import PEERS, train_peer
+from benchmarks.provenance import commit
+
+from focaldet.bench.losses import machine
+from focaldet.cli import build_parser
+from focaldet.engine.build import METHODS
+from focaldet.engine.config import TrainConfig
+from focaldet.files import write_json, write_text
+
+NAMES = (*METHODS, *PEERS)
+PEER_OF = {"retinanet": "torchvision-retinanet", "fcos": "torchvision-fcos"}
+CONDITIONS = "--backbone tf_efficientnet_lite0 --frozen-stages 1 --backbone-lr 0.3 --flips all --levels p2-p6"
+CONDITIONS += " --head-depth 1"
+
+Rows = dict[str, dict[str, Any]]
+"""By ``<name>-<seed>``."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--backbone-weights", required=True)
+    parser.add_argument("--minutes", type=float, help="of each run (default: 10, when --epochs is not given)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which to train now")
+    parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="folder for the run folders")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args, options = parser.parse_known_args()
+    conditions = ["--data", args.data, "--backbone-weights", args.backbone_weights, *CONDITIONS.split(), *options]
+    if args.minutes or "--epochs" not in options:
+        conditions += ["--minutes", f"{args.minutes or 10:g}"]
+    for seed in range(args.seeds):  # all of a seed before the next: what the machine does hits all alike
+        for name in args.only:
+            run, command = args.runs / f"{name}-{seed}", [*conditions, "--seed", str(seed)]
+            if name in PEERS:
+                peer_run(name, run, command)
+            else:
+                bins = ["--num-bins", "9"] if name.startswith("gfl") else []
+                one_run(run, ["train", *command, "--method", name, *bins], args.data)
+    rows = {run.name: row for run in sorted(args.runs.iterdir()) if (row := row_of(run)) is not None}
+    shown = "focaldet train " + " ".join(conditions)
+    write_json(
+        args.output / "detectors_ap.json", {"conditions": shown, "commit": commit(), "machine": machine(), "runs": rows}
+    )
+    write_text(args.output / "detectors_ap.md", page(shown, rows))
+
+
+def peer_run(name: str, run: Path, command: list[str]) -> None:
+    """Train and measure a peer in a process of its own, unless it is done."""
+    if row_of(run) is not None:
+        return
+    chosen = vars(build_parser()[1]["train"].read([*command, "--out", str(run)]))
+    process = multiprocessing.get_context("spawn").Process(target=train_peer, args=(name, TrainConfig(**chosen)))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{name}: ended with {process.exitcode}")
+
+
+def row_of(run: Path) -> dict[str, Any] | None:
+    """The numbers of a run that has been measured on the test split, else ``None``."""
+    file = run / "evaluation.json"
+    if not file.exists() or (report := json.loads(file.read_text()))["split"] != "test":
+        return None
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    scores = {name: report["metrics"][name] for name in ("AP", "AP50", "AP75")}
+    return {"steps": last["step"], "minutes": last["minutes"]} | scores
+
+
+def seeds_of(name: str, rows: Rows) -> list[dict[str, Any]]:
+    return [row for key, row in rows.items() if key.rpartition("-")[0] == name]
+
+
+def page(conditions: str, rows: Rows) -> str:
+    lines = [
+        "# AP of the methods beside torchvision's, in the same minutes",
+        "",
+        f"`python -m benchmarks.detectors.peers`, commit {commit()}, {machine()}. Each is trained under the conditions "
+        f"of `{conditions}` (the method's name and seed added; 9 bins for gfl and gflv2), measured on the test split. "
+        "torchvision's have its heads, anchors, matching, losses and post-processing, and everything else as ours.",
+        "",
+        "| | seeds | steps | AP | AP50 | AP75 | AP of each seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    means: dict[str, float] = {}
+    for name in NAMES:
+        if not (found := seeds_of(name, rows)):
+            continue
+        means[name] = statistics.mean(row["AP"] for row in found)
+        steps = statistics.mean(row["steps"] for row in found)
+        scores = " | ".join(f"{statistics.mean(row[key] for row in found):.3f}" for key in ("AP", "AP50", "AP75"))
+        each = ", ".join(f"{row['AP']:.3f}" for row in found)
+        lines.append(f"| {name} | {len(found)} | {steps:.0f} | {scores} | {each} |")
+    lines += ["", *verdict(means)]
+    return "\n".join(lines) + "\n"
+
+
+def verdict(means: dict[str, float]) -> Iterable[str]:
+    """What was asked: each method at or above its peer, and which of the five is the best."""
+    for name, peer in PEER_OF.items():
+        if name in means and peer in means:
+            yield f"- {name} against {peer}: {means[name] - means[peer]:+.3f} AP (asked: at least +0)"
+    ours = {name: value for name, value in means.items() if name in METHODS}
+    if ours:
+        yield f"- the best of ours: {max(ours, key=lambda name: ours[name])}"
+
+
+if __name__ == "__main__":
+    main()
