@@ -127,6 +127,20 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and to answer (default: 30)")
     command.add("--batch", int, default=LIMITS.batch, help="most photos that are detected together (default: 8)")
 
+    command = add("export", "write a run as one file that runs without training code, checked against the run")
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("--format", Literal["onnx", "torch"], default="onnx", help="ONNX, or a torch.export program")
+    command.add("--out", Path, metavar="FILE", help="file to write (default: RUN/model.onnx, or .pt2)")
+    command.add(
+        "--outputs",
+        Literal["detections", "raw"],
+        default="detections",
+        help="boxes, or the head's raw maps, before the expectation over bins (default: detections)",
+    )
+    command.add(
+        "--nms", bool, default=True, help="non-maximum suppression inside; without: every site's box and scores"
+    )
+
     command = add("import", "make a run of a published detector of torchvision or mmdetection")
     command.add("file", Path, metavar="FILE", help="checkpoint: of torch, or safetensors")
     command.add("--out", Path, metavar="RUN", help="run folder to write (default: a new one in runs)")
@@ -227,6 +241,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         return 2 if faults else 0
     elif command == "serve":
         _serve(chosen)
+    elif command == "export":
+        _export(chosen)
     elif command == "import":
         from focaldet.engine.importing.run import import_checkpoint
 
@@ -286,6 +302,16 @@ def _compare(chosen: argparse.Namespace) -> None:
         notes=found.notes,
     )
     print(f"errors, worst first: {page}")
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from focaldet.engine.exporting.export import export_run
+
+    if chosen.outputs == "detections" and not chosen.nms:
+        chosen.outputs = "sites"
+    file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, say=_say)
+    if chosen.format == "onnx" and chosen.outputs != "raw":
+        print(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
 
 
 def _study(table: bool = False, **options: Any) -> None:

@@ -97,7 +97,7 @@ class HeadOutputs:
     @property
     def level_shapes(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of every level."""
-        return tuple((int(x.shape[-2]), int(x.shape[-1])) for x in self.class_logits)
+        return tuple((x.shape[-2], x.shape[-1]) for x in self.class_logits)  # not int(): an export's are symbols
 
 
 @dataclass(frozen=True)

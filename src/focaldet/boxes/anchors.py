@@ -62,10 +62,10 @@ def site_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[T
     tensor([[-4., -4., 12., 12.], [ 8.,  0., 16.,  8.], [ 4., -4., 20., 12.]])
     """
     check_levels(lattice, shapes_px)
-    sizes = torch.tensor(lattice.level_sizes, device=shapes_px.device)
-    half = (shapes_px / 2).repeat_interleave(sizes, dim=0)  # (P, A, 2)
-    points = lattice.points(shapes_px.device)[:, None]
-    return torch.cat([points - half, points + half], dim=-1).flatten(0, 1)
+    levels = zip(lattice.level_points(shapes_px.device), shapes_px / 2, strict=True)
+    return torch.cat(
+        [torch.cat([points[:, None] - half, points[:, None] + half], dim=-1).flatten(0, 1) for points, half in levels]
+    )
 
 
 def chosen_anchors(

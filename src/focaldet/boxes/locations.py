@@ -83,6 +83,10 @@ class Lattice:
 
     def points(self, device: torch.device | str | None = None) -> Float[Tensor, "P 2"]:
         """The centre (x, y) of every site, in pixels."""
+        return torch.cat(self.level_points(device))
+
+    def level_points(self, device: torch.device | str | None = None) -> list[Float[Tensor, "_ 2"]]:
+        """The same, level by level."""
         levels = []
         steps = self.steps or tuple((stride, stride) for stride in self.strides)
         for (height, width), (down, right) in zip(self.level_shapes, steps, strict=True):
@@ -91,7 +95,7 @@ class Lattice:
             levels.append(
                 torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
             )
-        return torch.cat(levels)
+        return levels
 
     def site_strides(self, device: torch.device | str | None = None) -> Float[Tensor, " P"]:
         """The stride of every site's level, in pixels."""

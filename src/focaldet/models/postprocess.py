@@ -125,6 +125,12 @@ class PostProcess(nn.Module):
         self.strides = strides
         self.reading = replace(reading, **changes)
 
+    @property
+    def threshold(self) -> float:
+        """The score threshold on the logit that is compared with it."""
+        rule, least = self.method.score_rule, self.reading.score_threshold
+        return _logit(least**2 if rule.combine == "sqrt" and rule.threshold_on == "score" else least)
+
     @torch.no_grad()
     def forward(self, outputs: HeadOutputs, image_sizes: list[tuple[int, int]]) -> list[Detections]:
         """
@@ -190,8 +196,7 @@ class PostProcess(nn.Module):
         rule = self.method.score_rule
         root = rule.combine == "sqrt"
         on_score = rule.threshold_on == "score"
-        least = self.reading.score_threshold
-        threshold = _logit(least**2 if root and on_score else least)
+        threshold = self.threshold
         # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
         site, label = (class_logits > threshold).nonzero(as_tuple=True)
         ranked = joint = class_logits[site, label].float()

@@ -12,7 +12,7 @@ from focaldet.checks import InputError, check_range, one_line
 from focaldet.photos.images import as_photo
 from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.model import Found, Seen
-from focaldet.runtime.suppression import suppress
+from focaldet.runtime.outputs import OutputArrays, read_outputs
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -43,13 +43,6 @@ class OnnxDetector:
             InputError: it is missing, broken, no model of focaldet, or a newer one.
         """
         file = Path(file)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised
-        if threads is not None:
-            check_range("threads", threads, 1)
-            options.intra_op_num_threads = threads
         try:
             data = file.read_bytes()
         except FileNotFoundError as error:
@@ -57,13 +50,9 @@ class OnnxDetector:
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror})") from error
         try:
-            # From memory: weights in other files, which a model from elsewhere could name, are then not looked for.
-            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # each kind of damage has its own
-            raise InputError(
-                f"{file}: onnxruntime {onnxruntime.__version__} cannot read it ({_reason(error)}); it is damaged, no "
-                "ONNX file, or made for a newer onnxruntime"
-            ) from error
+            session = onnx_session(data, threads=threads)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:
             raise InputError(f"{file}: an ONNX file, but no model of focaldet; make one with focaldet export RUN")
@@ -87,9 +76,9 @@ class OnnxDetector:
     def detect(self, batch: Sequence[Seen]) -> list[Found]:
         """The objects of some photos that the network sees at one size, in pixels of each photo."""
         outputs = self.run(np.stack([seen.pixels for seen in batch]))
-        read = self._suppressed if self.card.outputs == "sites" else self._counted
         return [
-            read(outputs, index).in_photo(seen, last_pixel=self.card.last_pixel) for index, seen in enumerate(batch)
+            read_outputs(outputs, index, self.card).in_photo(seen, last_pixel=self.card.last_pixel)
+            for index, seen in enumerate(batch)
         ]
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Found:
@@ -100,7 +89,7 @@ class OnnxDetector:
         (found,) = self.detect([self.prepare(as_photo(image))])
         return found
 
-    def run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def run(self, images: NDArray[Any]) -> OutputArrays:
         """The outputs, by name, of ``(B, h, w, 3)`` images as ``prepare`` gives them."""
         return dict(zip(self._outputs, self.session.run(None, {self._input.name: images}), strict=True))
 
@@ -115,23 +104,32 @@ class OnnxDetector:
         if self._input.type != dtype or len(self._input.shape) != 4 or not needed <= set(self._outputs):
             raise InputError("its inputs and outputs are not what its description says; export it again")
 
-    def _counted(self, outputs: dict[str, NDArray[Any]], index: int) -> Found:
-        count = int(outputs["count"][index])
-        stds = outputs.get("side_std_px")
-        return Found(
-            outputs["boxes_xyxy"][index, :count],
-            outputs["scores"][index, :count],
-            outputs["labels"][index, :count],
-            None if stds is None else stds[index, :count],
-        )
 
-    def _suppressed(self, outputs: dict[str, NDArray[Any]], index: int) -> Found:
-        sites, labels = np.nonzero(outputs["scores"][index])  # those below the threshold are zero
-        boxes, scores = outputs["boxes_xyxy"][index][sites], outputs["scores"][index][sites, labels]
-        iou = 1.0 if self.card.nms_iou is None else self.card.nms_iou  # nothing overlaps by more
-        kept = suppress(boxes, scores, labels, iou, self.card.max_detections)
-        stds = outputs.get("side_std_px")
-        return Found(boxes[kept], scores[kept], labels[kept], None if stds is None else stds[index][sites[kept]])
+def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSession":
+    """An ONNX file, ready to run.
+
+    Args:
+        data: the file. From memory: weights in other files, which a model from elsewhere could name, are then not
+            looked for.
+        threads: see ``OnnxDetector.load``.
+
+    Raises:
+        InputError: it is broken.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    if threads is not None:
+        check_range("threads", threads, 1)
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # each kind of damage has its own
+        raise InputError(
+            f"onnxruntime {onnxruntime.__version__} cannot read it ({_reason(error)}); it is damaged, no ONNX file, or "
+            "made for a newer onnxruntime"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

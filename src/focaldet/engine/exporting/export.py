@@ -1,0 +1,142 @@
+"""``focaldet export``: a run becomes one file, which is compared with the run before it is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from focaldet.checks import InputError
+from focaldet.engine.exporting import same_padding, suppression
+from focaldet.engine.exporting.check import Reader, check, check_photos, two_sizes
+from focaldet.engine.exporting.graph import DetectionGraph, RawGraph, SiteGraph
+from focaldet.engine.exporting.tracing import Graph
+from focaldet.engine.predict import Detector
+from focaldet.files import replacing
+from focaldet.runtime.card import ModelCard, Outputs
+from focaldet.runtime.model import Found
+from focaldet.runtime.outputs import OutputArrays, Runner, read_outputs
+from focaldet.structures import Detections, HeadOutputs
+
+Format = Literal["onnx", "torch"]
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
+"""How a file's name ends."""
+
+
+def export_run(
+    run: Path,
+    out: Path | None = None,
+    *,
+    format: Format = "onnx",
+    outputs: Outputs = "detections",
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Write a run as one file, from pixels to boxes.
+
+    Args:
+        run: its folder.
+        out: the file; ``None``: ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run.
+        format: ONNX, or a program of torch.
+        outputs: see ``ModelCard``.
+        say: prints a line for the person who waits.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: not a run, the network cannot be exported, the file cannot be written, or it is not what the run is.
+    """
+    detector = Detector.load(run)
+    suffix = SUFFIXES[format]
+    if out is None:
+        out = run / f"model{'' if outputs == 'detections' else f'-{outputs}'}{suffix}"
+    if out.suffix != suffix or out.is_dir():
+        raise InputError(f"--out {out}: expected a file whose name ends in {suffix}")
+    if format == "onnx":
+        import onnxruntime  # noqa: F401  what is missing is told before the work
+        import onnxscript  # noqa: F401
+    with replacing(out) as beside:
+        say(f"{run}: {detector.spec.method}, {detector.spec.backbone}; this takes a minute")
+        data, read = _make(detector, format, outputs)
+        say(check(read, detector, two_sizes(check_photos(run), detector)))
+        beside.write_bytes(data)
+    say(f"{out}: {len(data) / 1e6:.1f} MB")
+    return out
+
+
+def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
+    """What an export of a run says of itself."""
+    spec, reading = detector.spec, detector.postprocess.reading
+    return ModelCard(
+        method=spec.method,
+        class_names=spec.class_names,
+        size=spec.size,
+        resize=spec.resize,
+        strides=detector.net.strides,
+        outputs=outputs,
+        score_threshold=reading.score_threshold,
+        nms_iou=reading.nms_iou,
+        max_detections=reading.max_detections,
+        last_pixel=reading.last_pixel,
+    )
+
+
+def _make(detector: Detector, format: Format, outputs: Outputs) -> tuple[bytes, Reader]:
+    """The file, and what reads detections from it as who gets it will."""
+    card = model_card(detector, outputs)
+    dtype = torch.float32 if card.resize.resampling == "torchvision" else torch.uint8
+    if format == "onnx":
+        from focaldet.engine.exporting.onnx_file import onnx_bytes, onnx_runner
+
+        graph = _graph(detector, outputs, same_padding.conv2d_same, suppression.suppress_by_class)
+        data = onnx_bytes(graph, card, dtype)
+        run = onnx_runner(data)
+    else:
+        from focaldet.engine.exporting.torch_file import torch_bytes, torch_runner
+
+        graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, suppression.suppress_far_apart)
+        data = torch_bytes(graph, card, dtype)
+        run = torch_runner(data, graph.output_names)
+    return data, _reader(run, detector, card)
+
+
+def _graph(
+    detector: Detector,
+    outputs: Outputs,
+    convolution: same_padding.SameConvolution,
+    suppress: suppression.Suppression,
+) -> Graph:
+    net = same_padding.with_same_convolutions(detector.net, convolution)
+    if outputs == "raw":
+        return RawGraph(net)
+    if outputs == "sites":
+        return SiteGraph(net, detector.postprocess)
+    return DetectionGraph(net, detector.postprocess, suppress)
+
+
+def _reader(run: Runner, detector: Detector, card: ModelCard) -> Reader:
+    def read(images: NDArray[Any]) -> Detections:
+        outputs = run(images)
+        if card.outputs != "raw":
+            return _as_detections(read_outputs(outputs, 0, card))
+        found: list[Detections] = detector.postprocess(_head_outputs(outputs), [images.shape[1:3]])
+        return found[0]
+
+    return read
+
+
+def _as_detections(found: Found) -> Detections:
+    boxes, scores, labels = (torch.from_numpy(np.array(x)) for x in (found.boxes_xyxy, found.scores, found.labels))
+    return Detections(
+        boxes, scores, labels, None if found.side_std_px is None else torch.from_numpy(np.array(found.side_std_px))
+    )
+
+
+def _head_outputs(outputs: OutputArrays) -> HeadOutputs:
+    def maps(kind: str) -> list[torch.Tensor]:
+        return [torch.from_numpy(values) for name, values in outputs.items() if name.startswith(kind)]
+
+    return HeadOutputs(maps("class_logits"), maps("box_outputs"), maps("quality_logits") or None)

@@ -1,0 +1,84 @@
+"""Non-maximum suppression of a batch at fixed shapes, as it is written into ONNX files and torch programs.
+
+Both say which boxes stay as a mask. Ties and the comparison with the threshold are torchvision's: of equal scores the
+first is the best, and a box goes when its overlap is more than the threshold.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+
+class Suppression(Protocol):
+    """Which boxes stay.
+
+    Args:
+        boxes_xyxy: ``(B, N, 4)``.
+        scores: ``(B, N)``; negative: not a candidate.
+        labels: ``(B, N)`` in [0, num_classes).
+        iou: a box goes that overlaps a better one of its class by more.
+        most: of a class and image, at most so many are needed.
+
+    Returns:
+        ``(B, N)`` bool.
+    """
+
+    def __call__(
+        self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int
+    ) -> Tensor: ...
+
+
+def suppress_far_apart(
+    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int
+) -> Tensor:
+    """One call of torchvision's operator for all: images and classes are laid side by side, where none overlaps.
+
+    In double precision, in which the distance costs no coordinate a digit that it had.
+    """
+    image = torch.arange(boxes_xyxy.shape[0], device=labels.device)[:, None]
+    place = (image * num_classes + labels).double()[..., None]
+    wide = boxes_xyxy.double()
+    apart = wide + place * (wide.max() - wide.min() + 1)
+    kept = nms(apart.flatten(0, 1), scores.double().flatten(), iou)
+    mask = torch.zeros_like(scores, dtype=torch.bool).flatten()
+    return mask.index_fill(0, kept, True).view_as(scores) & (scores >= 0)
+
+
+@torch.library.custom_op("focaldet::suppress", mutates_args=())
+def suppress_by_class(
+    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int
+) -> Tensor:
+    """The same as one operator, which becomes ONNX's ``NonMaxSuppression`` (see ``onnx_translations``)."""
+    return suppress_far_apart(boxes_xyxy, scores, labels, num_classes, iou, most)
+
+
+@suppress_by_class.register_fake
+def _(boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def onnx_translations() -> dict[Any, Any]:
+    """What the operator of this module is in ONNX, for ``torch.onnx.export``."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+
+    def suppress(boxes_xyxy: Any, scores: Any, labels: Any, num_classes: int, iou: float, most: int) -> Any:
+        classes = op.Constant(value_ints=list(range(num_classes)))
+        own = op.Equal(op.Unsqueeze(labels, [1]), op.Unsqueeze(classes, [0, 2]))  # (B, C, N)
+        of_class = op.Where(own, op.Unsqueeze(scores, [1]), op.Constant(value_float=-1.0))
+        chosen = op.NonMaxSuppression(
+            boxes_xyxy,
+            of_class,
+            op.Constant(value_ints=[most]),
+            op.Constant(value_floats=[iou]),
+            op.Constant(value_floats=[-0.5]),
+        )  # (S, 3): image, class, box
+        places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
+        nothing = op.ConstantOfShape(op.Shape(scores))
+        ones = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(op.Gather(places, 0, axis=1)))
+        return op.Greater(op.ScatterND(nothing, places, ones), op.Constant(value_float=0.0))
+
+    return {torch.ops.focaldet.suppress.default: suppress}
