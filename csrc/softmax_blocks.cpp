@@ -101,17 +101,24 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
                        float* loss) {
   const int num_bins = spec.num_classes;
   alignas(64) float top[kLanes], target[kLanes], sum[kLanes] = {}, slope[kLanes];
-  alignas(64) float right[kLanes];
+  alignas(64) float left_z[kLanes], right_z[kLanes], left_weight[kLanes], right_weight[kLanes];
   int left[kLanes];
   maximum(z, num_bins, top);
   for (int j = 0; j < kLanes; ++j) {
-    left[j] = static_cast<int>(position[j]);
-    left[j] = left[j] > num_bins - 2 ? num_bins - 2 : left[j];  // the right end belongs to the last interval
-    right[j] = position[j] - static_cast<float>(left[j]);
+    const int bin = static_cast<int>(position[j]);
+    left[j] = bin > num_bins - 2 ? num_bins - 2 : bin;  // the right end belongs to the last interval
+    right_weight[j] = position[j] - static_cast<float>(left[j]);
+    left_weight[j] = 1.f - right_weight[j];
+  }
+  for (int j = 0; j < kLanes; ++j) {  // apart from the arithmetic around it, which has vectors
+    const float* bin = lanes(z, left[j]) + j;
+    left_z[j] = bin[0];
+    right_z[j] = bin[kLanes];
+  }
+  for (int j = 0; j < kLanes; ++j) {
     // A zero weight takes no part, whatever stands in its bin: 0 times infinity would be NaN.
-    const float z_left = right[j] == 1.f ? 0.f : (1.f - right[j]) * (z[left[j] * kLanes + j] - top[j]);
-    const float z_right = right[j] == 0.f ? 0.f : right[j] * (z[(left[j] + 1) * kLanes + j] - top[j]);
-    target[j] = z_left + z_right;
+    const float on_left = left_weight[j] * (left_z[j] - top[j]), on_right = right_weight[j] * (right_z[j] - top[j]);
+    target[j] = (left_weight[j] == 0.f ? 0.f : on_left) + (right_weight[j] == 0.f ? 0.f : on_right);
   }
   for (int k = 0; k < num_bins; ++k) {
     float* row = lanes(z, k);
@@ -125,6 +132,8 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
   for (int j = 0; j < kLanes; ++j) {
     loss[j] = factor[j] * (log_positive(sum[j]) - target[j]);
     slope[j] = factor[j] / sum[j];
+    left_weight[j] *= factor[j];
+    right_weight[j] *= factor[j];
   }
   if (!wants_grad) return;
   for (int k = 0; k < num_bins; ++k) {
@@ -132,8 +141,9 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
     for (int j = 0; j < kLanes; ++j) row[j] *= slope[j];
   }
   for (int j = 0; j < kLanes; ++j) {
-    z[left[j] * kLanes + j] -= factor[j] * (1.f - right[j]);
-    z[(left[j] + 1) * kLanes + j] -= factor[j] * right[j];
+    float* bin = lanes(z, left[j]) + j;
+    bin[0] -= left_weight[j];
+    bin[kLanes] -= right_weight[j];
   }
 }
 
