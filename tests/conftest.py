@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.train import train
 
 BCCD = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "bccd"
 
@@ -49,6 +48,12 @@ def config(cells: Path, tmp_path: Path) -> TrainConfig:
     return small_config(cells, tmp_path / "run")
 
 
+def train_silently(config: TrainConfig) -> Path:
+    from focaldet.engine.train import train  # here: the process that hands out the tests reads this file too
+
+    return train(config, say=lambda line: None)
+
+
 def small_config(data: Path, out: Path) -> TrainConfig:
     return TrainConfig(
         data=str(data),
@@ -66,7 +71,7 @@ def small_config(data: Path, out: Path) -> TrainConfig:
 @pytest.fixture(scope="session")
 def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of such a run: look, do not touch."""
-    return train(small_config(cells, tmp_path_factory.mktemp("runs") / "trained"), say=lambda line: None)
+    return train_silently(small_config(cells, tmp_path_factory.mktemp("runs") / "trained"))
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def again(config: TrainConfig) -> Callable[..., Path]:
     """Trains with some fields changed, in silence."""
-    return lambda **changes: train(replace(config, **changes), say=lambda line: None)
+    return lambda **changes: train_silently(replace(config, **changes))
 
 
 @pytest.fixture

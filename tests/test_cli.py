@@ -374,6 +374,7 @@ def test_help_lists_every_option_with_its_line(command: str, capsys: pytest.Capt
         assert "--" in text.replace("--help", "")
 
 
+@pytest.mark.slow
 def test_train_eval_predict_and_report_print_where_to_look(
     cells: Path, config: TrainConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -453,6 +454,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
     assert left <= {"config.yaml", "splits.json", "metrics.jsonl", "tensorboard"}
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_trains_it_again(run: Path, out: Path) -> None:
     arguments = ["train", "--config", str(run / "config.yaml"), "--out", str(out), "--epochs", "1"]
     assert main(arguments) == 0
@@ -460,6 +462,7 @@ def test_the_config_of_a_run_trains_it_again(run: Path, out: Path) -> None:
     assert (again.epochs, again.channels, again.backbone) == (1, 16, "mobilenetv3_small_050")
 
 
+@pytest.mark.slow
 def test_an_option_given_with_its_default_replaces_the_config(run: Path, refuse: Refuse) -> None:
     given = str(run / "config.yaml")
     line = refuse("train", "--config", given, "--out", run, "--resume", "--channels", "64", "--epochs", "6")

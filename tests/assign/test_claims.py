@@ -86,6 +86,7 @@ def test_sites_that_an_object_of_the_regions_box_would_have_are_ignored(seed):
         assert bool((assign(regions, lattice).matched_gt[would_have] == IGNORED).all())
 
 
+@pytest.mark.slow
 def test_ignoring_many_regions_costs_no_matrix_of_regions_and_sites():
     lattice = lattice_of(1600, 1600)
     count = 1_000_000  # times 53,400 sites: 53 GB as a matrix of bytes

@@ -73,11 +73,11 @@ def check_detections(net, method, sizes):
 @pytest.mark.parametrize(
     "sizes",
     [
-        [(1, 1), (1, 1)],
-        [(1, 300), (1, 297)],
-        [(33, 47), (31, 97)],
+        pytest.param([(1, 1), (1, 1)], marks=pytest.mark.slow),
+        pytest.param([(1, 300), (1, 297)], marks=pytest.mark.slow),
+        pytest.param([(33, 47), (31, 97)], marks=pytest.mark.slow),
         [(1, 1), (130, 65)],
-        [(129, 1), (2, 129)],
+        pytest.param([(129, 1), (2, 129)], marks=pytest.mark.slow),
     ],
 )
 def test_images_of_any_size_train_and_are_read(name, sizes):
@@ -102,6 +102,7 @@ def test_more_objects_than_locations_train(name):
         assert bool(((found >= first) & (found < last)).all())
 
 
+@pytest.mark.slow
 @every_method
 def test_an_image_with_ten_thousand_objects_trains(name):
     net, method = detector_of(name)
@@ -131,6 +132,7 @@ def write_photos(root: Path, photos: dict[str, tuple[int, int]], objects: int = 
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["retinanet", "gfl"])
 def test_photos_of_a_pixel_and_of_a_row_make_a_run_that_reads_them(
     name: str, config: TrainConfig, tmp_path: Path

@@ -106,6 +106,7 @@ def test_other_bins_begin_anew(begin: Callable[..., Begun]) -> None:
     assert "  box outputs begin anew: 36 numbers for a box, not 68" in said
 
 
+@pytest.mark.slow
 def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_that_is_said(
     config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_options_that_are_not_given_are_those_of_the_run(trained: Path, config: 
         _train_config(data=config.data, weights="nowhere")
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_the_same_to_the_bit_when_done_again(
     trained: Path, again: Callable[..., Path], tmp_path: Path
 ) -> None:

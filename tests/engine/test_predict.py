@@ -23,6 +23,16 @@ def photo(cells: Path) -> Path:
     return sorted((cells / "JPEGImages").iterdir())[0]
 
 
+@pytest.fixture
+def small_photos(cells: Path, tmp_path: Path) -> list[Path]:
+    """The six photos, small: pictures of them are drawn in no time."""
+    (tmp_path / "small").mkdir()
+    files = [tmp_path / "small" / file.name for file in sorted((cells / "JPEGImages").iterdir())]
+    for file in files:
+        opened(cells / "JPEGImages" / file.name).resize((96, 72)).save(file)
+    return files
+
+
 def opened(file: Path) -> Image.Image:
     with Image.open(file) as image:
         image.load()
@@ -120,10 +130,10 @@ def test_supervision_takes_a_photo_without_a_box() -> None:
     assert len(to_supervision(none, ("a",))) == 0
 
 
-def test_predictions_are_coco_results_with_deviations(trained: Path, photo: Path, tmp_path: Path) -> None:
+def test_predictions_are_coco_results_with_deviations(trained: Path, small_photos: list[Path], tmp_path: Path) -> None:
     from pycocotools.coco import COCO
 
-    out = tmp_path / "out"
+    out, photo = tmp_path / "out", small_photos[0]
     assert predict_files(load_model(trained, score=0.0), [photo.parent], out, score=0.0) == []
     document = json.loads((out / "predictions.json").read_text())
     assert len(document["images"]) == 6
@@ -143,7 +153,8 @@ def test_predictions_are_coco_results_with_deviations(trained: Path, photo: Path
         assert min(drawn.size) > 0
 
 
-def test_photos_of_one_name_keep_their_pictures_apart(trained: Path, photo: Path, tmp_path: Path) -> None:
+def test_photos_of_one_name_keep_their_pictures_apart(trained: Path, small_photos: list[Path], tmp_path: Path) -> None:
+    photo = small_photos[0]
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         shutil.copy(photo, tmp_path / folder / "cell.jpg")
@@ -163,7 +174,10 @@ def test_pictures_never_take_the_place_of_the_photos(trained: Path, photo: Path,
     assert (tmp_path / "cell.png").read_bytes() == before
 
 
-def test_a_text_file_among_photos_is_named_and_the_others_are_done(trained: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_text_file_among_photos_is_named_and_the_others_are_done(
+    trained: Path, small_photos: list[Path], tmp_path: Path
+) -> None:
+    photo = small_photos[0]
     (tmp_path / "notes.jpg").write_text("not a photo")
     faults = predict_files(load_model(trained, score=0.0), [tmp_path / "notes.jpg", photo], tmp_path / "out")
     assert len(faults) == 1

@@ -72,6 +72,7 @@ def step(lines: RunLines, trainer: Any, module: Any) -> None:
     lines.on_train_batch_end(trainer, module, None, None, 0)
 
 
+@pytest.mark.slow
 def test_a_run_into_a_file_draws_no_bar(config: TrainConfig, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(replace(config, epochs=2).to_yaml())
     assert main(["train", "--config", str(tmp_path / "small.yaml")]) == 0

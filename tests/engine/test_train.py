@@ -95,10 +95,12 @@ def test_config_yaml_is_the_whole_configuration(trained: Path) -> None:
     assert (trained / "config.yaml").read_text() == config.to_yaml()
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_seed_are_equal_to_the_bit(trained: Path, again: Callable[..., Path]) -> None:
     assert_same_run(trained, again())
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(trained: Path, again: Callable[..., Path]) -> None:
     other = again(seed=1, epochs=1)
     weights, others = load_file(trained / "model.safetensors"), load_file(other / "model.safetensors")
@@ -106,6 +108,7 @@ def test_another_seed_gives_other_weights(trained: Path, again: Callable[..., Pa
     assert not torch.equal(weights[name], others[name])
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_clips(again: Callable[..., Path], tmp_path: Path) -> None:
     free_run, clipped_run = (
         # 128 px: the weight gradient of P7 on a single cell of P6 comes out of oneDNN unset in bfloat16 (torch 2.14).
@@ -209,6 +212,7 @@ def test_photos_without_a_single_object_train_the_background(config: TrainConfig
     assert line["train"]["class"] > 0
 
 
+@pytest.mark.slow
 def test_an_ignored_class_is_in_no_output_and_no_evaluation(config: TrainConfig) -> None:
     said: list[str] = []
     run = train(replace(config, ignore="Platelets", epochs=1), say=said.append)
@@ -251,6 +255,7 @@ def test_resume_without_a_run_is_refused(again: Callable[..., Path], tmp_path: P
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_resumes_and_its_config_trains_anew(
     trained: Path, run: Path, again: Callable[..., Path]
 ) -> None:
@@ -267,12 +272,14 @@ def test_resume_of_a_broken_checkpoint_is_one_line(run: Path, again: Callable[..
         again(out=str(run), resume=True)
 
 
+@pytest.mark.slow
 def test_resume_with_another_network_is_one_line(run: Path, again: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"last\.ckpt: does not fit"):
         again(out=str(run), resume=True, channels=24, epochs=6)
     assert load_config(run / "config.yaml").channels == 16
 
 
+@pytest.mark.slow
 def test_without_a_validation_split_the_last_weights_are_kept(config: TrainConfig, tmp_path: Path) -> None:
     import shutil
 

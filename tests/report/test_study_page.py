@@ -178,6 +178,7 @@ def test_rungs_that_were_not_chosen_are_not_told(small: Path) -> None:
 
 def test_few_sides_say_nothing_of_distributions(tmp_path: Path) -> None:
     folder = drawn_study(tmp_path, rungs=["gfl"], seeds=(0,))
+    (folder / "neuron.json").unlink()
     line = json.loads((folder / "study.jsonl").read_text())
     line["deviations"]["sides"] = 4
     (folder / "study.jsonl").write_text(json.dumps(line))
@@ -195,6 +196,7 @@ def test_study_that_is_still_running_names_what_is_missing(tmp_path: Path) -> No
     assert '<section id="sides">' not in html
 
 
+@pytest.mark.slow
 def test_study_before_its_first_rung_is_a_page_already(tmp_path: Path) -> None:
     html = write_report(drawn_study(tmp_path, finished=0)).read_text(encoding="utf-8")
     assert "No rung has an AP on the 4 photos of the test split yet." in html

@@ -165,6 +165,7 @@ def test_a_run_of_other_settings_in_the_folder_is_refused(gfl):
         train_rung(config, None, print)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_in_its_first_epoch_begins_anew(given, out):
     study = open_study(out, given, rungs=["gfl"], seeds=1)
     run = run_folder(out, "gfl", 0)
@@ -174,6 +175,7 @@ def test_a_run_that_stopped_in_its_first_epoch_begins_anew(given, out):
     assert epochs_of(out, "gfl") == study["settings"]["epochs"]
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_a_result(given, out):
     open_study(out, given | {"lr": 1e30, "clip": 0.0, "warmup": 0}, rungs=["gfl"], seeds=1)
     do_rung(out, "gfl", 0, say=lambda line: None)

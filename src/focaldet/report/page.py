@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,23 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
 
 def render(template: str, context: dict[str, Any]) -> str:
     """A page from one of the templates; everything that is not already markup is escaped."""
+    script = (TEMPLATES / "hover.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+            **context,
+        )
+    )
+
+
+@cache
+def _templates() -> Environment:
+    """The templates, each compiled once."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -66,14 +84,7 @@ def render(template: str, context: dict[str, Any]) -> str:
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
     environment.filters["share"] = percent
-    script = (TEMPLATES / "hover.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-        **context,
-    )
+    return environment
 
 
 def run_context(run: Run) -> dict[str, Any]:

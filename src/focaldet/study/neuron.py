@@ -1,6 +1,7 @@
 """The neuron of the story's first page, and the curves of the losses: computed from the public losses, in a second."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -47,8 +48,9 @@ LABELS = (0.2, 0.5, 0.9)
 """Of distribution focal loss, between bin 0 and bin 1."""
 
 
+@cache
 def neuron_numbers() -> Neuron:
-    """All of ``neuron.json``."""
+    """All of ``neuron.json``, computed once: to write, not to change."""
     logits = torch.linspace(-6, 6, 121, dtype=torch.float64)
     return Neuron(
         format=FORMAT,

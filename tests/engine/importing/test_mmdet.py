@@ -3,11 +3,12 @@
 The fixtures are written by tests/tools/mmdet_fixtures.py where mmdetection is installed.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from mmdet_record import TOOL, record, weights
+from mmdet_record import TOOL, record, weights, zeros
 
 from focaldet.boxes.locations import Lattice
 from focaldet.engine.build import METHODS
@@ -26,7 +27,7 @@ STRIDES = (8, 16, 32, 64, 128)
 @pytest.fixture(scope="module", params=NAMES)
 def case(request):
     tensors, text = record(request.param)
-    return request.param, tensors, Checkpoint(Path(f"{request.param}.pth"), weights(request.param), {"cfg": text})
+    return request.param, tensors, Checkpoint(Path(f"{request.param}.pth"), zeros(request.param), {"cfg": text})
 
 
 def maps_of(tensors):
@@ -87,9 +88,10 @@ def test_detections_of_the_same_maps_are_mmdetections(case):
         assert_found(detections, tensors, f"found.{image}")
 
 
+@pytest.mark.slow
 def test_whole_network_with_the_same_weights_is_mmdetections(case):
-    _, tensors, checkpoint = case
-    source = read_mmdet(checkpoint)
+    name, tensors, checkpoint = case
+    source = read_mmdet(replace(checkpoint, weights=weights(name)))
     assert source.spec.backbone == "resnet50"
     net, method = source.spec.build()
     fit(net, source, checkpoint.file)

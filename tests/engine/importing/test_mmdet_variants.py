@@ -48,6 +48,7 @@ def imported(state, **meta):
     return source, net.eval(), method
 
 
+@pytest.mark.slow
 def test_gflv2_is_known_by_its_quality_branch():
     state, text = weights("gfl"), record("gfl")[1]
     for name, shape in {"0.weight": (64, 20, 1, 1), "0.bias": (64,), "2.weight": (1, 64, 1, 1), "2.bias": (1,)}.items():

@@ -183,6 +183,12 @@ def test_imported_run_predicts_from_the_command_line(photos, tmp_path, capsys):
     assert (tmp_path / "out" / "predictions.json").exists()
 
 
+@pytest.fixture(scope="module")
+def retinanet():
+    """To read, not to change."""
+    return small_peer("v1")
+
+
 def broken(model, tmp_path, change, **options):
     weights = dict(model.state_dict())
     change(weights)
@@ -197,6 +203,7 @@ def broken(model, tmp_path, change, **options):
 LOGITS = "head.classification_head.cls_logits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -210,8 +217,8 @@ LOGITS = "head.classification_head.cls_logits"
         (lambda w: [w.pop(name) for name in list(w) if "layer4.1" in name], "found blocks (2, 2, 2, 1)"),
     ],
 )
-def test_state_dict_that_does_not_fit_is_one_line(change, message, tmp_path):
-    assert message in broken(small_peer("v1"), tmp_path, change)
+def test_state_dict_that_does_not_fit_is_one_line(change, message, retinanet, tmp_path):
+    assert message in broken(retinanet, tmp_path, change)
 
 
 @pytest.mark.slow
