@@ -8,6 +8,9 @@ not done again:
     python -m benchmarks.detectors.peers --data ../shared/data/bccd \\
         --backbone-weights ../shared/weights/tf_efficientnet_lite0.safetensors --only gfl torchvision-fcos
 
+Where nothing else may run for four hours, `--pace` measures the seconds of a training step of each, in eight minutes,
+and every run after that has as many epochs as its minutes hold at that pace, whatever runs beside it.
+
 Options after these are those of `focaldet train`, for all. Writes benchmarks/results/detectors_ap.md and .json of the
 runs that are done.
 """
@@ -43,29 +46,63 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--backbone-weights", required=True)
-    parser.add_argument("--minutes", type=float, help="of each run (default: 10, when --epochs is not given)")
+    parser.add_argument("--minutes", type=float, default=10, help="of each run")
+    parser.add_argument("--pace", action="store_true", help="measure the time of a step of each, then stop")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which to train now")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="folder for the run folders")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args, options = parser.parse_known_args()
     conditions = ["--data", args.data, "--backbone-weights", args.backbone_weights, *CONDITIONS.split(), *options]
-    if args.minutes or "--epochs" not in options:
-        conditions += ["--minutes", f"{args.minutes or 10:g}"]
+    pace = args.runs / "pace.json"
+    if args.pace:
+        write_json(pace, {name: measure_pace(name, args.runs, conditions, args.data) for name in args.only})
+        return
+    paces: dict[str, float] | None = json.loads(pace.read_text()) if pace.exists() else None
     for seed in range(args.seeds):  # all of a seed before the next: what the machine does hits all alike
         for name in args.only:
-            run, command = args.runs / f"{name}-{seed}", [*conditions, "--seed", str(seed)]
-            if name in PEERS:
-                peer_run(name, run, command)
-            else:
-                bins = ["--num-bins", "9"] if name.startswith("gfl") else []
-                one_run(run, ["train", *command, "--method", name, *bins], args.data)
-    rows = {run.name: row for run in sorted(args.runs.iterdir()) if (row := row_of(run)) is not None}
+            budget = [] if "--epochs" in options else budget_of(args.minutes, paces and paces[name])
+            train_one(name, args.runs / f"{name}-{seed}", [*conditions, *budget, "--seed", str(seed)], args.data)
+    rows = {run.name: row for run in sorted(args.runs.glob("*-[0-9]")) if (row := row_of(run)) is not None}
     shown = "focaldet train " + " ".join(conditions)
-    write_json(
-        args.output / "detectors_ap.json", {"conditions": shown, "commit": commit(), "machine": machine(), "runs": rows}
+    note = "" if "--epochs" in options else budget_note(args.minutes, paces)
+    facts = {"conditions": shown, "minutes": args.minutes, "seconds_per_epoch": paces}
+    write_json(args.output / "detectors_ap.json", facts | {"commit": commit(), "machine": machine(), "runs": rows})
+    write_text(args.output / "detectors_ap.md", page(shown, note, rows))
+
+
+def train_one(name: str, run: Path, command: list[str], data: str) -> None:
+    """Train and measure one, unless it is done."""
+    if name in PEERS:
+        peer_run(name, run, command)
+    else:
+        bins = ["--num-bins", "9"] if name.startswith("gfl") else []
+        one_run(run, ["train", *command, "--method", name, *bins], data)
+
+
+def measure_pace(name: str, runs: Path, conditions: list[str], data: str) -> float:
+    """Seconds that the training steps of an epoch take: the median of three, after a first one."""
+    run = runs / f"pace-{name}"
+    train_one(name, run, [*conditions, "--epochs", "4", "--val-every", "4"], data)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = lines[1]["step"] - lines[0]["step"]
+    return statistics.median(sum(line["seconds"].values()) for line in lines[1:]) * steps
+
+
+def budget_of(minutes: float, seconds_per_epoch: float | None) -> list[str]:
+    if seconds_per_epoch is None:
+        return ["--minutes", f"{minutes:g}"]
+    return ["--epochs", str(round(60 * minutes / seconds_per_epoch))]
+
+
+def budget_note(minutes: float, paces: dict[str, float] | None) -> str:
+    if paces is None:
+        return f"Each had {minutes:g} minutes, evaluations included."
+    return (
+        f"Each had the epochs whose training steps take {minutes:g} minutes at its pace, measured alone on the machine: "
+        + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in paces.items())
+        + " an epoch."
     )
-    write_text(args.output / "detectors_ap.md", page(shown, rows))
 
 
 def peer_run(name: str, run: Path, command: list[str]) -> None:
@@ -94,13 +131,14 @@ def seeds_of(name: str, rows: Rows) -> list[dict[str, Any]]:
     return [row for key, row in rows.items() if key.rpartition("-")[0] == name]
 
 
-def page(conditions: str, rows: Rows) -> str:
+def page(conditions: str, note: str, rows: Rows) -> str:
     lines = [
         "# AP of the methods beside torchvision's, in the same minutes",
         "",
         f"`python -m benchmarks.detectors.peers`, commit {commit()}, {machine()}. Each is trained under the conditions "
         f"of `{conditions}` (the method's name and seed added; 9 bins for gfl and gflv2), measured on the test split. "
-        "torchvision's have its heads, anchors, matching, losses and post-processing, and everything else as ours.",
+        "torchvision's have its heads, anchors, matching, losses and post-processing, and everything else as ours. "
+        + note,
         "",
         "| | seeds | steps | AP | AP50 | AP75 | AP of each seed |",
         "|---|---|---|---|---|---|---|",
