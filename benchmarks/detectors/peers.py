@@ -99,7 +99,7 @@ def budget_note(minutes: float, paces: dict[str, float] | None) -> str:
     if paces is None:
         return f"Each had {minutes:g} minutes, evaluations included."
     return (
-        f"Each had the epochs whose training steps take {minutes:g} minutes at its pace, measured alone on the machine: "
+        f"Each had the epochs whose training steps take {minutes:g} minutes at its pace, measured with nothing beside: "
         + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in paces.items())
         + " an epoch."
     )

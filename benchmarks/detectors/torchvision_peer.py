@@ -85,8 +85,8 @@ class PeerNet(nn.Module):
             score_thresh=spec.evaluation_score,
             detections_per_img=100,
             size_divisible=1,
-            _skip_resize=True,
         )
+        self.model.transform.resize = as_it_is  # its own resizes for inference even with _skip_resize
         self.pad_to = 2  # images are evaluated one by one: it is not told how a batch was padded
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))  # where our loop asks for the device
@@ -104,6 +104,11 @@ class PeerNet(nn.Module):
         """Detections of images ``(B, 3, H, W)`` uint8."""
         found = self.model([image / 255 for image in images])
         return [Detections(f["boxes"], f["scores"], f["labels"]) for f in found]
+
+
+def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor] | None]:
+    """An image that has its size already."""
+    return image, target
 
 
 class PeerModule(DetectionModule):
