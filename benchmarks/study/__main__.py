@@ -163,9 +163,9 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    study, lines = read_study(args.study), read_lines(args.study)
     parent = str(Path(__file__).resolve().parents[3])
-    study = json.loads(json.dumps(study).replace(parent, ".."))
+    files = read_study(args.study), read_lines(args.study)
+    study, lines = json.loads(json.dumps(files).replace(parent, ".."))
     summary = summarise(study, lines)
     write_json(args.output / "study" / "study.json", study)
     write_text(args.output / "study" / "study.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -178,8 +178,9 @@ def page(study: Study, lines: Sequence[Line], summary: Summary) -> Iterable[str]
     yield "# The study on BCCD"
     yield ""
     yield f"{provenance('python -m benchmarks.study')}, of a study of {study['description']}."
-    yield f"Each rung was trained for {settings['epochs']} epochs with {settings['backbone']}; measured on the "
-    yield f"{study['photos'][study['split']]} photos of the {study['split']} split; mean ± standard deviation over "
+    budget = f"{settings['epochs']} epochs" if settings["epochs"] else f"{settings['minutes']:g} minutes"
+    yield f"Each rung was trained for {budget} with {settings['backbone']} and measured on the"
+    yield f"{study['photos'][study['split']]} photos of the {study['split']} split; mean ± standard deviation over"
     yield f"seeds. {len(lines)} of {len(study['rungs']) * len(study['seeds'])} runs are done."
     yield ""
     yield "| rung | seeds | " + " | ".join(COLUMNS.values()) + " |"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -190,9 +191,9 @@ def imbalance_charts(details: Json) -> list[Group]:
     return groups
 
 
-def learning_charts(ladder: Sequence[Rung]) -> Captioned:
-    """AP on the validation split by minutes: each rung before all the others, on the same axes."""
-    curves = {rung.name: _learning(rung) for rung in ladder}
+def learning_charts(ladder: Sequence[Rung], by: Literal["minutes", "epochs"]) -> Captioned:
+    """AP on the validation split by minutes or epochs: each rung before all the others, on the same axes."""
+    curves = {rung.name: _learning(rung, by) for rung in ladder}
     points = [point for x_y in curves.values() for point in zip(*x_y, strict=True)]
     if not points:
         return []
@@ -208,17 +209,18 @@ def learning_charts(ladder: Sequence[Rung]) -> Captioned:
                 if other != name:
                     axes.plot(a, b, color=RULE, linewidth=1.4)
             axes.plot(x, y, color=LINES[0], linewidth=2.2, marker="o", markersize=3, clip_on=False)
-            axes.set(xlabel="minutes", ylabel="AP on val", xlim=(0, right), ylim=(0, top))
+            axes.set(xlabel=by, ylabel="AP on val", xlim=(0, right), ylim=(0, top))
             axes.locator_params(nbins=4)
 
-        words = ", ".join(f"{b:.3f} after {a:.1f}" for a, b in zip(x, y, strict=True))
-        description = f"{rung.title}: AP on the validation split by minutes of training: {words}."
+        words = ", ".join(f"{b:.3f} after {a:.3g}" for a, b in zip(x, y, strict=True))
+        description = f"{rung.title}: AP on the validation split by {by} of training: {words}."
         charts.append((rung.title, chart(f"learning-{rung.name}", description, draw, size_inches=_SMALL_INCHES)))
     return charts
 
 
-def _learning(rung: Rung) -> tuple[list[float], list[float]]:
-    measured = [(m["minutes"], metric(m["AP"])) for m in rows(rung.details.get("history"))]
+def _learning(rung: Rung, by: Literal["minutes", "epochs"]) -> tuple[list[float], list[float]]:
+    history = rows(rung.details.get("history"))
+    measured = [(m["minutes"] if by == "minutes" else m["epoch"] + 1, metric(m["AP"])) for m in history]
     known = [(x, y) for x, y in measured if y is not None]
     return [x for x, _ in known], [y for _, y in known]
 

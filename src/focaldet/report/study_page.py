@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from focaldet.report import facts, gallery, story, study_charts
 from focaldet.report.calibration import MIN_SIDES
@@ -99,6 +99,10 @@ def _ladder(files: StudyFiles) -> dict[str, Any] | None:
     low, high, strips = _strips([rung["AP"].values if rung["AP"] else [] for rung in ladder])
     known = {key: words for key, words in ACCURACIES.items() if any(rung[key] for rung in ladder)}
     classes = [name for name in files.class_names if any(rung[f"AP {name}"] for rung in ladder)]
+    # Equal epochs take as many minutes as what ran beside them left.
+    budget: Literal["minutes", "epochs"] = (
+        "minutes" if mapping(files.study.get("settings")).get("minutes") else "epochs"
+    )
     return {
         "rungs": list(zip(ladder, strips, [files.comparison(rung.name) for rung in ladder], strict=True)),
         "low": low,
@@ -107,7 +111,8 @@ def _ladder(files: StudyFiles) -> dict[str, Any] | None:
         "rare": _rare(files),
         "classes": classes if len(classes) > 1 else [],
         "sentences": _sentences(files, ladder, "AP"),
-        "learning": study_charts.learning_charts(ladder),
+        "learning": study_charts.learning_charts(ladder, budget),
+        "budget": budget,
         "sweeps": _sweeps(files),
         "sweep_sentences": _sentences(files, [rung for group in SWEEPS for rung in files.group(group)], "AP"),
     }
