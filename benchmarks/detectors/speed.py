@@ -5,7 +5,9 @@ python of an environment that has mmdetection (see benchmarks/assignment/peers.p
 """
 
 import argparse
+import multiprocessing
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +101,7 @@ def reading_rows(height: int, width: int, seconds: float) -> Iterator[Row]:
 def training_rows(images: int, size: int, seconds: float) -> Iterator[Row]:
     for name in NAMES:
         work = f"training step, {name}, resnet18, {size} px, batch {images}"
-        steps = {who: training_step(name, who, images, size) for who in WHO}
-        ms = interleaved_ms(steps, seconds=seconds)
-        steps.clear()
+        ms = interleaved_processes_ms(training_step, {who: (name, who, images, size) for who in WHO}, seconds)
         memory = {who: extra_peak_bytes(two_training_steps, name, who, images, size) for who in WHO}
         yield from compared(work, ms, ">= 1.3")
         if memory["ours"] is not None:
@@ -109,6 +109,38 @@ def training_rows(images: int, size: int, seconds: float) -> Iterator[Row]:
             for who in WHO[1:]:
                 measure = f"torchvision{who.removeprefix('peer')} / ours, extra peak memory"
                 yield Row(work, measure, (memory[who] or 0) / memory["ours"], "x", "> 1")
+
+
+def interleaved_processes_ms(
+    prepare: Callable[..., Callable[[], object]], arguments: dict[str, tuple[object, ...]], seconds: float
+) -> dict[str, float]:
+    """``interleaved_ms`` of what ``prepare`` gives, each in a process, with its own ways of memory."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for who, args in arguments.items():
+        pipes[who], end = context.Pipe()
+        processes.append(context.Process(target=run_when_asked, args=(end, prepare, args)))
+        processes[-1].start()
+
+    def asked(pipe: Connection) -> Callable[[], object]:
+        def run() -> None:
+            pipe.send(True)
+            pipe.recv()
+
+        return run
+
+    ms = interleaved_ms({who: asked(pipe) for who, pipe in pipes.items()}, seconds=seconds)
+    for pipe, process in zip(pipes.values(), processes, strict=True):
+        pipe.send(False)
+        process.join()
+    return ms
+
+
+def run_when_asked(end: Connection, prepare: Callable[..., Callable[[], object]], args: tuple[object, ...]) -> None:
+    run = prepare(*args)
+    while end.recv():
+        run()
+        end.send(None)
 
 
 def inference_rows(size: int, seconds: float) -> Iterator[Row]:
@@ -147,11 +179,12 @@ def main() -> None:
     text = [
         "# The detectors' parts beside their peers",
         "",
-        f"{provenance('python -m benchmarks.detectors.speed')}. Medians of interleaved runs in one process, float32. "
+        f"{provenance('python -m benchmarks.detectors.speed')}. Medians of interleaved runs, float32. "
         "Ours has the peer's weights, as `focaldet import` takes them: the same backbone, pyramid and towers (256 "
-        "channels, 4 convolutions), 80 classes. A step is forward, loss, backward and AdamW; memory is the rise of the "
-        "peak over two steps, in a process of its own: activations, gradients and what AdamW keeps. The peer runs as "
-        "its documentation shows it, and with its weights in channels-last order, as ours are.",
+        "channels, 4 convolutions), 80 classes. A step is forward, loss, backward and AdamW, of each in a process of "
+        "its own, where ours keeps its memory as `focaldet train` does (docs/adr/0005); memory is the rise of the peak "
+        "over two steps: activations, gradients and what AdamW keeps. The peer runs as its documentation shows it, and "
+        "with its weights in channels-last order, as ours are.",
         "",
         *lines,
         "",

@@ -12,6 +12,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from focaldet.boxes.locations import Lattice
+from focaldet.engine.heap import keep_memory
 from focaldet.engine.importing.checkpoint import Checkpoint
 from focaldet.engine.importing.fitting import fit
 from focaldet.engine.importing.torchvision_models import read_torchvision
@@ -100,7 +101,9 @@ def give_detections(model: Any, photo: Tensor) -> None:
 
 
 def training_step(name: str, who: str, images: int, size: int) -> Callable[[], object]:
-    """Forward, loss, backward and update on one batch, in float32, ready to run."""
+    """Forward, loss, backward and update on one batch, in float32, ready to run in a process of its own."""
+    if who == "ours":
+        keep_memory()  # as `focaldet train` does on a CPU
     photos, truth = scene(images, size, size, OBJECTS, NUM_CLASSES)
     model: Any = torchvision_model(name, size)
     if who == "ours":
