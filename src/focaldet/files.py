@@ -28,7 +28,8 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        # Of the name its beginning: with more, the longest that a file system takes would be too long.
+        handle, name = tempfile.mkstemp(prefix=f".{file.name[:40]}.", dir=file.parent)
         os.close(handle)
     except OSError as error:
         raise cannot_write(file, error) from error

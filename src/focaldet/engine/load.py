@@ -14,11 +14,19 @@ def load_model(path: Path, *, score: float | None = None) -> Model:
         score: least score that a run's detector looks at; ``None``: its own. An exported one has it built in.
 
     Raises:
-        InputError: it is neither, or broken.
+        InputError: it is neither, or broken, or an exported one that looks at nothing with so small a score.
     """
-    if path.is_file():
-        return OnnxDetector.load(path)
-    if not path.is_dir():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
+    if is_file:
+        model = OnnxDetector.load(path)
+        least = model.card.score_threshold
+        if score is not None and not least <= score < 1:
+            raise InputError(f"score: expected a number in [{least:g}, 1), got {score}; {path} looks at nothing below")
+        return model
+    if not is_folder:
         raise InputError(f"{path}: no such run folder or exported file")
     from focaldet.engine.predict import Detector
 

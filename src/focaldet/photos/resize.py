@@ -5,16 +5,18 @@ numbers, and torchvision's is a product and a sum of float32.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from focaldet.checks import check_range
+from focaldet.checks import check_choice, check_range
 
 FIXED_POINT_ONE = 1 << 11
 """A weight of 1 in OpenCV's resizing of 8-bit images."""
+
+Resampling = Literal["antialias", "torchvision", "opencv"]
 
 Seen = NDArray[np.uint8] | NDArray[np.float32]
 """``(h, w, 3)``: uint8, or float32 in [0, 255] where colours are not rounded."""
@@ -36,9 +38,10 @@ class Resize:
     """
 
     short_side: int | None = None
-    resampling: Literal["antialias", "torchvision", "opencv"] = "antialias"
+    resampling: Resampling = "antialias"
 
     def __post_init__(self) -> None:
+        check_choice("resampling", self.resampling, get_args(Resampling))
         check_range("short_side", self.short_side or 1, 1, 2**14)
 
     def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:

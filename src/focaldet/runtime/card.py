@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from focaldet import __version__
-from focaldet.checks import InputError, check_range
+from focaldet.checks import InputError, check_choice, check_range
 from focaldet.photos.resize import Resize
 
 FORMAT = 1
@@ -68,7 +68,7 @@ class ModelCard:
             values = json.loads(text)
             made_by = values.pop("focaldet", "?")
             number = values.pop("format")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, RecursionError) as error:
             raise InputError("its description is broken; export it again") from error
         if number != FORMAT:
             raise InputError(
@@ -84,13 +84,18 @@ class ModelCard:
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a card. Files come from anywhere: what is computed with is looked at."""
     values = {field.name: values[field.name] for field in fields(ModelCard)}
-    names = values["class_names"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names")
+    for name in ("class_names", "strides"):
+        if not isinstance(values[name], list) or not values[name]:
+            raise ValueError(f"{name}: expected a list, got {values[name]!r}")
+    if not all(isinstance(name, str) for name in values["class_names"]):
+        raise ValueError(f"class_names: expected names, got {values['class_names']!r}")
+    check_choice("outputs", values["outputs"], get_args(Outputs))
     check_range("size", values["size"], 1, 2**14)
+    check_range("score_threshold", values["score_threshold"], 0, 1)
+    check_range("nms_iou", 0 if values["nms_iou"] is None else values["nms_iou"], 0, 1)
     check_range("max_detections", values["max_detections"], 1)
     return values | {
-        "class_names": tuple(names),
+        "class_names": tuple(values["class_names"]),
         "strides": tuple(values["strides"]),
         "resize": Resize(**values["resize"]),
     }

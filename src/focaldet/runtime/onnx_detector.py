@@ -74,12 +74,17 @@ class OnnxDetector:
         return Seen(pixels, (pixels.shape[0], pixels.shape[1]), (photo.shape[0], photo.shape[1]))
 
     def detect(self, batch: Sequence[Seen]) -> list[Found]:
-        """The objects of some photos that the network sees at one size, in pixels of each photo."""
+        """The objects of some photos that the network sees at one size, in pixels of each photo.
+
+        Raises:
+            InputError: the file was changed after it was written: it cannot be run, or what it gives are no boxes.
+        """
         outputs = self.run(np.stack([seen.pixels for seen in batch]))
-        return [
-            read_outputs(outputs, index, self.card).in_photo(seen, last_pixel=self.card.last_pixel)
-            for index, seen in enumerate(batch)
-        ]
+        found = [read_outputs(outputs, index, self.card) for index in range(len(batch))]
+        if not all(map(self._is_sound, found)):
+            raise InputError("the exported model gives what are no boxes: it is damaged; export it again")
+        last_pixel = self.card.last_pixel
+        return [boxes.in_photo(seen, last_pixel=last_pixel) for boxes, seen in zip(found, batch, strict=True)]
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Found:
         """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
@@ -90,8 +95,26 @@ class OnnxDetector:
         return found
 
     def run(self, images: NDArray[Any]) -> OutputArrays:
-        """The outputs, by name, of ``(B, h, w, 3)`` images as ``prepare`` gives them."""
-        return dict(zip(self._outputs, self.session.run(None, {self._input.name: images}), strict=True))
+        """The outputs, by name, of ``(B, h, w, 3)`` images as ``prepare`` gives them.
+
+        Raises:
+            InputError: it cannot be run.
+        """
+        try:
+            outputs = self.session.run(None, {self._input.name: images})
+        except Exception as error:  # onnxruntime has its own for each kind
+            size = f"{images.shape[2]} x {images.shape[1]} px"
+            raise InputError(
+                f"the exported model cannot be run on {len(images)} images of {size} ({_reason(error)})"
+            ) from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def _is_sound(self, found: Found) -> bool:
+        """Whether boxes, scores and deviations are numbers, and labels are classes."""
+        numbers = (found.boxes_xyxy, found.scores, np.zeros(0) if found.side_std_px is None else found.side_std_px)
+        labels = found.labels
+        known = not len(labels) or (labels.min() >= 0 and labels.max() < len(self.class_names))
+        return bool(known and all(np.isfinite(array).all() for array in numbers))
 
     def _check_ends(self) -> None:
         """Raise InputError unless this can be fed and read."""
@@ -99,9 +122,13 @@ class OnnxDetector:
             raise InputError(
                 "gives the network's raw maps, which are for other programs; export it with --outputs detections"
             )
-        dtype = "tensor(float)" if self.card.resize.resampling == "torchvision" else "tensor(uint8)"
-        needed = {"boxes_xyxy", "scores"} | ({"labels", "count"} if self.card.outputs == "detections" else set())
-        if self._input.type != dtype or len(self._input.shape) != 4 or not needed <= set(self._outputs):
+        image = "tensor(float)" if self.card.resize.resampling == "torchvision" else "tensor(uint8)"
+        kinds = {"boxes_xyxy": "tensor(float)", "scores": "tensor(float)"}
+        if self.card.outputs == "detections":
+            kinds |= {"labels": "tensor(int64)", "count": "tensor(int64)"}
+        inputs, outputs = self.session.get_inputs(), {end.name: end.type for end in self.session.get_outputs()}
+        fed = [(end.type, len(end.shape)) for end in inputs] == [(image, 4)]
+        if not fed or not kinds.items() <= outputs.items():
             raise InputError("its inputs and outputs are not what its description says; export it again")
 
 

@@ -1,6 +1,7 @@
 """Detect in files: photos, folders of photos, videos. Each is drawn, and all boxes are written as COCO JSON."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
@@ -13,12 +14,10 @@ from PIL import Image
 from focaldet.checks import InputError
 from focaldet.files import replacing, write_json
 from focaldet.photos.draw import draw_detections
-from focaldet.photos.images import read_photo
+from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
 from focaldet.runtime.model import Found, Model
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: float = 0.3) -> list[str]:
@@ -43,7 +42,8 @@ def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: floa
         video = file.suffix.lower() in VIDEO_SUFFIXES
         try:
             if video:
-                write_video(out / name, _frames(record, file))
+                with record.whole():
+                    write_video(out / name, _frames(record, file))
             else:
                 photo = read_photo(file)
         except InputError as error:
@@ -64,6 +64,17 @@ class _Record:
         self.model, self.score = model, score
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
         self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What was noted since is forgotten when an error ends it: a video that is damaged in its middle."""
+        before = {key: len(entries) for key, entries in self.document.items()}
+        try:
+            yield
+        except InputError:
+            for key, length in before.items():
+                del self.document[key][length:]
+            raise
 
     def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> Found:
         """The objects in a photo, which is noted."""
@@ -97,12 +108,16 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise InputError(f"{path}: no such file or folder")
+        try:
+            if path.is_dir():
+                photos = (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+                files += sorted(photo for photo in photos if not photo.name.startswith("."))
+            elif path.exists():
+                files.append(path)
+            else:
+                raise InputError(f"{path}: no such file or folder")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
     if not files:
         raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; looked for {sorted(IMAGE_SUFFIXES)}")
     return files

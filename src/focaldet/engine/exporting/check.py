@@ -1,6 +1,8 @@
-"""Is the file what the run is? Both look at the same photos, at two sizes that the graph was not traced with."""
+"""Is the file what the run is? Both look at the same photos, at sizes that the graph was not traced with."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, one_line
 from focaldet.engine.predict import Detector
 from focaldet.files import read_json
-from focaldet.models.postprocess import Candidates
+from focaldet.models.postprocess import Candidates, PostProcess
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Seen as Pixels
 from focaldet.structures import Detections
@@ -31,6 +33,12 @@ NUM_PHOTOS = 4
 SMALLER = 0.8
 """Of the second size, which is also turned by a quarter."""
 
+SMALLEST_PX = 60
+"""Longer side of one photo more: so small that levels of the pyramid are one location."""
+
+MORE_CANDIDATES = 10
+"""Times as many of a level are known here: which is the last of the best, no two programs agree on."""
+
 Reader = Callable[[NDArray[Any]], Detections]
 """One image ``(1, H, W, 3)`` to the detections of the file in it, in pixels of the image."""
 
@@ -40,9 +48,9 @@ def check_photos(run: Path) -> list[NDArray[np.uint8]]:
     found: list[NDArray[np.uint8]] = []
     if (run / "truth.json").exists():
         for image in read_json(run / "truth.json")["images"]:
-            file = Path(image["file_name"])
-            if len(found) < NUM_PHOTOS and file.is_file():
-                found.append(read_photo(file))
+            if len(found) < NUM_PHOTOS:
+                with suppress(InputError):  # the photos have gone, or changed
+                    found.append(read_photo(Path(image["file_name"])))
     if not found:
         from sklearn.datasets import load_sample_images
 
@@ -50,14 +58,39 @@ def check_photos(run: Path) -> list[NDArray[np.uint8]]:
     return found
 
 
-def two_sizes(photos: Sequence[NDArray[np.uint8]], detector: Detector) -> list[Pixels]:
-    """Each photo as the network sees it, and turned and smaller."""
+def check_images(photos: Sequence[NDArray[np.uint8]], detector: Detector) -> list[Pixels]:
+    """Each photo as the network sees it, and turned and smaller, and one very small."""
     resize, size = detector.spec.resize, detector.spec.size
     turned = [np.ascontiguousarray(np.rot90(photo)) for photo in photos]
-    return [resize(photo, size) for photo in photos] + [resize(photo, round(SMALLER * size)) for photo in turned]
+    images = [resize(photo, size) for photo in photos] + [resize(photo, round(SMALLER * size)) for photo in turned]
+    return [*images, resize(photos[0], SMALLEST_PX)]
 
 
-def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> str:
+@dataclass(frozen=True)
+class Agreement:
+    """Of a file with the run.
+
+    Args:
+        boxes: how many the file finds.
+        px: largest difference of a side, or of its deviation.
+        score: largest difference of a score.
+        sizes: of the images, (width, height) px.
+    """
+
+    boxes: int
+    px: float
+    score: float
+    sizes: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        sizes = " and ".join(f"{width} x {height}" for width, height in sorted(set(self.sizes), reverse=True))
+        return (
+            f"compared with the run: {self.boxes} boxes in {len(self.sizes)} photos of {sizes} px, "
+            f"within {self.px:.1g} px and {self.score:.1g} in score"
+        )
+
+
+def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> Agreement:
     """Compare the detections of a file with those of the run.
 
     Each must be a candidate of the run, and they must be what its suppression may leave: which one stays of two that
@@ -68,36 +101,41 @@ def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> str:
         detector: the run.
         images: as the network sees them.
 
-    Returns:
-        The difference, in words.
-
     Raises:
-        InputError: it is too large.
+        InputError: they differ by too much.
     """
+    sizes = tuple((image.shape[1], image.shape[0]) for image in images)
     worst_px = worst_score = 0.0
-    count = 0
-    for image in images:
-        found = read(image[None])
-        candidates = run_candidates(detector, image)
-        px, score = largest_difference(found, candidates)
-        worst_px, worst_score, count = max(worst_px, px), max(worst_score, score), count + len(found)
-        if px <= MOST_BOX_PX and score <= MOST_SCORE and (fault := fault_of_choice(found, candidates, detector)):
-            raise _mismatch(fault)
+    boxes, faults = 0, []
+    for image, (width, height) in zip(images, sizes, strict=True):
+        try:
+            found = read(image[None])
+        except Exception as error:  # each runtime has its own
+            raise _mismatch(f"it cannot be run on {width} x {height} px ({one_line(error)})") from error
+        px, score = largest_difference(found, run_candidates(detector, image, slack=True))
+        worst_px, worst_score, boxes = max(worst_px, px), max(worst_score, score), boxes + len(found)
+        faults.append(fault_of_choice(found, run_candidates(detector, image), detector))
     if not (worst_px <= MOST_BOX_PX and worst_score <= MOST_SCORE):
         raise _mismatch(
             f"boxes by {worst_px:.3g} px (at most {MOST_BOX_PX} allowed), scores by {worst_score:.2g} (at most "
             f"{MOST_SCORE})"
         )
-    sizes = sorted({f"{image.shape[1]} x {image.shape[0]}" for image in images})
-    where = f"{len(images)} photos of {' and '.join(sizes)} px"
-    if not count:
-        return f"the run finds nothing in {where}, and so does the file"
-    return f"{count} boxes in {where}: within {worst_px:.2g} px and {worst_score:.1g} in score of the run's"
+    for fault in filter(None, faults):
+        raise _mismatch(fault)
+    return Agreement(boxes, worst_px, worst_score, sizes)
 
 
-def run_candidates(detector: Detector, image: Pixels) -> Candidates:
-    """What the run's suppression chooses from, in pixels of the image."""
+def run_candidates(detector: Detector, image: Pixels, *, slack: bool = False) -> Candidates:
+    """What the run's suppression chooses from, in pixels of the image.
+
+    Args:
+        slack: also what is hardly below the threshold, or hardly not among the best of its level.
+    """
     reader = detector.postprocess
+    if slack:
+        reading = reader.reading
+        least, most = max(reading.score_threshold - MOST_SCORE, 0), MORE_CANDIDATES * reading.candidates
+        reader = PostProcess(reader.method, reader.strides, replace(reading, score_threshold=least, candidates=most))
     with torch.no_grad():
         outputs = detector.net(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].contiguous())
     return reader.candidates(outputs, 0, (image.shape[0], image.shape[1]), reader.sites(outputs))

@@ -1,8 +1,9 @@
 """``focaldet export``: a run becomes one file, which is compared with the run before it is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.engine.exporting import same_padding, suppression
-from focaldet.engine.exporting.check import Reader, check, check_photos, two_sizes
+from focaldet.engine.exporting.check import Agreement, Reader, check, check_images, check_photos
 from focaldet.engine.exporting.graph import DetectionGraph, RawGraph, SiteGraph
 from focaldet.engine.exporting.tracing import Graph
 from focaldet.engine.predict import Detector
 from focaldet.files import replacing
+from focaldet.methods.method import Method
+from focaldet.photos.resize import Seen as Pixels
 from focaldet.runtime.card import ModelCard, Outputs
 from focaldet.runtime.model import Found
 from focaldet.runtime.outputs import OutputArrays, Runner, read_outputs
@@ -56,12 +59,17 @@ def export_run(
     if out.suffix != suffix or out.is_dir():
         raise InputError(f"--out {out}: expected a file whose name ends in {suffix}")
     if format == "onnx":
-        import onnxruntime  # noqa: F401  what is missing is told before the work
-        import onnxscript  # noqa: F401
+        for package in ("onnxscript", "onnxruntime"):  # a missing one is told before the work
+            import_module(package)
     with replacing(out) as beside:
         say(f"{run}: {detector.spec.method}, {detector.spec.backbone}; this takes a minute")
-        data, read = _make(detector, format, outputs)
-        say(check(read, detector, two_sizes(check_photos(run), detector)))
+        images = check_images(check_photos(run), detector)
+        data, agreement = _checked(detector, format, outputs, images)
+        if not agreement.boxes:
+            say("the run finds nothing in the photos of the check, which is repeated with 0 as the least score")
+            eager = Detector(detector.spec, detector.net, cast(Method, detector.postprocess.method), score_threshold=0)
+            _, agreement = _checked(eager, format, outputs, images)
+        say(str(agreement))
         beside.write_bytes(data)
     say(f"{out}: {len(data) / 1e6:.1f} MB")
     return out
@@ -82,6 +90,11 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
         max_detections=reading.max_detections,
         last_pixel=reading.last_pixel,
     )
+
+
+def _checked(detector: Detector, format: Format, outputs: Outputs, images: Sequence[Pixels]) -> tuple[bytes, Agreement]:
+    data, read = _make(detector, format, outputs)
+    return data, check(read, detector, images)
 
 
 def _make(detector: Detector, format: Format, outputs: Outputs) -> tuple[bytes, Reader]:

@@ -57,15 +57,15 @@ class BoxGraph(nn.Module):
         self.reading = postprocess.reading
         self.std_names = ("side_std_px",) * (self.method.box_outputs > 4)
 
-    def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """``(B, P, C)`` of a level: the logit of the score, the one that ranks, and whether it passes the threshold."""
+    def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor]:
+        """``(B, P, C)`` of a level: the logit of the score, and that which ranks and is held against the threshold."""
         rule = self.method.score_rule
         logits = flatten_levels([outputs.class_logits[level]], self.net.num_classes)
         joint = ranked = logits
         if outputs.quality_logits is not None and rule.combine != "class":
             joint = joint_logits(logits, flatten_levels([outputs.quality_logits[level]], 1))
             ranked = joint if rule.threshold_on == "score" else logits
-        return joint, ranked, ranked > self.postprocess.threshold
+        return joint, ranked
 
     def score(self, joint: Tensor) -> Tensor:
         """A score of its logit."""
@@ -98,8 +98,8 @@ class SiteGraph(BoxGraph):
         index = torch.arange(numbers.shape[1], device=images.device).repeat(images.shape[0])
         boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[index], images)
         levels = [self.level_scores(outputs, level) for level in range(len(self.net.strides))]
-        joint, _, passes = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
-        scores = torch.where(passes & left[..., None], self.score(joint), 0.0)
+        joint, ranked = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        scores = torch.where((ranked > self.postprocess.threshold) & left[..., None], self.score(joint), 0.0)
         return (boxes, scores) if deviation is None else (boxes, scores, deviation)
 
 
@@ -132,13 +132,14 @@ class DetectionGraph(BoxGraph):
         the box, ``(B, N)`` whether they pass the threshold."""
         found, start = [], 0
         for level, box_map in enumerate(outputs.box_outputs):
-            joint, ranked, passes = (x.flatten(1) for x in self.level_scores(outputs, level))
-            most = torch.sym_min(self.reading.candidates, ranked.shape[1])
-            best = ranked.topk(most, dim=1).indices
-            site, label = best // self.net.num_classes, best % self.net.num_classes
+            joint, ranked = self.level_scores(outputs, level)
+            pairs = ranked.flatten(1)
+            best, index = pairs.topk(torch.sym_min(self.reading.candidates, pairs.shape[1]), dim=1)
+            site, label = index // self.net.num_classes, index % self.net.num_classes
             numbers = flatten_levels([box_map], self.method.box_outputs)
             chosen = numbers.gather(1, site[..., None].expand(-1, -1, self.method.box_outputs))
-            found.append((self.score(joint.gather(1, best)), label, site + start, chosen, passes.gather(1, best)))
+            score = self.score(best if joint is ranked else joint.flatten(1).gather(1, index))
+            found.append((score, label, site + start, chosen, best > self.postprocess.threshold))
             start = start + numbers.shape[1]
         return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
 

@@ -49,7 +49,8 @@ def conv2d_same(
 def _(
     images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
-    size = [(length + step - 1) // step for length, step in zip(images.shape[2:], stride, strict=True)]
+    # Written so, it becomes one division, however many of these convolutions follow one another.
+    size = [(length - 1) // step + 1 for length, step in zip(images.shape[2:], stride, strict=True)]
     return images.new_empty(images.shape[0], weight.shape[0], *size)
 
 
@@ -61,7 +62,7 @@ def conv2d_same_by_index(
         length = images.shape[axis]
         room = extent - 1  # zeros at both ends: as many as there can be
         front = torch.sym_max((-length) % step + extent - step, 0) // 2
-        taken = (length + step - 1) // step * step + extent - step
+        taken = (length - 1) // step * step + extent
         images = pad(images, (room, room) if axis == 3 else (0, 0, room, room))
         images = images.index_select(axis, torch.arange(taken, device=images.device) + (room - front))
     return conv2d(images, weight, bias, list(stride), 0, list(dilation), groups)
