@@ -1,8 +1,8 @@
 """Draws the pictures of docs/methods.md: which sites are positive, and how a box is written there.
 
-    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg --run RUN
+    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg --run RUN --v2-run RUN
 
-RUN is a trained GFL, whose distributions are drawn.
+The runs are a trained GFL and GFLv2, whose distributions are drawn.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import matplotlib
 import torch
 
 from focaldet.boxes.coding import encode_distances
+from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, gather_sites
 from focaldet.data import DetectionDataset, EvalTransform, read_folder
 from focaldet.data.batching import collate
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--photo", required=True)
     parser.add_argument("--run", required=True)
+    parser.add_argument("--v2-run", required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     folder = read_folder(args.data, seed=0)
@@ -40,18 +42,36 @@ def main() -> None:
     for name in METHODS:
         if name != "gflv2":
             draw(name, batch, detector, args.out / f"{name}.jpg")
+    draw_quality(batch, Detector.load(args.v2_run), args.out / "gflv2.jpg")
+
+
+def positives_of(method, batch, strides):
+    height, width = batch.images.shape[-2:]
+    lattice = Lattice(tuple((-(-height // s), -(-width // s)) for s in strides), strides)
+    assignment = method.assign(batch.truth, lattice, batch.valid_sizes)
+    return find_positives(batch.truth, assignment, method.sites(lattice))
+
+
+def two_photos(batch):
+    """A figure with the photo on each of its halves."""
+    figure, halves = plt.subplots(1, 2, figsize=(11, 4.3), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # inches: the titles are cut without
+    height, width = batch.images.shape[-2:]
+    for axes in halves:
+        axes.imshow(batch.images[0].permute(1, 2, 0), alpha=0.75)
+        axes.set_axis_off()
+        axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    return figure, halves
+
+
+def save(figure, file) -> None:
+    figure.savefig(file, dpi=100, pil_kwargs={"quality": 88})
+    plt.close(figure)
 
 
 def draw(name, batch, detector, file) -> None:
-    method = METHODS[name]()
-    height, width = batch.images.shape[-2:]
-    lattice = Lattice(tuple((-(-height // s), -(-width // s)) for s in STRIDES), STRIDES)
-    assignment = method.assign(batch.truth, lattice, batch.valid_sizes)
-    positives = find_positives(batch.truth, assignment, method.sites(lattice))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.3), constrained_layout=True)
-    for axes in (left, right):
-        axes.imshow(batch.images[0].permute(1, 2, 0), alpha=0.75)
-        axes.set_axis_off()
+    positives = positives_of(METHODS[name](), batch, STRIDES)
+    figure, (left, right) = two_photos(batch)
     for gt, box in enumerate(batch.truth.boxes_xyxy.tolist()):
         rectangle(left, box, COLOURS[gt % 10], 1.2)
     for (x, y), stride, gt in zip(
@@ -67,10 +87,7 @@ def draw(name, batch, detector, file) -> None:
     {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions}[name](
         right, positives, chosen, batch, detector
     )
-    for axes in (left, right):
-        axes.set(xlim=(0, width), ylim=(height, 0))
-    figure.savefig(file, dpi=100, pil_kwargs={"quality": 88})
-    plt.close(figure)
+    save(figure, file)
 
 
 def largest_object(boxes, positives) -> int:
@@ -119,7 +136,13 @@ def distributions(axes, positives, gt, batch, detector) -> None:
     numbers = gather_sites(
         outputs.box_outputs, method.box_outputs, positives.image[best[None]], positives.site[best[None]]
     )
-    place = positives.sites[best[None]]
+    deviation = draw_distributions(axes, numbers, positives.sites[best[None]], method)
+    text = ", ".join(f"{value:.1f}" for value in deviation)
+    axes.set_title(f"its predicted distributions (blue), their means (red); std {text} px", fontsize=10)
+
+
+def draw_distributions(axes, numbers, place, method) -> list[float]:
+    """The box of a site, and on each side the distribution it was read from; the standard deviations in pixels."""
     box, deviation = method.decode(numbers, place)
     rectangle(axes, box[0].tolist(), "tab:red", 1.4)
     (x, y), stride = place.points_xy[0].tolist(), float(place.strides[0])
@@ -138,8 +161,35 @@ def distributions(axes, positives, gt, batch, detector) -> None:
                     solid_capstyle="butt",
                 )
     axes.plot(x, y, "o", color="tab:blue")
-    text = ", ".join(f"{value:.1f}" for value in deviation[0].tolist())
-    axes.set_title(f"its predicted distributions (blue), their means (red); std {text} px", fontsize=10)
+    return deviation[0].tolist()
+
+
+def draw_quality(batch, detector, file) -> None:
+    """The positives of highest and lowest quality, among those whose class is sure: what the shape gives away."""
+    method, num_classes = detector.postprocess.method, len(detector.class_names)
+    positives = positives_of(method, batch, detector.net.strides)
+    with torch.no_grad():
+        outputs = detector.net(batch.images)
+
+    def at_positives(maps, channels):
+        return gather_sites(maps, channels, positives.image, positives.site)
+
+    numbers = at_positives(outputs.box_outputs, method.box_outputs)
+    probability = at_positives(outputs.class_logits, num_classes).sigmoid().amax(dim=1)
+    quality = at_positives(outputs.quality_logits, 1).sigmoid()[:, 0]
+    iou = paired_iou(method.decode(numbers, positives.sites)[0], positives.boxes_xyxy)
+    sure = (probability > 0.5).nonzero()[:, 0]
+    figure, halves = two_photos(batch)
+    for axes, chosen in zip(halves, (quality[sure].argmax(), quality[sure].argmin()), strict=True):
+        one = sure[chosen][None]
+        rectangle(axes, positives.boxes_xyxy[one][0].tolist(), "black", 2)
+        draw_distributions(axes, numbers[one], positives.sites[one], method)
+        axes.set_title(
+            f"class {float(probability[one]):.2f} × quality {float(quality[one]):.2f} = "
+            f"{float(probability[one] * quality[one]):.2f}; IoU with the object (black) {float(iou[one]):.2f}",
+            fontsize=10,
+        )
+    save(figure, file)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
+from focaldet import SparseTargets, quality_focal_loss
 from focaldet.models.head import DenseHead
+from focaldet.models.joint import joint_logits
 
 
 def pyramid(channels=16, batch=2, shapes=((8, 12), (4, 6), (2, 3), (1, 2), (1, 1)), seed=0):
@@ -93,3 +95,24 @@ def test_depth_counts_the_convolutions_of_a_tower():
 def test_as_many_levels_as_promised_are_asked_for(head):
     with pytest.raises(ValueError, match="zip"):
         head(pyramid()[:4])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_hidden_units_of_the_distribution_quality_live_through_the_first_steps(seed):
+    torch.manual_seed(seed)
+    head = DenseHead(16, num_classes=3, box_outputs=36, num_levels=1, depth=1, quality="distribution")
+    level = torch.randn(4, 16, 20, 20)
+    positive = torch.rand(4, 400) < 0.05
+    labels = torch.where(positive, torch.randint(3, (4, 400)), -1)
+    targets = SparseTargets(labels, torch.where(positive, 0.4 + 0.5 * torch.rand(4, 400), 0.0))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    for _ in range(60):
+        outputs = head([level])
+        joint = joint_logits(outputs.class_logits[0], outputs.quality_logits[0])
+        optimizer.zero_grad()
+        quality_focal_loss([joint], targets, reduction="sum", normalizer=float(positive.sum())).backward()
+        optimizer.step()
+    active = []
+    head.quality.layers[1].register_forward_hook(lambda module, args, output: active.append((output > 0).any(0)))
+    head([level])
+    assert int(active[0].flatten(1).any(1).sum()) >= 28  # of 64; 16 to 21 when they begin at weights of .01
