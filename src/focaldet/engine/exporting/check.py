@@ -142,17 +142,19 @@ def run_candidates(detector: Detector, image: Pixels, *, slack: bool = False) ->
 
 
 def largest_difference(found: Detections, candidates: Candidates) -> tuple[float, float]:
-    """Of a box's sides, their deviations included, and of its score, from the nearest candidate of its class."""
+    """Of a box's sides, their deviations included, and of its score: from the candidate of its class most like it.
+
+    Of the box alone many may be: those that the image cuts to its whole.
+    """
     if not len(found):
         return 0.0, 0.0
-    theirs, ours = _sides(found), _sides(candidates)
-    px = torch.cdist(theirs, ours, p=torch.inf)
-    px[found.labels[:, None] != candidates.labels] = torch.inf
-    if not px.numel():
+    if not len(candidates.scores):
         return float("inf"), float("inf")
-    nearest = px.min(dim=1)
-    score = (found.scores - candidates.scores[nearest.indices]).abs()
-    return float(nearest.values.max()), float(score.max())
+    px = torch.cdist(_sides(found), _sides(candidates), p=torch.inf)
+    px[found.labels[:, None] != candidates.labels] = torch.inf
+    score = (found.scores[:, None] - candidates.scores).abs()
+    alike = torch.maximum(px / MOST_BOX_PX, score / MOST_SCORE).argmin(dim=1, keepdim=True)
+    return float(px.gather(1, alike).max()), float(score.gather(1, alike).max())
 
 
 def fault_of_choice(found: Detections, candidates: Candidates, detector: Detector) -> str | None:
@@ -164,15 +166,18 @@ def fault_of_choice(found: Detections, candidates: Candidates, detector: Detecto
         return "two boxes stay of which one should go"
     full = len(found) == reading.max_detections
     least = float(found.scores[-1]) if full else reading.score_threshold
-    over = _overlaps(candidates, found) > iou - IOU_SLACK
+    # A box without area overlaps nothing, not even itself.
+    itself = torch.cdist(candidates.boxes_xyxy, found.boxes_xyxy, p=torch.inf) <= MOST_BOX_PX
+    itself &= candidates.labels[:, None] == found.labels
+    over = itself | (_overlaps(candidates, found) > iou - IOU_SLACK)
     better = found.scores >= candidates.scores[:, None] - MOST_SCORE
     missing = (candidates.scores > least + MOST_SCORE) & ~(over & better).any(dim=1)
     return f"{int(missing.sum())} boxes are missing" if bool(missing.any()) else None
 
 
 def _overlaps(a: Detections | Candidates, b: Detections | Candidates) -> torch.Tensor:
-    """IoU of each pair of a class, 0 of different classes."""
-    return torch.where(a.labels[:, None] == b.labels, box_iou(a.boxes_xyxy, b.boxes_xyxy), 0.0)
+    """IoU of each pair of a class, 0 of different classes and of boxes without area."""
+    return torch.where(a.labels[:, None] == b.labels, box_iou(a.boxes_xyxy, b.boxes_xyxy), 0.0).nan_to_num(0.0)
 
 
 def _sides(found: Detections | Candidates) -> torch.Tensor:
