@@ -38,9 +38,10 @@ def test_the_fuzzer_finds_no_bad_access_and_no_undefined_behaviour(tmp_path):
     command += [f"-I{path}" for path in include_paths()] + [str(path) for path in sorted(CSRC.glob("*.cpp"))]
     command += [f"-L{Path(torch.__file__).parent / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"]
     subprocess.run([*command, "-o", str(package / "kernels" / "_cpu.abi3.so")], check=True)
-    fuzz = "any_ or pyramid or out_of_range or written_over"
+    fuzz = "any_ or pyramid or out_of_range or written_over or torchvisions or just_the_limit or equal_scores"
+    files = Path(__file__).with_name("test_fused_shapes.py"), Path(__file__).parents[1] / "models/test_suppression.py"
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", fuzz, str(Path(__file__).with_name("test_fused_shapes.py"))],
+        [sys.executable, "-m", "pytest", "-q", "-k", fuzz, *map(str, files)],
         env=os.environ
         | {
             "PYTHONPATH": str(tmp_path),

@@ -4,6 +4,8 @@ Each takes what the function of the same name in ``focaldet.losses`` takes, and 
 when wanted, its derivative, which backward only has to multiply. ``<name>_inplace`` writes the derivative over the
 logits.
 
+``suppress_by_class`` stands apart: non-maximum suppression.
+
 Second derivatives come from the plain formula: `set_formula` hands it in, since this folder does not know the losses.
 """
 
@@ -23,6 +25,7 @@ _ARGUMENTS = {
 NAMES = tuple(_ARGUMENTS)
 
 LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY.define("suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, float iou, int most) -> Tensor")
 _formulas: dict[str, Callable[..., Tensor]] = {}
 
 
@@ -162,6 +165,9 @@ def run(op: str, logits: Tensor, *args: Any, inplace_grad: bool) -> Tensor:
 
 for _op in NAMES:
     _define(_op)
+
+suppress_by_class: Any = torch.ops.focaldet.suppress_by_class.default
+"""Indices of the boxes that no better one of their class overlaps by more, best first; C++ alone."""
 
 _operators: dict[str, Any] = {
     name: getattr(torch.ops.focaldet, name).default for op in NAMES for name in (op, f"{op}_inplace")

@@ -7,12 +7,12 @@ from typing import Any, Literal, Protocol
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.locations import Lattice, Sites, fitted_steps
 from focaldet.checks import check_range
 from focaldet.models.joint import joint_logits
+from focaldet.models.suppression import suppress_by_class
 from focaldet.structures import Detections, HeadOutputs
 
 
@@ -185,11 +185,10 @@ class PostProcess(nn.Module):
 
     def suppress(self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor) -> Int64[Tensor, " M"]:
         """Which boxes stay, best first."""
-        if self.reading.nms_iou is None:
-            keep = scores.argsort(descending=True, stable=True)
-        else:
-            keep = batched_nms(boxes_xyxy, scores, labels, self.reading.nms_iou)
-        return keep[: self.reading.max_detections]
+        most, iou = self.reading.max_detections, self.reading.nms_iou
+        if iou is None:
+            return scores.argsort(descending=True, stable=True)[:most]
+        return suppress_by_class(boxes_xyxy, scores, labels, iou, most)
 
     def _best_of_level(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Score, site and label of a level's best (site, class) pairs above the threshold."""
@@ -198,7 +197,10 @@ class PostProcess(nn.Module):
         on_score = rule.threshold_on == "score"
         threshold = self.threshold
         # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
-        site, label = (class_logits > threshold).nonzero(as_tuple=True)
+        # Sites with a class above it are few and found first: looking pair by pair takes thrice as long.
+        site = (class_logits.amax(dim=1) > threshold).nonzero()[:, 0]
+        row, label = (class_logits[site] > threshold).nonzero(as_tuple=True)
+        site = site[row]
         ranked = joint = class_logits[site, label].float()
         if quality_logits is not None and rule.combine != "class":
             joint = joint_logits(ranked, quality_logits[site, 0])
