@@ -65,10 +65,10 @@ class ModelCard:
         True
         """
         try:
-            values = json.loads(text)
+            values = dict(json.loads(text))
             made_by = values.pop("focaldet", "?")
             number = values.pop("format")
-        except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError("its description is broken; export it again") from error
         if number != FORMAT:
             raise InputError(

@@ -51,14 +51,13 @@ class OnnxDetector:
             raise InputError(f"{file}: cannot be read ({error.strerror})") from error
         try:
             session = onnx_session(data, threads=threads)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from error
-        text = session.get_modelmeta().custom_metadata_map.get(KEY)
-        if text is None:
-            raise InputError(f"{file}: an ONNX file, but no model of focaldet; make one with focaldet export RUN")
-        try:
+            text = session.get_modelmeta().custom_metadata_map.get(KEY)
+            if text is None:
+                raise InputError("an ONNX file, but no model of focaldet; make one with focaldet export RUN")
             model = cls(session, ModelCard.from_json(text))
             model._check_ends()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: names in it are no text, it is damaged; export it again") from error
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         return model
@@ -104,9 +103,7 @@ class OnnxDetector:
             outputs = self.session.run(None, {self._input.name: images})
         except Exception as error:  # onnxruntime has its own for each kind
             size = f"{images.shape[2]} x {images.shape[1]} px"
-            raise InputError(
-                f"the exported model cannot be run on {len(images)} images of {size} ({_reason(error)})"
-            ) from error
+            raise InputError(f"the exported model cannot be run on a photo of {size} ({_reason(error)})") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def _is_sound(self, found: Found) -> bool:
