@@ -51,7 +51,7 @@ class TrainConfig:
         workers: processes that load data; -1: none when the decoded photos fit in memory, else one a core but one
         device: auto, cpu or gpu
         devices: processes on this machine, each with a batch of its own
-        nodes: machines
+        nodes: machines: the same command on each, with MASTER_ADDR, MASTER_PORT and its NODE_RANK set, or by torchrun
         precision: auto takes bfloat16 where the machine computes it natively
         profile: tell at the end where the time of a step went
         resume: continue the run in the folder given by out
