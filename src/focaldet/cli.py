@@ -237,7 +237,7 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
         for fault in faults:
             print(f"focaldet: {printable(fault)}", file=sys.stderr)
-        print(f"drawn photos and predictions.json: {chosen.out}")
+        print(f"drawn photos and predictions.json: {printable(str(chosen.out))}")
         return 2 if faults else 0
     elif command == "serve":
         _serve(chosen)
