@@ -1,0 +1,50 @@
+"""Detectors of random weights that find something: no training is needed to compare an export with its run."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from focaldet.engine.build import ModelSpec
+from focaldet.engine.predict import Detector, save_model
+from focaldet.models.detector import Variant
+from focaldet.models.postprocess import Reading
+from focaldet.photos.resize import Resize
+
+TORCHVISION = {
+    "network": Variant(pad_to=32, p6_from="c5", tower_norm="none", tower_bias=True),
+    "resize": Resize(short_side=70, resampling="torchvision"),
+    "reading": Reading(nms_iou=0.5, max_detections=30, keep_empty=True, offset=0.0, steps="fitted"),
+}
+"""What torchvision's RetinaNet does in its own way, see ``focaldet.engine.importing``."""
+
+MMDETECTION = {
+    "network": Variant(pad_to=32, relu_before_p7=False),
+    "resize": Resize(short_side=70, resampling="opencv"),
+    "reading": Reading(nms_iou=0.6, max_detections=30, offset=0.0, shift_px=3.5, last_pixel=True),
+}
+"""And mmdetection's ATSS, and GFL's authors' code."""
+
+
+def random_detector(method: str, *, backbone: str = "test_resnet", channels: int = 16, depth: int = 1, **options):
+    """A detector of 100 px and three classes, whose scores are from 0 to 1 and whose boxes are some strides large."""
+    torch.manual_seed(0)
+    options.setdefault("size", 100)
+    spec = ModelSpec(method, ("a", "b", "c"), backbone, channels=channels, head_depth=depth, **options)
+    net, how = spec.build(prior_prob=0.05)
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.8, 1.2)
+        for layer in (net.head.class_logits, net.head.box_outputs, net.head.centerness):
+            if layer is not None:
+                layer.weight.normal_(0, 0.15)
+    return Detector(spec, net, how)
+
+
+def random_run(folder: Path, method: str, **options) -> Path:
+    """Such a detector as a run folder."""
+    detector = random_detector(method, **options)
+    save_model(folder, detector.spec, detector.net)
+    return folder
