@@ -148,7 +148,8 @@ def largest_difference(found: Detections, candidates: Candidates) -> tuple[float
     """
     if not len(found):
         return 0.0, 0.0
-    if not len(candidates.scores):
+    sound = bool(_sides(found).isfinite().all() and found.scores.isfinite().all())
+    if not sound or not len(candidates.scores):
         return float("inf"), float("inf")
     px = torch.cdist(_sides(found), _sides(candidates), p=torch.inf)
     px[found.labels[:, None] != candidates.labels] = torch.inf
