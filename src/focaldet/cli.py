@@ -140,6 +140,12 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add(
         "--nms", bool, default=True, help="non-maximum suppression inside; without: every site's box and scores"
     )
+    command.add(
+        "--int8", bool, default=False, help="convolutions with 8 bits, by the photos of --data: about half the time"
+    )
+    command.add("--data", Path, metavar="DIR", help="for --int8: folder of labelled photos, best those of the training")
+    command.add("--split", str, default="val", help="for --int8: train, val or test, to measure AP on (default: val)")
+    command.add("--ap-loss", float, default=0.01, help="for --int8: AP that it may cost (default: 0.01)")
 
     command = add("import", "make a run of a published detector of torchvision or mmdetection")
     command.add("file", Path, metavar="FILE", help="checkpoint: of torch, or safetensors")
@@ -306,10 +312,16 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 def _export(chosen: argparse.Namespace) -> None:
     from focaldet.engine.exporting.export import export_run
+    from focaldet.engine.exporting.int8 import Int8
 
+    if chosen.int8 != (chosen.data is not None):
+        raise InputError(
+            "export: --int8 and --data DIR go together: the photos tell the range of each map, and the loss"
+        )
+    int8 = Int8(chosen.data, chosen.split, chosen.ap_loss) if chosen.int8 else None
     if chosen.outputs == "detections" and not chosen.nms:
         chosen.outputs = "sites"
-    file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, say=_say)
+    file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, int8=int8, say=_say)
     if chosen.format == "onnx" and chosen.outputs != "raw":
         print(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
 

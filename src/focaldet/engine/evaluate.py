@@ -21,12 +21,7 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
     detector = Detector.load(run)
-    folder = ignore_classes(folder, [name for name in detector.spec.ignored_classes if name in folder.class_names])
-    if detector.class_names != folder.class_names:
-        raise InputError(
-            f"{folder.root}: its classes are {', '.join(folder.class_names)}; {run} was trained with "
-            f"{', '.join(detector.class_names)}"
-        )
+    folder = as_trained(folder, detector)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
     truth = coco_truth(dataset.records, folder.class_names)
@@ -52,6 +47,21 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     write_json(run / "evaluation.json", report)
     say(evaluation_table(report))
     return report
+
+
+def as_trained(folder: DataFolder, detector: Detector) -> DataFolder:
+    """The folder without the classes that were ignored in training.
+
+    Raises:
+        InputError: the others are not the detector's.
+    """
+    folder = ignore_classes(folder, [name for name in detector.spec.ignored_classes if name in folder.class_names])
+    if detector.class_names != folder.class_names:
+        raise InputError(
+            f"{folder.root}: its classes are {', '.join(folder.class_names)}; the run was trained with "
+            f"{', '.join(detector.class_names)}"
+        )
+    return folder
 
 
 def evaluation_table(report: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from focaldet.checks import InputError
 from focaldet.engine.exporting import same_padding, suppression
 from focaldet.engine.exporting.check import Agreement, Reader, check, check_images, check_photos
-from focaldet.engine.exporting.graph import DetectionGraph, RawGraph, SiteGraph
+from focaldet.engine.exporting.graph import DetectionGraph, MeasuredGraph, RawGraph, SiteGraph, head_outputs
+from focaldet.engine.exporting.int8 import Int8, quantised
 from focaldet.engine.exporting.tracing import Graph
 from focaldet.engine.predict import Detector
 from focaldet.files import replacing
@@ -20,8 +21,8 @@ from focaldet.methods.method import Method
 from focaldet.photos.resize import Seen as Pixels
 from focaldet.runtime.card import ModelCard, Outputs
 from focaldet.runtime.model import Found
-from focaldet.runtime.outputs import OutputArrays, Runner, read_outputs
-from focaldet.structures import Detections, HeadOutputs
+from focaldet.runtime.outputs import Runner, read_outputs
+from focaldet.structures import Detections
 
 Format = Literal["onnx", "torch"]
 
@@ -35,41 +36,51 @@ def export_run(
     *,
     format: Format = "onnx",
     outputs: Outputs = "detections",
+    int8: Int8 | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Write a run as one file, from pixels to boxes.
 
     Args:
         run: its folder.
-        out: the file; ``None``: ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run.
+        out: the file; ``None``: ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run, with
+            8 bits ``model-int8.onnx`` and so on.
         format: ONNX, or a program of torch.
         outputs: see ``ModelCard``.
+        int8: compute convolutions with 8 bits (ONNX only), by these photos.
         say: prints a line for the person who waits.
 
     Returns:
         The file.
 
     Raises:
-        InputError: not a run, the network cannot be exported, the file cannot be written, or it is not what the run is.
+        InputError: not a run, the network cannot be exported, the file cannot be written, it is not what the run is, or
+            8 bits cost it too much.
     """
+    if int8 is not None and format != "onnx":
+        raise InputError(f"--format {format}: --int8 makes ONNX files only")
     detector = Detector.load(run)
     suffix = SUFFIXES[format]
     if out is None:
-        out = run / f"model{'' if outputs == 'detections' else f'-{outputs}'}{suffix}"
+        kinds = [outputs] * (outputs != "detections") + ["int8"] * (int8 is not None)
+        out = run / f"{'-'.join(['model', *kinds])}{suffix}"
     if out.suffix != suffix or out.is_dir():
         raise InputError(f"--out {out}: expected a file whose name ends in {suffix}")
     if format == "onnx":
         for package in ("onnxscript", "onnxruntime"):  # a missing one is told before the work
             import_module(package)
+    labelled = None if int8 is None else int8.folder(detector)
     with replacing(out) as beside:
         say(f"{run}: {detector.spec.method}, {detector.spec.backbone}; this takes a minute")
         images = check_images(check_photos(run), detector)
-        data, agreement = _checked(detector, format, outputs, images)
+        data, agreement = _checked(detector, format, outputs, images, maps_too=int8 is not None)
         if not agreement.boxes:
             say("the run finds nothing in the photos of the check, which is repeated with 0 as the least score")
             eager = Detector(detector.spec, detector.net, cast(Method, detector.postprocess.method), score_threshold=0)
             _, agreement = _checked(eager, format, outputs, images)
         say(str(agreement))
+        if int8 is not None and labelled is not None:
+            data = quantised(data, detector, labelled, int8, say)
         beside.write_bytes(data)
     say(f"{out}: {len(data) / 1e6:.1f} MB")
     return out
@@ -92,19 +103,21 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
     )
 
 
-def _checked(detector: Detector, format: Format, outputs: Outputs, images: Sequence[Pixels]) -> tuple[bytes, Agreement]:
-    data, read = _make(detector, format, outputs)
+def _checked(
+    detector: Detector, format: Format, outputs: Outputs, images: Sequence[Pixels], *, maps_too: bool = False
+) -> tuple[bytes, Agreement]:
+    data, read = _make(detector, format, outputs, maps_too)
     return data, check(read, detector, images)
 
 
-def _make(detector: Detector, format: Format, outputs: Outputs) -> tuple[bytes, Reader]:
-    """The file, and what reads detections from it as who gets it will."""
+def _make(detector: Detector, format: Format, outputs: Outputs, maps_too: bool) -> tuple[bytes, Reader]:
+    """The file, and what reads detections from it as who gets it will. ONNX gives the head's maps too, if asked."""
     card = model_card(detector, outputs)
     dtype = torch.float32 if card.resize.resampling == "torchvision" else torch.uint8
     if format == "onnx":
         from focaldet.engine.exporting.onnx_file import onnx_bytes, onnx_runner
 
-        graph = _graph(detector, outputs, same_padding.conv2d_same, suppression.suppress_by_class)
+        graph = _graph(detector, outputs, same_padding.conv2d_same, suppression.suppress_by_class, maps_too=maps_too)
         data = onnx_bytes(graph, card, dtype)
         run = onnx_runner(data)
     else:
@@ -121,13 +134,15 @@ def _graph(
     outputs: Outputs,
     convolution: same_padding.SameConvolution,
     suppress: suppression.Suppression,
+    *,
+    maps_too: bool = False,
 ) -> Graph:
     net = same_padding.with_same_convolutions(detector.net, convolution)
     if outputs == "raw":
         return RawGraph(net)
-    if outputs == "sites":
-        return SiteGraph(net, detector.postprocess)
-    return DetectionGraph(net, detector.postprocess, suppress)
+    sites = outputs == "sites"
+    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, suppress)
+    return MeasuredGraph(graph) if maps_too else graph
 
 
 def _reader(run: Runner, detector: Detector, card: ModelCard) -> Reader:
@@ -135,7 +150,7 @@ def _reader(run: Runner, detector: Detector, card: ModelCard) -> Reader:
         outputs = run(images)
         if card.outputs != "raw":
             return _as_detections(read_outputs(outputs, 0, card))
-        found: list[Detections] = detector.postprocess(_head_outputs(outputs), [images.shape[1:3]])
+        found: list[Detections] = detector.postprocess(head_outputs(outputs), [images.shape[1:3]])
         return found[0]
 
     return read
@@ -146,10 +161,3 @@ def _as_detections(found: Found) -> Detections:
     return Detections(
         boxes, scores, labels, None if found.side_std_px is None else torch.from_numpy(np.array(found.side_std_px))
     )
-
-
-def _head_outputs(outputs: OutputArrays) -> HeadOutputs:
-    def maps(kind: str) -> list[torch.Tensor]:
-        return [torch.from_numpy(values) for name, values in outputs.items() if name.startswith(kind)]
-
-    return HeadOutputs(maps("class_logits"), maps("box_outputs"), maps("quality_logits") or None)

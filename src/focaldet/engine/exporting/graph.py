@@ -18,6 +18,7 @@ from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.joint import joint_logits
 from focaldet.models.postprocess import PostProcess
+from focaldet.runtime.outputs import OutputArrays
 from focaldet.structures import HeadOutputs
 
 PADDING = -1
@@ -37,8 +38,20 @@ class RawGraph(nn.Module):
         self.output_names = tuple(f"{kind}_{level}" for kind in kinds for level in levels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs: HeadOutputs = self.net(images.permute(0, 3, 1, 2))
+        return self.read(self.net(images.permute(0, 3, 1, 2)), images)
+
+    def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of what the network gives for images."""
         return (*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or ()))
+
+
+def head_outputs(maps: OutputArrays) -> HeadOutputs:
+    """The outputs of a ``RawGraph`` by name, as the network gives them."""
+
+    def of(kind: str) -> list[Tensor]:
+        return [torch.from_numpy(values) for name, values in maps.items() if name.startswith(kind)]
+
+    return HeadOutputs(of("class_logits"), of("box_outputs"), of("quality_logits") or None)
 
 
 class BoxGraph(nn.Module):
@@ -93,7 +106,10 @@ class SiteGraph(BoxGraph):
         return ("boxes_xyxy", "scores", *self.std_names)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs: HeadOutputs = self.net(images.permute(0, 3, 1, 2))
+        return self.read(self.net(images.permute(0, 3, 1, 2)), images)
+
+    def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of what the network gives for images."""
         numbers = flatten_levels(outputs.box_outputs, self.method.box_outputs)
         index = torch.arange(numbers.shape[1], device=images.device).repeat(images.shape[0])
         boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[index], images)
@@ -117,7 +133,10 @@ class DetectionGraph(BoxGraph):
         return ("boxes_xyxy", "scores", "labels", *self.std_names, "count")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs: HeadOutputs = self.net(images.permute(0, 3, 1, 2))
+        return self.read(self.net(images.permute(0, 3, 1, 2)), images)
+
+    def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of what the network gives for images."""
         score, label, site, numbers, passes = self.candidates(outputs)
         boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[site.flatten()], images)
         score = torch.where(passes & left, score, -1.0)
@@ -156,3 +175,17 @@ class DetectionGraph(BoxGraph):
         label = torch.where(there, label.gather(1, place), PADDING)
         stds = () if deviation is None else (of_best(deviation),)
         return of_best(boxes), score.clamp(min=0), label, *stds, there.sum(dim=1)
+
+
+class MeasuredGraph(nn.Module):
+    """The outputs of a graph, and the head's maps behind them: AP is measured by all boxes that are in the maps."""
+
+    def __init__(self, graph: SiteGraph | DetectionGraph) -> None:
+        super().__init__()
+        self.whole = graph  # torch has a use of its own for the name "graph"
+        self.maps = RawGraph(graph.net)
+        self.output_names = (*graph.output_names, *self.maps.output_names)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs: HeadOutputs = self.whole.net(images.permute(0, 3, 1, 2))
+        return (*self.whole.read(outputs, images), *self.maps.read(outputs, images))

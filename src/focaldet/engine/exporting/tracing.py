@@ -6,9 +6,9 @@ import torch
 from torch.export import Dim, ExportedProgram, export
 
 from focaldet.checks import InputError, one_line
-from focaldet.engine.exporting.graph import DetectionGraph, RawGraph, SiteGraph
+from focaldet.engine.exporting.graph import DetectionGraph, MeasuredGraph, RawGraph, SiteGraph
 
-Graph = DetectionGraph | SiteGraph | RawGraph
+Graph = DetectionGraph | SiteGraph | RawGraph | MeasuredGraph
 
 TRACED_SIZE = (2, 192, 256)
 """Batch, height and width of the images that a graph is traced with."""
