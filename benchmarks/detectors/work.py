@@ -12,6 +12,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from focaldet.boxes.locations import Lattice
+from focaldet.engine.build import ModelSpec
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.importing.checkpoint import Checkpoint
 from focaldet.engine.importing.fitting import fit
@@ -41,7 +42,7 @@ def scene(images: int, height: int, width: int, objects: int, num_classes: int) 
     return photos, GroundTruth(boxes, labels, index, images, torch.zeros(0, 4), index[:0])
 
 
-def torchvision_model(name: str, size: int) -> nn.Module:
+def torchvision_model(name: str, size: int, num_classes: int = NUM_CLASSES) -> nn.Module:
     """torchvision's detector on a ResNet-18 whose batch norms are trained, towers as its own code has them."""
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
@@ -53,7 +54,7 @@ def torchvision_model(name: str, size: int) -> nn.Module:
         extra_blocks=LastLevelP6P7(CHANNELS, CHANNELS),
     )
     kind = FCOS if name == "FCOS" else RetinaNet
-    model: nn.Module = kind(backbone, NUM_CLASSES, min_size=size, max_size=size)
+    model: nn.Module = kind(backbone, num_classes, min_size=size, max_size=size)
     return model
 
 
@@ -61,24 +62,26 @@ def torchvision_model(name: str, size: int) -> nn.Module:
 class Ours:
     """A detector here that has the weights of one of torchvision."""
 
+    spec: ModelSpec
     net: DenseDetector
     method: Method
     postprocess: PostProcess
     offset: float
 
 
-def with_weights_of(model: nn.Module) -> Ours:
+def with_weights_of(model: nn.Module, num_classes: int = NUM_CLASSES) -> Ours:
     """As ``focaldet import`` makes it."""
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     source = read_torchvision(
         Checkpoint(Path("random weights"), weights),
-        class_names=tuple(f"class {i}" for i in range(NUM_CLASSES)),
+        class_names=tuple(f"class {i}" for i in range(num_classes)),
         batch_norm_eps=1e-5,
     )
     net, method = source.spec.build()
     fit(net, source, Path("random weights"))
     postprocess = PostProcess(method, net.strides, source.spec.reading)
-    return Ours(net.to(memory_format=torch.channels_last), method, postprocess, source.spec.offset)
+    net = net.to(memory_format=torch.channels_last)
+    return Ours(source.spec, net, method, postprocess, source.spec.offset)
 
 
 @torch.no_grad()

@@ -106,11 +106,11 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
 def _checked(
     detector: Detector, format: Format, outputs: Outputs, images: Sequence[Pixels], *, maps_too: bool = False
 ) -> tuple[bytes, Agreement]:
-    data, read = _make(detector, format, outputs, maps_too)
+    data, read = make_file(detector, format, outputs, maps_too=maps_too)
     return data, check(read, detector, images)
 
 
-def _make(detector: Detector, format: Format, outputs: Outputs, maps_too: bool) -> tuple[bytes, Reader]:
+def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too: bool = False) -> tuple[bytes, Reader]:
     """The file, and what reads detections from it as who gets it will. ONNX gives the head's maps too, if asked."""
     card = model_card(detector, outputs)
     dtype = torch.float32 if card.resize.resampling == "torchvision" else torch.uint8

@@ -1,0 +1,123 @@
+"""python -m benchmarks.export --data BCCD: exported detectors beside the runs they are of, and beside torchvision's.
+
+Makes the files first (two minutes; kept in ``--files``, and not made again), then measures for about three minutes on
+two cores. Writes benchmarks/results/export.md; run it on a quiet machine. ``--runs`` adds the AP of trained runs in
+float32 and with 8 bits.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.export.work import (
+    SIZE,
+    Scene,
+    eager,
+    in_turn,
+    our_file,
+    our_int8_file,
+    own_detector,
+    runs,
+    torchvision_file,
+    torchvision_input,
+    torchvision_pair,
+)
+from benchmarks.provenance import provenance
+
+from focaldet.bench.losses import Row, table
+from focaldet.bench.measure import interleaved_ms
+from focaldet.engine.exporting.export import make_file
+from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8, file_ap
+from focaldet.engine.exporting.quantise import with_8_bits
+from focaldet.engine.predict import Detector
+
+RESULT = Path(__file__).parents[1] / "results" / "export.md"
+BATCHES = (1, 8)
+
+
+def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
+    """Of ours with its own head, and of ours with the weights of torchvision's FCOS."""
+    own = own_detector(scene)
+    peer, twin = torchvision_pair(scene)
+
+    def file(name: str, make: Callable[[], bytes]) -> bytes:
+        path = files / f"{name}.onnx"
+        if not path.exists():
+            path.write_bytes(make())
+        return path.read_bytes()
+
+    theirs = runs(file("torchvision-fcos", lambda: torchvision_file(peer, scene)))
+    peer_images = [torchvision_input(images).numpy() for images in scene.images]
+    for name, detector, dtype in (("gfl", own, np.uint8), ("fcos", twin, np.float32)):
+        size = f"{detector.spec.channels} channels, {detector.spec.head_depth} convolutions"
+        data = file(name, lambda d=detector: our_file(d))  # type: ignore[misc]
+        exported, int8 = runs(data), runs(file(f"{name}-int8", lambda d=detector, f=data: our_int8_file(d, f, scene)))  # type: ignore[misc]
+        for batch in BATCHES:
+            work = f"{detector.spec.method.upper()} ({size}), batch {batch}"
+            images: list[Any] = scene.batches(batch)
+            as_taken = [x.astype(dtype) for x in images]
+            functions = {
+                "eager": in_turn(eager(detector), images),
+                "exported": in_turn(exported, as_taken),
+                "int8": in_turn(int8, as_taken),
+            }
+            if batch == 1:
+                functions["torchvision"] = in_turn(theirs, peer_images)
+            ms = interleaved_ms(functions, seconds=seconds, most=400)
+            yield Row(work, "exported", ms["exported"], "ms", "")
+            yield Row(work, "our eager inference / exported", ms["eager"] / ms["exported"], "x", ">= 1.5")
+            yield Row(work, "exported / int8", ms["exported"] / ms["int8"], "x", ">= 1.5")
+            if batch == 1:
+                yield Row(
+                    work, "torchvision's FCOS exported / exported", ms["torchvision"] / ms["exported"], "x", ">= 1.3"
+                )
+    found = [
+        differing(exported(x.astype(np.float32)), theirs(y)) for x, y in zip(scene.images, peer_images, strict=True)
+    ]
+    yield Row(work.split(",")[0] + ")", "boxes that differ from torchvision's, of 8 photos", sum(found), "", "0")
+
+
+def differing(ours: list[Any], theirs: list[Any]) -> int:
+    """Boxes of one file that the other does not find, within .05 px and a score of .001."""
+    count = int(ours[-1][0])
+    boxes, scores, labels = (values[0][:count] for values in ours[:3])
+    close = np.abs(boxes[:, None] - theirs[0]).max(axis=2) < 0.05
+    close &= np.abs(scores[:, None] - theirs[1]) < 1e-3
+    close &= labels[:, None] == theirs[2]
+    return int((~close.any(axis=1)).sum() + (~close.any(axis=0)).sum())
+
+
+def accuracy_rows(run: Path, scene: Scene, split: str) -> Iterator[Row]:
+    """Of a trained run: AP of its files, and their size."""
+    detector = Detector.load(run)
+    photos = Int8(scene.folder.root).photos(scene.folder)
+    data, _ = make_file(detector, "onnx", "detections", maps_too=True)
+    made = with_8_bits(data, detector, photos, FLOAT_PARTS["nothing"])
+    work = f"{run.name}: {detector.spec.method}, {detector.spec.backbone}"
+    before, after = (100 * file_ap(x, detector, scene.folder, split) for x in (data, made))
+    yield Row(work, f"AP on {split}, exported", before, "", "")
+    yield Row(work, f"AP on {split}, int8, all convolutions", after, "", f">= {before - 1:.2f}")
+    yield Row(work, "file", len(data) / 1e6, "MB", "<= 16" if "lite0" in detector.spec.backbone else "")
+    yield Row(work, "file, int8", len(made) / 1e6, "MB", "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled photos")
+    parser.add_argument("--files", type=Path, required=True, help="folder for the exported files")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="trained run folders")
+    parser.add_argument("--split", default="test", help="that AP is measured on")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each comparison; there are four")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    args = parser.parse_args()
+    scene = Scene.of(args.data)
+    args.files.mkdir(parents=True, exist_ok=True)
+    lines = list(table(speed_rows(scene, args.files, args.seconds)))
+    print("\n".join(lines))
+    print(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Detectors on a ResNet-18 as exported files: ours in float32 and with 8 bits, and torchvision's."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.detectors.work import BACKBONE, give_detections, torchvision_model, with_weights_of
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from focaldet.data import DataFolder, read_folder
+from focaldet.engine.build import spec_of
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.exporting.export import make_file
+from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8
+from focaldet.engine.exporting.quantise import with_8_bits
+from focaldet.engine.predict import Detector
+from focaldet.photos.images import read_photo
+from focaldet.photos.resize import Resize
+from focaldet.runtime.onnx_detector import onnx_session
+
+SIZE, PHOTOS = 320, 8
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Labelled photos, and some of them as the networks see them: ``(1, 240, 320, 3)`` uint8 each."""
+
+    folder: DataFolder
+    images: list[NDArray[np.uint8]]
+
+    @classmethod
+    def of(cls, data: Path) -> "Scene":
+        folder = read_folder(data)
+        records = folder.splits["test"][:PHOTOS]
+        images: Any = [Resize()(read_photo(record.path), SIZE)[None] for record in records]
+        return cls(folder, images)
+
+    def batches(self, count: int) -> list[NDArray[np.uint8]]:
+        """Each with ``count`` photos."""
+        return [np.concatenate([self.images[(i + k) % PHOTOS] for k in range(count)]) for i in range(PHOTOS)]
+
+
+def in_turn(work: Callable[[Any], object], inputs: Sequence[Any]) -> Callable[[], object]:
+    """Does its work on the next input each time."""
+    turn = 0
+
+    def step() -> object:
+        nonlocal turn
+        turn += 1
+        return work(inputs[turn % len(inputs)])
+
+    return step
+
+
+@torch.no_grad()
+def own_detector(scene: Scene) -> Detector:
+    """GFL with the head that it has by default, and random weights that find some hundred things in a photo."""
+    torch.manual_seed(0)
+    spec = spec_of(TrainConfig(data="", backbone=BACKBONE, size=SIZE), scene.folder.class_names)
+    net, method = spec.build()
+    net.eval()
+    outputs = net(torch.from_numpy(scene.images[0]).permute(0, 3, 1, 2))
+    for layer, maps, spread, centre in (
+        (net.head.class_logits, outputs.class_logits, 1.0, -4.0),
+        (net.head.box_outputs, outputs.box_outputs, 1.0, 0.0),
+    ):
+        there = torch.cat([(level - layer.bias[:, None, None]).flatten() for level in maps])  # type: ignore[index]
+        layer.weight.mul_(spread / there.std())
+        layer.bias.fill_(centre)  # type: ignore[union-attr]
+    return Detector(spec, net.to(memory_format=torch.channels_last), method)
+
+
+def torchvision_pair(scene: Scene) -> tuple[nn.Module, Detector]:
+    """torchvision's FCOS, and ours with its weights."""
+    num_classes = len(scene.folder.class_names)
+    model = torchvision_model("FCOS", SIZE, num_classes)
+    give_detections(model, torchvision_input(scene.images[0]))
+    ours = with_weights_of(model, num_classes)
+    spec = replace(ours.spec, size=SIZE, resize=replace(ours.spec.resize, short_side=None))
+    return model.eval(), Detector(spec, ours.net, ours.method)
+
+
+def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
+    """What torchvision's detector takes: a photo ``(3, H, W)`` in [0, 1]."""
+    return torch.from_numpy(images[0]).permute(2, 0, 1) / 255
+
+
+def eager(detector: Detector) -> Callable[[NDArray[np.uint8]], object]:
+    """The run as it is."""
+
+    def detect(images: NDArray[np.uint8]) -> object:
+        with torch.no_grad():
+            outputs = detector.net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+        return detector.postprocess(outputs, [images.shape[1:3]] * len(images))
+
+    return detect
+
+
+def our_file(detector: Detector) -> bytes:
+    """As ``focaldet export`` makes it."""
+    return make_file(detector, "onnx", "detections")[0]
+
+
+def our_int8_file(detector: Detector, data: bytes, scene: Scene) -> bytes:
+    """As ``focaldet export --int8`` makes it."""
+    return with_8_bits(data, detector, Int8(scene.folder.root).photos(scene.folder)[:16], FLOAT_PARTS["nothing"])
+
+
+def torchvision_file(model: nn.Module, scene: Scene) -> bytes:
+    """By the older exporter of torch: the newer one, by which ours are made, cannot trace torchvision's detectors."""
+    memory = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Boxes(model),
+            (torchvision_input(scene.images[0]),),
+            memory,
+            dynamo=False,
+            opset_version=18,
+            input_names=["image"],
+            dynamic_axes={"image": {1: "height", 2: "width"}},
+        )
+    return memory.getvalue()
+
+
+class Boxes(nn.Module):
+    """torchvision's detector of one photo, with tensors alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (found,) = self.model([image])
+        return found["boxes"], found["scores"], found["labels"]
+
+
+def runs(data: bytes) -> Callable[[Any], list[Any]]:
+    """A file by onnxruntime, as ``focaldet predict`` runs it."""
+    session = onnx_session(data)
+    (name,) = (given.name for given in session.get_inputs())
+    return lambda images: session.run(None, {name: images})
