@@ -1,5 +1,6 @@
 """A few real photos as a data folder, and a run on them, made once."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,13 @@ import pytest
 from focaldet.engine.config import TrainConfig
 
 BCCD = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "bccd"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untraced() -> None:
+    """pytest listens to every logger that does not pass its messages on, and where somebody listens, torch writes down
+    each step of compiling and exporting: three times the work."""
+    logging.getLogger("torch.__trace").propagate = True
 
 
 def write_cells(root: Path, splits: dict[str, range]) -> Path:
