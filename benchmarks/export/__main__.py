@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from benchmarks.export.work import (
-    SIZE,
     Scene,
     eager,
     in_turn,
@@ -24,7 +23,6 @@ from benchmarks.export.work import (
     torchvision_input,
     torchvision_pair,
 )
-from benchmarks.provenance import provenance
 
 from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import interleaved_ms

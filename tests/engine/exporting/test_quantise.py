@@ -27,6 +27,8 @@ from focaldet.runtime.onnx_detector import OnnxDetector
 
 NAMES = ("Platelets", "RBC", "WBC")
 
+pytestmark = pytest.mark.slow  # each exports a network
+
 
 def measured_file(detector: Detector) -> bytes:
     """The file in float32, with maps."""
