@@ -11,7 +11,7 @@ import torch
 from random_runs import TORCHVISION, random_detector, random_run
 from torchvision.ops import box_iou
 
-from conftest import train_silently, write_cells
+from conftest import write_cells
 from focaldet.checks import InputError
 from focaldet.cli import main
 from focaldet.data import read_folder
@@ -22,6 +22,7 @@ from focaldet.engine.exporting.int8 import FLOAT_PARTS, PHOTOS, Int8, MapsOf, fi
 from focaldet.engine.exporting.onnx_file import onnx_runner
 from focaldet.engine.exporting.quantise import normalise_by_channel, with_8_bits
 from focaldet.engine.predict import Detector
+from focaldet.engine.train import train
 from focaldet.photos.images import read_photo
 from focaldet.runtime.onnx_detector import OnnxDetector
 
@@ -223,7 +224,7 @@ def test_a_trained_run_keeps_its_ap_with_8_bits(tmp_path: Path, capsys: pytest.C
         val_every=60,
         workers=0,
     )
-    run = train_silently(learned)
+    run = train(learned, say=lambda line: None)
     ap = json.loads((run / "evaluation.json").read_text())["metrics"]["AP"]
     assert ap > 0.4  # there is something to lose
     assert main(["export", str(run), "--int8", "--data", str(data)]) == 0
