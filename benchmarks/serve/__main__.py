@@ -37,7 +37,7 @@ ROUNDS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="run folder")
+    parser.add_argument("model", type=Path, help="run folder, or exported file")
     parser.add_argument("photos", type=Path, help="folder of photos")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=8)
@@ -80,6 +80,7 @@ def rows(
             list(pool.map(ask, range(4 * concurrency)))
         for _ in range(ROUNDS):
             for name, ask in work.items():
+                client.hang_up()
                 start = time.perf_counter()
                 list(pool.map(ask, range(requests)))
                 a_second[name].append(requests / (time.perf_counter() - start))
@@ -135,6 +136,10 @@ class Client:
     def __init__(self, host: str, port: int) -> None:
         self._address, self._local = (host, port), local()
 
+    def hang_up(self) -> None:
+        """Begin new connections: the server closes those on which nothing is asked for some seconds."""
+        self._local = local()
+
     def status(self, photo: bytes) -> int:
         """The status of the answer to a photo; all of the answer is read."""
         answer = self._ask("POST", "/predict", photo)
@@ -148,6 +153,7 @@ class Client:
 
     def memory_mb(self) -> float:
         """Resident memory of the server."""
+        self.hang_up()
         text = self._ask("GET", "/metrics", None).read().decode()
         (value,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
         return float(value) / 1e6

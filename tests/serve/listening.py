@@ -10,13 +10,16 @@ import uvicorn
 from focaldet.runtime.model import Model
 from focaldet.serve.app import create_app
 from focaldet.serve.limits import Limits
+from focaldet.serve.server import uvicorn_config
 
 
 @contextmanager
-def listening(model: Model, **limits: float) -> Iterator[tuple[str, int]]:
+def listening(model: Model, lanes: int = 1, **limits: float) -> Iterator[tuple[str, int]]:
     """Serve the model while the block runs; gives host and port."""
-    app = create_app(model, name="cells", score=0.0, limits=Limits(**limits))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    bounds = Limits(**limits)
+    config = uvicorn_config(create_app(model, name="cells", score=0.0, limits=bounds, lanes=lanes), bounds)
+    config.host, config.port, config.log_level = "127.0.0.1", 0, "error"
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 30

@@ -98,6 +98,19 @@ def test_a_decompression_bomb_is_refused_by_its_header(client: TestClient) -> No
     assert (status, reason) == (413, "8000 x 6000 pixels, more than 40 million; scale the photo down")
 
 
+def test_a_jpeg_that_takes_hours_to_decode_is_refused_at_once(client: TestClient) -> None:
+    """A scan of 65 bytes makes a decoder go through all pixels, and 20 MB have room for 300,000 of them."""
+    out = io.BytesIO()
+    Image.new("L", (64, 48), 128).save(out, "JPEG", progressive=True)
+    once = out.getvalue()
+    assert client.post("/predict", content=once).status_code == 200
+    end, last = once.rindex(b"\xff\xd9"), once.rindex(b"\xff\xda")
+    for between in (b"", b"\xff\x01", b"\xff\xd0", b"\xff\xff\xff", b"\xff\xfe\x00\x04\xff\xd9"):
+        many = once[:end] + (between + once[last:end]) * 200 + once[end:]
+        expected = (400, "image: a JPEG file of more than 100 scans; save it anew")
+        assert refusal(client.post("/predict", content=many)) == expected
+
+
 def test_more_bytes_than_are_taken_are_refused_with_and_without_a_stated_length(model: Model) -> None:
     def chunks():
         for _ in range(10):
@@ -113,7 +126,12 @@ def test_more_bytes_than_are_taken_are_refused_with_and_without_a_stated_length(
 def test_a_score_that_is_none_is_refused(client: TestClient, photo: Path, score: str) -> None:
     status, reason = refusal(client.post("/predict", params={"score": score}, content=photo.read_bytes()))
     assert status == 422
-    assert reason.startswith("score: ")
+    assert reason == f"score: expected a number from 0 to 1, got {score!r}"
+
+
+def test_a_parameter_that_is_none_is_named(client: TestClient, photo: Path) -> None:
+    status, reason = refusal(client.post("/predict", params={"scor": 0.5}, content=photo.read_bytes()))
+    assert (status, reason) == (422, "'scor': no such parameter; there is score")
 
 
 class Slow:

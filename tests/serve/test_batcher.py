@@ -35,9 +35,9 @@ def photo(number: int, width: int = 64) -> Seen:
     return Seen(number, (48, width), (480, 10 * width))
 
 
-def run(network: Gated, ask: Callable[[Batcher], Coroutine], most: int = 4) -> object:
+def run(network: Gated, ask: Callable[[Batcher], Coroutine], most: int = 4, lanes: int = 1) -> object:
     async def serve() -> object:
-        batcher = Batcher(network, most)
+        batcher = Batcher(network, most, lanes=lanes)
         task = asyncio.create_task(batcher.run())
         try:
             return await ask(batcher)
@@ -70,6 +70,19 @@ def test_only_photos_of_one_size_share_a_batch_and_none_is_overtaken_for_long() 
     found = run(network, lambda b: first_then(b, network, others))
     assert network.batches == [[0], [1, 3], [2, 4]]
     assert [f.boxes_xyxy[0, 0] for f in found] == [0, 1, 2, 3, 4]
+
+
+def test_lanes_that_are_free_share_what_waits_and_run_at_the_same_time() -> None:
+    network = Gated()
+    both = threading.Barrier(2)
+    network.gate.wait = lambda timeout: both.wait(timeout)  # neither goes on before the other is there
+
+    async def ask(batcher: Batcher) -> list[Found]:
+        return await asyncio.gather(*(batcher.detect(photo(n)) for n in range(5)))
+
+    found = run(network, ask, lanes=2)
+    assert sorted(network.batches) == [[0, 1, 2], [3, 4]]
+    assert [f.boxes_xyxy[0, 0] for f in found] == list(range(5))
 
 
 def test_a_photo_alone_does_not_wait() -> None:

@@ -33,11 +33,13 @@ class OnnxDetector:
         self._outputs = [output.name for output in session.get_outputs()]
 
     @classmethod
-    def load(cls, file: str | Path, *, threads: int | None = None) -> "OnnxDetector":
+    def load(cls, file: str | Path, *, threads: int | None = None, spin: bool = True) -> "OnnxDetector":
         """Read a file.
 
         Args:
             threads: for one network at a time; ``None``: a thread for each core.
+            spin: a thread without work looks for some in a loop, which makes one image at a time faster; many at a time
+                want the core it takes.
 
         Raises:
             InputError: it is missing, broken, no model of focaldet, or a newer one.
@@ -50,7 +52,7 @@ class OnnxDetector:
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror})") from error
         try:
-            session = onnx_session(data, threads=threads)
+            session = onnx_session(data, threads=threads, spin=spin)
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
             if text is None:
                 raise InputError("an ONNX file, but no model of focaldet; make one with focaldet export RUN")
@@ -129,13 +131,13 @@ class OnnxDetector:
             raise InputError("its inputs and outputs are not what its description says; export it again")
 
 
-def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSession":
+def onnx_session(data: bytes, *, threads: int | None = None, spin: bool = True) -> "InferenceSession":
     """An ONNX file, ready to run.
 
     Args:
         data: the file. From memory: weights in other files, which a model from elsewhere could name, are then not
             looked for.
-        threads: see ``OnnxDetector.load``.
+        threads, spin: see ``OnnxDetector.load``.
 
     Raises:
         InputError: it is broken.
@@ -147,6 +149,8 @@ def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSessio
     if threads is not None:
         check_range("threads", threads, 1)
         options.intra_op_num_threads = threads
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each kind of damage has its own

@@ -24,6 +24,7 @@ from focaldet.serve.batching import Batcher
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
+from focaldet.serve.scans import MOST_SCANS, too_many_scans
 
 MAX_REQUESTS = 64
 """Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""
@@ -88,16 +89,17 @@ _PHOTO = {
 }
 
 
-def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS) -> FastAPI:
+def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS, lanes: int = 1) -> FastAPI:
     """The application around a model.
 
     Args:
         name: of the model, for people.
         score: least score of a box where a request does not ask for another.
+        lanes: batches that the network runs at a time.
     """
     check_range("score", score, 0, 1)
     metrics = Metrics()
-    batcher = Batcher(model, limits.batch, metrics.batch)
+    batcher = Batcher(model, limits.batch, metrics.batch, lanes=lanes)
     decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
     answering: set[Request] = set()
 
@@ -133,6 +135,8 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         least: Annotated[float, Query(alias="score", ge=0, le=1, description="least score of a box")] = score,
     ) -> JSONResponse:
         """The body is the photo's file itself, as `curl --data-binary @photo.jpg` sends it."""
+        for unknown in request.query_params.keys() - {"score"}:
+            raise HTTPException(422, f"{unknown[:40]!r}: no such parameter; there is score")
         if len(answering) >= MAX_REQUESTS:
             raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
         answering.add(request)
@@ -212,6 +216,8 @@ def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
     """Decode and scale; the pixels are counted by the header, before anything is decoded."""
     if not data:
         raise InputError("the body is empty; send the photo's file as the body")
+    if data.startswith(b"\xff\xd8") and too_many_scans(data):
+        raise InputError(f"image: a JPEG file of more than {MOST_SCANS} scans; save it anew")
     header = read_header(io.BytesIO(data))
     if header.width * header.height > limits.megapixels * 1e6:
         raise HTTPException(
@@ -242,8 +248,8 @@ def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...], l
 
 def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+    first = error.errors()[0]  # score is all there is
+    return JSONResponse({"detail": f"score: expected a number from 0 to 1, got {str(first['input'])[:40]!r}"}, 422)
 
 
 def _own_fault(request: Request, error: Exception) -> JSONResponse:

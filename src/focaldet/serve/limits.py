@@ -11,8 +11,8 @@ class Limits:
 
     Args:
         megabytes: of an upload.
-        megapixels: of a photo; it takes about 3 bytes of memory each while it is scaled down.
-        seconds: until a photo has been received, and then until it has been answered.
+        megapixels: of a photo; one takes 10 to 18 bytes of memory while the photo is read and scaled down.
+        seconds: until a request has begun, until its photo has been received, and then until it has been answered.
         batch: photos that go through the network together, at most.
     """
 

@@ -1,14 +1,19 @@
 """The socket and uvicorn around the application."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import uvicorn
+from fastapi import FastAPI
 
 from focaldet.checks import InputError, check_range
 from focaldet.engine.load import load_model
+from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.serve.app import create_app
+from focaldet.serve.connections import MOST_CONNECTIONS, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
 
 
@@ -30,18 +35,33 @@ def serve(
         score: least score of a box where a request does not ask for another.
 
     Raises:
-        InputError: the model cannot be read, or the address cannot be listened on.
+        InputError: the model cannot be read or run, or the address cannot be listened on.
     """
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        app = create_app(load_model(model), name=model.name, score=score, limits=limits)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-        )
+        detector = load_model(model, spin=False)
+        detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # what cannot be run is told now
+        # onnxruntime is fastest with a photo on each core; torch takes all cores for one.
+        lanes = (os.cpu_count() or 1) if isinstance(detector, OnnxDetector) else 1
+        app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
         address = f"[{host}]" if ":" in host else host
         say(f"serving {model} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
+
+
+def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        http=bounded(limits.seconds),
+        ws="none",
+        backlog=MOST_CONNECTIONS,  # so many are accepted before the first of them is looked at
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,54 @@
+"""Connections that cost little: there is a bounded number of them, and none stays open without a request.
+
+uvicorn alone waits for the head of a request as long as it takes, and opens connections until the process has no file
+left for one more: a few hundred clients that stall would keep everybody else out.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+MOST_CONNECTIONS = 128
+"""Open at a time. Systems give a process 256 files or more."""
+
+
+def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
+    """uvicorn's HTTP on a connection that is closed when its time has come.
+
+    Args:
+        seconds: within which a request has to be there, whole from its first line to the end of its head.
+        most: connections at a time; for one more, that which has been without a request for the longest is closed.
+    """
+
+    class Bounded(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.idle_since = self.loop.time()
+            self.last_seen: RequestResponseCycle | None = None
+            self.next_look = self.loop.call_later(seconds, self.look)
+            there = [one for one in self.connections if isinstance(one, Bounded) and not one.transport.is_closing()]
+            if len(there) > most:
+                idle = [one for one in there if one.is_idle()]
+                min(idle, key=lambda one: one.idle_since).transport.abort()  # this one is among them
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.next_look.cancel()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            self.idle_since = self.loop.time()
+            super().on_response_complete()
+
+        def is_idle(self) -> bool:
+            """Whether no request is being answered."""
+            return self.cycle is None or self.cycle.response_complete
+
+        def look(self) -> None:
+            """Closes the connection if no request has come since the last look."""
+            if self.is_idle() and self.cycle is self.last_seen:
+                self.transport.abort()
+            else:
+                self.last_seen = self.cycle
+                self.next_look = self.loop.call_later(seconds, self.look)
+
+    return Bounded
