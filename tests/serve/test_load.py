@@ -164,3 +164,15 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(trained: Path, m
     assert bound == ["127.0.0.1", "0.0.0.0"]
     assert said[0].startswith(f"serving {trained} at http://127.0.0.1:")
     assert threading.active_count() < 20
+
+
+def test_a_name_of_a_model_cannot_steer_the_terminal(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    (tmp_path / "\x1b[31mred\nrun").symlink_to(trained)
+    said: list[str] = []
+    serve(tmp_path / "\x1b[31mred\nrun", port=0, say=said.append)
+    assert said[0].startswith(f"serving {tmp_path}/\\x1b[31mred run at ")

@@ -9,7 +9,11 @@ import asyncio
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MOST_CONNECTIONS = 128
-"""Open at a time. Systems give a process 256 files or more."""
+"""Open at a time."""
+
+AT_ONCE = 32
+"""Connections that are accepted before the first of them is looked at; two or three times as many may be open above the
+number that is meant, and a system may give a process no more than 256 files."""
 
 
 def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:

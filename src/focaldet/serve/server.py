@@ -9,11 +9,11 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from focaldet.checks import InputError, check_range
+from focaldet.checks import InputError, check_range, printable
 from focaldet.engine.load import load_model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.serve.app import create_app
-from focaldet.serve.connections import MOST_CONNECTIONS, bounded
+from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
 
 
@@ -46,7 +46,7 @@ def serve(
         lanes = (os.cpu_count() or 1) if isinstance(detector, OnnxDetector) else 1
         app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
         address = f"[{host}]" if ":" in host else host
-        say(f"serving {model} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
+        say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
@@ -56,7 +56,7 @@ def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
         app,
         http=bounded(limits.seconds),
         ws="none",
-        backlog=MOST_CONNECTIONS,  # so many are accepted before the first of them is looked at
+        backlog=AT_ONCE,
         log_level="warning",
         access_log=False,
         server_header=False,
