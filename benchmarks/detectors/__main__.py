@@ -6,6 +6,7 @@ again, so an interrupted benchmark goes on where it was.
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -42,12 +43,20 @@ def main() -> None:
 def one_run(run: Path, command: list[str], data: str) -> dict[str, float | int]:
     """Train unless it is done, measure on the test split; the numbers of one row."""
     if not (run / "evaluation.json").exists() or json.loads((run / "evaluation.json").read_text())["split"] != "test":
-        focaldet(*command, "--out", str(run))
+        focaldet(*command, "--out", str(run), *going_on(run))
         focaldet("eval", str(run), "--data", data, "--split", "test")
     report = json.loads((run / "evaluation.json").read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     row = {name: report["metrics"][name] for name in ("AP", "AP50", "AP75")}
     return {"steps": lines[-1]["step"], "minutes": lines[-1]["minutes"]} | row
+
+
+def going_on(run: Path) -> list[str]:
+    """What to add to the command of a run that was interrupted; one without a checkpoint begins anew."""
+    if (run / "last.ckpt").exists():
+        return ["--resume"]
+    shutil.rmtree(run, ignore_errors=True)
+    return []
 
 
 def focaldet(*command: str) -> None:

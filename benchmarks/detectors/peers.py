@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.detectors.__main__ import RESULTS, one_run
+from benchmarks.detectors.__main__ import RESULTS, going_on, one_run
 from benchmarks.detectors.torchvision_peer import PEERS, train_peer
 from benchmarks.provenance import commit
 
@@ -109,7 +109,7 @@ def peer_run(name: str, run: Path, command: list[str]) -> None:
     """Train and measure a peer in a process of its own, unless it is done."""
     if row_of(run) is not None:
         return
-    chosen = vars(build_parser()[1]["train"].read([*command, "--out", str(run)]))
+    chosen = vars(build_parser()[1]["train"].read([*command, "--out", str(run), *going_on(run)]))
     process = multiprocessing.get_context("spawn").Process(target=train_peer, args=(name, TrainConfig(**chosen)))
     process.start()
     process.join()
