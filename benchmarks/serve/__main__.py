@@ -1,12 +1,11 @@
 """python -m benchmarks.serve MODEL PHOTOS: a served model beside the same model without a server, and a minute of load.
 
-Three rounds, each of 1,000 requests through ``focaldet serve`` in a process of its own and 1,000 photos without it, at
-the same concurrency, and then 60 s of load with a look at the server's memory. About three minutes on two cores. Writes
-benchmarks/results/serve.md; run it on a quiet machine.
+Rounds of 1,000 requests through ``focaldet serve`` in a process of its own and twice 1,000 photos without it, at the
+same concurrency, and then a minute of load with a look at the server's memory. A round of a resnet18 at 320 px takes
+some two minutes on two cores. Writes benchmarks/results/serve.md; run it on a quiet machine.
 
-Without a server the same work is done by threads of this process: a photo's file is decoded, scaled and goes through
-the network (``file to boxes``), or the network alone is run on what was scaled before (``network alone``). What a
-server can be held to is the first; the second is the most that the network gives.
+Without a server, threads of this process run the model as the server does: on what was decoded and scaled before
+(``network alone``: the most that onnxruntime gives), or from each photo's file on (``file to boxes``: the same work).
 """
 
 import argparse
@@ -28,11 +27,10 @@ from threading import local
 from benchmarks.provenance import provenance
 
 from focaldet.bench.losses import Row, table
-from focaldet.engine.load import load_model
 from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
+from focaldet.serve.server import load_lanes
 
 RESULT = Path(__file__).parents[1] / "results" / "serve.md"
-ROUNDS = 3
 
 
 def main() -> None:
@@ -41,19 +39,20 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of photos")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60, help="of the load at the end")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     files = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     photos = [file.read_bytes() for file in files[: args.requests]]
     with ThreadPoolExecutor(args.concurrency) as pool:
-        lines = list(table(rows(args.model, photos, pool, args.requests, args.concurrency, args.seconds)))
+        lines = list(table(rows(args, photos, pool)))
     text = [
         "# A served model beside the model alone",
         "",
         f"{provenance(f'python -m benchmarks.serve {args.model.name} {args.photos.name}')}. {len(photos)} photos in "
-        f"turn, {args.concurrency} at a time; medians of {ROUNDS} interleaved rounds of {args.requests:,}. Client and "
-        "server share the cores.",
+        f"turn, {args.concurrency} at a time; medians of {args.rounds} interleaved rounds of {args.requests:,}. The "
+        "client and the server share the cores.",
         "",
         *lines,
         "",
@@ -62,23 +61,22 @@ def main() -> None:
     print("\n".join(text))
 
 
-def rows(
-    model: Path, photos: Sequence[bytes], pool: ThreadPoolExecutor, requests: int, concurrency: int, seconds: float
-) -> Iterator[Row]:
+def rows(args: argparse.Namespace, photos: Sequence[bytes], pool: ThreadPoolExecutor) -> Iterator[Row]:
     """The comparison, and the minute of load."""
-    bare = load_model(model)
+    requests, concurrency = args.requests, args.concurrency
+    bare, _ = load_lanes(args.model)
     scaled = [bare.prepare(read_photo(io.BytesIO(photo))) for photo in photos]
     work: dict[str, Callable[[int], object]] = {
         "file to boxes": lambda n: bare.detect([bare.prepare(read_photo(io.BytesIO(photos[n % len(photos)])))]),
         "network alone": lambda n: bare.detect([scaled[n % len(photos)]]),
     }
     a_second: dict[str, list[float]] = {name: [] for name in ("served", *work)}
-    with serving(model) as (host, port):
+    with serving(args.model) as (host, port):
         client = Client(host, port)
         work = {"served": lambda n: client.predict(photos[n % len(photos)])} | work
         for ask in work.values():
             list(pool.map(ask, range(4 * concurrency)))
-        for _ in range(ROUNDS):
+        for _ in range(args.rounds):
             for name, ask in work.items():
                 client.hang_up()
                 start = time.perf_counter()
@@ -88,9 +86,9 @@ def rows(
         title = f"{requests:,} photos, {concurrency} at a time"
         for name, value in rate.items():
             yield Row(title, name, value, "photos/s", "")
-        yield Row(title, "served / file to boxes", rate["served"] / rate["file to boxes"], "x", ">= 0.8")
-        yield Row(title, "served / network alone", rate["served"] / rate["network alone"], "x", "")
-        yield from load(client, photos, pool, seconds)
+        yield Row(title, "served / file to boxes", rate["served"] / rate["file to boxes"], "x", "")
+        yield Row(title, "served / network alone", rate["served"] / rate["network alone"], "x", ">= 0.8")
+        yield from load(client, photos, pool, args.seconds)
 
 
 def load(client: "Client", photos: Sequence[bytes], pool: ThreadPoolExecutor, seconds: float) -> Iterator[Row]:

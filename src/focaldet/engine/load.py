@@ -7,12 +7,12 @@ from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 
 
-def load_model(path: Path, *, score: float | None = None, spin: bool = True) -> Model:
+def load_model(path: Path, *, score: float | None = None, threads: int | None = None) -> Model:
     """The detector of a run folder, or an exported one (ONNX).
 
     Args:
         score: least score that a run's detector looks at; ``None``: its own. An exported one has it built in.
-        spin: of an exported one, see ``OnnxDetector.load``.
+        threads: of an exported one, see ``OnnxDetector.load``.
 
     Raises:
         InputError: it is neither, or broken, or an exported one that looks at nothing with so small a score.
@@ -22,7 +22,7 @@ def load_model(path: Path, *, score: float | None = None, spin: bool = True) -> 
     except OSError as error:
         raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
     if is_file:
-        model = OnnxDetector.load(path, spin=spin)
+        model = OnnxDetector.load(path, threads=threads)
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
             raise InputError(f"score: expected a number in [{least:g}, 1), got {score}; {path} looks at nothing below")

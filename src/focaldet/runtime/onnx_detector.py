@@ -33,13 +33,13 @@ class OnnxDetector:
         self._outputs = [output.name for output in session.get_outputs()]
 
     @classmethod
-    def load(cls, file: str | Path, *, threads: int | None = None, spin: bool = True) -> "OnnxDetector":
+    def load(cls, file: str | Path, *, threads: int | None = None) -> "OnnxDetector":
         """Read a file.
 
         Args:
-            threads: for one network at a time; ``None``: a thread for each core.
-            spin: a thread without work looks for some in a loop, which makes one image at a time faster; many at a time
-                want the core it takes.
+            threads: that compute, the caller's among them; one that waits sleeps and leaves its core to others.
+                ``None``: one for each core, and one that waits keeps its core busy: the fastest for one image at a time
+                on a machine that does nothing else.
 
         Raises:
             InputError: it is missing, broken, no model of focaldet, or a newer one.
@@ -52,7 +52,7 @@ class OnnxDetector:
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror})") from error
         try:
-            session = onnx_session(data, threads=threads, spin=spin)
+            session = onnx_session(data, threads=threads)
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
             if text is None:
                 raise InputError("an ONNX file, but no model of focaldet; make one with focaldet export RUN")
@@ -131,13 +131,13 @@ class OnnxDetector:
             raise InputError("its inputs and outputs are not what its description says; export it again")
 
 
-def onnx_session(data: bytes, *, threads: int | None = None, spin: bool = True) -> "InferenceSession":
+def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSession":
     """An ONNX file, ready to run.
 
     Args:
         data: the file. From memory: weights in other files, which a model from elsewhere could name, are then not
             looked for.
-        threads, spin: see ``OnnxDetector.load``.
+        threads: see ``OnnxDetector.load``.
 
     Raises:
         InputError: it is broken.
@@ -149,7 +149,6 @@ def onnx_session(data: bytes, *, threads: int | None = None, spin: bool = True) 
     if threads is not None:
         check_range("threads", threads, 1)
         options.intra_op_num_threads = threads
-    if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -17,7 +17,8 @@ class Batcher:
         model: runs in a thread of each lane.
         most: photos in a batch, at most.
         observe: told the size of each batch.
-        lanes: what waits is shared among those that are free.
+        lanes: each takes its share of what waits and leaves the others theirs, so that none is idle while another has
+            much to do.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Batcher:
         self._model, self._most, self._observe = model, most, observe
         self._waiting: list[tuple[Seen, asyncio.Future[Found]]] = []
         self._arrived = asyncio.Event()
-        self._lanes = self._free = lanes
+        self._lanes = lanes
         self._threads = ThreadPoolExecutor(lanes, "network")
 
     async def detect(self, seen: Seen) -> Found:
@@ -54,19 +55,17 @@ class Batcher:
                 self._arrived.clear()
                 continue
             self._observe(len(batch))
-            self._free -= 1
             try:
                 found = await loop.run_in_executor(self._threads, self._model.detect, [seen for seen, _ in batch])
             except Exception as error:
                 _settle(batch, [error] * len(batch))
             else:
                 _settle(batch, found)
-            self._free += 1
 
     def _next(self) -> list[tuple[Seen, asyncio.Future[Found]]]:
-        """Takes a free lane's share out of the line: the longest waiting photo, and others of its size."""
+        """Takes a lane's share out of the line: the longest waiting photo, and others of its size."""
         line = [entry for entry in self._waiting if not entry[1].done()]  # a request that timed out is cancelled
-        share = -(-len(line) // self._free)
+        share = -(-len(line) // self._lanes)
         batch = [entry for entry in line if entry[0].size == line[0][0].size][: min(share, self._most)]
         taken = {id(entry) for entry in batch}
         self._waiting = [entry for entry in line if id(entry) not in taken]

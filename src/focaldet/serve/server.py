@@ -11,10 +11,14 @@ from fastapi import FastAPI
 
 from focaldet.checks import InputError, check_range, printable
 from focaldet.engine.load import load_model
+from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.serve.app import create_app
 from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
+
+MOST_LANES = 8
+"""Batches at a time. With more cores than that, a batch has several."""
 
 
 def serve(
@@ -40,14 +44,24 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector = load_model(model, spin=False)
+        detector, lanes = load_lanes(model)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # what cannot be run is told now
-        # onnxruntime is fastest with a photo on each core; torch takes all cores for one.
-        lanes = (os.cpu_count() or 1) if isinstance(detector, OnnxDetector) else 1
         app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
+
+
+def load_lanes(path: Path) -> tuple[Model, int]:
+    """A detector for photos without end, and how many batches it is to run at a time.
+
+    onnxruntime gets the most through when each core has a batch of its own: the thread that asks for a batch computes,
+    and beside those it has a thread for each core that is left. torch takes all cores for one batch.
+    """
+    cores = os.cpu_count() or 1
+    lanes = min(cores, MOST_LANES)
+    detector = load_model(path, threads=cores - lanes + 1)
+    return detector, lanes if isinstance(detector, OnnxDetector) else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
