@@ -134,6 +134,37 @@ def test_a_parameter_that_is_none_is_named(client: TestClient, photo: Path) -> N
     assert (status, reason) == (422, "'scor': no such parameter; there is score")
 
 
+def test_what_is_asked_of_a_wrong_path_is_told_the_right_ones(client: TestClient, photo: Path) -> None:
+    for method, path, status, words in (
+        ("POST", "/predict/", 404, "no such path; "),
+        ("GET", "/favicon.ico", 404, "no such path; "),
+        ("GET", "/predict", 405, "a path that does not take GET; "),
+        ("POST", "/", 405, "a path that does not take POST; "),
+    ):
+        answer = client.request(method, path)
+        refused, reason = refusal(answer)
+        assert (refused, "allow" in answer.headers) == (status, status == 405)
+        assert reason.startswith(f"{words}there are POST /predict ")
+    for path in re.findall(r"GET (/.*)$", reason)[0].replace(" and", ",").split(", "):
+        assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health", "/metrics"])
+def test_head_is_answered_as_get(client: TestClient, path: str) -> None:
+    head, got = client.head(path), client.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (200, got.headers["content-type"])
+
+
+def test_a_photo_that_curl_has_changed_on_its_way_is_told_how_to_send_it(client: TestClient, photo: Path) -> None:
+    sent = photo.read_bytes().translate(None, b"\0\r\n")  # what curl -d @photo.jpg makes of it
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}  # curl's, with --data-binary too
+    status, reason = refusal(client.post("/predict", content=sent, headers=headers))
+    assert status == 400
+    assert reason.endswith("; curl sends a file as it is with --data-binary, not with -d")
+    assert client.post("/predict", content=photo.read_bytes(), headers=headers).status_code == 200
+    assert "curl" not in refusal(client.post("/predict", content=sent))[1]
+
+
 class Slow:
     """A network that takes its time."""
 
@@ -240,6 +271,11 @@ def test_limits_that_are_none_are_refused(limits: dict[str, float], message: str
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing"):
         load_model(tmp_path / "nothing")
+
+
+def test_a_file_of_a_run_is_led_to_its_folder(eager: Path) -> None:
+    with pytest.raises(InputError, match=f"model.safetensors: a file of a run; give its folder, {eager}"):
+        load_model(eager / "model.safetensors")
 
 
 def test_the_server_alone_imports_no_torch() -> None:

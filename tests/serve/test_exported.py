@@ -1,6 +1,13 @@
 """An exported model behind the server: as many batches at a time as lanes, each photo answered for itself."""
 
 import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,3 +60,28 @@ def test_a_model_that_cannot_be_run_is_told_before_anything_is_answered(tmp_path
     with pytest.raises(InputError, match="cannot be run"):
         serve(file, port=0, say=said.append)
     assert said == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_stops_it_at_once_and_who_is_still_sending_is_told(file: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "focaldet.cli", "serve", str(file), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = re.findall(r"127\.0\.0\.1:(\d+)", server.stdout.readline())[0]
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as sending:
+                sending.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+                with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as other:
+                    other.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert other.recv(1 << 16).startswith(b"HTTP/1.1 200")
+                for _ in range(2):
+                    server.send_signal(signal.SIGINT)
+                    time.sleep(0.3)
+                assert sending.recv(1 << 16).startswith(b"HTTP/1.1 503")
+            _, errors = server.communicate(timeout=60)
+        finally:
+            server.kill()
+    assert server.returncode == 130
+    assert errors == "focaldet: stopped\n"

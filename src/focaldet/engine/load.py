@@ -22,6 +22,8 @@ def load_model(path: Path, *, score: float | None = None, threads: int | None = 
     except OSError as error:
         raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
     if is_file:
+        if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
+            raise InputError(f"{path}: a file of a run; give its folder, {path.parent}")
         model = OnnxDetector.load(path, threads=threads)
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:

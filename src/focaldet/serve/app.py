@@ -2,17 +2,17 @@
 
 import asyncio
 import io
-import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +21,7 @@ from focaldet.checks import InputError, check_range
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
 from focaldet.runtime.model import Found, Model, Seen
 from focaldet.serve.batching import Batcher
-from focaldet.serve.limits import DEFAULTS, Limits
+from focaldet.serve.limits import DEFAULTS, Limits, cores
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
 from focaldet.serve.scans import MOST_SCANS, too_many_scans
@@ -87,6 +87,7 @@ _PHOTO = {
         for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
     },
 }
+_PATHS = "POST /predict with the photo's file as the body, and GET /, /docs, /openapi.json, /health and /metrics"
 
 
 def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS, lanes: int = 1) -> FastAPI:
@@ -100,13 +101,13 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
     check_range("score", score, 0, 1)
     metrics = Metrics()
     batcher = Batcher(model, limits.batch, metrics.batch, lanes=lanes)
-    decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+    decoders = ThreadPoolExecutor(cores(), "decode")
     answering: set[Request] = set()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         network = asyncio.create_task(batcher.run())
-        with no_size_warnings():
+        with no_size_warnings(), suppress(asyncio.CancelledError):  # a second Ctrl-C
             yield
         network.cancel()
         decoders.shutdown(wait=False, cancel_futures=True)
@@ -118,8 +119,11 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         lifespan=lifespan,
         docs_url=None,  # those pages load their scripts from the network
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(_Observed, metrics=metrics)
+    app.add_exception_handler(404, _wrong_path)
+    app.add_exception_handler(405, _wrong_path)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(Exception, _own_fault)
 
@@ -148,6 +152,8 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
             raise HTTPException(
                 503, f"no answer within {limits.seconds:g} s; try again", {"Retry-After": "1"}
             ) from None
+        except asyncio.CancelledError:
+            raise HTTPException(503, "the server is being stopped") from None
         finally:
             answering.discard(request)
         return JSONResponse(_answer(found, seen.photo_size, model.class_names, least))
@@ -159,7 +165,9 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
             async with asyncio.timeout(limits.seconds):
                 return await asyncio.get_running_loop().run_in_executor(decoders, _decoded, data, model, limits)
         except InputError as error:
-            raise HTTPException(400, str(error)) from None
+            by_curl = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+            hint = "; curl sends a file as it is with --data-binary, not with -d" if data and by_curl else ""
+            raise HTTPException(400, f"{error}{hint}") from None
 
     @app.get("/health", summary="What is served")
     async def health() -> Health:
@@ -252,12 +260,18 @@ def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": f"score: expected a number from 0 to 1, got {str(first['input'])[:40]!r}"}, 422)
 
 
+def _wrong_path(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StarletteHTTPException)
+    what = "no such path" if error.status_code == 404 else f"a path that does not take {request.method[:10]}"
+    return JSONResponse({"detail": f"{what}; there are {_PATHS}"}, error.status_code, error.headers)
+
+
 def _own_fault(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "the server failed at this request; its log says why"}, 500)
 
 
 class _Observed:
-    """Around every answer: the headers that keep a browser careful, and the counters of /predict."""
+    """Around every answer: HEAD, the headers that keep a browser careful, and the counters of /predict."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -266,6 +280,8 @@ class _Observed:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # answered as GET; uvicorn leaves the body out
+            scope = {**scope, "method": "GET"}
         start = time.perf_counter()
 
         async def observed(message: Message) -> None:

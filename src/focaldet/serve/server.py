@@ -15,7 +15,7 @@ from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.serve.app import create_app
 from focaldet.serve.connections import AT_ONCE, bounded
-from focaldet.serve.limits import DEFAULTS, Limits
+from focaldet.serve.limits import DEFAULTS, Limits, cores
 
 MOST_LANES = 8
 """Batches at a time. With more cores than that, a batch has several."""
@@ -58,9 +58,8 @@ def load_lanes(path: Path) -> tuple[Model, int]:
     onnxruntime gets the most through when each core has a batch of its own: the thread that asks for a batch computes,
     and beside those it has a thread for each core that is left. torch takes all cores for one batch.
     """
-    cores = os.cpu_count() or 1
-    lanes = min(cores, MOST_LANES)
-    detector = load_model(path, threads=cores - lanes + 1)
+    lanes = min(cores(), MOST_LANES)
+    detector = load_model(path, threads=cores() - lanes + 1)
     return detector, lanes if isinstance(detector, OnnxDetector) else 1
 
 
@@ -83,6 +82,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
+        number = None if isinstance(error, socket.gaierror) else error.errno
+        reason = os.strerror(number) if number else error.strerror  # without the address, which Python adds
         raise InputError(
-            f"--host {host} --port {port}: cannot be listened on ({error.strerror}); choose others"
+            f"--host {host} --port {port}: cannot be listened on ({reason}); choose others, --port 0 takes a free one"
         ) from error
