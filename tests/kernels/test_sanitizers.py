@@ -1,4 +1,4 @@
-"""The C++ under AddressSanitizer and UndefinedBehaviorSanitizer, driven by the fuzzer of test_fused_shapes.py."""
+"""The C++ under AddressSanitizer and UndefinedBehaviorSanitizer, driven by the fuzzers of the tests beside this one."""
 
 import os
 import shutil
@@ -39,7 +39,9 @@ def test_the_fuzzer_finds_no_bad_access_and_no_undefined_behaviour(tmp_path):
     command += [f"-L{Path(torch.__file__).parent / 'lib'}", "-lc10", "-ltorch", "-ltorch_cpu"]
     subprocess.run([*command, "-o", str(package / "kernels" / "_cpu.abi3.so")], check=True)
     fuzz = "any_ or pyramid or out_of_range or written_over or torchvisions or just_the_limit or equal_scores"
-    files = Path(__file__).with_name("test_fused_shapes.py"), Path(__file__).parents[1] / "models/test_suppression.py"
+    fuzz += " or derivatives or several_turns or tiles_outside"
+    here = Path(__file__).parent
+    files = here / "test_fused_shapes.py", here / "test_tiles.py", here.parent / "models/test_suppression.py"
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", fuzz, *map(str, files)],
         env=os.environ

@@ -39,7 +39,7 @@ def test_coarse_levels_are_made_of_the_named_map(p6_from, relu_before_p7, c5_cha
 
 def test_tower_without_a_norm_is_convolutions_and_relus():
     head = DenseHead(8, 2, 4, depth=2, tower_norm="none")
-    assert [type(layer).__name__ for layer in head.box_tower] == ["Conv2d", "ReLU"] * 2
+    assert [type(layer).__name__ for layer in head.box_tower] == ["Conv3x3", "ReLU"] * 2
     assert all(layer.bias is not None and not layer.bias.any() for layer in head.box_tower if hasattr(layer, "bias"))
 
 
@@ -54,7 +54,8 @@ def test_centerness_is_read_from_the_named_tower(tower):
     torch.manual_seed(0)
     head = DenseHead(8, 2, 4, num_levels=1, quality="centerness", quality_on=tower)
     (level,) = features(8)
-    expected = head.centerness((head.box_tower if tower == "box" else head.class_tower)(level))
+    (read,) = (head.box_tower if tower == "box" else head.class_tower)([level])
+    expected = head.centerness(read)
     assert torch.equal(head([level]).quality_logits[0], expected)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from focaldet.models.convolution import Conv3x3
 from focaldet.structures import HeadOutputs
 
 
@@ -88,12 +89,12 @@ class DenseHead(nn.Module):
     ) -> None:
         super().__init__()
         self.quality_on = quality_on
-        self.class_tower = _tower(channels, depth, tower_norm, tower_bias)
-        self.box_tower = _tower(channels, depth, tower_norm, tower_bias)
-        self.class_logits = nn.Conv2d(channels, anchors * num_classes, 3, padding=1)
-        self.box_outputs = nn.Conv2d(channels, anchors * box_outputs, 3, padding=1)
+        self.class_tower = Tower(channels, depth, tower_norm, tower_bias)
+        self.box_tower = Tower(channels, depth, tower_norm, tower_bias)
+        self.class_logits = Conv3x3(channels, anchors * num_classes)
+        self.box_outputs = Conv3x3(channels, anchors * box_outputs)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
-        self.centerness = nn.Conv2d(channels, anchors, 3, padding=1) if quality == "centerness" else None
+        self.centerness = Conv3x3(channels, anchors) if quality == "centerness" else None
         self.quality = DistributionQuality(box_outputs // 4) if quality == "distribution" else None
 
         for module in self.modules():
@@ -107,26 +108,34 @@ class DenseHead(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> HeadOutputs:
         """Maps of the pyramid in, raw maps of every level out."""
-        class_logits, box_outputs, quality_logits = [], [], []
-        for features, scale in zip(pyramid, self.scales, strict=True):
-            class_features, box_features = self.class_tower(features), self.box_tower(features)
-            class_logits.append(self.class_logits(class_features))
-            box_outputs.append(scale(self.box_outputs(box_features)))
-            if self.centerness is not None:
-                quality_logits.append(self.centerness(box_features if self.quality_on == "box" else class_features))
-            if self.quality is not None:
-                quality_logits.append(self.quality(box_outputs[-1]))
-        return HeadOutputs(class_logits, box_outputs, quality_logits or None)
+        class_features, box_features = self.class_tower(pyramid), self.box_tower(pyramid)
+        class_logits = self.class_logits.of_levels(class_features)
+        box_outputs = self.box_outputs.of_levels(box_features)
+        box_outputs = [scale(outputs) for scale, outputs in zip(self.scales, box_outputs, strict=True)]
+        quality_logits = None
+        if self.centerness is not None:
+            quality_logits = self.centerness.of_levels(box_features if self.quality_on == "box" else class_features)
+        if self.quality is not None:
+            quality_logits = [self.quality(outputs) for outputs in box_outputs]
+        return HeadOutputs(class_logits, box_outputs, quality_logits)
 
 
-def _tower(channels: int, depth: int, norm: str, bias: bool) -> nn.Sequential:
-    """``depth`` times 3x3 convolution, group norm (or none), ReLU."""
-    # 32 groups, but at least two channels in each: the one value of a 1x1 map would be normalised to nothing.
-    groups = min(math.gcd(32, channels), max(channels // 2, 1))
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias or norm == "none"))
-        if norm == "group":
-            layers.append(nn.GroupNorm(groups, channels))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+class Tower(nn.Sequential):
+    """``depth`` times 3x3 convolution, group norm (or none), ReLU, on every level."""
+
+    def __init__(self, channels: int, depth: int, norm: Literal["group", "none"], bias: bool) -> None:
+        # 32 groups, but at least two channels in each: the one value of a 1x1 map would be normalised to nothing.
+        groups = min(math.gcd(32, channels), max(channels // 2, 1))
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers.append(Conv3x3(channels, channels, bias=bias or norm == "none"))
+            if norm == "group":
+                layers.append(nn.GroupNorm(groups, channels))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """Maps ``(B, channels, H, W)``."""
+        for layer in self:
+            levels = layer.of_levels(levels) if isinstance(layer, Conv3x3) else [layer(level) for level in levels]
+        return levels

@@ -1,0 +1,137 @@
+"""The 3 x 3 convolution by tiles is ``conv2d``: values and derivatives, of every size, batch and number of levels."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from focaldet import kernels
+from focaldet.kernels import convolution
+from focaldet.kernels.convolution import conv3x3
+
+pytestmark = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
+
+Numbers = dict[str, list[Tensor]]
+
+
+def by_conv2d(maps: list[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    return [conv2d(x, weight, bias, padding=1) for x in maps]
+
+
+def values_and_derivatives(convolve, maps, weight, bias, grads) -> Numbers:
+    """Of the sum of all outputs, each times its own number."""
+    leaves = [x.detach().clone().requires_grad_() for x in (*maps, weight, *([] if bias is None else [bias]))]
+    inputs, (kernel, *offset) = leaves[: len(maps)], leaves[len(maps) :]
+    outputs = convolve(inputs, kernel, offset[0] if offset else None)
+    derivatives = torch.autograd.grad(outputs, leaves, grads)
+    return {
+        "outputs": [x.detach() for x in outputs],
+        "of the maps": list(derivatives[: len(maps)]),
+        "of the weight": [derivatives[len(maps)]],
+        "of the bias": list(derivatives[len(maps) + 1 :]),
+    }
+
+
+def assert_is_conv2d(sizes: list[tuple[int, int, int]], channels: int, out: int, *, bias: bool = True) -> None:
+    """Maps of so many images, height and width: within 32 roundings of what float64 gives, where conv2d itself takes
+    some."""
+    torch.manual_seed(0)
+    maps = [torch.randn(images, channels, height, width) for images, height, width in sizes]
+    weight = torch.randn(out, channels, 3, 3) / (9 * channels) ** 0.5
+    offset = torch.randn(out) if bias else None
+    grads = [torch.randn(images, out, height, width) for images, height, width in sizes]
+    double = [None if x is None else x.double() for x in (weight, offset)]
+    exact = values_and_derivatives(by_conv2d, [x.double() for x in maps], *double, [x.double() for x in grads])
+    ours = values_and_derivatives(conv3x3, maps, weight, offset, grads)
+    for name, expected in exact.items():
+        for a, b in zip(ours[name], expected, strict=True):
+            assert a.shape == b.shape
+            assert a.dtype == torch.float32
+            assert (a - b).abs().max() <= 32 * 1.2e-7 * b.abs().max(), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 21), st.integers(1, 21)), min_size=1, max_size=4),
+    channels=st.integers(1, 70),
+    out=st.integers(1, 70),
+    bias=st.booleans(),
+)
+def test_it_is_conv2d_and_so_are_its_derivatives(sizes, channels, out, bias):
+    assert_is_conv2d(sizes, channels, out, bias=bias)
+
+
+def test_it_is_conv2d_where_a_map_takes_several_turns(monkeypatch):
+    monkeypatch.setattr(convolution, "TILES", 7)
+    assert_is_conv2d([(2, 13, 9), (1, 1, 1), (3, 8, 20)], 33, 17)
+
+
+@pytest.mark.slow
+def test_it_is_conv2d_at_the_size_of_a_photo():
+    assert_is_conv2d([(1, 100, 167), (1, 50, 84)], 256, 80)
+
+
+def test_any_order_of_memory_is_taken():
+    torch.manual_seed(0)
+    weight = torch.randn(8, 8, 3, 3)
+    plain = torch.randn(2, 8, 12, 10)
+    turned = torch.randn(12, 10, 8, 2).permute(3, 2, 0, 1)
+    part = torch.randn(2, 16, 12, 20)[:, ::2, :, ::2]
+    for x in (plain, turned, part, plain.to(memory_format=torch.channels_last)):
+        for kernel in (weight, weight.to(memory_format=torch.channels_last)):
+            (ours,) = conv3x3([x], kernel, None)
+            torch.testing.assert_close(ours, conv2d(x, weight, padding=1), atol=1e-4, rtol=0)
+            assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_its_result_may_be_changed_in_place():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 4, 8, 8, requires_grad=True), torch.randn(4, 4, 3, 3, requires_grad=True)
+    (ours,) = conv3x3([x], weight, None)
+    expected = conv2d(x, weight, padding=1)
+    grads = [torch.autograd.grad(y.relu_().sum(), (x, weight)) for y in (ours, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+
+
+def test_only_what_is_asked_for_is_derived():
+    x, weight = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3, requires_grad=True)
+    bias = torch.zeros(4, requires_grad=True)
+    (output,) = conv3x3([x], weight, bias)
+    output.sum().backward()
+    assert x.grad is None
+    assert bias.grad.tolist() == [64.0] * 4
+    frozen, moving = weight.detach(), x.clone().requires_grad_()
+    (output,) = conv3x3([moving], frozen, None)
+    output.sum().backward()
+    assert moving.grad is not None
+
+
+def test_two_runs_give_the_same_bits():
+    torch.manual_seed(0)
+    maps, weight, bias = [torch.randn(2, 40, 30, 30)], torch.randn(40, 40, 3, 3), torch.randn(40)
+    first, second = (values_and_derivatives(conv3x3, maps, weight, bias, [torch.ones(2, 40, 30, 30)]) for _ in range(2))
+    for name in first:
+        assert all(torch.equal(a, b) for a, b in zip(first[name], second[name], strict=True))
+
+
+def test_a_second_derivative_is_refused():
+    x, weight = torch.randn(1, 4, 8, 8, requires_grad=True), torch.randn(4, 4, 3, 3)
+    (grad,) = torch.autograd.grad(conv3x3([x], weight, None)[0].pow(2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_tiles_outside_of_a_map_are_refused():
+    x, tiles = torch.zeros(1, 8, 8, 3), torch.zeros(36, 4, 3)
+    ops = torch.ops.focaldet
+    with pytest.raises(RuntimeError, match="no such tiles"):
+        ops.pixels_to_tiles(x, tiles, 1, 4, 0)
+    with pytest.raises(RuntimeError, match="no place"):
+        ops.gradient_to_tiles(x, tiles, 0, 4, 1)
+    with pytest.raises(RuntimeError, match="tiles: expected"):
+        ops.tiles_to_pixels(tiles[:, :, :2], None, x, 0, 4, 0)
+    with pytest.raises(RuntimeError, match="bias: expected 3 elements"):
+        ops.tiles_to_pixels(tiles, torch.zeros(2), x, 0, 4, 0)
