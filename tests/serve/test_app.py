@@ -247,6 +247,7 @@ def test_the_pages_load_nothing_and_hostile_names_stay_text(model: Model) -> Non
 def test_the_page_of_the_interface_names_every_path_and_answer(client: TestClient) -> None:
     schema, html = client.get("/openapi.json").json(), client.get("/docs").text
     assert set(schema["paths"]) == {"/predict", "/health", "/metrics"}
+    assert "curl --data-binary @photo.jpg 'http://testserver/predict?score=0.5'" in html
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             assert f"<code>{method.upper()} {path}</code>" in html

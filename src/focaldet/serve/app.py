@@ -187,8 +187,8 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         return try_page(name, model.class_names, score)
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return api_page(app.openapi())
+    async def docs(request: Request) -> HTMLResponse:
+        return api_page(app.openapi(), str(request.base_url))
 
     return app
 

@@ -21,9 +21,9 @@ def try_page(name: str, class_names: Sequence[str], score: float) -> HTMLRespons
     return _page("try.html", (_TEMPLATES / "try.js").read_text(encoding="utf-8"), name=name, model=model)
 
 
-def api_page(schema: dict[str, Any]) -> HTMLResponse:
+def api_page(schema: dict[str, Any], address: str) -> HTMLResponse:
     """The interface in words: what FastAPI's own page shows, without scripts from elsewhere."""
-    return _page("api.html", "", schema=schema)
+    return _page("api.html", "", schema=schema, address=address)
 
 
 def _page(template: str, script: str, **context: Any) -> HTMLResponse:
