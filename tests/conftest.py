@@ -15,11 +15,14 @@ from focaldet.engine.config import TrainConfig
 BCCD = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "bccd"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def untraced() -> None:
-    """pytest listens to every logger that does not pass its messages on, and where somebody listens, torch writes down
-    each step of compiling and exporting: three times the work."""
-    logging.getLogger("torch.__trace").propagate = True
+def pytest_configure() -> None:
+    """Nobody listens to torch's trace of itself.
+
+    Where somebody does, torch writes down each step of compiling and exporting, at three times the work; and pytest
+    listens to every logger that does not pass its messages on, of which this is one. torch finds it as it is left here,
+    whenever it is imported.
+    """
+    logging.getLogger("torch.__trace").addHandler = lambda handler: None
 
 
 def write_cells(root: Path, splits: dict[str, range]) -> Path:

@@ -29,8 +29,8 @@ MMDETECTION = {
 def random_detector(method: str, *, backbone: str = "test_resnet", channels: int = 16, depth: int = 1, **options):
     """A detector of 100 px and three classes, whose scores are from 0 to 1 and whose boxes are some strides large."""
     torch.manual_seed(0)
-    options.setdefault("size", 100)
-    spec = ModelSpec(method, ("a", "b", "c"), backbone, channels=channels, head_depth=depth, **options)
+    fields = {"class_names": ("a", "b", "c"), "size": 100} | options
+    spec = ModelSpec(method=method, backbone=backbone, channels=channels, head_depth=depth, **fields)
     net, how = spec.build(prior_prob=0.05)
     with torch.no_grad():
         for layer in net.modules():

@@ -11,7 +11,6 @@ import torch
 from random_runs import TORCHVISION, random_detector, random_run
 from torchvision.ops import box_iou
 
-from conftest import write_cells
 from focaldet.checks import InputError
 from focaldet.cli import main
 from focaldet.data import read_folder
@@ -27,8 +26,6 @@ from focaldet.photos.images import read_photo
 from focaldet.runtime.onnx_detector import OnnxDetector
 
 NAMES = ("Platelets", "RBC", "WBC")
-
-pytestmark = pytest.mark.slow  # each exports a network
 
 
 def measured_file(detector: Detector) -> bytes:
@@ -59,6 +56,7 @@ def exported(request: pytest.FixtureRequest) -> tuple[Detector, bytes]:
 
 
 @pytest.mark.parametrize("part", FLOAT_PARTS)
+@pytest.mark.slow
 def test_all_convolutions_have_8_bit_weights_but_those_that_are_kept(
     exported: tuple[Detector, bytes], cells: Path, part: str
 ) -> None:
@@ -66,20 +64,18 @@ def test_all_convolutions_have_8_bit_weights_but_those_that_are_kept(
     made = with_8_bits(data, detector, read_folder(cells).splits["train"], FLOAT_PARTS[part])
     weights = weights_of_convolutions(made)
     everything = weights_of_convolutions(data)[False]
-    kept = {name for name in everything if ".quality." in name}  # reads probabilities: 64 numbers of a site
-    kept |= {
+    head = {name for name in everything if ".head." in name}
+    kept = {
         "nothing": set[str](),
-        "the head's last convolutions": {
-            name for name in everything if re.search("head.(class|box|center)[^.]*s", name)
-        }
-        - {name for name in everything if "_tower." in name},
-        "the head": {name for name in everything if ".head." in name},
+        "the head's last convolutions": {name for name in head if "_tower." not in name},
+        "the head": head,
     }[part]
     assert weights[False] == kept
     assert weights[True] == everything - kept
     assert len(weights[True]) > 10
 
 
+@pytest.mark.slow
 def test_maps_with_8_bits_are_near_those_of_the_run(exported: tuple[Detector, bytes], cells: Path) -> None:
     detector, data = exported
     records = read_folder(cells).splits["train"]
@@ -94,6 +90,7 @@ def test_maps_with_8_bits_are_near_those_of_the_run(exported: tuple[Detector, by
             assert 0 < error < 0.25 * with_32.std()  # random weights: nothing was trained to bear it
 
 
+@pytest.mark.slow
 def test_one_operator_normalises_as_two_did(exported: tuple[Detector, bytes]) -> None:
     _, data = exported
     model = onnx.load_from_string(data)
@@ -108,6 +105,7 @@ def test_one_operator_normalises_as_two_did(exported: tuple[Detector, bytes]) ->
             np.testing.assert_allclose(after[name], values, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_norms_of_the_head_stay_in_float(exported: tuple[Detector, bytes], cells: Path) -> None:
     detector, data = exported
     made = with_8_bits(data, detector, read_folder(cells).splits["train"], FLOAT_PARTS["nothing"])
@@ -125,6 +123,7 @@ def falling(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     monkeypatch.setattr(int8, "file_ap", lambda *_: next(given))
 
 
+@pytest.mark.slow
 def test_more_is_kept_in_float_until_ap_holds(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +140,7 @@ def test_more_is_kept_in_float_until_ap_holds(
     assert OnnxDetector.load(run / "model-int8.onnx").card.int8
 
 
+@pytest.mark.slow
 def test_too_much_loss_is_refused_and_nothing_written(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +182,7 @@ def test_photos_of_other_classes_are_refused(cells: Path, tmp_path: Path) -> Non
         export_run(run, int8=Int8(cells))
 
 
+@pytest.mark.slow
 def test_ap_without_an_object_is_refused(cells: Path) -> None:
     detector = random_detector("gfl", class_names=NAMES)
     folder = read_folder(cells)
@@ -208,10 +209,11 @@ def test_the_photos_of_the_ranges_are_a_seeded_choice_of_the_train_split(cells: 
 
 
 @pytest.mark.slow
-def test_a_trained_run_keeps_its_ap_with_8_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = write_cells(tmp_path / "two", {"train": range(2), "val": range(2)})
+def test_a_trained_run_keeps_its_ap_with_8_bits(
+    two_cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     learned = TrainConfig(
-        data=str(data),
+        data=str(two_cells),
         out=str(tmp_path / "run"),
         size=96,
         channels=32,
@@ -227,7 +229,7 @@ def test_a_trained_run_keeps_its_ap_with_8_bits(tmp_path: Path, capsys: pytest.C
     run = train(learned, say=lambda line: None)
     ap = json.loads((run / "evaluation.json").read_text())["metrics"]["AP"]
     assert ap > 0.4  # there is something to lose
-    assert main(["export", str(run), "--int8", "--data", str(data)]) == 0
+    assert main(["export", str(run), "--int8", "--data", str(two_cells)]) == 0
     said = capsys.readouterr().out
     before, after = re.findall(r"AP on val \(2 photos\): ([\d.]+)", said)
     assert before == f"{ap:.3f}"
@@ -238,7 +240,7 @@ def test_a_trained_run_keeps_its_ap_with_8_bits(tmp_path: Path, capsys: pytest.C
     assert [output.name for output in model.session.get_outputs()] == [
         *("boxes_xyxy", "scores", "labels", "side_std_px", "count")
     ]
-    photo = next((data / "JPEGImages").iterdir())
+    photo = next((two_cells / "JPEGImages").iterdir())
     ours, theirs = model.predict(photo), detector.predict(photo)
     sure = theirs.scores > 0.5
     assert int(sure.sum()) >= 5

@@ -1,0 +1,375 @@
+"""``focaldet export``, whole: every method as a file that finds what the run finds; every fault is one line."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from random_runs import MMDETECTION, TORCHVISION, random_run
+from torch import nn
+
+from focaldet.checks import InputError
+from focaldet.cli import main
+from focaldet.engine.exporting import export, same_padding
+from focaldet.engine.exporting.check import Agreement
+from focaldet.engine.exporting.graph import head_outputs
+from focaldet.engine.exporting.torch_file import CARD_FILE
+from focaldet.engine.exporting.tracing import trace
+from focaldet.engine.predict import Detector
+from focaldet.models.detector import DenseDetector
+from focaldet.models.postprocess import Reading
+from focaldet.runtime.card import ModelCard
+from focaldet.runtime.model import Found, Model
+from focaldet.runtime.onnx_detector import OnnxDetector
+
+SIZES = [(64, 48), (101, 77), (77, 101), (300, 40), (3, 5), (640, 480)]
+"""Width and height of photos; none but the first is a multiple of a stride."""
+
+MOST_BOX_PX = 0.05
+
+SURE_OF_LITTLE = {"reading": Reading(score_threshold=0.4)}
+"""So that there are photos without a detection."""
+
+
+def blots(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """A photo of soft colours."""
+    coarse = np.random.default_rng(seed).integers(256, size=(12, 16, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+
+
+def sides(found: Found) -> np.ndarray:
+    return found.boxes_xyxy if found.side_std_px is None else np.hstack([found.boxes_xyxy, found.side_std_px])
+
+
+def assert_same(found: Found, expected: Found, scale: float = 1.0) -> None:
+    """The same boxes in any order, since of two whose scores are alike to six digits either may come first.
+
+    Args:
+        scale: pixels of the photo for one that the network sees.
+    """
+    assert len(found) == len(expected)
+    apart = np.abs(sides(found)[:, None] - sides(expected)).max(axis=2, initial=0) / (MOST_BOX_PX * scale)
+    apart = np.maximum(apart, np.abs(found.scores[:, None] - expected.scores) / 1e-4)
+    apart[found.labels[:, None] != expected.labels] = np.inf
+    nearest = apart.argmin(axis=1) if len(found) else np.zeros(0)
+    assert len(set(nearest)) == len(found)
+    assert (apart.min(axis=1, initial=np.inf) < 1).all()
+
+
+def assert_same_on_photos(model: Model, run: Path, *, some_without: bool = False) -> None:
+    """Photos of many sizes alone, and several of one size at once, and, if asked, some without a detection."""
+    detector, counts = Detector.load(run), []
+    for size in SIZES:
+        photos = [blots(size), blots(size, 1), np.full((size[1], size[0], 3), 255, np.uint8)]
+        seen = [model.prepare(photo) for photo in photos]
+        expected = [detector.detect([detector.prepare(photo)])[0] for photo in photos]
+        scale = max(1.0, max(seen[0].photo_size) / max(seen[0].size))
+        for ours, theirs in zip(model.detect(seen), expected, strict=True):
+            assert_same(ours, theirs, scale)
+        assert_same(model.detect(seen[:1])[0], expected[0], scale)
+        counts += list(map(len, expected))
+    assert sum(counts) > (10 if some_without else 50)
+    assert 0 in counts or not some_without
+
+
+def exported(
+    run: Path, *options: str, capsys: pytest.CaptureFixture[str], name: str = "model.onnx"
+) -> tuple[Path, str]:
+    """Runs the command; gives the file and what was said."""
+    file = run.parent / name
+    assert main(["export", str(run), "--out", str(file), *options]) == 0
+    return file, capsys.readouterr().out
+
+
+def assert_whole(file: Path, run: Path, outputs: str) -> None:
+    """The file says all that using it takes, and nothing of the machine that it was made on."""
+    spec, model = Detector.load(run).spec, onnx.load(file)
+    (opset,) = model.opset_import
+    assert (opset.domain, opset.version) == ("", 18)
+    onnx.checker.check_model(model, full_check=True)
+    (images,) = model.graph.input
+    axes = [axis.dim_param or axis.dim_value for axis in images.type.tensor_type.shape.dim]
+    assert axes == ["batch", "height", "width", 3]
+    floats = spec.resize.resampling == "torchvision"
+    assert images.type.tensor_type.elem_type == (onnx.TensorProto.FLOAT if floats else onnx.TensorProto.UINT8)
+    (entry,) = model.metadata_props
+    card = ModelCard.from_json(entry.value)
+    assert (entry.key, card.outputs, card.class_names, card.method) == (
+        "focaldet",
+        outputs,
+        spec.class_names,
+        spec.method,
+    )
+    assert (card.size, card.resize, card.strides) == (spec.size, spec.resize, (8, 16, 32, 64, 128))
+    assert str(Path(export.__file__).parents[2]).encode() not in file.read_bytes()
+    assert str(run).encode() not in file.read_bytes()
+
+
+def difference(said: str) -> float:
+    """In pixels, as it was printed."""
+    (line,) = (line for line in said.splitlines() if line.startswith("compared with the run: "))
+    return float(line.split("within ")[1].split(" px")[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("retinanet", TORCHVISION), ("fcos", SURE_OF_LITTLE), ("atss", MMDETECTION), ("gflv2", {})],
+)
+def test_every_method_is_exported_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, options: dict
+) -> None:
+    run = random_run(tmp_path / "run", method, **options)
+    file, said = exported(run, capsys=capsys)
+    assert difference(said) < MOST_BOX_PX
+    assert f"use it: focaldet predict {file} PHOTO" in said
+    assert_whole(file, run, "detections")
+    assert_same_on_photos(OnnxDetector.load(file), run, some_without=options is SURE_OF_LITTLE)
+
+
+@pytest.mark.slow
+def test_a_small_network_with_padding_of_tensorflow_is_under_16_mb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = random_run(tmp_path / "run", "gfl", backbone="tf_efficientnet_lite0", channels=64, depth=2)
+    file, said = exported(run, capsys=capsys)
+    assert difference(said) < MOST_BOX_PX
+    assert file.stat().st_size < 16e6
+    assert_whole(file, run, "detections")
+    assert_same_on_photos(OnnxDetector.load(file), run)
+
+
+@pytest.mark.slow
+def test_without_suppression_a_box_of_every_site_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = random_run(tmp_path / "run", "fcos")
+    file, said = exported(run, "--no-nms", capsys=capsys)
+    assert difference(said) < MOST_BOX_PX
+    assert_whole(file, run, "sites")
+    model = OnnxDetector.load(file)
+    assert {output.name for output in model.session.get_outputs()} == {"boxes_xyxy", "scores"}
+    assert not [node for node in onnx.load(file).graph.node if node.op_type == "NonMaxSuppression"]
+    assert_same_on_photos(model, run)
+
+
+@pytest.mark.slow
+def test_raw_maps_hold_the_detections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = random_run(tmp_path / "run", "gflv2")
+    file, said = exported(run, "--outputs", "raw", capsys=capsys)
+    assert difference(said) < MOST_BOX_PX
+    assert "use it" not in said
+    assert_whole(file, run, "raw")
+    with pytest.raises(InputError, match="raw maps, which are for other programs"):
+        OnnxDetector.load(file)
+    import onnxruntime
+
+    detector, session = Detector.load(run), onnxruntime.InferenceSession(file)
+    images = np.stack([blots((100, 76)), blots((100, 76), 1)])
+    names = [output.name for output in session.get_outputs()]
+    found = detector.postprocess(
+        head_outputs(dict(zip(names, session.run(None, {"images": images}), strict=True))), [(76, 100)] * 2
+    )
+    expected = detector.detect([detector.prepare(image) for image in images])
+    for ours, theirs in zip(found, expected, strict=True):
+        arrays = (x.numpy() for x in (ours.boxes_xyxy, ours.scores, ours.labels, ours.side_std_px))
+        assert_same(Found(*arrays), theirs)
+
+
+@pytest.mark.slow
+def test_a_program_of_torch_takes_images_of_any_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = random_run(tmp_path / "run", "gfl")
+    file, said = exported(run, "--format", "torch", capsys=capsys, name="model.pt2")
+    assert difference(said) < MOST_BOX_PX
+    assert "use it" not in said
+    extra = {CARD_FILE: ""}
+    program = torch.export.load(file, extra_files=extra).module()
+    assert ModelCard.from_json(extra[CARD_FILE]).class_names == ("a", "b", "c")
+    detector = Detector.load(run)
+    for size in ((1, 1), (20, 300), (101, 77)):
+        for count in (1, 3):
+            images = np.stack([blots(size, seed) for seed in range(count)])
+            with torch.no_grad():
+                boxes, scores, labels, deviations, counts = (x.numpy() for x in program(torch.tensor(images)))
+                outputs = detector.net(torch.tensor(images).permute(0, 3, 1, 2).contiguous())
+            expected = detector.postprocess(outputs, [(size[1], size[0])] * count)
+            for image, theirs in enumerate(expected):
+                best = slice(int(counts[image]))
+                ours = Found(*(x[image][best] for x in (boxes, scores, labels, deviations)))
+                arrays = (x.numpy() for x in (theirs.boxes_xyxy, theirs.scores, theirs.labels, theirs.side_std_px))
+                assert_same(ours, Found(*arrays))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return random_run(tmp_path / "run", "gfl")
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command, which must be a mistake; gives its one line."""
+
+    def call(*arguments: object) -> str:
+        assert main(["export", *map(str, arguments)]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("focaldet: ")
+        assert line.count("\n") == 1
+        return line
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_graph_that_was_changed_is_refused_and_nothing_is_written(
+    run: Path, refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "model-raw.pt2").write_text("the file before")
+    before = sorted(run.iterdir())
+    copy = same_padding.with_same_convolutions
+
+    def changed(net: DenseDetector, convolution: same_padding.SameConvolution) -> DenseDetector:
+        other = copy(net, convolution)
+        with torch.no_grad():
+            other.head.box_outputs.bias[3] += 0.1
+        return other
+
+    monkeypatch.setattr(same_padding, "with_same_convolutions", changed)
+    line = refuse(run, "--format", "torch", "--outputs", "raw")
+    assert "the exported network differs from the run: boxes by " in line
+    assert "nothing was written" in line
+    assert (run / "model-raw.pt2").read_text() == "the file before"
+    assert sorted(run.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_run_that_finds_nothing_is_compared_without_its_threshold(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((run / "model.json").read_text())
+    document["reading"]["score_threshold"] = 0.9999
+    (run / "model.json").write_text(json.dumps(document))
+    file, said = exported(run, "--format", "torch", "--outputs", "raw", capsys=capsys, name="model.pt2")
+    assert "finds nothing in the photos of the check" in said
+    (line,) = (line for line in said.splitlines() if line.startswith("compared with the run: "))
+    assert int(line.split()[4]) > 50
+    extra = {CARD_FILE: ""}
+    torch.export.load(file, extra_files=extra)
+    assert ModelCard.from_json(extra[CARD_FILE]).score_threshold == 0.9999
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Exports take no time, and write a lot of nothing; what was asked for is noted."""
+    asked: list[tuple[str, str]] = []
+
+    def make(detector: Detector, format: str, outputs: str, images: object, **more: object) -> tuple[bytes, Agreement]:
+        asked.append((format, outputs))
+        return b"0" * 100_000, Agreement(3, 0.0, 0.0, ((8, 8),))
+
+    monkeypatch.setattr(export, "_checked", make)
+    monkeypatch.setattr(export, "check_photos", lambda run: [blots((32, 24))])
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ((), "model.onnx"),
+        (("--no-nms",), "model-sites.onnx"),
+        (("--outputs", "raw"), "model-raw.onnx"),
+        (("--outputs", "raw", "--no-nms"), "model-raw.onnx"),
+        (("--format", "torch"), "model.pt2"),
+        (("--format", "torch", "--no-nms"), "model-sites.pt2"),
+    ],
+)
+def test_each_kind_of_file_has_its_name_in_the_run(
+    run: Path, made: list[tuple[str, str]], options: tuple[str, ...], name: str
+) -> None:
+    files = set(run.iterdir())
+    assert main(["export", str(run), *options]) == 0
+    assert set(run.iterdir()) - files == {run / name}
+    format = "torch" if "torch" in options else "onnx"
+    outputs = "raw" if "raw" in options else "sites" if "--no-nms" in options else "detections"
+    assert made == [(format, outputs)]
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    run: Path, made: list[tuple[str, str]], refuse: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.onnx").mkdir()
+    assert "model.pt2: expected a file whose name ends in .onnx" in refuse(run, "--out", tmp_path / "model.pt2")
+    assert "expected a file whose name ends in .pt2" in refuse(run, "--format", "torch", "--out", tmp_path / "m.onnx")
+    assert "expected a file whose name ends in .onnx" in refuse(run, "--out", tmp_path / "folder.onnx")
+    assert "cannot be written" in refuse(run, "--out", tmp_path / "file" / "model.onnx")
+    assert made == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    run: Path, made: list[tuple[str, str]], refuse: Callable[..., str], tiny_disk: Path
+) -> None:
+    assert "the disk is full" in refuse(run, "--out", tiny_disk / "model.onnx")
+    assert list(tiny_disk.iterdir()) == []
+
+
+def test_what_is_no_run_is_refused(refuse: Callable[..., str], tmp_path: Path) -> None:
+    assert "nothing: no such run folder" in refuse(tmp_path / "nothing")
+    assert "model.json: no such file" in refuse(tmp_path)
+    (tmp_path / "model.onnx").write_text("a file")
+    assert "model.onnx: no such run folder" in refuse(tmp_path / "model.onnx")
+
+
+def test_unknown_options_are_refused(refuse: Callable[..., str], run: Path) -> None:
+    assert "--format" in refuse(run, "--format", "tflite")
+    assert "--outputs" in refuse(run, "--outputs", "boxes")
+
+
+@pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_before_the_work(
+    run: Path,
+    made: list[tuple[str, str]],
+    refuse: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    extra = "export" if package == "onnxscript" else "onnx"
+    assert refuse(run) == f"focaldet: export: {package} is not installed; pip install 'focaldet[{extra}]'\n"
+    assert made == []
+
+
+def test_a_network_that_cannot_be_traced_is_one_line() -> None:
+    class Stubborn(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.float().sum() > 0 else images + 1
+
+    graph: Any = Stubborn()
+    with pytest.raises(InputError, match=r"^torch.export cannot trace this network for images of any size \(") as error:
+        trace(graph, torch.uint8)
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_of_one_size_is_one_line() -> None:
+    class Fixed(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.reshape(-1, 192, 256, 3) + 1
+
+    graph: Any = Fixed()
+    with pytest.raises(InputError, match=r"^torch.export cannot trace this network for images of any size \("):
+        trace(graph, torch.uint8)
+
+
+def test_export_is_among_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    assert "export " in capsys.readouterr().out
+
+
+def test_tests_do_not_write_down_each_step_of_a_trace() -> None:
+    assert logging.getLogger("torch.__trace").handlers == []
