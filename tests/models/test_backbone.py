@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from focaldet.checks import InputError
+from focaldet.models import backbone as backbones
 from focaldet.models.backbone import Backbone, check_any_size, freeze_batch_norm, load_backbone_weights, quiet_hub
 
 SMALL = "test_resnet"  # timm's own network for tests
@@ -54,15 +55,16 @@ def test_mean_and_deviation_are_what_timm_says_of_the_weights():
 
 
 def test_weights_are_made_once(monkeypatch):
-    """What timm is asked for before, to learn the strides, has none."""
+    """What timm is asked for before, to learn the strides, has none; and it is asked once."""
+    backbones._reductions.cache_clear()
     made, create = [], timm.create_model
     monkeypatch.setattr(
         timm, "create_model", lambda *args, **options: made.append(create(*args, **options)) or made[-1]
     )
-    backbone = Backbone(SMALL)
+    two = Backbone(SMALL), Backbone(SMALL)
     kinds = [{parameter.device.type for parameter in net.parameters()} for net in made]
-    assert kinds == [{"meta"}, {"cpu"}]
-    assert made[1] is backbone.net
+    assert kinds == [{"meta"}, {"cpu"}, {"cpu"}]
+    assert made[1:] == [backbone.net for backbone in two]
 
 
 def test_unknown_network_is_an_error_that_names_the_near_one():

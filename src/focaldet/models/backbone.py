@@ -1,6 +1,7 @@
 """Backbones: any network of timm that gives feature maps, by its name there."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, strides: tuple[int, ...] = (8, 16, 32), *, pretrained: bool = False) -> None:
         super().__init__()
-        with torch.device("meta"):  # to be asked for its strides it needs no weights
-            reductions = _create(name, pretrained=False).feature_info.reduction()
+        reductions = _reductions(name)
         missing = [stride for stride in strides if stride not in reductions]
         if missing:
             raise InputError(
@@ -77,8 +77,16 @@ class Backbone(nn.Module):
         return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last_output else list(maps)
 
 
+@functools.cache
+def _reductions(name: str) -> list[int]:
+    """The strides of all feature maps of a network: look, do not touch."""
+    with torch.device("meta"):  # to be asked for its strides it needs no weights
+        reductions: list[int] = _create(name, pretrained=False).feature_info.reduction()
+    return reductions
+
+
 def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
-    if name.split(".")[0] not in timm.list_models():
+    if not timm.is_model(name):
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
     if name.startswith("swin"):
         options["strict_img_size"] = False  # its windows are padded: it takes any size, when told so
