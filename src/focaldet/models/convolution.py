@@ -55,7 +55,8 @@ def with_tiles(module: nn.Module) -> None:
     """Make a ``Conv3x3`` of every convolution in a module that it can stand for, with the same parameters."""
     for name, child in module.named_children():
         if type(child) is nn.Conv2d and _same_as_3x3(child):
-            conv = Conv3x3(child.in_channels, child.out_channels, bias=child.bias is not None)
+            with torch.device("meta"):  # its own weights are not wanted, nor the random numbers that they would take
+                conv = Conv3x3(child.in_channels, child.out_channels, bias=child.bias is not None)
             conv.weight, conv.bias = child.weight, child.bias
             setattr(module, name, conv)
         else:
