@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
+from markupsafe import Markup
 from run_folder import drawn_truth
 from study_folder import write_study
 
 from focaldet.checks import InputError
-from focaldet.report import write_report
+from focaldet.report import charts, write_report
 from focaldet.report.matching import MATCH_IOU
 from focaldet.report.page import render
 from focaldet.report.sides import distribution_curves
@@ -44,8 +45,14 @@ def page(context: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Two rungs, to break; without neuron.json, whose charts are most of the time that a page takes."""
+def blank_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are plotted, but not made an SVG, which is most of the time that a page takes."""
+    monkeypatch.setattr(charts, "_inline_svg", lambda figure, key, description: Markup("<svg></svg>"))
+
+
+@pytest.fixture
+def small(tmp_path: Path, blank_charts: None) -> Path:
+    """Two rungs, to break; without neuron.json."""
     folder = drawn_study(tmp_path, rungs=["atss", "gfl"], seeds=(0, 1))
     (folder / "neuron.json").unlink()
     return folder
@@ -176,7 +183,7 @@ def test_rungs_that_were_not_chosen_are_not_told(small: Path) -> None:
     assert not context["ladder"]["sweeps"]
 
 
-def test_few_sides_say_nothing_of_distributions(tmp_path: Path) -> None:
+def test_few_sides_say_nothing_of_distributions(tmp_path: Path, blank_charts: None) -> None:
     folder = drawn_study(tmp_path, rungs=["gfl"], seeds=(0,))
     (folder / "neuron.json").unlink()
     line = json.loads((folder / "study.jsonl").read_text())
@@ -187,7 +194,7 @@ def test_few_sides_say_nothing_of_distributions(tmp_path: Path) -> None:
     assert study_context(read_study(folder))["sides"] is None
 
 
-def test_study_that_is_still_running_names_what_is_missing(tmp_path: Path) -> None:
+def test_study_that_is_still_running_names_what_is_missing(tmp_path: Path, blank_charts: None) -> None:
     folder = drawn_study(tmp_path, finished=2, seeds=(0,))
     (folder / "neuron.json").unlink()
     html = write_report(folder).read_text(encoding="utf-8")
@@ -196,8 +203,7 @@ def test_study_that_is_still_running_names_what_is_missing(tmp_path: Path) -> No
     assert '<section id="sides">' not in html
 
 
-@pytest.mark.slow
-def test_study_before_its_first_rung_is_a_page_already(tmp_path: Path) -> None:
+def test_study_before_its_first_rung_is_a_page_already(tmp_path: Path, blank_charts: None) -> None:
     html = write_report(drawn_study(tmp_path, finished=0)).read_text(encoding="utf-8")
     assert "No rung has an AP on the 4 photos of the test split yet." in html
     assert '<section id="neuron">' in html
@@ -229,7 +235,7 @@ def test_strange_file_costs_its_chapter_alone(small: Path, name: str, values: di
     assert '<section id="ladder">' in html
 
 
-def test_training_that_diverged_is_a_result(tmp_path: Path) -> None:
+def test_training_that_diverged_is_a_result(tmp_path: Path, blank_charts: None) -> None:
     rungs = ["retinanet-bce-no-prior", "retinanet-bce"]
     folder = drawn_study(tmp_path, rungs=rungs, seeds=(0,), diverged=(rungs[0],))
     (folder / "neuron.json").unlink()
