@@ -149,18 +149,21 @@ class DetectionGraph(BoxGraph):
     def candidates(self, outputs: HeadOutputs) -> tuple[Tensor, ...]:
         """Of each level's best pairs of site and class: ``(B, N)`` score, label and site, ``(B, N, D)`` the numbers of
         the box, ``(B, N)`` whether they pass the threshold."""
-        found, start = [], 0
-        for level, box_map in enumerate(outputs.box_outputs):
+        bests, indices, joints, start = [], [], [], 0
+        for level in range(len(self.net.strides)):
             joint, ranked = self.level_scores(outputs, level)
             pairs = ranked.flatten(1)
             best, index = pairs.topk(torch.sym_min(self.reading.candidates, pairs.shape[1]), dim=1)
-            site, label = index // self.net.num_classes, index % self.net.num_classes
-            numbers = flatten_levels([box_map], self.method.box_outputs)
-            chosen = numbers.gather(1, site[..., None].expand(-1, -1, self.method.box_outputs))
-            score = self.score(best if joint is ranked else joint.flatten(1).gather(1, index))
-            found.append((score, label, site + start, chosen, best > self.postprocess.threshold))
-            start = start + numbers.shape[1]
-        return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+            bests.append(best)
+            indices.append(index + start)
+            joints.append(joint)
+            start = start + pairs.shape[1]
+        best, index = torch.cat(bests, dim=1), torch.cat(indices, dim=1)
+        site, label = index // self.net.num_classes, index % self.net.num_classes
+        numbers = flatten_levels(outputs.box_outputs, self.method.box_outputs)
+        chosen = numbers.gather(1, site[..., None].expand(-1, -1, self.method.box_outputs))
+        score = self.score(best if joint is ranked else torch.cat(joints, dim=1).flatten(1).gather(1, index))
+        return score, label, site, chosen, best > self.postprocess.threshold
 
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
         """The best M of each image, of those whose score is not negative."""
