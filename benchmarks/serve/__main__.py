@@ -2,8 +2,8 @@
 
 Rounds of 1,000 requests through ``focaldet serve`` in a process of its own and twice 1,000 photos without it, at the
 same concurrency, and then a minute of load with a look at the server's memory. A round of a resnet18 at 320 px takes
-some 80 seconds on two cores. Writes benchmarks/results/serve.md, which says what each row is. Run it on a quiet machine:
-the model alone has more threads than the server, and so takes more of cores that others use.
+some 80 seconds on two cores. Writes benchmarks/results/serve.md, which says what each row is. Run it on a quiet
+machine: the model alone has more threads than the server, and so takes more of cores that others use.
 """
 
 import argparse
