@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread each: two tests side by side would otherwise fight for the cores.
-QUICK := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow"
+QUICK := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
 .PHONY: setup check test demo format clean
 
