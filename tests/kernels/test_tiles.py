@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from fused_cases import needs_cpu_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from focaldet import kernels
 from focaldet.kernels import convolution
 from focaldet.kernels.convolution import conv3x3
 
-pytestmark = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
+pytestmark = needs_cpu_kernels
 
 Numbers = dict[str, list[Tensor]]
 

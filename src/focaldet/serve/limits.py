@@ -1,6 +1,5 @@
 """What one request may cost the server."""
 
-import os
 from dataclasses import dataclass
 
 from focaldet.checks import check_range
@@ -31,8 +30,3 @@ class Limits:
 
 DEFAULTS = Limits()
 """For photos of a camera or a phone."""
-
-
-def cores() -> int:
-    """Cores that this process may use: fewer than the machine has, where a container or ``taskset`` says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

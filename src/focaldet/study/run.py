@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
+from focaldet.engine.cores import cores
 from focaldet.files import read_json, write_json
 from focaldet.study.folder import append_line, check_lines, open_study, read_lines, read_study
 from focaldet.study.record import Line, Study
@@ -58,8 +59,8 @@ def run_study(
     Raises:
         InputError: the study cannot be begun or gone on with, or a rung failed.
     """
-    cores = _cores()
-    parallel = max(1, cores // CORES_OF_A_RUNG) if parallel is None else parallel
+    available = cores()
+    parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
     check_range("--parallel", parallel, 1)
     if seeds is not None:
         check_range("--seeds", seeds, 1)
@@ -76,7 +77,7 @@ def run_study(
             f"{len(study['rungs'])} rungs, seeds {', '.join(map(str, study['seeds']))}, {parallel} at a time; "
             f"{len(todo)} of {len(keys)} to do, into {out}"
         )
-        threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, cores // parallel))}
+        threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, available // parallel))}
         _do(out, todo, lines, parallel, threads | dict(os.environ), _Display(study, parallel, say))
     say(write_summary(out))
     return out
@@ -140,10 +141,6 @@ def _lock(handle: int, out: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"--out {out}: another focaldet study is at work in it; wait for it, or stop it") from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _do(
