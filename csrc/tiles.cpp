@@ -2,8 +2,8 @@
 // arXiv 1509.09308, section 4): a 3 x 3 convolution becomes 36 products of matrices, with a quarter of the
 // multiplications. The products are torch.bmm's; what stands here is memory traffic and additions.
 //
-// The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity: their powers stay near 1, and in float32 the error is a quarter
-// of that of the usual 0, +-1, +-2.
+// The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity: their powers stay nearer to 1 than those of the usual 0, +-1,
+// +-2, and less is lost in float32.
 //
 // A map is (N, H, W, C), a tile one of its 4 x 4 blocks, counted by row through all images; blocks that stick out have
 // zeros there. Tiles are (36, T, C): a matrix for each product.
@@ -72,7 +72,7 @@ struct GradientToProducts {  // the derivative of pixels, to that of sums of pro
   }
 };
 
-// Both axes, of `lanes` channels: from[i][j], to[i][j] and `bias` point to them. kKnown stands for `lanes` where it is not 0.
+// Both axes, of `lanes` channels: from[i][j], to[i][j] and `bias` point to them. kKnown, where it is not 0, is `lanes`.
 template <class T, int kKnown>
 FOCALDET_INLINE void both_axes(const float* (&from)[T::kFrom][T::kFrom], float* (&to)[T::kTo][T::kTo],
                                const float* bias, int lanes) {
