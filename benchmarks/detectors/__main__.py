@@ -52,7 +52,7 @@ def one_run(run: Path, command: list[str], data: str) -> dict[str, float | int]:
 
 
 def going_on(run: Path) -> list[str]:
-    """What to add to the command of a run that was interrupted. One without a checkpoint is taken away, to begin anew."""
+    """What to add to the command of an interrupted run. One without a checkpoint is taken away, to begin anew."""
     if (run / "last.ckpt").exists():
         return ["--resume"]
     shutil.rmtree(run, ignore_errors=True)
