@@ -18,6 +18,9 @@ TORCHVISION = {
 }
 """What torchvision's RetinaNet does in its own way, see ``focaldet.engine.importing``."""
 
+TORCHVISION_FCOS = TORCHVISION | {"network": Variant(pad_to=32, tower_bias=True)}
+"""And its FCOS."""
+
 MMDETECTION = {
     "network": Variant(pad_to=32, relu_before_p7=False),
     "resize": Resize(short_side=70, resampling="opencv"),

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from random_runs import TORCHVISION, random_detector, random_run
+from random_runs import TORCHVISION_FCOS, random_detector, random_run
 from torchvision.ops import box_iou
 
 from focaldet.checks import InputError
@@ -47,7 +47,7 @@ def weights_of_convolutions(data: bytes) -> dict[bool, set[str]]:
     return found
 
 
-@pytest.fixture(scope="module", params=[{}, {"method": "fcos", "backbone": "mobilenetv3_small_050", **TORCHVISION}])
+@pytest.fixture(scope="module", params=[{}, {"method": "fcos", "backbone": "mobilenetv3_small_050"} | TORCHVISION_FCOS])
 def exported(request: pytest.FixtureRequest) -> tuple[Detector, bytes]:
     """A run and its file in float32: a resnet's, and one with squeeze and excitation that takes images in floats."""
     options = {"method": "gflv2", "depth": 2} | request.param
