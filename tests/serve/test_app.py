@@ -160,9 +160,11 @@ def test_a_photo_that_curl_has_changed_on_its_way_is_told_how_to_send_it(client:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}  # curl's, with --data-binary too
     status, reason = refusal(client.post("/predict", content=sent, headers=headers))
     assert status == 400
-    assert reason.endswith("; curl sends a file as it is with --data-binary, not with -d")
+    assert reason.endswith("; curl -d takes bytes away from a file, --data-binary does not")
     assert client.post("/predict", content=photo.read_bytes(), headers=headers).status_code == 200
     assert "curl" not in refusal(client.post("/predict", content=sent))[1]
+    for whole in (b"no photo\n", photo.read_bytes()[:3000], b""):  # as --data-binary sends them
+        assert "curl" not in refusal(client.post("/predict", content=whole, headers=headers))[1]
 
 
 class Slow:

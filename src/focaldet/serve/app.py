@@ -30,6 +30,9 @@ from focaldet.serve.scans import MOST_SCANS, too_many_scans
 MAX_REQUESTS = 64
 """Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""
 
+LOST_BY_CURL = b"\0\r\n"
+"""What ``curl -d @photo.jpg`` leaves out: a body that has one of these came as it was."""
+
 
 Side4 = Annotated[list[float], Field(min_length=4, max_length=4)]
 
@@ -167,7 +170,8 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
                 return await asyncio.get_running_loop().run_in_executor(decoders, _decoded, data, model, limits)
         except InputError as error:
             by_curl = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-            hint = "; curl sends a file as it is with --data-binary, not with -d" if data and by_curl else ""
+            whole = not data or any(byte in data for byte in LOST_BY_CURL)
+            hint = "" if whole or not by_curl else "; curl -d takes bytes away from a file, --data-binary does not"
             raise HTTPException(400, f"{error}{hint}") from None
 
     @app.get("/health", summary="What is served")
