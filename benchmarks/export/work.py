@@ -1,13 +1,18 @@
 """Detectors on a ResNet-18 as exported files: ours in float32 and with 8 bits, and torchvision's."""
 
 import io
+import json
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import onnxruntime
 import torch
 from benchmarks.detectors.work import BACKBONE, give_detections, torchvision_model, with_weights_of
 from numpy.typing import NDArray
@@ -20,6 +25,7 @@ from focaldet.engine.exporting.export import make_file
 from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8
 from focaldet.engine.exporting.quantise import with_8_bits
 from focaldet.engine.predict import Detector
+from focaldet.models import convolution
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Resize
 from focaldet.runtime.onnx_detector import onnx_session
@@ -38,7 +44,7 @@ class Scene:
     def of(cls, data: Path) -> "Scene":
         folder = read_folder(data)
         records = folder.splits["test"][:PHOTOS]
-        images: Any = [Resize()(read_photo(record.path), SIZE)[None] for record in records]
+        images: Any = [np.array(Resize()(read_photo(record.path), SIZE))[None] for record in records]
         return cls(folder, images)
 
     def batches(self, count: int) -> list[NDArray[np.uint8]]:
@@ -91,11 +97,12 @@ def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images[0]).permute(2, 0, 1) / 255
 
 
-def eager(detector: Detector) -> Callable[[NDArray[np.uint8]], object]:
-    """The run as it is."""
+def eager(detector: Detector, *, tiles: bool = True) -> Callable[[NDArray[np.uint8]], object]:
+    """The run as it is, or with torch's convolutions in the place of those by tiles."""
+    least = convolution.LEAST_TILES if tiles else sys.maxsize
 
     def detect(images: NDArray[np.uint8]) -> object:
-        with torch.no_grad():
+        with torch.no_grad(), patch.object(convolution, "LEAST_TILES", least):
             outputs = detector.net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
         return detector.postprocess(outputs, [images.shape[1:3]] * len(images))
 
@@ -110,6 +117,21 @@ def our_file(detector: Detector) -> bytes:
 def our_int8_file(detector: Detector, data: bytes, scene: Scene) -> bytes:
     """As ``focaldet export --int8`` makes it."""
     return with_8_bits(data, detector, Int8(scene.folder.root).photos(scene.folder)[:16], FLOAT_PARTS["nothing"])
+
+
+def convolution_share(data: bytes, inputs: Sequence[NDArray[Any]]) -> float:
+    """Of the time that onnxruntime spends in operators, in [0, 1]."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = f"{folder}/profile"
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        for x in inputs:
+            session.run(None, {session.get_inputs()[0].name: x})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith("kernel_time")]
+    all_of_it = sum(node["dur"] for node in nodes)
+    return sum(node["dur"] for node in nodes if node["args"]["op_name"] == "Conv") / all_of_it
 
 
 def torchvision_file(model: nn.Module, scene: Scene) -> bytes:
