@@ -224,11 +224,10 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
     if command == "train":
         return _train(chosen)
     if command == "eval":
-        from focaldet.data import read_folder
-        from focaldet.engine.evaluate import evaluate_split
+        from focaldet.engine.evaluate import evaluate_run
         from focaldet.report import write_report
 
-        evaluate_split(chosen.run, read_folder(chosen.data), chosen.split)
+        evaluate_run(chosen.run, chosen.data, chosen.split)
         print(f"report: {write_report(chosen.run)}")
     elif command == "predict":
         if chosen.compare is not None:
@@ -236,6 +235,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             return None
         if not chosen.images:
             raise InputError("predict: missing PHOTO; see focaldet predict --help")
+        if chosen.split is not None:
+            raise InputError("predict: --split goes with --compare TRUTH; photos are given by their names")
         from focaldet.engine.load import load_model
         from focaldet.runtime.predict import predict_files
 
@@ -304,7 +305,7 @@ def _compare(chosen: argparse.Namespace) -> None:
         found.results,
         chosen.out / "errors.html",
         score=chosen.score,
-        title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().stem} {found.split}",
+        title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().name} {found.split}".rstrip(),
         notes=found.notes,
     )
     print(f"errors, worst first: {page}")

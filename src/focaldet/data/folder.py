@@ -49,9 +49,13 @@ def read_labels(path: str | Path) -> DataFolder:
         InputError: as ``read_folder``.
     """
     file = Path(path)
-    if not file.is_file():
-        return read_folder(file)
     try:
+        if not file.exists():
+            raise InputError(f"{file}: no such folder or COCO file")
+        if not file.is_file():
+            return read_folder(file)
+        if file.suffix.lower() != ".json":
+            raise InputError(f"{file}: expected a folder of labelled photos, or a COCO file, whose name ends in .json")
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
         parsed = read_coco(root, [file])
         faults = list(parsed.faults)
@@ -77,8 +81,9 @@ def _read_folder(root: Path, seed: int) -> DataFolder:
     for split, annotations in parsed.splits.items():
         records[split] = _validate_all(annotations, faults)
     _check_usable(root, parsed, records, faults)
-    splits, origin = _make_splits(records, seed)
-    return DataFolder(root, layout, parsed.class_names, splits, origin, parsed.description, tuple(faults))
+    splits, origin, made = _make_splits(records, seed)
+    description = parsed.description
+    return DataFolder(root, layout, parsed.class_names, splits, origin, description, tuple(faults), made_splits=made)
 
 
 def _parse(root: Path) -> tuple[str, ParsedLayout]:
@@ -112,27 +117,29 @@ def _check_usable(
 
 def _make_splits(
     records: dict[str, tuple[ImageRecord, ...]], seed: int
-) -> tuple[dict[str, tuple[ImageRecord, ...]], str]:
+) -> tuple[dict[str, tuple[ImageRecord, ...]], str, tuple[str, ...]]:
+    """The splits, a sentence about where they come from, and which of them are made."""
     given = {split: records[split] for split in ("train", "val", "test") if records.get(split)}
     if "train" in given and "val" in given:
         unused = len(records.get("", ()))
-        return given, "splits as the folder gives them" + (f"; {unused} images in none are not used" if unused else "")
+        origin = "splits as the folder gives them" + (f"; {unused} images in none are not used" if unused else "")
+        return given, origin, ()
     if "train" in given:
         val, train = _draw(given["train"], VAL_FRACTION, seed)
         rest = {"test": given["test"]} if "test" in given else {}
         origin = f"val made from train (seed {seed}, {VAL_FRACTION:.0%}) because the folder gives none"
-        return {"train": train, "val": val, **rest}, origin
+        return {"train": train, "val": val, **rest}, origin, ("train", "val")
     if "test" in given:
         pool = _pool(found for split, found in records.items() if split != "test")
         if pool:
             val, train = _draw(pool, VAL_FRACTION, seed)
             origin = f"train and val made (seed {seed}, {VAL_FRACTION:.0%} for val) because the folder gives only test"
-            return {"train": train, "val": val, "test": given["test"]}, origin
+            return {"train": train, "val": val, "test": given["test"]}, origin, ("train", "val")
     pool = _pool(records.values())
     test, rest_of_pool = _draw(pool, TEST_FRACTION, seed)
     val, train = _draw(rest_of_pool, VAL_FRACTION / (1 - TEST_FRACTION), seed + 1)
     origin = f"splits made with seed {seed}: 70 % train, 15 % val, 15 % test, because the folder gives none"
-    return {"train": train, "val": val, "test": test}, origin
+    return {"train": train, "val": val, "test": test}, origin, ("train", "val", "test")
 
 
 def _pool(splits: Iterable[tuple[ImageRecord, ...]]) -> tuple[ImageRecord, ...]:

@@ -164,6 +164,7 @@ class DataFolder:
         description: a sentence: how the layout was recognised.
         faults: everything that is wrong with single items.
         ignored_classes: further names, whose boxes are ignored regions (``ignore_classes``).
+        made_splits: those of ``splits`` that the layout does not give.
     """
 
     root: Path
@@ -174,6 +175,7 @@ class DataFolder:
     description: str
     faults: tuple[Fault, ...]
     ignored_classes: tuple[str, ...] = ()
+    made_splits: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -1,7 +1,7 @@
 """A detector beside labelled photos: the truth and what it finds, for the page of its errors."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_labels
 from focaldet.engine.average_precision import coco_truth
 from focaldet.engine.load import load_model
+from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo
 from focaldet.runtime.results import coco_results
 
@@ -20,8 +21,8 @@ class Comparison:
     Args:
         truth: a COCO data set; file names are absolute.
         results: entries of a COCO results file.
-        split: the one that was looked at; empty for a file of labels that names none.
-        notes: sentences about what is left out.
+        split: the one that was looked at; empty for a file of labels that names none, and of all photos.
+        notes: sentences about which photos were looked at, and what is left out.
     """
 
     truth: dict[str, Any]
@@ -36,7 +37,8 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     Args:
         run: a run folder, or an exported model.
         labels: a labelled folder, or a COCO file.
-        split: of the folder; ``None``: test, or val when there is no test.
+        split: of the folder; ``None``: test, or val when there is no test. Where the folder gives no splits, they are
+            those that the run recorded, and photos that are not recorded belong to test; without a record, all photos.
         score: least score of a box.
 
     Raises:
@@ -44,17 +46,17 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     """
     detector = load_model(run, score=score)
     folder = read_labels(labels)
-    split = _chosen(folder, split)
+    chosen, split, notes = _chosen(folder, recorded_splits(run), split)
     known, labelled = detector.class_names, folder.class_names
     shared = [name for name in known if name in labelled]
     if not shared:
         raise InputError(f"{labels}: its classes are {', '.join(labelled)}; {run} knows only {', '.join(known)}")
-    notes = [f"faults in the labels: {len(folder.faults)}; the first: {folder.faults[0]}"] if folder.faults else []
+    notes += [f"faults in the labels: {len(folder.faults)}; the first: {folder.faults[0]}"] if folder.faults else []
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
     records: list[ImageRecord] = []
     results: list[dict[str, Any]] = []
-    for record in folder.splits[split]:
+    for record in chosen:
         try:
             photo = read_photo(record.path)
         except InputError as error:
@@ -75,14 +77,28 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     return Comparison(truth, results, split, notes)
 
 
-def _chosen(folder: DataFolder, split: str | None) -> str:
-    """The split asked for, or the last of test, val and a file's only one that has photos."""
-    last = next((name for name in ("test", "val", *folder.splits) if folder.splits.get(name)), "")
-    chosen = last if split is None else split
-    if not folder.splits.get(chosen):
+def _chosen(
+    folder: DataFolder, recorded: Recorded, split: str | None
+) -> tuple[tuple[ImageRecord, ...], str, list[str]]:
+    """The photos to look at, their split, and what to know about them where the layout does not give it."""
+    photos = tuple(dict.fromkeys(record for records in folder.splits.values() for record in records))
+    if split is None and not recorded and "test" in folder.made_splits:
+        folder = replace(folder, splits={"": photos}, made_splits=("",), split_origin="the folder gives no splits")
+    folder = with_recorded_splits(folder, recorded, new="test")
+    if split is None:
+        split = next((name for name in ("test", "val", *folder.splits) if folder.splits.get(name)), "")
+    chosen = folder.splits.get(split, ())
+    if not chosen:
         there = ", ".join(name for name in folder.splits if name) or "no splits"
-        raise InputError(f"{folder.root}: no photo in split {chosen!r}; it has {there}")
-    return chosen
+        raise InputError(f"{folder.root}: no photo in split {split!r}; it has {there}")
+    notes = []
+    if split in folder.made_splits:
+        which = f"{len(chosen)} of {len(photos)}" + (f", those of {split}" if split else "")
+        unknown = "" if recorded else f"; which photos trained the detector is not recorded. {BETTER}"
+        notes.append(f"photos that are looked at: {which}; {folder.split_origin}{unknown}")
+    if warning := trained_on(chosen, recorded):
+        notes.append(warning)
+    return chosen, split, notes
 
 
 def _left_out(things: str, why: str, names: Iterable[str]) -> list[str]:

@@ -6,10 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, DetectionDataset, ignore_classes
+from focaldet.data import DataFolder, DetectionDataset, ignore_classes, read_folder
 from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
 from focaldet.engine.predict import Detector
+from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.files import write_json
+
+
+def evaluate_run(run: Path, data: Path, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure a run on labelled photos. Where their folder gives no splits, they are those that the run recorded.
+
+    Photos that are not recorded are new to the run, and belong to a test split that the folder does not give.
+
+    Raises:
+        InputError: as ``read_folder`` and ``evaluate_split``.
+    """
+    recorded = recorded_splits(run)
+    folder = with_recorded_splits(read_folder(data), recorded, new="test")
+    if split in folder.made_splits:
+        say(folder.split_origin)
+    report = evaluate_split(run, folder, split, say=say)
+    if warning := trained_on(folder.splits[split], recorded):
+        say(warning)
+    return report
 
 
 def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.engine.splits import recorded_splits, with_recorded_splits
 from focaldet.files import make_numbered, write_json, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
@@ -70,7 +71,10 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         say = _silence
     _check_out(config)
     _check_gpus(config)
-    folder = ignore_classes(folder or read_folder(config.data, seed=config.seed), split_names(config.ignore or ""))
+    folder = folder or read_folder(config.data, seed=config.seed)
+    if config.resume:  # photos that were added would change what is drawn
+        folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out))))
+    folder = ignore_classes(folder, split_names(config.ignore or ""))
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
         say(summary)

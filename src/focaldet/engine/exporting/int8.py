@@ -17,6 +17,7 @@ from focaldet.engine.average_precision import average_precision, coco_truth, det
 from focaldet.engine.evaluate import as_trained
 from focaldet.engine.exporting.graph import RawGraph, head_outputs
 from focaldet.engine.predict import Detector
+from focaldet.engine.splits import recorded_splits, with_recorded_splits
 from focaldet.photos.images import read_photo
 from focaldet.runtime.onnx_detector import onnx_session
 from focaldet.structures import HeadOutputs
@@ -58,13 +59,13 @@ class Int8:
     def __post_init__(self) -> None:
         check_range("ap_loss", self.most_loss, 0, 1)
 
-    def folder(self, detector: Detector) -> DataFolder:
-        """The labelled photos.
+    def folder(self, detector: Detector, run: Path) -> DataFolder:
+        """The labelled photos, where their folder gives no splits in those of the run.
 
         Raises:
             InputError: they cannot be read, have other classes than the detector, or one of the two splits is empty.
         """
-        folder = as_trained(read_folder(self.data), detector)
+        folder = as_trained(with_recorded_splits(read_folder(self.data), recorded_splits(run)), detector)
         for needed in ("train", self.split):
             if not folder.splits.get(needed):
                 raise InputError(f"{self.data}: no photo in split {needed!r}; it has {', '.join(folder.splits)}")
