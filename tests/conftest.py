@@ -60,6 +60,12 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def unsplit_cells(cells: Path, tmp_path: Path) -> Path:
+    """The same six photos in a folder that gives no splits."""
+    return Path(shutil.copytree(cells, tmp_path / "unsplit", ignore=shutil.ignore_patterns("ImageSets")))
+
+
+@pytest.fixture
 def two_cells(tmp_path: Path) -> Path:
     """Two photos, which are all there is to train and to validate."""
     return write_cells(tmp_path / "two", {"train": range(2), "val": range(2)})

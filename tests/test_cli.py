@@ -359,6 +359,21 @@ def test_predict_of_a_text_file_is_named(refuse: Refuse, run: Path, out: Path, t
     assert str(tmp_path / "no.jpg") in refuse("predict", run, tmp_path / "no.jpg", "--out", out)
 
 
+def test_a_split_of_photos_that_are_given_by_their_names_is_refused(refuse: Refuse, run: Path, cells: Path) -> None:
+    photo = next((cells / "JPEGImages").iterdir())
+    assert "--split goes with --compare TRUTH" in refuse("predict", run, photo, "--split", "val")
+
+
+def test_a_broken_record_of_splits_is_one_line(refuse: Refuse, run: Path, unsplit_cells: Path, out: Path) -> None:
+    (run / "splits.json").write_text('{"train": "all"}')
+    for arguments in (
+        ("eval", run, "--data", unsplit_cells, "--split", "val"),
+        ("predict", run, "--compare", unsplit_cells, "--out", out),
+    ):
+        assert refuse(*arguments).startswith(f"{run / 'splits.json'}: expected the file names of each split")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("command", build_parser()[1])
 def test_help_lists_every_option_with_its_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:

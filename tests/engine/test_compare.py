@@ -8,7 +8,8 @@ import pytest
 from focaldet.checks import InputError
 from focaldet.data import read_folder
 from focaldet.engine.average_precision import coco_truth
-from focaldet.engine.compare import detect_labelled
+from focaldet.engine.compare import Comparison, detect_labelled
+from focaldet.engine.exporting.export import export_run
 from focaldet.engine.predict import Detector
 
 
@@ -93,3 +94,103 @@ def test_a_file_that_is_no_coco_file_is_one_line(trained: Path, tmp_path: Path) 
     (tmp_path / "labels.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"labels\.json: expected a JSON object"):
         detect_labelled(trained, tmp_path / "labels.json")
+
+
+def names(compared: Comparison) -> list[str]:
+    return sorted(Path(image["file_name"]).name for image in compared.truth["images"])
+
+
+def photos_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "JPEGImages").iterdir())
+
+
+def test_where_a_folder_gives_no_splits_no_photo_that_trained_the_run_is_looked_at(
+    run: Path, unsplit_cells: Path
+) -> None:
+    everything = photos_in(unsplit_cells)
+    for rest in (everything[:2], everything[3:5]):  # no draw gives both
+        train = [name for name in everything if name not in rest]
+        (run / "splits.json").write_text(json.dumps({"train": train, "val": rest[:1], "test": rest[1:]}))
+        compared = detect_labelled(run, unsplit_cells)
+        assert (compared.split, names(compared)) == ("test", rest[1:])
+        assert compared.notes[0] == (
+            "photos that are looked at: 1 of 6, those of test; "
+            "train, val, test as in the run's splits.json, because the folder gives none"
+        )
+        assert names(detect_labelled(run, unsplit_cells, split="val")) == rest[:1]
+
+
+def test_a_run_without_a_test_split_is_looked_at_on_val(trained: Path, cells: Path, unsplit_cells: Path) -> None:
+    compared = detect_labelled(trained, unsplit_cells)
+    assert (compared.split, names(compared)) == ("val", names(detect_labelled(trained, cells)))
+
+
+def test_splits_that_the_folder_gives_are_left_alone_and_photos_that_trained_are_counted(
+    run: Path, cells: Path
+) -> None:
+    assert detect_labelled(run, cells).notes == []
+    given = [record.file_name for record in read_folder(cells).splits["val"]]
+    (run / "splits.json").write_text(json.dumps({"train": given[:1], "val": ["other.jpg"]}))
+    compared = detect_labelled(run, cells)
+    assert names(compared) == given
+    assert compared.notes == [
+        "photos that trained the detector: 1 of these 2. On photos that trained it, a detector does better than on "
+        "new ones"
+    ]
+
+
+def test_a_coco_file_of_photos_that_trained_says_so(run: Path, cells: Path, tmp_path: Path) -> None:
+    (run / "splits.json").write_text(json.dumps({"train": photos_in(cells)}))
+    file = coco_file(cells, tmp_path / "photos")
+    (note,) = detect_labelled(run, file).notes
+    assert note.startswith("photos that trained the detector: 2 of these 2. ")
+
+
+def test_of_a_folder_without_splits_all_photos_are_looked_at_that_the_run_does_not_know(
+    run: Path, unsplit_cells: Path
+) -> None:
+    everything = photos_in(unsplit_cells)
+    (run / "splits.json").write_text(json.dumps({"train": everything[:1], "val": ["other.jpg"]}))
+    compared = detect_labelled(run, unsplit_cells)
+    assert (compared.split, names(compared)) == ("test", everything[1:])
+    assert compared.notes[0].endswith("; not in it, so new and in test: 5")
+
+
+def test_a_run_that_recorded_nothing_looks_at_all_photos_and_says_so(run: Path, unsplit_cells: Path) -> None:
+    (run / "splits.json").unlink()
+    compared = detect_labelled(run, unsplit_cells)
+    assert (compared.split, names(compared)) == ("", photos_in(unsplit_cells))
+    assert compared.notes == [
+        "photos that are looked at: 6 of 6; the folder gives no splits; which photos trained the detector is not "
+        "recorded. On photos that trained it, a detector does better than on new ones"
+    ]
+    drawn = detect_labelled(run, unsplit_cells, split="val")
+    assert names(drawn) == sorted(record.file_name for record in read_folder(unsplit_cells).splits["val"])
+    assert "which photos trained the detector is not recorded" in drawn.notes[0]
+
+
+@pytest.mark.slow
+def test_an_exported_model_knows_the_splits_of_the_run_that_it_lies_in_and_none_elsewhere(
+    run: Path, cells: Path, unsplit_cells: Path, tmp_path: Path
+) -> None:
+    inside = export_run(run, say=lambda line: None)
+    compared = detect_labelled(inside, unsplit_cells)
+    assert (compared.split, names(compared)) == ("val", names(detect_labelled(run, cells)))
+    elsewhere = Path(shutil.copy(inside, tmp_path / "alone.onnx"))
+    assert names(detect_labelled(elsewhere, unsplit_cells)) == photos_in(unsplit_cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", r"nowhere: no such folder or COCO file$"),
+        ("photo.jpg", r"photo\.jpg: expected a folder of labelled photos, or a COCO file, whose name ends in \.json$"),
+        ("damaged.json", r"damaged\.json: not readable as JSON"),
+    ],
+)
+def test_labels_that_are_none_are_one_line(trained: Path, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "damaged.json").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(InputError, match=message) as caught:
+        detect_labelled(trained, tmp_path / name)
+    assert "\n" not in str(caught.value)
