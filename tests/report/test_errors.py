@@ -97,7 +97,7 @@ def test_page_counts_by_class_and_names_the_pairs(tmp_path: Path) -> None:
         name: [int(n) for n in re.findall(r'<td class="n">(\d+)</td>', row)]
         for name, row in re.findall(r'<tr><th scope="row" class="name">(\w+)</th>(.*)</tr>', html)
     }
-    assert numbers["cell"] == [1, 1, 0, 0, 0]  # objects, found, named wrongly, missed, false alarms
+    assert numbers["cell"] == [1, 1, 0, 0, 0]  # objects, found, taken for another, missed, false alarms
     assert '<th scope="row" class="name">dust</th><td class="n">1</td><td class="n">0</td><td class="n">1</td>' in html
     assert '<th scope="row" class="name">dust</th><td class="name">cell</td><td class="n">1</td>' in html
     assert "finds 1 of the 2 labelled objects on 1 photo and misses 0." in html
@@ -118,6 +118,21 @@ def test_every_error_has_a_cutout_that_says_what_is_wrong(tmp_path: Path) -> Non
     assert "<b>cell</b> <span>40 × 40 px; no box touches it</span>" in missed
     assert 'viewBox="78 38 64 64"' in confusion  # the least that is shown, around the dust
     assert 'viewBox="0 0 88 88"' in missed  # 2.2 x 40, moved into the photo
+
+
+def test_a_missed_object_beside_a_box_that_found_another_says_so(tmp_path: Path) -> None:
+    x, y, width, height = CELL
+    truth, results = scene(tmp_path, ("cell", CELL, 0.9))
+    truth["annotations"] = [{"image_id": 0, "category_id": 0, "bbox": box} for box in (CELL, [x + 8, y, width, height])]
+    page = write_errors(truth, results, tmp_path / "errors.html", score=0.3, title="t")
+    assert "nearest is cell 0.90, IoU 0.67, which found another object" in page.read_text(encoding="utf-8")  # 32 / 48
+    apart = written(tmp_path, ("cell", [x + 20, y, width, height], 0.9))
+    assert "nearest is cell 0.90, IoU 0.33</span>" in apart
+
+
+def test_an_overlap_that_rounds_to_nothing_is_told_in_words(tmp_path: Path) -> None:
+    html = written(tmp_path, ("cell", [49.9, 10, 40, 40], 0.9))  # a tenth of a pixel of 40
+    assert "<b>cell 0.90</b> <span>a labelled cell hardly touches it</span>" in html
 
 
 def test_a_cutout_shows_the_pixels_it_says(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def write_errors(
         results: entries of a COCO results file, with each side's deviation as ``side_std``.
         out: the page.
         score: boxes of a lower score are left out.
-        notes: sentences about what could not be compared.
+        notes: sentences about the photos, and about what could not be compared.
 
     Raises:
         InputError: the page cannot be written.
@@ -193,6 +193,8 @@ def _panel(error: Error, names: Sequence[str], threshold: float) -> gallery.Pane
     if iou.any():
         nearest = shown[iou.argmax()]
         words += f"nearest is {names[result.labels[nearest]]} {result.scores[nearest]:.2f}, IoU {iou.max():.2f}"
+        if iou.max() >= MATCH_IOU and result.matched_gt[nearest] >= 0:
+            words += ", which found another object"
     else:
         words += "no box touches it"
     around = [gallery.prediction_box(result, int(other), names) for other in shown]

@@ -157,6 +157,8 @@ def fault(result: ImageResult, i: int, names: Sequence[str]) -> str:
     if iou >= MATCH_IOU:
         return f"the object was found already (IoU {iou:.2f})"
     name = _name(names, result.labels[i])
+    if 0 < iou < 0.005:
+        return f"a labelled {name} hardly touches it"
     return f"the largest IoU with a labelled {name} is {iou:.2f}" if iou else f"no labelled {name} touches it"
 
 
