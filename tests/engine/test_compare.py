@@ -114,8 +114,8 @@ def test_where_a_folder_gives_no_splits_no_photo_that_trained_the_run_is_looked_
         compared = detect_labelled(run, unsplit_cells)
         assert (compared.split, names(compared)) == ("test", rest[1:])
         assert compared.notes[0] == (
-            "photos that are looked at: 1 of 6, those of test; "
-            "train, val, test as in the run's splits.json, because the folder gives none"
+            "looked at: 1 of 6 photos, those of test; train, val, test as the run recorded them, because the folder "
+            "gives none"
         )
         assert names(detect_labelled(run, unsplit_cells, split="val")) == rest[:1]
 
@@ -153,7 +153,7 @@ def test_of_a_folder_without_splits_all_photos_are_looked_at_that_the_run_does_n
     (run / "splits.json").write_text(json.dumps({"train": everything[:1], "val": ["other.jpg"]}))
     compared = detect_labelled(run, unsplit_cells)
     assert (compared.split, names(compared)) == ("test", everything[1:])
-    assert compared.notes[0].endswith("; not in it, so new and in test: 5")
+    assert compared.notes[0].endswith("; not recorded, so new and in test: 5")
 
 
 def test_a_run_that_recorded_nothing_looks_at_all_photos_and_says_so(run: Path, unsplit_cells: Path) -> None:
@@ -161,12 +161,12 @@ def test_a_run_that_recorded_nothing_looks_at_all_photos_and_says_so(run: Path, 
     compared = detect_labelled(run, unsplit_cells)
     assert (compared.split, names(compared)) == ("", photos_in(unsplit_cells))
     assert compared.notes == [
-        "photos that are looked at: 6 of 6; the folder gives no splits; which photos trained the detector is not "
-        "recorded. On photos that trained it, a detector does better than on new ones"
+        "looked at: 6 of 6 photos; the folder gives no splits; which of them trained the detector is not recorded. "
+        "On photos that trained it, a detector does better than on new ones"
     ]
     drawn = detect_labelled(run, unsplit_cells, split="val")
     assert names(drawn) == sorted(record.file_name for record in read_folder(unsplit_cells).splits["val"])
-    assert "which photos trained the detector is not recorded" in drawn.notes[0]
+    assert "which of them trained the detector is not recorded" in drawn.notes[0]
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def record(run: Path, **splits: list[str]) -> None:
 def test_made_splits_become_those_of_the_run() -> None:
     folder = with_recorded_splits(folder_of(train="cd", val="a", test="b"), RECORDED)
     assert names(folder) == {"train": "ab", "val": "c", "test": "d"}
-    assert folder.split_origin == "train, val, test as in the run's splits.json, because the folder gives none"
+    assert folder.split_origin == "train, val, test as the run recorded them, because the folder gives none"
 
 
 def test_splits_that_the_layout_gives_are_left_alone() -> None:
@@ -64,10 +64,10 @@ def test_photos_that_are_not_recorded_stay_where_they_were_drawn_unless_a_split_
     drawn = folder_of(train="cxd", val="ay", test="bz")
     stay = with_recorded_splits(drawn, RECORDED)
     assert names(stay) == {"train": "abx", "val": "cy", "test": "dz"}
-    assert stay.split_origin.endswith("because the folder gives none; not in it, so drawn anew: 3")
+    assert stay.split_origin.endswith("because the folder gives none; not recorded, so drawn anew: 3")
     moved = with_recorded_splits(drawn, RECORDED, new="test")
     assert names(moved) == {"train": "ab", "val": "c", "test": "dxyz"}
-    assert moved.split_origin.endswith("because the folder gives none; not in it, so new and in test: 3")
+    assert moved.split_origin.endswith("because the folder gives none; not recorded, so new and in test: 3")
 
 
 def test_new_photos_are_not_added_to_a_test_split_that_the_layout_gives() -> None:
@@ -98,9 +98,24 @@ def test_photos_that_trained_are_counted_and_no_others() -> None:
 
 
 def test_the_record_of_a_run_holds_for_the_files_in_it(trained: Path, cells: Path, tmp_path: Path) -> None:
-    expected = {split: {record.file_name for record in records} for split, records in read_folder(cells).splits.items()}
-    assert recorded_splits(trained) == recorded_splits(trained / "model.onnx") == expected
-    assert recorded_splits(tmp_path) == recorded_splits(tmp_path / "model.onnx") == {}
+    folder = read_folder(cells)
+    expected = {split: {record.file_name for record in records} for split, records in folder.splits.items()}
+    assert recorded_splits(trained, folder) == recorded_splits(trained / "model.onnx", folder) == expected
+    assert recorded_splits(tmp_path, folder) == recorded_splits(tmp_path / "model.onnx", folder) == {}
+
+
+def test_the_record_holds_for_the_same_photos_in_another_layout(tmp_path: Path) -> None:
+    written = ["images/a", "b", "train/images/c"]
+    folder = DataFolder(Path("cells"), "yolo", ("cell",), {"": tuple(map(photo, written))}, "", "", ())
+    record(tmp_path, train=["a", "x/b"], val=["images/c", "d"])
+    assert recorded_splits(tmp_path, folder) == {"train": {"images/a", "b"}, "val": {"train/images/c"}}
+
+
+def test_photos_of_one_name_in_several_folders_are_several_where_any_is_known_with_its_folder(tmp_path: Path) -> None:
+    written = ["one/a", "two/a", "three/a"]
+    folder = DataFolder(Path("cells"), "yolo", ("cell",), {"": tuple(map(photo, written))}, "", "", ())
+    record(tmp_path, train=["one/a"], val=["two/a"])
+    assert recorded_splits(tmp_path, folder) == {"train": {"one/a"}, "val": {"two/a"}}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +125,7 @@ def test_the_record_of_a_run_holds_for_the_files_in_it(trained: Path, cells: Pat
 def test_a_broken_record_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(InputError, match=r"^[^\n]*splits\.json: [^\n]*$"):
-        recorded_splits(tmp_path)
+        recorded_splits(tmp_path, folder_of(train="a"))
 
 
 def test_eval_measures_the_split_that_the_run_recorded(run: Path, unsplit_cells: Path) -> None:
@@ -120,7 +135,7 @@ def test_eval_measures_the_split_that_the_run_recorded(run: Path, unsplit_cells:
         said: list[str] = []
         evaluate_run(run, unsplit_cells, "test", say=said.append)
         assert file_names(run) == rest[1:]
-        assert said[0] == "train, val, test as in the run's splits.json, because the folder gives none"
+        assert said[0] == "train, val, test as the run recorded them, because the folder gives none"
         assert not any("trained the detector" in line for line in said)
 
 
@@ -164,14 +179,15 @@ def test_a_run_that_goes_on_with_more_photos_keeps_those_apart_that_it_is_measur
 ) -> None:
     photos = unsplit_cells / "JPEGImages"
     run = again(data=str(unsplit_cells), out=str(tmp_path / "run"), epochs=1, val_every=1)
-    before = recorded_splits(run)
+    before = recorded_splits(run, read_folder(unsplit_cells))
     for path in sorted(photos.iterdir()):
         shutil.copy(path, path.with_name(f"new_{path.name}"))
         annotation = unsplit_cells / "Annotations" / f"{path.stem}.xml"
         shutil.copy(annotation, annotation.with_name(f"new_{annotation.name}"))
-    drawn = {split: {r.file_name for r in records} for split, records in read_folder(unsplit_cells).splits.items()}
+    folder = read_folder(unsplit_cells)
+    drawn = {split: {record.file_name for record in records} for split, records in folder.splits.items()}
     assert before["train"] & (drawn["val"] | drawn["test"])  # what would have leaked
     again(data=str(unsplit_cells), out=str(run), epochs=2, val_every=1, resume=True)
-    after = recorded_splits(run)
+    after = recorded_splits(run, folder)
     assert all(before[split] <= after[split] for split in ALL)
     assert sum(map(len, after.values())) == 12

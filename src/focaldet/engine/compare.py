@@ -46,7 +46,7 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     """
     detector = load_model(run, score=score)
     folder = read_labels(labels)
-    chosen, split, notes = _chosen(folder, recorded_splits(run), split)
+    chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names
     shared = [name for name in known if name in labelled]
     if not shared:
@@ -93,9 +93,9 @@ def _chosen(
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {there}")
     notes = []
     if split in folder.made_splits:
-        which = f"{len(chosen)} of {len(photos)}" + (f", those of {split}" if split else "")
-        unknown = "" if recorded else f"; which photos trained the detector is not recorded. {BETTER}"
-        notes.append(f"photos that are looked at: {which}; {folder.split_origin}{unknown}")
+        which = f"{len(chosen)} of {len(photos)} photos" + (f", those of {split}" if split else "")
+        unknown = "" if recorded else f"; which of them trained the detector is not recorded. {BETTER}"
+        notes.append(f"looked at: {which}; {folder.split_origin}{unknown}")
     if warning := trained_on(chosen, recorded):
         notes.append(warning)
     return chosen, split, notes

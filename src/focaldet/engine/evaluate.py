@@ -21,8 +21,9 @@ def evaluate_run(run: Path, data: Path, split: str, *, say: Callable[[str], None
     Raises:
         InputError: as ``read_folder`` and ``evaluate_split``.
     """
-    recorded = recorded_splits(run)
-    folder = with_recorded_splits(read_folder(data), recorded, new="test")
+    folder = read_folder(data)
+    recorded = recorded_splits(run, folder)
+    folder = with_recorded_splits(folder, recorded, new="test")
     if split in folder.made_splits:
         say(folder.split_origin)
     report = evaluate_split(run, folder, split, say=say)

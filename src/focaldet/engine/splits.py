@@ -1,30 +1,34 @@
 """The splits that a run was trained with: what it has learned from is not measured as if it were new.
 
 A run records them in ``splits.json``, where a photo is known by its file name as the layout writes it. So a folder may
-be moved or copied, and photos be added to it or taken away. A photo that was renamed, or that another layout names
-otherwise, is taken for a new one. Another photo of a recorded name is taken for the recorded one: then fewer photos are
-looked at than could be, or what is said of them is too cautious.
+be moved, copied or written in another layout, and photos may be added to it or taken away. A photo that was renamed is
+taken for a new one. Another photo of a recorded name is taken for the recorded one: then fewer photos are looked at than
+could be, or what is said of them is too cautious.
 """
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.files import read_json
 
 Recorded = Mapping[str, Set[str]]
-"""Split -> the file names of its photos."""
+"""Split -> the file names of its photos. Empty: nothing is recorded."""
 
 BETTER = "On photos that trained it, a detector does better than on new ones"
 
 
-def recorded_splits(run: Path) -> Recorded:
-    """The splits that a run was trained with; none where nothing is recorded, as of an imported run.
+def recorded_splits(run: Path, folder: DataFolder) -> Recorded:
+    """The photos of a folder that were in the splits that a run was trained with.
+
+    Where the folder has no file name as it is recorded, which is so in another layout, the names without their folders
+    are compared.
 
     Args:
-        run: a run folder, or a file in one.
+        run: a run folder, or a file in one. An imported run has no record.
+        folder: its photos; in which of its splits they are does not matter.
 
     Raises:
         InputError: the record is broken.
@@ -32,13 +36,17 @@ def recorded_splits(run: Path) -> Recorded:
     file = (run if run.is_dir() else run.parent) / "splits.json"
     if not file.is_file():
         return {}
-    splits = read_json(file)
-    if not isinstance(splits, dict) or not all(_are_names(names) for names in splits.values()):
+    recorded = read_json(file)
+    if not isinstance(recorded, dict) or not all(_are_names(names) for names in recorded.values()):
         raise InputError(
             f"{file}: expected the file names of each split, as focaldet train writes them; bring it back, or remove "
             "it: then nothing is known of the photos"
         )
-    return {split: frozenset(names) for split, names in splits.items()}
+    there = {record.file_name for records in folder.splits.values() for record in records}
+    if there.isdisjoint(name for names in recorded.values() for name in names):
+        short = {split: {PurePosixPath(name).name for name in names} for split, names in recorded.items()}
+        return {split: {name for name in there if PurePosixPath(name).name in names} for split, names in short.items()}
+    return {split: there.intersection(names) for split, names in recorded.items()}
 
 
 def _are_names(value: object) -> bool:
@@ -51,7 +59,7 @@ def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "
     Made splits depend on the seed, and on how many photos there are.
 
     Args:
-        recorded: empty: nothing changes.
+        recorded: as ``recorded_splits`` gives it for this folder.
         new: the split of photos that are not recorded; where the layout gives it, or none is named, they stay in the
             split that they were drawn for.
 
@@ -60,12 +68,11 @@ def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "
     >>> a, b, c = (ImageRecord(Path(name), name, 0, 16, 16, *nothing) for name in ("a.jpg", "b.jpg", "c.jpg"))
     >>> drawn = {"train": (a,), "val": (b,), "test": (c,)}
     >>> folder = DataFolder(Path("."), "coco", ("cell",), drawn, "drawn", "", (), made_splits=tuple(drawn))
-    >>> recorded = {"train": {"c.jpg"}, "val": {"b.jpg"}}
-    >>> found = with_recorded_splits(folder, recorded, new="test")
+    >>> found = with_recorded_splits(folder, {"train": {"c.jpg"}, "val": {"b.jpg"}}, new="test")
     >>> {split: [record.file_name for record in records] for split, records in found.splits.items()}
     {'train': ['c.jpg'], 'val': ['b.jpg'], 'test': ['a.jpg']}
     >>> found.split_origin
-    "train, val, test as in the run's splits.json, because the folder gives none; not in it, so new and in test: 1"
+    'train, val, test as the run recorded them, because the folder gives none; not recorded, so new and in test: 1'
     """
     if not recorded or not folder.made_splits:
         return folder
@@ -81,9 +88,9 @@ def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "
                 # Of a single photo every split is made, and in all of them it stays.
                 now = split if split in then else then[0] if then else new or split
             splits.setdefault(now, []).append(record)
-    origin = f"{', '.join(folder.made_splits)} as in the run's splits.json, because the folder gives none"
+    origin = f"{', '.join(folder.made_splits)} as the run recorded them, because the folder gives none"
     if strangers:
-        origin += f"; not in it, so {f'new and in {new}' if new else 'drawn anew'}: {strangers}"
+        origin += f"; not recorded, so {f'new and in {new}' if new else 'drawn anew'}: {strangers}"
     return replace(
         folder, splits={split: tuple(records) for split, records in splits.items() if records}, split_origin=origin
     )

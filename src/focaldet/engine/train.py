@@ -73,7 +73,7 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     _check_gpus(config)
     folder = folder or read_folder(config.data, seed=config.seed)
     if config.resume:  # photos that were added would change what is drawn
-        folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out))))
+        folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():

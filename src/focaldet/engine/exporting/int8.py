@@ -65,7 +65,8 @@ class Int8:
         Raises:
             InputError: they cannot be read, have other classes than the detector, or one of the two splits is empty.
         """
-        folder = as_trained(with_recorded_splits(read_folder(self.data), recorded_splits(run)), detector)
+        folder = read_folder(self.data)
+        folder = as_trained(with_recorded_splits(folder, recorded_splits(run, folder)), detector)
         for needed in ("train", self.split):
             if not folder.splits.get(needed):
                 raise InputError(f"{self.data}: no photo in split {needed!r}; it has {', '.join(folder.splits)}")
