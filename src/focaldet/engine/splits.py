@@ -1,9 +1,9 @@
 """The splits that a run was trained with: what it has learned from is not measured as if it were new.
 
 A run records them in ``splits.json``, where a photo is known by its file name as the layout writes it. So a folder may
-be moved, copied or written in another layout, and photos may be added to it or taken away. A photo that was renamed is
-taken for a new one. Another photo of a recorded name is taken for the recorded one: then fewer photos are looked at than
-could be, or what is said of them is too cautious.
+be moved, copied or written in another layout, and photos may be added to it or taken away. A renamed photo is taken for
+a new one. Another photo of a recorded name is taken for the recorded one: then fewer photos are looked at than could
+be, or what is said of them is too cautious.
 """
 
 from collections.abc import Iterable, Mapping, Set
