@@ -78,6 +78,15 @@ def test_labels_of_other_classes_altogether_are_refused(trained: Path, cells: Pa
     with pytest.raises(InputError, match=r"its classes are not .* knows only "):
         detect_labelled(trained, coco_file(cells, tmp_path / "photos", rename))
 
+    def add(document: dict) -> None:
+        rename(document)
+        document["categories"] += [{"id": 10 + number, "name": f"kind{number}"} for number in range(77)]
+
+    with pytest.raises(
+        InputError, match=r"its classes are not .*, kind4 and 72 more; .* knows only Platelets, RBC, WBC$"
+    ):
+        detect_labelled(trained, coco_file(cells, tmp_path / "more", add))
+
 
 def test_a_damaged_photo_is_left_out_and_named(trained: Path, cells: Path, tmp_path: Path) -> None:
     file = coco_file(cells, tmp_path / "photos")
