@@ -56,8 +56,9 @@ def test_splits_that_the_layout_gives_are_left_alone() -> None:
 
 
 def test_a_test_split_that_the_layout_gives_is_left_alone_beside_made_ones() -> None:
-    folder = with_recorded_splits(folder_of(made=("train", "val"), train="bc", val="ae", test="df"), RECORDED)
-    assert names(folder) == {"train": "ab", "val": "ce", "test": "df"}
+    folder = with_recorded_splits(folder_of(made=("train", "val"), train="c", val="be", test="adf"), RECORDED)
+    assert names(folder) == {"train": "b", "val": "ce", "test": "adf"}  # a trained the run: that is said, see below
+    assert folder.split_origin.endswith("; not recorded, so drawn anew: 1")
 
 
 def test_photos_that_are_not_recorded_stay_where_they_were_drawn_unless_a_split_is_named_for_them() -> None:
