@@ -79,6 +79,22 @@ def test_a_missing_validation_split_is_made_from_the_training_split(tmp_path):
     assert "val made from train (seed 0" in folder.split_origin
 
 
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"train": ["a"], "val": ["b"], "test": ["c"]}, ()),
+        ({"train": ["a"], "val": ["b"]}, ()),
+        ({"train": ["a", "b"], "test": ["c"]}, ("train", "val")),
+        ({"all": ["a", "b"], "test": ["c"]}, ("train", "val")),
+        ({"all": ["a", "b", "c"]}, ("train", "val", "test")),
+        ({"val": ["a", "b", "c"]}, ("train", "val", "test")),
+    ],
+)
+def test_the_splits_that_the_layout_does_not_give_are_told(tmp_path, given, made):
+    write_coco(tmp_path, given)
+    assert read_folder(tmp_path).made_splits == made
+
+
 def test_pooled_files_with_the_same_ids_are_numbered_anew(tmp_path):
     write_coco(tmp_path, {"part_one": ["a", "b"], "val": ["a", "c"]})
     records = [r for found in read_folder(tmp_path).splits.values() for r in found]
