@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import write_cells
+from cell_photos import write_cells
 from focaldet.checks import InputError
 from focaldet.data.batching import TrainingSampler
 from focaldet.engine.config import TrainConfig
