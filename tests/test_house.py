@@ -99,11 +99,15 @@ def test_unknown_public_name_is_an_attribute_error():
 
 
 def test_what_runs_an_exported_model_is_imported_without_torch():
-    """docs/adr/0008: the rooms whole, and the one module of the engine that leads to them."""
+    """docs/adr/0008: the rooms whole, and what leads to them and to the page of errors."""
     rooms = {"checks", "files", "options", "photos", "runtime", "serve", "cli"}
-    paths = [path for path in SOURCES if folder_of(path) in rooms] + [PACKAGE / "engine" / "load.py"]
+    paths = [path for path in SOURCES if folder_of(path) in rooms]
+    paths += [PACKAGE / "engine" / "load.py", PACKAGE / "engine" / "compare.py", PACKAGE / "report" / "errors.py"]
     modules = [".".join(("focaldet", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths]
-    code = f"import sys; sys.modules['torch'] = None\nfor name in {modules}: __import__(name.removesuffix('.__init__'))"
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None\n"
+        f"for name in {modules}: __import__(name.removesuffix('.__init__'))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

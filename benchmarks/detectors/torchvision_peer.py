@@ -18,9 +18,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from focaldet.data import DetectionDataset, read_folder
-from focaldet.data.batching import Batch
-from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
+from focaldet.data import read_folder
+from focaldet.data.batching import Batch, DetectionDataset
+from focaldet.data.coco import coco_truth
+from focaldet.engine.average_precision import average_precision, detect_records
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.module import DetectionModule

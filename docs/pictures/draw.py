@@ -14,8 +14,9 @@ import torch
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, gather_sites
-from focaldet.data import DetectionDataset, EvalTransform, read_folder
-from focaldet.data.batching import collate
+from focaldet.data import read_folder
+from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.transforms import EvalTransform
 from focaldet.engine.build import METHODS
 from focaldet.engine.predict import Detector
 from focaldet.methods.positives import find_positives

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from focaldet.boxes.formats import box_centers, box_xywh_to_xyxy, box_xyxy_to_xywh, clip_boxes
+from focaldet.boxes.formats import box_centers, clip_boxes
 from focaldet.boxes.iou import box_area, paired_iou, pairwise_iou
 
 
@@ -53,10 +53,9 @@ def test_no_boxes_give_empty_results():
     assert paired_iou(none, none).shape == (0,)
 
 
-def test_formats_are_inverse():
+def test_the_centre_is_half_a_side_from_the_corner():
     boxes = random_boxes(40, 6, torch.float64)
-    torch.testing.assert_close(box_xywh_to_xyxy(box_xyxy_to_xywh(boxes)), boxes)
-    torch.testing.assert_close(box_centers(boxes), box_xyxy_to_xywh(boxes)[:, :2] + box_xyxy_to_xywh(boxes)[:, 2:] / 2)
+    torch.testing.assert_close(box_centers(boxes), boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]) / 2)
 
 
 def test_clip_puts_boxes_inside_and_leaves_those_that_are():

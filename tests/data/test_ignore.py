@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.data import DetectionDataset, EvalTransform, check_folder, collate, ignore_classes, read_folder
+from focaldet.data import check_folder, ignore_classes, read_folder
+from focaldet.data.batching import DetectionDataset, collate
 from focaldet.data.records import NO_CLASS
+from focaldet.data.transforms import EvalTransform
 
 from .builders import edit_json, write_coco, write_voc
 

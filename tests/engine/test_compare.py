@@ -7,7 +7,7 @@ import pytest
 
 from focaldet.checks import InputError
 from focaldet.data import read_folder
-from focaldet.engine.average_precision import coco_truth
+from focaldet.data.coco import coco_truth
 from focaldet.engine.compare import Comparison, detect_labelled
 from focaldet.engine.exporting.export import export_run
 from focaldet.engine.predict import Detector

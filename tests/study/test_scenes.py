@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from focaldet.data import DetectionDataset, read_folder
+from focaldet.data import read_folder
+from focaldet.data.batching import DetectionDataset
 from focaldet.engine.average_precision import detect_records
 from focaldet.engine.build import METHODS, ModelSpec
 from focaldet.engine.predict import Detector

@@ -5,24 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def box_xyxy_to_xywh(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
-    """Corners to (left, top, width, height), the format of COCO's files.
-
-    >>> box_xyxy_to_xywh(torch.tensor([[1.0, 2.0, 4.0, 8.0]]))
-    tensor([[1., 2., 3., 6.]])
-    """
-    return torch.cat([boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]], dim=-1)
-
-
-def box_xywh_to_xyxy(boxes_xywh: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
-    """(left, top, width, height) to corners.
-
-    >>> box_xywh_to_xyxy(torch.tensor([[1.0, 2.0, 3.0, 6.0]]))
-    tensor([[1., 2., 4., 8.]])
-    """
-    return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], dim=-1)
-
-
 def box_centers(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 2"]:
     """The (x, y) of each box's centre.
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
-from focaldet.data.images import read_image
 from focaldet.data.records import DataFolder, Fault, ImageRecord
-from focaldet.photos.images import no_size_warnings
+from focaldet.photos.images import no_size_warnings, read_photo
 
 MIN_SIZE = 32
 """Least longer side in pixels of what a detector sees: one location of stride 32."""
@@ -220,7 +219,7 @@ def _decode(path: Path) -> tuple[bytes, str]:
     """(digest of the file, what is wrong with its image)."""
     digest = blake2b(path.read_bytes(), digest_size=16).digest()
     try:
-        read_image(path)
+        read_photo(path)
     except InputError as error:
         return digest, str(error).split(": ", 1)[1]
     return digest, ""

@@ -6,6 +6,7 @@ Accepted places: ``annotations/*.json`` beside image folders, one JSON in each s
 """
 
 import json
+from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -14,7 +15,7 @@ import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.paths import inside, relative_name, split_of
-from focaldet.data.records import Annotation, Fault, ParsedLayout
+from focaldet.data.records import NO_CLASS, Annotation, Fault, ImageRecord, ParsedLayout
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -58,6 +59,41 @@ def read_coco(root: Path, files: list[Path]) -> ParsedLayout:
         faults += found
     names = ", ".join(relative_name(p, root) for p in files)
     return ParsedLayout(class_names, splits, faults, f"COCO JSON, recognised by {names}")
+
+
+def coco_truth(records: Sequence[ImageRecord], class_names: Sequence[str]) -> dict[str, Any]:
+    """The objects of some images as a COCO data set. Ignored regions are its crowds, those of no class one of each.
+
+    Args:
+        class_names: name of each label.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index, record in enumerate(records):
+        images.append(
+            {
+                "id": index + 1,
+                "file_name": str(record.path.resolve()),
+                "width": record.width,
+                "height": record.height,
+            }
+        )
+        corner, opposite = record.boxes_xyxy[:, :2], record.boxes_xyxy[:, 2:]
+        boxes = np.concatenate([corner, opposite - corner], axis=1).tolist()
+        for box, label, ignored in zip(boxes, record.labels.tolist(), record.ignored.tolist(), strict=True):
+            for category in range(len(class_names)) if label == NO_CLASS else (label,):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": index + 1,
+                        "category_id": category + 1,
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": int(ignored),
+                    }
+                )
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def _split_name(path: Path, root: Path) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from focaldet.boxes.formats import box_xyxy_to_xywh, clip_boxes
-from focaldet.data import DetectionDataset, EvalTransform, ImageRecord, collate
-from focaldet.data.records import NO_CLASS
+from focaldet.boxes.formats import clip_boxes
+from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.transforms import EvalTransform
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.runtime.results import coco_results
@@ -46,36 +46,6 @@ class Evaluation:
 
     metrics: dict[str, float | None]
     per_class: list[dict[str, Any]]
-
-
-def coco_truth(records: Sequence[ImageRecord], class_names: Sequence[str]) -> dict[str, Any]:
-    """The objects of some images as a COCO data set. Ignored regions are its crowds, those of no class one of each."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index, record in enumerate(records):
-        images.append(
-            {
-                "id": index + 1,
-                "file_name": str(record.path.resolve()),
-                "width": record.width,
-                "height": record.height,
-            }
-        )
-        boxes = box_xyxy_to_xywh(torch.from_numpy(record.boxes_xyxy)).tolist()
-        for box, label, ignored in zip(boxes, record.labels.tolist(), record.ignored.tolist(), strict=True):
-            for category in range(len(class_names)) if label == NO_CLASS else (label,):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": index + 1,
-                        "category_id": category + 1,
-                        "bbox": box,
-                        "area": box[2] * box[3],
-                        "iscrowd": int(ignored),
-                    }
-                )
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def average_precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:

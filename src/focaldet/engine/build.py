@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from focaldet.checks import split_names
-from focaldet.data import EvalTransform
+from focaldet.data.transforms import EvalTransform
 from focaldet.engine.average_precision import EVALUATION_SCORE
 from focaldet.engine.config import TrainConfig
 from focaldet.methods.atss import ATSS

@@ -13,13 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from focaldet.data import DetectionDataset
-from focaldet.engine.average_precision import (
-    Evaluation,
-    average_precision,
-    coco_truth,
-    detect_records,
-)
+from focaldet.data.batching import DetectionDataset
+from focaldet.data.coco import coco_truth
+from focaldet.engine.average_precision import Evaluation, average_precision, detect_records
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.peak_memory import peak_memory_mb

@@ -18,17 +18,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
-from focaldet.data import (
-    DataFolder,
-    DetectionDataset,
-    TrainingSampler,
-    TrainTransform,
-    collate,
-    ignore_classes,
-    ignored_regions,
-    read_folder,
-)
+from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_folder
+from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
 from focaldet.data.check import small_classes
+from focaldet.data.transforms import TrainTransform
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig

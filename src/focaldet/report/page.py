@@ -1,4 +1,7 @@
-"""Folders of runs, or of a study, in; one self-contained HTML page out."""
+"""Folders of runs, or of a study, in; one self-contained HTML page out.
+
+Charts are imported where they are drawn: the page of errors has none, and needs no matplotlib (docs/adr/0008).
+"""
 
 import base64
 import contextlib
@@ -13,12 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from focaldet.checks import InputError
-from focaldet.report import charts, facts, gallery
+from focaldet.report import facts, gallery
 from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
 from focaldet.report.run_files import Run, mapping, metric, read_run
 from focaldet.report.study_files import is_study, percent, read_study
-from focaldet.report.study_page import study_context
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -46,6 +48,8 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
     if studies and len(paths) > 1:
         raise InputError(f"{studies[0]} is a study: its page has no room for others; report it alone")
     if studies:
+        from focaldet.report.study_page import study_context
+
         html, default = render("study.html", study_context(read_study(paths[0]))), paths[0] / "report.html"
     elif len(paths) == 1:
         html, default = render("run.html", run_context(read_run(paths[0]))), paths[0] / "report.html"
@@ -89,6 +93,8 @@ def _templates() -> Environment:
 
 def run_context(run: Run) -> dict[str, Any]:
     """What run.html shows of one run."""
+    from focaldet.report import charts
+
     results = _matched(run)
     threshold = best_threshold(results)
     counts = facts.total_counts(results, threshold) if results else None
@@ -128,6 +134,8 @@ def run_context(run: Run) -> dict[str, Any]:
 
 def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
     """What comparison.html shows of several runs."""
+    from focaldet.report import charts
+
     labels = _labels(runs)
     matched = [_matched(run) for run in runs]
     thresholds = [best_threshold(results) for results in matched]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from focaldet.data import DataFolder, DetectionDataset, ImageRecord, collate
-from focaldet.data.batching import Batch
-from focaldet.engine.average_precision import METRICS, average_precision, coco_truth
+from focaldet.data import DataFolder, ImageRecord
+from focaldet.data.batching import Batch, DetectionDataset, collate
+from focaldet.data.coco import coco_truth
+from focaldet.engine.average_precision import METRICS, average_precision
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector

@@ -14,7 +14,7 @@ from torch import Tensor
 from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.iou import pairwise_iou
 from focaldet.boxes.locations import flatten_levels
-from focaldet.data import DetectionDataset, collate
+from focaldet.data.batching import DetectionDataset, collate
 from focaldet.engine.predict import Detector
 from focaldet.methods.method import Method
 from focaldet.models.postprocess import Candidates

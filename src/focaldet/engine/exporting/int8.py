@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from focaldet.checks import InputError, check_range
-from focaldet.data import DataFolder, DetectionDataset, ImageRecord, read_folder
-from focaldet.engine.average_precision import average_precision, coco_truth, detect_records
+from focaldet.data import DataFolder, ImageRecord, read_folder
+from focaldet.data.batching import DetectionDataset
+from focaldet.data.coco import coco_truth
+from focaldet.engine.average_precision import average_precision, detect_records
 from focaldet.engine.evaluate import as_trained
 from focaldet.engine.exporting.graph import RawGraph, head_outputs
 from focaldet.engine.predict import Detector
