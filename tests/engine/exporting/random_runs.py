@@ -1,15 +1,22 @@
 """Detectors of random weights that find something: no training is needed to compare an export with its run."""
 
+import io
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from focaldet.cli import main
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.predict import Detector, save_model
 from focaldet.models.detector import Variant
 from focaldet.models.postprocess import Reading
 from focaldet.photos.resize import Resize
+
+CELLS = ("Platelets", "RBC", "WBC")
+"""Classes of the blood cell photos."""
 
 TORCHVISION = {
     "network": Variant(pad_to=32, p6_from="c5", tower_norm="none", tower_bias=True),
@@ -25,6 +32,7 @@ MMDETECTION = {
     "network": Variant(pad_to=32, relu_before_p7=False),
     "resize": Resize(short_side=70, resampling="opencv"),
     "reading": Reading(nms_iou=0.6, max_detections=30, offset=0.0, shift_px=3.5, last_pixel=True),
+    "method_options": {"score": "product", "threshold_on": "class"},
 }
 """And mmdetection's ATSS, and GFL's authors' code."""
 
@@ -51,3 +59,41 @@ def random_run(folder: Path, method: str, **options) -> Path:
     detector = random_detector(method, **options)
     save_model(folder, detector.spec, detector.net)
     return folder
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What ``focaldet export`` made of a run.
+
+    Args:
+        run: its folder.
+        file: the file.
+        said: what was printed.
+    """
+
+    run: Path
+    file: Path
+    said: str
+
+    @property
+    def boxes(self) -> int:
+        """How many were compared with the run, as it was printed."""
+        return int(self._comparison.split()[4])
+
+    @property
+    def difference_px(self) -> float:
+        """Between a box and that of the run, as it was printed."""
+        return float(self._comparison.split("within ")[1].split(" px")[0])
+
+    @property
+    def _comparison(self) -> str:
+        (line,) = (line for line in self.said.splitlines() if line.startswith("compared with the run: "))
+        return line
+
+
+def exported(run: Path, *options: str, file: Path | None = None) -> Exported:
+    """Runs the command; the file is beside the run unless another place is given."""
+    file = file or run.with_suffix(".onnx")
+    with redirect_stdout(io.StringIO()) as said:
+        assert main(["export", str(run), "--out", str(file), *options]) == 0
+    return Exported(run, file, said.getvalue())

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +13,31 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from random_runs import MMDETECTION, TORCHVISION, random_run
+from random_runs import MMDETECTION, TORCHVISION, Exported, exported, random_run
 from torch import nn
 
 from focaldet.checks import InputError
 from focaldet.cli import main
 from focaldet.engine.exporting import export, same_padding
-from focaldet.engine.exporting.check import Agreement
+from focaldet.engine.exporting.check import Agreement, Reader
 from focaldet.engine.exporting.graph import head_outputs
+from focaldet.engine.exporting.onnx_file import onnx_runner
+from focaldet.engine.exporting.quantise import without_maps
 from focaldet.engine.exporting.torch_file import CARD_FILE
 from focaldet.engine.exporting.tracing import trace
-from focaldet.engine.predict import Detector
+from focaldet.engine.predict import Detector, as_found
 from focaldet.models.detector import DenseDetector
-from focaldet.models.postprocess import Reading
 from focaldet.runtime.card import ModelCard
 from focaldet.runtime.model import Found, Model
 from focaldet.runtime.onnx_detector import OnnxDetector
+from focaldet.structures import Detections
 
 SIZES = [(64, 48), (101, 77), (77, 101), (300, 40), (3, 5), (640, 480)]
 """Width and height of photos; none but the first is a multiple of a stride."""
 
 MOST_BOX_PX = 0.05
 
-SURE_OF_LITTLE = {"reading": Reading(score_threshold=0.4)}
+SURE_OF_LITTLE = replace(MMDETECTION["reading"], score_threshold=0.4)
 """So that there are photos without a detection."""
 
 
@@ -80,18 +83,17 @@ def assert_same_on_photos(model: Model, run: Path, *, some_without: bool = False
     assert 0 in counts or not some_without
 
 
-def exported(
-    run: Path, *options: str, capsys: pytest.CaptureFixture[str], name: str = "model.onnx"
-) -> tuple[Path, str]:
-    """Runs the command; gives the file and what was said."""
-    file = run.parent / name
-    assert main(["export", str(run), "--out", str(file), *options]) == 0
-    return file, capsys.readouterr().out
+def found_by_run(detector: Detector, images: np.ndarray) -> list[Detections]:
+    """In images ``(B, H, W, 3)`` as the network sees them."""
+    with torch.no_grad():
+        outputs = detector.net(torch.tensor(images).permute(0, 3, 1, 2).contiguous())
+    found: list[Detections] = detector.postprocess(outputs, [images.shape[1:3]] * len(images))
+    return found
 
 
-def assert_whole(file: Path, run: Path, outputs: str) -> None:
+def assert_whole(made: Exported, outputs: str) -> None:
     """The file says all that using it takes, and nothing of the machine that it was made on."""
-    spec, model = Detector.load(run).spec, onnx.load(file)
+    spec, model = Detector.load(made.run).spec, onnx.load(made.file)
     (opset,) = model.opset_import
     assert (opset.domain, opset.version) == ("", 18)
     onnx.checker.check_model(model, full_check=True)
@@ -109,101 +111,90 @@ def assert_whole(file: Path, run: Path, outputs: str) -> None:
         spec.method,
     )
     assert (card.size, card.resize, card.strides) == (spec.size, spec.resize, (8, 16, 32, 64, 128))
-    assert str(Path(export.__file__).parents[2]).encode() not in file.read_bytes()
-    assert str(run).encode() not in file.read_bytes()
-
-
-def difference(said: str) -> float:
-    """In pixels, as it was printed."""
-    (line,) = (line for line in said.splitlines() if line.startswith("compared with the run: "))
-    return float(line.split("within ")[1].split(" px")[0])
+    assert str(Path(export.__file__).parents[2]).encode() not in made.file.read_bytes()
+    assert str(made.run).encode() not in made.file.read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "options"),
-    [("retinanet", TORCHVISION), ("fcos", SURE_OF_LITTLE), ("atss", MMDETECTION), ("gflv2", {})],
+    ("method", "options"), [("retinanet", TORCHVISION), ("atss", MMDETECTION | {"reading": SURE_OF_LITTLE})]
 )
-def test_every_method_is_exported_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, options: dict
-) -> None:
-    run = random_run(tmp_path / "run", method, **options)
-    file, said = exported(run, capsys=capsys)
-    assert difference(said) < MOST_BOX_PX
-    assert f"use it: focaldet predict {file} PHOTO" in said
-    assert_whole(file, run, "detections")
-    assert_same_on_photos(OnnxDetector.load(file), run, some_without=options is SURE_OF_LITTLE)
+def test_imported_networks_are_exported_as_they_are(tmp_path: Path, method: str, options: dict) -> None:
+    made = exported(random_run(tmp_path / "run", method, **options))
+    assert made.difference_px < MOST_BOX_PX
+    assert_whole(made, "detections")
+    assert_same_on_photos(OnnxDetector.load(made.file), made.run, some_without=options["reading"] is SURE_OF_LITTLE)
 
 
 @pytest.mark.slow
-def test_a_small_network_with_padding_of_tensorflow_is_under_16_mb(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = random_run(tmp_path / "run", "gfl", backbone="tf_efficientnet_lite0", channels=64, depth=2)
-    file, said = exported(run, capsys=capsys)
-    assert difference(said) < MOST_BOX_PX
-    assert file.stat().st_size < 16e6
-    assert_whole(file, run, "detections")
+def test_gfl_is_exported_with_its_deviations(gfl: Exported) -> None:
+    assert gfl.difference_px < MOST_BOX_PX
+    assert f"use it: focaldet predict {gfl.file} PHOTO" in gfl.said
+    assert_whole(gfl, "detections")
+    assert_same_on_photos(OnnxDetector.load(gfl.file), gfl.run)
+
+
+@pytest.mark.slow
+def test_a_file_that_gave_maps_too_has_the_detections_of_gflv2(gflv2_with_maps: Exported, tmp_path: Path) -> None:
+    run, file = gflv2_with_maps.run, tmp_path / "model.onnx"
+    file.write_bytes(without_maps(gflv2_with_maps.file.read_bytes(), Detector.load(run)))
+    assert_whole(Exported(run, file, said=""), "detections")
     assert_same_on_photos(OnnxDetector.load(file), run)
 
 
 @pytest.mark.slow
-def test_without_suppression_a_box_of_every_site_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = random_run(tmp_path / "run", "fcos")
-    file, said = exported(run, "--no-nms", capsys=capsys)
-    assert difference(said) < MOST_BOX_PX
-    assert_whole(file, run, "sites")
-    model = OnnxDetector.load(file)
+def test_a_small_network_with_padding_of_tensorflow_is_under_16_mb(tmp_path: Path) -> None:
+    made = exported(random_run(tmp_path / "run", "fcos", backbone="tf_efficientnet_lite0", channels=64, depth=2))
+    assert made.difference_px < MOST_BOX_PX
+    assert made.file.stat().st_size < 16e6
+    assert_whole(made, "detections")
+    assert_same_on_photos(OnnxDetector.load(made.file), made.run)
+
+
+@pytest.mark.slow
+def test_without_suppression_a_box_of_every_site_is_given(tmp_path: Path) -> None:
+    made = exported(random_run(tmp_path / "run", "fcos"), "--no-nms")
+    assert made.difference_px < MOST_BOX_PX
+    assert_whole(made, "sites")
+    model = OnnxDetector.load(made.file)
     assert {output.name for output in model.session.get_outputs()} == {"boxes_xyxy", "scores"}
-    assert not [node for node in onnx.load(file).graph.node if node.op_type == "NonMaxSuppression"]
-    assert_same_on_photos(model, run)
+    assert not [node for node in onnx.load(made.file).graph.node if node.op_type == "NonMaxSuppression"]
+    assert_same_on_photos(model, made.run)
 
 
 @pytest.mark.slow
-def test_raw_maps_hold_the_detections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = random_run(tmp_path / "run", "gflv2")
-    file, said = exported(run, "--outputs", "raw", capsys=capsys)
-    assert difference(said) < MOST_BOX_PX
-    assert "use it" not in said
-    assert_whole(file, run, "raw")
+def test_raw_maps_hold_the_detections(raw_fcos: Exported) -> None:
+    assert raw_fcos.difference_px < MOST_BOX_PX
+    assert "use it" not in raw_fcos.said
+    assert_whole(raw_fcos, "raw")
     with pytest.raises(InputError, match="raw maps, which are for other programs"):
-        OnnxDetector.load(file)
-    import onnxruntime
-
-    detector, session = Detector.load(run), onnxruntime.InferenceSession(file)
-    images = np.stack([blots((100, 76)), blots((100, 76), 1)])
-    names = [output.name for output in session.get_outputs()]
-    found = detector.postprocess(
-        head_outputs(dict(zip(names, session.run(None, {"images": images}), strict=True))), [(76, 100)] * 2
-    )
-    expected = detector.detect([detector.prepare(image) for image in images])
+        OnnxDetector.load(raw_fcos.file)
+    detector = Detector.load(raw_fcos.run)
+    images = np.stack([blots((100, 76)), blots((100, 76), 1)]).astype(np.float32)
+    found = detector.postprocess(head_outputs(onnx_runner(raw_fcos.file.read_bytes())(images)), [(76, 100)] * 2)
+    expected = found_by_run(detector, images)
+    assert min(map(len, expected)) > 3
     for ours, theirs in zip(found, expected, strict=True):
-        arrays = (x.numpy() for x in (ours.boxes_xyxy, ours.scores, ours.labels, ours.side_std_px))
-        assert_same(Found(*arrays), theirs)
+        assert_same(as_found(ours), as_found(theirs))
 
 
 @pytest.mark.slow
-def test_a_program_of_torch_takes_images_of_any_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = random_run(tmp_path / "run", "gfl")
-    file, said = exported(run, "--format", "torch", capsys=capsys, name="model.pt2")
-    assert difference(said) < MOST_BOX_PX
-    assert "use it" not in said
+def test_a_program_of_torch_takes_images_of_any_size(tmp_path: Path) -> None:
+    made = exported(random_run(tmp_path / "run", "gfl"), "--format", "torch", file=tmp_path / "model.pt2")
+    assert made.difference_px < MOST_BOX_PX
+    assert "use it" not in made.said
     extra = {CARD_FILE: ""}
-    program = torch.export.load(file, extra_files=extra).module()
+    program = torch.export.load(made.file, extra_files=extra).module()
     assert ModelCard.from_json(extra[CARD_FILE]).class_names == ("a", "b", "c")
-    detector = Detector.load(run)
+    detector = Detector.load(made.run)
     for size in ((1, 1), (20, 300), (101, 77)):
         for count in (1, 3):
             images = np.stack([blots(size, seed) for seed in range(count)])
             with torch.no_grad():
                 boxes, scores, labels, deviations, counts = (x.numpy() for x in program(torch.tensor(images)))
-                outputs = detector.net(torch.tensor(images).permute(0, 3, 1, 2).contiguous())
-            expected = detector.postprocess(outputs, [(size[1], size[0])] * count)
-            for image, theirs in enumerate(expected):
+            for image, theirs in enumerate(found_by_run(detector, images)):
                 best = slice(int(counts[image]))
-                ours = Found(*(x[image][best] for x in (boxes, scores, labels, deviations)))
-                arrays = (x.numpy() for x in (theirs.boxes_xyxy, theirs.scores, theirs.labels, theirs.side_std_px))
-                assert_same(ours, Found(*arrays))
+                assert_same(Found(*(x[image][best] for x in (boxes, scores, labels, deviations))), as_found(theirs))
 
 
 @pytest.fixture
@@ -247,20 +238,20 @@ def test_a_graph_that_was_changed_is_refused_and_nothing_is_written(
     assert sorted(run.iterdir()) == before
 
 
-@pytest.mark.slow
-def test_a_run_that_finds_nothing_is_compared_without_its_threshold(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_finds_nothing_is_compared_without_its_threshold(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(detector: Detector, *_: str, maps_too: bool) -> tuple[bytes, Reader]:
+        threshold = detector.postprocess.reading.score_threshold
+        return str(threshold).encode(), lambda images: found_by_run(detector, images)[0]
+
+    monkeypatch.setattr(export, "make_file", make)
+    monkeypatch.setattr(export, "check_photos", lambda run: [blots((64, 48))])
     document = json.loads((run / "model.json").read_text())
     document["reading"] |= {"score_threshold": 0.9999, "nms_iou": 0.9}
     (run / "model.json").write_text(json.dumps(document))
-    file, said = exported(run, "--format", "torch", "--outputs", "raw", capsys=capsys, name="model.pt2")
-    assert "finds nothing in the photos of the check" in said
-    (line,) = (line for line in said.splitlines() if line.startswith("compared with the run: "))
-    assert int(line.split()[4]) > 50
-    extra = {CARD_FILE: ""}
-    torch.export.load(file, extra_files=extra)
-    assert ModelCard.from_json(extra[CARD_FILE]).score_threshold == 0.9999
+    made = exported(run)
+    assert "finds nothing in the photos of the check" in made.said
+    assert made.boxes > 50
+    assert made.file.read_text() == "0.9999"
 
 
 @pytest.fixture

@@ -16,10 +16,9 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from random_runs import random_run
+from random_runs import Exported
 
 from browser import Browser, missing
-from focaldet.engine.exporting.export import export_run
 from focaldet.photos.resize import Resize
 from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.onnx_detector import OnnxDetector
@@ -33,7 +32,7 @@ MOST_PX = 0.01
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(gfl: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the example, installed as docs/export.md says, with a model."""
     if shutil.which("npm") is None:
         missing("npm, for example: apt-get install npm")
@@ -42,8 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         missing(f"onnxruntime-web from npm ({done.stderr.strip()[-300:]})")
-    run = random_run(tmp_path_factory.mktemp("run"), "gfl")
-    export_run(run, folder / "model.onnx", say=lambda line: None)
+    shutil.copy(gfl.file, folder / "model.onnx")
     return folder
 
 
