@@ -63,9 +63,9 @@ def make_numbered(stem: Path) -> Path:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all; what is no Unicode (a strange file name) becomes a question mark."""
     with replacing(file) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from focaldet.files import write_text
 from focaldet.report import gallery
 from focaldet.report.facts import total_counts
 from focaldet.report.matching import MATCH_IOU, UNMATCHED, Floats, ImageResult, match_run, pairwise_iou
-from focaldet.report.page import render, write_whole
+from focaldet.report.page import render
 from focaldet.report.run_files import Json, Run
 
 Kind = Literal["confusion", "false alarm", "missed"]
@@ -64,7 +65,8 @@ def write_errors(
         InputError: the page cannot be written.
     """
     run = Run(out.parent, truth=truth, predictions=results)
-    return write_whole(render("errors.html", errors_context(run, score, title, notes)), out)
+    write_text(out, render("errors.html", errors_context(run, score, title, notes)))
+    return out
 
 
 def find_errors(results: Sequence[ImageResult], threshold: float) -> list[Error]:

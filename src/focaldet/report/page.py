@@ -4,9 +4,7 @@ Charts are imported where they are drawn: the page of errors has none, and needs
 """
 
 import base64
-import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from focaldet.checks import InputError
+from focaldet.files import write_text
 from focaldet.report import facts, gallery
 from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
@@ -56,7 +55,9 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
     else:
         html = render("comparison.html", comparison_context([read_run(path) for path in paths]))
         default = paths[0].parent / "comparison.html"
-    return write_whole(html, default if out is None else Path(out))
+    out = default if out is None else Path(out)
+    write_text(out, html)
+    return out
 
 
 def render(template: str, context: dict[str, Any]) -> str:
@@ -222,16 +223,3 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [f"{label} ({i})" for i, label in enumerate(labels, 1)]
-
-
-def write_whole(html: str, out: Path) -> Path:
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(html, encoding="utf-8", errors="replace")
-        os.replace(beside, out)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # its folder may be a file
-            beside.unlink()
-        raise InputError(f"cannot write {out} ({error.strerror}): free its place, or name another file") from error
-    return out

@@ -160,7 +160,7 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
             raise HTTPException(503, "the server is being stopped") from None
         finally:
             answering.discard(request)
-        return JSONResponse(_answer(found, seen.photo_size, model.class_names, least))
+        return JSONResponse(_answer(found.above(least), seen.photo_size, model.class_names))
 
     async def prepared(request: Request) -> Seen:
         """The photo of a request, as the network sees it; its bytes are let go before it waits for the network."""
@@ -240,8 +240,7 @@ def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
     return model.prepare(read_photo(io.BytesIO(data)))
 
 
-def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...], least: float) -> dict[str, Any]:
-    count = int((found.scores >= least).sum())  # best first
+def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...]) -> dict[str, Any]:
     stds = found.side_std_px
     return {
         "width": photo_size[1],
@@ -254,7 +253,7 @@ def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...], l
                 "name": names[found.labels[i]],
                 "side_std_px": None if stds is None else [round(v, 3) for v in stds[i].tolist()],
             }
-            for i in range(count)
+            for i in range(len(found))
         ],
     }
 
