@@ -148,18 +148,16 @@ def test_a_run_that_broke_in_the_third_epoch_resumes_to_the_same_bits(
 def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig) -> None:
     config = replace(config, epochs=16, val_every=5)
     run = Path(config.out or "")
-    process = start(config)
-    wait_for_lines(run, 4, process)
-    process.kill()
-    process.communicate()
+    killed, whole = start(config), start(replace(config, out=f"{run}-whole"))
+    wait_for_lines(run, 4, killed)
+    killed.kill()
+    killed.communicate()
     assert len(lines_of(run)) < 16
-    # In processes of their own too: with another number of threads, sums differ in their last bits.
-    whole = replace(config, out=f"{run}-whole")
-    for rest in (replace(config, resume=True), whole):
-        process = start(rest)
+    # In a process of its own too: with another number of threads, sums differ in their last bits.
+    for process in (start(replace(config, resume=True)), whole):
         output = process.communicate()
         assert process.returncode == 0, output
-    assert_same_run(run, Path(whole.out or ""))
+    assert_same_run(run, Path(f"{run}-whole"))
 
 
 @pytest.mark.slow

@@ -66,6 +66,7 @@ def wait_until(condition, process: "subprocess.Popen[str]") -> None:
 def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 12}).items()]
     options += ["--rungs", "retinanet-focal", "gfl", "--seeds", "1", "--parallel", "1"]
+    undisturbed = start(tmp_path / "whole", *options)  # beside the other
     for rung in ("retinanet-focal", "gfl"):
         process = start(out, *options)
         wait_until(lambda rung=rung: epochs_of(out, rung) >= 3, process)
@@ -78,8 +79,7 @@ def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_p
     assert [line["rung"] for line in read_lines(out)] == ["retinanet-focal"]
     shutil.rmtree(run_folder(out, "retinanet-focal", 0))  # a line is enough
     outputs = []
-    for folder in (out, tmp_path / "whole"):
-        process = start(folder, *options)
+    for process in (start(out, *options), undisturbed):
         outputs.append(process.communicate())
         assert process.returncode == 0, outputs[-1]
     assert timeless(out) == timeless(tmp_path / "whole")
