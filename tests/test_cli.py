@@ -14,6 +14,8 @@ import PIL.Image
 import pytest
 import torch
 
+from focaldet.bench import losses
+from focaldet.bench.measure import interleaved_ms
 from focaldet.cli import build_parser, main
 from focaldet.engine.config import TrainConfig, load_config
 
@@ -436,7 +438,7 @@ def test_serve_says_where_answers_photos_and_stops_at_ctrl_c(trained: Path, cell
 def test_the_demo_ends_with_its_report_and_the_command_for_ones_own_photos(
     capsys: pytest.CaptureFixture[str], out: Path
 ) -> None:
-    assert main(["demo", "--out", str(out), "--minutes", "0.2"]) == 0
+    assert main(["demo", "--out", str(out), "--minutes", "0.05"]) == 0
     report, command = capsys.readouterr().out.splitlines()[-2:]
     page = Path(report.removeprefix("report: "))
     assert page == out / "run-1" / "report.html"
@@ -446,7 +448,11 @@ def test_the_demo_ends_with_its_report_and_the_command_for_ones_own_photos(
 
 
 @pytest.mark.slow
-def test_bench_prints_a_table_of_ratios_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_prints_a_table_of_ratios_and_times(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "interleaved_ms", lambda functions, seconds: interleaved_ms(functions, seconds=0))
+    monkeypatch.setattr(losses, "RETINANET", (10_000, 80))
     assert main(["bench", "losses", "--no-compiled", "--no-memory"]) == 0
     machine, head, _, *rows = capsys.readouterr().out.splitlines()
     assert "C++ kernels: yes" in machine
