@@ -48,7 +48,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source)
     run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
     programs = folder / "venv" / "bin"
-    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--quiet", "--retries=1"]
+    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--quiet"]
+    pip += ["--no-compile", "--retries=1"]
     done = subprocess.run(
         [*pip, "-c", str(ROOT / "constraints.txt"), f"{source}[onnx,video]"],
         env=OUTSIDE,
