@@ -83,10 +83,11 @@ def test_a_connection_in_use_stays_open(address: tuple[str, int]) -> None:
 
 
 def test_clients_that_stall_keep_nobody_out_and_are_no_more_than_a_process_has_files_for() -> None:
+    connections = []
     with listening(Idle(), seconds=60) as address, ExitStack() as stalled:
-        connections = [
-            stalled.enter_context(socket.create_connection(address, timeout=10)) for _ in range(3 * MOST_CONNECTIONS)
-        ]
+        for _ in range(3 * MOST_CONNECTIONS):
+            connections.append(stalled.enter_context(socket.create_connection(address, timeout=10)))
+            time.sleep(0.001)  # the server's turn: one that finds no room to wait in tries again after a second
         for connection in connections:
             try:
                 connection.sendall(HEALTH[:-2])

@@ -168,26 +168,23 @@ def test_configuration_of_another_detector_is_one_line(old, new, message):
 def test_any_other_value_in_a_configuration_is_taken_or_one_line(value):
     """Every expression of it in turn is replaced."""
     state, text = zeros("gfl"), record("gfl")[1]
-    count = sum(isinstance(node, ast.expr) for node in ast.walk(ast.parse(text)))
+    tree, new = ast.parse(text), ast.parse(value, mode="eval").body
+    fields = [(n, f, i) for n in ast.walk(tree) for f, v in ast.iter_fields(n) for i in places(v)]
     refused = []
-    for number in range(count):
-        tree = ast.parse(text)
-        fields = [(n, f, i) for n in ast.walk(tree) for f, v in ast.iter_fields(n) for i in places(v)]
-        node, name, index = fields[number]
-        new = ast.parse(value, mode="eval").body
-        if index is None:
-            setattr(node, name, new)
-        else:
-            getattr(node, name)[index] = new
+    for node, name, index in fields:
+        holder, key = (vars(node), name) if index is None else (getattr(node, name), index)
+        before, holder[key] = holder[key], new
         try:
             changed = ast.unparse(tree)
         except (ValueError, AttributeError):  # a name may not be a value
             continue
+        finally:
+            holder[key] = before
         try:
             understood(state, cfg=changed)
         except InputError as error:
             refused.append(str(error))
-    assert len(refused) > count / 20
+    assert len(refused) > len(fields) / 20
     assert not any("\n" in message for message in refused)
 
 
