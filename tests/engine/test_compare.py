@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from focaldet.checks import InputError
 from focaldet.data import read_folder
 from focaldet.data.coco import coco_truth
 from focaldet.engine.compare import Comparison, detect_labelled
-from focaldet.engine.exporting.export import export_run
 from focaldet.engine.predict import Detector
+from focaldet.runtime.card import KEY
+from runtime.colours import CARD, colour_model
 
 
 def coco_file(cells: Path, folder: Path, change: Callable[[dict], object] = lambda d: None) -> Path:
@@ -178,11 +180,12 @@ def test_a_run_that_recorded_nothing_looks_at_all_photos_and_says_so(run: Path, 
     assert "which of them trained the detector is not recorded" in drawn.notes[0]
 
 
-@pytest.mark.slow
 def test_an_exported_model_knows_the_splits_of_the_run_that_it_lies_in_and_none_elsewhere(
     run: Path, cells: Path, unsplit_cells: Path, tmp_path: Path
 ) -> None:
-    inside = export_run(run, say=lambda line: None)
+    card = replace(CARD, class_names=Detector.load(run).class_names)
+    inside = run / "model.onnx"
+    inside.write_bytes(colour_model({KEY: card.to_json()}))
     compared = detect_labelled(inside, unsplit_cells)
     assert (compared.split, names(compared)) == ("val", names(detect_labelled(run, cells)))
     elsewhere = Path(shutil.copy(inside, tmp_path / "alone.onnx"))
