@@ -1,7 +1,11 @@
 """What is written beside every number in benchmarks/results: command, day, commit and machine."""
 
+import shlex
 import subprocess
+import sys
+from collections.abc import Iterable
 from datetime import date
+from pathlib import Path
 from platform import machine as architecture
 from platform import python_version
 
@@ -18,3 +22,18 @@ def commit() -> str:
 def provenance(command: str) -> str:
     """One line, without a full stop."""
     return f"`{command}`, {date.today()}, commit {commit()}; {architecture()}, Python {python_version()}, {machine()}"
+
+
+def given_command(module: str) -> str:
+    """The command that was typed; of a file or folder, which lies elsewhere on other machines, only its name."""
+    words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", module, *words])
+
+
+def printed(lines: Iterable[str]) -> list[str]:
+    """Lines that are shown as they come, for the page at the end."""
+    kept = []
+    for line in lines:
+        print(line, flush=True)
+        kept.append(line)
+    return kept

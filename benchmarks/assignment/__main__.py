@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.assignment.work import IMAGES, PEER_NAMES, differing_sites, has_peer, ready, warm
-from benchmarks.provenance import provenance
+from benchmarks.provenance import printed, provenance
 from matplotlib import pyplot as plt
 
 from focaldet.bench.losses import Row, table
@@ -78,10 +78,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small images and few objects: does everything run?")
     args = parser.parse_args()
     size, sides, seconds = ((800, 1333, 500), SIDES, 10.0) if not args.quick else ((200, 333, 50), SIDES[:2], 0.1)
-    lines = []
-    for line in table(rows(*size, seconds=seconds)):
-        lines.append(line)
-        print(line, flush=True)
+    lines = printed(table(rows(*size, seconds=seconds)))
     times = growth(sides, seconds / 4)
     columns = {name: values for lines_of_method in times.values() for name, values in lines_of_method.items()}
     args.output.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,6 @@ trained runs, in float32 and with 8 bits.
 """
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +28,7 @@ from benchmarks.export.work import (
     torchvision_input,
     torchvision_pair,
 )
-from benchmarks.provenance import provenance
+from benchmarks.provenance import given_command, printed, provenance
 
 from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import interleaved_ms
@@ -125,16 +123,11 @@ def main() -> None:
     args = parser.parse_args()
     scene = Scene.of(args.data)
     args.files.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for line in table(all_rows(scene, args)):
-        lines.append(line)
-        print(line, flush=True)
-    words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
+    lines = printed(table(all_rows(scene, args)))
     text = [
         "# Exported detectors",
         "",
-        f"{provenance(shlex.join(['python', '-m', 'benchmarks.export', *words]))}, onnxruntime "
-        f"{version('onnxruntime')}.",
+        f"{provenance(given_command('benchmarks.export'))}, onnxruntime {version('onnxruntime')}.",
         "",
         f"Speed: {BACKBONE}, {PHOTOS} photos of {SIZE} px in turn, medians of interleaved runs in one process; random "
         "weights, scaled so that there are detections. GFL has the head that is trained by default; FCOS has the head "

@@ -11,7 +11,6 @@ import http.client
 import io
 import itertools
 import re
-import shlex
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import local
 
-from benchmarks.provenance import provenance
+from benchmarks.provenance import given_command, provenance
 
 from focaldet.bench.losses import Row, table
 from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
@@ -50,12 +49,10 @@ def main() -> None:
     bare, lanes = load_lanes(args.model)
     with ThreadPoolExecutor(args.concurrency) as pool:
         lines = list(table(rows(args, bare, photos, pool)))
-    words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
     text = [
         "# A served model beside the model alone",
         "",
-        f"{provenance(shlex.join(['python', '-m', 'benchmarks.serve', *words]))}, onnxruntime "
-        f"{version('onnxruntime')}.",
+        f"{provenance(given_command('benchmarks.serve'))}, onnxruntime {version('onnxruntime')}.",
         "",
         f"The model: {described(args.model, bare)}; {lanes} batches at a time. {len(photos)} photos in turn, "
         f"{sum(map(len, photos)) / len(photos) / 1000:.0f} KB each, {args.concurrency} at a time; medians of "

@@ -1,7 +1,7 @@
 """Named checks: what was expected, what came, and what to do about it."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,16 @@ def split_names(text: str) -> tuple[str, ...]:
     ('crowd', 'Platelets')
     """
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def first_names(names: Sequence[str], most: int = 8) -> str:
+    """Names in a sentence: of many the first, and how many more there are.
+
+    >>> first_names(["cell", "crowd", "dirt"]), first_names(["cell", "crowd", "dirt"], most=2)
+    ('cell, crowd, dirt', 'cell, crowd and 1 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

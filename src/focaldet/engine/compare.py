@@ -1,11 +1,11 @@
 """A detector beside labelled photos: the truth and what it finds, for the page of its errors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, first_names
 from focaldet.data import DataFolder, ImageRecord, read_labels
 from focaldet.data.coco import coco_truth
 from focaldet.engine.load import load_model
@@ -50,7 +50,7 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
     known, labelled = detector.class_names, folder.class_names
     shared = [name for name in known if name in labelled]
     if not shared:
-        raise InputError(f"{labels}: its classes are {_first(labelled)}; {run} knows only {_first(known)}")
+        raise InputError(f"{labels}: its classes are {first_names(labelled)}; {run} knows only {first_names(known)}")
     notes += [f"faults in the labels: {len(folder.faults)}; the first: {folder.faults[0]}"] if folder.faults else []
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
@@ -99,11 +99,6 @@ def _chosen(
     if warning := trained_on(chosen, recorded):
         notes.append(warning)
     return chosen, split, notes
-
-
-def _first(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _left_out(things: str, why: str, names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, first_names
 from focaldet.engine.build import METHODS, ModelSpec, spec_of
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector, read_spec
@@ -23,9 +23,6 @@ from focaldet.photos.resize import Resize
 
 LAST_LAYERS = tuple(f"head.{name}." for name in ("class_logits", "box_outputs", "scales", "centerness", "quality"))
 """What depends on the classes and on the method."""
-
-SHOWN = 8
-"""Names in a line before it is cut."""
 
 
 def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
@@ -93,8 +90,8 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
             taken[name] = _rows_by_name(own[name], theirs[name], spec.class_names, source.class_names)
         new = [name for name in spec.class_names if name not in source.class_names]
         gone = [name for name in source.class_names if name not in spec.class_names]
-        lines += [f"classes that begin anew: {_listed(new)}"] if new else []
-        lines += [f"classes left out: {_listed(gone)}"] if gone else []
+        lines += [f"classes that begin anew: {first_names(new)}"] if new else []
+        lines += [f"classes left out: {first_names(gone)}"] if gone else []
     else:
         lines.append(
             f"class outputs begin anew: {spec.method} has {method.anchors_per_location} at a location, "
@@ -169,7 +166,3 @@ def _rows_by_name(own: Tensor, theirs: Tensor, names: tuple[str, ...], known: tu
 def _has(state: dict[str, Tensor], name: str, without: dict[str, Tensor]) -> bool:
     """Whether a layer's tensors are in one state and not in the other."""
     return any(key.startswith(f"{name}.") and key not in without for key in state)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
