@@ -3,10 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One thread each: two tests side by side would otherwise fight for the cores.
-QUICK := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
-.PHONY: setup check test demo format clean
+.PHONY: setup check lint quick test demo format clean
 
 setup: $(STAMP)  ## make .venv and install focaldet with its development tools
 
@@ -22,16 +20,18 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard setup.py csrc/*)
 	touch $(STAMP)
 
 check: $(STAMP)  ## the gate: formatter, linter, types, quick tests (under a minute)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check --no-cache .  # its cache does not see a module that moves
-	$(BIN)/mypy
-	$(QUICK)
+	@$(MAKE) --no-print-directory -j 2 lint quick
 
-test: $(STAMP)  ## everything, slow tests included (at most 15 minutes on 2 cores)
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check --no-cache .  # its cache does not see a module that moves
 	$(BIN)/mypy
-	$(QUICK)
+
+# One thread each: two tests side by side would otherwise fight for the cores.
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
+
+test: check  ## everything, slow tests included (at most 15 minutes on 2 cores)
 	$(BIN)/pytest -q -m slow --durations=15  # one after the other: some watch the clock, some use both cores
 
 demo: $(STAMP)  ## train a small detector in four minutes and write its report
