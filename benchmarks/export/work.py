@@ -25,7 +25,7 @@ from focaldet.engine.exporting.export import make_file
 from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8
 from focaldet.engine.exporting.quantise import with_8_bits
 from focaldet.engine.predict import Detector
-from focaldet.models import convolution
+from focaldet.models import conv3x3
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Resize
 from focaldet.runtime.onnx_detector import onnx_session
@@ -99,10 +99,10 @@ def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
 
 def eager(detector: Detector, *, tiles: bool = True) -> Callable[[NDArray[np.uint8]], object]:
     """The run as it is, or with torch's convolutions in the place of those by tiles."""
-    least = convolution.LEAST_TILES if tiles else sys.maxsize
+    least = conv3x3.LEAST_TILES if tiles else sys.maxsize
 
     def detect(images: NDArray[np.uint8]) -> object:
-        with torch.no_grad(), patch.object(convolution, "LEAST_TILES", least):
+        with torch.no_grad(), patch.object(conv3x3, "LEAST_TILES", least):
             outputs = detector.net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
         return detector.postprocess(outputs, [images.shape[1:3]] * len(images))
 

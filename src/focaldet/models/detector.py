@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from focaldet.checks import check_range
 from focaldet.models.backbone import Backbone
 from focaldet.models.caffe_resnet import stride_first_convolutions
-from focaldet.models.convolution import with_tiles
+from focaldet.models.conv3x3 import with_tiles
 from focaldet.models.fpn import STRIDES, Levels, PyramidNeck
 from focaldet.models.head import DenseHead
 from focaldet.structures import HeadOutputs

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from focaldet.models.convolution import Conv3x3
+from focaldet.models.conv3x3 import Conv3x3
 from focaldet.structures import HeadOutputs
 
 

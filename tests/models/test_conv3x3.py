@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from focaldet import kernels
-from focaldet.models import convolution
-from focaldet.models.convolution import Conv3x3, with_tiles
+from focaldet.models import conv3x3
+from focaldet.models.conv3x3 import Conv3x3, with_tiles
 
 needs_kernels = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
 
@@ -22,8 +22,8 @@ def by_tiles(monkeypatch):
         calls.append(len(maps))
         return original(maps, weight, bias)
 
-    original = convolution.conv3x3
-    monkeypatch.setattr(convolution, "conv3x3", counting)
+    original = conv3x3.conv3x3
+    monkeypatch.setattr(conv3x3, "conv3x3", counting)
     return calls
 
 
