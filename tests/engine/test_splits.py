@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_folder
+from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_run
 from focaldet.engine.exporting.int8 import Int8
 from focaldet.engine.predict import Detector
-from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.train import train
 
 ALL = ("train", "val", "test")
 RECORDED = {"train": frozenset("ab"), "val": frozenset("c"), "test": frozenset("d")}
@@ -119,6 +122,16 @@ def test_photos_of_one_name_in_several_folders_are_several_where_any_is_known_wi
     assert recorded_splits(tmp_path, folder) == {"train": {"one/a"}, "val": {"two/a"}}
 
 
+def test_a_resumed_run_still_knows_what_it_has_learned_from(tmp_path: Path) -> None:
+    record_splits(tmp_path, folder_of(train="ab", val="c"))
+    later = folder_of(made=(), train="cd", val="a")
+    record_splits(tmp_path, later, resumed=True)
+    assert recorded_splits(tmp_path, later) == {"train": {"a", "c", "d"}, "val": {"a", "c"}}
+    assert json.loads((tmp_path / "splits.json").read_text()) == {"train": ["c", "d", "a", "b"], "val": ["a", "c"]}
+    record_splits(tmp_path, later)  # a new run, where one was killed that had learned nothing
+    assert recorded_splits(tmp_path, folder_of(train="abcd")) == {"train": {"c", "d"}, "val": {"a"}}
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"train": ["a.jpg"', "[]", '{"train": "a.jpg"}', '{"train": [1]}', '{"train": {"a.jpg": 1}}', "\x00"],
@@ -192,3 +205,17 @@ def test_a_run_that_goes_on_with_more_photos_keeps_those_apart_that_it_is_measur
     after = recorded_splits(run, folder)
     assert all(before[split] <= after[split] for split in ALL)
     assert sum(map(len, after.values())) == 12
+
+
+@pytest.mark.slow
+def test_a_run_that_begins_with_weights_says_how_many_of_its_val_photos_trained_them(
+    unsplit_cells: Path, run: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    photos = [record.file_name for records in read_folder(unsplit_cells).splits.values() for record in records]
+    record(run, train=photos)
+    said: list[str] = []
+    changes = {"data": str(unsplit_cells), "out": str(tmp_path / "tuned"), "weights": str(run), "epochs": 1}
+    train(replace(config, **changes), say=said.append)
+    count = len(recorded_splits(tmp_path / "tuned", read_folder(unsplit_cells))["val"])
+    expected = f"val, and --weights {run}: photos that trained the detector: {count} of these {count}"
+    assert sum(line.startswith(expected) for line in said) == 1

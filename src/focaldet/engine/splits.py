@@ -12,10 +12,12 @@ from pathlib import Path, PurePosixPath
 
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord
-from focaldet.files import read_json
+from focaldet.files import read_json, write_json
 
 Recorded = Mapping[str, Set[str]]
 """Split -> the file names of its photos. Empty: nothing is recorded."""
+
+FILE = "splits.json"
 
 BETTER = "On photos that trained it, a detector does better than on new ones"
 
@@ -33,7 +35,24 @@ def recorded_splits(run: Path, folder: DataFolder) -> Recorded:
     Raises:
         InputError: the record is broken.
     """
-    file = (run if run.is_dir() else run.parent) / "splits.json"
+    recorded = _read(run if run.is_dir() else run.parent)
+    there = {record.file_name for records in folder.splits.values() for record in records}
+    if there.isdisjoint(name for names in recorded.values() for name in names):
+        short = {split: {PurePosixPath(name).name for name in names} for split, names in recorded.items()}
+        return {split: {name for name in there if PurePosixPath(name).name in names} for split, names in short.items()}
+    return {split: there.intersection(names) for split, names in recorded.items()}
+
+
+def record_splits(run: Path, folder: DataFolder, *, resumed: bool = False) -> None:
+    """Write the splits of a folder into a run. One that is resumed with other photos still knows the earlier ones."""
+    splits = {split: [record.file_name for record in records] for split, records in folder.splits.items()}
+    for split, names in (_read(run) if resumed else {}).items():
+        splits[split] = list(dict.fromkeys([*splits.get(split, ()), *names]))
+    write_json(run / FILE, splits)
+
+
+def _read(run: Path) -> dict[str, list[str]]:
+    file = run / FILE
     if not file.is_file():
         return {}
     recorded = read_json(file)
@@ -42,11 +61,7 @@ def recorded_splits(run: Path, folder: DataFolder) -> Recorded:
             f"{file}: expected the file names of each split, as focaldet train writes them; bring it back, or remove "
             "it: then nothing is known of the photos"
         )
-    there = {record.file_name for records in folder.splits.values() for record in records}
-    if there.isdisjoint(name for names in recorded.values() for name in names):
-        short = {split: {PurePosixPath(name).name for name in names} for split, names in recorded.items()}
-        return {split: {name for name in there if PurePosixPath(name).name in names} for split, names in short.items()}
-    return {split: there.intersection(names) for split, names in recorded.items()}
+    return recorded
 
 
 def _are_names(value: object) -> bool:

@@ -32,8 +32,8 @@ from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
-from focaldet.engine.splits import recorded_splits, with_recorded_splits
-from focaldet.files import make_numbered, write_json, write_text
+from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
+from focaldet.files import make_numbered, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
@@ -73,6 +73,10 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         say(summary)
     if regions := ignored_regions(folder, "train"):
         say(regions)
+    if config.weights is not None:
+        recorded = recorded_splits(Path(config.weights), folder)
+        if warning := trained_on(folder.splits.get("val", ()), recorded):
+            say(f"val, and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
@@ -118,9 +122,7 @@ def fit(
         keep_memory()
     if trainer.is_global_zero:
         write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # trains it again, anew
-        write_json(
-            run / "splits.json", {name: [r.file_name for r in records] for name, records in folder.splits.items()}
-        )
+        record_splits(run, folder, resumed=config.resume)
     say(
         f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
         f"{trainer.precision}, into {run}"
