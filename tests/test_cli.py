@@ -303,7 +303,7 @@ def test_a_backbone_without_the_strides_is_refused_and_leaves_no_numbered_folder
 def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
     cells: Path, out: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "focaldet.cli", "train", "--data", str(cells), "--out", str(out), *TINY]
+    command = [sys.executable, "-m", "focaldet", "train", "--data", str(cells), "--out", str(out), *TINY]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "TORCH_HOME": str(tmp_path / "empty")}
@@ -414,7 +414,7 @@ def test_train_eval_predict_and_report_print_where_to_look(
 
 @pytest.mark.slow
 def test_serve_says_where_answers_photos_and_stops_at_ctrl_c(trained: Path, cells: Path) -> None:
-    command = [sys.executable, "-m", "focaldet.cli", "serve", str(trained), "--port", "0"]
+    command = [sys.executable, "-m", "focaldet", "serve", str(trained), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

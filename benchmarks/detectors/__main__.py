@@ -60,7 +60,7 @@ def going_on(run: Path) -> list[str]:
 
 
 def focaldet(*command: str) -> None:
-    subprocess.run([sys.executable, "-m", "focaldet.cli", *command], check=True)
+    subprocess.run([sys.executable, "-m", "focaldet", *command], check=True)
 
 
 def table(command: str, rows: list[dict[str, float | int]]) -> str:

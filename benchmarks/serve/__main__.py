@@ -132,7 +132,7 @@ def load(client: "Client", photos: Sequence[bytes], pool: ThreadPoolExecutor, se
 @contextmanager
 def serving(model: Path) -> Iterator[tuple[str, int]]:
     """``focaldet serve`` in a process of its own; gives host and port."""
-    command = [sys.executable, "-m", "focaldet.cli", "serve", str(model), "--port", "0"]
+    command = [sys.executable, "-m", "focaldet", "serve", str(model), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         said = server.stdout.readline()

@@ -378,7 +378,3 @@ def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
         if field in given:  # as it was given, not as the file would call it
             raise InputError(f"{option_name(field)}: {fault}") from error
         raise
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -60,7 +60,7 @@ def start() -> Iterator[Start]:
         file = folder / "config.yaml"
         file.write_text(replace(config, devices=2, batch=config.batch // 2).to_yaml())
         process = subprocess.Popen(
-            [sys.executable, "-m", "focaldet.cli", "train", "--config", str(file)],
+            [sys.executable, "-m", "focaldet", "train", "--config", str(file)],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -85,7 +85,7 @@ def test_a_run_into_a_file_draws_no_bar(config: TrainConfig, capfd: pytest.Captu
 def test_a_run_on_a_terminal_draws_its_bar_with_losses_and_time_left(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(config.to_yaml())
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "focaldet.cli", "train", "--config", str(tmp_path / "small.yaml")]
+    command = [sys.executable, "-m", "focaldet", "train", "--config", str(tmp_path / "small.yaml")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     termios.tcsetwinsize(theirs, (50, 200))
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)

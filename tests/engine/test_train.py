@@ -59,7 +59,7 @@ def start(config: TrainConfig, *options: str) -> "subprocess.Popen[str]":
     """``focaldet train`` in a process of its own."""
     file = Path(config.data).parent / f"{Path(config.out or '').name}.yaml"
     file.write_text(config.to_yaml())
-    command = [sys.executable, "-m", "focaldet.cli", "train", "--config", str(file), *options]
+    command = [sys.executable, "-m", "focaldet", "train", "--config", str(file), *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -65,7 +65,7 @@ def test_a_model_that_cannot_be_run_is_told_before_anything_is_answered(tmp_path
 @pytest.mark.slow
 def test_ctrl_c_twice_stops_it_at_once_and_who_is_still_sending_is_told(file: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "focaldet.cli", "serve", str(file), "--port", "0"]
+    command = [sys.executable, "-m", "focaldet", "serve", str(file), "--port", "0"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as server:
         try:

@@ -38,7 +38,7 @@ def gfl(finished: Path, out: Path) -> Path:
 def start(out: Path, *options: str) -> "subprocess.Popen[str]":
     """``focaldet study`` in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "focaldet.cli", "study", "--out", str(out), *options]
+    command = [sys.executable, "-m", "focaldet", "study", "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
