@@ -21,6 +21,7 @@ FLOORS = (
     {"engine"},
     {"study", "report", "bench", "options", "serve"},
     {"cli"},
+    {"__main__"},
 )
 """From the ground up. Folders on one floor do not know each other."""
 
@@ -100,7 +101,7 @@ def test_unknown_public_name_is_an_attribute_error():
 
 def test_what_runs_an_exported_model_is_imported_without_torch():
     """docs/adr/0008: the rooms whole, and what leads to them and to the page of errors."""
-    rooms = {"checks", "files", "options", "photos", "runtime", "serve", "cli"}
+    rooms = {"checks", "files", "options", "photos", "runtime", "serve", "cli", "__main__"}
     paths = [path for path in SOURCES if folder_of(path) in rooms]
     paths += [PACKAGE / "engine" / "load.py", PACKAGE / "engine" / "compare.py", PACKAGE / "report" / "errors.py"]
     modules = [".".join(("focaldet", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths]
