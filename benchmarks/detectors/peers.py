@@ -67,17 +67,19 @@ def main() -> None:
     shown = "focaldet train " + " ".join(conditions)
     note = "" if "--epochs" in options else budget_note(args.minutes, paces)
     facts = {"conditions": shown, "minutes": args.minutes, "seconds_per_epoch": paces}
-    write_json(args.output / "detectors_ap.json", facts | {"commit": commit(), "machine": machine(), "runs": rows})
+    write_json(args.output / "detectors_ap.json", facts | {"machine": machine(), "runs": rows})
     write_text(args.output / "detectors_ap.md", page(shown, note, rows))
 
 
 def train_one(name: str, run: Path, command: list[str], data: str) -> None:
-    """Train and measure one, unless it is done."""
+    """Train and measure one, unless it is done; ``commit`` in its folder says by which code."""
     if name in PEERS:
         peer_run(name, run, command)
     else:
         bins = ["--num-bins", "9"] if name.startswith("gfl") else []
         one_run(run, ["train", *command, "--method", name, *bins], data)
+    if not (run / "commit").exists():
+        write_text(run / "commit", commit())
 
 
 def measure_pace(name: str, runs: Path, conditions: list[str], data: str) -> float:
@@ -124,7 +126,8 @@ def row_of(run: Path) -> dict[str, Any] | None:
         return None
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     scores = {name: report["metrics"][name] for name in ("AP", "AP50", "AP75")}
-    return {"steps": last["step"], "minutes": last["minutes"]} | scores
+    facts = {"commit": (run / "commit").read_text(), "steps": last["step"], "minutes": last["minutes"]}
+    return facts | scores
 
 
 def seeds_of(name: str, rows: Rows) -> list[dict[str, Any]]:
@@ -135,13 +138,13 @@ def page(conditions: str, note: str, rows: Rows) -> str:
     lines = [
         "# AP of the methods beside torchvision's, in the same minutes",
         "",
-        f"`python -m benchmarks.detectors.peers`, commit {commit()}, {machine()}. Each is trained under the conditions "
+        f"`python -m benchmarks.detectors.peers`, {machine()}. Each is trained under the conditions "
         f"of `{conditions}` (the method's name and seed added; 9 bins for gfl and gflv2), measured on the test split. "
         "torchvision's have its heads, anchors, matching, losses and post-processing, and everything else as ours. "
         + note,
         "",
-        "| | seeds | steps | AP | AP50 | AP75 | AP of each seed |",
-        "|---|---|---|---|---|---|---|",
+        "| | commit | seeds | steps | AP | AP50 | AP75 | AP of each seed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     means: dict[str, float] = {}
     for name in NAMES:
@@ -150,8 +153,9 @@ def page(conditions: str, note: str, rows: Rows) -> str:
         means[name] = statistics.mean(row["AP"] for row in found)
         steps = statistics.mean(row["steps"] for row in found)
         scores = " | ".join(f"{statistics.mean(row[key] for row in found):.3f}" for key in ("AP", "AP50", "AP75"))
+        commits = ", ".join(sorted({row["commit"] for row in found}))
         each = ", ".join(f"{row['AP']:.3f}" for row in found)
-        lines.append(f"| {name} | {len(found)} | {steps:.0f} | {scores} | {each} |")
+        lines.append(f"| {name} | {commits} | {len(found)} | {steps:.0f} | {scores} | {each} |")
     lines += ["", *verdict(means)]
     return "\n".join(lines) + "\n"
 
