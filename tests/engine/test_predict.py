@@ -1,7 +1,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from focaldet.checks import InputError
+from focaldet.engine.build import METHODS
 from focaldet.engine.load import load_model
-from focaldet.engine.predict import Detector, save_model, to_supervision
+from focaldet.engine.predict import Detector, read_spec, save_model, to_supervision
 from focaldet.runtime.predict import list_images, predict_files
 from focaldet.structures import Detections
 
@@ -256,6 +259,19 @@ def test_options_that_are_not_in_a_model_json_have_their_defaults(run: Path, pho
     spec = Detector.load(run).spec
     edit_model(run, lambda d: [d.pop(name) for name in ("network", "resize", "reading", "evaluation_score")])
     assert Detector.load(run).spec == spec
+
+
+def test_a_model_json_has_every_option_of_its_method(run: Path) -> None:
+    there = json.loads((run / "model.json").read_text())["method_options"]
+    assert there == asdict(METHODS["gfl"](num_bins=17))
+
+
+@pytest.mark.parametrize(("options", "distances"), [({}, "exp"), ({"distances": "relu"}, "relu")])
+def test_fcos_whose_defaults_were_left_out_reads_distances_as_it_was_trained(
+    run: Path, options: dict[str, Any], distances: str
+) -> None:
+    edit_model(run, lambda d: d.update(method="fcos", method_options=options))
+    assert read_spec(run / "model.json").method_options["distances"] == distances
 
 
 def test_a_model_keeps_how_its_boxes_are_read(run: Path, photo: Path) -> None:

@@ -22,6 +22,9 @@ def outputs_of(method, seed=0, batch=2, spread=1.0):
     generator, anchors = torch.Generator().manual_seed(seed), method.anchors_per_location
     class_logits = random_maps(generator, batch, anchors * NUM_CLASSES, spread)
     box_outputs = random_maps(generator, batch, anchors * method.box_outputs, spread)
+    if getattr(method, "distances", None) == "relu":  # a negative number is a distance of 0, without a gradient
+        for level in box_outputs:
+            level.data.abs_()
     quality = None if method.quality == "none" else random_maps(generator, batch, anchors, spread)
     return HeadOutputs(class_logits, box_outputs, quality)
 

@@ -94,7 +94,15 @@ class ModelSpec:
         """What ``model.json`` holds."""
         from focaldet import __version__
 
-        return {"format": FORMAT, "focaldet": __version__, **asdict(self), "strides": list(strides)}
+        # Every option, also those left to a default: a later default must not change what this file means.
+        options = asdict(METHODS[self.method](**self.method_options))
+        return {
+            "format": FORMAT,
+            "focaldet": __version__,
+            **asdict(self),
+            "method_options": options,
+            "strides": list(strides),
+        }
 
 
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:

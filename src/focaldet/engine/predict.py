@@ -193,6 +193,8 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         raise InputError(f"class_names: expected at least one name, got {names!r}")
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; {near_name(method, METHODS)}")
+    if method == "fcos":  # files that leave out defaults are of a time when this was one
+        spec["method_options"].setdefault("distances", "exp")
     try:
         options = asdict(typed_dataclass(METHODS[method], spec["method_options"]))
     except InputError as error:
@@ -200,7 +202,7 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
     groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
     ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
-    spec |= {"class_names": tuple(names), "method_options": {key: options[key] for key in spec["method_options"]}}
+    spec |= {"class_names": tuple(names), "method_options": options}
     return ModelSpec(**spec, **groups, evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
 
 

@@ -28,12 +28,13 @@ class FCOS(CenternessMethod):
 
     Args:
         radius: of the centre region, in strides; ``None``: the whole box.
-        distances: how a number becomes a distance: ``"exp"`` as in the paper, or ``"relu"``.
+        distances: how a number becomes a distance: ``"relu"`` as in the authors' later code, or ``"exp"`` as in the
+            paper (docs/adr/0011).
         unit: what a distance is counted in: strides of the level, or pixels as in the paper's first version.
     """
 
     radius: float | None = 1.5
-    distances: Literal["exp", "relu"] = "exp"
+    distances: Literal["relu", "exp"] = "relu"
     unit: Literal["stride", "px"] = "stride"
 
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
