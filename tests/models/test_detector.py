@@ -5,7 +5,7 @@ import torch
 
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
-from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
+from focaldet.models.fpn import STRIDES, CoarseLevels, PyramidNeck, backbone_strides
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,24 @@ def test_every_parameter_is_trained():
     # In the backbone some gradients are zero at first: timm starts the last norm of a residual branch at zero.
     new = [*detector.neck.named_parameters(), *detector.head.named_parameters()]
     assert [name for name, p in new if not p.grad.any()] == []
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 1), (1, 2), (3, 3)])
+def test_gradients_of_the_coarse_levels_in_bfloat16_are_those_in_float32(height, width):
+    torch.manual_seed(0)
+    levels = CoarseLevels(24, 16, has_p7=True, from_p5=False, relu_before_p7=False)
+    c5 = torch.randn(2, 24, height, width).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for bfloat16 in (False, True):
+        levels.zero_grad()
+        unset = [torch.full_like(p, math.nan, dtype=d) for p in levels.parameters() for d in (p.dtype, torch.bfloat16)]
+        del unset  # what is not written to from here on is likely to show
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            maps, _ = levels([], [c5], [])
+        sum(level.float().square().sum() for level in maps).backward()
+        gradients.append({name: p.grad.clone() for name, p in levels.named_parameters()})
+    for name, exact in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], exact, rtol=0.05, atol=0.05 * float(exact.abs().max()), msg=name)
 
 
 def test_normalisation_is_stored_with_the_weights(detector):

@@ -3,8 +3,9 @@
 from collections import OrderedDict
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import pad, relu
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -43,11 +44,23 @@ class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         """Adds them to the maps of the pyramid."""
-        p6 = self.p6(p[-1] if self.from_p5 else c[-1])
+        p6 = _halved(self.p6, p[-1] if self.from_p5 else c[-1])
         if not self.has_p7:
             return [*p, p6], [*names, "p6"]
-        p7 = self.p7(relu(p6) if self.relu_before_p7 else p6)
+        p7 = _halved(self.p7, relu(p6) if self.relu_before_p7 else p6)
         return [*p, p6, p7], [*names, "p6", "p7"]
+
+
+def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
+    """A strided convolution of a map ``(B, C, h, w)``.
+
+    oneDNN leaves the weight's gradient unset, in bfloat16, where a map is one column wide (torch 2.14). A second column
+    of zeros, which is what the convolution sees beyond the border, changes nothing else.
+    """
+    if torch.is_autocast_enabled(x.device.type) and x.shape[-1] == 1:
+        x = pad(x, (0, 1))
+    halved: Tensor = convolution(x)
+    return halved
 
 
 class PyramidNeck(nn.Module):
