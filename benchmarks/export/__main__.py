@@ -2,16 +2,17 @@
 
 Makes the files first (two minutes; kept in ``--files``, and not made again), then measures for about three minutes on
 two cores. Writes benchmarks/results/export.md; run it on a quiet machine. ``--runs`` adds AP and size of the files of
-trained runs, in float32 and with 8 bits.
+trained runs, in float32 and with 8 bits. With onnxruntime-openvino in the place of onnxruntime, there are rows of
+``--openvino`` too.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from benchmarks.export.work import (
     BACKBONE,
     PHOTOS,
@@ -32,13 +33,17 @@ from benchmarks.provenance import given_command, printed, provenance
 
 from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import interleaved_ms
+from focaldet.engine.average_precision import average_precision
+from focaldet.engine.compare import detect_labelled
 from focaldet.engine.exporting.export import make_file
 from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8, file_ap
 from focaldet.engine.exporting.quantise import with_8_bits
 from focaldet.engine.predict import Detector
+from focaldet.runtime.onnx_detector import OPENVINO
 
 RESULT = Path(__file__).parents[1] / "results" / "export.md"
 BATCHES = (1, 8)
+HAS_OPENVINO = OPENVINO in onnxruntime.get_available_providers()
 
 
 def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
@@ -57,7 +62,8 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
     for name, detector, dtype in (("gfl", own, np.uint8), ("fcos", twin, np.float32)):
         size = f"{detector.spec.channels} channels, {detector.spec.head_depth} convolutions"
         data = file(name, lambda d=detector: our_file(d))  # type: ignore[misc]
-        exported, int8 = runs(data), runs(file(f"{name}-int8", lambda d=detector, f=data: our_int8_file(d, f, scene)))  # type: ignore[misc]
+        exported = runs(data)
+        in_8_bits = file(f"{name}-int8", lambda d=detector, f=data: our_int8_file(d, f, scene))  # type: ignore[misc]
         for batch in BATCHES:
             work = f"{detector.spec.method.upper()} ({size}), batch {batch}"
             images: list[Any] = scene.batches(batch)
@@ -66,8 +72,12 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
                 "eager": in_turn(eager(detector), images),
                 "without tiles": in_turn(eager(detector, tiles=False), images),
                 "exported": in_turn(exported, as_taken),
-                "int8": in_turn(int8, as_taken),
+                "int8": in_turn(runs(in_8_bits), as_taken),
             }
+            if HAS_OPENVINO:
+                functions["openvino"] = in_turn(runs(data, openvino=True), as_taken)
+                functions["int8, openvino"] = in_turn(runs(in_8_bits, openvino=True), as_taken)
+                functions["eager bf16"] = in_turn(eager(detector, bf16=True), images)
             if batch == 1:
                 functions["torchvision"] = in_turn(theirs, peer_images)
             ms = interleaved_ms(functions, seconds=seconds, most=400)
@@ -78,6 +88,16 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
                 work, "the same with torch's convolutions / exported", ms["without tiles"] / ms["exported"], "x", ""
             )
             yield Row(work, "exported / int8", ms["exported"] / ms["int8"], "x", ">= 1.5")
+            if HAS_OPENVINO:
+                yield Row(work, "exported, --openvino", ms["openvino"], "ms", "")
+                yield Row(work, "int8, --openvino", ms["int8, openvino"], "ms", "")
+                yield Row(work, "exported / exported, --openvino", ms["exported"] / ms["openvino"], "x", "")
+                yield Row(
+                    work, "our eager inference / exported, --openvino", ms["eager"] / ms["openvino"], "x", ">= 1.5"
+                )
+                yield Row(
+                    work, "the same in bfloat16 / exported, --openvino", ms["eager bf16"] / ms["openvino"], "x", ""
+                )
             if batch == 1:
                 yield Row(
                     work, "torchvision's FCOS exported / exported", ms["torchvision"] / ms["exported"], "x", ">= 1.3"
@@ -98,7 +118,7 @@ def differing(ours: list[Any], theirs: list[Any]) -> int:
     return int((~close.any(axis=1)).sum() + (~close.any(axis=0)).sum())
 
 
-def accuracy_rows(run: Path, scene: Scene, split: str) -> Iterator[Row]:
+def accuracy_rows(run: Path, scene: Scene, files: Path, split: str) -> Iterator[Row]:
     """Of a trained run: AP of its files, and their size."""
     detector = Detector.load(run)
     photos = Int8(scene.folder.root).photos(scene.folder)
@@ -108,8 +128,21 @@ def accuracy_rows(run: Path, scene: Scene, split: str) -> Iterator[Row]:
     before, after = (100 * file_ap(x, detector, scene.folder, split) for x in (data, made))
     yield Row(work, f"AP on {split}, exported", before, "", "")
     yield Row(work, f"AP on {split}, int8, all convolutions", after, "", f">= {before - 1:.2f}")
+    if HAS_OPENVINO:
+        file = files / f"{run.name}.onnx"
+        file.write_bytes(data)
+        least = detector.spec.reading.score_threshold
+        before, after = (100 * found_ap(file, scene, split, least, openvino=openvino) for openvino in (False, True))
+        yield Row(work, f"AP on {split} by predict (scores from {least:g})", before, "", "")
+        yield Row(work, "the same, --openvino", after, "", f">= {before - 1:.2f}")
     yield Row(work, "file", len(data) / 1e6, "MB", "<= 16" if "lite0" in detector.spec.backbone else "")
     yield Row(work, "file, int8", len(made) / 1e6, "MB", "")
+
+
+def found_ap(file: Path, scene: Scene, split: str, least: float, *, openvino: bool) -> float:
+    """AP of the boxes that ``focaldet predict`` finds with a file."""
+    found = detect_labelled(file, scene.folder.root, split=split, score=least, openvino=openvino)
+    return average_precision(found.truth, found.results).metrics["AP"] or 0.0
 
 
 def main() -> None:
@@ -127,13 +160,14 @@ def main() -> None:
     text = [
         "# Exported detectors",
         "",
-        f"{provenance(given_command('benchmarks.export'))}, onnxruntime {version('onnxruntime')}.",
+        f"{provenance(given_command('benchmarks.export'))}, onnxruntime {onnxruntime.__version__}.",
         "",
         f"Speed: {BACKBONE}, {PHOTOS} photos of {SIZE} px in turn, medians of interleaved runs in one process; random "
         "weights, scaled so that there are detections. GFL has the head that is trained by default; FCOS has the head "
         "and the weights of torchvision's, whose file has the same convolutions. Our eager inference computes 3 x 3 "
         "convolutions by Winograd's minimal filtering (docs/adr/0010), which onnxruntime does not do: beside it is the "
-        "time that it would take with torch's own.",
+        "time that it would take with torch's own. bfloat16: the file by onnxruntime's OpenVINO, eager inference by "
+        "torch's autocast.",
         "",
         *lines,
     ]
@@ -144,7 +178,7 @@ def main() -> None:
 def all_rows(scene: Scene, args: argparse.Namespace) -> Iterator[Row]:
     yield from speed_rows(scene, args.files, args.seconds)
     for run in args.runs:
-        yield from accuracy_rows(run, scene, args.split)
+        yield from accuracy_rows(run, scene, args.files, args.split)
 
 
 if __name__ == "__main__":

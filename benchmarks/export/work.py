@@ -28,7 +28,7 @@ from focaldet.engine.predict import Detector
 from focaldet.models import conv3x3
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Resize
-from focaldet.runtime.onnx_detector import onnx_session
+from focaldet.runtime.onnx_detector import onnx_session, openvino_session
 
 SIZE, PHOTOS = 320, 8
 
@@ -97,12 +97,13 @@ def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images[0]).permute(2, 0, 1) / 255
 
 
-def eager(detector: Detector, *, tiles: bool = True) -> Callable[[NDArray[np.uint8]], object]:
-    """The run as it is, or with torch's convolutions in the place of those by tiles."""
+def eager(detector: Detector, *, tiles: bool = True, bf16: bool = False) -> Callable[[NDArray[np.uint8]], object]:
+    """The run as it is; with torch's convolutions in the place of those by tiles; in bfloat16 by torch's autocast."""
     least = conv3x3.LEAST_TILES if tiles else sys.maxsize
 
     def detect(images: NDArray[np.uint8]) -> object:
-        with torch.no_grad(), patch.object(conv3x3, "LEAST_TILES", least):
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+        with torch.no_grad(), autocast, patch.object(conv3x3, "LEAST_TILES", least):
             outputs = detector.net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
         return detector.postprocess(outputs, [images.shape[1:3]] * len(images))
 
@@ -163,8 +164,8 @@ class Boxes(nn.Module):
         return found["boxes"], found["scores"], found["labels"]
 
 
-def runs(data: bytes) -> Callable[[Any], list[Any]]:
+def runs(data: bytes, *, openvino: bool = False) -> Callable[[Any], list[Any]]:
     """A file by onnxruntime, as ``focaldet predict`` runs it."""
-    session = onnx_session(data)
+    session = openvino_session(data) if openvino else onnx_session(data)
     (name,) = (given.name for given in session.get_inputs())
     return lambda images: session.run(None, {name: images})

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from colours import BOXES, CARD, colour_model
 from onnx import TensorProto
@@ -17,7 +18,7 @@ from focaldet.cli import main
 from focaldet.engine.load import load_model
 from focaldet.photos.resize import Resize
 from focaldet.runtime.card import KEY, ModelCard
-from focaldet.runtime.onnx_detector import OnnxDetector
+from focaldet.runtime.onnx_detector import OPENVINO, OnnxDetector
 
 Refused = Callable[..., str]
 
@@ -234,6 +235,18 @@ def test_threads_are_at_least_one(colours: Path) -> None:
 def test_a_score_below_what_is_built_in_is_refused(colours: Path, score: float) -> None:
     with pytest.raises(InputError, match=r"score: expected a number in \[0\.2, 1\), got .*colours\.onnx looks at"):
         load_model(colours, score=score)
+
+
+@pytest.mark.skipif(
+    OPENVINO in onnxruntime.get_available_providers(),
+    reason="onnxruntime-openvino is installed in the place of onnxruntime",
+)
+def test_without_openvino_the_package_is_named(colours: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(colours), str(photo), "--openvino"]) == 2
+    assert capsys.readouterr().err == (
+        f"focaldet: {colours}: --openvino: this onnxruntime ({onnxruntime.__version__}) is without OpenVINO; replace "
+        "it: pip uninstall --yes onnxruntime, then pip install onnxruntime-openvino\n"
+    )
 
 
 def test_without_onnxruntime_the_extra_is_named(

@@ -281,6 +281,13 @@ def test_a_file_of_a_run_is_led_to_its_folder(eager: Path) -> None:
         load_model(eager / "model.safetensors")
 
 
+def test_openvino_is_for_exported_models(eager: Path) -> None:
+    with pytest.raises(
+        InputError, match=f"{eager}: --openvino is for exported models; make one: focaldet export {eager}"
+    ):
+        load_model(eager, openvino=True)
+
+
 def test_the_server_alone_imports_no_torch() -> None:
     code = "import sys, focaldet.serve.server; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -31,7 +31,9 @@ class Comparison:
     notes: list[str]
 
 
-def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score: float = 0.3) -> Comparison:
+def detect_labelled(
+    run: Path, labels: Path, *, split: str | None = None, score: float = 0.3, openvino: bool = False
+) -> Comparison:
     """Detect in labelled photos.
 
     Args:
@@ -40,11 +42,12 @@ def detect_labelled(run: Path, labels: Path, *, split: str | None = None, score:
         split: of the folder; ``None``: test, or val when there is no test. Where the folder gives no splits, they are
             those that the run recorded, and photos that are not recorded belong to test; without a record, all photos.
         score: least score of a box.
+        openvino: see ``OnnxDetector.load``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
-    detector = load_model(run, score=score)
+    detector = load_model(run, score=score, openvino=openvino)
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names

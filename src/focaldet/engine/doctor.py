@@ -17,11 +17,20 @@ def describe() -> str:
         f"{os.cpu_count()} cores, torch threads {torch.get_num_threads()}, CPU capability "
         f"{torch.backends.cpu.get_cpu_capability()}"
     ]
-    for package in ("torch", "torchvision", "timm", "lightning", "triton", "faster-coco-eval", "onnxruntime"):
+    for package in (
+        "torch",
+        "torchvision",
+        "timm",
+        "lightning",
+        "triton",
+        "faster-coco-eval",
+        "onnxruntime",
+        "onnxruntime-openvino",
+    ):
         try:
-            lines.append(f"  {package:<18}{version(package)}")
+            lines.append(f"  {package:<22}{version(package)}")
         except PackageNotFoundError:
-            lines.append(f"  {package:<18}not installed")
+            lines.append(f"  {package:<22}not installed")
     for device, reason in available().items():
         state = "run" if reason is None else f"do not run, the plain formulas do: {reason}"
         lines.append(f"fused losses on {device}: {state}")

@@ -7,15 +7,16 @@ from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 
 
-def load_model(path: Path, *, score: float | None = None, threads: int | None = None) -> Model:
+def load_model(path: Path, *, score: float | None = None, threads: int | None = None, openvino: bool = False) -> Model:
     """The detector of a run folder, or an exported one (ONNX).
 
     Args:
         score: least score that a run's detector looks at; ``None``: its own. An exported one has it built in.
-        threads: of an exported one, see ``OnnxDetector.load``.
+        threads, openvino: of an exported one, see ``OnnxDetector.load``.
 
     Raises:
-        InputError: it is neither, or broken, or an exported one that looks at nothing with so small a score.
+        InputError: it is neither, or broken, or an exported one that looks at nothing with so small a score, or there
+            is no OpenVINO.
     """
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
@@ -24,13 +25,15 @@ def load_model(path: Path, *, score: float | None = None, threads: int | None = 
     if is_file:
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
             raise InputError(f"{path}: a file of a run; give its folder, {path.parent}")
-        model = OnnxDetector.load(path, threads=threads)
+        model = OnnxDetector.load(path, threads=threads, openvino=openvino)
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
             raise InputError(f"score: expected a number in [{least:g}, 1), got {score}; {path} looks at nothing below")
         return model
     if not is_folder:
         raise InputError(f"{path}: no such run folder or exported file")
+    if openvino:
+        raise InputError(f"{path}: --openvino is for exported models; make one: focaldet export {path}")
     from focaldet.engine.predict import Detector
 
     return Detector.load(path, score_threshold=score)

@@ -102,7 +102,9 @@ class DenseDetector(nn.Module):
         """Images ``(B, 3, H, W)``, uint8 or float in [0, 255], RGB; any height and width."""
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.pad_to > 1:
-            normalised = pad(normalised, (0, -images.shape[3] % self.pad_to, 0, -images.shape[2] % self.pad_to))
+            # More than is needed, then cut: onnxruntime gives OpenVINO no network that pads by a number it computes.
+            height, width = ((side + self.pad_to - 1) // self.pad_to * self.pad_to for side in images.shape[2:])
+            normalised = pad(normalised, (0, self.pad_to - 1, 0, self.pad_to - 1))[:, :, :height, :width]
         normalised = normalised.contiguous(memory_format=torch.channels_last)
         outputs: HeadOutputs = self.head(self.neck(self.backbone(normalised)))
         return outputs

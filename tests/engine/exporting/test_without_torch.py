@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 LEAST = "0.05"
 """Least score of a box: what a file holds."""
+INSTALL = ("install", "--quiet", "--no-compile", "--retries=1", "-c", ROOT / "constraints.txt")
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
@@ -38,20 +39,10 @@ def run(*command: object, code: int = 0) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of such an environment."""
-    folder = tmp_path_factory.mktemp("bare")
-    source = folder / "source"  # building leaves its traces there
-    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
-    programs = folder / "venv" / "bin"
-    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--quiet"]
-    pip += ["--no-compile", "--retries=1"]
+def pip(programs: Path, *command: object) -> None:
+    """Install into an environment that has no pip itself; skips where there is no package index."""
     done = subprocess.run(
-        [*pip, "-c", str(ROOT / "constraints.txt"), f"{source}[onnx,video]"],
+        [sys.executable, "-m", "pip", "--python", str(programs / "python"), *map(str, command)],
         env=OUTSIDE,
         capture_output=True,
         text=True,
@@ -60,6 +51,37 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode and "No matching distribution" in done.stderr:
         missing(f"the package index ({done.stderr.strip()[-300:]})")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is installed: building leaves its traces there."""
+    source = tmp_path_factory.mktemp("bare") / "source"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def programs(source: Path) -> Path:
+    """The ``bin`` of such an environment."""
+    return environment(source, "bare")
+
+
+@pytest.fixture(scope="module")
+def openvino_programs(source: Path) -> Path:
+    """Another, in which onnxruntime was replaced by its build with OpenVINO."""
+    programs = environment(source, "openvino")
+    pip(programs, "uninstall", "--quiet", "--yes", "onnxruntime")
+    pip(programs, *INSTALL, "onnxruntime-openvino")
+    return programs
+
+
+def environment(source: Path, name: str) -> Path:
+    programs = source.with_name(name) / "bin"
+    run(sys.executable, "-m", "venv", "--without-pip", programs.parent)
+    pip(programs, *INSTALL, f"{source}[onnx,video]")
     return programs
 
 
@@ -103,6 +125,23 @@ def test_photos_folders_and_videos_have_the_boxes_that_they_have_here(
     assert there == here
     names = {file.name for file in (tmp_path / "there").iterdir()}
     assert names == {file.name for file in (tmp_path / "here").iterdir()} > {"photo.png", "turned.png", "film.mp4"}
+
+
+def test_openvino_finds_them_up_to_the_digits_of_bfloat16(
+    openvino_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    arguments = ["predict", str(gfl.file), *map(str, inputs), "--score", "0.2"]
+    run(openvino_programs / "focaldet", *arguments, "--openvino", "--out", tmp_path / "there")
+    assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    there, here = (
+        np.array([(a["image_id"], a["category_id"], a["score"], *a["bbox"]) for a in written(folder)["annotations"]])
+        for folder in (tmp_path / "there", tmp_path / "here")
+    )
+    assert len(here) > 20
+    off = np.abs(there[:, None] - here)
+    close = (off <= [0, 0, 0.03, 4, 4, 4, 4]).all(axis=2)
+    assert close.any(axis=0).mean() > 0.9
+    assert close.any(axis=1).mean() > 0.9
 
 
 def test_a_photo_needs_numpy_pillow_and_onnxruntime_alone(

@@ -69,8 +69,9 @@ def onnx_translations() -> dict[Any, Any]:
         classes = op.Constant(value_ints=list(range(num_classes)))
         own = op.Equal(op.Unsqueeze(labels, [1]), op.Unsqueeze(classes, [0, 2]))  # (B, C, N)
         of_class = op.Where(own, op.Unsqueeze(scores, [1]), op.Constant(value_float=-1.0))
+        boxes = op.Reshape(boxes_xyxy, op.Constant(value_ints=[0, -1, 4]))  # OpenVINO wants to see the 4
         chosen = op.NonMaxSuppression(
-            boxes_xyxy,
+            boxes,
             of_class,
             op.Constant(value_ints=[most]),
             op.Constant(value_floats=[iou]),
