@@ -10,12 +10,13 @@ from focaldet.engine.peak_memory import resident_peak_bytes
 
 
 def interleaved_ms(
-    functions: dict[str, Callable[[], object]], *, seconds: float = 3.0, most: int = 200
+    functions: dict[str, Callable[[], object]], *, seconds: float = 3.0, most: int = 200, rest: float = 0.0
 ) -> dict[str, float]:
     """Median milliseconds of each function, run in turns, so that what else the machine does hits all alike.
 
     In its turn each runs twice and the second run counts: what the others left in the caches and in the allocator does
-    not. Rounds are made for about ``seconds``, at least 5 and at most ``most``.
+    not. Rounds are made for about ``seconds``, at least 5 and at most ``most``. Before each turn are ``rest`` seconds of
+    sleep, in which threads of the one before stop to wait busily for more.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
@@ -26,6 +27,7 @@ def interleaved_ms(
         time.perf_counter() - start < seconds and len(next(iter(times.values()))) < most
     ):
         for name, f in functions.items():
+            time.sleep(rest)
             f()
             begin = time.perf_counter()
             f()
