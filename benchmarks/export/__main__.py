@@ -165,12 +165,12 @@ def main() -> None:
         "",
         f"{provenance(given_command('benchmarks.export'))}, onnxruntime {onnxruntime.__version__}.",
         "",
-        f"Speed: {BACKBONE}, {PHOTOS} photos of {SIZE} px in turn, medians of interleaved runs in one process, each after a rest of {REST:g} s; random "
-        "weights, scaled so that there are detections. GFL has the head that is trained by default; FCOS has the head "
-        "and the weights of torchvision's, whose file has the same convolutions. Our eager inference computes 3 x 3 "
-        "convolutions by Winograd's minimal filtering (docs/adr/0010), which onnxruntime does not do: beside it is the "
-        "time that it would take with torch's own. bfloat16: the file by onnxruntime's OpenVINO, eager inference by "
-        "torch's autocast.",
+        f"Speed: {BACKBONE}, {PHOTOS} photos of {SIZE} px in turn, medians of interleaved runs in one process, each "
+        f"after a rest of {REST:g} s; random weights, scaled so that there are detections. GFL has the head that is "
+        "trained by default; FCOS has the head and the weights of torchvision's, whose file has the same convolutions. "
+        "Our eager inference computes 3 x 3 convolutions by Winograd's minimal filtering (docs/adr/0010), which "
+        "onnxruntime does not do: beside it is the time that it would take with torch's own. bfloat16: the file by "
+        "onnxruntime's OpenVINO, eager inference by torch's autocast.",
         "",
         *lines,
     ]

@@ -15,8 +15,8 @@ def interleaved_ms(
     """Median milliseconds of each function, run in turns, so that what else the machine does hits all alike.
 
     In its turn each runs twice and the second run counts: what the others left in the caches and in the allocator does
-    not. Rounds are made for about ``seconds``, at least 5 and at most ``most``. Before each turn are ``rest`` seconds of
-    sleep, in which threads of the one before stop to wait busily for more.
+    not. Rounds are made for about ``seconds``, at least 5 and at most ``most``. Before each turn are ``rest`` seconds
+    of sleep, in which threads of the one before stop to wait busily for more.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
