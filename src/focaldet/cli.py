@@ -32,7 +32,9 @@ _EXTRAS = {
 }
 """Package that a command may miss -> the extra that brings it; the others come with ``train``."""
 
-OPENVINO = "of an exported model, with onnxruntime-openvino: several times as fast on newer CPUs of Intel, in bfloat16"
+OPENVINO = (
+    "of an exported model, with onnxruntime-openvino: in bfloat16, several times as fast on CPUs that multiply it"
+)
 
 _say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
 

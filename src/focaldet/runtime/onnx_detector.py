@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 OPENVINO = "OpenVINOExecutionProvider"
-_OPENVINO_CPU = {"INFERENCE_PRECISION_HINT": "bf16", "CPU_RUNTIME_CACHE_CAPACITY": "1000"}
-"""Of OpenVINO. It keeps what it prepared for each layer at each size of photo. With its own 5,000 instead of 1,000 a
-server's memory would grow by 5 MB a size for a long time."""
+_KEPT = 1000
+"""Layers that OpenVINO keeps as it prepared them, each for one size of photo. With its own 5,000 a server's memory
+would grow by 5 MB a size for a long time."""
 
 
 class OnnxDetector:
@@ -46,8 +46,8 @@ class OnnxDetector:
             threads: that compute, the caller's among them; one that waits sleeps and leaves its core to others.
                 ``None``: one for each core, and one that waits keeps its core busy: the fastest for one image at a time
                 on a machine that does nothing else.
-            openvino: compute by OpenVINO, on all cores, whatever ``threads`` is; where the processor has products of
-                bfloat16 (Intel's with AMX or AVX512-BF16), in that instead of float32. Needs the package
+            openvino: compute by OpenVINO, on all cores, whatever ``threads`` is; where the processor multiplies
+                bfloat16 (AMX or AVX512-BF16, on Linux, which tells) in that instead of float32. Needs the package
                 onnxruntime-openvino in the place of onnxruntime.
 
         Raises:
@@ -182,7 +182,10 @@ def openvino_session(data: bytes) -> "InferenceSession":
             f"--openvino: this onnxruntime ({onnxruntime.__version__}) is without OpenVINO; replace it: "
             "pip uninstall --yes onnxruntime, then pip install onnxruntime-openvino"
         )
-    provider = (OPENVINO, {"device_type": "CPU", "load_config": json.dumps({"CPU": _OPENVINO_CPU})})
+    # Where the processor cannot, OpenVINO would imitate bfloat16, and take four times as long as with float32.
+    precision = "bf16" if _multiplies_bfloat16() else "f32"
+    cpu = {"INFERENCE_PRECISION_HINT": precision, "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT)}
+    provider = (OPENVINO, {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})})
     try:
         session = onnxruntime.InferenceSession(data, _quiet_options(), providers=[provider])
     except Exception as error:
@@ -190,6 +193,15 @@ def openvino_session(data: bytes) -> "InferenceSession":
     if OPENVINO not in session.get_providers():  # onnxruntime goes on without a provider that fails to start
         raise InputError("OpenVINO does not start here; leave out --openvino, or install onnxruntime-openvino anew")
     return session
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether Linux says so of the processor."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _quiet_options() -> Any:
