@@ -65,8 +65,10 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
     for name, detector, dtype in (("gfl", own, np.uint8), ("fcos", twin, np.float32)):
         size = f"{detector.spec.channels} channels, {detector.spec.head_depth} convolutions"
         data = file(name, lambda d=detector: our_file(d))  # type: ignore[misc]
-        exported = runs(data)
         in_8_bits = file(f"{name}-int8", lambda d=detector, f=data: our_int8_file(d, f, scene))  # type: ignore[misc]
+        exports = {"exported": runs(data), "int8": runs(in_8_bits)}
+        if HAS_OPENVINO:
+            exports |= {"openvino": runs(data, openvino=True), "int8, openvino": runs(in_8_bits, openvino=True)}
         for batch in BATCHES:
             work = f"{detector.spec.method.upper()} ({size}), batch {batch}"
             images: list[Any] = scene.batches(batch)
@@ -74,12 +76,9 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
             functions = {
                 "eager": in_turn(eager(detector), images),
                 "without tiles": in_turn(eager(detector, tiles=False), images),
-                "exported": in_turn(exported, as_taken),
-                "int8": in_turn(runs(in_8_bits), as_taken),
+                **{who: in_turn(run, as_taken) for who, run in exports.items()},
             }
             if HAS_OPENVINO:
-                functions["openvino"] = in_turn(runs(data, openvino=True), as_taken)
-                functions["int8, openvino"] = in_turn(runs(in_8_bits, openvino=True), as_taken)
                 functions["eager bf16"] = in_turn(eager(detector, bf16=True), images)
             if batch == 1:
                 functions["torchvision"] = in_turn(theirs, peer_images)
@@ -106,7 +105,8 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
                     work, "torchvision's FCOS exported / exported", ms["torchvision"] / ms["exported"], "x", ">= 1.3"
                 )
     found = [
-        differing(exported(x.astype(np.float32)), theirs(y)) for x, y in zip(scene.images, peer_images, strict=True)
+        differing(exports["exported"](x.astype(np.float32)), theirs(y))
+        for x, y in zip(scene.images, peer_images, strict=True)
     ]
     yield Row(work.split(",")[0] + ")", "boxes that differ from torchvision's, of 8 photos", sum(found), "", "0")
 

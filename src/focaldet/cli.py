@@ -32,7 +32,7 @@ _EXTRAS = {
 }
 """Package that a command may miss -> the extra that brings it; the others come with ``train``."""
 
-OPENVINO = (
+OPENVINO_HELP = (
     "of an exported model, with onnxruntime-openvino: in bfloat16, several times as fast on CPUs that multiply it"
 )
 
@@ -120,7 +120,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         "--out", Path, metavar="DIR", default=Path("predictions"), help="folder to write to (default: predictions)"
     )
     command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
-    command.add("--openvino", bool, default=False, help=OPENVINO)
+    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
 
     command = add("serve", "answer photos over HTTP with boxes as JSON, and a page to try it on")
     command.add("model", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
@@ -131,7 +131,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--max-megapixels", float, default=LIMITS.megapixels, help="of a photo (default: 40)")
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and to answer (default: 30)")
     command.add("--batch", int, default=LIMITS.batch, help="most photos that are detected together (default: 8)")
-    command.add("--openvino", bool, default=False, help=OPENVINO)
+    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
 
     command = add("export", "write a run as one file that runs without training code, checked against the run")
     command.add("run", Path, metavar="RUN", help="run folder")
