@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from focaldet.data import read_folder
 from focaldet.data.batching import Batch, DetectionDataset
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import average_precision, detect_records
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.config import TrainConfig

@@ -11,9 +11,9 @@ import torch
 
 from focaldet.data import ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
-from focaldet.data.coco import coco_truth
 from focaldet.data.records import NO_CLASS
 from focaldet.data.transforms import EvalTransform
+from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import METRICS, average_precision, detect_records, to_photo
 from focaldet.engine.predict import Detector
 from focaldet.structures import Detections

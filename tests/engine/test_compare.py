@@ -8,7 +8,7 @@ import pytest
 
 from focaldet.checks import InputError
 from focaldet.data import read_folder
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.compare import Comparison, detect_labelled
 from focaldet.engine.predict import Detector
 from focaldet.runtime.card import KEY

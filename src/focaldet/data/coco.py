@@ -6,7 +6,7 @@ Accepted places: ``annotations/*.json`` beside image folders, one JSON in each s
 """
 
 import json
-from collections.abc import Sequence
+import math
 from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -15,9 +15,12 @@ import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.paths import inside, relative_name, split_of
-from focaldet.data.records import NO_CLASS, Annotation, Fault, ImageRecord, ParsedLayout
+from focaldet.data.records import Annotation, Fault, ParsedLayout
 
 _KEYS = ("images", "annotations", "categories")
+
+_Row = tuple[str, list[float], int, bool, float]
+"""Item, box, label, whether it is a crowd, stated area."""
 
 
 def find_coco(root: Path) -> list[Path]:
@@ -58,42 +61,9 @@ def read_coco(root: Path, files: list[Path]) -> ParsedLayout:
         splits[split], found = _CocoFile(path, document, root, class_names).read()
         faults += found
     names = ", ".join(relative_name(p, root) for p in files)
-    return ParsedLayout(class_names, splits, faults, f"COCO JSON, recognised by {names}")
-
-
-def coco_truth(records: Sequence[ImageRecord], class_names: Sequence[str]) -> dict[str, Any]:
-    """The objects of some images as a COCO data set. Ignored regions are its crowds, those of no class one of each.
-
-    Args:
-        class_names: name of each label.
-    """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index, record in enumerate(records):
-        images.append(
-            {
-                "id": index + 1,
-                "file_name": str(record.path.resolve()),
-                "width": record.width,
-                "height": record.height,
-            }
-        )
-        corner, opposite = record.boxes_xyxy[:, :2], record.boxes_xyxy[:, 2:]
-        boxes = np.concatenate([corner, opposite - corner], axis=1).tolist()
-        for box, label, ignored in zip(boxes, record.labels.tolist(), record.ignored.tolist(), strict=True):
-            for category in range(len(class_names)) if label == NO_CLASS else (label,):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": index + 1,
-                        "category_id": category + 1,
-                        "bbox": box,
-                        "area": box[2] * box[3],
-                        "iscrowd": int(ignored),
-                    }
-                )
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(class_names)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+    id_of = {name: key for key, name in _category_names(*documents[0], root).items()}
+    description = f"COCO JSON, recognised by {names}"
+    return ParsedLayout(class_names, splits, faults, description, tuple(id_of[name] for name in class_names))
 
 
 def _split_name(path: Path, root: Path) -> str:
@@ -162,7 +132,7 @@ class _CocoFile:
 
     def read(self) -> tuple[list[Annotation], list[Fault]]:
         images = self._images()
-        rows: dict[int, list[tuple[str, list[float], int, bool]]] = {key: [] for key in images}
+        rows: dict[int, list[_Row]] = {key: [] for key in images}
         for i, entry in enumerate(self.document["annotations"]):
             self._annotation(f"annotations[{i}]", entry, rows)
         folder = self._image_folder([image["file_name"] for image in images.values()])
@@ -189,7 +159,7 @@ class _CocoFile:
                 images[image["id"]] = image
         return images
 
-    def _annotation(self, item: str, entry: Any, rows: dict[int, list[tuple[str, list[float], int, bool]]]) -> None:
+    def _annotation(self, item: str, entry: Any, rows: dict[int, list[_Row]]) -> None:
         if not isinstance(entry, dict):
             return self.fault("bad-entry", item, f"expected an object, got {entry!r:.60}")
         for key in ("image_id", "category_id", "bbox"):
@@ -210,7 +180,9 @@ class _CocoFile:
             x, y, w, h = (float(v) for v in box)
         except OverflowError:
             return self.fault("bad-entry", item, "a number in 'bbox' is too large")
-        row = (f"{item} ({name})", [x, y, x + w, y + h], self.label_of[name], bool(entry.get("iscrowd", 0)))
+        area = entry.get("area")
+        stated = float(area) if _is_number(area) and abs(area) < 1e300 else math.nan
+        row = (f"{item} ({name})", [x, y, x + w, y + h], self.label_of[name], bool(entry.get("iscrowd", 0)), stated)
         rows[entry["image_id"]].append(row)
         return None
 
@@ -222,7 +194,7 @@ class _CocoFile:
         sample = names[:: max(1, len(names) // 16)]
         return max(folders, key=lambda folder: sum(isfile(folder / name) for name in sample))
 
-    def _join(self, image: dict[str, Any], rows: list[tuple[str, list[float], int, bool]], folder: Path) -> Annotation:
+    def _join(self, image: dict[str, Any], rows: list[_Row], folder: Path) -> Annotation:
         width, height = image.get("width"), image.get("height")
         return Annotation(
             path=inside(folder, image["file_name"], self.source),
@@ -234,6 +206,7 @@ class _CocoFile:
             labels=np.array([r[2] for r in rows], np.int64),
             ignored=np.array([r[3] for r in rows], bool),
             items=tuple(f"{image['file_name']}: {r[0]}" for r in rows),
+            areas=np.array([r[4] for r in rows], np.float64),
         )
 
 

@@ -64,7 +64,14 @@ def read_labels(path: str | Path) -> DataFolder:
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror or error})") from None
     _check_usable(file, parsed, records, faults)
     return DataFolder(
-        file, "coco", parsed.class_names, records, "one file, one split", parsed.description, tuple(faults)
+        file,
+        "coco",
+        parsed.class_names,
+        records,
+        "one file, one split",
+        parsed.description,
+        tuple(faults),
+        category_ids=parsed.category_ids,
     )
 
 
@@ -82,8 +89,17 @@ def _read_folder(root: Path, seed: int) -> DataFolder:
         records[split] = _validate_all(annotations, faults)
     _check_usable(root, parsed, records, faults)
     splits, origin, made = _make_splits(records, seed)
-    description = parsed.description
-    return DataFolder(root, layout, parsed.class_names, splits, origin, description, tuple(faults), made_splits=made)
+    return DataFolder(
+        root,
+        layout,
+        parsed.class_names,
+        splits,
+        origin,
+        parsed.description,
+        tuple(faults),
+        made_splits=made,
+        category_ids=parsed.category_ids,
+    )
 
 
 def _parse(root: Path) -> tuple[str, ParsedLayout]:

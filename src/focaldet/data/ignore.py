@@ -30,8 +30,13 @@ def ignore_classes(folder: DataFolder, names: Sequence[str]) -> DataFolder:
     splits = {split: tuple(_relabelled(r, label) for r in records) for split, records in folder.splits.items()}
     if not any(record.num_objects for records in splits.values() for record in records):
         raise InputError(f"--ignore {','.join(names)}: leaves no object in {folder.root}")
+    ids = zip(folder.class_names, folder.category_ids, strict=bool(folder.category_ids))
     return replace(
-        folder, class_names=kept, splits=splits, ignored_classes=(*folder.ignored_classes, *dict.fromkeys(names))
+        folder,
+        class_names=kept,
+        splits=splits,
+        ignored_classes=(*folder.ignored_classes, *dict.fromkeys(names)),
+        category_ids=tuple(key for name, key in ids if name in kept),
     )
 
 

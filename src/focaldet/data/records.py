@@ -88,11 +88,12 @@ class Annotation:
         ignored: ``(N,)`` bool.
         items: N names by which a fault calls each box.
         relative: whether boxes are fractions.
+        areas: ``(N,)`` float64, pixels² as the file states them (NaN where it states none), or ``None``.
     """
 
     path: Path
     file_name: str
-    image_id: int
+    image_id: int | str
     source: str
     stated_size: tuple[int, int] | None
     boxes_xyxy: NDArray[np.float64]
@@ -100,6 +101,7 @@ class Annotation:
     ignored: NDArray[np.bool_]
     items: tuple[str, ...]
     relative: bool = False
+    areas: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +113,14 @@ class ParsedLayout:
         splits: ``"train"``, ``"val"``, ``"test"``; ``""`` holds images that belong to no split.
         faults: what was wrong with single items.
         description: a sentence: how the layout was recognised.
+        category_ids: C ids of the classes (COCO), or none.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, list[Annotation]]
     faults: list[Fault]
     description: str
+    category_ids: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +130,7 @@ class ImageRecord:
     Args:
         path: the image.
         file_name: as in the annotation, relative, with forward slashes.
-        image_id: as in the annotation (COCO), else a running number over the folder.
+        image_id: as in the annotation (COCO: a number or a word), else a running number over the folder.
         width: pixels, as displayed.
         height: pixels, as displayed.
         boxes_xyxy: ``(N, 4)`` float32, pixels, inside the image, of positive area.
@@ -134,16 +138,19 @@ class ImageRecord:
         ignored: ``(N,)`` bool: a region that counts neither as object nor as background (COCO ``iscrowd``, or a class
             that is to be ignored). VOC's ``difficult`` objects are ordinary objects here: they are visible and
             labelled, and COCO's AP, which is what is reported, knows no such flag.
+        areas: ``(N,)`` float64, pixels², by which AP sorts objects into small, medium and large: the annotation's own
+            ``area`` where it gives one (of a segmentation, for example), else that of the box. ``None``: of the boxes.
     """
 
     path: Path
     file_name: str
-    image_id: int
+    image_id: int | str
     width: int
     height: int
     boxes_xyxy: NDArray[np.float32]
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
+    areas: NDArray[np.float64] | None = None
 
     @property
     def num_objects(self) -> int:
@@ -165,6 +172,7 @@ class DataFolder:
         faults: everything that is wrong with single items.
         ignored_classes: further names, whose boxes are ignored regions (``ignore_classes``).
         made_splits: those of ``splits`` that the layout does not give.
+        category_ids: C ids of the classes as the user's own COCO file has them; empty: label + 1.
     """
 
     root: Path
@@ -176,6 +184,7 @@ class DataFolder:
     faults: tuple[Fault, ...]
     ignored_classes: tuple[str, ...] = ()
     made_splits: tuple[str, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
 
     @property
     def num_classes(self) -> int:

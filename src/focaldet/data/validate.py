@@ -56,8 +56,15 @@ def validate(annotation: Annotation) -> tuple[ImageRecord | None, list[Fault]]:
         boxes_xyxy=clipped[keep],
         labels=annotation.labels[keep],
         ignored=annotation.ignored[keep],
+        areas=_areas(annotation, clipped)[keep],
     )
     return record, faults
+
+
+def _areas(annotation: Annotation, boxes: np.ndarray) -> np.ndarray:
+    own = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)
+    stated = own if annotation.areas is None else annotation.areas
+    return np.where(np.isfinite(stated) & (stated > 0), stated, own)
 
 
 def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from focaldet.data.batching import DetectionDataset
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import Evaluation, average_precision, detect_records
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.module import DetectionModule

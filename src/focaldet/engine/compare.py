@@ -7,7 +7,7 @@ from typing import Any
 
 from focaldet.checks import InputError, first_names
 from focaldet.data import DataFolder, ImageRecord, read_labels
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.load import load_model
 from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo

@@ -8,7 +8,7 @@ from typing import Any
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import average_precision, detect_records
 from focaldet.engine.predict import Detector
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits

@@ -11,7 +11,7 @@ import numpy as np
 from focaldet import __version__
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, read_folder
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
 from focaldet.files import read_json, write_json, write_text

@@ -11,7 +11,7 @@ import numpy as np
 
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import METRICS, average_precision
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from focaldet.checks import InputError, check_range
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
-from focaldet.data.coco import coco_truth
+from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import average_precision, detect_records
 from focaldet.engine.evaluate import as_trained
 from focaldet.engine.exporting.graph import RawGraph, head_outputs
