@@ -180,7 +180,7 @@ class _CocoFile:
             x, y, w, h = (float(v) for v in box)
         except OverflowError:
             return self.fault("bad-entry", item, "a number in 'bbox' is too large")
-        area = entry.get("area")
+        area: Any = entry.get("area")
         stated = float(area) if _is_number(area) and abs(area) < 1e300 else math.nan
         row = (f"{item} ({name})", [x, y, x + w, y + h], self.label_of[name], bool(entry.get("iscrowd", 0)), stated)
         rows[entry["image_id"]].append(row)
