@@ -18,7 +18,7 @@ def test_a_file_a_missing_and_an_empty_folder_are_one_line_each(tmp_path):
 
 def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
     write_photo(tmp_path / "a.jpg")
-    with pytest.raises(InputError, match=r"no layout recognised; looked for .*\(COCO\).*\(Pascal VOC\).*\(YOLO\)"):
+    with pytest.raises(InputError, match=r"no layout recognised; looked for .*COCO.*Pascal VOC.*YOLO"):
         read_folder(tmp_path)
 
 
@@ -110,9 +110,15 @@ def test_lists_that_are_no_text_are_one_line(tmp_path):
 
 def test_a_file_that_the_system_refuses_is_one_line(tmp_path):
     write_coco(tmp_path).unlink()
-    (tmp_path / "annotations" / "train.json").mkdir()
-    with pytest.raises(InputError, match=r"annotations/train\.json: cannot be read \(Is a directory\)"):
+    (tmp_path / "annotations" / "train.json").symlink_to("/proc/self/mem")  # its first byte cannot be read
+    with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)"):
         read_folder(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    write_coco(tmp_path)
+    (tmp_path / "annotations" / "more.json").symlink_to(tmp_path / "gone.json")
+    assert [(f.kind, f.file) for f in read_folder(tmp_path).faults] == [("not-a-file", "annotations/more.json")]
 
 
 def test_images_in_no_split_are_counted_aloud(tmp_path):

@@ -95,7 +95,7 @@ def test_a_class_that_the_labels_file_does_not_know_is_named_with_the_nearest(tm
         (voc_xml("a", [("cat", (1, 1, 9, 9)), ("cat", (20, 5, "nan", 9))]), "not-a-number"),
         (voc_xml("a", [("cat", (1, 1, 9, 9)), ("cat", (20, 5, "wide", 9))]), "bad-entry"),
         (voc_xml("a", [("cat", (1, 1, 9, 9)), ("cat", (80, 5, 90, 9))]), "outside"),
-        (voc_xml("a", [("cat", (1, 1, 9, 9))], size=(640, 480)), "size-differs"),
+        (voc_xml("a", [("cat", (1, 1, 9, 9))], size=(640, 48)), "size-differs"),
     ],
 )
 def test_one_faulty_object_leaves_the_others_usable(tmp_path, xml, kind):

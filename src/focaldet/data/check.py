@@ -72,7 +72,7 @@ class DataReport:
     def text(self) -> str:
         """The report as lines of plain text."""
         folder = self.folder
-        lines = [f"{folder.root}: {folder.description}", folder.split_origin, ""]
+        lines = [f"{folder.root}: {folder.description}", folder.split_origin, *folder.notes, ""]
         lines += [*self._split_table(), *self._ignored_lines(), "", *self._class_table(), "", *self._level_lines(), ""]
         lines += [f"{len(self.faults)} {'fault' if len(self.faults) == 1 else 'faults'}" + (":" if self.faults else "")]
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])

@@ -1,41 +1,63 @@
 """A folder of labelled photos -> records, whatever its layout."""
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from focaldet.checks import InputError
-from focaldet.data.coco import find_coco, read_coco
+from focaldet.data.formats.coco import find_coco, read_coco
+from focaldet.data.formats.csv_table import find_csv, read_csv
+from focaldet.data.formats.cvat import find_cvat, read_cvat
+from focaldet.data.formats.labelme import find_labelme, read_labelme
+from focaldet.data.formats.voc import find_voc, read_voc
+from focaldet.data.formats.yolo import find_yolo, read_yolo
 from focaldet.data.records import Annotation, DataFolder, Fault, ImageRecord, ParsedLayout
-from focaldet.data.validate import validate
-from focaldet.data.voc import find_voc, read_voc
-from focaldet.data.yolo import find_yolo, read_yolo
-from focaldet.photos.images import no_size_warnings
+from focaldet.data.suspicious import similar_classes, splits_without_objects
+from focaldet.data.tree import Tree
+from focaldet.data.validate import validate_all
 
 VAL_FRACTION = 0.15
 TEST_FRACTION = 0.15
 
+_FORMATS: dict[str, tuple[Callable[[Tree], Any], Callable[[Tree, Any], ParsedLayout]]] = {
+    "coco": (find_coco, read_coco),
+    "cvat": (find_cvat, read_cvat),
+    "labelme": (find_labelme, read_labelme),
+    "yolo": (find_yolo, read_yolo),
+    "voc": (find_voc, read_voc),
+    "csv": (find_csv, read_csv),
+}
+"""Layout -> how its label files are found, and read. The first that finds some is the folder's."""
+
 _LOOKED_FOR = (
-    "annotations/*.json or */_annotations.coco.json (COCO), Annotations/*.xml or XML files beside images (Pascal VOC), "
-    "data.yaml, or images/ and labels/ with classes.txt (YOLO)"
+    "JSON with images and annotations (COCO), XML files (Pascal VOC, CVAT), data.yaml or label files with classes.txt "
+    "(YOLO), a JSON file an image (LabelMe), a CSV with a line a box"
 )
 
+Progress = Callable[[int, int], None]
+"""Called with how many photos are done, and how many there are."""
 
-def read_folder(root: str | Path, *, seed: int = 0) -> DataFolder:
+
+def read_folder(
+    root: str | Path, *, seed: int = 0, rescale: bool = False, progress: Progress | None = None
+) -> DataFolder:
     """Recognise the layout of a folder, read it, and compare every annotation with its image's header.
 
     Args:
         seed: of the splits that are made where the layout gives none.
+        rescale: where the labels state another size than the image has, move the boxes by that scale; without, images
+            whose boxes may be of a scaled copy are left out.
+        progress: called now and then while the images' headers are read.
 
     Raises:
         InputError: not a folder, empty, no known layout, or nothing in it is usable.
     """
     root = Path(root)
     try:
-        return _read_folder(root, seed)
+        return _read_folder(root, seed, rescale, progress)
     except OSError as error:  # no permission, a broken disk
         raise InputError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
 
@@ -57,68 +79,93 @@ def read_labels(path: str | Path) -> DataFolder:
         if file.suffix.lower() != ".json":
             raise InputError(f"{file}: expected a folder of labelled photos, or a COCO file, whose name ends in .json")
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
-        parsed = read_coco(root, [file])
-        faults = list(parsed.faults)
-        records = {split: _validate_all(annotations, faults) for split, annotations in parsed.splits.items()}
+        parsed = read_coco(Tree(root), [file.relative_to(root).as_posix()])
+        records, faults, notes = _records(root, parsed)
     except OSError as error:
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror or error})") from None
     _check_usable(file, parsed, records, faults)
-    return DataFolder(
-        file,
-        "coco",
-        parsed.class_names,
-        records,
-        "one file, one split",
-        parsed.description,
-        tuple(faults),
-        category_ids=parsed.category_ids,
-    )
+    return _folder(file, "coco", replace(parsed, notes=notes), records, "one file, one split", faults)
 
 
-def _read_folder(root: Path, seed: int) -> DataFolder:
+def _read_folder(root: Path, seed: int, rescale: bool, progress: Progress | None) -> DataFolder:
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
         raise InputError(f"{root}: not a folder; give the folder that holds the photos and their labels")
-    if not any(root.iterdir()):
+    tree = Tree(root)
+    if not tree.files:
         raise InputError(f"{root}: the folder is empty; looked for {_LOOKED_FOR}")
-    layout, parsed = _parse(root)
-    faults = list(parsed.faults)
-    records: dict[str, tuple[ImageRecord, ...]] = {}
-    for split, annotations in parsed.splits.items():
-        records[split] = _validate_all(annotations, faults)
+    layout, parsed = _parse(tree)
+    records, faults, notes = _records(root, parsed, rescale=rescale, progress=progress)
+    faults += [
+        Fault("not-a-file", name, "", "a link that leads nowhere, or a device") for name in sorted(tree.unusable)
+    ]
     _check_usable(root, parsed, records, faults)
     splits, origin, made = _make_splits(records, seed)
-    return DataFolder(
-        root,
-        layout,
-        parsed.class_names,
-        splits,
-        origin,
-        parsed.description,
-        tuple(faults),
+    return _folder(root, layout, replace(parsed, notes=notes), splits, origin, faults, made)
+
+
+def _folder(
+    root: Path,
+    layout: str,
+    parsed: ParsedLayout,
+    splits: dict[str, tuple[ImageRecord, ...]],
+    origin: str,
+    faults: list[Fault],
+    made: tuple[str, ...] = (),
+) -> DataFolder:
+    folder = DataFolder(
+        root=root,
+        layout=layout,
+        class_names=parsed.class_names,
+        splits=splits,
+        split_origin=origin,
+        description=parsed.description,
+        faults=tuple(faults),
         made_splits=made,
         category_ids=parsed.category_ids,
+        notes=parsed.notes,
+    )
+    return replace(
+        folder,
+        faults=(*folder.faults, *similar_classes(folder)),
+        notes=(*folder.notes, *splits_without_objects(folder)),
     )
 
 
-def _parse(root: Path) -> tuple[str, ParsedLayout]:
-    if coco := find_coco(root):
-        return "coco", read_coco(root, coco)
-    if yolo := find_yolo(root):
-        return "yolo", read_yolo(root, yolo)
-    if voc := find_voc(root):
-        return "voc", read_voc(root, voc)
-    raise InputError(f"{root}: no layout recognised; looked for {_LOOKED_FOR}")
+def _parse(tree: Tree) -> tuple[str, ParsedLayout]:
+    for layout, (find, read) in _FORMATS.items():
+        if files := find(tree):
+            return layout, read(tree, files)
+    raise InputError(f"{tree.root}: no layout recognised; looked for {_LOOKED_FOR}")
 
 
-def _validate_all(annotations: Sequence[Annotation], faults: list[Fault]) -> tuple[ImageRecord, ...]:
-    # Threads overlap the waiting for files, not the work; the order of the results is that of the input.
-    with no_size_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
-        results = list(pool.map(validate, annotations))
-    for _, found in results:
-        faults += found
-    return tuple(record for record, _ in results if record is not None)
+def _records(
+    root: Path, parsed: ParsedLayout, *, rescale: bool = False, progress: Progress | None = None
+) -> tuple[dict[str, tuple[ImageRecord, ...]], list[Fault], tuple[str, ...]]:
+    """The usable photos of each split, every fault, and what else there is to say."""
+    annotations = _named_apart(root, list(parsed.splits.values()))
+    records, found_faults, notes = validate_all(
+        [a for split in annotations for a in split], rescale=rescale, progress=progress
+    )
+    faults = [*parsed.faults, *found_faults]
+    splits: dict[str, tuple[ImageRecord, ...]] = {}
+    start = 0
+    for split, found in zip(parsed.splits, annotations, strict=True):
+        splits[split] = tuple(r for r in records[start : start + len(found)] if r is not None)
+        start += len(found)
+    return splits, faults, (*parsed.notes, *notes)
+
+
+def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annotation]]:
+    """The same; where two photos have one name in their label files, all are called by their paths in the folder."""
+    of_name: dict[str, Path] = {}
+    for annotation in (a for split in splits for a in split):
+        if of_name.setdefault(annotation.file_name, annotation.path) != annotation.path:
+            break
+    else:
+        return splits
+    return [[replace(a, file_name=a.path.relative_to(root).as_posix()) for a in split] for split in splits]
 
 
 def _check_usable(
@@ -127,8 +174,15 @@ def _check_usable(
     first = f"; the first fault: {faults[0]}" if faults else ""
     if not any(records.values()):
         raise InputError(f"{root}: {parsed.description}, but no usable image{first}")
-    if not any(record.num_objects for split in records.values() for record in split):
-        raise InputError(f"{root}: {parsed.description}, but no usable box in any image{first}")
+    everything = [record for split in records.values() for record in split]
+    if any(record.num_objects for record in everything):
+        return
+    if regions := sum(len(record.labels) for record in everything):
+        raise InputError(
+            f"{root}: {parsed.description}, but all of its {regions:,} boxes are crowds (iscrowd 1), which are neither "
+            "objects nor background; set iscrowd to 0 where they are objects"
+        )
+    raise InputError(f"{root}: {parsed.description}, but no usable box in any image{first}")
 
 
 def _make_splits(

@@ -17,17 +17,21 @@ FAULT_KINDS: dict[str, str] = {
     "unreadable-annotation": "image left out",
     "duplicate-image": "image left out",
     "size-differs": "kept, boxes as written",
+    "scaled-size": "image left out",
     "mislabelled-image": "kept",
     "exif-orientation": "kept, boxes as displayed",
     "bad-entry": "entry left out",
     "unknown-class": "box left out",
     "not-a-number": "box left out",
     "zero-area": "box left out",
+    "within-a-pixel": "box left out",
     "outside": "box left out",
     "partly-outside": "kept, clipped",
     "duplicate-box": "box left out",
     "duplicate-content": "kept",
     "leak": "kept",
+    "not-a-file": "passed over",
+    "similar-classes": "kept apart",
 }
 """Code of a fault -> what was done about it."""
 
@@ -86,7 +90,9 @@ class Annotation:
         boxes_xyxy: ``(N, 4)`` float64: pixels, or fractions of the displayed image when ``relative``.
         labels: ``(N,)`` int64.
         ignored: ``(N,)`` bool.
-        items: N names by which a fault calls each box.
+        numbers: ``(N,)`` int64, the place of each box in its file.
+        item: what a fault calls a box, with ``{}`` for its number: ``"line {}"``.
+        class_names: C names.
         relative: whether boxes are fractions.
         areas: ``(N,)`` float64, pixels² as the file states them (NaN where it states none), or ``None``.
     """
@@ -99,9 +105,16 @@ class Annotation:
     boxes_xyxy: NDArray[np.float64]
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
-    items: tuple[str, ...]
+    numbers: NDArray[np.int64]
+    item: str
+    class_names: tuple[str, ...]
     relative: bool = False
     areas: NDArray[np.float64] | None = None
+
+    def item_of(self, box: int) -> str:
+        """What a fault calls a box: its place in the file, and its class."""
+        before, _, after = self.item.rpartition("{}")
+        return f"{before}{self.numbers[box]}{after} ({self.class_names[self.labels[box]]})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +127,7 @@ class ParsedLayout:
         faults: what was wrong with single items.
         description: a sentence: how the layout was recognised.
         category_ids: C ids of the classes (COCO), or none.
+        notes: sentences about what was read in another way than written, or not at all.
     """
 
     class_names: tuple[str, ...]
@@ -121,6 +135,7 @@ class ParsedLayout:
     faults: list[Fault]
     description: str
     category_ids: tuple[int | str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +188,7 @@ class DataFolder:
         ignored_classes: further names, whose boxes are ignored regions (``ignore_classes``).
         made_splits: those of ``splits`` that the layout does not give.
         category_ids: C ids of the classes as the user's own COCO file has them; empty: label + 1.
+        notes: sentences about what was read in another way than written, or not at all.
     """
 
     root: Path
@@ -185,6 +201,7 @@ class DataFolder:
     ignored_classes: tuple[str, ...] = ()
     made_splits: tuple[str, ...] = ()
     category_ids: tuple[int | str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

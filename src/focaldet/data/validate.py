@@ -1,13 +1,16 @@
 """An annotation compared with its image: what remains is usable, the rest is named."""
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from os.path import isfile  # unlike Path.is_file, False for a name that the system cannot even look up
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.records import Annotation, Fault, ImageRecord
-from focaldet.photos.images import ImageHeader, read_header, upright_boxes
+from focaldet.photos.images import ImageHeader, no_size_warnings, read_header, upright_boxes
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by so much, through rounding, before that is a fault."""
@@ -25,22 +28,118 @@ _FORMATS = {
 """File name suffix -> the formats it promises."""
 
 
-def validate(annotation: Annotation) -> tuple[ImageRecord | None, list[Fault]]:
-    """The record of an image (``None`` when it cannot be used) and all its faults; reads the image's header."""
+_CHUNK = 256
+"""Images whose headers are read between two reports of progress."""
+
+_ENOUGH_BOXES = 10
+"""So many boxes that all lie within their images are not of a larger copy of them."""
+
+
+class Checked(NamedTuple):
+    """An annotation that has been compared with its image.
+
+    Args:
+        record: the image; ``None`` when it cannot be used.
+        faults: all that is wrong.
+        turned: whether EXIF turns the image, and its boxes, fractions or in a stated size that is the same turned, do
+            not show that they were drawn on the turned one.
+        scale: the stated size over the image's, where they differ by one factor and there are boxes; else 0.
+        outside_stated: boxes that leave an image of the stated size.
+        outside: boxes that leave the image.
+    """
+
+    record: ImageRecord | None
+    faults: list[Fault]
+    turned: bool = False
+    scale: float = 0.0
+    outside_stated: int = 0
+    outside: int = 0
+
+
+def validate_all(
+    annotations: Sequence[Annotation],
+    *,
+    rescale: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[ImageRecord | None], list[Fault], list[str]]:
+    """The record of each image (``None`` when it cannot be used), all faults, and what else there is to say.
+
+    Args:
+        rescale: move boxes of another stated size by its scale.
+        progress: called with how many are done, and how many there are.
+    """
+    checked: list[Checked] = []
+    # Threads overlap the waiting for files, not the work; the order of the results is that of the input.
+    with no_size_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
+        for start in range(0, len(annotations), _CHUNK):
+            chunk = annotations[start : start + _CHUNK]
+            checked += pool.map(partial(validate, rescale=rescale), chunk)
+            if progress is not None:
+                progress(len(checked), len(annotations))
+    drawn_on_copies = set() if rescale else _scales_of_copies(checked)
+    records: list[ImageRecord | None] = []
+    faults: list[Fault] = []
+    for annotation, found in zip(annotations, checked, strict=True):
+        copy = round(found.scale, 2) in drawn_on_copies
+        records.append(None if copy else found.record)
+        faults += [_scaled(annotation, found.scale)] if copy else found.faults
+    turned = sum(found.turned for found in checked)
+    notes = [f"EXIF turns {turned:,} photos: their labels are fractions, and are read for the turned photo"] * (
+        turned > 0
+    )
+    return records, faults, notes
+
+
+def _scales_of_copies(checked: Sequence[Checked]) -> set[float]:
+    """The scales at which boxes seem to be of a copy of the image, and not of the image itself."""
+    of_scale: dict[float, list[Checked]] = {}
+    for found in checked:
+        if found.scale:
+            of_scale.setdefault(round(found.scale, 2), []).append(found)
+    copies = set()
+    for scale, group in of_scale.items():
+        boxes = sum(len(found.record.labels) for found in group if found.record)
+        of_image = any(found.outside_stated for found in group) if scale < 1 else boxes >= _ENOUGH_BOXES
+        if any(found.outside for found in group) or not of_image:
+            copies.add(scale)
+    return copies
+
+
+def _scaled(annotation: Annotation, scale: float) -> Fault:
+    assert annotation.stated_size is not None
+    width, height = annotation.stated_size
+    problem = (
+        f"the annotation says {width} x {height}, {scale:.4g} times the image's size: its boxes seem to be of such a "
+        f"copy; multiply them by {1 / scale:.4g}, which focaldet data convert --rescale does"
+    )
+    return Fault("scaled-size", annotation.source, annotation.file_name, problem)
+
+
+def validate(annotation: Annotation, *, rescale: bool = False) -> Checked:
+    """One annotation compared with its image, whose header is read."""
     try:
         header = read_header(annotation.path)
     except InputError as error:
         kind = "unreadable-image" if isfile(annotation.path) else "missing-image"
         # The path is in the fault already; keep only what the error says after it.
-        return None, [Fault(kind, annotation.source, annotation.file_name, str(error).split(": ", 1)[1])]
+        return Checked(None, [Fault(kind, annotation.source, annotation.file_name, str(error).split(": ", 1)[1])])
     faults = _image_faults(annotation, header)
     boxes = annotation.boxes_xyxy.copy()
+    areas = annotation.areas
     width, height = header.width, header.height
+    scale, outside_stated, outside = 0.0, 0, 0
     if annotation.relative:
         boxes *= np.array([width, height, width, height])
     elif annotation.stated_size == header.stored_size != (width, height):
         # Whoever drew these boxes saw the pixels as stored: they turn with the image.
         boxes = upright_boxes(boxes, header.stored_size, header.orientation)
+    elif annotation.stated_size is not None and len(boxes):
+        scale = _common_scale(annotation.stated_size, (width, height))
+        if scale and rescale:
+            boxes /= scale
+            areas = None if areas is None else areas / scale**2
+            faults, scale = [fault for fault in faults if fault.kind != "size-differs"], 0.0
+        outside_stated, outside = (_leaving(boxes, *size) for size in (annotation.stated_size, (width, height)))
     clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     keep = np.ones(len(boxes), bool)
     for i in _suspects(boxes, clipped, annotation.labels):
@@ -56,14 +155,28 @@ def validate(annotation: Annotation) -> tuple[ImageRecord | None, list[Fault]]:
         boxes_xyxy=clipped[keep],
         labels=annotation.labels[keep],
         ignored=annotation.ignored[keep],
-        areas=_areas(annotation, clipped)[keep],
+        areas=_areas(areas, clipped)[keep],
     )
-    return record, faults
+    unsettled = annotation.relative or annotation.stated_size == (width, height) == header.stored_size
+    turned = header.orientation != 1 and len(boxes) > 0 and unsettled
+    return Checked(record, faults, turned, scale, outside_stated, outside)
 
 
-def _areas(annotation: Annotation, boxes: np.ndarray) -> np.ndarray:
+def _common_scale(stated: tuple[int, int], size: tuple[int, int]) -> float:
+    """The factor by which both sides differ, up to the rounding to whole pixels; 0 where there is none."""
+    across, down = stated[0] / size[0], stated[1] / size[1]
+    rounding = 1 / min(stated) + 1 / min(size)
+    one = abs(across / down - 1) <= rounding and abs(across - 1) > rounding
+    return (across + down) / 2 if one else 0.0
+
+
+def _leaving(boxes: np.ndarray, width: int, height: int) -> int:
+    return int((boxes[:, 2:] > np.array([width, height]) + _TOLERANCE_PX).any(1).sum())
+
+
+def _areas(stated: np.ndarray | None, boxes: np.ndarray) -> np.ndarray:
     own = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)
-    stated = own if annotation.areas is None else annotation.areas
+    stated = own if stated is None else stated
     return np.where(np.isfinite(stated) & (stated > 0), stated, own)
 
 
@@ -77,8 +190,7 @@ def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
     if stated is not None and stated not in (displayed, header.stored_size):
         problem = f"the annotation says {stated[0]} x {stated[1]}, the image has {displayed[0]} x {displayed[1]} pixels"
         faults.append(Fault("size-differs", annotation.source, annotation.file_name, problem))
-    settled = annotation.relative or (stated is not None and header.stored_size != displayed)
-    if header.orientation != 1 and len(annotation.boxes_xyxy) and not settled:
+    if header.orientation != 1 and len(annotation.boxes_xyxy) and stated is None and not annotation.relative:
         problem = f"EXIF orientation {header.orientation}, and no size that tells whether boxes were drawn before it"
         faults.append(Fault("exif-orientation", annotation.source, annotation.file_name, problem))
     return faults
@@ -88,6 +200,7 @@ def _suspects(boxes: np.ndarray, clipped: np.ndarray, labels: np.ndarray) -> lis
     """Indices of the boxes that have a fault: nearly always none, so nothing is done box by box before this."""
     moved = np.abs(boxes - clipped).max(1, initial=0)
     suspect = ~(moved <= _TOLERANCE_PX) | (clipped[:, 2:] <= clipped[:, :2]).any(1)  # NaN compares false
+    suspect |= (boxes[:, 2:] <= 1).all(1)
     first: dict[tuple[float, ...], int] = {}
     for i, key in enumerate(zip(*boxes.T.tolist(), labels.tolist(), strict=True)):
         suspect[i] |= first.setdefault(key, i) != i
@@ -96,7 +209,7 @@ def _suspects(boxes: np.ndarray, clipped: np.ndarray, labels: np.ndarray) -> lis
 
 def _box_fault(annotation: Annotation, i: int, box: np.ndarray, clipped: np.ndarray, width: int, height: int) -> Fault:
     def fault(kind: str, problem: str) -> Fault:
-        return Fault(kind, annotation.source, annotation.items[i], problem)
+        return Fault(kind, annotation.source, annotation.item_of(i), problem)
 
     if not np.isfinite(box).all():
         return fault("not-a-number", f"coordinates {_numbers(box)}")
@@ -104,7 +217,11 @@ def _box_fault(annotation: Annotation, i: int, box: np.ndarray, clipped: np.ndar
     if x2 <= x1 or y2 <= y1:
         return fault("zero-area", f"width {x2 - x1:g} and height {y2 - y1:g} pixels")
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return fault("outside", f"{_numbers(box)} lies outside the image of {width} x {height}")
+        hint = "; are its numbers pixels? YOLO's are fractions" if annotation.relative else ""
+        return fault("outside", f"{_numbers(box)} lies outside the image of {width} x {height}{hint}")
+    if x2 <= 1 and y2 <= 1 and width * height > 1 and not annotation.relative:
+        hint = "if they are shares of the image, multiply them by its width and height"
+        return fault("within-a-pixel", f"{_numbers(box)} lies within the first pixel; {hint}")
     if min(x1, y1, width - x2, height - y2) < -_TOLERANCE_PX:
         return fault("partly-outside", f"{_numbers(box)} leaves the image of {width} x {height}")
     return fault("duplicate-box", "the same box and class twice")

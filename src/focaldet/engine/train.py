@@ -69,8 +69,9 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     say(f"{folder.description}; {folder.split_origin}")
-    if summary := folder.fault_summary():
-        say(summary)
+    for line in (*folder.notes, folder.fault_summary()):
+        if line:
+            say(line)
     if regions := ignored_regions(folder, "train"):
         say(regions)
     if config.weights is not None:

@@ -1,0 +1,182 @@
+"""Pascal VOC: one XML file an image.
+
+Accepted places: ``JPEGImages``, ``Annotations`` and ``ImageSets/Main/{train,val,trainval,test}.txt`` as VOC has them,
+at the top or in folders (``VOC2007``); the same with any names of the folders; or images and XML files side by side,
+for example in one folder for each split as Roboflow exports them.
+
+VOC counts pixels from 1 and a box contains its last pixel (development kit: xmin, ymin, xmax, ymax are pixel
+indices). In continuous coordinates, whose 0 is the left edge of the first pixel, that is
+``[xmin - 1, ymin - 1, xmax, ymax]``: the box 1..640 is the whole of an image 640 wide. A box whose xmin is not smaller
+than its xmax is a fault all the same: no tool writes a one-pixel object on purpose.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from xml.etree.ElementTree import Element
+
+from focaldet.checks import InputError
+from focaldet.data.formats.rows import (
+    Rows,
+    annotated,
+    around_turned,
+    listed_classes,
+    one_of_each_photo,
+    split_of_pair,
+    unlabelled,
+)
+from focaldet.data.formats.values import as_number, as_size, read_lines
+from focaldet.data.formats.xml_file import parse_xml, root_element
+from focaldet.data.records import Annotation, Fault, ParsedLayout
+from focaldet.data.tree import PhotoError, Tree, folder_of, stem
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+_CLASS_LISTS = ("labels.txt", "classes.txt")
+
+
+def find_voc(tree: Tree) -> list[str]:
+    """The annotation files, sorted: those in folders called Annotations, else all XML files."""
+    files = [name for name in tree.with_suffix(".xml") if root_element(tree, name) != "annotations"]
+    declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
+    return declared or files
+
+
+def read_voc(tree: Tree, files: list[str]) -> ParsedLayout:
+    """All annotation files of a VOC folder.
+
+    Classes are the names that occur, sorted; or the lines of ``labels.txt`` or ``classes.txt`` where one is there.
+
+    Raises:
+        InputError: an XML file declares entities or refers to others, or a list of images is unusable.
+    """
+    faults: list[Fault] = []
+    rows = []
+    for number, name in enumerate(files):
+        try:
+            root = parse_xml(tree, name)
+            if root.tag != "annotation":
+                raise ValueError(f"expected <annotation>, got <{root.tag}>")
+            rows.append(_rows(tree, name, number, root, faults))
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            faults.append(Fault("unreadable-annotation", name, "", str(error)))
+        except PhotoError as error:
+            faults.append(Fault("missing-image", name, "", str(error)))
+    named = {stem(name) for name in files}
+    rows = one_of_each_photo(rows, faults)
+    class_names = listed_classes(tree, _CLASS_LISTS) or tuple(sorted({n for row in rows for n in row.names}))
+    annotations = dict(zip((row.source for row in rows), annotated(rows, tree, class_names, faults), strict=True))
+    splits = _listed_splits(tree, annotations, faults)
+    if splits is None:
+        splits = {}
+        for source, annotation in annotations.items():
+            splits.setdefault(split_of_pair(source, annotation.file_name), []).append(annotation)
+        faults += unlabelled(tree, rows, named, "XML file")
+    folder = folder_of(files[0]) or "the folder itself"
+    return ParsedLayout(class_names, splits, faults, f"Pascal VOC, recognised by {len(files):,} XML files in {folder}")
+
+
+def _rows(tree: Tree, name: str, number: int, root: Element, faults: list[Fault]) -> Rows:
+    filename, folder = _text(root, "filename"), _text(root, "folder")
+    stated = [_text(root, "path"), f"{folder}/{filename}" if folder and filename else "", filename]
+    photo = tree.photo_of(name, [path for path in stated[::-1] if path])
+    bare = photo.name.rpartition("/")[2]
+    size = root.find("size")
+    rows = Rows(
+        photo=photo,
+        source=name,
+        item="object {}",
+        image_id=number,
+        file_name=bare if folder_of(photo.name) == "JPEGImages" else photo.name,
+        stated_size=None if size is None else as_size(_text(size, "width"), _text(size, "height")),
+    )
+    for i, entry in enumerate(root.findall("object")):
+        label = _text(entry, "name")
+        item = f"object {i + 1} ({label or 'without a name'})"
+        corners = _corners(entry)
+        if corners is None:
+            faults.append(Fault("bad-entry", name, item, "expected a <bndbox> with the numbers xmin ymin xmax ymax"))
+        elif not label:
+            faults.append(Fault("unknown-class", name, item, "its <name> is empty"))
+        elif corners[2] <= corners[0] or corners[3] <= corners[1]:
+            problem = ", ".join(f"{side} {value:g}" for side, value in zip(_SIDES, corners, strict=True))
+            faults.append(Fault("zero-area", name, item, problem))
+        else:
+            rows.add((corners[0] - 1, corners[1] - 1, corners[2], corners[3]), label, i + 1)
+    return rows
+
+
+def _text(element: Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _numbers(element: Element | None, tags: Sequence[str]) -> list[float] | None:
+    if element is None:
+        return None
+    values = [as_number(_text(element, tag)) for tag in tags]
+    return None if any(value is None for value in values) else values  # type: ignore[return-value]
+
+
+def _corners(entry: Element) -> Sequence[float] | None:
+    if (corners := _numbers(entry.find("bndbox"), _SIDES)) is not None:
+        return corners
+    # roLabelImg's turned box; its angle is in radians.
+    turned = _numbers(entry.find("robndbox"), ("cx", "cy", "w", "h", "angle"))
+    if turned is None:
+        return None
+    x, y, w, h, angle = turned
+    return around_turned((x - w / 2, y - h / 2, x + w / 2, y + h / 2), angle * 57.29577951308232)
+
+
+def _listed_splits(
+    tree: Tree, annotations: dict[str, Annotation], faults: list[Fault]
+) -> dict[str, list[Annotation]] | None:
+    """The splits of ``ImageSets/Main`` in each folder that has one; ``None`` where there is none."""
+    lists = [name for name in tree.with_suffix(".txt") if name.rpartition("/")[0].endswith("ImageSets/Main")]
+    lists = lists or [name for name in tree.with_suffix(".txt") if name.rpartition("/")[0].endswith("ImageSets")]
+    named = {stem(name) for name in lists}
+    wanted = ("train", "val", "test") if named & {"train", "val", "test"} else ("trainval",)
+    lists = [name for name in lists if stem(name) in wanted]
+    if not lists:
+        return None
+    broken = {fault.file for fault in faults}
+    splits: dict[str, list[Annotation]] = {}
+    for source in sorted(lists, key=lambda name: wanted.index(stem(name))):
+        root = source.partition("ImageSets")[0]
+        by_name = _listed_names(root, annotations)
+        found = splits.setdefault("train" if stem(source) == "trainval" else stem(source), [])
+        names = [_listed(line, by_name) for line in read_lines(tree.path(source), source)]
+        used = 0
+        for name in dict.fromkeys(names):
+            if (annotation := by_name.get(name)) is not None:
+                found.append(annotation)
+                used += 1
+            elif not any(file.endswith(f"/{name}.xml") for file in broken):
+                faults.append(Fault("missing-annotation", source, name, f"there is no Annotations/{name}.xml"))
+        for name in sorted(name for name, times in Counter(names).items() if times > 1):
+            faults.append(Fault("duplicate-image", source, name, "listed twice"))
+        if not used:
+            raise InputError(f"{source}: none of its {len(names)} images is usable; check the names in it")
+    return splits
+
+
+def _listed_names(root: str, annotations: dict[str, Annotation]) -> dict[str, Annotation]:
+    """The annotations below a folder by the names that a list may call them: path or bare name, of label or photo."""
+    names: dict[str, Annotation] = {}
+    for source, annotation in annotations.items():
+        if source.startswith(root):
+            path = source.removeprefix(root).removesuffix(".xml").removesuffix(".XML")
+            names[path.partition("/")[2] or path] = annotation
+            names.setdefault(path.rpartition("/")[2], annotation)
+    return names
+
+
+def _listed(line: str, by_name: dict[str, Annotation]) -> str:
+    """The name in a line of a list, which may have a suffix, folders, or a flag (1, 0, -1) behind it."""
+    path = line.replace("\\", "/")
+    names = [path, re.sub(r"\s+(?:-1|0|1)$", "", path), path.split()[0]]
+    names += [re.sub(r"\.\w{1,5}$", "", name) for name in names]
+    names += [name.rpartition("/")[2] for name in names]
+    return next((name for name in names if name in by_name), names[3])

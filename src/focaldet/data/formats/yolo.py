@@ -1,0 +1,402 @@
+"""YOLO: one text file an image, ``class x y width height`` a line, in fractions of the image.
+
+Accepted places: a YAML file with ``names`` and ``train``/``val``/``test`` (folders, patterns, or text files that list
+images); ``obj.names`` and ``obj.data`` as Darknet and CVAT have them; or ``classes.txt`` and label files. The labels of
+``.../images/a.jpg`` are ``.../labels/a.txt``, or ``a.txt`` beside it; an image without that file has no objects. A line
+with more numbers is a polygon or a turned box, whose enclosing box is taken, or, with ``kpt_shape``, a box and its key
+points. Fractions have no pixels, so they always refer to the image as it is displayed.
+"""
+
+import contextlib
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from focaldet.checks import InputError
+from focaldet.data.formats.rows import Rows
+from focaldet.data.formats.values import as_number, decoded, read_lines
+from focaldet.data.records import Annotation, Fault, ParsedLayout
+from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
+
+_NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt")
+"""Files that list the classes, one a line, the surest first."""
+
+_PHOTO_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", "frames")
+_LABEL_FOLDERS = ("labels", "label", "annotations", "annotation", "txt", "yolo_labels", "labels_yolo", "bbox")
+"""Names of folders that stand for each other: labels of ``images/a/b.jpg`` are ``labels/a/b.txt``."""
+
+_NO_LABELS = ("train", "val", "valid", "test", "readme", "license", "notes", "requirements", "data", "trainval")
+"""Bare names of text files that lie beside label files and are none."""
+
+
+def find_yolo(tree: Tree) -> str | None:
+    """The YAML file or the list of classes that describes the folder, or ``None``."""
+    described = [name for name in tree.with_suffix(".yaml", ".yml") if _describes(tree, name)]
+    if described:
+        return _one_description(tree, described)
+    texts = tree.with_suffix(".txt")
+    named = {stem(photo).casefold() for photo in tree.photos}
+    labels = [name for name in texts if stem(name).casefold() in named]
+    if not labels and not any("labels" in name.lower().split("/")[:-1] for name in texts):
+        return None
+    for wanted in _NAME_LISTS:
+        for name in [*texts, *tree.with_suffix(".names")]:
+            if name.rpartition("/")[2].lower() == wanted:
+                return name
+    if names := tree.with_suffix(".names"):
+        return names[0]
+    # What looks like labels of YOLO has nowhere to say what its numbers mean.
+    numbers = [name for name in labels[:20] if _looks_like_labels(tree, name)]
+    if numbers:
+        raise InputError(
+            f"{tree.root}: YOLO label files such as {numbers[0]}, and no list of classes; write their names, one a "
+            "line, to classes.txt"
+        )
+    return None
+
+
+def _looks_like_labels(tree: Tree, name: str) -> bool:
+    try:
+        lines = read_lines(tree.path(name), name)[:20]
+    except InputError:
+        return False
+    return bool(lines) and all(isinstance(_line(line, 10_000, 0), list) for line in lines)
+
+
+def _describes(tree: Tree, name: str) -> bool:
+    try:
+        document = _load_yaml(tree, name)
+    except InputError:
+        if stem(name) != "data":  # somebody's other YAML file
+            return False
+        raise
+    return isinstance(document, dict) and "names" in document
+
+
+def _one_description(tree: Tree, files: list[str]) -> str:
+    """Of several YAML files with names the one of this folder: the nearest to its top whose photos are here."""
+    top = min(name.count("/") for name in files)
+    files = [name for name in files if name.count("/") == top]
+    if len(files) > 1:
+        found = {name: _places(tree, name) for name in files}
+        most = max(found.values())
+        files = [name for name in files if found[name] == most]
+    if len(files) > 1:
+        documents = [_load_yaml(tree, name) for name in files]
+        labels = _highest_class(tree)
+        fitting = [n for n, d in zip(files, documents, strict=True) if len(d["names"]) > labels]
+        usual = [n for n in fitting if stem(n).lower() in ("data", "dataset")]
+        files = usual or fitting or files
+        names = [_load_yaml(tree, name)["names"] for name in files]
+        if any(other != names[0] for other in names):
+            raise InputError(f"{tree.root}: both {files[0]} and {files[1]} describe it, with other classes; keep one")
+    return files[0]
+
+
+def _places(tree: Tree, name: str) -> int:
+    """How many of the splits that a description names are in the folder, and whether it is the usual one."""
+    document = _load_yaml(tree, name)
+    entries = [entry for key in ("train", "val", "valid", "test") for entry in _listed(document.get(key))]
+    return sum(tree.entry(entry, ("", folder_of(name))) is not None for entry in entries if isinstance(entry, str))
+
+
+def _highest_class(tree: Tree) -> int:
+    """The highest class number of some label files."""
+    highest = -1
+    for name in tree.with_suffix(".txt")[:2000]:
+        with contextlib.suppress(UnicodeError):
+            firsts = [line.split(maxsplit=1)[0] for line in _text(tree, name).splitlines() if line.strip()]
+            numbers = [int(f) for f in firsts if f.isascii() and f.isdigit() and len(f) < 6]
+            highest = max(highest, *numbers, -1)
+    return highest
+
+
+def _load_yaml(tree: Tree, name: str) -> Any:
+    # The loader that knows only words: a class may be called "no", or 010.
+    try:
+        return yaml.load(_text(tree, name), yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
+        raise InputError(f"{name}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+
+
+def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
+    """All label files of a YOLO folder.
+
+    Raises:
+        InputError: the description is unusable, or a part of it is not in the folder.
+    """
+    faults: list[Fault] = []
+    notes: list[str] = []
+    points = 0
+    if described_by.lower().endswith((".yaml", ".yml")):
+        document = _load_yaml(tree, described_by)
+        class_names = _yaml_names(document, described_by)
+        points = _key_point_numbers(document, described_by)
+        images = _yaml_splits(document, described_by, tree, faults, notes)
+    else:
+        class_names = tuple(read_lines(tree.path(described_by), described_by))
+        images = _darknet_splits(tree, faults) or _folder_splits(tree)
+    if not class_names:
+        raise InputError(f"{described_by}: no class names")
+    if len(set(class_names)) < len(class_names):
+        twice = next(name for name in class_names if class_names.count(name) > 1)
+        raise InputError(f"{described_by}: two classes are called {twice!r}; rename one")
+    # A photo may be in two splits, but its label file is read once.
+    photos = list(dict.fromkeys(photo for paths in images.values() for photo in paths))
+    labels, doubtful = _label_files(tree, photos, faults)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    annotations: dict[str, Annotation] = {}
+    for number, photo in enumerate(photos):
+        if photo not in doubtful and (rows := _rows(tree, photo, labels, number, class_names, points, faults)):
+            annotations[photo] = rows.annotation(tree, label_of, faults)
+    splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
+    faults += _orphans(tree, photos, labels)
+    splits = {split: found for split, found in splits.items() if found}
+    return ParsedLayout(
+        class_names,
+        splits,
+        faults,
+        f"YOLO, recognised by {described_by} and its label files",
+        notes=tuple(notes),
+    )
+
+
+def _yaml_names(document: dict[str, Any], source: str) -> tuple[str, ...]:
+    names = document["names"]
+    if isinstance(names, dict) and set(names) == {str(i) for i in range(len(names))}:
+        names = [names[str(i)] for i in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{source}: expected 'names' as a list, or as a mapping from 0, 1, 2, … to names")
+    count = as_number(document.get("nc"))
+    if count is not None and count != len(names):
+        raise InputError(f"{source}: 'nc' says {count:g} classes, and 'names' has {len(names)}; correct one of them")
+    return tuple(name.strip() for name in names)
+
+
+def _key_point_numbers(document: dict[str, Any], source: str) -> int:
+    """How many numbers of key points stand behind a box, by ``kpt_shape: [points, numbers of each]``."""
+    shape = document.get("kpt_shape")
+    if shape is None:
+        return 0
+    values = [as_number(v) for v in shape] if isinstance(shape, list) else []
+    if len(values) != 2 or not all(v is not None and v == int(v) and 1 <= v <= 10_000 for v in values):
+        raise InputError(f"{source}: expected 'kpt_shape' as two whole numbers, got {shape!r:.60}")
+    return int(values[0] or 0) * int(values[1] or 0)
+
+
+def _listed(entries: Any) -> list[Any]:
+    return entries if isinstance(entries, list) else [entries] if entries else []
+
+
+def _yaml_splits(
+    document: dict[str, Any], source: str, tree: Tree, faults: list[Fault], notes: list[str]
+) -> dict[str, list[str]]:
+    here = folder_of(source)
+    bases = [here, ""]
+    if isinstance(stated := document.get("path"), str) and stated.strip():
+        # Often the folder's place on the machine where the set was made: taken where it is found here.
+        found = tree.entry(stated, (here,))
+        bases = [*(name for name in found or () if name in tree.folders), *bases]
+    splits: dict[str, list[str]] = {}
+    for key in ("train", "val", "test"):
+        entries = document.get(key) or (document.get("valid") if key == "val" else None)
+        for entry in _listed(entries):
+            if not isinstance(entry, str):
+                raise InputError(
+                    f"{source}: expected {key!r} as a path or a list of paths, got a {type(entry).__name__}"
+                )
+            places = tree.entry(entry, bases)
+            if places is None and key == "test":  # many exports name one that they do not have
+                notes.append(f"{source}: test: {entry!r:.80} is not here; there is no test split")
+                continue
+            if places is None:
+                raise InputError(f"{source}: {entry!r:.160} is not in {tree.root}; correct the path or remove the line")
+            for place in places:
+                splits.setdefault(key, []).extend(_photos_of(place, bases, tree, faults))
+    return splits or _folder_splits(tree)
+
+
+def _photos_of(place: str, bases: list[str], tree: Tree, faults: list[Fault]) -> list[str]:
+    """The photos of a folder, of a text file that lists them, or a photo itself."""
+    if place in tree.folders:
+        return tree.below(place, tree.photos)
+    if place in tree.photos:
+        return [place]
+    photos = []
+    for line in read_lines(tree.path(place), place):
+        if line.startswith("#"):
+            continue
+        try:
+            photos.append(tree.photo(line, beside=place, folders=[folder_of(place), *bases]).name)
+        except PhotoError as error:
+            faults.append(Fault("missing-image", place, line, str(error)))
+    return photos
+
+
+def _darknet_splits(tree: Tree, faults: list[Fault]) -> dict[str, list[str]]:
+    """The lists that ``obj.data`` names, or that lie at the top."""
+    lists: dict[str, str] = {}
+    for name in tree.with_suffix(".data"):
+        for line in read_lines(tree.path(name), name):
+            key, _, value = (part.strip() for part in line.partition("="))
+            if key in ("train", "valid", "val", "test") and (found := tree.entry(value, (folder_of(name), ""))):
+                lists.setdefault(split_of(key), found[0])
+    for name in tree.with_suffix(".txt"):
+        if split_of(stem(name)) and stem(name).lower() in ("train", "val", "valid", "test"):
+            lists.setdefault(split_of(stem(name)), name)
+    return {split: photos for split, name in lists.items() if (photos := _photos_of(name, [""], tree, faults))}
+
+
+def _folder_splits(tree: Tree) -> dict[str, list[str]]:
+    """All photos, by the splits that their folders are called after; in folders called images where there are such."""
+    photos = [p for p in tree.photos if "images" in p.lower().split("/")[:-1]] or tree.photos
+    splits: dict[str, list[str]] = {}
+    for photo in photos:
+        folders = folder_of(photo).split("/")[::-1]
+        splits.setdefault(next(filter(None, map(split_of, folders)), ""), []).append(photo)
+    return splits
+
+
+def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[dict[str, str], set[str]]:
+    """Photo -> its label file, of those that have one; and the photos of which that is not known.
+
+    A photo's label file lies in the folder that goes with its own, or beside it. What is then left over is joined by
+    name, where that leaves no choice.
+    """
+    doubtful: set[str] = set()
+    texts = {name.casefold(): name for name in tree.with_suffix(".txt")}
+    labels: dict[str, str] = {}
+    for photo in photos:
+        for place in _label_places(photo):
+            if (label := texts.get(place.casefold())) is not None or place in tree.unusable or place in tree.folders:
+                labels[photo] = label or place
+                break
+    claimed = set(labels.values())
+    by_stem: dict[str, list[str]] = {}
+    for name in texts.values():
+        if name not in claimed:
+            by_stem.setdefault(stem(name).casefold(), []).append(name)
+    for photo in photos:
+        candidates = [] if photo in labels else by_stem.get(stem(photo).casefold(), [])
+        split = _nearest_split(photo)
+        candidates = [c for c in candidates if not (split and _nearest_split(c)) or split == _nearest_split(c)]
+        if len(candidates) == 1:
+            labels[photo] = candidates[0]
+        elif candidates:
+            problem = f"{candidates[0]} and {candidates[1]} fit equally well; keep one beside it"
+            faults.append(Fault("missing-annotation", photo, "", problem))
+            doubtful.add(photo)
+    photos_of: dict[str, list[str]] = {}
+    for photo, label in labels.items():
+        photos_of.setdefault(label, []).append(photo)
+    for label, sharing in photos_of.items():
+        if len(sharing) > 1:
+            for photo in sharing:
+                others = " and ".join(p for p in sharing if p != photo)
+                faults.append(Fault("duplicate-image", photo, "", f"{label} may label it or {others}; keep one photo"))
+            doubtful.update(sharing)
+    return labels, doubtful
+
+
+def _nearest_split(name: str) -> str:
+    return next(filter(None, map(split_of, folder_of(name).split("/")[::-1])), "")
+
+
+def _label_places(photo: str) -> list[str]:
+    """Where the labels of a photo lie, the usual place first."""
+    file = f"{stem(photo)}.txt"
+    folders = folder_of(photo).split("/") if folder_of(photo) else []
+    places = []
+    for i in range(len(folders) - 1, -1, -1):  # the last folder named images is the one
+        if folders[i].lower() in _PHOTO_FOLDERS:
+            places += ["/".join([*folders[:i], name, *folders[i + 1 :], file]) for name in _LABEL_FOLDERS]
+    places.append("/".join([*folders, file]))
+    places += ["/".join([*folders, name, file]) for name in _LABEL_FOLDERS]
+    return places
+
+
+def _rows(
+    tree: Tree,
+    photo: str,
+    labels: dict[str, str],
+    number: int,
+    class_names: tuple[str, ...],
+    points: int,
+    faults: list[Fault],
+) -> Rows | None:
+    label_file = labels.get(photo, "")
+    rows = Rows(FoundPhoto(photo, AS_STATED), label_file or photo, "line {}", number, relative=True)
+    if not label_file:
+        return rows
+    try:
+        text = "\0" if label_file in tree.unusable or label_file in tree.folders else _text(tree, label_file)
+    except UnicodeError:
+        text = "\0"
+    if "\0" in text:
+        faults.append(Fault("unreadable-annotation", label_file, "", "not a text file"))
+        return None
+    for i, line in enumerate(text.splitlines()):
+        if line.strip():
+            read = _line(line, len(class_names), points)
+            if isinstance(read, tuple):
+                faults.append(Fault(read[0], label_file, f"line {i + 1}", read[1]))
+            else:
+                rows.add(read[1:], class_names[int(read[0])], i + 1)
+    return rows
+
+
+def _text(tree: Tree, name: str) -> str:
+    data = tree.path(name).read_bytes()
+    text = decoded(data)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to say UTF-16
+        raise UnicodeError("not text")
+    return text
+
+
+def _line(line: str, num_classes: int, points: int) -> list[float] | tuple[str, str]:
+    """``[label, x1, y1, x2, y2]`` in fractions, or the kind and the problem of a fault.
+
+    Args:
+        points: how many numbers of key points follow a box.
+    """
+    words = line.split()
+    if len(words) == 1:
+        words = line.split(",")
+    values = [as_number(word.removesuffix(",")) for word in words]
+    if any(value is None for value in values):
+        return "bad-entry", f"expected numbers, got {line.strip()!r:.60}"
+    numbers: list[float] = values  # type: ignore[assignment]
+    if points and len(numbers) == 5 + points:
+        numbers = numbers[:5]
+    if len(numbers) == 6:
+        # A detector's own output ends in a confidence, a turned box in an angle.
+        if not 0 <= (last := numbers.pop()) <= 1:
+            return "bad-entry", f"the sixth number, {last:g}, is no confidence; is it an angle? export corners instead"
+    if not (len(numbers) == 5 or (len(numbers) >= 7 and len(numbers) % 2 == 1)):
+        return "bad-entry", f"expected 5 numbers (or a polygon), got {len(numbers)}"
+    label, rest = numbers[0], numbers[1:]
+    if not label.is_integer() or not 0 <= label < num_classes:
+        return "unknown-class", f"class {label:g}, and there are {num_classes} (0 to {num_classes - 1})"
+    if len(rest) > 4:
+        corners = np.array(rest).reshape(-1, 2)
+        return [label, *corners.min(0).tolist(), *corners.max(0).tolist()]
+    x, y, w, h = rest
+    return [label, x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+
+
+def _orphans(tree: Tree, photos: list[str], labels: dict[str, str]) -> list[Fault]:
+    """A fault for each label file without a photo: text files in folders that hold label files."""
+    used, known = set(labels.values()), set(photos)
+    folders = {folder_of(name) for name in used if name}
+    texts = [n for n in tree.with_suffix(".txt") if folder_of(n) in folders or "labels" in PurePosixPath(n).parts[:-1]]
+    shared = {stem(photo) for photo in known}
+    return [
+        Fault("missing-image", name, "", "labels without an image of this name")
+        for name in texts
+        if name not in used
+        and name.rpartition("/")[2].lower() not in _NAME_LISTS
+        and stem(name).lower() not in _NO_LABELS
+        and stem(name) not in shared
+    ]

@@ -1,0 +1,407 @@
+"""The files below a folder, and the photo that a label file means.
+
+Label files name their photos as they lay on the machine of whoever made them. One rule finds each of them here: the
+stated path; else the photo whose path ends in the longest part of it; else the only photo of that name. Two candidates
+are a fault and never a guess. Only what lies below the folder is ever opened; a link that the user made there counts.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from focaldet.checks import InputError
+from focaldet.photos.images import IMAGE_SUFFIXES
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Word in a file or folder name -> split."""
+
+_LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
+"""Folders of copies that operating systems leave; hidden ones begin with a point."""
+
+_MAX_LINKS = 10_000
+"""Links to folders that are followed: links that lead to one another would never end."""
+
+
+def split_of(name: str) -> str:
+    """The split that a file or folder name speaks of, or the empty string.
+
+    >>> split_of("instances_val2017"), split_of("valid"), split_of("labels")
+    ('val', 'val', '')
+    """
+    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
+    return next((SPLIT_WORDS[w] for w in words if w in SPLIT_WORDS), "")
+
+
+class PhotoError(Exception):
+    """No photo, or more than one, fits a name; its text says which."""
+
+
+class FoundPhoto(NamedTuple):
+    """A photo of the folder.
+
+    Args:
+        name: relative to the folder, with forward slashes.
+        certainty: how much of the stated path leads to it: ``AS_STATED``, else the number of its last parts that agree,
+            at least 1, or 0 when only the name without its suffix does.
+    """
+
+    name: str
+    certainty: int
+
+
+AS_STATED = 1000
+"""Certainty of a photo that lies where its label file says."""
+
+
+class Tree:
+    """Every regular file below a folder; hidden files and folders and what operating systems leave are passed over.
+
+    Args:
+        root: the folder.
+
+    Attributes:
+        files: names relative to the folder, with forward slashes, sorted folder by folder.
+        folders: the folders in it likewise; the folder itself is the empty string.
+        unusable: names of what is neither: broken links, devices, pipes.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders: list[str] = []
+        self.unusable: set[str] = set()
+        self._links = 0
+        found: list[str] = []
+        self._walk(str(root), "", (), found)
+        self.files = sorted(found, key=_parts)
+        self.folders.sort(key=_parts)
+
+    def _walk(self, path: str, name: str, above: tuple[tuple[int, int], ...], found: list[str]) -> None:
+        status = os.stat(path)
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # a link to a folder that holds it
+            return
+        self.folders.append(name)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in _LEFTOVERS:
+                    continue
+                below = f"{name}/{entry.name}" if name else entry.name
+                try:
+                    is_file, is_folder = entry.is_file(), entry.is_dir()
+                except OSError:  # a link that leads to itself
+                    is_file = is_folder = False
+                if is_file:
+                    found.append(below)
+                elif is_folder:
+                    self._links += entry.is_symlink()
+                    if self._links > _MAX_LINKS:
+                        raise InputError(f"{self.root}: more than {_MAX_LINKS:,} links to folders; remove some")
+                    self._walk(entry.path, below, (*above, here), found)
+                else:
+                    self.unusable.add(below)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the tree lies."""
+        return self.root / name
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        """Files whose names end so, in capitals or not.
+
+        Args:
+            suffixes: in small letters, with the point.
+        """
+        return [name for name in self.files if _suffix(name) in suffixes]
+
+    def below(self, folder: str, names: Iterable[str]) -> list[str]:
+        """Those of some files that lie in a folder or in the folders in it."""
+        return [name for name in names if not folder or name.startswith(f"{folder}/")]
+
+    @cached_property
+    def photos(self) -> list[str]:
+        """The image files."""
+        return [name for name in self.files if _suffix(name) in IMAGE_SUFFIXES]
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.photos:
+            index.setdefault(_folded(name), []).append(name)
+        return index
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.photos:
+            index.setdefault(_folded(name.rpartition("/")[2]), []).append(name)
+        return index
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.photos:
+            index.setdefault(_folded(stem(name)), []).append(name)
+        return index
+
+    def at(self, folder: str, stated: str) -> str | None:
+        """The photo at a path that is relative to a folder of the tree.
+
+        Args:
+            stated: in any spelling of a path; one that leads out of the tree is at no photo.
+        """
+        name = self._joined(folder, stated)
+        return None if name is None else _exact(name, self._by_path.get(_folded(name), []))
+
+    def _joined(self, folder: str, stated: str) -> str | None:
+        path = _spelled(stated)
+        if _is_absolute(path):
+            root = f"{self.root.resolve().as_posix().rstrip('/')}/"
+            given = f"{self.root.absolute().as_posix().rstrip('/')}/"
+            for start in (root, given):
+                if path.startswith(start):
+                    return _inside(path.removeprefix(start))
+            return None
+        return _inside(f"{folder}/{path}")
+
+    def photo(self, stated: str, *, beside: str, folders: Sequence[str] = ("",)) -> FoundPhoto:
+        """The photo that a label file means.
+
+        Args:
+            stated: the path in the label file: of this machine or another, in any spelling, or a bare name; without a
+                suffix it may be a photo of any format.
+            beside: the label file: of photos that fit equally well, the one in the folders most like its own is meant.
+            folders: folders that the path may be relative to.
+
+        Raises:
+            PhotoError: there is no such photo, or more than one.
+        """
+        spellings = [_spelled(stated)]
+        if "%" in stated:  # of a web address
+            spellings.append(_spelled(unquote(stated)))
+        for spelling in spellings:
+            for folder in folders:
+                if (name := self.at(folder, spelling)) is not None:
+                    return FoundPhoto(name, AS_STATED)
+        for spelling in spellings:
+            bare = spelling.rpartition("/")[2]
+            candidates = self._by_name.get(_folded(bare), [])
+            if candidates := [c for c in candidates if not _other_split(spelling, c)]:
+                return self._nearest(spelling, candidates, beside)
+        for spelling in spellings:
+            bare = spelling.rpartition("/")[2]
+            known = _suffix(bare) in IMAGE_SUFFIXES
+            candidates = self._by_stem.get(_folded(stem(bare) if known else bare), [])
+            if candidates := [c for c in candidates if not _other_split(spelling, c)]:
+                found = self._nearest(spelling, candidates, beside)
+                # A name without a suffix is whole; of a name with another suffix only the rest agrees.
+                return FoundPhoto(found.name, 0 if known else found.certainty)
+        raise PhotoError(f"there is no photo {_shown(stated)} here")
+
+    def photo_of(self, label_file: str, stated: Sequence[str] = ()) -> FoundPhoto:
+        """The photo of a label file that is named like its photo.
+
+        Args:
+            label_file: ``a/labels/b/c.xml``; the photo is called ``c`` and lies in the folders most like these.
+            stated: paths in the file, the surest first. They decide where several photos have that name, and they are
+                all there is where none has it: they are often left over from before a renaming.
+
+        Raises:
+            PhotoError: there is no such photo, or more than one.
+        """
+        own = _folded(stem(label_file))  # "c", or "c.jpg" of "c.jpg.xml"
+        candidates = self._by_stem.get(own) or self._by_name.get(own, [])
+        if candidates := [c for c in candidates if not _other_split(label_file, c)]:
+            best = _most_alike(label_file, candidates)
+            for path in stated:
+                best = _longest_tails(_spelled(path), best)[1]
+            return FoundPhoto(self._only(best), AS_STATED)
+        problem = PhotoError(f"there is no photo named {stem(label_file)!r:.120}")
+        for path in stated:
+            if path.strip():
+                try:
+                    return self.photo(path, beside=label_file, folders=(folder_of(label_file), ""))
+                except PhotoError as error:
+                    problem = error
+        raise problem
+
+    def _nearest(self, stated: str, candidates: list[str], beside: str) -> FoundPhoto:
+        most, best = _longest_tails(stated, candidates)
+        if len(best) > 1:
+            best = [name for name in best if name.endswith(stated.rpartition("/")[2])] or best
+            best = _most_alike(beside, best)
+        return FoundPhoto(self._only(best), max(1, most))
+
+    def _only(self, candidates: list[str]) -> str:
+        files = {os.stat(self.path(name))[1:3]: name for name in reversed(candidates)}
+        if len(files) > 1:
+            first, second = sorted(files.values())[:2]
+            raise PhotoError(f"{first} and {second} fit equally well; give the path of one, or remove the other")
+        return next(iter(files.values()))
+
+    def entry(self, stated: str, folders: Sequence[str]) -> tuple[str, ...] | None:
+        """What a list or a description means by a path: a folder, a text file or a pattern of photos.
+
+        Args:
+            stated: absolute, relative, or relative to a folder above, in any spelling; ``*`` stands for any letters.
+            folders: folders that it may be relative to; the first in which it is found is taken, then its longest tail.
+
+        Returns:
+            Names of folders or files; ``None`` when there is nothing.
+        """
+        path = _spelled(stated).rstrip("/") or "."
+        there = self._entries
+        for folder in folders:
+            name = self._joined(folder, path)
+            if name is not None and (found := self._matching(name)):
+                return found
+        if "*" in path or "?" in path:
+            return None
+        parts = [part for part in path.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
+        for start in range(len(parts)):
+            if (name := "/".join(parts[start:])) and (known := there.get(_folded(name))):
+                return (known,)
+        return None
+
+    @cached_property
+    def _entries(self) -> dict[str, str]:
+        return {_folded(name): name for name in (*self.folders, *self.files)}
+
+    def _matching(self, name: str) -> tuple[str, ...]:
+        if "*" not in name and "?" not in name:
+            known = self._entries.get(_folded(name))
+            return () if known is None else (known,)
+        pattern = re.escape(_folded(name)).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*")
+        pattern = pattern.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+        return tuple(photo for photo in self.photos if re.fullmatch(pattern, _folded(photo)))
+
+
+def stem(name: str) -> str:
+    """The bare name of a file without its last suffix.
+
+    >>> stem("a/b.c.jpg")
+    'b.c'
+    """
+    return os.path.splitext(name.rpartition("/")[2])[0]
+
+
+def folder_of(name: str) -> str:
+    """The folder of a file of the tree; ``""`` is the tree's own.
+
+    >>> folder_of("a/b/c.jpg"), folder_of("c.jpg")
+    ('a/b', '')
+    """
+    return name.rpartition("/")[0]
+
+
+def _shown(stated: str) -> str:
+    outside = _is_absolute(path := _spelled(stated)) or _inside(path) is None
+    return f"{stated!r:.160}" + (", which leads out of the folder, nor one of its name," if outside else "")
+
+
+def _spelled(path: str) -> str:
+    """A path with forward slashes, without ``file://`` and ``./`` before it."""
+    path = path.strip().replace("\\", "/")
+    if path[:7].lower() == "file://":
+        path = path[7:].removeprefix("localhost")
+        if re.match(r"/[A-Za-z]:/", path):
+            path = path[1:]
+    return re.sub(r"^(?:\./+)+", "", path)
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or path[1:2] == ":"
+
+
+def _inside(path: str) -> str | None:
+    """A relative path without ``.`` and ``..``, or ``None`` when it leads out."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _parts(name: str) -> list[str]:
+    return name.split("/")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _folded(name: str) -> str:
+    """Equal for names that differ in case, or in how their accents are composed."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _exact(name: str, candidates: list[str]) -> str | None:
+    """Of names that are equal but for case, the one that is spelled so, or the only one."""
+    composed = unicodedata.normalize("NFC", name)
+    for candidate in candidates:
+        if unicodedata.normalize("NFC", candidate) == composed:
+            return candidate
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _longest_tails(stated: str, candidates: list[str]) -> tuple[int, list[str]]:
+    """The candidates that agree with a path in the most of its last parts, and in how many."""
+    parts = _folded(stated).split("/")[::-1]
+    agree = {}
+    for name in candidates:
+        pairs = zip(parts, _folded(name).split("/")[::-1], strict=False)
+        agree[name] = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), name.count("/") + 1))
+    most = max(agree.values())
+    return most, [name for name in candidates if agree[name] == most]
+
+
+def _words(folders: str) -> list[str]:
+    """What folders say: the split, or the name itself."""
+    return [split_of(part) or part for part in _folded(folders).split("/") if part]
+
+
+def _other_split(stated: str, there: str) -> bool:
+    """Whether the folders of two paths speak of different splits: then one is not the other.
+
+    Folders of another machine may be called anything.
+    """
+    if _is_absolute(stated):
+        return False
+    a, b = (next(filter(None, map(split_of, folder_of(path).split("/")[::-1])), "") for path in (stated, there))
+    return bool(a and b and a != b)
+
+
+def _most_alike(label_file: str, candidates: list[str]) -> list[str]:
+    """The candidates that share the most folders with a label file; its own name may be that of a folder too."""
+    if len(candidates) < 2:
+        return candidates
+    own = _words(f"{folder_of(label_file)}/{stem(label_file)}")
+    shared = {}
+    for name in candidates:
+        rest = list(own)
+        for word in _words(folder_of(name)):
+            if word in rest:
+                rest.remove(word)
+        shared[name] = len(own) - len(rest)
+    most = max(shared.values())
+    return [name for name in candidates if shared[name] == most]
