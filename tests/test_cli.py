@@ -173,7 +173,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("serve run --port http", "--port: expected a whole number, got 'http'"),
         ("serve run --max-mb 0", "max-mb: expected 0.001 to 2048, got 0.0"),
         ("report", "report: missing RUN; see focaldet report --help"),
-        ("data chekc photos", "data check: expected check; got 'chekc'; did you mean 'check'?"),
+        ("data chekc photos", "data check|convert: expected one of check, convert; got 'chekc'; did you mean 'check'?"),
         ("data check", "data: missing DIR; see focaldet data --help"),
         ("data check photos --size big", "--size: expected a whole number, got 'big'"),
         ("demo --seed one", "--seed: expected a whole number, got 'one'"),

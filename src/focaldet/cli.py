@@ -171,11 +171,16 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("runs", Path, metavar="RUN", nargs="+", help="run folders, or the folder of one study")
     command.add("--out", Path, metavar="FILE", help="the page")
 
-    command = add("data", "look at a folder of labelled photos")
-    command.add("action", Literal["check"], metavar="check", help="count images, boxes, sizes, and list every fault")
+    command = add("data", "check a folder of labelled photos, or convert it to another layout")
+    actions = Literal["check", "convert"]
+    command.add("action", actions, metavar="check|convert", help="list faults and count boxes, or write a clean folder")
     command.add("data", Path, metavar="DIR", help="folder of labelled photos")
-    command.add("--size", int, default=320, help="longer side of the image the network sees (default: 320)")
+    command.add("--size", int, default=320, help="check: longer side of the image the network sees (default: 320)")
     command.add("--ignore", str, help="classes that train is to ignore, separated by commas")
+    command.add("--to", Literal["coco", "yolo", "voc"], default="coco", help="convert: layout to write (default: coco)")
+    command.add("--out", Path, metavar="NEW", help="convert: folder to make")
+    command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them where possible)")
+    command.add("--rescale", bool, default=False, help="scale boxes where the labels state a scaled size of the photo")
 
     command = add("demo", "make a small data set, train on it for some minutes, and write its report")
     command.add("--out", Path, metavar="DIR", default=Path("demo"), help="folder to write to (default: demo)")
@@ -275,10 +280,7 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         runs = chosen.runs
         print(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
     elif command == "data":
-        from focaldet.data import check_folder, ignore_classes, read_folder
-
-        folder = ignore_classes(read_folder(chosen.data), split_names(chosen.ignore or ""))
-        print(check_folder(folder, size=chosen.size).text)
+        _data(chosen)
     elif command == "demo":
         from focaldet.engine.demo import run_demo
         from focaldet.report import write_report
@@ -297,6 +299,28 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
 
         print(describe())
     return None
+
+
+def _data(chosen: argparse.Namespace) -> None:
+    from focaldet.data import check_folder, convert_folder, ignore_classes, read_folder
+    from focaldet.data.progress import progress_bar
+
+    if chosen.action == "convert" and chosen.out is None:
+        raise InputError("data convert: missing --out NEW, the folder to make")
+    with progress_bar("reading headers") as progress:
+        folder = read_folder(chosen.data, rescale=chosen.rescale, progress=progress)
+    folder = ignore_classes(folder, split_names(chosen.ignore or ""))
+    if chosen.action == "check":
+        with progress_bar("decoding") as progress:
+            print(check_folder(folder, size=chosen.size, progress=progress).text)
+        return
+    with progress_bar("writing") as progress:
+        lost = convert_folder(folder, chosen.out, chosen.to, copy=chosen.copy, progress=progress)
+    for line in (folder.description, folder.split_origin, *folder.notes, folder.fault_summary(), *lost):
+        if line:
+            print(line)
+    photos = sum(map(len, folder.splits.values()))
+    print(f"{chosen.out}: {photos:,} photos in the layout of {chosen.to.upper()}")
 
 
 def _compare(chosen: argparse.Namespace) -> None:

@@ -1,10 +1,12 @@
 """Folders of labelled photos in, batches out.
 
-COCO, Pascal VOC and YOLO layouts; every fault is named; splits are made where the layout gives none. What has tensors
-stays in its modules, ``batching``, ``images`` and ``transforms``: labels are read without torch too (docs/adr/0008).
+The layouts are those of ``formats``; every fault is named; splits are made where the layout gives none. What has
+tensors stays in its modules, ``batching``, ``images`` and ``transforms``: labels are read without torch too
+(docs/adr/0008).
 """
 
 from focaldet.data.check import DataReport, check_folder
+from focaldet.data.convert import convert_folder
 from focaldet.data.digits import make_digits
 from focaldet.data.folder import read_folder, read_labels
 from focaldet.data.ignore import ignore_classes, ignored_regions
@@ -17,6 +19,7 @@ __all__ = [
     "Fault",
     "ImageRecord",
     "check_folder",
+    "convert_folder",
     "ignore_classes",
     "ignored_regions",
     "make_digits",

@@ -14,6 +14,7 @@ from focaldet.data.formats.cvat import find_cvat, read_cvat
 from focaldet.data.formats.labelme import find_labelme, read_labelme
 from focaldet.data.formats.voc import find_voc, read_voc
 from focaldet.data.formats.yolo import find_yolo, read_yolo
+from focaldet.data.parallel import Progress
 from focaldet.data.records import Annotation, DataFolder, Fault, ImageRecord, ParsedLayout
 from focaldet.data.suspicious import similar_classes, splits_without_objects
 from focaldet.data.tree import Tree
@@ -36,9 +37,6 @@ _LOOKED_FOR = (
     "JSON with images and annotations (COCO), XML files (Pascal VOC, CVAT), data.yaml or label files with classes.txt "
     "(YOLO), a JSON file an image (LabelMe), a CSV with a line a box"
 )
-
-Progress = Callable[[int, int], None]
-"""Called with how many photos are done, and how many there are."""
 
 
 def read_folder(

@@ -1,14 +1,14 @@
 """An annotation compared with its image: what remains is usable, the rest is named."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Sequence
 from os.path import isfile  # unlike Path.is_file, False for a name that the system cannot even look up
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from focaldet.checks import InputError
+from focaldet.data.parallel import Progress, each
 from focaldet.data.records import Annotation, Fault, ImageRecord
 from focaldet.photos.images import ImageHeader, no_size_warnings, read_header, upright_boxes
 
@@ -27,9 +27,6 @@ _FORMATS = {
 }
 """File name suffix -> the formats it promises."""
 
-
-_CHUNK = 256
-"""Images whose headers are read between two reports of progress."""
 
 _ENOUGH_BOXES = 10
 """So many boxes that all lie within their images are not of a larger copy of them."""
@@ -60,7 +57,7 @@ def validate_all(
     annotations: Sequence[Annotation],
     *,
     rescale: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[ImageRecord | None], list[Fault], list[str]]:
     """The record of each image (``None`` when it cannot be used), all faults, and what else there is to say.
 
@@ -68,14 +65,11 @@ def validate_all(
         rescale: move boxes of another stated size by its scale.
         progress: called with how many are done, and how many there are.
     """
-    checked: list[Checked] = []
-    # Threads overlap the waiting for files, not the work; the order of the results is that of the input.
-    with no_size_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
-        for start in range(0, len(annotations), _CHUNK):
-            chunk = annotations[start : start + _CHUNK]
-            checked += pool.map(partial(validate, rescale=rescale), chunk)
-            if progress is not None:
-                progress(len(checked), len(annotations))
+    with no_size_warnings():
+        headers = each(_header, [annotation.path for annotation in annotations], progress)
+    checked = [
+        _compared(annotation, header, rescale=rescale) for annotation, header in zip(annotations, headers, strict=True)
+    ]
     drawn_on_copies = set() if rescale else _scales_of_copies(checked)
     records: list[ImageRecord | None] = []
     faults: list[Fault] = []
@@ -115,14 +109,23 @@ def _scaled(annotation: Annotation, scale: float) -> Fault:
     return Fault("scaled-size", annotation.source, annotation.file_name, problem)
 
 
-def validate(annotation: Annotation, *, rescale: bool = False) -> Checked:
+def validate(annotation: Annotation) -> Checked:
     """One annotation compared with its image, whose header is read."""
+    return _compared(annotation, _header(annotation.path))
+
+
+def _header(path: Path) -> ImageHeader | str:
+    """What an image's first bytes say, or what is wrong with it."""
     try:
-        header = read_header(annotation.path)
+        return read_header(path)
     except InputError as error:
+        return str(error).split(": ", 1)[1]  # whoever reports it names the file
+
+
+def _compared(annotation: Annotation, header: ImageHeader | str, *, rescale: bool = False) -> Checked:
+    if isinstance(header, str):
         kind = "unreadable-image" if isfile(annotation.path) else "missing-image"
-        # The path is in the fault already; keep only what the error says after it.
-        return Checked(None, [Fault(kind, annotation.source, annotation.file_name, str(error).split(": ", 1)[1])])
+        return Checked(None, [Fault(kind, annotation.source, annotation.file_name, header)])
     faults = _image_faults(annotation, header)
     boxes = annotation.boxes_xyxy.copy()
     areas = annotation.areas

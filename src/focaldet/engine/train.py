@@ -21,6 +21,7 @@ from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_folder
 from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
 from focaldet.data.check import small_classes
+from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
@@ -64,7 +65,9 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         say = _silence
     _check_out(config)
     _check_gpus(config)
-    folder = folder or read_folder(config.data, seed=config.seed)
+    if folder is None:
+        with progress_bar("reading headers") as progress:
+            folder = read_folder(config.data, seed=config.seed, progress=progress)
     if config.resume:  # photos that were added would change what is drawn
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     folder = ignore_classes(folder, split_names(config.ignore or ""))

@@ -1,0 +1,37 @@
+"""A bar on a terminal while many files are read."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from focaldet.data.parallel import Progress
+
+_PATIENCE_S = 1.0
+"""What takes less needs no bar."""
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Progress | None]:
+    """A callback that draws a bar on standard error; ``None`` where that is no terminal, or tqdm is not there.
+
+    Args:
+        what: words before the bar.
+    """
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        tqdm = None
+    if tqdm is None or not sys.stderr.isatty():
+        yield None
+        return
+    bar: Any = tqdm(desc=what, unit=" photos", leave=False, delay=_PATIENCE_S)
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        yield progress
+    finally:
+        bar.close()
