@@ -1,5 +1,6 @@
 """A folder of labelled photos -> records, whatever its layout."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -134,8 +135,19 @@ def _folder(
 def _parse(tree: Tree) -> tuple[str, ParsedLayout]:
     for layout, (find, read) in _FORMATS.items():
         if files := find(tree):
-            return layout, read(tree, files)
+            parsed = read(tree, files)
+            return layout, replace(parsed, notes=(*parsed.notes, *_not_read(tree, layout)))
     raise InputError(f"{tree.root}: no layout recognised; looked for {_LOOKED_FOR}")
+
+
+def _not_read(tree: Tree, layout: str) -> list[str]:
+    """A sentence where the folder has labels of other layouts too."""
+    others = []
+    for name in list(_FORMATS)[list(_FORMATS).index(layout) + 1 :]:
+        with contextlib.suppress(InputError):
+            if files := _FORMATS[name][0](tree):
+                others.append(f"{name.upper()} ({files if isinstance(files, str) else files[0]})")
+    return [f"labels of another layout are here too, and are not read: {', '.join(others)}"] if others else []
 
 
 def _records(

@@ -125,11 +125,12 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
     Args:
         most: lines that are read; default: all.
     """
+    with tree.path(name).open("rb") as file:
+        data = file.read() if most is None else b"".join(file.readlines(1 << 16)[: most + 1])
     try:
-        with tree.path(name).open("rb") as file:
-            text = decoded(file.read() if most is None else b"".join(file.readlines(1 << 16)[: most + 1]))
-    except UnicodeError:
-        return None
+        text = decoded(data)
+    except UnicodeError:  # a spreadsheet's own code page; every byte is a letter in it
+        text = data.decode("latin-1")
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     try:
@@ -202,7 +203,7 @@ def _descriptions(tree: Tree, tables: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in tree.with_suffix(".csv"):
         if name not in tables and "class-descriptions" in name.lower():
-            text = decoded(tree.path(name).read_bytes())
+            text = decoded(tree.path(name).read_bytes())  # Open Images' own file
             names |= {row[0]: row[1] for row in csv.reader(io.StringIO(text)) if len(row) == 2}
     return names
 

@@ -89,9 +89,9 @@ def _one_description(tree: Tree, files: list[str]) -> str:
         fitting = [n for n, d in zip(files, documents, strict=True) if len(d["names"]) > labels]
         usual = [n for n in fitting if stem(n).lower() in ("data", "dataset")]
         files = usual or fitting or files
-        names = [_load_yaml(tree, name)["names"] for name in files]
+        names = [(folder_of(name), _load_yaml(tree, name)["names"]) for name in files]
         if any(other != names[0] for other in names):
-            raise InputError(f"{tree.root}: both {files[0]} and {files[1]} describe it, with other classes; keep one")
+            raise InputError(f"{tree.root}: both {files[0]} and {files[1]} describe it; keep one, or give its folder")
     return files[0]
 
 
@@ -306,15 +306,14 @@ def _nearest_split(name: str) -> str:
 
 def _label_places(photo: str) -> list[str]:
     """Where the labels of a photo lie, the usual place first."""
-    file = f"{stem(photo)}.txt"
     folders = folder_of(photo).split("/") if folder_of(photo) else []
     places = []
     for i in range(len(folders) - 1, -1, -1):  # the last folder named images is the one
         if folders[i].lower() in _PHOTO_FOLDERS:
-            places += ["/".join([*folders[:i], name, *folders[i + 1 :], file]) for name in _LABEL_FOLDERS]
-    places.append("/".join([*folders, file]))
-    places += ["/".join([*folders, name, file]) for name in _LABEL_FOLDERS]
-    return places
+            places += [[*folders[:i], name, *folders[i + 1 :]] for name in _LABEL_FOLDERS]
+    places += [folders, *([*folders, name] for name in _LABEL_FOLDERS)]
+    bare = photo.rpartition("/")[2]
+    return ["/".join([*place, f"{name}.txt"]) for name in (stem(bare), bare) for place in places]
 
 
 def _rows(
