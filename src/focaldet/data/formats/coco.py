@@ -376,7 +376,8 @@ def _check_sizes_not_corners(annotations: list[Annotation], source: str) -> None
             continue
         width, height = annotation.stated_size
         x1, y1, x2, y2 = annotation.boxes_xyxy.T
-        w, h = x2 - x1, y2 - y1
+        with np.errstate(invalid="ignore"):  # infinite numbers are faults of their boxes, found later
+            w, h = x2 - x1, y2 - y1
         if not ((w > x1) & (h > y1) & (w <= width + 1) & (h <= height + 1)).all():
             return
         total += len(x1)

@@ -7,6 +7,7 @@ line without numbers is a photo without objects. Boxes are corners or a corner a
 coordinates; where every number of a table lies between 0 and 1, in shares of the image.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -127,10 +128,7 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
     """
     with tree.path(name).open("rb") as file:
         data = file.read() if most is None else b"".join(file.readlines(1 << 16)[: most + 1])
-    try:
-        text = decoded(data)
-    except UnicodeError:  # a spreadsheet's own code page; every byte is a letter in it
-        text = data.decode("latin-1")
+    text = _text(data)
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     try:
@@ -142,6 +140,13 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
     columns = {re.sub(r"[^a-z0-9]", "", cell.lower()): i for i, cell in reversed(list(enumerate(rows[0])))}
     table = _Table(name, rows[1:], columns)
     return table if table.usable else _without_header(name, rows)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return decoded(data)
+    except UnicodeError:  # a spreadsheet's own code page; every byte is a letter in it
+        return data.decode("latin-1")
 
 
 def _without_header(name: str, rows: list[list[str]]) -> _Table | None:
@@ -203,8 +208,9 @@ def _descriptions(tree: Tree, tables: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in tree.with_suffix(".csv"):
         if name not in tables and "class-descriptions" in name.lower():
-            text = decoded(tree.path(name).read_bytes())  # Open Images' own file
-            names |= {row[0]: row[1] for row in csv.reader(io.StringIO(text)) if len(row) == 2}
+            lines = csv.reader(io.StringIO(_text(tree.path(name).read_bytes())))
+            with contextlib.suppress(csv.Error):
+                names |= {row[0]: row[1] for row in lines if len(row) == 2}
     return names
 
 

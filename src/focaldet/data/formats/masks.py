@@ -32,21 +32,22 @@ def mask_box(segmentation: Any) -> Box | None:
 
 
 def _flat(polygon: list[Any]) -> list[Any]:
-    return [v for point in polygon for v in point] if polygon and isinstance(polygon[0], list) else polygon
+    """``[x1, y1, x2, y2, …]`` of such a list or of points ``[x, y]``."""
+    return [v for point in polygon for v in (point if isinstance(point, list) else [point])]
 
 
 def _rle_box(mask: dict[str, Any]) -> Box | None:
     size, counts = mask.get("size"), mask.get("counts")
-    height = as_number(size[0]) if isinstance(size, list) and len(size) == 2 else None
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(v, int) and 0 < v < 1 << 20 for v in size):
+        return None
     if isinstance(counts, str):
         runs = _uncompressed(counts)
     elif isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts):
         runs = counts
     else:
         return None
-    if not height or height != int(height) or height < 1:
-        return None
-    return _runs_box(runs, int(height))
+    height, width = size
+    return _runs_box(runs, height) if sum(runs) == height * width else None
 
 
 def _runs_box(runs: Sequence[int], height: int) -> Box | None:
