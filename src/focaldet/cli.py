@@ -405,6 +405,16 @@ def _train(chosen: argparse.Namespace) -> int | None:
 def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
     from focaldet.engine.config import TrainConfig, load_config
 
+    if config is None and given.get("resume"):
+        from focaldet.engine.processes import is_first_process
+        from focaldet.engine.resume import resumed_config
+
+        if given.get("out") is None:
+            raise InputError("--resume: give the run folder to continue with --out RUN")
+        resumed, lines = resumed_config(Path(given["out"]), given)
+        for line in lines if is_first_process(resumed) else ():
+            _say(line)
+        return resumed
     if config is None and "data" not in given:
         raise InputError("train: --data DIR is missing: the folder of labelled photos")
     if config is None and given.get("weights") is not None:

@@ -183,7 +183,7 @@ def test_8_bits_are_judged_on_the_split_that_the_run_recorded(run: Path, unsplit
     everything = sorted(path.name for path in (unsplit_cells / "JPEGImages").iterdir())
     for rest in (everything[:2], everything[3:5]):
         record(run, train=[name for name in everything if name not in rest], val=rest)
-        folder = Int8(unsplit_cells).folder(Detector.load(run), run)
+        folder = Int8(unsplit_cells).folder(Detector.load(run), run, print)
         assert sorted(record.file_name for record in folder.splits["val"]) == rest
 
 

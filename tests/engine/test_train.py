@@ -268,11 +268,17 @@ def test_resume_of_a_broken_checkpoint_is_one_line(run: Path, again: Callable[..
         again(out=str(run), resume=True)
 
 
-@pytest.mark.slow
 def test_resume_with_another_network_is_one_line(run: Path, again: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match=r"last\.ckpt: does not fit"):
+    with pytest.raises(InputError, match="--channels 24: the run has 16"):
         again(out=str(run), resume=True, channels=24, epochs=6)
     assert load_config(run / "config.yaml").channels == 16
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_network_is_one_line(run: Path, again: Callable[..., Path]) -> None:
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("channels: 16", "channels: 24"))
+    with pytest.raises(InputError, match=r"last\.ckpt: does not fit"):
+        again(out=str(run), resume=True, channels=24, epochs=6)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ class RunRecorder(Callback):
         self.unmatched = self.beyond_reach = self.objects = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "measured": self.measured}
+        return {"best": self.best, "measured": self.measured, "class_names": list(self.spec.class_names)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.measured = float(state["best"]), int(state["measured"])
@@ -108,6 +108,9 @@ class RunRecorder(Callback):
         self.run = Path(trainer.strategy.broadcast(str(self.run)))  # its number is the first process's choice
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, DetectionModule)
+        # A run that was made longer has done less of it than when it was measured last.
+        self.measured = min(self.measured, math.floor(5 * self._done(trainer, module)))
         if trainer.is_global_zero:
             drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
 
@@ -165,13 +168,18 @@ class RunRecorder(Callback):
             raise cannot_write(file, error) from error
 
     def _due(self, trainer: L.Trainer, module: DetectionModule) -> bool:
-        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or -1
-        if trainer.should_stop or epoch == last:
+        epoch = trainer.current_epoch + 1
+        if trainer.should_stop or epoch == trainer.max_epochs:
             return True
         if self.every:
             return epoch % self.every == 0
-        done = module.progress if self.clock.budget_s is not None else epoch / last
-        return math.floor(5 * done) > self.measured
+        return math.floor(5 * self._done(trainer, module, ahead=1)) > self.measured
+
+    def _done(self, trainer: L.Trainer, module: DetectionModule, *, ahead: int = 0) -> float:
+        """Share of the run that is done once so many more epochs are."""
+        if self.clock.budget_s is not None:
+            return min(1.0, self.clock.elapsed_s / self.clock.budget_s)
+        return (trainer.current_epoch + ahead) / (trainer.max_epochs or 1)
 
     def measure(self, module: DetectionModule) -> Evaluation | None:
         """AP of the averaged weights on the validation photos; they are kept when they are the best so far."""

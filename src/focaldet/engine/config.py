@@ -34,7 +34,7 @@ class TrainConfig:
         num_bins: bins of each box side's distribution; a side reaches num_bins - 1 strides
         weight_floor: least sum of score weights that the box terms are divided by (mmdetection: 1; see docs/adr/0003)
         epochs: passes over the training photos; not used when minutes is given
-        minutes: train for so long instead, and land the schedule on it
+        minutes: train for this many minutes instead; the learning-rate schedule ends with them
         batch: images of a step, on each device
         lr: peak learning rate of AdamW for a batch of 8; it is scaled with the square root of the whole batch
         backbone_lr: factor on the learning rate of the backbone
@@ -54,7 +54,7 @@ class TrainConfig:
         nodes: machines: the same command on each, with MASTER_ADDR, MASTER_PORT and its NODE_RANK set, or by torchrun
         precision: auto takes bfloat16 where the machine computes it natively
         profile: tell at the end where the time of a step went
-        resume: continue the run in the folder given by out
+        resume: continue the run in --out; options given here replace its own, more epochs or minutes extend it
     """
 
     data: str

@@ -8,6 +8,7 @@ from typing import Any
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
+from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import average_precision, detect_records
 from focaldet.engine.predict import Detector
@@ -38,12 +39,12 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
 
     Raises:
-        InputError: no such split, or other classes than the run was trained with.
+        InputError: no such split, or none of the classes that the run was trained with.
     """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
     detector = Detector.load(run)
-    folder = as_trained(folder, detector)
+    folder = as_trained(folder, detector, say)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
     truth = coco_truth(dataset.records, folder.class_names)
@@ -71,18 +72,16 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
     return report
 
 
-def as_trained(folder: DataFolder, detector: Detector) -> DataFolder:
-    """The folder without the classes that were ignored in training.
+def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None]) -> DataFolder:
+    """The folder in the detector's classes, without those that were ignored in training; differences are printed.
 
     Raises:
-        InputError: the others are not the detector's.
+        InputError: it has none of the detector's classes.
     """
     folder = ignore_classes(folder, [name for name in detector.spec.ignored_classes if name in folder.class_names])
-    if detector.class_names != folder.class_names:
-        raise InputError(
-            f"{folder.root}: its classes are {', '.join(folder.class_names)}; the run was trained with "
-            f"{', '.join(detector.class_names)}"
-        )
+    folder, lines = with_classes(folder, detector.class_names)
+    for line in lines:
+        say(line)
     return folder
 
 

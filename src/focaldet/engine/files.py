@@ -35,14 +35,24 @@ class WholeFiles(TorchCheckpointIO):
             beside.write_bytes(memory.getbuffer())
 
 
-def check_checkpoint(file: Path, module: nn.Module) -> None:
-    """Raise InputError unless a checkpoint of Lightning can be read and holds weights of this module's shapes."""
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A run's checkpoint of Lightning.
+
+    Raises:
+        InputError: it cannot be read, or is of something else.
+    """
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        _ = checkpoint["state_dict"], checkpoint["epoch"], checkpoint["callbacks"]["TimeBudget"]["elapsed_s"]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file}: not a readable checkpoint ({reason}); train anew into another --out") from error
-    own = module.state_dict()
+        raise InputError(f"{file}: not a readable checkpoint ({reason}); train again into another --out") from error
+    return checkpoint
+
+
+def check_fits(checkpoint: dict[str, Any], file: Path, module: nn.Module) -> None:
+    """Raise InputError unless a checkpoint holds weights of this module's shapes."""
+    own, weights = module.state_dict(), checkpoint["state_dict"]
     for key in own.keys() | weights.keys():
         here, there = (tuple(state[key].shape) if key in state else "nothing" for state in (own, weights))
         if here != there:

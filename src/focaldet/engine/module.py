@@ -103,6 +103,10 @@ class DetectionModule(L.LightningModule):
         )
 
     def on_train_start(self) -> None:
+        # A resumed run has the optimiser's state of before, with the options of now.
+        groups = self.optimizers().param_groups  # type: ignore[union-attr]
+        for group, (lr, decay) in zip(groups, self._groups(), strict=True):
+            group["peak_lr"], group["weight_decay"] = lr, decay
         self.clock.restart()
 
     def on_train_epoch_start(self) -> None:
@@ -118,9 +122,11 @@ class DetectionModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self.clock.mark("load")
         step, config = self.global_step, self.config
-        steps = self.trainer.num_training_batches * (self.trainer.max_epochs or 1)
+        of_epoch = int(self.trainer.num_training_batches)
+        steps = of_epoch * (self.trainer.max_epochs or 1)
         if config.minutes is None:
-            self.progress = step / max(steps, 1)
+            # By epochs: a run that is resumed with another batch has had other steps.
+            self.progress = (self.current_epoch * of_epoch + batch_index) / max(steps, 1)
             warmup = min(config.warmup, max(1, int(steps / 10)))
         else:
             warmup = config.warmup
@@ -136,6 +142,16 @@ class DetectionModule(L.LightningModule):
         self.clock.mark("update")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        return torch.optim.AdamW(
+            [
+                {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+                for (lr, decay), parameters in self._groups().items()
+            ],
+            fused=self.trainer.precision != "16-mixed",  # there its unscaling would come before the clipping
+        )
+
+    def _groups(self) -> dict[tuple[float, float], list[nn.Parameter]]:
+        """Peak learning rate and weight decay -> the parameters that have them."""
         config = self.config
         peak = config.lr * math.sqrt(config.batch * process_count() / 8)
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -143,13 +159,7 @@ class DetectionModule(L.LightningModule):
             lr = peak * (config.backbone_lr if name.startswith("backbone.") else 1.0)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((lr, decay), []).append(parameter)
-        return torch.optim.AdamW(
-            [
-                {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-                for (lr, decay), parameters in groups.items()
-            ],
-            fused=self.trainer.precision != "16-mixed",  # there its unscaling would come before the clipping
-        )
+        return groups
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         images = batch.images.to(device, non_blocking=True)

@@ -21,18 +21,20 @@ from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_folder
 from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
 from focaldet.data.check import small_classes
+from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import WholeFiles, check_checkpoint, check_free
+from focaldet.engine.files import WholeFiles, check_fits, check_free, read_checkpoint
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.files import make_numbered, write_text
 from focaldet.methods.method import Method
@@ -63,15 +65,22 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     """
     if not is_first_process(config):
         say = _silence
-    _check_out(config)
+    config = _check_out(config, say)
     _check_gpus(config)
+    checkpoint = read_checkpoint(_last(config)) if config.resume else {}
     if folder is None:
         with progress_bar("reading headers") as progress:
             folder = read_folder(config.data, seed=config.seed, progress=progress)
     if config.resume:  # photos that were added would change what is drawn
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     folder = ignore_classes(folder, split_names(config.ignore or ""))
+    changed: list[str] = []
+    if class_names := checkpoint.get("callbacks", {}).get("RunRecorder", {}).get("class_names"):
+        # What the run does not know would be trained as background.
+        folder, changed = with_classes(folder, class_names, ignore_others=True)
     say(f"{folder.description}; {folder.split_origin}")
+    for line in changed:
+        say(line)
     for line in (*folder.notes, folder.fault_summary()):
         if line:
             say(line)
@@ -93,8 +102,12 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     net = net.to(memory_format=torch.channels_last)
     module = DetectionModule(net, method, config, offset=spec.offset)
     if config.resume:
-        check_checkpoint(Path(str(config.out), "last.ckpt"), module)
-    run = fit(config, folder, spec, module, say=say)
+        check_fits(checkpoint, _last(config), module)
+    if config.resume and is_finished(config, checkpoint):
+        run = Path(str(config.out))
+        say(f"{run} is finished; to train it longer, resume it with a larger --epochs or --minutes")
+    else:
+        run = fit(config, folder, spec, module, say=say)
     if is_first_process(config) and folder.splits.get("val"):
         evaluate_split(run, folder, "val", say=say)
     return run
@@ -135,7 +148,7 @@ def fit(
         trainer.fit(
             module,
             _loader(config, folder, trainer),
-            ckpt_path=str(run / "last.ckpt") if config.resume else None,
+            ckpt_path=str(_last(config)) if config.resume else None,
             weights_only=True,
         )
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -221,15 +234,31 @@ def choose_precision(config: TrainConfig) -> str:
     return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 
 
-def _check_out(config: TrainConfig) -> None:
-    """Raise InputError when the folder that was asked for cannot take this run."""
-    if config.out is None or not is_first_process(config):
-        return
+def _last(config: TrainConfig) -> Path:
+    """The checkpoint that a resumed run continues from."""
+    return Path(str(config.out), "last.ckpt")
+
+
+def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
+    """The configuration, once the folder that it asks for can take its run.
+
+    Raises:
+        InputError: it cannot, or a resumed run would change what it has to keep.
+    """
+    if config.out is None:
+        return config
     run = Path(config.out)
-    if not config.resume:
+    if config.resume:
+        check_fixed(config)
+        if _last(config).exists():
+            return config
+        if not (run / "config.yaml").exists():
+            raise InputError(f"--resume: {_last(config)} is not there; nothing to continue from")
+        say(f"{run} was stopped before its first checkpoint: it begins again")
+        return replace(config, resume=False)
+    if is_first_process(config):
         check_free(run, ", or continue it with --resume")
-    elif not (run / "last.ckpt").exists():
-        raise InputError(f"--resume: {run / 'last.ckpt'} is not there; nothing to continue from")
+    return config
 
 
 def _check_gpus(config: TrainConfig) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from focaldet import __version__
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, read_folder
+from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
@@ -119,7 +120,7 @@ def open_study(
         settings = old["settings"]
         wanted = common_settings({"data": settings["data"]} | given)
         check_same(str(file), settings, {name: wanted[name] for name in given})
-        folder = read_folder(settings["data"], seed=split_seed(old))
+        folder = read_photos(old)
         check_photos(file, old, folder)
         rows, first, kept = old["rungs"], split_seed(old), old["seeds"]
         rungs = [*(row["name"] for row in rows if row["group"] == "ladder"), *(rungs or ())]
@@ -141,6 +142,12 @@ def open_study(
         write_json(out / "neuron.json", neuron_numbers())
     write_json(file, study)
     return study
+
+
+def read_photos(study: Study) -> DataFolder:
+    """The photos of a study, with its classes in its order, whatever theirs is."""
+    folder = read_folder(study["settings"]["data"], seed=split_seed(study))
+    return with_classes(folder, study["class_names"])[0]
 
 
 def read_study(out: Path) -> Study:

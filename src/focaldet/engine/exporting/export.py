@@ -69,7 +69,7 @@ def export_run(
     if format == "onnx":
         for package in ("onnxscript", "onnxruntime"):  # a missing one is told before the work
             import_module(package)
-    labelled = None if int8 is None else int8.folder(detector, run)
+    labelled = None if int8 is None else int8.folder(detector, run, say)
     with replacing(out) as beside:
         say(f"{run}: {detector.spec.method}, {detector.spec.backbone}; this takes a minute")
         images = check_images(check_photos(run), detector)

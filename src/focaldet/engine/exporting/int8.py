@@ -61,14 +61,14 @@ class Int8:
     def __post_init__(self) -> None:
         check_range("ap_loss", self.most_loss, 0, 1)
 
-    def folder(self, detector: Detector, run: Path) -> DataFolder:
+    def folder(self, detector: Detector, run: Path, say: Callable[[str], None]) -> DataFolder:
         """The labelled photos, where their folder gives no splits in those of the run.
 
         Raises:
-            InputError: they cannot be read, have other classes than the detector, or one of the two splits is empty.
+            InputError: they cannot be read, have none of the detector's classes, or one of the two splits is empty.
         """
         folder = read_folder(self.data)
-        folder = as_trained(with_recorded_splits(folder, recorded_splits(run, folder)), detector)
+        folder = as_trained(with_recorded_splits(folder, recorded_splits(run, folder)), detector, say)
         for needed in ("train", self.split):
             if not folder.splits.get(needed):
                 raise InputError(f"{self.data}: no photo in split {needed!r}; it has {', '.join(folder.splits)}")

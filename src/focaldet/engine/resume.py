@@ -1,0 +1,88 @@
+"""The configuration with which a run goes on: its own, but for what is asked for anew."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from focaldet.checks import InputError
+from focaldet.engine.config import TrainConfig, load_config
+
+FIXED = {
+    **dict.fromkeys(("method", "backbone", "levels", "channels", "head_depth", "num_bins"), "its weights fit no other"),
+    **dict.fromkeys(
+        ("weights", "pretrained", "backbone_weights", "prior_prob"), "it only matters when training begins"
+    ),
+    "class_loss": "its scores would mean something else",
+    "ignore": "its classes were chosen with it",
+}
+"""Option that a run keeps -> why."""
+
+_OF_THE_CALL = ("resume", "out")
+
+
+def resumed_config(run: Path, given: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
+    """The configuration of a run that goes on.
+
+    Args:
+        run: its folder.
+        given: options that replace single values.
+
+    Returns:
+        The configuration, and a line for each value that is replaced.
+
+    Raises:
+        InputError: there is no such run, its ``config.yaml`` is broken, or an option cannot change.
+    """
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"--resume: {file} is not there; nothing to continue from")
+    before = load_config(file)
+    changes = {name: value for name, value in given.items() if name not in _OF_THE_CALL}
+    if "epochs" in changes and "minutes" not in changes:
+        changes["minutes"] = None  # the length of a run is one or the other
+    after = replace(before, **changes, resume=True, out=str(run))
+    lines = []
+    for field in fields(TrainConfig):
+        name = field.name
+        old, new = getattr(before, name), getattr(after, name)
+        if old == new or name in _OF_THE_CALL:
+            continue
+        if name in FIXED:
+            raise InputError(f"{_option(name)} {_shown(new)}: the run has {_shown(old)}, and {FIXED[name]}")
+        lines.append(f"{_option(name)}: {_shown(new)} instead of {_shown(old)}")
+    if not Path(after.data).exists():
+        raise InputError(f"{file}: its photos in {after.data} are not there; give their folder with --data DIR")
+    return after, lines
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def check_fixed(config: TrainConfig) -> None:
+    """Raise InputError where a configuration that resumes a run changes what a run keeps."""
+    run = Path(str(config.out))
+    if (run / "config.yaml").is_file():
+        resumed_config(run, asdict(config))
+
+
+def is_finished(config: TrainConfig, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a run has nothing left to train.
+
+    Args:
+        checkpoint: its last one.
+
+    Raises:
+        InputError: it has trained longer than is asked for.
+    """
+    epochs, seconds = int(checkpoint["epoch"]) + 1, float(checkpoint["callbacks"]["TimeBudget"]["elapsed_s"])
+    if config.minutes is not None:
+        return seconds >= 60 * config.minutes
+    if epochs > config.epochs:
+        raise InputError(f"--epochs {config.epochs}: the run has trained {epochs} epochs; ask for more")
+    return epochs == config.epochs
