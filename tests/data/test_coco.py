@@ -136,7 +136,6 @@ def test_one_faulty_annotation_is_left_out_and_named(tmp_path, change, kind):
         (lambda d: d["images"].append({"id": {}, "file_name": "c.jpg"}), "bad-entry"),
         (lambda d: d["images"].append({"id": 3, "file_name": "../gone.jpg"}), "missing-image"),
         (lambda d: d["images"].append({"id": 3, "file_name": "/etc/passwd"}), "missing-image"),
-        (lambda d: d["images"].append({"id": 10, "file_name": "c.jpg"}), "duplicate-image"),
         (lambda d: d["images"].append({"id": 3, "file_name": "gone.jpg"}), "missing-image"),
         (lambda d: d["images"][0].update(width=640), "size-differs"),
         (lambda d: d["annotations"].append(d["annotations"][0]), "duplicate-box"),
@@ -147,6 +146,14 @@ def test_one_faulty_image_entry_leaves_the_rest_usable(tmp_path, change, kind):
     folder = read_folder(tmp_path)
     assert [len(r.labels) for r in folder.splits["train"]] == [2, 1]
     assert [f.kind for f in folder.faults] == [kind]
+
+
+def test_photos_that_share_an_id_are_left_out(tmp_path):
+    edit_json(write_coco(tmp_path), lambda d: d["images"].append({"id": 10, "file_name": "c.jpg"}))
+    folder = read_folder(tmp_path)
+    assert folder.class_names == ("cat", "dog")
+    assert {r.file_name for r in folder.splits["train"]} == {"b.jpg"}
+    assert {f.kind for f in folder.faults} == {"duplicate-image", "bad-entry"}
 
 
 def test_if_every_box_is_faulty_there_is_one_line(tmp_path):

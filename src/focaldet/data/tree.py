@@ -169,14 +169,16 @@ class Tree:
 
     def _joined(self, folder: str, stated: str) -> str | None:
         path = _spelled(stated)
-        if _is_absolute(path):
-            root = f"{self.root.resolve().as_posix().rstrip('/')}/"
-            given = f"{self.root.absolute().as_posix().rstrip('/')}/"
-            for start in (root, given):
-                if path.startswith(start):
-                    return _inside(path.removeprefix(start))
-            return None
-        return _inside(f"{folder}/{path}")
+        if not _is_absolute(path):
+            name = _inside(f"{folder}/{path}")
+            if name is not None:
+                return name
+            path = _normal(f"{self.root.absolute().as_posix()}/{folder}/{path}")  # out of the folder, and into it again
+        for root in (self.root.resolve(), self.root.absolute()):
+            start = f"{root.as_posix().rstrip('/')}/"
+            if f"{path}/".startswith(start):
+                return _inside(path[len(start) :])
+        return None
 
     def photo(self, stated: str, *, beside: str, folders: Sequence[str] = ("",)) -> FoundPhoto:
         """The photo that a label file means.
@@ -191,7 +193,7 @@ class Tree:
             PhotoError: there is no such photo, or more than one.
         """
         spellings = [_spelled(stated)]
-        if "%" in stated:  # of a web address
+        if "%" in stated:  # of an address
             spellings.append(_spelled(unquote(stated)))
         for spelling in spellings:
             for folder in folders:
@@ -226,7 +228,9 @@ class Tree:
         own = _folded(stem(label_file))  # "c", or "c.jpg" of "c.jpg.xml"
         candidates = self._by_stem.get(own) or self._by_name.get(own, [])
         if candidates := [c for c in candidates if not _other_split(label_file, c)]:
-            best = _most_alike(label_file, candidates)
+            # A mask of its name may lie nearer: the suffix that the file states tells it from the photo.
+            names = {_folded(_spelled(path).rpartition("/")[2]) for path in stated}
+            best = _most_alike(label_file, [c for c in candidates if _folded(_bare(c)) in names] or candidates)
             for path in stated:
                 best = _longest_tails(_spelled(path), best)[1]
             return FoundPhoto(self._only(best), AS_STATED)
@@ -258,7 +262,8 @@ class Tree:
 
         Args:
             stated: absolute, relative, or relative to a folder above, in any spelling; ``*`` stands for any letters.
-            folders: folders that it may be relative to; the first in which it is found is taken, then its longest tail.
+            folders: folders that it may be relative to; the first in which it is found is taken, then its longest tail,
+                unless the path leads to something outside.
 
         Returns:
             Names of folders or files; ``None`` when there is nothing.
@@ -269,13 +274,17 @@ class Tree:
             name = self._joined(folder, path)
             if name is not None and (found := self._matching(name)):
                 return found
-        if "*" in path or "?" in path:
+        if "*" in path or "?" in path or any(self._outside(folder, path) for folder in folders):
             return None
         parts = [part for part in path.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
         for start in range(len(parts)):
             if (name := "/".join(parts[start:])) and (known := there.get(_folded(name))):
                 return (known,)
         return None
+
+    def _outside(self, folder: str, path: str) -> bool:
+        """Whether there is such a folder or file on this machine, and not in this folder."""
+        return "\0" not in path and os.path.exists(path if _is_absolute(path) else self.root / folder / path)
 
     @cached_property
     def _entries(self) -> dict[str, str]:
@@ -314,10 +323,12 @@ def _shown(stated: str) -> str:
 
 
 def _spelled(path: str) -> str:
-    """A path with forward slashes, without ``file://`` and ``./`` before it."""
+    """A path with forward slashes, without ``./`` before it; of an address, the path in it."""
     path = path.strip().replace("\\", "/")
-    if path[:7].lower() == "file://":
-        path = path[7:].removeprefix("localhost")
+    if address := re.match(r"([a-z][a-z0-9+.-]+)://[^/]*", path, re.IGNORECASE):
+        path = path[address.end() :]
+        if address[1].lower().startswith("http"):
+            path = re.sub(r"[?#].*", "", path)
         if re.match(r"/[A-Za-z]:/", path):
             path = path[1:]
     return re.sub(r"^(?:\./+)+", "", path)
@@ -325,6 +336,14 @@ def _spelled(path: str) -> str:
 
 def _is_absolute(path: str) -> bool:
     return path.startswith("/") or path[1:2] == ":"
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _normal(path: str) -> str:
+    return os.path.normpath(path).replace("\\", "/")
 
 
 def _inside(path: str) -> str | None:

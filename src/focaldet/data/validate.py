@@ -1,6 +1,7 @@
 """An annotation compared with its image: what remains is usable, the rest is named."""
 
 from collections.abc import Sequence
+from itertools import starmap
 from os.path import isfile  # unlike Path.is_file, False for a name that the system cannot even look up
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -67,9 +68,9 @@ def validate_all(
     """
     with no_size_warnings():
         headers = each(_header, [annotation.path for annotation in annotations], progress)
-    checked = [
-        _compared(annotation, header, rescale=rescale) for annotation, header in zip(annotations, headers, strict=True)
-    ]
+    pairs = list(zip(annotations, headers, strict=True))
+    turned_first = any(starmap(_drawn_upright, pairs))
+    checked = [_compared(*pair, rescale=rescale, turned_first=turned_first) for pair in pairs]
     drawn_on_copies = set() if rescale else _scales_of_copies(checked)
     records: list[ImageRecord | None] = []
     faults: list[Fault] = []
@@ -122,7 +123,23 @@ def _header(path: Path) -> ImageHeader | str:
         return str(error).split(": ", 1)[1]  # whoever reports it names the file
 
 
-def _compared(annotation: Annotation, header: ImageHeader | str, *, rescale: bool = False) -> Checked:
+def _drawn_upright(annotation: Annotation, header: ImageHeader | str) -> bool:
+    """Whether boxes fit only the image as displayed, although the stated size is that of the pixels in the file."""
+    if isinstance(header, str) or annotation.relative or annotation.stated_size != header.stored_size:
+        return False
+    displayed, boxes = (header.width, header.height), annotation.boxes_xyxy
+    outside = _leaving(boxes, *header.stored_size)
+    return displayed != header.stored_size and outside > 0 and not _leaving(boxes, *displayed)
+
+
+def _compared(
+    annotation: Annotation, header: ImageHeader | str, *, rescale: bool = False, turned_first: bool = False
+) -> Checked:
+    """
+    Args:
+        rescale: move boxes of another stated size by its scale.
+        turned_first: the boxes were drawn on the image as displayed, whatever size is stated.
+    """
     if isinstance(header, str):
         kind = "unreadable-image" if isfile(annotation.path) else "missing-image"
         return Checked(None, [Fault(kind, annotation.source, annotation.file_name, header)])
@@ -133,10 +150,11 @@ def _compared(annotation: Annotation, header: ImageHeader | str, *, rescale: boo
     scale, outside_stated, outside = 0.0, 0, 0
     if annotation.relative:
         boxes *= np.array([width, height, width, height])
-    elif annotation.stated_size == header.stored_size != (width, height):
+    elif annotation.stated_size == header.stored_size != (width, height) and not turned_first:
         # Whoever drew these boxes saw the pixels as stored: they turn with the image.
         boxes = upright_boxes(boxes, header.stored_size, header.orientation)
-    elif annotation.stated_size is not None and len(boxes):
+    elif annotation.stated_size not in (None, header.stored_size) and len(boxes):
+        assert annotation.stated_size is not None
         scale = _common_scale(annotation.stated_size, (width, height))
         if scale and rescale:
             boxes /= scale

@@ -216,6 +216,7 @@ class _CocoFile:
         entries: list[dict[str, Any]] = []
         row_of: dict[int | str, int] = {}
         row_of_name: dict[str, int] = {}
+        twice = self._ids_of_two_files()
         for i, entry in enumerate(self.document["images"]):
             item = f"images[{i}]"
             if not isinstance(entry, dict):
@@ -226,8 +227,8 @@ class _CocoFile:
                 self.fault("bad-entry", item, f"expected a number or a word as 'id', got {entry.get('id')!r:.60}")
             elif not name:
                 self.fault("bad-entry", item, f"expected a string 'file_name', got {entry.get('file_name')!r:.60}")
-            elif key in row_of:
-                self.fault("duplicate-image", f"{item} ({name})", f"the id {key} is taken")
+            elif key in twice:
+                self.fault("duplicate-image", f"{item} ({name})", f"the id {key} is given to two files")
             else:
                 row_of[key] = row_of_name.setdefault(name, len(entries))
                 if row_of[key] == len(entries):
@@ -238,6 +239,16 @@ class _CocoFile:
                 "file are taken as one photo"
             )
         return entries, row_of
+
+    def _ids_of_two_files(self) -> set[int | str]:
+        """Ids that more than one photo has: which of them an annotation means is not known."""
+        name_of: dict[int | str, str] = {}
+        twice = set()
+        for entry in self.document["images"]:
+            key = as_id(entry.get("id")) if isinstance(entry, dict) else None
+            if key is not None and (name := _file_name(entry)) and name_of.setdefault(key, name) != name:
+                twice.add(key)
+        return twice
 
     def _boxes(self, row_of: dict[int | str, int], count: int) -> list["_Boxes"]:
         """The boxes of each photo."""
@@ -290,7 +301,7 @@ class _CocoFile:
             return bad(f"category {name or category!r} is {known}", "unknown-class")
         row = row_of.get(image)  # type: ignore[arg-type]
         if row is None:
-            return bad(f"image_id {image!r:.60} is not under 'images'")
+            return bad(f"image_id {image!r:.60} is not under 'images', or not once")
         area = as_number(entry.get("area"))
         return row, label, (*values, math.nan if area is None else area)
 
@@ -364,7 +375,7 @@ def _file_name(entry: dict[str, Any]) -> str:
     for key in _NAME_KEYS:
         value = entry.get(key)
         if isinstance(value, str) and value.strip():
-            return value.rpartition("/")[2] if key.endswith("url") else value
+            return value
     return ""
 
 

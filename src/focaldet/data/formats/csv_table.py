@@ -7,6 +7,7 @@ line without numbers is a photo without objects. Boxes are corners or a corner a
 coordinates; where every number of a table lies between 0 and 1, in shares of the image.
 """
 
+import codecs
 import contextlib
 import csv
 import io
@@ -22,7 +23,7 @@ from focaldet.data.tree import FoundPhoto, PhotoError, Tree, folder_of, split_of
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 _FILE = ("filename", "file", "imagename", "imagepath", "imagefile", "filepath", "path", "imageid", "image", "imgname",
-         "imgid", "img", "photo", "frame", "name")  # fmt: skip
+         "imageurl", "url", "imgid", "img", "photo", "frame", "name")  # fmt: skip
 _CLASS = ("class", "classname", "label", "labelname", "category", "categoryname", "objectclass", "objectname", "object",
           "name", "type", "target", "classid", "labelid", "categoryid")  # fmt: skip
 _CORNERS = (
@@ -54,6 +55,9 @@ _BOX = ("bbox", "box", "boundingbox")
 _SPLIT = ("split", "subset", "usage", "set", "dataset")
 """Names of columns, without capitals and what is no letter or digit, the surest first."""
 
+_HEAD = 1 << 16
+"""Bytes in which a table shows what its columns are; an even number, for UTF-16."""
+
 _ONE_CLASS = "object"
 """Name of the class where a table has no column for it."""
 
@@ -67,10 +71,12 @@ class _Table:
         source: its name.
         rows: its lines, without the header.
         columns: normalised name of a column -> its place.
+        delimiter: what parts the cells.
     """
 
-    def __init__(self, source: str, rows: list[list[str]], columns: dict[str, int]) -> None:
+    def __init__(self, source: str, rows: list[list[str]], columns: dict[str, int], delimiter: str) -> None:
         self.source, self.rows, self.columns = source, rows, columns
+        self.decimal_commas = delimiter != ","
         self.file = self._first(_FILE)
         others = [name for name in _CLASS if self.columns.get(name) != self.file]
         self.label = self._first(others)
@@ -127,8 +133,10 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
         most: lines that are read; default: all.
     """
     with tree.path(name).open("rb") as file:
-        data = file.read() if most is None else b"".join(file.readlines(1 << 16)[: most + 1])
-    text = _text(data)
+        data = file.read(-1 if most is None else _HEAD)
+    text = _text(data, cut=len(data) == _HEAD)
+    if most is not None:
+        text = "".join(text.splitlines(keepends=True)[: most + 1])
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     try:
@@ -138,18 +146,20 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
     if not rows:
         return None
     columns = {re.sub(r"[^a-z0-9]", "", cell.lower()): i for i, cell in reversed(list(enumerate(rows[0])))}
-    table = _Table(name, rows[1:], columns)
-    return table if table.usable else _without_header(name, rows)
+    table = _Table(name, rows[1:], columns, delimiter)
+    return table if table.usable else _without_header(name, rows, delimiter)
 
 
-def _text(data: bytes) -> str:
+def _text(data: bytes, *, cut: bool = False) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="ignore")
     try:
-        return decoded(data)
+        return decoded(data[: data.rfind(b"\n") + 1] if cut else data)  # not half a letter
     except UnicodeError:  # a spreadsheet's own code page; every byte is a letter in it
         return data.decode("latin-1")
 
 
-def _without_header(name: str, rows: list[list[str]]) -> _Table | None:
+def _without_header(name: str, rows: list[list[str]], delimiter: str) -> _Table | None:
     def is_photo(cell: str) -> bool:
         return "." in cell and f".{cell.strip().lower().rpartition('.')[2]}" in IMAGE_SUFFIXES
 
@@ -164,7 +174,7 @@ def _without_header(name: str, rows: list[list[str]]) -> _Table | None:
         names = ("class", "x", "y", "w", "h", "filename", "imagewidth", "imageheight")
     else:
         return None
-    return _Table(name, rows, {column: i for i, column in enumerate(names)})
+    return _Table(name, rows, {column: i for i, column in enumerate(names)}, delimiter)
 
 
 def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
@@ -281,7 +291,8 @@ def _box(table: _Table, cells: list[str]) -> Box | None:
         texts, corners = re.split(r"[\s,;]+", cells[table.bbox].strip().strip("[](){}").strip()), _of_size
     else:
         return _drawn(cells[table.shape or 0])
-    values = [as_number(text) for text in texts]
+    # Where commas do not part the cells, they may part the decimals.
+    values = [as_number(text.replace(",", ".") if table.decimal_commas else text) for text in texts]
     if len(values) != 4 or any(value is None for value in values):
         return None
     return corners(values)  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ def read_voc(tree: Tree, files: list[str]) -> ParsedLayout:
         InputError: an XML file declares entities or refers to others, or a list of images is unusable.
     """
     faults: list[Fault] = []
+    notes: list[str] = []
     rows = []
     for number, name in enumerate(files):
         try:
@@ -66,6 +67,10 @@ def read_voc(tree: Tree, files: list[str]) -> ParsedLayout:
             faults.append(Fault("missing-image", name, "", str(error)))
     named = {stem(name) for name in files}
     rows = one_of_each_photo(rows, faults)
+    if _counts_from_zero(rows):
+        notes.append("boxes begin at 0: these files count pixels from 0, where Pascal VOC counts from 1")
+        for row in rows:
+            row.boxes = [(x1 + 1, y1 + 1, x2, y2) for x1, y1, x2, y2 in row.boxes]
     class_names = listed_classes(tree, _CLASS_LISTS) or tuple(sorted({n for row in rows for n in row.names}))
     annotations = dict(zip((row.source for row in rows), annotated(rows, tree, class_names, faults), strict=True))
     splits = _listed_splits(tree, annotations, faults)
@@ -75,7 +80,14 @@ def read_voc(tree: Tree, files: list[str]) -> ParsedLayout:
             splits.setdefault(split_of_pair(source, annotation.file_name), []).append(annotation)
         faults += unlabelled(tree, rows, named, "XML file")
     folder = folder_of(files[0]) or "the folder itself"
-    return ParsedLayout(class_names, splits, faults, f"Pascal VOC, recognised by {len(files):,} XML files in {folder}")
+    description = f"Pascal VOC, recognised by {len(files):,} XML files in {folder}"
+    return ParsedLayout(class_names, splits, faults, description, notes=tuple(notes))
+
+
+def _counts_from_zero(rows: Sequence[Rows]) -> bool:
+    """Whether boxes that touch the left or the upper border begin at 0, and not at 1."""
+    begins = [min(box[0], box[1]) + 1 for row in rows for box in row.boxes]
+    return sum(begin < 0.5 for begin in begins) > sum(0.5 <= begin < 1.5 for begin in begins)
 
 
 def _rows(tree: Tree, name: str, number: int, root: Element, faults: list[Fault]) -> Rows:
@@ -133,25 +145,32 @@ def _corners(entry: Element) -> Sequence[float] | None:
 def _listed_splits(
     tree: Tree, annotations: dict[str, Annotation], faults: list[Fault]
 ) -> dict[str, list[Annotation]] | None:
-    """The splits of ``ImageSets/Main`` in each folder that has one; ``None`` where there is none."""
-    lists = [name for name in tree.with_suffix(".txt") if name.rpartition("/")[0].endswith("ImageSets/Main")]
-    lists = lists or [name for name in tree.with_suffix(".txt") if name.rpartition("/")[0].endswith("ImageSets")]
-    named = {stem(name) for name in lists}
-    wanted = ("train", "val", "test") if named & {"train", "val", "test"} else ("trainval",)
-    lists = [name for name in lists if stem(name) in wanted]
-    if not lists:
+    """The splits of ``ImageSets/Main`` in each folder that has one; ``None`` where there is none.
+
+    Lists of single classes (``cat_train.txt``) are parts of one. PaddleDetection's lie at the top.
+    """
+    texts = tree.with_suffix(".txt")
+    lists = [name for name in texts if folder_of(name).endswith("ImageSets/Main")]
+    lists = lists or [name for name in texts if folder_of(name).endswith("ImageSets")]
+    lists = lists or [name for name in texts if not folder_of(name)]
+    for wanted in (("train", "val", "test"), ("trainval",), ("_train", "_val", "_test")):
+        if chosen := [name for name in lists if stem(name).endswith(wanted) and _whole(stem(name), wanted)]:
+            break
+    else:
         return None
+    lists = chosen
     broken = {fault.file for fault in faults}
     splits: dict[str, list[Annotation]] = {}
-    for source in sorted(lists, key=lambda name: wanted.index(stem(name))):
-        root = source.partition("ImageSets")[0]
+    for source in sorted(lists, key=lambda name: ("train", "val", "test").index(_split_of_list(name))):
+        root = source.partition("ImageSets")[0] if "ImageSets" in source else ""
         by_name = _listed_names(root, annotations)
-        found = splits.setdefault("train" if stem(source) == "trainval" else stem(source), [])
+        found = splits.setdefault(_split_of_list(source), [])
         names = [_listed(line, by_name) for line in read_lines(tree.path(source), source)]
         used = 0
         for name in dict.fromkeys(names):
             if (annotation := by_name.get(name)) is not None:
-                found.append(annotation)
+                if not any(annotation is other for other in found[: used or None]):
+                    found.append(annotation)
                 used += 1
             elif not any(file.endswith(f"/{name}.xml") for file in broken):
                 faults.append(Fault("missing-annotation", source, name, f"there is no Annotations/{name}.xml"))
@@ -160,6 +179,14 @@ def _listed_splits(
         if not used:
             raise InputError(f"{source}: none of its {len(names)} images is usable; check the names in it")
     return splits
+
+
+def _whole(name: str, wanted: Sequence[str]) -> bool:
+    return name in wanted or wanted[0].startswith("_")
+
+
+def _split_of_list(name: str) -> str:
+    return stem(name).rpartition("_")[2].replace("trainval", "train")
 
 
 def _listed_names(root: str, annotations: dict[str, Annotation]) -> dict[str, Annotation]:

@@ -20,7 +20,7 @@ from focaldet.data.formats.values import as_number, decoded, read_lines
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
 
-_NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt")
+_NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")
 """Files that list the classes, one a line, the surest first."""
 
 _PHOTO_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", "frames")
@@ -42,7 +42,7 @@ def find_yolo(tree: Tree) -> str | None:
     if not labels and not any("labels" in name.lower().split("/")[:-1] for name in texts):
         return None
     for wanted in _NAME_LISTS:
-        for name in [*texts, *tree.with_suffix(".names")]:
+        for name in [*texts, *tree.with_suffix(".names", ".labels")]:
             if name.rpartition("/")[2].lower() == wanted:
                 return name
     if names := tree.with_suffix(".names"):
@@ -152,7 +152,9 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
         if photo not in doubtful and (rows := _rows(tree, photo, labels, number, class_names, points, faults)):
             annotations[photo] = rows.annotation(tree, label_of, faults)
     splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
-    faults += _orphans(tree, photos, labels)
+    faults += _orphans(tree, labels)
+    if unused := len(tree.photos) - len(photos):
+        notes.append(f"{unused:,} photos are in no split of {described_by}: they are not used")
     splits = {split: found for split, found in splits.items() if found}
     return ParsedLayout(
         class_names,
@@ -385,17 +387,17 @@ def _line(line: str, num_classes: int, points: int) -> list[float] | tuple[str, 
     return [label, x - w / 2, y - h / 2, x + w / 2, y + h / 2]
 
 
-def _orphans(tree: Tree, photos: list[str], labels: dict[str, str]) -> list[Fault]:
+def _orphans(tree: Tree, labels: dict[str, str]) -> list[Fault]:
     """A fault for each label file without a photo: text files in folders that hold label files."""
-    used, known = set(labels.values()), set(photos)
+    used = set(labels.values())
     folders = {folder_of(name) for name in used if name}
     texts = [n for n in tree.with_suffix(".txt") if folder_of(n) in folders or "labels" in PurePosixPath(n).parts[:-1]]
-    shared = {stem(photo) for photo in known}
+    named = {stem(photo) for photo in tree.photos}  # of another split, or left out with a fault of its own
     return [
         Fault("missing-image", name, "", "labels without an image of this name")
         for name in texts
         if name not in used
         and name.rpartition("/")[2].lower() not in _NAME_LISTS
         and stem(name).lower() not in _NO_LABELS
-        and stem(name) not in shared
+        and stem(name) not in named
     ]
