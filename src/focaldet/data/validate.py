@@ -7,22 +7,10 @@ import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.records import Annotation, Fault, ImageRecord
-from focaldet.photos.images import ImageHeader, read_header, upright_boxes
+from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, read_header, upright_boxes
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by so much, through rounding, before that is a fault."""
-
-_FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".bmp": ("BMP",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-    ".webp": ("WEBP",),
-    ".gif": ("GIF",),
-}
-"""File name suffix -> the formats it promises."""
 
 
 def validate(annotation: Annotation) -> tuple[ImageRecord | None, list[Fault]]:
@@ -69,7 +57,7 @@ def _areas(annotation: Annotation, boxes: np.ndarray) -> np.ndarray:
 
 def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
     faults = []
-    promised = _FORMATS.get(annotation.path.suffix.lower())
+    promised = SUFFIX_FORMATS.get(annotation.path.suffix.lower())
     if promised and header.format not in promised:
         problem = f"the name says {promised[0]}, the file is {header.format}"
         faults.append(Fault("mislabelled-image", annotation.source, annotation.file_name, problem))
