@@ -22,6 +22,7 @@ from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_fold
 from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
 from focaldet.data.check import small_classes
 from focaldet.data.transforms import TrainTransform
+from focaldet.data.verify import without_unreadable
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
@@ -33,6 +34,7 @@ from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.unreadable import UnreadablePhotos
 from focaldet.files import make_numbered, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
@@ -67,6 +69,8 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     folder = folder or read_folder(config.data, seed=config.seed)
     if config.resume:  # photos that were added would change what is drawn
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
+    if config.verify:
+        folder = without_unreadable(folder, say)
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     say(f"{folder.description}; {folder.split_origin}")
     if summary := folder.fault_summary():
@@ -128,9 +132,11 @@ def fit(
         f"{trainer.precision}, into {run}"
     )
     with _stop_on_interrupt(clock, say), _quiet(), lost_process_in_one_line(config):
+        loader = _loader(config, folder, trainer)
+        trainer.callbacks.append(UnreadablePhotos(loader.dataset, say))  # type: ignore[attr-defined,arg-type]
         trainer.fit(
             module,
-            _loader(config, folder, trainer),
+            loader,
             ckpt_path=str(run / "last.ckpt") if config.resume else None,
             weights_only=True,
         )
