@@ -34,7 +34,7 @@ from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
-from focaldet.engine.unreadable import UnreadablePhotos
+from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import make_numbered, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
@@ -133,7 +133,7 @@ def fit(
     )
     with _stop_on_interrupt(clock, say), _quiet(), lost_process_in_one_line(config):
         loader = _loader(config, folder, trainer)
-        trainer.callbacks.append(UnreadablePhotos(loader.dataset, say))  # type: ignore[attr-defined,arg-type]
+        trainer.callbacks.append(TrainingPhotos(loader, say))  # type: ignore[attr-defined]
         trainer.fit(
             module,
             loader,

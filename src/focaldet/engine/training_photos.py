@@ -1,26 +1,33 @@
-"""Photos that cannot be read do not end a training; each is named once."""
+"""The photos of a training: a resumed run goes on where it was, and those that cannot be read are named."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from focaldet.data.batching import DetectionDataset
+from focaldet.data.batching import DetectionDataset, TrainingSampler
 
 
-class UnreadablePhotos(Callback):
-    """Names each photo for which another one stands in, when that is found out.
+class TrainingPhotos(Callback):
+    """Names each photo for which another one stands in, when that is found out, and sets the epoch of a resumed run.
 
     Args:
-        dataset: the training photos.
+        loader: of a ``DetectionDataset``, by a ``TrainingSampler``.
         say: prints a line; silent in all processes but the first, which learns of theirs after each epoch.
     """
 
-    def __init__(self, dataset: DetectionDataset, say: Callable[[str], None]) -> None:
-        self.dataset, self.say = dataset, say
+    def __init__(self, loader: "DataLoader[Any]", say: Callable[[str], None]) -> None:
+        self.dataset = cast(DetectionDataset, loader.dataset)
+        self.sampler = cast(TrainingSampler, loader.sampler)
+        self.say = say
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning sets it too, but after the workers have begun with the first batches.
+        self.sampler.set_epoch(checkpoint["epoch"] + 1)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._name_new()
