@@ -90,6 +90,14 @@ def test_colours_and_grey_of_a_compressed_tiff_keep_all_bits(tmp_path, order):
     assert grey(tiff_16(tmp_path / "b.tif", RAMP, order=order, t259=8)) == (SCALED, 4095)
 
 
+def test_colours_of_8_bits_in_16_are_found_in_the_low_bytes(tmp_path):
+    photo, white = decode_photo(png_16(tmp_path / "a.png", COLOURS >> 4))
+    assert white == 255
+    assert np.array_equal(photo, (COLOURS >> 4).astype(np.uint8))
+    photo, white = decode_photo(png_16(tmp_path / "b.png", 0 * COLOURS))
+    assert (white, photo.max()) == (65535, 0)
+
+
 def test_transparency_beside_12_bits_is_laid_on_white(tmp_path):
     opaque = np.full((9, 7, 1), 65535, np.uint16)
     photo, white = decode_photo(png_16(tmp_path / "a.png", np.concatenate([COLOURS, opaque], axis=2)))

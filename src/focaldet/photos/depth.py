@@ -23,6 +23,8 @@ FULL = 65_535
 
 _BY_RANGE = (255, 1023, 4095, 16_383, FULL, 2**24 - 1, 2**32 - 1)
 
+_ROWS = 64
+
 _LOW_BYTES = {
     f"{bands};16{order}": f"{bands};16{other}"
     for bands in ("RGB", "RGBX", "RGBA")
@@ -56,15 +58,19 @@ def colours_of_16_bits(
     """
     high = np.asarray(image)
     top = 256 * int(high[..., :3].max(initial=0))
-    if _white(top, stated) == FULL:
+    if top and _white(top, stated) == FULL:
         return image, FULL
+    values = high.astype(np.uint16) << np.uint16(8)
+    del high
     with reopen() as again:
         again.tile = [_low(tile) for tile in again.tile]  # type: ignore[attr-defined]
-        values = high.astype(np.uint16) << 8 | np.asarray(again)
+        values |= np.asarray(again)
     white = _white(int(values[..., :3].max(initial=0)), stated)
     alpha = FULL if values[..., 3:].max(initial=0) > white else white
-    scaled = [_scaled(values[..., :3], white), _scaled(values[..., 3:], alpha)]
-    return Image.fromarray(np.concatenate(scaled, axis=2)), white
+    scaled = _scaled(values[..., :3], white)
+    if values.shape[2] > 3:
+        scaled = np.concatenate([scaled, _scaled(values[..., 3:], alpha)], axis=2)
+    return Image.fromarray(scaled), white
 
 
 def has_colours_of_16_bits(image: Image.Image) -> bool:
@@ -112,7 +118,11 @@ def _white(top: int, stated: Sequence[int]) -> int:
 
 
 def _scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
-    return np.clip(np.round(values.astype(np.float32) / (white / 255)), 0, 255).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for first in range(0, len(values), _ROWS):  # all at once would take 12 bytes a value
+        rows = slice(first, first + _ROWS)
+        scaled[rows] = np.clip(np.round(values[rows].astype(np.float32) / (white / 255)), 0, 255)
+    return scaled
 
 
 def _rawmode(tile: Any) -> str:
