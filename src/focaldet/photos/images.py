@@ -93,12 +93,14 @@ class ImageHeader(NamedTuple):
 
 @contextmanager
 def no_size_warnings() -> Iterator[None]:
-    """Silence Pillow's own warning about large images: the limit here is ours, and it is an error.
+    """Silence Pillow's own warnings: about large images, whose limit is ours and an error, and about tags of damaged
+    files, whose pixels say whether they can be used.
 
     Warning filters belong to the whole process: who starts threads that read images enters this around all of them too.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
@@ -151,8 +153,7 @@ def _bytes(source: Source) -> BinaryIO:
 def _open(source: Source) -> Image.Image:
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # a FIFO would be waited for without end
         raise InputError(f"{source}: not a regular file; give the photo's own file")
-    with no_size_warnings():
-        image = Image.open(source, formats=_formats())
+    image = Image.open(source, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
@@ -188,7 +189,7 @@ def read_header(source: Source) -> ImageHeader:
         InputError: not an image, of floating-point pixels, or more than ``MAX_PIXELS``.
     """
     try:
-        with _open(source) as image:
+        with no_size_warnings(), _open(source) as image:
             _check_pixels(image, source)
             orientation = _orientation(image)
             exchanged = orientation >= 5 and not _turned_by_pillow(image)
@@ -228,7 +229,7 @@ class Decoded(NamedTuple):
 def decode_photo(source: Source, *, max_side: int | None = None) -> Decoded:
     """The same as ``read_photo``, and what is to be told about it."""
     try:
-        with _open(source) as opened:
+        with no_size_warnings(), _open(source) as opened:
             _check_pixels(opened, source)
             if opened.format in SUFFIX_FORMATS[".jpg"]:
                 _check_scans(source)

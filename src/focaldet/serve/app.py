@@ -84,7 +84,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 _PHOTO = {
     "required": True,
-    "description": "the photo's file: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, or AVIF where Pillow reads it, whatever type is stated",
+    "description": "the photo's file: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF, whatever type is stated",
     "content": {
         kind: {"schema": {"type": "string", "format": "binary"}}
         for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
