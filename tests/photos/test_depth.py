@@ -61,6 +61,11 @@ def test_the_largest_value_that_a_tiff_states_is_white(tmp_path, order, tag):
     assert grey(wrong) == (SCALED, 4095)
 
 
+def test_a_statement_that_cannot_be_is_none(tmp_path):
+    assert grey(png_16(tmp_path / "a.png", RAMP, significant=200)) == (SCALED, 4095)
+    assert grey(tiff_16(tmp_path / "a.tif", RAMP, t281=2**31)) == (SCALED, 4095)
+
+
 def test_a_pgm_is_as_bright_as_its_own_maximum_says(tmp_path):
     head = f"P5 {RAMP.shape[1]} 1 ".encode()
     (tmp_path / "a.pgm").write_bytes(head + b"4095\n" + RAMP.astype(">u2").tobytes())

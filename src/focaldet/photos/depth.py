@@ -24,6 +24,7 @@ FULL = 65_535
 _BY_RANGE = (255, 1023, 4095, 16_383, FULL, 2**24 - 1, 2**32 - 1)
 
 _ROWS = 64
+"""That are scaled at a time."""
 
 _LOW_BYTES = {
     f"{bands};16{order}": f"{bands};16{other}"
@@ -87,7 +88,7 @@ def stated_whites(image: Image.Image, source: Path | BytesIO) -> tuple[int, ...]
     """
     if image.format == "PNG":
         bits = _significant_bits(source)
-        return (2**bits - 1, FULL) if bits else ()
+        return (2**bits - 1, FULL) if 0 < bits <= 16 else ()
     if image.format == "PPM":
         return (FULL,)
     tags: Any = getattr(image, "tag_v2", {})
@@ -126,8 +127,9 @@ def _scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
 
 
 def _rawmode(tile: Any) -> str:
-    """How Pillow takes the file's bytes apart; a tile is (decoder, box, offset, arguments)."""
-    return str(tile.args if isinstance(tile.args, str) else tile.args[0])
+    """How Pillow takes the file's bytes apart, where a tile's arguments say so."""
+    args = getattr(tile, "args", None)
+    return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _low(tile: Any) -> Any:
@@ -151,6 +153,6 @@ def _significant_bits(source: Path | BytesIO) -> int:
 
 
 def _numbers(value: Any) -> list[int]:
-    """A tag's numbers as whole ones; what is none is left out."""
+    """A tag's numbers as whole ones of 16 bits; what is none is left out."""
     values = value if isinstance(value, tuple | list) else (value,)
-    return [int(number) for number in values if isinstance(number, int | float) and 0 <= number < 2**32]
+    return [int(number) for number in values if isinstance(number, int | float) and 0 <= number <= FULL]
