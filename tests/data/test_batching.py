@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError
-from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
+from focaldet.data.batching import CACHE_BYTES, DetectionDataset, TrainingSampler, collate
 from focaldet.data.folder import read_folder
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
@@ -106,11 +106,81 @@ def test_images_of_different_shapes_are_padded_at_the_bottom_and_right(tmp_path)
         assert int(image[:, height:].sum()) + int(image[:, :, width:].sum()) == 0
 
 
-def test_a_truncated_image_stops_before_training_and_is_named(records):
-    path = records[0].path
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(InputError, match=r"a\.jpg: damaged image"):
-        DetectionDataset(records, TrainTransform(48))
+def truncate(record: ImageRecord) -> None:
+    record.path.write_bytes(record.path.read_bytes()[:-500])
+
+
+@pytest.mark.parametrize("cache_bytes", [0, CACHE_BYTES])
+def test_the_next_photo_stands_in_for_one_that_cannot_be_read(records, cache_bytes):
+    whole = DetectionDataset(records, TrainTransform(48), seed=3)
+    expected = {(e, i): whole[e, i] for e in range(2) for i in (0, 2)}
+    truncate(records[1])
+    dataset = DetectionDataset(records, TrainTransform(48), seed=3, cache_bytes=cache_bytes)
+    for key, sample in expected.items():
+        assert same(dataset[key], sample)
+    stands_in = dataset[1, 1]
+    assert stands_in.index == 2
+    assert not same(stands_in, dataset[1, 2])  # the same photo, but not the same view of it
+    truncate(records[2])
+    assert DetectionDataset(records, TrainTransform(48), cache_bytes=cache_bytes)[0, 1].index == 0
+
+
+def test_what_stands_in_depends_neither_on_the_cache_nor_on_the_order_nor_on_workers(records):
+    truncate(records[1])
+    keys = [(e, i) for e in range(3) for i in range(3)]
+    cached = [DetectionDataset(records, TrainTransform(48), seed=3)[key] for key in keys]
+    read = DetectionDataset(records, TrainTransform(48), seed=3, cache_bytes=0)
+    for key, sample in reversed(list(zip(keys, cached, strict=True))):
+        assert same(read[key], sample)
+    loader = DataLoader(
+        DetectionDataset(records, TrainTransform(48), seed=3, cache_bytes=0),
+        sampler=keys,
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context="fork",
+    )
+    assert all(same(a, b) for a, b in zip(loader, cached, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_photo_that_cannot_be_read_is_named_once_whichever_process_met_it(records, workers):
+    truncate(records[0])
+    dataset = DetectionDataset(records, TrainTransform(48), cache_bytes=0)
+    assert dataset.newly_unreadable() == []
+    loader = DataLoader(
+        dataset, sampler=[(e, i) for e in range(2) for i in range(3)], batch_size=None, num_workers=workers
+    )
+    assert len(list(loader)) == 6
+    (problem,) = dataset.newly_unreadable()
+    assert "a.jpg: damaged image" in problem
+    assert dataset.newly_unreadable() == []
+
+
+def test_a_photo_that_has_gone_is_no_end_either(records):
+    records[0].path.unlink()
+    dataset = DetectionDataset(records, TrainTransform(48))
+    assert dataset[0].index == 1
+    assert "a.jpg: no such image file" in dataset.newly_unreadable()[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_without_a_single_photo_that_can_be_read_one_line_says_so(records, workers):
+    for record in records:
+        truncate(record)
+    dataset = DetectionDataset(records, TrainTransform(48), cache_bytes=0)
+    with pytest.raises(InputError, match=r"no photo of the split can be read; the first: .*a\.jpg: damaged") as caught:
+        list(DataLoader(dataset, sampler=[(0, 1)], batch_size=None, num_workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_stands_in_where_photos_are_evaluated(records):
+    truncate(records[1])
+    for cache_bytes in (0, CACHE_BYTES):
+        dataset = DetectionDataset(records, EvalTransform(32), cache_bytes=cache_bytes)
+        assert dataset.sample(1) is None
+        assert dataset.sample(2).index == 2
+        with pytest.raises(InputError, match=r"b\.jpg: damaged image"):
+            dataset[1]
 
 
 @given(n=st.integers(1, 60), batch=st.integers(1, 8), replicas=st.integers(1, 4), epoch=st.integers(0, 3))

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from focaldet.data.check import check_folder, small_classes
 from focaldet.data.folder import read_folder
@@ -108,3 +109,22 @@ def test_classes_whose_median_object_is_small_at_the_size_of_training_are_named(
     assert "p2-p6" not in small_classes(records, ("platelet", "cell"), size=160, stride=4)
     assert small_classes(records, ("platelet", "cell"), size=320, stride=4) == ""
     assert small_classes([], (), size=320, stride=8) == ""
+
+
+def test_photos_of_12_bits_are_a_note_and_no_fault(tmp_path):
+    write_coco(tmp_path)
+    for name in "ab":
+        values = np.random.default_rng(0).integers(0, 4096, (48, 64)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "images" / f"{name}.jpg", format="PNG")
+    report = check_folder(read_folder(tmp_path), size=64)
+    assert len(report.notes) == 1
+    assert "brightened: 2 (white is 4,095 in 2)" in report.text
+
+
+def test_a_truncated_photo_says_what_training_does_about_it(tmp_path):
+    write_coco(tmp_path)
+    photo = tmp_path / "images" / "a.jpg"
+    photo.write_bytes(photo.read_bytes()[:-500])
+    report = check_folder(read_folder(tmp_path), size=64)
+    (fault,) = (fault for fault in report.faults if fault.kind == "damaged-image")
+    assert "--verify" in str(fault)

@@ -160,6 +160,31 @@ def voc_flags(root: Path) -> None:
     write(root / "ImageSets" / "Main" / "val.txt", "JPEGImages/c.jpg\n")
 
 
+def voc_lists_of_classes(root: Path) -> None:
+    in_folders("JPEGImages", "Annotations", xml, ".xml")(root)
+    for label, flags in (("cat", ("1", "-1")), ("dog", ("1", "1"))):
+        write(root / f"ImageSets/Main/{label}_train.txt", f"a.jpg {flags[0]}\nb.jpg {flags[1]}\n")
+        write(root / f"ImageSets/Main/{label}_val.txt", "c.jpg -1\n")
+
+
+def voc_paddle(root: Path) -> None:
+    in_folders("JPEGImages", "Annotations", xml, ".xml")(root)
+    write(root / "train.txt", "".join(f"JPEGImages/{name}.jpg Annotations/{name}.xml\n" for name in "ab"))
+    write(root / "val.txt", "JPEGImages/c.jpg Annotations/c.xml\n")
+
+
+def voc_masks_nearer_than_photos(root: Path) -> None:
+    in_folders("images", "annotations/xmls", xml, ".xml")(root)
+    for name in NAMES:
+        write(root / "annotations" / "trimaps" / f"{name}.png", b"")
+
+
+def voc_from_zero(root: Path) -> None:
+    photos(root / "images")
+    for name in NAMES:
+        write(root / "annotations" / f"{name}.xml", voc_xml(name, objects(name)))
+
+
 def voc_renamed(root: Path) -> None:
     photos(root / "images")
     for name in NAMES:
@@ -210,6 +235,11 @@ def yolo_cvat_1_1(root: Path) -> None:
 def yolo_cvat_ultralytics(root: Path) -> None:
     yolo(root, "images/train", "labels/train", "path: .\ntrain: train.txt\nnames:\n  0: cat\n  1: dog\n")
     write(root / "train.txt", "".join(f"data/images/train/{name}.jpg\n" for name in NAMES))
+
+
+def yolo_roboflow_darknet(root: Path) -> None:
+    yolo(root, "train", "train", None)
+    write(root / "train" / "_darknet.labels", "cat\ndog")
 
 
 def yolo_labelimg(root: Path) -> None:
@@ -381,11 +411,16 @@ WITH_EMPTY = {
     "voc: a mask beside each photo": voc_masks,
     "voc: two years of the development kit": voc_two_years,
     "voc: lists with flags and with paths": voc_flags,
+    "voc: lists of single classes": voc_lists_of_classes,
+    "voc: PaddleDetection's lists": voc_paddle,
+    "voc: masks nearer than the photos": voc_masks_nearer_than_photos,
+    "voc: counted from 0": voc_from_zero,
     "voc: label files of other names": voc_renamed,
     "voc: another encoding, as the file declares": voc_latin,
     "yolo: CVAT's YOLO 1.1": yolo_cvat_1_1,
     "yolo: CVAT's Ultralytics YOLO": yolo_cvat_ultralytics,
     "yolo: LabelImg, beside the photos": yolo_labelimg,
+    "yolo: Roboflow's Darknet": yolo_roboflow_darknet,
     "yolo: absolute lists": yolo_lists(lambda root, name: f"{root.resolve()}/images/{name}.jpg"),
     "yolo: lists of another machine": yolo_lists(lambda root, name: f"D:\\sets\\pets\\images\\{name}.JPG"),
     "yolo: lists relative to a folder above": yolo_lists(lambda root, name: f"./data/pets/images/{name}.jpg"),
@@ -428,6 +463,9 @@ WITH_EMPTY = {
     "coco: a web address": coco_of(
         each("images", lambda i: i.update(coco_url=f"http://images.example/{i.pop('file_name')}"))
     ),
+    "coco: an address with a query": coco_of(
+        each("images", lambda i: i.update(file_name=f"https://bucket.example/o/{i['file_name']}?alt=media&token=1-2"))
+    ),
     "coco: batches": coco_batches,
     "coco: a test file without annotations": coco_test_without_truth,
     "coco: an entry of each box": coco_of(coco(coco_entry_of_each_box)),
@@ -458,6 +496,10 @@ WITHOUT_EMPTY = {
     ),
     "csv: centres": table("img,category,x_center,y_center,width,height", "{n}.jpg,{c},{cx},{cy},{w},{h}"),
     "csv: Kaggle's bbox": table("image_id,width,height,bbox,label", '{n},{W},{H},"[{x1}.0, {y1}.0, {w}.0, {h}.0]",{c}'),
+    "csv: decimal commas": table("file;class;xmin;ymin;xmax;ymax", "{n}.jpg;{c};{x1},0;{y1},0;{x2},0;{y2},0"),
+    "csv: addresses": table(
+        "image_url,label,xmin,ymin,xmax,ymax", "https://bucket.example/{n}.jpg?size=1,{c},{x1},{y1},{x2},{y2}"
+    ),
     "csv: shares": table("image,label,xmin,ymin,xmax,ymax", "{n}.jpg,{c},{u1},{v1},{u2},{v2}"),
     "csv: Open Images": open_images,
     "csv: VGG's annotator": table(
@@ -483,6 +525,46 @@ def test_a_table_is_read_as_it_was_drawn_but_for_photos_in_no_line(tmp_path, cas
     assert folder.layout == "csv"
     assert_as_drawn(folder, ["a", "b"])
     assert "1 photo" in " ".join(folder.notes)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_table_may_be_in_the_encoding_of_a_spreadsheet(tmp_path, encoding):
+    table("Größe,Image,Label,xmin,ymin,xmax,ymax", "1,{n}.jpg,{c},{x1},{y1},{x2},{y2}")(tmp_path)
+    file = tmp_path / "labels.csv"
+    file.write_bytes(file.read_text().encode(encoding))
+    assert_as_drawn(read_folder(tmp_path), ["a", "b"])
+
+
+def test_a_split_that_the_description_does_not_name_is_not_used_and_that_is_said(tmp_path):
+    yolo(tmp_path, "train/images", "train/labels")
+    photos(tmp_path / "test" / "images", ["a"])
+    write(tmp_path / "test" / "labels" / "a.txt", yolo_lines(PHOTOS["a"]))
+    folder = read_folder(tmp_path)
+    assert folder.faults == ()
+    assert "1 photos are in no split of data.yaml" in folder.notes[0]
+
+
+def test_a_description_that_leads_to_another_folder_is_refused(tmp_path):
+    yolo(tmp_path / "pets", yaml="train: ../others/images\nval: images\nnames: [cat, dog]\n")
+    photos(tmp_path / "others" / "images")
+    with pytest.raises(InputError, match=r"'\.\./others/images' is not in"):
+        read_folder(tmp_path / "pets")
+
+
+def test_boxes_that_fit_only_the_turned_photo_were_drawn_on_it(tmp_path):
+    # Label Studio states the size of the pixels in the file, and draws on the photo as displayed.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in "ab":
+        write_photo(tmp_path / "images" / f"{name}.jpg", (64, 48), exif=exif)
+    document = coco_document(["a", "b"])
+    document["annotations"] = [
+        {"image_id": 10, "category_id": 5, "bbox": [4, 40, 30, 20]},  # 48 x 64 as displayed: y ends at 60
+        {"image_id": 11, "category_id": 5, "bbox": [4, 4, 30, 20]},
+    ]
+    write(tmp_path / "labels.json", json.dumps(document))
+    records = [r for records in read_folder(tmp_path).splits.values() for r in records]
+    assert {r.path.stem: r.boxes_xyxy.tolist() for r in records} == {"a": [[4, 40, 34, 60]], "b": [[4, 4, 34, 24]]}
 
 
 def test_a_folder_is_read_when_it_is_given_as_a_relative_path(tmp_path, monkeypatch):

@@ -192,9 +192,9 @@ def test_a_text_file_among_photos_is_named_and_the_others_are_done(
 def test_paths_without_photos_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no photo in it"):
-        list_images([tmp_path / "empty"])
+        list_images([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(InputError, match="no such file or folder"):
-        list_images([tmp_path / "nothing"])
+        list_images([tmp_path / "nothing"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

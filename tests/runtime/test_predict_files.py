@@ -79,15 +79,99 @@ def test_the_score_decides_what_is_written(predict: Predict, photo: Path) -> Non
     assert predict(photo, "--score", 0.9)["annotations"] == []
 
 
-def test_a_folder_is_looked_at_photo_by_photo(predict: Predict, tmp_path: Path, photo: Path, out: Path) -> None:
-    folder = tmp_path / "photos"
-    (folder / "deeper").mkdir(parents=True)
-    for name in ("b.png", "a.jpg", "c.gif", "._b.png", "notes.txt", "deeper/d.png"):
+def copies(photo: Path, folder: Path, *names: str) -> Path:
+    """A folder with copies of a photo; what is named otherwise is a PNG all the same."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with Image.open(photo) as image:
-            image.save(folder / name, format="PNG" if name[-3:] == "txt" else None)
+            image.save(folder / name, format="JPEG" if name.endswith((".jpg", ".jfif", ".jpe")) else "PNG")
+    return folder
+
+
+def drawn(out: Path) -> list[str]:
+    return sorted(file.relative_to(out).as_posix() for file in out.rglob("*.png"))
+
+
+def test_a_folder_is_looked_at_photo_by_photo_with_the_folders_in_it(
+    predict: Predict, tmp_path: Path, photo: Path, out: Path
+) -> None:
+    folder = copies(photo, tmp_path / "photos", "b.png", "a.jpg", "c.JFIF", "deeper/down/d.png", "deeper/e.jpe")
     document = predict(folder)
-    assert [Path(image["file_name"]).name for image in document["images"]] == ["a.jpg", "b.png", "c.gif"]
-    assert {file.name for file in out.iterdir()} == {"a.png", "b.png", "c.png", "predictions.json"}
+    found = [Path(image["file_name"]).relative_to(folder).as_posix() for image in document["images"]]
+    assert found == ["a.jpg", "b.png", "c.JFIF", "deeper/down/d.png", "deeper/e.jpe"]
+    assert drawn(out) == ["a.png", "b.png", "c.png", "deeper/down/d.png", "deeper/e.png"]
+    assert (out / "predictions.json").is_file()
+
+
+def test_pictures_of_photos_of_one_name_in_two_folders_are_kept_apart(
+    predict: Predict, tmp_path: Path, photo: Path, out: Path
+) -> None:
+    one = copies(photo, tmp_path / "one", "a.jpg", "x/a.jpg", "y/a.jpg", "y/a.png")
+    two = copies(photo, tmp_path / "two", "x/a.jpg")
+    assert len(predict(one, two)["images"]) == 5
+    assert drawn(out) == ["a.png", "x/a.jpg.png", "x/a.png", "y/a.png", "y/a.png.png"]
+
+
+def test_what_is_hidden_or_left_by_programs_is_no_photo(
+    predict: Predict, tmp_path: Path, photo: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left = ("._a.png", ".hidden/a.png", "__MACOSX/._a.png", "__MACOSX/a.png", "x/.ipynb_checkpoints/a-checkpoint.png")
+    folder = copies(photo, tmp_path / "photos", "a.png", *left)
+    assert len(predict(folder)["images"]) == 1
+    assert "skipped" not in capfd.readouterr().out
+
+
+def test_files_of_a_folder_that_are_no_photos_are_counted_in_one_line(
+    predict: Predict, tmp_path: Path, photo: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    others = ("a.txt", "x/b.txt", "x/film.mp4", "README", "x/\x1b[31m.\x1b[31m")
+    folder = copies(photo, tmp_path / "photos", "a.png", *others)
+    predict(folder)
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if "skipped" in line)
+    assert "2 .txt" in line
+    assert "1 .mp4" in line
+    assert "1 without a suffix" in line
+    assert "\x1b" not in line
+
+
+def test_a_linked_folder_is_looked_into_and_one_that_leads_back_ends(
+    predict: Predict, tmp_path: Path, photo: Path
+) -> None:
+    folder = copies(photo, tmp_path / "photos", "a.png")
+    (folder / "linked").symlink_to(copies(photo, tmp_path / "elsewhere", "b.png"))
+    (folder / "again").symlink_to(folder)
+    assert len(predict(folder)["images"]) == 2
+
+
+def test_pictures_of_an_earlier_run_below_the_photos_are_not_looked_at(
+    colours: Path, tmp_path: Path, photo: Path
+) -> None:
+    folder = copies(photo, tmp_path / "photos", "a.png", "x/b.png")
+    for _ in range(2):
+        assert main(["predict", str(colours), str(folder), "--out", str(folder / "found")]) == 0
+        document = json.loads((folder / "found" / "predictions.json").read_text())
+        assert len(document["images"]) == 2
+
+
+def test_photos_that_are_brightened_are_told_in_one_line(
+    predict: Predict, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((60, 80), 3000 + number, np.uint16)).save(folder / f"{number}.png")
+    predict(folder)
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if "16 bits" in line)
+    assert "3 (white is 4,095 in 3)" in line
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.mp4"])
+def test_a_pipe_among_photos_is_named_and_not_waited_for(
+    predict: Predict, tmp_path: Path, photo: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / name)
+    assert len(predict(tmp_path / name, photo, code=2)["images"]) == 1
+    assert f"{name}: not a regular file" in capfd.readouterr().err
 
 
 def test_a_video_is_detected_frame_by_frame(predict: Predict, tmp_path: Path, out: Path) -> None:

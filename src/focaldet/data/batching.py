@@ -1,6 +1,7 @@
 """Samples and batches that depend on nothing but (seed, epoch, index).
 
-Whatever worker or process makes a sample, and whether the run was resumed in between, it is the same to the bit.
+Whatever worker or process makes a sample, and whether the run was resumed in between, it is the same to the bit. That
+holds for photos that cannot be read too: in training the next one that can be stands in for it.
 Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 """
 
@@ -11,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from focaldet.checks import InputError
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform, View
 from focaldet.photos.images import fitted_size, no_size_warnings
@@ -43,10 +45,22 @@ class Sample:
     ignored_xyxy: Float[Tensor, "R 4"]
 
 
+class NoPhotoLeftError(InputError):
+    """No photo of a data set can be read.
+
+    ``DataLoader`` makes an error of a worker anew from its traceback; what is kept of that is the last line.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.NoPhotoLeftError: "))
+
+
 class DetectionDataset(Dataset[Sample]):
     """Records -> samples.
 
-    ``dataset[epoch, index]`` is the sample of that epoch; ``dataset[index]`` that of epoch 0.
+    ``dataset[epoch, index]`` is the sample of that epoch; ``dataset[index]`` that of epoch 0. With a ``TrainTransform``
+    the next photo that can be read stands in for one that cannot; its augmentation is that of ``index``, so that it is
+    not seen twice in the same way.
 
     Args:
         records: one split of a ``DataFolder``.
@@ -54,9 +68,6 @@ class DetectionDataset(Dataset[Sample]):
         seed: of the transform's randomness.
         cache_bytes: decode all images now and keep them when they take at most so many bytes; 0 never does. They are
             kept no larger than the transform can make use of.
-
-    Raises:
-        InputError: an image cannot be decoded (at once when cached, else when it is asked for).
     """
 
     def __init__(
@@ -70,7 +81,11 @@ class DetectionDataset(Dataset[Sample]):
         self.records = tuple(records)
         self.transform = transform
         self.seed = seed
-        self._images: list[UInt8[Tensor, "3 H W"]] | None = None
+        # Shared: workers find out, and the process that says it sees what they found.
+        self._unreadable: Tensor = torch.zeros(len(self.records), dtype=torch.bool)
+        self._unreadable.share_memory_()  # type: ignore[no-untyped-call]
+        self._named: set[int] = set()
+        self._images: list[UInt8[Tensor, "3 H W"] | None] | None = None
         if sum(_source_bytes(r, transform.source_side) for r in self.records) <= cache_bytes:
             with no_size_warnings(), ThreadPoolExecutor(max_workers=2) as pool:
                 self._images = list(pool.map(self._read, range(len(self.records))))
@@ -84,9 +99,34 @@ class DetectionDataset(Dataset[Sample]):
         return self._images is not None
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """A sample.
+
+        Raises:
+            InputError: with an ``EvalTransform``, the photo cannot be read; in training, none of them can.
+        """
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not isinstance(self.transform, TrainTransform):
+            sample = self.sample(index, epoch=epoch)
+            if sample is None:
+                raise InputError(self._problem(index))
+            return sample
+        for after in range(len(self)):
+            sample = self.sample((index + after) % len(self), epoch=epoch, drawn_as=index)
+            if sample is not None:
+                return sample
+        raise NoPhotoLeftError(f"no photo of the split can be read; the first: {self._problem(0)}")
+
+    def sample(self, index: int, *, epoch: int = 0, drawn_as: int | None = None) -> Sample | None:
+        """The sample of a photo, or ``None`` when it cannot be read.
+
+        Args:
+            epoch: of the transform's randomness.
+            drawn_as: the index by which the transform's randomness is drawn; ``None``: its own.
+        """
         record = self.records[index]
         image = self._read(index) if self._images is None else self._images[index]
+        if image is None:
+            return None
         scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
         view = View(
             image,
@@ -95,14 +135,40 @@ class DetectionDataset(Dataset[Sample]):
             torch.from_numpy(record.ignored),
         )
         with torch.random.fork_rng(devices=[]):
-            state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)
+            drawn = (self.seed, epoch, index if drawn_as is None else drawn_as)
+            state = np.random.SeedSequence(drawn).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
             view = self.transform(view)
         objects = ~view.ignored
         return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
 
-    def _read(self, index: int) -> UInt8[Tensor, "3 H W"]:
-        return self.transform.read(self.records[index].path)
+    @property
+    def unreadable(self) -> Bool[Tensor, " N"]:
+        """Which photos could not be read so far, whichever process tried; they are not tried again."""
+        return self._unreadable
+
+    def newly_unreadable(self) -> list[str]:
+        """A line for each photo that could not be read and has not been named before."""
+        new = [index for index in self._unreadable.nonzero().flatten().tolist() if index not in self._named]
+        self._named.update(new)
+        return [self._problem(index) for index in new]
+
+    def _read(self, index: int) -> UInt8[Tensor, "3 H W"] | None:
+        if self._unreadable[index]:
+            return None
+        try:
+            return self.transform.read(self.records[index].path)
+        except InputError:
+            self._unreadable[index] = True
+            return None
+
+    def _problem(self, index: int) -> str:
+        path = self.records[index].path
+        try:
+            self.transform.read(path)
+        except InputError as error:
+            return str(error)
+        return f"{path}: could not be read at first"
 
 
 def _source_bytes(record: ImageRecord, max_side: int) -> int:

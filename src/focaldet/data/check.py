@@ -16,7 +16,8 @@ from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
 from focaldet.data.parallel import Progress, each
 from focaldet.data.records import DataFolder, Fault, ImageRecord
-from focaldet.photos.images import no_size_warnings, read_photo
+from focaldet.photos.depth import FULL, depth_note
+from focaldet.photos.images import GLANCE, decode_photo, no_size_warnings
 
 MIN_SIZE = 32
 """Least longer side in pixels of what a detector sees: one location of stride 32."""
@@ -27,9 +28,6 @@ ANCHOR_SCALE = 8
 SMALL_STRIDES = 3
 """An object of fewer strides has few sites, and each side of it is a stride or two: measured on BCCD's platelets, which
 have 2.4, see benchmarks/results."""
-
-_GLANCE = 64
-"""Longer side in pixels to which images are decoded that nobody looks at."""
 
 _MAX_LISTED = 20
 """Classes that a table shows before it is cut."""
@@ -51,6 +49,7 @@ class DataReport:
         beyond_reach: objects with a side that no distribution of their level reaches from the object's centre.
         median_side_px: median of √area at that size, or NaN without objects.
         faults: those of the folder, and what decoding and comparing the files has shown.
+        notes: sentences about what decoding has shown and what is no fault.
     """
 
     folder: DataFolder
@@ -64,6 +63,7 @@ class DataReport:
     beyond_reach: int
     median_side_px: float
     faults: tuple[Fault, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def imbalance(self) -> float:
@@ -77,6 +77,7 @@ class DataReport:
         folder = self.folder
         lines = [f"{folder.root}: {folder.description}", folder.split_origin, *folder.notes, ""]
         lines += [*self._split_table(), *self._ignored_lines(), "", *self._class_table(), "", *self._level_lines(), ""]
+        lines += [*self.notes]
         lines += [f"{len(self.faults)} {'fault' if len(self.faults) == 1 else 'faults'}" + (":" if self.faults else "")]
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
 
@@ -146,7 +147,7 @@ def check_folder(
         raise InputError(f"size: expected at least {MIN_SIZE}, got {size}")
     splits = folder.splits
     everything = [(split, record) for split, records in splits.items() for record in records]
-    faults = list(folder.faults) + (_content_faults(everything, progress) if decode else [])
+    found, note = _content_faults(everything, progress) if decode else ([], "")
     sides = np.concatenate([_sides_at(record, size) for _, record in everything]) if everything else np.zeros((0, 2))
     geometric = np.sqrt(sides.prod(1))
     anchors = ANCHOR_SCALE * np.array(strides, np.float64)
@@ -164,7 +165,8 @@ def check_folder(
         level_counts=np.bincount(level, minlength=len(strides)),
         beyond_reach=int((sides.max(1, initial=0) / 2 > reach).sum()),
         median_side_px=float(np.median(geometric)) if len(geometric) else float("nan"),
-        faults=tuple(faults),
+        faults=(*folder.faults, *found),
+        notes=(note,) if note else (),
     )
 
 
@@ -198,15 +200,15 @@ def _sides_at(record: ImageRecord, size: int) -> NDArray[np.float64]:
     return (boxes[:, 2:] - boxes[:, :2]) * size / max(record.width, record.height)
 
 
-def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progress | None) -> list[Fault]:
-    """Images that cannot be decoded, and equal files: inside one split, and (a leak) across two."""
+def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progress | None) -> tuple[list[Fault], str]:
+    """Images that cannot be decoded, and equal files: inside one split, and (a leak) across two; and ``depth_note``."""
     paths = list(dict.fromkeys(record.path for _, record in everything))
     with no_size_warnings():
         results = dict(zip(paths, each(_decode, paths, progress), strict=True))
     faults = []
     first: dict[bytes, tuple[str, str]] = {}
     for split, record in everything:
-        digest, problem = results[record.path]
+        digest, problem, _ = results[record.path]
         if problem:
             faults.append(Fault("damaged-image", record.file_name, "", problem))
         twin_split, twin = first.setdefault(digest, (split, record.file_name))
@@ -217,14 +219,14 @@ def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progres
         else:
             problem = f"{split} holds the same file as {twin_split} ({twin})"
             faults.append(Fault("leak", record.file_name, "", problem))
-    return faults
+    return faults, depth_note(white for _, _, white in results.values())
 
 
-def _decode(path: Path) -> tuple[bytes, str]:
-    """(digest of the file, what is wrong with its image)."""
+def _decode(path: Path) -> tuple[bytes, str, int]:
+    """(digest of the file, what is wrong with its image, its white as in ``Decoded``)."""
     digest = blake2b(path.read_bytes(), digest_size=16).digest()
     try:
-        read_photo(path, max_side=_GLANCE)  # to its end all the same, and JPEGs in a third of the time
+        # To its end all the same, and JPEGs in a third of the time.
+        return digest, "", decode_photo(path, max_side=GLANCE).white
     except InputError as error:
-        return digest, str(error).split(": ", 1)[1]
-    return digest, ""
+        return digest, str(error).split(": ", 1)[1], FULL

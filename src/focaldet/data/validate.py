@@ -11,22 +11,10 @@ import numpy as np
 from focaldet.checks import InputError
 from focaldet.data.parallel import Progress, each
 from focaldet.data.records import Annotation, Fault, ImageRecord
-from focaldet.photos.images import ImageHeader, no_size_warnings, read_header, upright_boxes
+from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header, upright_boxes
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by so much, through rounding, before that is a fault."""
-
-_FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".bmp": ("BMP",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-    ".webp": ("WEBP",),
-    ".gif": ("GIF",),
-}
-"""File name suffix -> the formats it promises."""
 
 
 _ENOUGH_BOXES = 10
@@ -79,10 +67,8 @@ def validate_all(
         records.append(None if copy else found.record)
         faults += [_scaled(annotation, found.scale)] if copy else found.faults
     turned = sum(found.turned for found in checked)
-    notes = [f"EXIF turns {turned:,} photos: their labels are fractions, and are read for the turned photo"] * (
-        turned > 0
-    )
-    return records, faults, notes
+    note = f"EXIF turns {turned:,} photos, and their labels do not say so: boxes are read for the photos as displayed"
+    return records, faults, [note] * (turned > 0)
 
 
 def _scales_of_copies(checked: Sequence[Checked]) -> set[float]:
@@ -203,7 +189,7 @@ def _areas(stated: np.ndarray | None, boxes: np.ndarray) -> np.ndarray:
 
 def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
     faults = []
-    promised = _FORMATS.get(annotation.path.suffix.lower())
+    promised = SUFFIX_FORMATS.get(annotation.path.suffix.lower())
     if promised and header.format not in promised:
         problem = f"the name says {promised[0]}, the file is {header.format}"
         faults.append(Fault("mislabelled-image", annotation.source, annotation.file_name, problem))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from focaldet.boxes.formats import clip_boxes
-from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.batching import DetectionDataset, Sample, collate
+from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
@@ -99,6 +100,8 @@ def detect_records(
 ) -> list[dict[str, Any]]:
     """COCO results of a data set's images, boxes in pixels of the photos. Image i has id i + 1.
 
+    A photo that cannot be read has no detections; ``dataset.newly_unreadable`` names it.
+
     Args:
         dataset: with an ``EvalTransform``.
         progress: called with the number of images done.
@@ -108,23 +111,37 @@ def detect_records(
         batch = 1  # what is padded would depend on the batch's other images
     training = net.training
     net.eval()
-    device = net.mean.device
     results = []
     for first in range(0, len(dataset), batch):
-        samples = [dataset[index] for index in range(first, min(first + batch, len(dataset)))]
-        images, valid_sizes, _ = collate(samples)
-        with torch.no_grad():
-            outputs = net(images.to(device))
-        found = postprocess(outputs, [(int(h), int(w)) for h, w in valid_sizes.tolist()])
-        for sample, size, detections in zip(samples, valid_sizes.tolist(), found, strict=True):
-            record = dataset.records[sample.index]
-            photo = (record.height, record.width)
-            detections = to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
-            results += coco_results(sample.index + 1, detections)
+        last = min(first + batch, len(dataset))
+        samples = [sample for index in range(first, last) if (sample := dataset.sample(index)) is not None]
+        if samples:
+            results += _detect(net, postprocess, dataset.records, samples)
         if progress is not None:
-            progress(first + len(samples))
+            progress(last)
     net.train(training)
     return results
+
+
+def _detect(
+    net: DenseDetector, postprocess: PostProcess, records: Sequence[ImageRecord], samples: Sequence[Sample]
+) -> list[dict[str, Any]]:
+    images, valid_sizes, _ = collate(samples)
+    with torch.no_grad():
+        outputs = net(images.to(net.mean.device))
+    results = []
+    found = postprocess(outputs, [(int(h), int(w)) for h, w in valid_sizes.tolist()])
+    for sample, size, detections in zip(samples, valid_sizes.tolist(), found, strict=True):
+        record = records[sample.index]
+        photo = (record.height, record.width)
+        detections = to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
+        results += coco_results(sample.index + 1, detections)
+    return results
+
+
+def without_detections(problem: str) -> str:
+    """The line about a photo that cannot be read, of ``dataset.newly_unreadable``."""
+    return f"{problem}; AP counts it as a photo without detections"
 
 
 def to_photo(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import Evaluation, average_precision, detect_records
+from focaldet.engine.average_precision import Evaluation, average_precision, detect_records, without_detections
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.peak_memory import peak_memory_mb
@@ -197,6 +197,8 @@ class RunRecorder(Callback):
             self.best = ap
             save_model(self.run, self.spec, net)
         with tqdm.external_write_mode():  # above the progress bar, not behind it
+            for problem in self.val.newly_unreadable():
+                self.say(without_detections(problem))
             self.say(
                 f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: val AP {ap:.3f}, "
                 f"AP50 {evaluation.metrics['AP50'] or 0.0:.3f}" + (" (best so far, kept)" if best else "")

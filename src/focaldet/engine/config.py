@@ -48,6 +48,7 @@ class TrainConfig:
         freeze_norm: keep the backbone's batch norms as they are (for pretrained weights and small batches)
         val_every: measure AP on the validation split each so many epochs; 0: five times in the run
         seed: of weights, order, augmentation, and of splits that have to be made
+        verify: decode all photos first and leave out those that cannot be read
         workers: processes that load data; -1: none when the decoded photos fit in memory, else one a core but one
         device: auto, cpu or gpu
         devices: processes on this machine, each with a batch of its own
@@ -91,6 +92,7 @@ class TrainConfig:
     freeze_norm: bool = False
     val_every: int = 0
     seed: int = 0
+    verify: bool = False
     workers: int = -1
     device: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1

@@ -10,7 +10,7 @@ from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import average_precision, detect_records
+from focaldet.engine.average_precision import average_precision, detect_records, without_detections
 from focaldet.engine.predict import Detector
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.files import write_json
@@ -56,6 +56,8 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
             print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
 
     results = detect_records(detector.net, postprocess, dataset, progress=progress)
+    for problem in dataset.newly_unreadable():
+        say(without_detections(problem))
     evaluation = average_precision(truth, results)
     report = {
         "split": split,

@@ -24,6 +24,7 @@ from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
+from focaldet.data.verify import without_unreadable
 from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
@@ -36,6 +37,7 @@ from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import make_numbered, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
@@ -73,6 +75,8 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
             folder = read_folder(config.data, seed=config.seed, progress=progress)
     if config.resume:  # photos that were added would change what is drawn
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
+    if config.verify:
+        folder = without_unreadable(folder, say)
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     changed: list[str] = []
     if class_names := checkpoint.get("callbacks", {}).get("RunRecorder", {}).get("class_names"):
@@ -145,9 +149,11 @@ def fit(
         f"{trainer.precision}, into {run}"
     )
     with _stop_on_interrupt(clock, say), _quiet(), lost_process_in_one_line(config):
+        loader = _loader(config, folder, trainer)
+        trainer.callbacks.append(TrainingPhotos(loader, say))  # type: ignore[attr-defined]
         trainer.fit(
             module,
-            _loader(config, folder, trainer),
+            loader,
             ckpt_path=str(_last(config)) if config.resume else None,
             weights_only=True,
         )

@@ -4,27 +4,59 @@ Sizes are (width, height) in pixels as the image is displayed, that is after its
 ``(H, W, 3)`` of uint8, red, green and blue.
 """
 
+import functools
+import importlib
+import importlib.util
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from focaldet.checks import InputError
+from focaldet.photos.depth import (
+    FULL,
+    colours_of_16_bits,
+    grey_of_16_bits,
+    has_colours_of_16_bits,
+    stated_whites,
+)
+from focaldet.photos.scans import MOST_SCANS, too_many_scans
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-"""File names that are taken for images."""
+SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
+    ".png": ("PNG",),
+    ".bmp": ("BMP",),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
+    ".webp": ("WEBP",),
+    ".gif": ("GIF",),
+    **dict.fromkeys((".ppm", ".pgm"), ("PPM",)),
+    ".avif": ("AVIF",),
+    **dict.fromkeys((".heic", ".heif"), ("HEIF",)),
+}
+"""End of a file's name -> the formats it promises, as Pillow calls them."""
+
+REMEDIES = {"AVIF": "pip install 'pillow>=11.3'", "HEIF": "pip install pillow-heif"}
+"""Formats that this machine may be unable to read, and what to do about it."""
+
+_MISSING = {
+    name
+    for name, module in (("AVIF", "PIL._avif"), ("HEIF", "pillow_heif"))
+    if importlib.util.find_spec(module) is None
+}
+
+IMAGE_SUFFIXES = frozenset(suffix for suffix, formats in SUFFIX_FORMATS.items() if _MISSING.isdisjoint(formats))
+"""File names that are taken for images: those of the formats that can be read here."""
 
 MAX_PIXELS = 80_000_000
 """Larger images are refused from their header, before anything is decoded (240 MB as RGB)."""
-
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-"""Pillow's readers that are tried: only plain pixel formats, none that starts another program (EPS)."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,6 +68,10 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> the operation that makes the image upright."""
+
+
+GLANCE = 64
+"""Longer side in pixels for images that are decoded only to see whether they can be: JPEGs take a third of the time."""
 
 
 class ImageHeader(NamedTuple):
@@ -61,12 +97,14 @@ class ImageHeader(NamedTuple):
 
 @contextmanager
 def no_size_warnings() -> Iterator[None]:
-    """Silence Pillow's own warning about large images: the limit here is ours, and it is an error.
+    """Silence Pillow's own warnings: about large images, whose limit is ours and an error, and about tags of damaged
+    files, whose pixels say whether they can be used.
 
     Warning filters belong to the whole process: who starts threads that read images enters this around all of them too.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
@@ -76,23 +114,56 @@ Source = Path | BytesIO
 
 def _problem(source: Source, error: Exception) -> InputError:
     path = source if isinstance(source, Path) else "image"
+    if isinstance(error, InputError):
+        return error
     if isinstance(error, FileNotFoundError):
         return InputError(f"{path}: no such image file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return InputError(f"{path}: more than {MAX_PIXELS:,} pixels; scale it down or cut it into tiles")
     if isinstance(error, UnidentifiedImageError):
-        if (source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes) == 0:
-            return InputError(f"{path}: the file is empty; fetch it again or remove it")
-        return InputError(f"{path}: not an image that can be read ({', '.join(_FORMATS)}); convert or remove it")
+        return InputError(f"{path}: {_unidentified(source)}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(f"{path}: cannot be read ({error.strerror})")
     return InputError(f"{path}: damaged image ({' '.join(str(error).split()) or type(error).__name__}); fetch it again")
 
 
+def _unidentified(source: Source) -> str:
+    """Why no reader takes a file, by how it begins."""
+    with _bytes(source) as file:
+        head = file.read(12)
+    if not head:
+        return "the file is empty; fetch it again or remove it"
+    if head[4:8] == b"ftyp":
+        name = "AVIF" if head[8:11] == b"avi" else "HEIF"
+        if name in _MISSING:
+            return f"{name} cannot be read here; {REMEDIES[name]}, or convert it"
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return "a TIFF file with pixels of a kind that cannot be read; save it with 8 or 16 bits, grey or RGB"
+    return f"not an image that can be read ({', '.join(_formats())}); convert or remove it"
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's readers that are tried: only plain pixel formats, none that starts another program (EPS)."""
+    if "HEIF" not in _MISSING:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return tuple(dict.fromkeys(formats[0] for formats in SUFFIX_FORMATS.values() if _MISSING.isdisjoint(formats)))
+
+
+def _bytes(source: Source) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else BytesIO(source.getbuffer())
+
+
 def _open(source: Source) -> Image.Image:
-    with no_size_warnings():
-        image = Image.open(source, formats=_FORMATS)
+    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # a FIFO would be waited for without end
+        raise InputError(f"{source}: not a regular file; give the photo's own file")
+    image = Image.open(source, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
+    # Pillow takes an orientation from XMP where EXIF has none; browsers and other readers do not.
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
     return image
 
 
@@ -104,16 +175,29 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _TRANSPOSE else 1
 
 
+def _turned_by_pillow(image: Image.Image) -> bool:
+    """Whether Pillow turns the pixels itself when it decodes them; it gives the size as displayed from the start."""
+    return image.format == "TIFF"  # of all versions that can be installed here: 11.0 to 13.0
+
+
+def _check_pixels(image: Image.Image, source: Source) -> None:
+    if image.mode == "F":
+        path = source if isinstance(source, Path) else "image"
+        raise InputError(f"{path}: floating-point pixels, whose white is not known; save it with 8 or 16 bits")
+
+
 def read_header(source: Source) -> ImageHeader:
     """Size and orientation of an image, without decoding it.
 
     Raises:
-        InputError: not an image, or more than ``MAX_PIXELS``.
+        InputError: not an image, of floating-point pixels, or more than ``MAX_PIXELS``.
     """
     try:
-        with _open(source) as image:
+        with no_size_warnings(), _open(source) as image:
+            _check_pixels(image, source)
             orientation = _orientation(image)
-            width, height = image.size[::-1] if orientation >= 5 else image.size
+            exchanged = orientation >= 5 and not _turned_by_pillow(image)
+            width, height = image.size[::-1] if exchanged else image.size
             return ImageHeader(width, height, orientation, image.format or "")
     except Exception as error:  # Pillow's readers raise every type there is on damaged files
         raise _problem(source, error) from None
@@ -124,12 +208,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits")
+        raise ValueError("floating-point pixels, whose white is not known; give 8 or 16 bits")
     if image.mode.startswith("I"):
-        # 16-bit grey: the whole range is scaled, 65535 becomes 255; Pillow's own conversion would clip at 255. Pillow's
-        # 32-bit mode is what 16-bit files of some kinds come as.
-        values = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.clip(np.round(values / 257), 0, 255).astype(np.uint8)).convert("RGB")
+        return grey_of_16_bits(image)[0].convert("RGB")
     if image.has_transparency_data:
         # The colour under a transparent pixel is arbitrary; it is seen on white, as a page shows it.
         image = image.convert("RGBA")
@@ -137,32 +218,73 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+class Decoded(NamedTuple):
+    """A photo and what was done to its colours.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 RGB, upright.
+        white: of a file with 16 bits a channel, the value that became 255 (``photos.depth``), else 65,535.
+    """
+
+    photo: NDArray[np.uint8]
+    white: int
+
+
+def decode_photo(source: Source, *, max_side: int | None = None) -> Decoded:
+    """The same as ``read_photo``, and what is to be told about it."""
+    try:
+        with no_size_warnings(), _open(source) as opened:
+            _check_pixels(opened, source)
+            if opened.format in SUFFIX_FORMATS[".jpg"]:
+                _check_scans(source)
+            orientation = 1 if _turned_by_pillow(opened) else _orientation(opened)
+            width, height = opened.size
+            target = fitted_size(width, height, max_side) if max_side and max(width, height) > max_side else None
+            if target:
+                opened.draft(None, target)  # JPEG: decode at a half, a quarter or an eighth, never below the target
+            image, white = _eight_bits(opened, source)
+            image = to_rgb(image)
+            if target:
+                image = image.resize(target, Image.Resampling.BILINEAR)
+            if orientation != 1:
+                image = image.transpose(_TRANSPOSE[orientation])
+            return Decoded(np.array(image), white)
+    except Exception as error:  # Pillow's readers raise every type there is on damaged files
+        raise _problem(source, error) from None
+
+
+def _eight_bits(image: Image.Image, source: Source) -> tuple[Image.Image, int]:
+    if image.mode.startswith("I"):
+        return grey_of_16_bits(image, stated_whites(image, source))
+    if has_colours_of_16_bits(image):
+        return colours_of_16_bits(image, stated_whites(image, source), lambda: _open(source))
+    return image, FULL
+
+
+def _check_scans(source: Source) -> None:
+    if isinstance(source, Path):
+        with source.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as jpeg:
+            refused = too_many_scans(jpeg)
+    else:
+        refused = too_many_scans(source.getvalue())
+    if refused:
+        path = source if isinstance(source, Path) else "image"
+        raise InputError(f"{path}: a JPEG file of more than {MOST_SCANS} scans; save it anew")
+
+
 def read_photo(source: Source, *, max_side: int | None = None) -> NDArray[np.uint8]:
     """An image file as a photo ``(H, W, 3)``, upright.
 
-    Grey, palette and CMYK are converted, 16 bits are scaled to 8, transparency is laid on white.
+    Grey, palette and CMYK are converted, 16 bits are scaled to 8 (``photos.depth``), transparency is laid on white.
 
     Args:
         max_side: scale the image down (antialiased, never up) so that its longer side has at most this many pixels.
 
     Raises:
-        InputError: missing, not an image, damaged or truncated, or more than ``MAX_PIXELS``.
+        InputError: missing, not a regular file, not an image, damaged or truncated, of floating-point pixels, more than
+            ``MAX_PIXELS``, or a JPEG file of more than ``MOST_SCANS``.
     """
-    try:
-        with _open(source) as opened:
-            orientation = _orientation(opened)
-            width, height = opened.size
-            target = fitted_size(width, height, max_side) if max_side and max(width, height) > max_side else None
-            if target:
-                opened.draft(None, target)  # JPEG: decode at a half, a quarter or an eighth, never below the target
-            image = to_rgb(opened)
-            if target:
-                image = image.resize(target, Image.Resampling.BILINEAR)
-            if orientation != 1:
-                image = image.transpose(_TRANSPOSE[orientation])
-            return np.array(image)
-    except Exception as error:  # Pillow's readers raise every type there is on damaged files
-        raise _problem(source, error) from None
+    return decode_photo(source, max_side=max_side).photo
 
 
 def as_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,11 +1,12 @@
 """Detect in files: photos, folders of photos, videos. Each is drawn, and all boxes are written as COCO JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +14,27 @@ from PIL import Image
 
 from focaldet.checks import InputError
 from focaldet.files import replacing, write_json
+from focaldet.photos.depth import depth_note
 from focaldet.photos.draw import draw_detections
-from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
+from focaldet.photos.folder import photos_below, skipped_line
+from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
 from focaldet.runtime.model import Found, Model
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
 
 
-def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: float = 0.3) -> list[str]:
+def predict_files(
+    model: Model, paths: Sequence[Path], out: Path, *, score: float = 0.3, say: Callable[[str], None] = print
+) -> list[str]:
     """Detect in photos and videos, and write each drawn and all as ``predictions.json``.
 
     Args:
-        paths: files, or folders of photos.
+        paths: files, or folders of photos, whose sub-folders are looked into too.
         out: folder for ``<photo>.png``, ``<video>.mp4`` and ``predictions.json``, in which each frame of a video is an
-            image with the video's name, its ``frame`` and ``seconds``.
+            image with the video's name, its ``frame`` and ``seconds``. Photos of sub-folders are drawn into sub-folders
+            of the same names.
         score: boxes have a higher one.
+        say: prints a line: which files of folders were skipped, and which photos were brightened.
 
     Returns:
         A line for each file that could not be read; the others are done.
@@ -35,17 +42,21 @@ def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: floa
     Raises:
         InputError: nothing is there to look at, or the folder cannot be written.
     """
-    files = list_images(paths)
+    listed, skipped = list_images(paths, out)
+    if line := skipped_line(skipped):
+        say(line)
     record = _Record(model, score)
     faults: list[str] = []
-    for file, name in zip(files, _drawn_names(files, out), strict=True):
+    whites: list[int] = []
+    for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True):
         video = file.suffix.lower() in VIDEO_SUFFIXES
         try:
             if video:
                 with record.whole():
                     write_video(out / name, _frames(record, file))
             else:
-                photo = read_photo(file)
+                photo, white = decode_photo(file)
+                whites.append(white)
         except InputError as error:
             faults.append(str(error))
             continue
@@ -54,6 +65,8 @@ def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: floa
             with replacing(out / name) as beside:
                 drawn.save(beside, format="PNG")
     write_json(out / "predictions.json", record.document)
+    if line := depth_note(whites):
+        say(line)
     return faults
 
 
@@ -100,40 +113,59 @@ def _draw(photo: NDArray[np.uint8], found: Found, class_names: Sequence[str], **
     )
 
 
-def list_images(paths: Sequence[Path]) -> list[Path]:
-    """The photos and videos that files name, and the photos in folders.
+class Listed(NamedTuple):
+    """A photo or video to look at.
+
+    Args:
+        file: where it is.
+        place: its folder below the one that was given; "." of what was given itself.
+    """
+
+    file: Path
+    place: Path
+
+
+def list_images(paths: Sequence[Path], out: Path) -> tuple[list[Listed], Counter[str]]:
+    """The photos and videos that files name, the photos in folders, and what else is there, by its suffix.
+
+    Args:
+        out: where pictures will be drawn; below a folder of photos it is not looked into.
 
     Raises:
         InputError: a path is not there, or there is no photo at all.
     """
-    files: list[Path] = []
+    listed: list[Listed] = []
+    skipped: Counter[str] = Counter()
     for path in paths:
         try:
             if path.is_dir():
-                photos = (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-                files += sorted(photo for photo in photos if not photo.name.startswith("."))
+                photos, others = photos_below(path, without=[out] if out.resolve() != path.resolve() else [])
+                listed += [Listed(photo, photo.parent.relative_to(path)) for photo in photos]
+                skipped += others
             elif path.exists():
-                files.append(path)
+                listed.append(Listed(path, Path()))
             else:
                 raise InputError(f"{path}: no such file or folder")
         except OSError as error:
             raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
-    if not files:
-        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; looked for {sorted(IMAGE_SUFFIXES)}")
-    return files
+    if not listed:
+        line = f"; {skipped_line(skipped)}" if skipped else ""
+        looked = f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}{line}"
+        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; {looked}")
+    return listed, skipped
 
 
-def _drawn_names(files: Sequence[Path], out: Path) -> list[str]:
+def _drawn_names(listed: Sequence[Listed], out: Path) -> list[Path]:
     """A name for each file's picture: the file's, longer or numbered when another one has it already."""
-    names: dict[str, None] = {}
-    for file in files:
+    names: dict[Path, None] = {}
+    for file, place in listed:
         kind = ".mp4" if file.suffix.lower() in VIDEO_SUFFIXES else ".png"
         candidates = chain(
             [file.stem, file.name, f"{file.parent.name}-{file.name}"], (f"{file.stem}-{n}" for n in count(2))
         )
-        names[next(name + kind for name in candidates if name + kind not in names)] = None
-    sources = {file.resolve() for file in files}
-    for name in names:
-        if (out / name).resolve() in sources:
-            raise InputError(f"--out {out}: would write over {name} itself; choose another folder")
+        names[next(drawn for name in candidates if (drawn := place / (name + kind)) not in names)] = None
+    sources = {file.resolve() for file, _ in listed}
+    for drawn in names:
+        if (out / drawn).resolve() in sources:
+            raise InputError(f"--out {out}: would write over {drawn} itself; choose another folder")
     return list(names)

@@ -40,6 +40,8 @@ def read_video(file: Path) -> Iterator[Frame]:
         InputError: PyAV is missing, or the file is no video, damaged, or too large.
     """
     av = _av(file)
+    if file.exists() and not file.is_file():  # a FIFO would be waited for without end
+        raise InputError(f"{file}: not a regular file; give the video's own file")
     try:
         with av.open(str(file)) as container:
             if not container.streams.video:

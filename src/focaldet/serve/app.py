@@ -25,7 +25,6 @@ from focaldet.serve.batching import Batcher
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
-from focaldet.serve.scans import MOST_SCANS, too_many_scans
 
 MAX_REQUESTS = 64
 """Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""
@@ -85,7 +84,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 _PHOTO = {
     "required": True,
-    "description": "the photo's file: JPEG, PNG, WebP, TIFF, BMP, GIF or PPM, whatever type is stated",
+    "description": "the photo's file: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF, whatever type is stated",
     "content": {
         kind: {"schema": {"type": "string", "format": "binary"}}
         for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -229,8 +228,6 @@ def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
     """Decode and scale; the pixels are counted by the header, before anything is decoded."""
     if not data:
         raise InputError("the body is empty; send the photo's file as the body")
-    if data.startswith(b"\xff\xd8") and too_many_scans(data):
-        raise InputError(f"image: a JPEG file of more than {MOST_SCANS} scans; save it anew")
     header = read_header(io.BytesIO(data))
     if header.width * header.height > limits.megapixels * 1e6:
         raise HTTPException(

@@ -11,7 +11,7 @@ class Limits:
 
     Args:
         megabytes: of an upload.
-        megapixels: of a photo; one takes 10 to 18 bytes of memory while the photo is read and scaled down.
+        megapixels: of a photo; one takes 10 to 25 bytes of memory while the photo is read and scaled down.
         seconds: until a request has begun, until its photo has been received, and then until it has been answered.
         batch: photos that go through the network together, at most.
     """

@@ -141,7 +141,7 @@ def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -
 def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], size: int) -> list[Batch]:
     """The photos that the class losses are looked at on, in batches; without augmentation, so always the same."""
     dataset = DetectionDataset(records[:IMBALANCE_PHOTOS], spec.transform)
-    samples = [dataset[index] for index in range(len(dataset))]
+    samples = [sample for index in range(len(dataset)) if (sample := dataset.sample(index)) is not None]
     return [collate(samples[first : first + size]) for first in range(0, len(samples), size)]
 
 

@@ -75,7 +75,7 @@ class Scene:
 
 @torch.no_grad()
 def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
-    """The photos of a data set through a detector, as AP is measured. Image i has id i + 1.
+    """The photos of a data set that can be read, through a detector, as AP is measured. Image i has id i + 1.
 
     Args:
         dataset: with the detector's own transform.
@@ -84,7 +84,10 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
     assert isinstance(method, Method)
     reader = detector.spec.evaluation_reader(method, net.strides)
     for index, record in enumerate(dataset.records):
-        images, valid_sizes, _ = collate([dataset[index]])
+        sample = dataset.sample(index)
+        if sample is None:
+            continue
+        images, valid_sizes, _ = collate([sample])
         outputs = net(images.to(net.mean.device))
         height, width = valid_sizes[0].tolist()
         sites = reader.sites(outputs)

@@ -187,7 +187,7 @@ def test_mistakes_are_one_line_before_any_work(
 
 def test_photos_of_other_classes_are_refused(cells: Path, tmp_path: Path) -> None:
     run = random_run(tmp_path / "run", "gfl")
-    with pytest.raises(InputError, match="its classes are Platelets, RBC, WBC; the run was trained with a, b, c"):
+    with pytest.raises(InputError, match="its classes are Platelets, RBC, WBC; the detector knows only a, b, c"):
         export_run(run, int8=Int8(cells))
 
 

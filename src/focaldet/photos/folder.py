@@ -1,0 +1,62 @@
+"""The photos of a folder and of the folders in it."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from focaldet.checks import printable
+from focaldet.photos.images import IMAGE_SUFFIXES, REMEDIES, SUFFIX_FORMATS
+
+NOT_PHOTOS = frozenset({"__MACOSX"})
+"""Folders that programs leave between photos; those whose names begin with a dot are left out too."""
+
+_MOST_KINDS = 8
+
+
+def photos_below(folder: Path, *, without: Iterable[Path] = ()) -> tuple[list[Path], Counter[str]]:
+    """The photos of a folder and its sub-folders, sorted, and how many other files there are, by their suffix.
+
+    Hidden files and folders are left out of both. Linked folders are followed, each folder once.
+
+    Args:
+        without: folders that are not looked into.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    photos: list[Path] = []
+    others: Counter[str] = Counter()
+    seen = {other.resolve() for other in without}
+    for place, folders, files in os.walk(folder, onerror=stop, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in NOT_PHOTOS)
+        for file in (Path(place, name) for name in files if not name.startswith(".")):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                photos.append(file)
+            else:
+                others[file.suffix.lower()] += 1
+    return sorted(photos), others
+
+
+def skipped_line(others: Counter[str]) -> str:
+    """A line about the files of folders that are no photos; "" when there is none.
+
+    >>> skipped_line(Counter({".txt": 1200, ".mp4": 1, "": 2}))
+    'skipped in folders, as they are no photos: 1,200 .txt, 2 without a suffix, 1 .mp4'
+    """
+    if not others:
+        return ""
+    kinds = [f"{count:,} {printable(suffix)[:20] or 'without a suffix'}" for suffix, count in others.most_common()]
+    more = f", and {len(kinds) - _MOST_KINDS} more kinds" if len(kinds) > _MOST_KINDS else ""
+    formats = {format for suffix in others for format in SUFFIX_FORMATS.get(suffix, ())}
+    hints = "".join(f"; to read {name}: {remedy}" for name, remedy in REMEDIES.items() if name in formats)
+    return f"skipped in folders, as they are no photos: {', '.join(kinds[:_MOST_KINDS])}{more}{hints}"
