@@ -13,7 +13,7 @@ PACKAGE = Path(focaldet.__file__).parent
 
 FLOORS = (
     {"structures", "checks"},
-    {"boxes", "files", "photos"},
+    {"boxes", "files", "photos", "system"},
     {"losses", "kernels", "assign", "runtime"},
     {"functional"},
     {"models", "data"},

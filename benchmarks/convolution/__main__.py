@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from focaldet.bench.measure import interleaved_ms
-from focaldet.engine.heap import keep_memory
 from focaldet.files import write_text
 from focaldet.kernels.convolution import conv3x3
+from focaldet.system.heap import keep_memory
 
 RESULT = Path(__file__).parents[1] / "results" / "convolution.md"
 LEVELS = 5

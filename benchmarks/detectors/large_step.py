@@ -19,9 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from focaldet.boxes.locations import Lattice
 from focaldet.engine.build import METHODS, ModelSpec
-from focaldet.engine.heap import keep_memory
-from focaldet.engine.peak_memory import peak_memory_mb
 from focaldet.methods.positives import find_positives
+from focaldet.system.heap import keep_memory
+from focaldet.system.memory import peak_memory_mb
 
 OBJECTS = 12
 """Of an image; LVIS has about eleven."""

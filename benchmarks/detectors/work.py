@@ -13,7 +13,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from focaldet.boxes.locations import Lattice
 from focaldet.engine.build import ModelSpec
-from focaldet.engine.heap import keep_memory
 from focaldet.engine.importing.checkpoint import Checkpoint
 from focaldet.engine.importing.fitting import fit
 from focaldet.engine.importing.torchvision_models import read_torchvision
@@ -22,6 +21,7 @@ from focaldet.methods.positives import find_positives
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.structures import Detections, GroundTruth
+from focaldet.system.heap import keep_memory
 
 NAMES = ("RetinaNet", "FCOS")
 NUM_CLASSES, CHANNELS, OBJECTS = 80, 256, 15

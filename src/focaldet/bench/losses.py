@@ -1,11 +1,8 @@
 """The table of `focaldet bench losses`: the fused losses beside what people use, on this machine."""
 
-import contextlib
-import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from focaldet import functional, kernels
 from focaldet.bench import peers
 from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
 from focaldet.structures import SparseTargets
+from focaldet.system.machine import processor
 
 RETINANET = (174_592, 80)
 """Locations times anchors, and classes, of a RetinaNet at 800 x 1088 or so: 14 million logits."""
@@ -222,17 +220,9 @@ def loss_rows(*, compiled: bool = True, memory: bool = True) -> Iterator[Row]:
 def machine() -> str:
     """What a number of this table depends on."""
     return (
-        f"{_processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
         f"torch {torch.__version__}, C++ kernels: {kernels.available()['cpu'] or 'yes'}"
     )
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):  # Linux
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def table(rows: Iterable[Row]) -> Iterator[str]:

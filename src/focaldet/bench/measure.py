@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from focaldet.engine.peak_memory import resident_peak_bytes
+from focaldet.system.memory import resident_peak_bytes
 
 
 def interleaved_ms(

@@ -1,12 +1,13 @@
 """Many files read side by side."""
 
 import multiprocessing
-import os
 import signal
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
+
+from focaldet.system.cores import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,14 +38,13 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], progress: Progre
 
 
 def _workers(count: int) -> Executor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Only a forked process costs next to nothing, and needs no guard in the script of whoever calls this.
-    if count < _MANY or cores < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    if count < _MANY or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
         # Threads overlap the waiting for files, not the work.
-        return ThreadPoolExecutor(max_workers=min(4, cores))
+        return ThreadPoolExecutor(max_workers=min(4, cores()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that other threads are there: the children use none
-        return ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), initializer=_leave_interrupts)
+        return ProcessPoolExecutor(cores(), multiprocessing.get_context("fork"), initializer=_leave_interrupts)
 
 
 def _leave_interrupts() -> None:

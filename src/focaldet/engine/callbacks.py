@@ -18,9 +18,9 @@ from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import Evaluation, average_precision, detect_records, without_detections
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.module import DetectionModule
-from focaldet.engine.peak_memory import peak_memory_mb
 from focaldet.engine.predict import save_model
 from focaldet.files import cannot_write, write_text
+from focaldet.system.memory import peak_memory_mb
 
 Say = Callable[[str], None]
 

@@ -31,7 +31,6 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.files import WholeFiles, check_fits, check_free, read_checkpoint
 from focaldet.engine.finetune import begin_with
-from focaldet.engine.heap import keep_memory
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
@@ -44,6 +43,7 @@ from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
+from focaldet.system.heap import keep_memory
 
 
 def _silence(line: str) -> None:

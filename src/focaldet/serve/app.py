@@ -18,13 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
-from focaldet.engine.cores import cores
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
 from focaldet.runtime.model import Found, Model, Seen
 from focaldet.serve.batching import Batcher
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
+from focaldet.system.cores import cores
 
 MAX_REQUESTS = 64
 """Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""

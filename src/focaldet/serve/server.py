@@ -10,13 +10,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from focaldet.checks import InputError, check_range, printable
-from focaldet.engine.cores import cores
 from focaldet.engine.load import load_model
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.serve.app import create_app
 from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
+from focaldet.system.cores import cores
 
 MOST_LANES = 8
 """Batches at a time. With more cores than that, a batch has several."""

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
-from focaldet.engine.cores import cores
 from focaldet.files import read_json, write_json
 from focaldet.study.folder import append_line, check_lines, open_study, read_lines, read_study
 from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
 from focaldet.study.worker import line_file, run_folder
+from focaldet.system.cores import cores
 
 Say = Callable[[str], None]
 

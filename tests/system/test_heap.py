@@ -7,7 +7,7 @@ USE = """
 import resource
 import sys
 import torch
-from focaldet.engine.heap import keep_memory
+from focaldet.system.heap import keep_memory
 
 if sys.argv[1] == "keep":
     assert keep_memory()
