@@ -57,7 +57,7 @@ struct Pass {
   Floats weight;
   void* grad;
   float* losses;
-  float factor;
+  float factor, grad_factor;  // of the loss and of the derivative
 
   static void load_pairs(Dtype dtype, const void* source, int64_t first, int n, float (*to)[kPairs]) {
     float rows[4 * kPairs];
@@ -75,9 +75,9 @@ struct Pass {
       load_pairs(target_dtype, targets, first, n, target);
       giou_block(box, target, n, loss, slope);
       for (int j = 0; j < n; ++j) {
-        const float f = factor * (weight ? weight[first + j] : 1.f);
-        loss[j] *= f;
-        for (int k = 0; k < 4; ++k) rows[4 * j + k] = f * slope[k][j];
+        const float share = weight ? weight[first + j] : 1.f;
+        loss[j] = share == 0.f ? 0.f : loss[j] * (factor * share);
+        for (int k = 0; k < 4; ++k) rows[4 * j + k] = share == 0.f ? 0.f : grad_factor * share * slope[k][j];
       }
       if (losses != nullptr) {
         std::copy(loss, loss + n, losses + first);
@@ -91,13 +91,14 @@ struct Pass {
 };
 
 Tensor run_pass(const Tensor& boxes, void* grad, const Tensor& targets, const MaybeTensor& weight,
-                const MaybeTensor& normalizer, double scale, bool reduce) {
+                const MaybeTensor& normalizer, const MaybeTensor& grad_scale, double scale, bool reduce) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_contiguous(), "boxes: expected contiguous (N, 4)");
   STD_TORCH_CHECK(targets.numel() == boxes.numel() && targets.is_contiguous(), "target boxes: expected contiguous (N, 4)");
   const int64_t pairs = boxes.size(0);
+  const double factor = factor_of(scale, normalizer);
   Pass pass{dtype_of(boxes, "boxes"), dtype_of(targets, "target boxes"), boxes.const_data_ptr(),
             targets.const_data_ptr(), Floats(weight, "weight", pairs), grad, nullptr,
-            static_cast<float>(factor_of(scale, normalizer))};
+            static_cast<float>(factor), grad_factor_of(factor, grad_scale)};
   Tensor losses = boxes;
   if (!reduce) {
     losses = empty(boxes, {pairs}, torch::headeronly::ScalarType::Float);
@@ -108,17 +109,17 @@ Tensor run_pass(const Tensor& boxes, void* grad, const Tensor& targets, const Ma
 }
 
 std::tuple<Tensor, Tensor> paired_giou_loss(Tensor boxes, Tensor targets, MaybeTensor weight, MaybeTensor normalizer,
-                                            double scale, bool reduce, bool needs_grad) {
+                                            MaybeTensor grad_scale, double scale, bool reduce, bool needs_grad) {
   Tensor grad = needs_grad ? empty_grad(boxes) : empty(boxes, {0}, boxes.scalar_type());
-  Tensor loss = run_pass(boxes, needs_grad ? grad.mutable_data_ptr() : nullptr, targets, weight, normalizer, scale,
-                         reduce);
+  Tensor loss = run_pass(boxes, needs_grad ? grad.mutable_data_ptr() : nullptr, targets, weight, normalizer, grad_scale,
+                         scale, reduce);
   return {loss, grad};
 }
 
 // The same with the derivative written over the boxes.
-Tensor paired_giou_loss_inplace(Tensor boxes, Tensor targets, MaybeTensor weight, MaybeTensor normalizer, double scale,
-                                bool reduce) {
-  return run_pass(boxes, boxes.mutable_data_ptr(), targets, weight, normalizer, scale, reduce);
+Tensor paired_giou_loss_inplace(Tensor boxes, Tensor targets, MaybeTensor weight, MaybeTensor normalizer,
+                                MaybeTensor grad_scale, double scale, bool reduce) {
+  return run_pass(boxes, boxes.mutable_data_ptr(), targets, weight, normalizer, grad_scale, scale, reduce);
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ void positive(const SigmoidSpec& spec, double z, double y, double& loss, double&
 }
 
 FOCALDET_CLONES void multiply_block(float* x, const float* factor, int n) {
-  for (int j = 0; j < n; ++j) x[j] *= factor[j];
+  for (int j = 0; j < n; ++j) x[j] = factor[j] == 0.f ? 0.f : x[j] * factor[j];
 }
 
 FOCALDET_CLONES void multiply_block(float* x, float factor, int n) {

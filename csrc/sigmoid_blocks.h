@@ -25,7 +25,7 @@ void target_block(const SigmoidSpec& spec, const float* z, const float* y, int n
 // One positive of a sparse target, in double.
 void positive(const SigmoidSpec& spec, double z, double y, double& loss, double& grad);
 
-// x[j] *= factor[j] and x[j] *= factor.
+// x[j] *= factor[j], where a factor of 0 makes 0 of NaN too, and x[j] *= factor.
 void multiply_block(float* x, const float* factor, int n);
 void multiply_block(float* x, float factor, int n);
 

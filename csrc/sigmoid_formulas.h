@@ -78,9 +78,9 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     loss = factor * bce;
     grad = factor * d;
     if constexpr (P != Power::kZero) {
-      // |d|^(γ-1) sgn(d) = |d|^γ / d, taken as 0 at d = 0.
-      const T slope = d == T(0) ? T(0) : factor / d;
-      grad += gamma * slope * (s.p * s.q) * bce;
+      // |d|^(γ-1) sgn(d) = |d|^γ / d, taken as 0 at d = 0. For a saturated logit p q / d is 1, and |d|^γ / d infinite.
+      const T ratio = d == T(0) ? T(0) : s.p * s.q / d;
+      grad += gamma * factor * ratio * bce;
     }
   } else {
     T target = y;

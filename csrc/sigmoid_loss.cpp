@@ -14,7 +14,11 @@ constexpr int64_t kBackground = -1;
 constexpr int64_t kIgnored = -2;
 constexpr int64_t kStretch = 32 * kBlock;
 
-float alpha_share(float alpha, float y) { return alpha * y + (1.f - alpha) * (1.f - y); }
+// What a class's own α makes of target y: in focal loss the positives' weight, in the others the negatives'.
+float alpha_share(Kind kind, float alpha, float y) {
+  if (kind == Kind::kFocal) return alpha * y + (1.f - alpha) * (1.f - y);
+  return y > 0.f ? 1.f : alpha;
+}
 
 struct Pass {
   SigmoidSpec spec;
@@ -27,7 +31,8 @@ struct Pass {
   Floats quality, targets, class_alpha;
   Floats weight;
   int64_t weight_strides[3] = {0, 0, 0};
-  float factor;       // of the derivative, and of the losses when they are written
+  float factor;       // of the losses when they are written
+  float grad_factor;  // of the derivative
 
   int64_t site(int64_t e) const { return e / (num_classes * inner) * inner + e % inner; }
   int64_t class_of(int64_t e) const { return e / inner % num_classes; }
@@ -40,7 +45,7 @@ struct Pass {
       f = weight[o * weight_strides[0] + class_of(e) * weight_strides[1] + e % inner * weight_strides[2]];
     }
     if (class_alpha) {
-      f *= alpha_share(class_alpha[class_of(e)], y);
+      f *= alpha_share(spec.kind, class_alpha[class_of(e)], y);
     }
     return f;
   }
@@ -50,7 +55,7 @@ struct Pass {
     int64_t o = e / (num_classes * inner), c = class_of(e), i = e % inner;
     for (int j = 0; j < n; ++j) {
       f[j] = weight ? weight[o * weight_strides[0] + c * weight_strides[1] + i * weight_strides[2]] : 1.f;
-      if (class_alpha) f[j] *= alpha_share(class_alpha[c], y != nullptr ? y[j] : 0.f);
+      if (class_alpha) f[j] *= alpha_share(spec.kind, class_alpha[c], y != nullptr ? y[j] : 0.f);
       if (++i == inner) {
         i = 0;
         if (++c == num_classes) c = 0, ++o;
@@ -83,8 +88,8 @@ struct Pass {
       double value, derivative;
       positive(spec, z, y, value, derivative);
       const double f = element_factor(e, y);
-      *loss = static_cast<float>(f * value);
-      *slope = static_cast<float>(f * factor * derivative);
+      *loss = f == 0 ? 0.f : static_cast<float>(f * value);
+      *slope = f == 0 ? 0.f : static_cast<float>(f * grad_factor * derivative);
     }
   }
 
@@ -115,10 +120,10 @@ struct Pass {
       float* slope = direct && grad != nullptr ? static_cast<float*>(grad) + e : slope_buffer;
       if (!direct) load_block(dtype, logits, e, n, z_buffer);
       if (labels != nullptr) {
-        negative_block(spec, z, n, factor, loss, grad != nullptr ? slope : nullptr);
+        negative_block(spec, z, n, grad_factor, loss, grad != nullptr ? slope : nullptr);
       } else {
         load_block(targets.dtype, targets.data, e, n, y);
-        target_block(spec, z, y, n, factor, loss, slope);
+        target_block(spec, z, y, n, grad_factor, loss, slope);
       }
       if (weight || class_alpha) {
         fill_factors(e, n, labels != nullptr ? nullptr : y, f);
@@ -146,7 +151,9 @@ SigmoidSpec spec_of(int64_t kind, double gamma, std::optional<double> alpha, boo
   s.alpha = static_cast<float>(alpha.value_or(1.0));
   s.weight0 = s.negative_scale = 1.f;
   s.weight1 = 0.f;
-  if (s.kind == Kind::kFocal && alpha.has_value() && !class_alpha) {
+  if (class_alpha) {
+    s.alpha = 1.f;  // each element's comes with its other factors
+  } else if (s.kind == Kind::kFocal && alpha.has_value()) {
     s.weight0 = s.negative_scale = static_cast<float>(1.0 - *alpha);
     s.weight1 = static_cast<float>(2.0 * *alpha - 1.0);
   } else if (s.kind == Kind::kVarifocal || s.kind == Kind::kMatchabilityAware) {
@@ -165,8 +172,8 @@ void check_labels(const int64_t* labels, int64_t n, int64_t num_classes) {
 // Loss of `logits` and its derivative, written to `grad` when there is one.
 Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, const MaybeTensor& quality,
                 const MaybeTensor& targets, const MaybeTensor& weight, const MaybeTensor& class_alpha,
-                const MaybeTensor& normalizer, int64_t kind, double gamma, std::optional<double> alpha, double scale,
-                bool reduce) {
+                const MaybeTensor& normalizer, const MaybeTensor& grad_scale, int64_t kind, double gamma,
+                std::optional<double> alpha, double scale, bool reduce) {
   STD_TORCH_CHECK(logits.dim() == 3 && logits.is_contiguous(), "logits: expected a contiguous (O, C, I)");
   STD_TORCH_CHECK(labels.has_value() != targets.has_value(), "expected either labels or targets");
   STD_TORCH_CHECK(0 <= kind && kind <= 4 && gamma >= 0, "expected a kind in 0 .. 4 and gamma >= 0");
@@ -196,6 +203,7 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
   if (pass.labels != nullptr) check_labels(pass.labels, num_sites, num_classes);
   const double factor = factor_of(scale, normalizer);
   pass.factor = static_cast<float>(factor);
+  pass.grad_factor = grad_factor_of(factor, grad_scale);
   if (!reduce) {
     Tensor losses = empty(logits, {logits.size(0), num_classes, logits.size(2)}, torch::headeronly::ScalarType::Float);
     pass.losses = static_cast<float*>(losses.mutable_data_ptr());
@@ -208,20 +216,21 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
 
 std::tuple<Tensor, Tensor> sigmoid_loss(Tensor logits, MaybeTensor labels, MaybeTensor quality, MaybeTensor targets,
                                         MaybeTensor weight, MaybeTensor class_alpha, MaybeTensor normalizer,
-                                        int64_t kind, double gamma, std::optional<double> alpha, double scale,
-                                        bool reduce, bool needs_grad) {
+                                        MaybeTensor grad_scale, int64_t kind, double gamma,
+                                        std::optional<double> alpha, double scale, bool reduce, bool needs_grad) {
   Tensor grad = needs_grad ? empty_grad(logits) : empty(logits, {0}, logits.scalar_type());
   Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, quality, targets, weight,
-                         class_alpha, normalizer, kind, gamma, alpha, scale, reduce);
+                         class_alpha, normalizer, grad_scale, kind, gamma, alpha, scale, reduce);
   return {loss, grad};
 }
 
 // The same with the derivative written over the logits.
 Tensor sigmoid_loss_inplace(Tensor logits, MaybeTensor labels, MaybeTensor quality, MaybeTensor targets,
-                            MaybeTensor weight, MaybeTensor class_alpha, MaybeTensor normalizer, int64_t kind,
-                            double gamma, std::optional<double> alpha, double scale, bool reduce) {
-  return run_pass(logits, logits.mutable_data_ptr(), labels, quality, targets, weight, class_alpha, normalizer, kind,
-                  gamma, alpha, scale, reduce);
+                            MaybeTensor weight, MaybeTensor class_alpha, MaybeTensor normalizer,
+                            MaybeTensor grad_scale, int64_t kind, double gamma, std::optional<double> alpha,
+                            double scale, bool reduce) {
+  return run_pass(logits, logits.mutable_data_ptr(), labels, quality, targets, weight, class_alpha, normalizer,
+                  grad_scale, kind, gamma, alpha, scale, reduce);
 }
 
 }  // namespace

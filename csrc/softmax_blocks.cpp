@@ -11,6 +11,8 @@ FOCALDET_INLINE float exp_to_zero(float x) {
   return x < -87.3f ? 0.f : e;
 }
 
+constexpr int kSumChunk = 128;
+
 // The k-th logits of all lanes. A row pointer, since with Python's -fwrapv an index k * kLanes + j is not vectorised.
 FOCALDET_INLINE float* lanes(float* z, int k) { return z + static_cast<size_t>(k) * kLanes; }
 
@@ -25,7 +27,7 @@ FOCALDET_INLINE void maximum(float* z, int num_classes, float* top) {
 
 template <Power P>
 FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* label, const float* factor,
-                                 bool wants_grad, float* loss) {
+                                 const float* grad_factor, bool wants_grad, float* loss) {
   const int num_classes = spec.num_classes;
   alignas(64) float top[kLanes], target[kLanes], others[kLanes] = {}, shifted_sum[kLanes] = {};
   maximum(z, num_classes, top);
@@ -33,45 +35,69 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   if (spec.smoothing != 0.f)
     for (int k = 0; k < num_classes; ++k) {
       const float* row = lanes(z, k);
-      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += row[j] - top[j];
+      const float alpha = spec.class_alpha == nullptr ? 1.f : spec.class_alpha[k];
+      if (alpha == 0.f) continue;  // whatever stands there
+      for (int j = 0; j < kLanes; ++j) shifted_sum[j] += alpha * (row[j] - top[j]);
     }
-  for (int k = 0; k < num_classes; ++k) {
-    float* row = lanes(z, k);
-    for (int j = 0; j < kLanes; ++j) {
-      const float e = exp_to_zero(row[j] - top[j]);
-      row[j] = e;
-      others[j] += label[j] == k ? 0.f : e;
-    }
+  // The target is c_t = (1 - ε) α_t + ε/K α_t on the label and c_k = ε/K α_k elsewhere; all of it is `whole`.
+  alignas(64) float own[kLanes], whole[kLanes];
+  const float smoothing = spec.smoothing, share = smoothing / static_cast<float>(num_classes);
+  for (int j = 0; j < kLanes; ++j) {
+    own[j] = spec.class_alpha == nullptr ? 1.f : spec.class_alpha[label[j]];
+    whole[j] = (1.f - smoothing) * own[j] + share * spec.alpha_sum;
   }
-  alignas(64) float a[kLanes], b[kLanes], inverse[kLanes], miss[kLanes];
-  const float gamma = spec.gamma, smoothing = spec.smoothing, share = smoothing / static_cast<float>(num_classes);
+  for (int first = 0; first < num_classes; first += kSumChunk) {  // sums of sums: 50,000 terms lose no digits
+    const int last = first + kSumChunk < num_classes ? first + kSumChunk : num_classes;
+    alignas(64) float part[kLanes] = {};
+    for (int k = first; k < last; ++k) {
+      float* row = lanes(z, k);
+      for (int j = 0; j < kLanes; ++j) {
+        const float e = exp_to_zero(row[j] - top[j]);
+        row[j] = e;
+        part[j] += label[j] == k ? 0.f : e;
+      }
+    }
+    for (int j = 0; j < kLanes; ++j) others[j] += part[j];
+  }
+  alignas(64) float a[kLanes], b[kLanes], inverse[kLanes], miss[kLanes], per_others[kLanes];
+  const float gamma = spec.gamma;
 #pragma GCC ivdep
   for (int j = 0; j < kLanes; ++j) {
     const float hit = exp_to_zero(target[j]);
     const float sum = hit + others[j];
     inverse[j] = 1.f / sum;
-    miss[j] = others[j] * inverse[j];
+    // 1 - p_t, from the smaller of the two: each keeps its digits.
+    miss[j] = hit < others[j] ? 1.f - hit * inverse[j] : others[j] * inverse[j];
     // log s; where the label is the maximum, s is 1 + others, and others may be too small to be seen in s.
     const bool leads = (target[j] == 0.f) & (others[j] < 1.f);
     const float log_small = log1p_unit(others[j]), log_large = log_positive(sum);
     const float log_sum = leads ? log_small : log_large;
     const float nll = log_sum - target[j];
-    const float smoothed = (1.f - smoothing) * nll + smoothing * log_sum - share * shifted_sum[j];
+    const float smoothed =
+        (1.f - smoothing) * own[j] * nll + share * spec.alpha_sum * log_sum - share * shifted_sum[j];
     const float m = power<P>(miss[j], gamma);
-    loss[j] = factor[j] * m * smoothed;
-    a[j] = factor[j] * m;
-    const float per_miss = a[j] / (miss[j] == 0.f ? 1.f : miss[j]);  // where miss is 0, a is 0 (or γ is)
-    b[j] = gamma * per_miss * (hit * inverse[j]) * smoothed;
+    loss[j] = factor[j] == 0.f ? 0.f : factor[j] * m * smoothed;
+    a[j] = grad_factor[j] * m;
+    b[j] = P == Power::kZero ? 0.f : gamma * a[j] * (hit * inverse[j]) * smoothed;
+    per_others[j] = others[j] == 0.f ? 0.f : 1.f / others[j];
   }
   if (!wants_grad) return;
   alignas(64) float slope[kLanes], shift[kLanes];
-  for (int j = 0; j < kLanes; ++j) slope[j] = (a[j] + b[j]) * inverse[j], shift[j] = a[j] * share;
+  for (int j = 0; j < kLanes; ++j) slope[j] = a[j] * whole[j] * inverse[j], shift[j] = a[j] * share;
   for (int k = 0; k < num_classes; ++k) {
     float* row = lanes(z, k);
-    for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] - shift[j];
+    const float alpha = spec.class_alpha == nullptr ? 1.f : spec.class_alpha[k];
+    if constexpr (P == Power::kZero) {
+      for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] - alpha * shift[j];
+    } else {
+      for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] + (row[j] * per_others[j]) * b[j] - alpha * shift[j];
+    }
   }
-  for (int j = 0; j < kLanes; ++j)
-    z[label[j] * kLanes + j] = a[j] * (smoothing - share) - (a[j] + b[j]) * miss[j];
+  for (int j = 0; j < kLanes; ++j) {
+    const float seen = others[j] == 0.f ? 0.f : b[j];
+    const float elsewhere = share * (spec.alpha_sum - own[j]);
+    z[label[j] * kLanes + j] = a[j] * elsewhere - a[j] * whole[j] * miss[j] - seen;
+  }
 }
 
 }  // namespace
@@ -87,18 +113,19 @@ void lanes_to_rows(const float* z, int n, int num_classes, float* rows) {
 }
 
 FOCALDET_CLONES
-void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, bool wants_grad, float* loss) {
+void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, const float* grad_factor,
+                bool wants_grad, float* loss) {
   switch (spec.power) {
-    case Power::kZero: focal_lanes<Power::kZero>(spec, z, label, factor, wants_grad, loss); break;
-    case Power::kOne: focal_lanes<Power::kOne>(spec, z, label, factor, wants_grad, loss); break;
-    case Power::kTwo: focal_lanes<Power::kTwo>(spec, z, label, factor, wants_grad, loss); break;
-    case Power::kAny: focal_lanes<Power::kAny>(spec, z, label, factor, wants_grad, loss); break;
+    case Power::kZero: focal_lanes<Power::kZero>(spec, z, label, factor, grad_factor, wants_grad, loss); break;
+    case Power::kOne: focal_lanes<Power::kOne>(spec, z, label, factor, grad_factor, wants_grad, loss); break;
+    case Power::kTwo: focal_lanes<Power::kTwo>(spec, z, label, factor, grad_factor, wants_grad, loss); break;
+    case Power::kAny: focal_lanes<Power::kAny>(spec, z, label, factor, grad_factor, wants_grad, loss); break;
   }
 }
 
 FOCALDET_CLONES
-void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor, bool wants_grad,
-                       float* loss) {
+void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor,
+                       const float* grad_factor, bool wants_grad, float* loss) {
   const int num_bins = spec.num_classes;
   alignas(64) float top[kLanes], target[kLanes], sum[kLanes] = {}, slope[kLanes];
   alignas(64) float left_z[kLanes], right_z[kLanes], left_weight[kLanes], right_weight[kLanes];
@@ -130,10 +157,10 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
   }
 #pragma GCC ivdep
   for (int j = 0; j < kLanes; ++j) {
-    loss[j] = factor[j] * (log_positive(sum[j]) - target[j]);
-    slope[j] = factor[j] / sum[j];
-    left_weight[j] *= factor[j];
-    right_weight[j] *= factor[j];
+    loss[j] = factor[j] == 0.f ? 0.f : factor[j] * (log_positive(sum[j]) - target[j]);
+    slope[j] = grad_factor[j] / sum[j];
+    left_weight[j] *= grad_factor[j];
+    right_weight[j] *= grad_factor[j];
   }
   if (!wants_grad) return;
   for (int k = 0; k < num_bins; ++k) {

@@ -2,12 +2,13 @@
 //
 //   p_k = exp(z_k - m) / s,  m = max z,  s = Σ exp(z_k - m)
 //
-//   focal, label t     M S,  M = (1 - p_t)^γ,  S = (1 - ε) (-log p_t) - ε/K Σ log p_k
-//                      dS/dz_k = p_k - (1 - ε) [k = t] - ε/K
+//   focal, label t     M S,  M = (1 - p_t)^γ,  S = -Σ c_k log p_k,  c_k = (1 - ε) α_t [k = t] + ε/K α_k,  c = Σ c_k
+//                      dS/dz_k = c p_k - c_k
 //                      dM/dz_k = γ (M / (1 - p_t)) p_t (p_k - [k = t])
-//                      so with a = M and b = γ M p_t S / (1 - p_t):
-//                      d/dz_k = (a + b) p_k - a ε/K,                       k != t
-//                             = -(a + b) (1 - p_t) + a (ε - ε/K),          k  = t
+//                      so with a = M and b = γ M p_t S:
+//                      d/dz_k = a c p_k + b p_k / (1 - p_t) - a c_k,       k != t
+//                             = -a c (1 - p_t) - b + a (c - c_t),          k  = t
+//                      where p_k / (1 - p_t) is a share of the other exponentials: at most 1, however small they are
 //   distribution       S = -((1 - w) log p_i + w log p_{i+1}),  y = i + w
 //                      d/dz_k = p_k - (1 - w) [k = i] - w [k = i + 1]
 //
@@ -27,12 +28,16 @@ struct SoftmaxSpec {
   Power power;
   float gamma;
   float smoothing;
+  float alpha_sum;           // of class_alpha, or the number of classes
+  const float* class_alpha;  // with smoothing each class counts with its own; else nullptr, and α_t is in the factors
 };
 
-// z is overwritten by the derivatives (only when wanted). `factor` is that of each lane's row.
-void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, bool wants_grad, float* loss);
-void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor, bool wants_grad,
-                       float* loss);
+// z is overwritten by the derivatives (only when wanted). `factor` multiplies the loss of each lane's row, `grad_factor`
+// its derivatives.
+void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, const float* grad_factor,
+                bool wants_grad, float* loss);
+void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor,
+                       const float* grad_factor, bool wants_grad, float* loss);
 
 // Rows of logits as they lie in memory, (n, num_classes), to lanes and back.
 void rows_to_lanes(const float* rows, int n, int num_classes, float* z);

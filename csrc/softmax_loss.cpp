@@ -20,12 +20,13 @@ struct Pass {
   const int64_t* labels;
   int64_t ignore_index;
   Floats positions, weight, class_alpha;
-  float factor;
+  float factor;       // of the loss
+  float grad_factor;  // of the derivative
 
   double run(int64_t begin, int64_t end) const {
     const int num_classes = spec.num_classes;
     std::vector<float> z(static_cast<size_t>(num_classes) * kLanes), rows(inner == 1 ? z.size() : 0);
-    alignas(64) float loss[kLanes], f[kLanes] = {}, position[kLanes] = {};
+    alignas(64) float loss[kLanes], f[kLanes] = {}, g[kLanes] = {}, position[kLanes] = {};
     int label[kLanes] = {};
     double sum = 0;
     for (int64_t row = begin; row < end;) {
@@ -33,22 +34,25 @@ struct Pass {
       if (inner > 1) n = static_cast<int>(std::min<int64_t>(n, inner - row % inner));  // along one map
       load_rows(row, n, rows.data(), z.data());
       for (int j = 0; j < n; ++j) {  // lanes beyond n keep what an earlier row left there; nobody looks at them
-        f[j] = weight ? factor * weight[row + j] : factor;
+        float share = weight ? weight[row + j] : 1.f;
         if (labels == nullptr) {
           position[j] = positions[row + j];
         } else if (labels[row + j] != ignore_index) {
           label[j] = static_cast<int>(labels[row + j]);
-          if (class_alpha) f[j] *= class_alpha[label[j]];
-        } else {  // no loss and no gradient, whatever stands there
-          f[j] = 0.f;
+          if (class_alpha && spec.class_alpha == nullptr) share *= class_alpha[label[j]];
+        } else {
+          share = 0.f;
           label[j] = 0;
-          for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
         }
+        if (share == 0.f)  // no loss and no gradient, whatever stands there
+          for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
+        f[j] = share == 0.f ? 0.f : factor * share;
+        g[j] = share == 0.f ? 0.f : grad_factor * share;
       }
       if (labels != nullptr) {
-        focal_rows(spec, z.data(), label, f, grad != nullptr, loss);
+        focal_rows(spec, z.data(), label, f, g, grad != nullptr, loss);
       } else {
-        distribution_rows(spec, z.data(), position, f, grad != nullptr, loss);
+        distribution_rows(spec, z.data(), position, f, g, grad != nullptr, loss);
       }
       if (losses != nullptr) {
         std::copy(loss, loss + n, losses + row);
@@ -124,8 +128,9 @@ void check_rows(const Pass& pass, int64_t rows) {
 }
 
 Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, const MaybeTensor& positions,
-                const MaybeTensor& weight, const MaybeTensor& class_alpha, const MaybeTensor& normalizer, double gamma,
-                double label_smoothing, int64_t ignore_index, double scale, bool reduce) {
+                const MaybeTensor& weight, const MaybeTensor& class_alpha, const MaybeTensor& normalizer,
+                const MaybeTensor& grad_scale, double gamma, double label_smoothing, int64_t ignore_index, double scale,
+                bool reduce) {
   STD_TORCH_CHECK(logits.dim() == 3 && logits.is_contiguous(), "logits: expected a contiguous (O, K, I)");
   STD_TORCH_CHECK(labels.has_value() != positions.has_value(), "expected either labels or positions");
   STD_TORCH_CHECK(gamma >= 0, "gamma: expected a number >= 0");
@@ -134,7 +139,7 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
                   "logits: expected at least one class, or two bins");
   Pass pass{};
   pass.spec = {static_cast<int>(num_classes), power_of(gamma), static_cast<float>(gamma),
-               static_cast<float>(label_smoothing)};
+               static_cast<float>(label_smoothing), static_cast<float>(num_classes), nullptr};
   pass.inner = std::max<int64_t>(logits.size(2), 1);
   pass.dtype = dtype_of(logits, "logits");
   pass.logits = logits.const_data_ptr();
@@ -144,8 +149,16 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
   pass.positions = Floats(positions, "positions", rows);
   pass.weight = Floats(weight, "weight", rows);
   pass.class_alpha = Floats(class_alpha, "class_alpha", num_classes);
+  std::vector<float> alpha;
+  if (pass.class_alpha && label_smoothing != 0) {
+    double sum = 0;
+    for (int64_t k = 0; k < num_classes; ++k) alpha.push_back(pass.class_alpha[k]), sum += alpha.back();
+    pass.spec.class_alpha = alpha.data();
+    pass.spec.alpha_sum = static_cast<float>(sum);
+  }
   const double factor = factor_of(scale, normalizer);
   pass.factor = static_cast<float>(factor);
+  pass.grad_factor = grad_factor_of(factor, grad_scale);
   check_rows(pass, rows);  // before anything is written
   Tensor losses = logits;
   if (!reduce) {
@@ -157,21 +170,21 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
 }
 
 std::tuple<Tensor, Tensor> softmax_loss(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor weight,
-                                        MaybeTensor class_alpha, MaybeTensor normalizer, double gamma,
-                                        double label_smoothing, int64_t ignore_index, double scale, bool reduce,
-                                        bool needs_grad) {
+                                        MaybeTensor class_alpha, MaybeTensor normalizer, MaybeTensor grad_scale,
+                                        double gamma, double label_smoothing, int64_t ignore_index, double scale,
+                                        bool reduce, bool needs_grad) {
   Tensor grad = needs_grad ? empty_grad(logits) : empty(logits, {0}, logits.scalar_type());
   Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, positions, weight, class_alpha,
-                         normalizer, gamma, label_smoothing, ignore_index, scale, reduce);
+                         normalizer, grad_scale, gamma, label_smoothing, ignore_index, scale, reduce);
   return {loss, grad};
 }
 
 // The same with the derivative written over the logits.
 Tensor softmax_loss_inplace(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor weight,
-                            MaybeTensor class_alpha, MaybeTensor normalizer, double gamma, double label_smoothing,
-                            int64_t ignore_index, double scale, bool reduce) {
-  return run_pass(logits, logits.mutable_data_ptr(), labels, positions, weight, class_alpha, normalizer, gamma,
-                  label_smoothing, ignore_index, scale, reduce);
+                            MaybeTensor class_alpha, MaybeTensor normalizer, MaybeTensor grad_scale, double gamma,
+                            double label_smoothing, int64_t ignore_index, double scale, bool reduce) {
+  return run_pass(logits, logits.mutable_data_ptr(), labels, positions, weight, class_alpha, normalizer, grad_scale,
+                  gamma, label_smoothing, ignore_index, scale, reduce);
 }
 
 }  // namespace

@@ -62,6 +62,13 @@ inline double factor_of(double scale, const MaybeTensor& normalizer) {
   return value ? scale / static_cast<double>(value[0]) : scale;
 }
 
+// What the derivative is stored times: scale / normalizer, or `grad_scale` where backward divides by it again. float16
+// holds a derivative that has been divided by many positives no longer (the loss scale comes only in backward).
+inline float grad_factor_of(double factor, const MaybeTensor& grad_scale) {
+  const Floats value(grad_scale, "grad_scale", 1);
+  return value ? value[0] : static_cast<float>(factor);
+}
+
 inline Tensor empty(const Tensor& like, std::vector<int64_t> size, torch::headeronly::ScalarType dtype) {
   return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(size.data(), size.size()), dtype);
 }

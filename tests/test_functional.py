@@ -123,7 +123,7 @@ def test_modules_are_their_functions():
     ]:
         assert torch.equal(module(*args[:2]), function(*args))
     module = focaldet.SoftmaxFocalLoss(alpha=torch.tensor([1.0, 2, 3]), reduction="sum")
-    assert list(module.state_dict()) == []
+    assert list(module.state_dict()) == ["alpha"]
     assert "alpha" in dict(module.named_buffers())
     assert torch.equal(
         module(z, labels, weight=2.0, normalizer=3),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a command that is told what was wrong, or asked for help, does not wait for torch
     from torch import Tensor
@@ -15,6 +15,24 @@ class InputError(ValueError):
     Its message is the whole answer, in one line: what is wrong, where, and the remedy. The command line prints it
     without a traceback and exits with code 2.
     """
+
+
+def in_transform(*tensors: object) -> bool:
+    """Whether ``torch.func`` (vmap, grad, jacrev, jvp, …) or forward-mode differentiation is at work on a tensor.
+
+    Both go through autograd functions only with rules that kernels do not have, and neither can look at a value.
+    """
+    import torch
+    from torch.autograd import forward_ad
+
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    if forward_ad._current_level < 0:
+        return False
+    unpack: Any = forward_ad.unpack_dual
+    return any(isinstance(x, torch.Tensor) and unpack(x).tangent is not None for x in tensors)
 
 
 def one_line(error: BaseException) -> str:

@@ -62,6 +62,14 @@ def cases(rows: int = 120, columns: int = 7, exponents: tuple[float, ...] = EXPO
                 ("matchability_aware", partial(focaldet.matchability_aware_loss, gamma=e)),
             ):
                 found[f"{name}-{kind}-{e}"] = Case(partial(loss, targets=target), z)
+    by_class = torch.linspace(0.1, 0.9, columns)
+    for kind, target in targets(rows, columns).items():
+        for name, loss in (
+            ("sigmoid_focal", focaldet.sigmoid_focal_loss),
+            ("varifocal", focaldet.varifocal_loss),
+            ("matchability_aware", focaldet.matchability_aware_loss),
+        ):
+            found[f"{name}-{kind}-alpha"] = Case(partial(loss, targets=target, alpha=by_class, weight=0.3), z)
     generator = torch.Generator().manual_seed(2)
     labels = torch.randint(0, columns, (rows,), generator=generator)
     labels[::7] = -100

@@ -26,6 +26,11 @@ class Interpreted(torch.autograd.Function):
         place = logits.detach().clone()
         triton_ops.loss_in_place(op, place, *args)
         assert torch.equal(place.nan_to_num(-1), ctx.grad.nan_to_num(-1))
+        at = ops._GRAD_SCALE[op]
+        if logits.dtype == torch.float32 and args[at - 1] is None and args[-2] == 1:
+            scaled = [*args[:at], torch.tensor(64.0), *args[at + 1 :]]
+            large = triton_ops.loss_and_grad(op, logits.detach(), *scaled, True)[1]
+            torch.testing.assert_close(large, 64 * ctx.grad, equal_nan=True)
         return loss
 
     @staticmethod
@@ -35,7 +40,8 @@ class Interpreted(torch.autograd.Function):
 
 def interpreted(op: str, inplace_grad: bool, logits: Tensor, *args: Any) -> Tensor:
     plain = [dispatch._plain(x) if isinstance(x, Tensor) else x for x in args]
-    return Interpreted.apply(logits.contiguous(), op, plain)
+    place = ops._GRAD_SCALE[op]
+    return Interpreted.apply(logits.contiguous(), op, [*plain[:place], None, *plain[place:]])
 
 
 def main() -> None:

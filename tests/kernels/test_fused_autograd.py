@@ -22,11 +22,15 @@ def moderate(name):
 @pytest.mark.parametrize("name", SOME)
 def test_opcheck_accepts_the_operators(name):
     from focaldet.functional import dispatch
+    from focaldet.kernels import ops
 
     seen = []
 
     def note(op, inplace_grad, logits, *args):
-        seen.append((op, logits.contiguous(), [dispatch._plain(x) if isinstance(x, torch.Tensor) else x for x in args]))
+        plain = [dispatch._plain(x) if isinstance(x, torch.Tensor) else x for x in args]
+        for grad_scale in (None, torch.tensor(64.0)):
+            place = ops._GRAD_SCALE[op]
+            seen.append((op, logits.contiguous(), [*plain[:place], grad_scale, *plain[place:]]))
         return fused(op, inplace_grad, logits, *args)
 
     from focaldet.functional import boxes, sigmoid, softmax
@@ -116,7 +120,7 @@ def test_inplace_grad_is_caught_where_autograd_still_needs_the_logits():
 def test_no_gradient_is_computed_when_none_is_needed():
     z = torch.randn(4, 1, 3)
     labels = torch.zeros(4, 3, dtype=torch.long)
-    args = (labels, None, None, None, None, None, 1, 2.0, 0.25, 1.0, True)
+    args = (labels, None, None, None, None, None, None, 1, 2.0, 0.25, 1.0, True)
     assert torch.ops.focaldet.sigmoid_loss(z, *args, False)[1].numel() == 0
     assert torch.ops.focaldet.sigmoid_loss(z, *args, True)[1].shape == z.shape
 

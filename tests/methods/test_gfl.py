@@ -10,7 +10,9 @@ from scene import LATTICE, NUM_CLASSES, TRUTH, assignment_of, losses_of, truth_o
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.locations import Sites
 from focaldet.methods.gfl import GFL
+from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.positives import find_positives
+from focaldet.models.joint import joint_logits
 from focaldet.structures import BACKGROUND, IGNORED, HeadOutputs
 
 NUM_BINS = 17
@@ -257,3 +259,18 @@ def test_assignment_is_atss_with_the_methods_options():
     assert torch.equal(found, expected)
     assert not torch.equal(found, assign_atss(truth, LATTICE, image_sizes=sizes).matched_gt)
     assert {IGNORED, BACKGROUND, 0} == set(found[1].tolist())
+
+
+def test_gflv2_writes_its_gradient_over_logits_that_no_other_term_reads_afterwards():
+    method = GFLv2()
+    assignment = assignment_of(SITES)
+
+    def terms(inplace_grad):
+        outputs = scene.outputs_of(method, spread=2.0)
+        joint = [joint_logits(c, q) for c, q in zip(outputs.class_logits, outputs.quality_logits, strict=True)]
+        positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
+        return values(
+            method.losses_of_scores(joint, outputs.box_outputs, assignment, positives, inplace_grad=inplace_grad)
+        )
+
+    assert terms(True) == pytest.approx(terms(False), rel=1e-6)

@@ -5,7 +5,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from focaldet.checks import check_floating, check_shape
+from focaldet.checks import check_shape
+from focaldet.functional.arguments import check_device, check_logits, split_weight
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import box_family, iou
 from focaldet.losses.numerics import widen
@@ -40,13 +41,15 @@ def giou_loss(
     """
     shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
     scale, divisor, reduce = resolve_reduction(reduction, normalizer, shape.numel())
+    factor, weight = split_weight(weight)
+    for name, value in (("weight", weight), ("normalizer", normalizer)):
+        check_device(name, value, boxes_xyxy)
     if weight is not None:
-        weight = weight if isinstance(weight, Tensor) else boxes_xyxy.new_full((), weight, dtype=torch.float32)
         weight = weight.expand(shape).reshape(-1)
     boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
     fused = use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor))
     run = partial(fused_loss, "paired_giou_loss", False) if fused else box_family.paired_giou_loss
-    loss = run(boxes, target_boxes, weight, divisor, scale, reduce)
+    loss = run(boxes, target_boxes, weight, divisor, factor * scale, reduce)
     return loss if reduce else loss.reshape(shape)
 
 
@@ -71,7 +74,9 @@ def iou_loss(
 
 
 def _check_pairs(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> torch.Size:
-    check_floating("boxes_xyxy", boxes_xyxy)
+    check_logits(boxes_xyxy, "boxes_xyxy")
+    check_logits(target_boxes_xyxy, "target_boxes_xyxy")
+    check_device("target_boxes_xyxy", target_boxes_xyxy, boxes_xyxy)
     check_shape("target_boxes_xyxy", target_boxes_xyxy, tuple(boxes_xyxy.shape))
     if boxes_xyxy.ndim == 0 or boxes_xyxy.shape[-1] != 4:
         raise ValueError(f"boxes_xyxy: expected shape (..., 4), got {tuple(boxes_xyxy.shape)}")

@@ -1,15 +1,16 @@
 """Which implementation runs: the one place that decides."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from focaldet import kernels
-from focaldet.checks import check_choice
+from focaldet.checks import in_transform
+from focaldet.functional.arguments import check_impl
 from focaldet.losses.box_family import paired_giou_loss
-from focaldet.losses.sigmoid_family import sigmoid_loss
+from focaldet.losses.sigmoid_family import KINDS, sigmoid_loss
 from focaldet.losses.softmax_family import softmax_loss
-
-IMPLEMENTATIONS = ("auto", "reference", "fused")
 
 for _formula in (sigmoid_loss, softmax_loss, paired_giou_loss):
     kernels.ops.set_formula(_formula.__name__, _formula)
@@ -29,15 +30,14 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
     Raises:
         ValueError: ``impl="fused"`` where no fused kernel can run, with the reason.
     """
-    check_choice("impl", impl, IMPLEMENTATIONS)
+    check_impl(impl)
     if impl == "reference":
         return False
     reason = kernels.why_not(op, logits.device.type, logits.dtype)
     if reason is None and any(isinstance(x, Tensor) and x.requires_grad for x in constants):
         reason = "a target, weight or normalizer requires a gradient"
-    transformed = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
-    if reason is None and transformed:
-        reason = "inside torch.func transforms (vmap, grad) the plain formula runs"
+    if reason is None and in_transform(logits, *constants):
+        reason = "inside torch.func transforms (vmap, grad) and forward-mode differentiation the plain formula runs"
     if reason is not None and impl == "fused":
         raise ValueError(f"impl='fused': {reason}; use impl='auto' or 'reference'")
     return reason is None
@@ -57,7 +57,25 @@ def fused_loss(op: str, inplace_grad: bool, logits: Tensor, *args: object) -> Te
             raise ValueError("inplace_grad: expected logits that are contiguous, or that have their classes moved last")
         logits = logits.contiguous()
     plain = [_plain(x) if isinstance(x, Tensor) else x for x in args]
-    return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad)
+    largest = _largest_derivative(op, plain) if logits.dtype == torch.float16 else 1.0
+    return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
+
+
+def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:
+    """A bound on an element's derivative, before scale and normaliser, for all but extreme logits."""
+    if op == "paired_giou_loss":  # one over the size of a box, whatever that is
+        return kernels.ops.HALF_TOP
+    weight, class_alpha = (args[3], args[4]) if op == "sigmoid_loss" else (args[2], args[3])
+    exponent = args[7] if op == "sigmoid_loss" else args[5]
+    if op == "sigmoid_loss" and KINDS[args[6]] == "quality_focal" and 0 < exponent < 1:
+        return kernels.ops.HALF_TOP  # infinite where the probability is the target
+    largest: float | Tensor = 1.0 + exponent
+    for factor in (weight, class_alpha):
+        if factor is not None and factor.numel():
+            # Elements that are ignored may weigh what they like.
+            size = torch.where(factor.isfinite(), factor, 0.0).abs().amax().float()
+            largest = largest * torch.where(size > 0, torch.clamp(size, min=1e-30), 1.0)
+    return largest
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from focaldet.checks import near_name
 from focaldet.functional import boxes, sigmoid, softmax
+from focaldet.functional.arguments import OPTION_CHECKS
 from focaldet.losses.reduce import check_reduction
 
 GIVEN_WITH_THE_CALL = ("weight", "normalizer")
@@ -25,7 +26,7 @@ class LossModule(torch.nn.Module):
 
     Args:
         options: the function's arguments but for its tensors, ``weight`` and ``normalizer``, which come with the call.
-            A tensor (α of each class) moves with the module and is not part of its state.
+            A tensor (α of each class) moves with the module and is part of its state; a parameter is trained.
     """
 
     function: ClassVar[Callable[..., Tensor]]
@@ -42,8 +43,16 @@ class LossModule(torch.nn.Module):
         check_reduction(options["reduction"], None)
         self.numbers = {name: x for name, x in options.items() if not isinstance(x, Tensor)}
         self.tensors = [name for name, x in options.items() if isinstance(x, Tensor)]
+        for name, value in self.numbers.items():
+            if name in OPTION_CHECKS and value is not None:
+                OPTION_CHECKS[name](value)
         for name in self.tensors:
-            self.register_buffer(name, options[name], persistent=False)
+            if name in OPTION_CHECKS:
+                OPTION_CHECKS[name](options[name])
+            if isinstance(options[name], torch.nn.Parameter):
+                self.register_parameter(name, options[name])
+            else:
+                self.register_buffer(name, options[name])
 
     def forward(self, *tensors: Any, weight: float | Tensor | None = None, normalizer: Any = None) -> Tensor:
         options = {**self.numbers, **{name: getattr(self, name) for name in self.tensors}}

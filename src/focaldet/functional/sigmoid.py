@@ -5,7 +5,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from focaldet.checks import check_floating, check_not_negative
+from focaldet.checks import check_shape
+from focaldet.functional.arguments import (
+    Call,
+    check_device,
+    check_logits,
+    class_weight,
+    exponent,
+    float_targets,
+    positive_weight,
+    sparse_targets,
+    split_weight,
+)
 from focaldet.functional.dispatch import Maps, fused_loss, use_fused
 from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
 from focaldet.losses.numerics import widen
@@ -56,9 +67,8 @@ def sigmoid_focal_loss(
         >>> sigmoid_focal_loss(logits, SparseTargets(labels), reduction="sum", normalizer=1)
         tensor(0.4332, grad_fn=...)
     """
-    if not isinstance(alpha, Tensor) and alpha is not None and alpha < 0:
-        alpha = None
-    return _sigmoid_family("focal", inputs, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad)
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("focal", inputs, targets, exponent("gamma", gamma), positive_weight(alpha), call)
 
 
 def binary_cross_entropy(
@@ -77,9 +87,8 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.zeros(2), torch.tensor([0.0, 1.0]), reduction="mean")
         tensor(0.6931)
     """
-    return _sigmoid_family(
-        "binary_cross_entropy", logits, targets, 0.0, None, weight, reduction, normalizer, impl, inplace_grad
-    )
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("binary_cross_entropy", logits, targets, 0.0, None, call)
 
 
 def quality_focal_loss(
@@ -102,16 +111,15 @@ def quality_focal_loss(
         tensor([[0.0000],
                 [0.1733]])
     """
-    return _sigmoid_family(
-        "quality_focal", logits, targets, beta, None, weight, reduction, normalizer, impl, inplace_grad, exponent="beta"
-    )
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("quality_focal", logits, targets, exponent("beta", beta), None, call)
 
 
 def varifocal_loss(
     logits: Tensor | Maps,
     targets: Targets,
     *,
-    alpha: float = 0.75,
+    alpha: float | Tensor | None = 0.75,
     gamma: float = 2.0,
     weight: float | Tensor | None = None,
     reduction: str = "none",
@@ -127,9 +135,8 @@ def varifocal_loss(
         >>> varifocal_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
         tensor([0.6931, 0.1300])
     """
-    return _sigmoid_family(
-        "varifocal", logits, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad
-    )
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("varifocal", logits, targets, exponent("gamma", gamma), class_weight(alpha), call)
 
 
 def matchability_aware_loss(
@@ -137,7 +144,7 @@ def matchability_aware_loss(
     targets: Targets,
     *,
     gamma: float = 1.5,
-    alpha: float | None = None,
+    alpha: float | Tensor | None = None,
     weight: float | Tensor | None = None,
     reduction: str = "none",
     normalizer: float | Tensor | None = None,
@@ -153,9 +160,8 @@ def matchability_aware_loss(
         >>> matchability_aware_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
         tensor([0.6931, 0.2451])
     """
-    return _sigmoid_family(
-        "matchability_aware", logits, targets, gamma, alpha, weight, reduction, normalizer, impl, inplace_grad
-    )
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("matchability_aware", logits, targets, exponent("gamma", gamma), class_weight(alpha), call)
 
 
 def quadratic_loss(
@@ -172,7 +178,9 @@ def quadratic_loss(
         >>> quadratic_loss(torch.tensor([0.0]), torch.tensor([1.0]))
         tensor([0.1250])
     """
-    check_floating("logits", logits)
+    check_logits(logits)
+    targets = float_targets("targets", targets, logits)
+    check_shape("targets", targets, tuple(logits.shape))
     loss = quadratic.quadratic_loss(widen(logits), targets)
     return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
@@ -199,8 +207,12 @@ def generalized_focal_loss(
         >>> generalized_focal_loss(log_half, log_half, torch.tensor([1.0]))
         tensor([0.1733])
     """
-    check_floating("log_probs_left", log_probs_left)
-    check_not_negative("beta", beta)
+    check_logits(log_probs_left, "log_probs_left")
+    check_logits(log_probs_right, "log_probs_right")
+    targets = float_targets("targets", targets, log_probs_left)
+    for name, x in (("log_probs_right", log_probs_right), ("targets", targets)):
+        check_shape(name, x, tuple(log_probs_left.shape))
+    beta = exponent("beta", beta)
     loss = generalized_focal.generalized_focal_loss(
         widen(log_probs_left), widen(log_probs_right), targets, beta=beta, left=left, right=right
     )
@@ -213,17 +225,20 @@ def _sigmoid_family(
     targets: Targets,
     gamma: float,
     alpha: float | Tensor | None,
-    weight: float | Tensor | None,
-    reduction: str,
-    normalizer: float | Tensor | None,
-    impl: str,
-    inplace_grad: bool,
-    exponent: str = "gamma",
+    call: Call,
 ) -> Tensor:
-    check_not_negative(exponent, gamma)
     maps = [logits] if isinstance(logits, Tensor) else logits
+    if not isinstance(maps, list | tuple) or not maps:
+        raise TypeError(f"logits: expected a tensor, or at least one map of a pyramid, got {logits!r:.60}")
     for x in maps:
-        check_floating("logits", x)
+        check_logits(x)
+    if isinstance(targets, SparseTargets):
+        targets = sparse_targets(targets, maps[0])
+    else:
+        targets = float_targets("targets", targets, maps[0])
+    factor, weight = split_weight(call.weight)
+    for name, value in (("weight", weight), ("alpha", alpha), ("normalizer", call.normalizer)):
+        check_device(name, value, maps[0])
     if isinstance(logits, Tensor):
         parts = [layout.tensor_part(logits, targets, weight)]
     else:
@@ -231,14 +246,14 @@ def _sigmoid_family(
     num_classes = parts[0].logits.shape[1]
     count: int | Tensor = parts[0].logits.numel()
     if isinstance(targets, SparseTargets):
-        count = (targets.labels != IGNORED).sum() * num_classes if reduction == "mean" else 0
-    scale, divisor, reduce = resolve_reduction(reduction, normalizer, count)
+        count = (targets.labels != IGNORED).sum() * num_classes if call.reduction == "mean" else 0
+    scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
     class_alpha = alpha.expand(num_classes) if isinstance(alpha, Tensor) else None
     alpha = None if isinstance(alpha, Tensor) else alpha
     constants = (class_alpha, divisor, *(x for part in parts for x in part[1:]))
-    numbers = (sigmoid_family.KINDS.index(kind), float(gamma), alpha, scale, reduce)
-    fused = use_fused(impl, "sigmoid_loss", maps[0], constants)
-    run = partial(fused_loss, "sigmoid_loss", inplace_grad) if fused else sigmoid_family.sigmoid_loss
+    numbers = (sigmoid_family.KINDS.index(kind), gamma, alpha, factor * scale, reduce)
+    fused = use_fused(call.impl, "sigmoid_loss", maps[0], constants)
+    run = partial(fused_loss, "sigmoid_loss", call.inplace_grad) if fused else sigmoid_family.sigmoid_loss
     results = [run(*part, class_alpha, divisor, *numbers) for part in parts]
     if reduce:
         return results[0] if len(results) == 1 else torch.stack(results).sum()

@@ -2,10 +2,21 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from focaldet.checks import check_floating, check_not_negative, check_shape
+from focaldet.checks import check_shape
+from focaldet.functional.arguments import (
+    Call,
+    check_device,
+    check_impl,
+    check_logits,
+    class_weight,
+    exponent,
+    float_targets,
+    integer_labels,
+    smoothing,
+    split_weight,
+)
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import layout, softmax_family
 from focaldet.losses.cross_entropy import soft_cross_entropy
@@ -28,16 +39,25 @@ def cross_entropy(
 ) -> Tensor:
     """Categorical cross entropy: ``-α_t log softmax(z)_t``.
 
-    Arguments as in `softmax_focal_loss`; ``labels`` may also be a distribution over the classes, floats ``(..., C)``
-    (the plain formula then runs, without α and ``ignore_index``).
+    Arguments as in `softmax_focal_loss`; ``labels`` may also be a distribution over the classes, floats ``(..., C)``.
+    Then the plain formula runs, and each class counts with its α, as in ``torch.nn.functional.cross_entropy``.
 
     Example:
         >>> cross_entropy(torch.zeros(2, 4), torch.tensor([2, -100]), reduction="mean")
         tensor(1.3863)
     """
-    if labels.is_floating_point():
+    if isinstance(labels, Tensor) and labels.is_floating_point():
+        check_logits(logits)
+        check_device("labels", labels, logits)
         check_shape("labels (floats: a distribution)", labels, tuple(logits.shape))
-        loss = soft_cross_entropy(widen(logits), labels, label_smoothing=label_smoothing)
+        check_impl(impl)
+        given = {"impl='fused'": impl == "fused", "inplace_grad": inplace_grad, "ignore_index": ignore_index != -100}
+        for name, is_given in given.items():
+            if is_given:
+                raise ValueError(f"{name}: there is none for labels that are distributions; leave it out")
+        share = class_weight(alpha)
+        wide = widen(logits)
+        loss = soft_cross_entropy(wide, labels, alpha=share, label_smoothing=smoothing(label_smoothing))
         return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
     return softmax_focal_loss(
         logits,
@@ -75,7 +95,8 @@ def softmax_focal_loss(
         labels: ``(...)`` integers in ``[0, C)`` or ``ignore_index``.
         gamma: focusing exponent, any number >= 0; 0 is cross entropy.
         alpha: weight of each class ``(C,)``, a number for all, or ``None`` for 1.
-        label_smoothing: ε in ``[0, 1]``; the factor ``α_t (1 - p_t)^γ`` stands before the smoothed cross entropy.
+        label_smoothing: ε in ``[0, 1)``: the target is ``1 - ε`` on the label plus ``ε / C`` on every class, and each
+            class counts with its α. The factor ``(1 - p_t)^γ`` stands before all of it.
         ignore_index: label of the rows without loss.
         weight: broadcast against the rows.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``: over the rows that are not ignored, whatever α.
@@ -90,18 +111,21 @@ def softmax_focal_loss(
         >>> softmax_focal_loss(torch.zeros(1, 2), torch.tensor([1]))  # .5² log 2
         tensor([0.1733])
     """
-    check_not_negative("gamma", gamma)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
-    if labels.is_floating_point():
-        raise TypeError(f"labels: expected integers, got {labels.dtype}")
-    if alpha is not None and not isinstance(alpha, Tensor):
-        weight = alpha if weight is None else weight * alpha
-        alpha = None
+    check_logits(logits)
+    labels = integer_labels("labels", labels, logits)
+    share = class_weight(alpha)
+    factor = 1.0 if share is None or isinstance(share, Tensor) else share
     return _softmax_family(
-        logits, labels.long(), None, gamma, alpha, label_smoothing, ignore_index, weight, reduction, normalizer,
-        impl, inplace_grad,
-    )  # fmt: skip
+        logits,
+        labels,
+        None,
+        exponent("gamma", gamma),
+        share if isinstance(share, Tensor) else None,
+        smoothing(label_smoothing),
+        ignore_index,
+        Call(weight, reduction, normalizer, impl, inplace_grad),
+        factor,
+    )
 
 
 def distribution_focal_loss(
@@ -132,10 +156,12 @@ def distribution_focal_loss(
         >>> distribution_focal_loss(torch.zeros(2, 4), torch.tensor([0.5, 3.0]))
         tensor([1.3863, 1.3863])
     """
-    check_floating("targets", targets)
+    check_logits(logits)
+    targets = float_targets("targets", targets, logits)
     if logits.shape[-1] < 2:
         raise ValueError(f"logits: expected at least 2 bins, got shape {tuple(logits.shape)}")
-    return _softmax_family(logits, None, targets, 0.0, None, 0.0, 0, weight, reduction, normalizer, impl, inplace_grad)
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _softmax_family(logits, None, targets, 0.0, None, 0.0, 0, call)
 
 
 def _softmax_family(
@@ -146,13 +172,9 @@ def _softmax_family(
     alpha: Tensor | None,
     label_smoothing: float,
     ignore_index: int,
-    weight: float | Tensor | None,
-    reduction: str,
-    normalizer: float | Tensor | None,
-    impl: str,
-    inplace_grad: bool,
+    call: Call,
+    factor: float = 1.0,
 ) -> Tensor:
-    check_floating("logits", logits)
     shape = tuple(logits.shape[:-1])
     values = labels if labels is not None else positions
     assert values is not None
@@ -161,14 +183,17 @@ def _softmax_family(
     outer, num_classes, inner = seen.shape
     count: int | Tensor = values.numel()
     if labels is not None:
-        count = (labels != ignore_index).sum() if reduction == "mean" else 0
-    scale, divisor, reduce = resolve_reduction(reduction, normalizer, count)
+        count = (labels != ignore_index).sum() if call.reduction == "mean" else 0
+    scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
+    share, weight = split_weight(call.weight)
+    for name, value in (("weight", weight), ("alpha", alpha), ("normalizer", call.normalizer)):
+        check_device(name, value, logits)
     if weight is not None:
-        weight = weight if isinstance(weight, Tensor) else logits.new_full((), weight, dtype=torch.float32)
         weight = weight.expand(shape).reshape(outer, inner)
     class_alpha = None if alpha is None else alpha.expand(num_classes)
-    fused = use_fused(impl, "softmax_loss", logits, (positions, weight, class_alpha, divisor))
-    run = partial(fused_loss, "softmax_loss", inplace_grad) if fused else softmax_family.softmax_loss
+    constants = (positions, weight, class_alpha, divisor)
+    fused = use_fused(call.impl, "softmax_loss", logits, constants)
+    run = partial(fused_loss, "softmax_loss", call.inplace_grad) if fused else softmax_family.softmax_loss
     loss = run(
         seen,
         None if labels is None else labels.reshape(outer, inner),
@@ -176,10 +201,10 @@ def _softmax_family(
         weight,
         class_alpha,
         divisor,
-        float(gamma),
+        gamma,
         label_smoothing,
         ignore_index,
-        scale,
+        factor * share * scale,
         reduce,
     )
     return loss if reduce else loss.reshape(shape)

@@ -1,28 +1,40 @@
 """The operators: schemas, shapes for tracing, and derivatives.
 
-Each takes what the function of the same name in ``focaldet.losses`` takes, and ``needs_grad``; it returns the loss and,
-when wanted, its derivative, which backward only has to multiply. ``<name>_inplace`` writes the derivative over the
-logits.
+Each takes what the function of the same name in ``focaldet.losses`` takes, ``grad_scale`` and ``needs_grad``; it
+returns the loss and, when wanted, its derivative, which backward only has to multiply. ``<name>_inplace`` writes the
+derivative over the logits.
+
+The derivative is stored in the logits' dtype, times scale / normalizer. float16 cannot hold that: divided by many
+positives the background's is 0, and a loss scale comes only in backward. It gets a ``grad_scale`` instead, so large
+that the derivative keeps its digits, and backward multiplies by scale / normalizer / grad_scale in float32.
 
 ``suppress_by_class`` stands apart: non-maximum suppression.
 
 Second derivatives come from the plain formula: `set_formula` hands it in, since this folder does not know the losses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from focaldet.checks import in_transform
+
 _ARGUMENTS = {
     "sigmoid_loss": "Tensor? labels, Tensor? quality, Tensor? targets, Tensor? weight, Tensor? class_alpha, "
-    "Tensor? normalizer, int kind, float gamma, float? alpha, float scale, bool reduce",
+    "Tensor? normalizer, Tensor? grad_scale, int kind, float gamma, float? alpha, float scale, bool reduce",
     "softmax_loss": "Tensor? labels, Tensor? positions, Tensor? weight, Tensor? class_alpha, Tensor? normalizer, "
-    "float gamma, float label_smoothing, int ignore_index, float scale, bool reduce",
-    "paired_giou_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, float scale, bool reduce",
+    "Tensor? grad_scale, float gamma, float label_smoothing, int ignore_index, float scale, bool reduce",
+    "paired_giou_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, Tensor? grad_scale, float scale, "
+    "bool reduce",
 }
 NAMES = tuple(_ARGUMENTS)
+_GRAD_SCALE = {op: [a.split()[-1] for a in text.split(", ")].index("grad_scale") for op, text in _ARGUMENTS.items()}
+"""Place of ``grad_scale`` among the arguments; the normaliser stands before it."""
+
+HALF_TOP = 2.0**14
+"""float16 ends at 65,504. Below it lie 28 powers of two in which it has all its digits."""
 
 LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
 LIBRARY.define("suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, float iou, int most) -> Tensor")
@@ -70,7 +82,7 @@ def _define(op: str) -> None:
 
 
 def _save(ctx: Any, op: str, logits: Tensor, grad: Tensor | None, args: Any) -> None:
-    """Keep what `_gradient` needs: the derivative, and for a second one what the formula takes."""
+    """Keep what `_gradient` needs: the derivative, and for a second one, what the formula takes."""
     ctx.op = op
     ctx.tensors_at = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
     ctx.numbers = [None if isinstance(x, Tensor) else x for x in args]
@@ -82,28 +94,54 @@ def _gradient(ctx: Any, grad_loss: Tensor | None) -> Tensor | None:
     if grad_loss is None:
         return None
     logits, grad, *tensors = ctx.saved_tensors
-    if not torch.is_grad_enabled():
-        return _times(grad, grad_loss)
-    args = list(ctx.numbers)  # a derivative of this derivative will be asked for
+    args = list(ctx.numbers)
     for i, tensor in zip(ctx.tensors_at, tensors, strict=True):
         args[i] = tensor
+    if not torch.is_grad_enabled():
+        return _times(grad, grad_loss * _remaining(ctx.op, args))
+    del args[_GRAD_SCALE[ctx.op]]  # a derivative of this derivative will be asked for
     loss = _formulas[ctx.op](logits, *args)
     result: Tensor
     (result,) = torch.autograd.grad(loss, logits, grad_loss.to(loss.dtype), create_graph=True)
     return result
 
 
-def _is_one(x: Tensor) -> bool:
-    """Whether a 0-d tensor is 1, where looking costs nothing: on the CPU, and outside of a trace (whose tensors are of
-    other types)."""
-    return type(x) is Tensor and x.ndim == 0 and x.device.type == "cpu" and float(x) == 1.0
+def _remaining(op: str, args: Sequence[Any]) -> float | Tensor:
+    """What a stored derivative has still to be multiplied by, beside the gradient of the loss."""
+    place = _GRAD_SCALE[op]
+    normalizer, grad_scale, scale = args[place - 1], args[place], args[-2]
+    if grad_scale is None:
+        return 1.0
+    remaining: Tensor = scale / grad_scale if normalizer is None else scale / normalizer / grad_scale
+    return remaining
 
 
-def _times(grad: Tensor, grad_loss: Tensor) -> Tensor:
-    """``grad * grad_loss``: the stored derivative itself where the factor is 1 and no other backward will need it."""
-    if _is_one(grad_loss) and not torch._C._autograd._get_current_graph_task_keep_graph():
-        return grad
-    return (grad * _over_classes(grad_loss, grad)).to(grad.dtype)
+def _plain(x: Tensor) -> bool:
+    """Whether a tensor is no more than numbers: neither of a trace nor a batch of ``vmap``."""
+    if type(x) is not Tensor or torch.compiler.is_compiling() or in_transform():
+        return False
+    try:
+        return x.device.type != "cpu" or x.numel() == 0 or x.view(-1)[0].item() is not None
+    except RuntimeError:  # a batch of autograd's own vmap (is_grads_batched) has no first number
+        return False
+
+
+def _times(grad: Tensor, factor: Tensor) -> Tensor:
+    """``grad * factor``, in place where no other backward will need the stored derivative; computed in float32."""
+    if not _plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
+        return (grad.float() * _over_classes(factor, grad)).to(grad.dtype)
+    _multiply(grad, factor)
+    return grad
+
+
+def _multiply(grad: Tensor, factor: Tensor) -> None:
+    """``grad *= factor`` without rounding the factor to the derivative's dtype."""
+    if factor.ndim == 0 and factor.device.type == "cpu" and float(factor) == 1.0:
+        return  # looking costs nothing there
+    if grad.dtype != torch.float32 and (factor.ndim or grad.device.type != "cpu"):
+        grad.copy_(grad.float() * _over_classes(factor, grad))
+    else:
+        grad.mul_(_over_classes(factor, grad))  # the CPU multiplies by a number in float32
 
 
 def _over_classes(grad_loss: Tensor, grad: Tensor) -> Tensor:
@@ -135,7 +173,7 @@ class _InplaceGrad(torch.autograd.Function):
         place = logits.detach()
         loss: Tensor = _operators[f"{op}_inplace"](place, *args)
         torch.autograd.graph.increment_version(place)  # so that autograd objects where it still needs the logits
-        ctx.grad = place
+        ctx.grad, ctx.remaining = place, _remaining(op, args)
         return loss
 
     @staticmethod
@@ -144,17 +182,28 @@ class _InplaceGrad(torch.autograd.Function):
         grad, ctx.grad = ctx.grad, None
         if grad is None:
             raise RuntimeError("inplace_grad: only one backward is possible; use inplace_grad=False for another")
-        if not _is_one(grad_loss):
-            grad.mul_(_over_classes(grad_loss, grad))
+        _multiply(grad, grad_loss * ctx.remaining)
         return grad, None, None
 
 
-def run(op: str, logits: Tensor, *args: Any, inplace_grad: bool) -> Tensor:
+def run(op: str, logits: Tensor, *args: Any, inplace_grad: bool, largest: float | Tensor) -> Tensor:
     """The loss, by the fused kernel.
 
     ``inplace_grad`` counts where there is a gradient to write and no compiler, which plans memory by itself.
+
+    Args:
+        op: name of the operator.
+        logits: what the loss is differentiated by.
+        args: the rest of the operator's arguments, without ``grad_scale`` and ``needs_grad``.
+        inplace_grad: write the derivative over the logits.
+        largest: about how large a derivative can be; only float16 asks.
     """
     needs_grad = torch.is_grad_enabled() and logits.requires_grad
+    grad_scale = None
+    if needs_grad and logits.dtype == torch.float16:
+        scale = torch.as_tensor(HALF_TOP / largest, dtype=torch.float32, device=logits.device)
+        grad_scale = torch.exp2(torch.floor(torch.log2(scale)))  # a power of two costs no digit
+    args = (*args[: _GRAD_SCALE[op]], grad_scale, *args[_GRAD_SCALE[op] :])
     result: Tensor
     if needs_grad and not torch.compiler.is_compiling():
         result = (_InplaceGrad if inplace_grad else _OnePass).apply(logits, op, args)

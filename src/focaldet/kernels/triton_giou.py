@@ -31,6 +31,7 @@ def giou_fwd_kernel(
     targets_ptr,  # (N, 4), contiguous
     weight_ptr,  # (N,), or none
     factor_ptr,  # 0-d: scale / normalizer
+    grad_factor_ptr,  # 0-d: of the derivative
     loss_ptr,  # a sum for each program, or the losses (N,)
     grad_ptr,  # (N, 4), or none; may be the boxes
     pairs,
@@ -49,7 +50,7 @@ def giou_fwd_kernel(
     t1 = tl.load(targets_ptr + 4 * n + 1, mask=inside, other=0.0).to(tl.float32)
     s2 = tl.load(targets_ptr + 4 * n + 2, mask=inside, other=0.0).to(tl.float32)
     t2 = tl.load(targets_ptr + 4 * n + 3, mask=inside, other=0.0).to(tl.float32)
-    share = tl.load(factor_ptr) + tl.zeros((BLOCK,), tl.float32)
+    share = tl.full((BLOCK,), 1.0, tl.float32)
     if HAS_WEIGHT:
         share = share * tl.load(weight_ptr + n, mask=inside, other=0.0).to(tl.float32)
     raw_width = tl.minimum(x2, s2) - tl.maximum(x1, s1)
@@ -63,12 +64,13 @@ def giou_fwd_kernel(
     # Minimum and maximum skip NaN; the sum of all coordinates does not.
     nan = (x1 + y1 + x2 + y2 + s1 + t1 + s2 + t2) * 0
     loss = share * (1 - overlap * per_union + (hull - union) * per_hull + nan)
+    loss = tl.where(share == 0, 0.0, loss) * tl.load(factor_ptr)
     if REDUCE:
         tl.store(loss_ptr + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0), axis=0))
     else:
         tl.store(loss_ptr + n, loss, mask=inside)
     if HAS_GRAD:
-        share = share + nan
+        share = tl.where(share == 0, 0.0, share + nan) * tl.load(grad_factor_ptr)
         b = overlap * per_union * per_union - per_hull
         a = -per_union - b
         c = (union + EPS) * per_hull * per_hull
@@ -91,6 +93,7 @@ def launch(
     targets: Tensor,
     weight: Tensor | None,
     normalizer: Tensor | None,
+    grad_scale: Tensor | None,
     scale: float,
     reduce: bool,
 ) -> Tensor:
@@ -100,11 +103,13 @@ def launch(
         return boxes.new_zeros(() if reduce else (0,), dtype=torch.float32)
     programs = triton.cdiv(pairs, BLOCK)
     loss = torch.empty((programs if reduce else pairs,), dtype=torch.float32, device=boxes.device)
+    factor = factor_tensor(boxes, scale, normalizer)
     giou_fwd_kernel[(programs,)](
         boxes,
         targets,
         weight,
-        factor_tensor(boxes, scale, normalizer),
+        factor,
+        factor if grad_scale is None else grad_scale.float(),
         loss,
         grad,
         pairs,

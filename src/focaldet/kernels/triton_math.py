@@ -7,6 +7,8 @@ import triton.language as tl
 
 BACKGROUND = tl.constexpr(-1)
 IGNORED = tl.constexpr(-2)
+TINY = tl.constexpr(1.2e-38)
+"""Below it float32 has fewer digits, and its inverse overflows."""
 
 
 @triton.jit

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from focaldet.kernels.triton_math import BACKGROUND, IGNORED, log1p_unit, power, power_of
+from focaldet.kernels.triton_math import BACKGROUND, IGNORED, TINY, log1p_unit, power, power_of
 
 BLOCK = 1024
 
@@ -50,8 +50,9 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
         loss = factor * bce
         grad = factor * d
         if POWER != 0:
-            slope = tl.where(d == 0, 0.0, factor / tl.where(d == 0, 1.0, d))
-            grad += gamma * slope * p * q * bce
+            # p q / d first: for a saturated logit it is 1, and |d|^γ / d overflows.
+            ratio = tl.where(tl.abs(d) < TINY, 0.0, p * q / tl.where(tl.abs(d) < TINY, 1.0, d))
+            grad += gamma * factor * ratio * bce
     else:
         softplus = tl.where(negative, 0.0, z) + log1p_exp
         factor = alpha * power(p, gamma, POWER)
@@ -73,6 +74,7 @@ def sigmoid_fwd_kernel(
     weight_ptr,  # broadcast by its strides, or none
     class_alpha_ptr,  # (C,), or none
     factor_ptr,  # 0-d: scale / normalizer
+    grad_factor_ptr,  # 0-d: of the derivative
     loss_ptr,  # a sum for each program, or the losses (O, C, I)
     grad_ptr,  # (O, C, I), or none; may be the logits
     total,
@@ -119,18 +121,22 @@ def sigmoid_fwd_kernel(
     share = weight_0 + weight_1 * y
     if HAS_CLASS_ALPHA:
         class_alpha = tl.load(class_alpha_ptr + c, mask=inside, other=0.0).to(tl.float32)
-        share = class_alpha * y + (1 - class_alpha) * (1 - y)
+        if KIND == 1:
+            share = class_alpha * y + (1 - class_alpha) * (1 - y)
+        else:
+            share = tl.where(y > 0, 1.0, class_alpha)
     if HAS_WEIGHT:
         at = o * weight_stride_o + c * weight_stride_c + i * weight_stride_i
         share = share * tl.load(weight_ptr + at, mask=inside, other=0.0).to(tl.float32)
     factor = tl.load(factor_ptr)
-    loss = tl.where(wrong, float("nan"), tl.where(ignored, 0.0, share * loss))
+    none = ignored | (share == 0)  # no loss and no gradient, whatever stands there
+    loss = tl.where(wrong, float("nan"), tl.where(none, 0.0, share * loss))
     if REDUCE:
         tl.store(loss_ptr + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0), axis=0))
     else:
         tl.store(loss_ptr + e, factor * loss, mask=inside)
     if HAS_GRAD:
-        grad = tl.where(wrong, float("nan"), tl.where(ignored, 0.0, factor * share * grad))
+        grad = tl.where(wrong, float("nan"), tl.where(none, 0.0, tl.load(grad_factor_ptr) * share * grad))
         tl.store(grad_ptr + e, grad.to(grad_ptr.dtype.element_ty), mask=inside)
 
 
@@ -149,6 +155,7 @@ def launch(
     weight: Tensor | None,
     class_alpha: Tensor | None,
     normalizer: Tensor | None,
+    grad_scale: Tensor | None,
     kind: int,
     gamma: float,
     alpha: float | None,
@@ -175,6 +182,7 @@ def launch(
         weight,
         class_alpha,
         factor,
+        factor if grad_scale is None else grad_scale.float(),
         loss,
         grad,
         total,
@@ -182,7 +190,7 @@ def launch(
         inner,
         *strides,
         gamma,
-        1.0 if alpha is None else alpha,
+        1.0 if alpha is None or class_alpha is not None else alpha,
         1.0 if share is None else 1.0 - share,
         0.0 if share is None else 2.0 * share - 1.0,
         KIND=kind,

@@ -59,12 +59,23 @@ def cross_entropy(
 
 
 def soft_cross_entropy(
-    logits: Float[Tensor, "... C"], targets: Float[Tensor, "... C"], *, label_smoothing: float = 0.0
+    logits: Float[Tensor, "... C"],
+    targets: Float[Tensor, "... C"],
+    *,
+    alpha: Float[Tensor, " C"] | float | None = None,
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, "..."]:
-    """Categorical cross entropy with a distribution as target: ``-Σ_k y_k log softmax(z)_k``."""
+    """Categorical cross entropy with a distribution as target: ``-Σ_k α_k y_k log softmax(z)_k``.
+
+    >>> soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]), alpha=torch.tensor([1.0, 3.0]))
+    tensor([1.3863])
+    """
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]
-    return -(targets * logits.log_softmax(-1)).sum(-1)
+    if alpha is not None:
+        targets = targets * alpha
+    # A target of 0 takes no part, whatever its logit: 0 times infinity would be NaN.
+    return -torch.where(targets == 0, 0.0, targets * logits.log_softmax(-1)).sum(-1)
 
 
 def cross_entropy_grad(

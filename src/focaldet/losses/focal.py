@@ -5,7 +5,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from focaldet.losses.cross_entropy import binary_cross_entropy, cross_entropy
+from focaldet.losses.cross_entropy import binary_cross_entropy, cross_entropy, soft_cross_entropy
 from focaldet.losses.numerics import safe_power
 
 
@@ -88,7 +88,8 @@ def softmax_focal_loss(
         labels: ``(...)`` integers in ``[0, C)``.
         gamma: focusing exponent, any number >= 0.
         alpha: weight of each class ``(C,)``, a number for all classes, or ``None`` for 1.
-        label_smoothing: ε; the factor ``α_t (1 - p_t)^γ`` then stands before the smoothed cross entropy.
+        label_smoothing: ε; each class then counts with its own α, as in ``torch.nn.functional.cross_entropy``, and
+            ``(1 - p_t)^γ`` stands before all of it.
 
     Returns:
         ``(...)`` the loss of each row.
@@ -98,7 +99,13 @@ def softmax_focal_loss(
         tensor([0.1733])
     """
     labels = labels.long()
-    loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    by_class = isinstance(alpha, Tensor) and alpha.ndim > 0
+    if by_class and label_smoothing:
+        one_hot = torch.zeros_like(logits).scatter(-1, labels.unsqueeze(-1), 1.0)
+        loss = soft_cross_entropy(logits, one_hot, alpha=alpha, label_smoothing=label_smoothing)
+        alpha = None
+    else:
+        loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
     if gamma != 0:
         # 1 - p_t is the sum of the other probabilities: as such it keeps its digits when p_t is near 1.
         others = logits.softmax(-1).scatter(-1, labels.unsqueeze(-1), 0.0).sum(-1)

@@ -32,24 +32,23 @@ def see_rows(x: Tensor) -> tuple[Tensor, bool]:
     return x.reshape(prod(x.shape[:-1]), x.shape[-1], 1), False
 
 
-def _site_weight(weight: float | Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
+def _site_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     """A weight that broadcasts against ``shape``, as ``(..., C or 1)`` with only its class axis left to broadcast."""
     if weight is None:
         return None
-    weight = weight if isinstance(weight, Tensor) else like.new_full((), weight)
     weight = weight.reshape((1,) * (len(shape) - weight.ndim) + tuple(weight.shape))
     if weight.shape[:-1].numel() == 1:
         return weight
     return weight.expand(*shape[:-1], weight.shape[-1])
 
 
-def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: float | Tensor | None) -> Part:
+def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: Tensor | None) -> Part:
     """One tensor of logits ``(..., C)`` and its targets."""
     if logits.ndim == 0:
         raise ValueError("logits: expected a class axis, shape (..., C), got a 0-d tensor")
     seen, first = see_rows(logits)
     outer, _, inner = seen.shape
-    weight = _site_weight(weight, tuple(logits.shape), logits)
+    weight = _site_weight(weight, tuple(logits.shape))
     if weight is not None:
         if weight.shape[:-1].numel() == 1:
             weight = weight.reshape(1, weight.shape[-1], 1)
@@ -69,7 +68,7 @@ def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: float |
     return Part(seen, None, None, dense, weight)
 
 
-def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight: float | Tensor | None) -> list[Part]:
+def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight: Tensor | None) -> list[Part]:
     """The levels of a pyramid ``(B, A * C, H, W)``, in either memory format, and their stretches of the targets.
 
     ``targets`` and ``weight`` have a site axis P that runs over the levels, the rows of a level, and the A anchors of a
@@ -89,7 +88,7 @@ def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weigh
     check_shape("targets.labels", targets.labels, (batch, num_sites))
     if targets.quality is not None:
         check_shape("targets.quality", targets.quality, (batch, num_sites))
-    weight = _site_weight(weight, (batch, num_sites, num_classes), maps[0])
+    weight = _site_weight(weight, (batch, num_sites, num_classes))
     parts, start = [], 0
     for x, count in zip(maps, locations, strict=True):
         check_shape("logits (a map of the pyramid)", x, (batch, num_anchors * num_classes, *x.shape[-2:]))

@@ -26,5 +26,6 @@ def safe_power(base: Tensor, exponent: float) -> Tensor:
     """
     if exponent == 0:
         return torch.ones_like(base)
-    zero = base == 0  # not `base > 0`: NaN must stay NaN
+    # Not `base > 0`: NaN must stay NaN. Of the subnormal numbers a power's derivative overflows.
+    zero = base < torch.finfo(base.dtype).tiny
     return torch.where(zero, 0.0, torch.where(zero, 1.0, base) ** exponent)

@@ -1,5 +1,6 @@
 """From one value per element to the number that is minimised: weights, reduction and normaliser, in one place."""
 
+import torch
 from torch import Tensor
 
 from focaldet.checks import check_choice
@@ -35,7 +36,13 @@ def resolve_reduction(
         if divisor.numel() != 1:
             raise ValueError(f"normalizer: expected a number or a 0-d tensor, got shape {tuple(divisor.shape)}")
         return 1.0, (divisor if divisor.is_floating_point() else divisor.float()).reshape(()), reduction != "none"
-    return (1.0 if divisor is None else 1.0 / divisor), None, reduction != "none"
+    if divisor is None:
+        return 1.0, None, reduction != "none"
+    if not divisor > 0:
+        raise ValueError(f"normalizer: expected a number > 0, got {divisor}; without positives divide by 1")
+    if torch.compiler.is_compiling():  # a number would be compiled in, and this one changes with each step
+        return 1.0, torch.full((), divisor, dtype=torch.float32), reduction != "none"
+    return 1.0 / divisor, None, reduction != "none"
 
 
 def weigh_and_sum(
@@ -43,7 +50,9 @@ def weigh_and_sum(
 ) -> Tensor:
     """``loss * weight * scale / normalizer``, summed when ``reduce``."""
     if weight is not None:
-        loss = loss * weight
+        weight = torch.as_tensor(weight, device=loss.device)
+        # A weight of 0 silences whatever stands there, infinity and NaN too.
+        loss = torch.where(weight == 0, 0.0, loss * weight.to(loss.dtype))
     if reduce:
         loss = loss.sum()
     if scale != 1:

@@ -64,8 +64,13 @@ def sigmoid_loss(
     else:
         assert targets is not None
         y = targets.movedim(1, -1).to(z.dtype)
+    if weight is not None:  # nor has what weighs 0
+        weight = weight.movedim(1, -1)
+        silent = weight == 0 if ignored is None else (weight == 0) | ignored
+        z, y = torch.where(silent, 0.0, z), torch.where(silent, 0.0, y)
+        weight = torch.where(silent, 0.0, weight)
     loss = FORMULAS[KINDS[kind]](z, y, gamma, alpha if class_alpha is None else class_alpha.to(z.dtype))
     if ignored is not None:
         loss = torch.where(ignored, 0.0, loss)
-    loss = weigh_and_sum(loss, None if weight is None else weight.movedim(1, -1), scale, normalizer, reduce)
+    loss = weigh_and_sum(loss, weight, scale, normalizer, reduce)
     return loss if reduce else loss.movedim(-1, 1)

@@ -36,6 +36,9 @@ def softmax_loss(
     if labels is not None:
         ignored = labels == ignore_index
         labels = torch.where(ignored, 0, labels)
+        if weight is not None:
+            ignored = ignored | (weight == 0)
+            weight = torch.where(ignored, 0.0, weight)
         check_labels(labels, z.shape[-1], lowest=0)
         z = torch.where(ignored.unsqueeze(-1), 0.0, z)
         alpha = None if class_alpha is None else class_alpha.to(z.dtype)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from focaldet.checks import in_transform
 from focaldet.structures import BACKGROUND, IGNORED, SparseTargets
 
 
@@ -13,7 +14,7 @@ def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int =
     Only on the CPU, where looking at a value stalls nothing, and not while a graph is being traced. Elsewhere an
     out-of-range label traps in the indexing that follows.
     """
-    if labels.device.type != "cpu" or torch.compiler.is_compiling() or labels.numel() == 0:
+    if not _readable(labels):
         return
     low, high = (int(x) for x in torch.aminmax(labels))
     if low < lowest or high >= num_classes:
@@ -21,9 +22,16 @@ def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int =
         raise ValueError(f"labels: expected {lowest} .. {num_classes - 1} for {num_classes} classes, got {wrong}")
 
 
+def _readable(x: Tensor) -> bool:
+    """Whether there are values, and looking at them stalls nothing: on the CPU, outside of a trace and of
+    ``torch.func``."""
+    plain = type(x) is Tensor and x.device.type == "cpu" and x.numel() > 0
+    return plain and not torch.compiler.is_compiling() and not in_transform(x)
+
+
 def check_positions(positions: Float[Tensor, "..."], num_bins: int) -> None:
     """Raise ValueError when a position is outside ``[0, num_bins - 1]``; looks where `check_labels` does."""
-    if positions.device.type != "cpu" or torch.compiler.is_compiling() or positions.numel() == 0:
+    if not _readable(positions):
         return
     low, high = (float(x) for x in torch.aminmax(positions))
     if not (low >= 0 and high <= num_bins - 1):

@@ -81,13 +81,14 @@ class GFL(Method):
         weight_sum = mean_over_processes(weight.sum()).clamp(min=self.weight_floor)
         targets = encode_distances(sites.points_xy, sites.strides, gt_boxes)
         targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
-        return {
-            "class": self.class_term(class_logits, assignment, positives, iou, inplace_grad=inplace_grad),
+        terms = {
             "box": self.giou_weight * giou_loss(boxes, gt_boxes, weight=weight, reduction="sum", normalizer=weight_sum),
             "distribution": self.distribution_weight
             / 4
             * distribution_focal_loss(sides, targets, weight=weight[:, None], reduction="sum", normalizer=weight_sum),
         }
+        # Last: in place it leaves its gradient where the logits were, which the score weights have been read from.
+        return {"class": self.class_term(class_logits, assignment, positives, iou, inplace_grad=inplace_grad)} | terms
 
     def beyond_reach(self, positives: Positives) -> int:
         """Such a side is trained towards the last bin, and the box comes out too small."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from focaldet import kernels
+from focaldet.checks import in_transform
 from focaldet.kernels.convolution import conv3x3, num_tiles
 
 LEAST_CHANNELS = 32
@@ -45,7 +46,7 @@ class Conv3x3(nn.Conv2d):
         return (
             all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (self.weight, *maps))
             and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
-            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or in_transform(*maps))
             and kernels.available()["cpu"] is None
             and sum(num_tiles(x.shape[0], *x.shape[2:]) for x in maps) >= LEAST_TILES
         )

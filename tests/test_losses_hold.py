@@ -1,0 +1,284 @@
+"""The losses under every condition: what is saturated, masked, weighed, transformed, or not what it should be."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+import focaldet
+from focaldet import SparseTargets
+
+Z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+SOFT = torch.rand(6, 4, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 3, -1, 2, -2, 1])
+CLASSES = torch.tensor([0, 3, 1, 2, -100, 1])
+POSITIONS = torch.tensor([0.0, 0.5, 3.0, 2.2, 1.0, 1.7])
+BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 4, 3], [0, 0, 1, 5]])
+OTHERS = BOXES + 0.3
+
+LOSSES: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
+    "binary": (partial(focaldet.binary_cross_entropy, targets=SOFT), Z),
+    "focal": (partial(focaldet.sigmoid_focal_loss, targets=SOFT), Z),
+    "focal, sparse": (partial(focaldet.sigmoid_focal_loss, targets=SparseTargets(LABELS)), Z),
+    "quality focal": (partial(focaldet.quality_focal_loss, targets=SOFT), Z),
+    "varifocal": (partial(focaldet.varifocal_loss, targets=SOFT), Z),
+    "matchability": (partial(focaldet.matchability_aware_loss, targets=SOFT), Z),
+    "cross entropy": (partial(focaldet.cross_entropy, labels=CLASSES), Z),
+    "softmax focal": (partial(focaldet.softmax_focal_loss, labels=CLASSES, label_smoothing=0.1), Z),
+    "distribution": (partial(focaldet.distribution_focal_loss, targets=POSITIONS), Z),
+    "giou": (partial(focaldet.giou_loss, target_boxes_xyxy=OTHERS), BOXES),
+    "iou": (partial(focaldet.iou_loss, target_boxes_xyxy=OTHERS), BOXES),
+    "quadratic": (partial(focaldet.quadratic_loss, targets=SOFT), Z),
+}
+
+
+def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    z = z.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(loss(z), z)
+    return grad
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.torch.jit.script. is deprecated")
+def test_transforms_give_what_autograd_gives(name):
+    loss, z = LOSSES[name]
+
+    def total(x: Tensor) -> Tensor:
+        return loss(x, reduction="sum")
+
+    true = gradient(total, z)
+    close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+    close(torch.func.grad(total)(z), true)
+    close(torch.func.jacrev(total)(z), true)
+    several = torch.stack([z, z + 0.1])
+    close(torch.func.vmap(total)(several), torch.stack([total(x) for x in several]))
+    close(torch.func.vmap(torch.func.grad(total))(several), torch.stack([gradient(total, x) for x in several]))
+    close(torch.autograd.functional.jacobian(total, z, vectorize=True), true)
+    _, tangent = torch.func.jvp(total, (z,), (torch.ones_like(z),))
+    close(tangent, true.sum())
+    with forward_ad.dual_level():
+        made = forward_ad.unpack_dual(total(forward_ad.make_dual(z, torch.ones_like(z)))).tangent
+        close(made, true.sum())
+    x = z.clone().requires_grad_()
+    (batched,) = torch.autograd.grad(total(x), x, torch.tensor([1.0, 2.0]), is_grads_batched=True)
+    close(batched, torch.stack([true, 2 * true]))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_fake_tensors_of_every_dtype_pass(name):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    loss, z = LOSSES[name]
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            total = loss(torch.empty(z.shape, dtype=dtype), reduction="sum")
+        assert total.shape == ()
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("lead", [20.0, 87.0, 95.0, 104.0, 1e4])
+@pytest.mark.parametrize("alpha", [1.0, 10.0])
+def test_a_saturated_row_has_a_finite_gradient(impl, gamma, lead, alpha):
+    weights = torch.tensor([alpha, 1.0, 1.0])
+    for label in (0, 1):
+        z = torch.tensor([[lead, 0.0, -1.0]])
+        loss = partial(focaldet.softmax_focal_loss, labels=torch.tensor([label]), gamma=gamma, alpha=weights, impl=impl)
+        found = gradient(lambda x, loss=loss: loss(x, reduction="sum"), z)
+        assert found.isfinite().all()
+        assert abs(float(found.sum())) <= 1e-5 * max(1.0, float(found.abs().max()))
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("beta", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("logit", [87.0, 95.0, 1e4])
+def test_quality_focal_of_a_saturated_logit_is_finite(impl, beta, logit):
+    for sign, target in ((1, 1.0), (-1, 0.0), (1, 0.0), (-1, 1.0)):
+        loss = partial(focaldet.quality_focal_loss, targets=torch.tensor([target]), beta=beta, impl=impl)
+        assert gradient(lambda x, loss=loss: loss(x, reduction="sum"), torch.tensor([sign * logit])).isfinite().all()
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_infinite_logits_are_as_torch_has_them(impl):
+    z = torch.tensor([[0.0, -math.inf, 1.0], [2.0, 1.0, -math.inf]])
+    labels = torch.tensor([2, 2])  # the second one's own logit is masked
+    found = focaldet.cross_entropy(z, labels, impl=impl)
+    torch.testing.assert_close(found, F.cross_entropy(z, labels, reduction="none"))
+    smoothed = focaldet.cross_entropy(z, labels, label_smoothing=0.1, impl=impl)
+    torch.testing.assert_close(smoothed, F.cross_entropy(z, labels, reduction="none", label_smoothing=0.1))
+    ours = gradient(lambda x: focaldet.cross_entropy(x, labels, reduction="sum", impl=impl), z)
+    torch.testing.assert_close(ours, gradient(lambda x: F.cross_entropy(x, labels, reduction="sum"), z))
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("weight", [math.nan, math.inf, 0.0])
+def test_an_ignored_row_never_contributes(impl, weight):
+    z = torch.full((2, 3), math.nan)
+    z[1] = 0.5
+    weights = torch.tensor([weight, 1.0])
+    sigmoid = partial(
+        focaldet.sigmoid_focal_loss,
+        targets=SparseTargets(torch.tensor([-2, 1]), torch.tensor([math.nan, 1])),
+        weight=weights[:, None],
+    )
+    softmax = partial(focaldet.softmax_focal_loss, labels=torch.tensor([-100, 1]), weight=weights)
+    for loss in (sigmoid, softmax):
+        assert float(loss(z, reduction="sum", impl=impl)) == pytest.approx(float(loss(z, impl=impl)[1].sum()))
+        found = gradient(lambda x, loss=loss: loss(x, reduction="sum", impl=impl), z)
+        assert found[0].tolist() == [0, 0, 0]
+        assert found[1].isfinite().all()
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_what_weighs_nothing_may_be_anything(impl):
+    targets = torch.tensor([[math.nan, 1.0], [1.0, 0.0]])
+    weight = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    loss = partial(focaldet.quality_focal_loss, targets=targets, weight=weight, reduction="sum", impl=impl)
+    assert gradient(loss, torch.zeros(2, 2)).isfinite().all()
+    assert math.isfinite(float(loss(torch.zeros(2, 2))))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_numbers_as_weights_are_not_rounded(dtype):
+    z, y = torch.zeros(1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype)
+    found = focaldet.binary_cross_entropy(z, y, weight=0.3, reduction="sum")
+    assert float(found) == pytest.approx(0.3 * math.log(2), rel=1e-15 if dtype == torch.float64 else 1e-7)
+    both = focaldet.cross_entropy(torch.zeros(1, 2, dtype=dtype), torch.tensor([0]), alpha=0.3, weight=0.1)
+    assert float(both) == pytest.approx(0.03 * math.log(2), rel=1e-15 if dtype == torch.float64 else 1e-7)
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("kind", ["varifocal", "matchability_aware"])
+def test_alpha_of_each_class_weighs_the_negatives(impl, kind):
+    loss = {"varifocal": focaldet.varifocal_loss, "matchability_aware": focaldet.matchability_aware_loss}[kind]
+    alpha = torch.tensor([0.1, 0.5, 0.9, 1.0])
+    by_class = loss(Z, SparseTargets(LABELS), alpha=alpha, impl=impl)
+    columns = [loss(Z, SparseTargets(LABELS), alpha=float(a), impl=impl)[:, i] for i, a in enumerate(alpha)]
+    torch.testing.assert_close(by_class, torch.stack(columns, 1))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_cross_entropy_is_torchs(smoothing, weighed, impl):
+    alpha = torch.tensor([0.5, 1.0, 2.0, 0.1]) if weighed else None
+    ours = partial(focaldet.cross_entropy, labels=CLASSES, alpha=alpha, label_smoothing=smoothing, impl=impl)
+    theirs = partial(F.cross_entropy, target=CLASSES, weight=alpha, label_smoothing=smoothing)
+    torch.testing.assert_close(ours(Z), theirs(Z, reduction="none"))
+    torch.testing.assert_close(
+        gradient(lambda x: ours(x, reduction="sum"), Z), gradient(lambda x: theirs(x, reduction="sum"), Z)
+    )
+    soft = SOFT / SOFT.sum(1, keepdim=True)
+    torch.testing.assert_close(
+        focaldet.cross_entropy(Z, soft, alpha=alpha, label_smoothing=smoothing, reduction="sum"),
+        F.cross_entropy(Z, soft, weight=alpha, label_smoothing=smoothing, reduction="sum"),
+    )
+
+
+TENSOR = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: focaldet.sigmoid_focal_loss([[0.0]], TENSOR), TypeError, "logits: expected a tensor, got a list"),
+        (lambda: focaldet.sigmoid_focal_loss([], SparseTargets(LABELS)), TypeError, "at least one map"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, [[0.0]]), TypeError, "targets: expected a tensor, got a list"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, 1.5), ValueError, r"alpha: .* in \[0, 1\].*1\.5"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, gamma=-1), ValueError, "gamma"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, gamma=torch.ones(3)), TypeError, "gamma: expected a num"),
+        (lambda: focaldet.quality_focal_loss(TENSOR, TENSOR, beta=math.nan), ValueError, "beta"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, SparseTargets(torch.zeros(2))), TypeError, "expected integers"),
+        (lambda: focaldet.cross_entropy(TENSOR, [0, 1]), TypeError, "labels: expected a tensor of integers, got a l"),
+        (lambda: focaldet.cross_entropy(TENSOR, torch.zeros(2).bool()), TypeError, "expected integers, got torch.bool"),
+        (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2], label_smoothing=1.0), ValueError, "label_smoothing"),
+        (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2], alpha=-1.0), ValueError, "alpha"),
+        (lambda: focaldet.cross_entropy(TENSOR, TENSOR, impl="fused"), ValueError, "impl='fused'"),
+        (lambda: focaldet.cross_entropy(TENSOR, TENSOR, impl="nonsense"), ValueError, "impl"),
+        (lambda: focaldet.cross_entropy(TENSOR, TENSOR, ignore_index=0), ValueError, "ignore_index"),
+        (lambda: focaldet.cross_entropy(TENSOR, TENSOR, inplace_grad=True), ValueError, "inplace_grad"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, weight=[1.0]), TypeError, "weight"),
+        (
+            lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, reduction="sum", normalizer=0),
+            ValueError,
+            "normalizer: expected a number > 0",
+        ),
+        (lambda: focaldet.quadratic_loss(TENSOR, torch.zeros(3)), ValueError, r"targets: expected shape \(2, 3\)"),
+        (lambda: focaldet.generalized_focal_loss(TENSOR, TENSOR, torch.zeros(3)), ValueError, "targets: expected sh"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR.to("meta")), ValueError, "targets: on meta.*move it"),
+        (lambda: focaldet.giou_loss(BOXES, BOXES.to("meta")), ValueError, "on meta.*move it"),
+        (lambda: focaldet.SigmoidFocalLoss(gamma=-1.0), ValueError, "gamma"),
+        (lambda: focaldet.CrossEntropy(label_smoothing=2.0), ValueError, "label_smoothing"),
+        (lambda: focaldet.QualityFocalLoss(impl="fast"), ValueError, "impl"),
+    ],
+)  # fmt: skip
+def test_what_no_loss_can_take_is_refused_in_one_sentence(call, error, words):
+    with pytest.raises(error, match=words) as caught:
+        call()
+    assert "csrc" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_targets_may_be_integers_or_truth_values(dtype):
+    hard = (SOFT > 0.5).to(dtype)
+    for loss in (focaldet.binary_cross_entropy, focaldet.quality_focal_loss, focaldet.quadratic_loss):
+        torch.testing.assert_close(loss(Z, hard), loss(Z, hard.float()))
+
+
+def test_alpha_of_a_module_is_part_of_its_state_and_may_be_a_parameter():
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    state = focaldet.SoftmaxFocalLoss(alpha=weights).state_dict()
+    with torch.device("meta"):
+        module = focaldet.SoftmaxFocalLoss(alpha=weights.to("meta"))
+    module.to_empty(device="cpu").load_state_dict(state)
+    assert torch.equal(module.alpha, weights)
+    learned = focaldet.SoftmaxFocalLoss(alpha=torch.nn.Parameter(weights), reduction="sum")
+    learned(Z, CLASSES).backward()
+    assert learned.alpha.grad is not None
+    assert [name for name, _ in learned.named_parameters()] == ["alpha"]
+
+
+@pytest.mark.slow  # the first use of torch's compiler takes seconds
+def test_one_graph_serves_every_normaliser():
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    step = torch.compile(
+        lambda z, y, n: focaldet.sigmoid_focal_loss(z, y, reduction="sum", normalizer=n), backend=backend
+    )
+    for n in range(1, 9):
+        found = step(Z, SOFT, n + 0.5)
+        torch.testing.assert_close(found, focaldet.sigmoid_focal_loss(Z, SOFT, reduction="sum", normalizer=n + 0.5))
+    assert len(graphs) <= 2
+
+
+def test_a_softmax_over_50_000_classes_errs_no_more_than_torchs():
+    z = torch.randn(8, 50_000, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 50_000, (8,), generator=torch.Generator().manual_seed(1))
+    true = gradient(lambda x: F.cross_entropy(x, labels, reduction="sum"), z.double())
+    errors = [
+        (gradient(lambda x, loss=loss: loss(x, labels, reduction="sum"), z).double() - true).abs().max()
+        for loss in (focaldet.cross_entropy, F.cross_entropy)
+    ]
+    assert errors[0] <= 1.5 * errors[1]
+
+
+def test_torch_func_goes_through_the_convolution_of_a_detector():
+    from focaldet.models.conv3x3 import Conv3x3
+
+    conv = Conv3x3(64, 64).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 64, 32, 32).to(memory_format=torch.channels_last)
+    found = torch.func.grad(lambda t: conv(t).square().sum())(x)
+    torch.testing.assert_close(found, gradient(lambda t: conv(t).square().sum(), x), rtol=1e-3, atol=1e-3)
