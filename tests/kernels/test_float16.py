@@ -101,7 +101,7 @@ def test_a_detector_trained_in_float16_with_a_scaler_follows_float32():
             for p in net.parameters():
                 p.grad /= scale
             optimiser.step()
-            curve.append(float(loss))
+            curve.append(float(loss.detach()))
         return torch.tensor(curve)
 
     half, full = train(torch.float16), train(torch.float32)

@@ -48,7 +48,13 @@ def traffic(text: str) -> dict[str, int]:
     return counts
 
 
-POINTERS = {"logits_ptr": "*fp32", "factor_ptr": "*fp32", "loss_ptr": "*fp32", "grad_ptr": "*fp32"}
+POINTERS = {
+    "logits_ptr": "*fp32",
+    "factor_ptr": "*fp32",
+    "grad_factor_ptr": "*fp32",
+    "loss_ptr": "*fp32",
+    "grad_ptr": "*fp32",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +96,7 @@ def test_softmax_kernel_reads_each_logit_once_and_writes_each_derivative_once(ca
     flags = {"POWER": 2, "LABELS": True, "HAS_WEIGHT": False, "HAS_CLASS_ALPHA": False, "REDUCE": True}
     flags |= {"HAS_GRAD": True, "ROWS": 32, "COLUMNS": 32}
     counts = traffic(ptx(softmax_fwd_kernel, POINTERS | {"labels_ptr": "*i64"} | numbers, flags, capability))
-    assert counts["ld32"] == 8 + 1
+    assert counts["ld32"] == 8 + 2
     assert counts["st32"] == 8 + 1
 
 
@@ -100,9 +106,15 @@ def test_giou_kernel_reads_each_box_once_and_writes_each_derivative_once(capabil
     """256 pairs for 128 threads: 2 pairs a thread, 4 sides each, of boxes and targets."""
     from focaldet.kernels.triton_giou import giou_fwd_kernel
 
-    types = {"boxes_ptr": "*fp32", "targets_ptr": "*fp32", "factor_ptr": "*fp32", "loss_ptr": "*fp32"}
+    types = {
+        "boxes_ptr": "*fp32",
+        "targets_ptr": "*fp32",
+        "factor_ptr": "*fp32",
+        "grad_factor_ptr": "*fp32",
+        "loss_ptr": "*fp32",
+    }
     types |= {"grad_ptr": "*fp32", "pairs": "i64"}
     flags = {"HAS_WEIGHT": False, "REDUCE": True, "HAS_GRAD": True, "BLOCK": 256}
     counts = traffic(ptx(giou_fwd_kernel, types, flags, capability))
-    assert counts["ld32"] == 2 * 4 * 2 + 1
+    assert counts["ld32"] == 2 * 4 * 2 + 2
     assert counts["st32"] == 2 * 4 + 1

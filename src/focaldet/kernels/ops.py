@@ -89,8 +89,12 @@ def _save(ctx: Any, op: str, logits: Tensor, grad: Tensor | None, args: Any) -> 
     ctx.save_for_backward(logits, grad, *(args[i] for i in ctx.tensors_at))
 
 
-def _gradient(ctx: Any, grad_loss: Tensor | None) -> Tensor | None:
-    """The gradient of the logits."""
+def _gradient(ctx: Any, grad_loss: Tensor | None, *, hidden: bool = False) -> Tensor | None:
+    """The gradient of the logits.
+
+    Args:
+        hidden: nobody else has the stored derivative; as an output of an operator it is the caller's too.
+    """
     if grad_loss is None:
         return None
     logits, grad, *tensors = ctx.saved_tensors
@@ -98,7 +102,7 @@ def _gradient(ctx: Any, grad_loss: Tensor | None) -> Tensor | None:
     for i, tensor in zip(ctx.tensors_at, tensors, strict=True):
         args[i] = tensor
     if not torch.is_grad_enabled():
-        return _times(grad, grad_loss * _remaining(ctx.op, args))
+        return _times(grad, grad_loss * _remaining(ctx.op, args), in_place=hidden)
     del args[_GRAD_SCALE[ctx.op]]  # a derivative of this derivative will be asked for
     loss = _formulas[ctx.op](logits, *args)
     result: Tensor
@@ -126,9 +130,9 @@ def _plain(x: Tensor) -> bool:
         return False
 
 
-def _times(grad: Tensor, factor: Tensor) -> Tensor:
-    """``grad * factor``, in place where no other backward will need the stored derivative; computed in float32."""
-    if not _plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
+def _times(grad: Tensor, factor: Tensor, *, in_place: bool) -> Tensor:
+    """``grad * factor``, computed in float32; over the stored derivative where no other backward will need it."""
+    if not in_place or not _plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
         return (grad.float() * _over_classes(factor, grad)).to(grad.dtype)
     _multiply(grad, factor)
     return grad
@@ -162,7 +166,7 @@ class _OnePass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None) -> tuple[Tensor | None, None, None]:
-        return _gradient(ctx, grad_loss), None, None
+        return _gradient(ctx, grad_loss, hidden=True), None, None
 
 
 class _InplaceGrad(torch.autograd.Function):
