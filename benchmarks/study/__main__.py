@@ -65,15 +65,15 @@ CLAIMS = (
         "AP",
     ),
     Claim(
-        "Focal loss is above cross entropy",
+        "Focal loss beats cross entropy",
         f"34.0 against 30.2 AP, and 31.1 with the best α ({FOCAL}, tables 1a, 1b)",
         "retinanet-focal",
         "retinanet-bce",
         "AP",
     ),
     Claim(
-        "It takes weight from the background",
-        f"most of the loss of easy background is gone (γ 2; {FOCAL}, figure 4)",
+        "It shifts weight away from the background",
+        f"most of the loss of easy background disappears (γ 2; {FOCAL}, figure 4)",
         "retinanet-focal",
         "retinanet-bce",
         "background_gradient_end",
@@ -94,7 +94,7 @@ CLAIMS = (
         "AP",
     ),
     Claim(
-        "One joint score is above class × centerness in AP",
+        "A joint score has a higher AP than class × centerness",
         f"39.9 against 39.2 AP ({GFL}, tables 1a, 3)",
         "atss-qfl",
         "atss",
@@ -108,28 +108,28 @@ CLAIMS = (
         "rank_score",
     ),
     Claim(
-        "Distributions with distribution focal loss add to it",
+        "Distributions with distribution focal loss improve on it",
         f"40.2 against 39.9 AP ({GFL}, table 3)",
         "gfl",
         "atss-qfl",
         "AP",
     ),
     Claim(
-        "mostly in the place of the sides",
+        "mainly through better localisation",
         f"43.4 against 43.0 AP75 ({GFL}, tables 1a, 3)",
         "gfl",
         "atss-qfl",
         "AP75",
     ),
     Claim(
-        "GFL is above ATSS",
+        "GFL beats ATSS",
         f"40.2 against 39.2 AP ({GFL}, table 3)",
         "gfl",
         "atss",
         "AP",
     ),
     Claim(
-        "The shape of the distributions tells the quality",
+        "The shape of the distributions predicts the quality",
         "41.0 against 40.2 AP (GFocalV2's README; GFocal's README)",
         "gflv2",
         "gfl",
@@ -224,7 +224,7 @@ def judge(claim: Claim, rows: dict[str, Row]) -> tuple[str, str]:
     here = f"{means}: {found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
     if found["verdict"] == claim.verdict:
         return here, "confirmed"
-    return here, "within noise" if found["verdict"] == "within the spread" else "not: the opposite"
+    return here, "within noise" if found["verdict"] == "within the spread" else "contradicted"
 
 
 if __name__ == "__main__":
