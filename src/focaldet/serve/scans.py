@@ -1,19 +1,19 @@
-"""JPEG files that take hours to decode: a scan of some bytes makes a decoder go through all pixels, and it can be
-repeated without end. Time, unlike pixels and bytes, is in no header."""
+"""Recognise JPEG files that would take hours to decode. A scan of a few bytes makes the decoder process all pixels, and
+a file may contain any number of scans. No header announces this."""
 
 import re
 
 MOST_SCANS = 100
-"""Of a JPEG file. Cameras and programs write 1 to some 12; libtiff draws its line here too."""
+"""Limit for a JPEG file. Cameras and programs write 1 to about 12 scans; libtiff has the same limit."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
-"""The next that has a length: 0 stands for a byte FF of coded pixels, D0 to D7 stand among them, 1 means nothing."""
+"""The next marker with a length field. 0 escapes an FF byte in coded pixels, D0 to D7 occur among them, 1 is void."""
 
 _SOS, _EOI = 0xDA, 0xD9
 
 
 def too_many_scans(jpeg: bytes) -> bool:
-    """Whether a JPEG file has more than ``MOST_SCANS``. Only its markers are looked at.
+    """Whether a JPEG file has more than ``MOST_SCANS`` scans, judging by its markers alone.
 
     >>> too_many_scans(b"\\xff\\xd8" + b"\\xff\\xda\\0\\2..." * MOST_SCANS)
     False
