@@ -1,8 +1,8 @@
-"""python -m benchmarks.study STUDY: what a finished study says of the published claims, as a page of results.
+"""python -m benchmarks.study STUDY: compare a finished study with the published claims.
 
-Writes benchmarks/results/study.md (the table of the rungs, and each claim beside what was measured), and into
-benchmarks/results/study/ the study's own files: study.json, study.jsonl, summary.json. Paths in them begin at the
-checkout's parent.
+Writes benchmarks/results/study.md, with a table of the rungs and a comparison of each claim with the measurement, and
+copies study.json, study.jsonl and summary.json to benchmarks/results/study/. Paths in these files are relative to the
+parent of the checkout.
 """
 
 import argparse
@@ -21,22 +21,22 @@ from focaldet.study.summary import compare, summarise
 RESULTS = Path(__file__).parents[1] / "results"
 
 DIVERGED = "diverged"
-"""In the place of a number: whether the training comes to anything."""
+"""Instead of a number: whether training succeeds at all."""
 
 LEAST_AP = 0.01
-"""Below it a detector has learned nothing."""
+"""Below this AP, a detector has learned nothing."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper measured on COCO, or says, and where it is looked for here.
+    """A claim of a paper, with its result on COCO, and the comparison that tests it.
 
     Args:
         words: the claim.
-        published: its number, and where that stands.
-        rung, before: that are compared.
-        number: of a row (``study.record.Row``), or ``DIVERGED``.
-        verdict: of the comparison, if the claim holds.
+        published: the published number with its source.
+        rung, before: the rungs to compare.
+        number: key of the number to compare (see ``study.record.Row``), or ``DIVERGED``.
+        verdict: verdict of the comparison if the claim holds.
     """
 
     words: str
@@ -151,10 +151,10 @@ COLUMNS = {
     "rare_AP": "AP, rarest class",
     "rank_score": "rank correlation",
     "best_lost_threshold_share": "better box lost",
-    "oracle_AP": "AP by true IoU",
+    "oracle_AP": "AP with true IoU",
     "background_gradient_start": "background, start",
     "background_gradient_end": "background, end",
-    "deviation_correlation_relative": "deviation and error",
+    "deviation_correlation_relative": "std. deviation and error",
 }
 
 
@@ -177,12 +177,12 @@ def page(study: Study, lines: Sequence[Line], summary: Summary) -> Iterable[str]
     settings = study["settings"]
     yield "# The study on BCCD"
     yield ""
-    yield f"{provenance('python -m benchmarks.study')}, of a study of {study['description']}."
+    yield f"{provenance('python -m benchmarks.study')}, for the study: {study['description']}."
     budget = f"{settings['epochs']} epochs" if settings["epochs"] else f"{settings['minutes']:g} minutes"
     yield f"Each rung was trained for {budget} with {settings['backbone']} and measured on the"
     yield f"{study['photos'][study['split']]} photos of the {study['split']} split; mean ± standard deviation over"
-    yield f"seeds. {len(lines)} of {len(study['rungs']) * len(study['seeds'])} runs are done. The commit above made"
-    yield "this page of them; docs/study.md says at which they were trained."
+    yield f"seeds. {len(lines)} of {len(study['rungs']) * len(study['seeds'])} runs are done. The commit above wrote"
+    yield "this page; docs/study.md lists the commits of the training runs."
     yield ""
     yield "| rung | seeds | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---" * (2 + len(COLUMNS)) + "|"
@@ -209,7 +209,7 @@ def cell(spread: Spread) -> str:
 
 
 def judge(claim: Claim, rows: dict[str, Row]) -> tuple[str, str]:
-    """What was measured, and whether that is the claim."""
+    """The measurement, and whether it confirms the claim."""
     row, before = rows[claim.rung], rows[claim.before]
     if claim.number == DIVERGED:
         learned = [value for value in row["numbers"]["AP"]["values"] if value >= LEAST_AP]
