@@ -146,7 +146,7 @@ def test_the_table_has_a_row_a_rung_and_the_verdicts(study):
     assert [row.split()[0] for row in text.splitlines()[2:4]] == ["atss", "atss-qfl"]
     assert "0.410±0.010" in text
     assert "7 photos" in text
-    assert "ATSS, quality focal loss compared with ATSS, centerness: AP differs by +0.000" in text
+    assert "ATSS, quality focal loss vs. ATSS, centerness: AP differs by +0.000" in text
 
 
 def test_a_study_without_a_line_says_so(study):

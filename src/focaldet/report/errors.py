@@ -118,8 +118,8 @@ def _sentence(results: Sequence[ImageResult], of_kind: Mapping[str, list[Error]]
     confusions, false, missed = (len(errors) for errors in of_kind.values())
     photos = f"{len(results):,} photo{'s' * (len(results) != 1)}"
     return (
-        f"At a confidence threshold of {threshold:.2f}, it detects {found:,} of {objects:,} labelled objects on "
-        f"{photos} and misses {missed:,}. Misclassified objects: {confusions:,}; false alarms: {false:,}."
+        f"At a confidence threshold of {threshold:.2f}, the detector finds {found:,} of {objects:,} labelled objects "
+        f"on {photos} and misses {missed:,}. Misclassified objects: {confusions:,}; false alarms: {false:,}."
     )
 
 

@@ -77,7 +77,7 @@ def family_charts(neuron: Json) -> list[Group]:
         probabilities = next(iter(sides.values()))["probabilities"]
         minima = " and ".join(f"{curve['minimum_at']:g} for {name}" for name, curve in sides.items())
         charts = _loss_and_gradient("family-sides", heading, sides, probabilities, "probability of the right bin")
-        groups.append(Group(heading, charts, words + f" Here the minimum is at {minima}."))
+        groups.append(Group(heading, charts, words + f" Here it is at {minima}."))
     return groups
 
 
@@ -125,7 +125,7 @@ _TWO_BINS = (
     "Distribution focal loss, two bins",
     Markup(
         "−[ (y<sub>i+1</sub> − y) log S<sub>i</sub> + (y − y<sub>i</sub>) log S<sub>i+1</sub> ]: cross entropy over "
-        "the two bins around y. It is minimal if the mean of the distribution is y."
+        "the two bins around y. The minimum is where the mean of the distribution is y."
     ),
 )
 

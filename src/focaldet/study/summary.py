@@ -116,15 +116,13 @@ def compare(row: Row, before: Row, number: str) -> Comparison:
     )
     if interval is not None:
         comparison["verdict"] = "higher" if interval.low > 0 else "lower" if interval.high < 0 else "within the spread"
-    comparison["sentence"] = _sentence(
-        comparison, f"{row['title']} compared with {before['title']}", len(here), len(there)
-    )
+    comparison["sentence"] = _sentence(comparison, f"{row['title']} vs. {before['title']}", len(here), len(there))
     return comparison
 
 
 def _sentence(comparison: Comparison, who: str, here: int, there: int) -> str:
     what, difference, verdict = COMPARED[comparison["number"]], comparison["difference"], comparison["verdict"]
-    seeds = f"{here} and {there} seeds" if (here, there) != (1, 1) else "one seed each"
+    seeds = f"{here} and {there} seeds" if here != there else "one seed each" if here == 1 else f"{here} seeds each"
     if verdict == "unknown":
         return f"{who}: {what} differs by {difference:+.3f} with {seeds}; without a spread, this may be chance."
     interval = f"95 % interval {comparison['low']:+.3f} to {comparison['high']:+.3f}, {seeds}"
