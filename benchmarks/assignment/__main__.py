@@ -16,7 +16,7 @@ from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
 
 ASKED = {"ATSS": (">= 20", ">= 20"), "FCOS": (">= 10", ""), "RetinaNet": (">= 1.5", ">= 5")}
-"""Of time and of memory, peer / ours."""
+"""Target ratios of time and memory, peer / ours."""
 
 SIDES = (320, 640, 1280, 2560)
 GROWTH_OBJECTS = 100
@@ -98,7 +98,7 @@ def main() -> None:
         "| side, px | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
         *(
-            f"| {side} | " + " | ".join(f"{values[i]:.1f}" for values in columns.values()) + " |"
+            f"| {side:,} | " + " | ".join(f"{values[i]:,.1f}" for values in columns.values()) + " |"
             for i, side in enumerate(sides)
         ),
         "",

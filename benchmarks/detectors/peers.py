@@ -156,7 +156,7 @@ def page(conditions: str, note: str, rows: Rows) -> str:
         scores = " | ".join(f"{statistics.mean(row[key] for row in found):.3f}" for key in ("AP", "AP50", "AP75"))
         commits = ", ".join(sorted({row["commit"] for row in found}))
         each = ", ".join(f"{row['AP']:.3f}" for row in found)
-        lines.append(f"| {name} | {commits} | {len(found)} | {steps:.0f} | {scores} | {each} |")
+        lines.append(f"| {name} | {commits} | {len(found)} | {steps:,.0f} | {scores} | {each} |")
     lines += ["", *verdict(means)]
     return "\n".join(lines) + "\n"
 

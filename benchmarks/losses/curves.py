@@ -24,7 +24,7 @@ def draw(name: str, curves: dict[str, tuple[torch.Tensor, torch.Tensor]], p: tor
     for label, pair in curves.items():
         for axes, values in zip(panels, pair, strict=True):
             axes.plot(p, values, label=label)
-    for axes, what in zip(panels, ("loss", "derivative on the logit"), strict=True):
+    for axes, what in zip(panels, ("loss", "derivative w.r.t. the logit"), strict=True):
         axes.set(xlabel="probability p = σ(z)", ylabel=what)
         axes.grid(alpha=0.3)
     panels[0].set_ylim(0, 3)
@@ -45,7 +45,7 @@ def learning_curves() -> None:
             z = z - 0.15 * grad
             outputs.append(float(z.detach().sigmoid()))
         axes.plot(outputs, label=label)
-    axes.set(xlabel="step", ylabel="output, to become 0", ylim=(0, 1))
+    axes.set(xlabel="step", ylabel="output (target 0)", ylim=(0, 1))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(PICTURES / "learning.svg", metadata={"Date": None})
@@ -80,7 +80,7 @@ def main() -> None:
             "quality focal, target .7": loss_and_gradient(quality, p, 0.7),
         },
         p,
-        "A soft label: focal loss overshoots it",
+        "Soft labels: the minimum of focal loss is not at the label",
     )
     draw(
         "negatives",
@@ -92,7 +92,7 @@ def main() -> None:
             "quadratic": loss_and_gradient(focaldet.quadratic_loss, p, 0.0),
         },
         p,
-        "A negative: what an easy one still counts",
+        "Negatives: contribution of the easy ones",
     )
     learning_curves()
 

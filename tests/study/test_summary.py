@@ -95,7 +95,7 @@ def test_a_clear_difference_is_told_with_its_interval(study):
     comparison = of_ap(study, [0.40, 0.41, 0.39], [0.50, 0.51, 0.49])
     assert (comparison["verdict"], comparison["difference"]) == ("higher", pytest.approx(0.1))
     assert 0 < comparison["low"] < 0.1 < comparison["high"]
-    assert "AP is higher by 0.100 (95 % interval +0.077 to +0.123, 3 and 3 seeds)" in comparison["sentence"]
+    assert "AP is higher by 0.100 (95 % interval +0.077 to +0.123, 3 seeds each)" in comparison["sentence"]
     assert of_ap(study, [0.50, 0.51, 0.49], [0.40, 0.41, 0.39])["verdict"] == "lower"
 
 
