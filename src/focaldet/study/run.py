@@ -162,9 +162,7 @@ def _do(
         while todo or running:
             while todo and len(running) < parallel:
                 key = todo.pop(0)
-                if not line_file(
-                    out, *key
-                ).exists():  # otherwise it was stopped after measuring, before its line was stored
+                if not line_file(out, *key).exists():  # otherwise only the storing of its line is left
                     running[key] = _start(out, key, environment)
                     display.started(key)
                 else:
