@@ -121,9 +121,7 @@ class PeerModule(DetectionModule):
         loss = torch.stack(list(terms.values())).sum()
         self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
         self._stop_unless_finite()
-        self.last_matched = torch.arange(
-            batch.truth.labels.numel()
-        )  # torchvision does not report which objects have positives
+        self.last_matched = torch.arange(batch.truth.labels.numel())  # it does not report which have positives
         self.last_beyond_reach = 0
         self.clock.mark("forward")
         self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)

@@ -55,9 +55,7 @@ def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
     line, details = measure(rung, config, folder, study["split"], diverged)
     write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half the size of an indented file
     write_json(line_file(out, rung, seed), line)
-    (run_folder(out, rung, seed) / "last.ckpt").unlink(
-        missing_ok=True
-    )  # four times as large as the weights, and not needed any more
+    (run_folder(out, rung, seed) / "last.ckpt").unlink(missing_ok=True)  # four times the weights, not needed any more
 
 
 def train_rung(config: TrainConfig, folder: DataFolder, say: Say) -> str | None:
