@@ -7,16 +7,22 @@ from focaldet.report.facts import Counts, commands, result_sentence, step_shares
 from focaldet.report.run_files import Run
 
 
-def test_result_is_one_sentence_with_the_counts() -> None:
+def test_result_names_detector_split_and_counts() -> None:
     run = Run(
         Path("run"),
         model={"method": "gfl", "backbone": "resnet18", "size": 320},
         evaluation={"split": "test", "images": 72, "metrics": {"AP": 0.6124, "AP50": 0.87}},
     )
-    assert result_sentence(run, Counts(found=900, false=50, missed=100), 0.4) == (
-        "This GFL detector (resnet18, 320 px) reaches an AP of 0.612 (AP50 0.870) on the 72 photos of the test split: "
-        "from a score of 0.40 on it finds 900 of 1,000 objects, and 50 of its 950 boxes are false."
-    )
+    sentence = result_sentence(run, Counts(found=900, false=50, missed=100), 0.4)
+    for words in (
+        "GFL detector (resnet18, 320 px)",
+        "AP of 0.612 (AP50 0.870)",
+        "72 photos of the test split",
+        "threshold of 0.40",
+        "900 of 1,000 objects",
+        "50 of its 950 boxes are false positives",
+    ):
+        assert words in sentence
 
 
 def test_nothing_to_find_and_nothing_drawn_have_no_share() -> None:
