@@ -22,7 +22,7 @@ from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_fold
 from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
 from focaldet.data.check import small_classes
 from focaldet.data.transforms import TrainTransform
-from focaldet.engine.build import ModelSpec, spec_of
+from focaldet.engine.build import ModelSpec, spec_of, with_room
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
@@ -84,6 +84,7 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     if config.pretrained:
         say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
     spec, net, method = first_detector(config, folder.class_names, say=say)
+    spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
 from focaldet.report.run_files import Run, mapping, metric, read_run
 from focaldet.report.study_files import is_study, percent, read_study
+from focaldet.runtime.results import named_limit
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -117,6 +118,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "sentence": facts.result_sentence(run, counts, threshold),
         "faults": run.faults,
         "metrics": facts.metric_rows(run),
+        "limit": named_limit(facts.detection_limit(run)),
         "evaluation": run.evaluation,
         "counts": counts,
         "classes": facts.class_rows(run, results, threshold),
@@ -201,6 +203,8 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
     evaluated = {tuple(run.evaluation.get(k) for k in ("split", "images", "objects")) for run in runs if run.evaluation}
     if len(evaluated) > 1:
         return sentence + " They were evaluated on different photos, so these numbers are not comparable."
+    if len({facts.detection_limit(run) for run in runs if run.evaluation}) > 1:
+        return sentence + " Their AP counts different numbers of detections a photo: compare COCO's AP, at most 100."
     return (
         sentence
         + " One run each says nothing about chance: train with several seeds before you trust a small difference."

@@ -29,6 +29,7 @@ def serve(
     port: int = 8000,
     score: float = 0.3,
     limits: Limits = DEFAULTS,
+    max_detections: int | None = None,
     openvino: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -39,7 +40,7 @@ def serve(
         host: address to listen on; by default only this machine is answered.
         port: 0 takes a free one, which is said.
         score: least score of a box where a request does not ask for another.
-        openvino: see ``OnnxDetector.load``.
+        max_detections, openvino: see ``load_model``.
 
     Raises:
         InputError: the model cannot be read or run, or the address cannot be listened on.
@@ -47,7 +48,7 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector, lanes = load_lanes(model, openvino=openvino)
+        detector, lanes = load_lanes(model, max_detections=max_detections, openvino=openvino)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # what cannot be run is told now
         app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
         address = f"[{host}]" if ":" in host else host
@@ -55,16 +56,16 @@ def serve(
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_lanes(path: Path, *, openvino: bool = False) -> tuple[Model, int]:
+def load_lanes(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
     """A detector for photos without end, and how many batches it is to run at a time.
 
     onnxruntime gets the most through when each core has a batch of its own: the thread that asks for a batch computes,
     and beside those it has a thread for each core that is left. torch and OpenVINO take all cores for one batch.
     """
     if openvino:
-        return load_model(path, openvino=True), 1
+        return load_model(path, max_detections=max_detections, openvino=True), 1
     lanes = min(cores(), MOST_LANES)
-    detector = load_model(path, threads=cores() - lanes + 1)
+    detector = load_model(path, max_detections=max_detections, threads=cores() - lanes + 1)
     return detector, lanes if isinstance(detector, OnnxDetector) else 1
 
 

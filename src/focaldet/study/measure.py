@@ -12,7 +12,7 @@ import numpy as np
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import METRICS, average_precision
+from focaldet.engine.average_precision import METRICS, average_precision, same_size_batches
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector
@@ -111,10 +111,10 @@ def _measure_detector(
         if index in shown:
             visible = [box for box in boxes if box["score"] >= SHOWN_SCORE]
             details["photos"].append(Photo(image_id=scene.image_id, boxes=visible))
-    evaluation = average_precision(truth, results)
+    evaluation = average_precision(truth, results, max_detections=spec.reading.max_detections)
     line["metrics"] = evaluation.metrics
     line["per_class"] = evaluation.per_class  # type: ignore[typeddict-item]
-    line["ranking"] = ranking.result(truth)
+    line["ranking"] = ranking.result(truth, spec.reading.max_detections)
     if (sides := width.sides()) is not None:
         line["deviations"] = deviations(sides)
         details["deciles"] = deciles(sides)
@@ -134,15 +134,21 @@ def _losses_before(config: TrainConfig, folder: DataFolder) -> SiteLosses:
 
 def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> SiteLosses:
     spec, method = detector.spec, detector.postprocess.method
-    batches = loss_batches(spec, folder.splits["train"], config.batch)
+    batches = loss_batches(spec, folder.splits["train"], config.batch, same_size=True)
     return site_losses(detector.net, method, batches, offset=spec.offset)  # type: ignore[arg-type]
 
 
-def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], size: int) -> list[Batch]:
-    """The photos that the class losses are looked at on, in batches; without augmentation, so always the same."""
+def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], most: int, *, same_size: bool = False) -> list[Batch]:
+    """The photos that the class losses are looked at on, in batches; without augmentation, so always the same.
+
+    Args:
+        most: photos in a batch.
+        same_size: batches of photos of one size, so that none sees another's padding; else as in training.
+    """
     dataset = DetectionDataset(records[:IMBALANCE_PHOTOS], spec.transform)
-    samples = [dataset[index] for index in range(len(dataset))]
-    return [collate(samples[first : first + size]) for first in range(0, len(samples), size)]
+    in_order = [list(range(len(dataset)))[first : first + most] for first in range(0, len(dataset), most)]
+    chosen = same_size_batches(dataset, most) if same_size else in_order
+    return [collate([dataset[index] for index in indices]) for indices in chosen]
 
 
 def spread_over(count: int, most: int) -> list[int]:

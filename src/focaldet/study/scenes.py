@@ -15,6 +15,7 @@ from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.iou import pairwise_iou
 from focaldet.boxes.locations import flatten_levels
 from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.truth import CocoId, image_ids
 from focaldet.engine.predict import Detector
 from focaldet.methods.method import Method
 from focaldet.models.postprocess import Candidates
@@ -39,7 +40,7 @@ class Scene:
         points_xy: ``(P, 2)`` the sites; strides_xy: ``(P, 2)`` pixels of the photo between neighbouring ones.
     """
 
-    image_id: int
+    image_id: CocoId
     gt_xyxy: Float[Tensor, "G 4"]
     gt_labels: Int64[Tensor, " G"]
     boxes_xyxy: Float[Tensor, "P 4"]
@@ -75,7 +76,7 @@ class Scene:
 
 @torch.no_grad()
 def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
-    """The photos of a data set through a detector, as AP is measured. Image i has id i + 1.
+    """The photos of a data set through a detector, as AP is measured.
 
     Args:
         dataset: with the detector's own transform.
@@ -83,6 +84,7 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
     net, method = detector.net, detector.postprocess.method
     assert isinstance(method, Method)
     reader = detector.spec.evaluation_reader(method, net.strides)
+    keys = image_ids(dataset.records)
     for index, record in enumerate(dataset.records):
         images, valid_sizes, _ = collate([dataset[index]])
         outputs = net(images.to(net.mean.device))
@@ -99,7 +101,7 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
         quality = None if outputs.quality_logits is None else flatten_levels(outputs.quality_logits, 1)[0, :, 0]
         objects = torch.from_numpy(~record.ignored)
         yield Scene(
-            image_id=index + 1,
+            image_id=keys[index],
             gt_xyxy=torch.from_numpy(record.boxes_xyxy)[objects],
             gt_labels=torch.from_numpy(record.labels)[objects],
             boxes_xyxy=boxes.cpu() * box_scale,

@@ -19,7 +19,7 @@ from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
 from focaldet.files import read_json, write_json, write_text
-from focaldet.study.folder import check_same, config_of, read_study, split_seed
+from focaldet.study.folder import check_same, config_of, read_photos, read_study, split_seed
 from focaldet.study.measure import measure, settings_of
 
 Say = Callable[[str], None]
@@ -52,6 +52,7 @@ def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
     config = config_of(study, row, seed, run_folder(out, rung, seed))
     diverged = train_rung(config, folder, say)
     say(f"measuring on the {study['split']} split")
+    folder = read_photos(study["settings"], split_seed(study))
     line, details = measure(rung, config, folder, study["split"], diverged)
     write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half as long as with indents
     write_json(line_file(out, rung, seed), line)
