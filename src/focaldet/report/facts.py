@@ -65,7 +65,8 @@ def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
     who = f"{f'This {method_name(run)}' if method_name(run) else 'This'} detector{f' ({details})' if details else ''}"
     ap, ap50 = (metric(mapping(run.evaluation.get("metrics")).get(key)) for key in ("AP", "AP50"))
     images, split = run.evaluation.get("images"), run.evaluation.get("split")
-    where = f"on the {images} photos of the {split} split" if images and split else "on the evaluated photos"
+    photos = f"{images} photo{'s' * (images != 1)}"
+    where = f"on the {photos} of the {split} split" if images and split else "on the evaluated photos"
     if ap is None and run.evaluation.get("objects") == 0:
         return f"{who} has been evaluated {where}, in which no object is labelled: there is no AP."
     if ap is None:
