@@ -1,14 +1,15 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import small_config
 from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.config import TrainConfig
 from focaldet.engine.train import train
 
 
@@ -29,7 +30,7 @@ def test_time_left_of_a_run_of_epochs_follows_the_share_that_is_done() -> None:
 
 
 def test_where_val_has_no_object_there_is_no_ap_no_best_and_the_last_weights_are_kept(
-    two_cells: Path, tmp_path: Path
+    config: TrainConfig, two_cells: Path
 ) -> None:
     for name in (two_cells / "ImageSets" / "Main" / "val.txt").read_text().split():
         annotation = two_cells / "Annotations" / f"{name}.xml"
@@ -39,7 +40,7 @@ def test_where_val_has_no_object_there_is_no_ap_no_best_and_the_last_weights_are
     names = (two_cells / "ImageSets" / "Main" / "val.txt").read_text().split()
     (two_cells / "ImageSets" / "Main" / "val.txt").write_text("\n".join(f"empty-{name}" for name in names))
     said: list[str] = []
-    run = train(small_config(two_cells, tmp_path / "run"), say=said.append)
+    run = train(replace(config, data=str(two_cells)), say=said.append)
     measured = [line for line in said if "val AP" in line]
     assert len(measured) == 2
     assert all("val AP –" in line and "best" not in line for line in measured)

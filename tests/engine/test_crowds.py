@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from conftest import small_config, train_silently
 from focaldet.checks import InputError
 from focaldet.cli import main
 from focaldet.data import ImageRecord, read_folder
@@ -21,6 +20,7 @@ from focaldet.engine.build import room_for, spec_of, with_room
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.load import load_model
 from focaldet.engine.predict import Detector
+from focaldet.engine.train import train
 from focaldet.methods.fcos import FCOS
 from focaldet.models.postprocess import PostProcess, Reading
 from focaldet.runtime.card import KEY
@@ -137,9 +137,23 @@ def dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six seconds of FCOS, which finds most of the dots then."""
-    config = small_config(dots, tmp_path_factory.mktemp("run") / "run")
-    changes = {"size": 192, "epochs": 20, "batch": 1, "augment": "none", "val_every": 20, "lr": 5e-3, "ema": 0.9}
-    return train_silently(replace(config, method="fcos", flips="all", **changes))
+    config = TrainConfig(
+        data=str(dots),
+        out=str(tmp_path_factory.mktemp("run") / "run"),
+        method="fcos",
+        backbone="mobilenetv3_small_050",
+        size=192,
+        channels=16,
+        head_depth=1,
+        epochs=20,
+        batch=1,
+        lr=5e-3,
+        ema=0.9,
+        augment="none",
+        flips="all",
+        val_every=20,
+    )
+    return train(config, say=lambda line: None)
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def _metrics(precision: Any, recall: Any, limit: int) -> dict[str, float | None]
     Args:
         precision, recall: of the evaluator, ``(T, R, K, 4, M)`` and ``(T, K, 4, M)``: IoU thresholds, recalls, classes,
             sizes, limits of detections.
-        limit: index of the one of all that is not named after one.
+        limit: index of the limit for all numbers but AR1, AR10 and AR100.
     """
     values = [precision[..., 0, limit], precision[0, ..., 0, limit], precision[5, ..., 0, limit]]
     values += [precision[..., size, limit] for size in (1, 2, 3)]
@@ -135,7 +135,7 @@ def _metrics(precision: Any, recall: Any, limit: int) -> dict[str, float | None]
 
 
 def _mean(values: Any) -> float | None:
-    """Of the values of classes that have an object; ``None`` when none has."""
+    """Mean over the classes that have an object; ``None`` when none has."""
     there = values[values > -1]
     return float(np.mean(there)) if there.size else None
 

@@ -16,7 +16,7 @@ from focaldet.models.suppression import suppress_by_class
 from focaldet.structures import Detections, HeadOutputs
 
 CANDIDATES_OF_A_DETECTION = 10
-"""Of each level, at least so many where an image is to have more detections than the usual 100."""
+"""Least number of a level's candidates for each detection of an image: the usual 1000 for the usual 100."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Reading:
     def with_room(self, max_detections: int) -> "Reading":
         """The same for so many detections of an image.
 
-        Many boxes lie around each object before the suppression: where a level's best candidates were no more than the
-        detections, the surest objects would take all of them. The usual 1000 of 100 are kept as the least ratio.
+        Before the suppression there are many boxes around each object, and those of the surest objects could be all
+        that a level's candidates have room for. So their number grows too.
 
         >>> Reading().with_room(600).candidates, Reading().with_room(20).candidates
         (6000, 1000)

@@ -119,15 +119,15 @@ def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too:
     if format == "onnx":
         from focaldet.engine.exporting.onnx_file import onnx_bytes, onnx_runner
 
-        operators = (suppression.suppress_by_class, suppression.best_values)
-        graph = _graph(detector, outputs, same_padding.conv2d_same, operators, maps_too=maps_too)
+        own = (suppression.suppress_by_class, suppression.best_values)
+        graph = _graph(detector, outputs, same_padding.conv2d_same, own, maps_too=maps_too)
         data = onnx_bytes(graph, card, dtype)
         run = onnx_runner(data)
     else:
         from focaldet.engine.exporting.torch_file import torch_bytes, torch_runner
 
-        choose = (suppression.suppress_far_apart, suppression.best_by_sorting)
-        graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, choose)
+        operators = (suppression.suppress_far_apart, suppression.best_by_key)
+        graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, operators)
         data = torch_bytes(graph, card, dtype)
         run = torch_runner(data, graph.output_names)
     return data, _reader(run, detector, card)
@@ -137,7 +137,7 @@ def _graph(
     detector: Detector,
     outputs: Outputs,
     convolution: same_padding.SameConvolution,
-    choose: tuple[suppression.Suppression, suppression.Best],
+    operators: tuple[suppression.Suppression, suppression.Best],
     *,
     maps_too: bool = False,
 ) -> Graph:
@@ -145,7 +145,7 @@ def _graph(
     if outputs == "raw":
         return RawGraph(net)
     sites = outputs == "sites"
-    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, *choose)
+    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, *operators)
     return MeasuredGraph(graph) if maps_too else graph
 
 

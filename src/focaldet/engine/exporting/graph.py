@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.locations import Sites, flatten_levels
-from focaldet.engine.exporting.suppression import Best, Suppression, best_by_sorting
+from focaldet.engine.exporting.suppression import Best, Suppression, best_by_key
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.joint import joint_logits
@@ -125,7 +125,7 @@ class DetectionGraph(BoxGraph):
     ``PADDING``."""
 
     def __init__(
-        self, net: DenseDetector, postprocess: PostProcess, suppress: Suppression, largest: Best = best_by_sorting
+        self, net: DenseDetector, postprocess: PostProcess, suppress: Suppression, largest: Best = best_by_key
     ) -> None:
         super().__init__(net, postprocess)
         self.suppress = suppress

@@ -5,7 +5,7 @@ Both suppressions say which boxes stay as a mask. Ties and the comparison with t
 scores the first is the best, and a box goes when its overlap is more than the threshold.
 
 Of equal values the first is the better, too. ONNX defines its ``TopK`` so, and says nothing of its
-``NonMaxSuppression``, which onnxruntime computes so on CPUs. torch says nothing of its ``topk``: its programs sort.
+``NonMaxSuppression``, which onnxruntime computes so on CPUs. torch says nothing of its ``topk``.
 """
 
 from typing import Any, Protocol
@@ -49,17 +49,21 @@ class Best(Protocol):
     def __call__(self, values: Tensor, most: int) -> Tensor: ...
 
 
-def best_by_sorting(values: Tensor, most: int) -> Tensor:
-    """By sorting all, which is slow where there are many."""
-    places = values.argsort(dim=1, descending=True, stable=True)
-    # Not a slice: in a program it would be of as many as there were when it was traced.
-    return places.narrow(1, 0, torch.sym_min(most, values.shape[1]))
+def best_by_key(values: Tensor, most: int) -> Tensor:
+    """By whole numbers of which no two are equal: a float32's bits, in its order, and behind them the place.
+
+    A stable sort would do the same in five times the time.
+    """
+    bits = (values.float() + 0.0).view(torch.int32)  # -0 becomes 0, which it is equal to
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    keys = (ordered << 32) - torch.arange(values.shape[1], device=values.device)
+    return keys.topk(torch.sym_min(most, values.shape[1]), dim=1).indices
 
 
 @torch.library.custom_op("focaldet::best", mutates_args=())
 def best_values(values: Tensor, most: int) -> Tensor:
     """The same as one operator, which becomes ONNX's ``TopK``."""
-    return best_by_sorting(values, most).clone()
+    return best_by_key(values, most)
 
 
 @best_values.register_fake
@@ -134,4 +138,4 @@ def largest_float32(value: float) -> float:
     (True, False)
     """
     nearest = np.float32(value)
-    return float(nearest if nearest <= value else np.nextafter(nearest, np.float32(-np.inf)))
+    return float(nearest if float(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf)))
