@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from focaldet.report.facts import Counts, commands, result_sentence, step_shares, training_rows
+from focaldet.report.facts import Counts, commands, metric_rows, result_sentence, step_shares, training_rows
 from focaldet.report.run_files import Run
 
 
@@ -57,3 +57,27 @@ def test_step_shares_are_the_mean_over_measured_epochs_and_sum_to_one() -> None:
 def test_best_validation_is_named_with_its_epoch() -> None:
     lines = [{"epoch": i, "val": {"AP": ap}} for i, ap in enumerate((0.1, 0.5, 0.4))] + [{"epoch": 3, "val": None}]
     assert ("best AP on val", "0.500, epoch 1") in training_rows(Run(Path("run"), metrics=lines))
+
+
+def test_photos_without_an_object_have_no_ap_and_no_best() -> None:
+    nothing = {"AP": None, "AP50": None}
+    evaluation = {"split": "val", "images": 1, "objects": 0, "metrics": nothing}
+    run = Run(Path("run"), evaluation=evaluation, metrics=[{"epoch": 0, "val": nothing}])
+    assert result_sentence(run, None, 0.5) == (
+        "This detector has been evaluated on the 1 photo of the val split, in which no object is labelled: there is no "
+        "AP."
+    )
+    assert not any("best" in name for name, _ in training_rows(run))
+
+
+def test_ap_of_more_detections_is_named_and_cocos_stands_beside_it() -> None:
+    metrics, coco = {"AP": 0.9, "AR100": 0.4, "AR600": 0.95}, {"AP": 0.39, "AP50": 0.4, "AP75": 0.3}
+    evaluation = {"max_detections": 600, "metrics": metrics, "coco_metrics": coco}
+    run = Run(Path("run"), evaluation=evaluation)
+    assert "(at most 600 detections a photo)" in result_sentence(run, None, 0.5)
+    rows = {name: (over, value) for name, over, value in metric_rows(run)}
+    assert rows["AR600"] == ("recall, 600 boxes an image", 0.95)
+    assert rows["COCO's AP"] == ("IoU 0.50 to 0.95, at most 100 detections a photo", 0.39)
+    plain = Run(Path("run"), evaluation={"max_detections": 100, "metrics": metrics, "coco_metrics": None})
+    assert "at most" not in result_sentence(plain, None, 0.5)
+    assert [name for name, _, _ in metric_rows(plain)] == ["AP", "AR100"]

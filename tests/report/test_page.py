@@ -159,6 +159,19 @@ def test_boxes_without_deviations_are_not_promised_any(short_run: Path) -> None:
     assert '<section id="sides">' not in html
 
 
+def test_runs_that_count_other_numbers_of_detections_are_compared_by_cocos_ap(short_run: Path, tmp_path: Path) -> None:
+    truth = json.loads((short_run / "truth.json").read_text())
+    other = write_run(tmp_path / "other", truth, [], ap=0.7)
+    evaluation = json.loads((other / "evaluation.json").read_text())
+    evaluation |= {"max_detections": 600, "coco_metrics": {"AP": 0.391}}
+    (other / "evaluation.json").write_text(json.dumps(evaluation))
+    page = write_report([short_run, other]).read_text()
+    assert "different numbers of detections a photo" in page
+    (row,) = re.findall("<tr><th[^>]*>COCO&#39;s AP.*?</tr>", page, re.DOTALL)
+    assert "0.612" in row
+    assert "0.391" in row
+
+
 def test_comparison_shares_photos_and_names_the_best(run: Path, tmp_path: Path) -> None:
     truth = json.loads((run / "truth.json").read_text())
     other = write_run(tmp_path / "other", truth, jittered(truth, seed=1, missed=0.3), "atss", ap=0.7)

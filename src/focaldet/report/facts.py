@@ -10,6 +10,7 @@ import numpy as np
 
 from focaldet.report.matching import ImageResult
 from focaldet.report.run_files import Run, mapping, metric, number, rows
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 METRICS = {
     "AP": "IoU 0.50 to 0.95",
@@ -63,12 +64,16 @@ def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
     details = ", ".join(str(part) for part in (backbone, f"{size} px" if size else None) if part)
     who = f"{f'This {method_name(run)}' if method_name(run) else 'This'} detector{f' ({details})' if details else ''}"
     ap, ap50 = (metric(mapping(run.evaluation.get("metrics")).get(key)) for key in ("AP", "AP50"))
+    images, split = run.evaluation.get("images"), run.evaluation.get("split")
+    photos = f"{_count(images)} photo{'s' * (images != 1)}"
+    where = f"on the {photos} of the {split} split" if images and split else "on the evaluated photos"
+    if ap is None and run.evaluation.get("objects") == 0:
+        return f"{who} has been evaluated {where}, in which no object is labelled: there is no AP."
     if ap is None:
         done = f" It has trained for {len(run.metrics)} epoch{'s' * (len(run.metrics) != 1)}." if run.metrics else ""
         return f"{who} has not been evaluated yet.{done}"
-    images, split = run.evaluation.get("images"), run.evaluation.get("split")
-    where = f"on the {_count(images)} photos of the {split} split" if images and split else "on the evaluated photos"
     sentence = f"{who} reaches an AP of {ap:.3f}" + (f" (AP50 {ap50:.3f})" if ap50 is not None else "") + f" {where}"
+    sentence += named_limit(detection_limit(run))
     if counts is None or not counts.found + counts.missed:
         return sentence + "."
     return (
@@ -78,10 +83,24 @@ def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
     )
 
 
+def detection_limit(run: Run) -> int:
+    """Best detections of a photo that count in AP."""
+    return int(number(run.evaluation.get("max_detections")) or COCO_DETECTIONS)
+
+
 def metric_rows(run: Run) -> list[tuple[str, str, float | None]]:
-    """(name, coverage, value or None) of every COCO metric in the evaluation."""
-    metrics = mapping(run.evaluation.get("metrics"))
-    return [(name.replace("_", " "), over, metric(metrics[name])) for name, over in METRICS.items() if name in metrics]
+    """(name, what over, value or None) of every metric in the evaluation; COCO's AP last, where it is another."""
+    metrics, coco = (mapping(run.evaluation.get(key)) for key in ("metrics", "coco_metrics"))
+    limit = detection_limit(run)
+    over_all = METRICS | {f"AR{limit}": f"recall, {limit} boxes an image"}
+    table = [
+        (name.replace("_", " "), over, metric(metrics[name])) for name, over in over_all.items() if name in metrics
+    ]
+    beside = [(name, METRICS[name], metric(coco[name])) for name in ("AP", "AP50", "AP75") if name in coco]
+    return table + [
+        (f"COCO's {name}", f"{over}, at most {COCO_DETECTIONS} detections a photo", value)
+        for name, over, value in beside
+    ]
 
 
 def class_rows(run: Run, results: Sequence[ImageResult], threshold: float) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
 from focaldet.report.run_files import Run, mapping, metric, read_run
 from focaldet.report.study_files import is_study, percent, read_study
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -119,6 +120,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "sentence": facts.result_sentence(run, counts, threshold),
         "faults": run.faults,
         "metrics": facts.metric_rows(run),
+        "limit": named_limit(facts.detection_limit(run)),
         "evaluation": run.evaluation,
         "counts": counts,
         "classes": facts.class_rows(run, results, threshold),
@@ -143,9 +145,13 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
     matched = [_matched(run) for run in runs]
     thresholds = [best_threshold(results) for results in matched]
     metrics = [mapping(run.evaluation.get("metrics")) for run in runs]
+    compared = [(name, over, [metric(m.get(name)) for m in metrics]) for name, over in facts.METRICS.items()]
+    if len({facts.detection_limit(run) for run in runs}) > 1:
+        coco = [mapping(run.evaluation.get("coco_metrics")) or m for run, m in zip(runs, metrics, strict=True)]
+        over = f"at most {COCO_DETECTIONS} detections a photo"
+        compared.append(("COCO's AP", over, [metric(m.get("AP")) for m in coco]))
     table = []
-    for name, over in facts.METRICS.items():
-        values = [metric(m.get(name)) for m in metrics]
+    for name, over, values in compared:
         if any(value is not None for value in values):
             best = max(v for v in values if v is not None) if len(set(values)) > 1 else None
             table.append((name.replace("_", " "), over, values, best))
@@ -203,6 +209,8 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
     evaluated = {tuple(run.evaluation.get(k) for k in ("split", "images", "objects")) for run in runs if run.evaluation}
     if len(evaluated) > 1:
         return sentence + " They were evaluated on different photos, so these numbers are not comparable."
+    if len({facts.detection_limit(run) for run in runs if run.evaluation}) > 1:
+        return sentence + " Their AP counts different numbers of detections a photo: compare COCO's AP, at most 100."
     return (
         sentence
         + " Single runs do not show how much results vary by chance: train with several seeds before you trust a small "

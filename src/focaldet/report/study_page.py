@@ -11,6 +11,7 @@ from focaldet.report.matching import best_threshold, match_run
 from focaldet.report.run_files import Json, Run, mapping, number, rows
 from focaldet.report.sides import SidePicture, side_pictures
 from focaldet.report.study_files import Rung, StudyFiles
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 NUM_PHOTOS = 8
 NUM_SIDES = 6  # most certain, and as many least certain
@@ -66,6 +67,7 @@ def study_context(files: StudyFiles) -> dict[str, Any]:
         "advice": best,
         "files": files,
         "seeds": files.num_seeds,
+        "limit": named_limit(int(number(files.study.get("max_detections")) or COCO_DETECTIONS)),
         **gallery.gallery_context([("", photos)]),
         **chapters,
     }

@@ -29,6 +29,7 @@ def serve(
     port: int = 8000,
     score: float = 0.3,
     limits: Limits = DEFAULTS,
+    max_detections: int | None = None,
     openvino: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -40,7 +41,7 @@ def serve(
         port: port to listen on; 0 picks a free one.
         score: default confidence threshold for requests without one.
         limits: limits on requests.
-        openvino: see ``OnnxDetector.load``.
+        max_detections, openvino: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -49,7 +50,7 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector, lanes = load_lanes(model, openvino=openvino)
+        detector, lanes = load_lanes(model, max_detections=max_detections, openvino=openvino)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
         app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
         address = f"[{host}]" if ":" in host else host
@@ -57,16 +58,16 @@ def serve(
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_lanes(path: Path, *, openvino: bool = False) -> tuple[Model, int]:
+def load_lanes(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
     """Load a detector for serving; return it with the number of batches to run in parallel.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
     additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
     """
     if openvino:
-        return load_model(path, openvino=True), 1
+        return load_model(path, max_detections=max_detections, openvino=True), 1
     lanes = min(cores(), MOST_LANES)
-    detector = load_model(path, threads=cores() - lanes + 1)
+    detector = load_model(path, max_detections=max_detections, threads=cores() - lanes + 1)
     return detector, lanes if isinstance(detector, OnnxDetector) else 1
 
 

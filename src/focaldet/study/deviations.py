@@ -143,7 +143,7 @@ class DeviationMeasure:
 
 
 def _one_a_photo(examples: Sequence[SideExample]) -> list[SideExample]:
-    chosen: dict[int, SideExample] = {}
+    chosen: dict[int | str, SideExample] = {}
     for example in examples:
         chosen.setdefault(example["image_id"], example)
     return list(chosen.values())[:EXAMPLES]

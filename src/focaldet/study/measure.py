@@ -12,7 +12,7 @@ import numpy as np
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import METRICS, average_precision
+from focaldet.engine.average_precision import METRICS, average_precision, same_size_batches
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector
@@ -111,10 +111,10 @@ def _measure_detector(
         if index in shown:
             visible = [box for box in boxes if box["score"] >= SHOWN_SCORE]
             details["photos"].append(Photo(image_id=scene.image_id, boxes=visible))
-    evaluation = average_precision(truth, results)
+    evaluation = average_precision(truth, results, max_detections=spec.reading.max_detections)
     line["metrics"] = evaluation.metrics
     line["per_class"] = evaluation.per_class  # type: ignore[typeddict-item]
-    line["ranking"] = ranking.result(truth)
+    line["ranking"] = ranking.result(truth, spec.reading.max_detections)
     if (sides := width.sides()) is not None:
         line["deviations"] = deviations(sides)
         details["deciles"] = deciles(sides)
@@ -134,15 +134,22 @@ def _losses_before(config: TrainConfig, folder: DataFolder) -> SiteLosses:
 
 def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> SiteLosses:
     spec, method = detector.spec, detector.postprocess.method
-    batches = loss_batches(spec, folder.splits["train"], config.batch)
+    batches = loss_batches(spec, folder.splits["train"], config.batch, same_size=True)
     return site_losses(detector.net, method, batches, offset=spec.offset)  # type: ignore[arg-type]
 
 
-def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], size: int) -> list[Batch]:
-    """Batches of photos for the class losses; always the same, since they are not augmented."""
+def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], most: int, *, same_size: bool = False) -> list[Batch]:
+    """Batches of photos for the class losses; always the same, since they are not augmented.
+
+    Args:
+        most: photos in a batch.
+        same_size: batches of photos of one size, so that none sees another's padding; else as in training.
+    """
     dataset = DetectionDataset(records[:IMBALANCE_PHOTOS], spec.transform)
-    samples = [sample for index in range(len(dataset)) if (sample := dataset.sample(index)) is not None]
-    return [collate(samples[first : first + size]) for first in range(0, len(samples), size)]
+    in_order = [list(range(len(dataset)))[first : first + most] for first in range(0, len(dataset), most)]
+    chosen = same_size_batches(dataset, most) if same_size else in_order
+    batches = [[sample for i in indices if (sample := dataset.sample(i)) is not None] for indices in chosen]
+    return [collate(samples) for samples in batches if samples]
 
 
 def spread_over(count: int, most: int) -> list[int]:

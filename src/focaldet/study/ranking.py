@@ -10,7 +10,7 @@ from torch import Tensor
 
 from focaldet.boxes.iou import pairwise_iou
 from focaldet.engine.average_precision import average_precision
-from focaldet.runtime.results import coco_results
+from focaldet.runtime.results import COCO_DETECTIONS, coco_results
 from focaldet.structures import Detections
 from focaldet.study.record import Ranking, Ranks
 from focaldet.study.scenes import FOUND_IOU, Scene, best_iou
@@ -151,11 +151,12 @@ class RankingMeasure:
         kept = self.suppress(boxes.boxes_xyxy, truth, boxes.labels)
         self.oracle += coco_results(scene.image_id, Detections(boxes.boxes_xyxy[kept], truth[kept], boxes.labels[kept]))
 
-    def result(self, truth: dict[str, Any]) -> Ranking:
+    def result(self, truth: dict[str, Any], max_detections: int = COCO_DETECTIONS) -> Ranking:
         """The result over all photos.
 
         Args:
             truth: the photos and their labels as a COCO data set.
+            max_detections: number of detections per photo that count in AP.
         """
         good = _joined(self.good)
         before, after = torch.cat(self.before), torch.cat(self.after)
@@ -172,7 +173,7 @@ class RankingMeasure:
             best_lost_threshold=int((thresholds_met(after) < thresholds_met(before)).sum()),
             iou_before=_mean(before),
             iou_after=_mean(after),
-            oracle_AP=average_precision(truth, self.oracle).metrics["AP"],
+            oracle_AP=average_precision(truth, self.oracle, max_detections=max_detections).metrics["AP"],
         )
 
 

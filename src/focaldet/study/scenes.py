@@ -15,6 +15,7 @@ from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.iou import pairwise_iou
 from focaldet.boxes.locations import flatten_levels
 from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.truth import CocoId, image_ids
 from focaldet.engine.predict import Detector
 from focaldet.methods.method import Method
 from focaldet.models.postprocess import Candidates
@@ -39,7 +40,7 @@ class Scene:
         points_xy: ``(P, 2)`` locations; strides_xy: ``(P, 2)`` distance between neighbours in pixels of the photo.
     """
 
-    image_id: int
+    image_id: CocoId
     gt_xyxy: Float[Tensor, "G 4"]
     gt_labels: Int64[Tensor, " G"]
     boxes_xyxy: Float[Tensor, "P 4"]
@@ -75,7 +76,7 @@ class Scene:
 
 @torch.no_grad()
 def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
-    """Run a detector on the readable photos of a data set, with the settings used to measure AP. Image i has id i + 1.
+    """Run a detector on the readable photos of a data set, with the settings used to measure AP.
 
     Args:
         detector: the detector.
@@ -84,6 +85,7 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
     net, method = detector.net, detector.postprocess.method
     assert isinstance(method, Method)
     reader = detector.spec.evaluation_reader(method, net.strides)
+    keys = image_ids(dataset.records)
     for index, record in enumerate(dataset.records):
         sample = dataset.sample(index)
         if sample is None:
@@ -103,7 +105,7 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
         quality = None if outputs.quality_logits is None else flatten_levels(outputs.quality_logits, 1)[0, :, 0]
         objects = torch.from_numpy(~record.ignored)
         yield Scene(
-            image_id=index + 1,
+            image_id=keys[index],
             gt_xyxy=torch.from_numpy(record.boxes_xyxy)[objects],
             gt_labels=torch.from_numpy(record.labels)[objects],
             boxes_xyxy=boxes.cpu() * box_scale,

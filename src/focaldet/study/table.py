@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 from focaldet.study.record import Line, Spread, Study, Summary
 
 COLUMNS = {
@@ -26,7 +27,8 @@ def result_table(study: Study, summary: Summary) -> str:
         cells.append([row["rung"], seeds, *(_cell(row["numbers"][name]) for name in COLUMNS)])
     rare = study["class_names"][study["rare_label"]]
     lines = [
-        f"{study['split']} split: {study['photos'][study['split']]:,} photos; mean ± standard deviation over seeds",
+        f"{study['split']} split: {study['photos'][study['split']]:,} photos; mean ± standard deviation over seeds; AP"
+        f"{named_limit(study.get('max_detections', COCO_DETECTIONS)) or ' as COCO defines it'}",
         *_aligned(cells),
         f"AP rare: AP of {rare}, the class with the fewest training objects",
         "rank: rank correlation of score and true IoU among the boxes of an object",

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from focaldet.checks import InputError, printable
-from focaldet.data import DataFolder
+from focaldet.data import DataFolder, read_folder
+from focaldet.data.classes import with_classes
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
 from focaldet.files import read_json, write_json, write_text
-from focaldet.study.folder import check_same, config_of, read_photos, read_study
+from focaldet.study.folder import check_same, config_of, read_photos, read_study, split_seed
 from focaldet.study.measure import measure, settings_of
 
 Say = Callable[[str], None]
@@ -48,10 +49,13 @@ def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
     """
     study = read_study(out)
     row = next(row for row in study["rungs"] if row["name"] == rung)
-    folder = read_photos(study)
+    folder = read_folder(study["settings"]["data"], seed=split_seed(study))
+    ignored = [name for name in folder.class_names if name not in study["class_names"]]  # training leaves them out
+    folder, _ = with_classes(folder, [*study["class_names"], *ignored])
     config = config_of(study, row, seed, run_folder(out, rung, seed))
     diverged = train_rung(config, folder, say)
     say(f"measuring on the {study['split']} split")
+    folder = read_photos(study["settings"], split_seed(study), study["class_names"])
     line, details = measure(rung, config, folder, study["split"], diverged)
     write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half the size of an indented file
     write_json(line_file(out, rung, seed), line)
