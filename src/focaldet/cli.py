@@ -1,12 +1,10 @@
 """The command line: parse, one call, nothing else."""
 
 import argparse
-import errno
 import re
 import sys
 from collections.abc import Collection
 from dataclasses import MISSING
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -15,6 +13,7 @@ from focaldet.checks import InputError, near_name, printable, split_names
 from focaldet.options import Parser, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.serve.limits import Limits
+from focaldet.terminal import exit_code, say
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
@@ -22,21 +21,9 @@ if TYPE_CHECKING:
 STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
 """Options of a study itself; the others are those of its rungs."""
 
-_EXTRAS = {
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "onnx",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "prometheus_client": "serve",
-}
-"""Package that a command may miss -> the extra that brings it; the others come with ``train``."""
-
 OPENVINO_HELP = (
     "of an exported model, with onnxruntime-openvino: in bfloat16, several times as fast on CPUs that multiply it"
 )
-
-_say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,35 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     0
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments in (["--version"], ["-V"]):
-        print(f"focaldet {__version__}")
-        return 0
-    try:
-        return _run(*_parse(arguments)) or 0
-    except InputError as error:
-        print(f"focaldet: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        package = str(error.name).split(".")[0]
-        if package == "focaldet":
-            raise
-        extra = _EXTRAS.get(package, "train")
-        print(f"focaldet: {arguments[0]}: {package} is not installed; pip install 'focaldet[{extra}]'", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("focaldet: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"focaldet: {error.filename or 'the run folder'}: the disk is full; free some space", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(*_parse(arguments)), arguments[0] if arguments else "")
 
 
 def _parse(arguments: list[str]) -> tuple[str, argparse.Namespace]:
     command = arguments[0] if arguments else ""
+    if arguments in (["--version"], ["-V"]):
+        return command, argparse.Namespace()
     parser, commands = build_parser()
     if command in ("-h", "--help"):
         parser.parse_args([command])
@@ -227,6 +192,9 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
 
 
 def _run(command: str, chosen: argparse.Namespace) -> int | None:
+    if command in ("--version", "-V"):
+        print(f"focaldet {__version__}")
+        return None
     if command == "train":
         return _train(chosen)
     if command == "eval":
@@ -277,13 +245,16 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
     elif command == "data":
         from focaldet.data import check_folder, ignore_classes, read_folder
 
-        folder = ignore_classes(read_folder(chosen.data), split_names(chosen.ignore or ""))
+        ignored = split_names(chosen.ignore or "")
+        if chosen.ignore is not None and not ignored:
+            raise InputError(f"--ignore: expected names of classes, separated by commas, got {chosen.ignore!r}")
+        folder = ignore_classes(read_folder(chosen.data), ignored)
         print(check_folder(folder, size=chosen.size).text)
     elif command == "demo":
         from focaldet.engine.demo import run_demo
         from focaldet.report import write_report
 
-        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=_say)
+        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=say)
         print(f"report: {write_report(run)}")
         print("the same with your own photos: focaldet train --data DIR")
     elif command == "bench":
@@ -330,7 +301,7 @@ def _export(chosen: argparse.Namespace) -> None:
     int8 = Int8(chosen.data, chosen.split, chosen.ap_loss) if chosen.int8 else None
     if chosen.outputs == "detections" and not chosen.nms:
         chosen.outputs = "sites"
-    file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, int8=int8, say=_say)
+    file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, int8=int8, say=say)
     if chosen.format == "onnx" and chosen.outputs != "raw":
         print(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
 
@@ -343,7 +314,7 @@ def _study(table: bool = False, **options: Any) -> None:
     if table:
         print(write_summary(study_folder(options, own.get("out"))))
     else:
-        print(f"report: {write_report(run_study(options, say=_say, **own))}")
+        print(f"report: {write_report(run_study(options, say=say, **own))}")
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -359,7 +330,7 @@ def _serve(chosen: argparse.Namespace) -> None:
         score=chosen.score,
         limits=limits,
         openvino=chosen.openvino,
-        say=_say,
+        say=say,
     )
 
 
@@ -369,7 +340,7 @@ def _train(chosen: argparse.Namespace) -> int | None:
     from focaldet.report import write_report
 
     config = _train_config(**vars(chosen))
-    run = train(config, say=_say)
+    run = train(config, say=say)
     if not is_first_process(config):
         return None
     print(f"report: {write_report(run)}")

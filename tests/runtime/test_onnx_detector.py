@@ -96,13 +96,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="a folder; expected a file"):
         OnnxDetector.load(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"PNG", b"\x08\x0a" * 50, bytes(range(256))])
 def test_what_is_no_onnx_file_is_refused(refused: Refused, data: bytes) -> None:
-    assert "damaged, no ONNX file, or made for a newer onnxruntime" in refused(data)
+    assert "no ONNX file" in refused(data)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(refused: Refused, colours: Path) -> None:

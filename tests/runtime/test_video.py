@@ -80,7 +80,7 @@ def test_a_file_with_sound_alone_is_named(tmp_path: Path) -> None:
 
 
 def test_a_film_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"film\.mp4: not a video that can be read \(.*No such file"):
+    with pytest.raises(InputError, match=r"film\.mp4: no such file"):
         list(read_video(tmp_path / "film.mp4"))
 
 

@@ -15,6 +15,9 @@ from focaldet.models.joint import joint_logits
 from focaldet.models.suppression import suppress_by_class
 from focaldet.structures import Detections, HeadOutputs
 
+MOST_SHIFT_PX = 128
+"""The coarsest stride: no location lies outside its cell."""
+
 
 @dataclass(frozen=True)
 class ScoreRule:
@@ -62,6 +65,8 @@ class Reading:
         check_range("candidates", self.candidates, 1)
         check_range("max_detections", self.max_detections, 1)
         check_range("nms_iou", 0 if self.nms_iou is None else self.nms_iou, 0, 1)
+        check_range("offset", self.offset, 0, 1)
+        check_range("shift_px", self.shift_px, -MOST_SHIFT_PX, MOST_SHIFT_PX)
 
 
 class BoxReader(Protocol):

@@ -43,7 +43,7 @@ def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: floa
         try:
             if video:
                 with record.whole():
-                    write_video(out / name, _frames(record, file))
+                    write_video(out / name, _frames(record, file, faults))
             else:
                 photo = read_photo(file)
         except InputError as error:
@@ -87,9 +87,9 @@ class _Record:
         return found
 
 
-def _frames(record: _Record, file: Path) -> Iterator[tuple[Image.Image, Fraction]]:
+def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Image.Image, Fraction]]:
     """The drawn frames of a video, one after the other: no two are in memory."""
-    for number, frame in enumerate(read_video(file)):
+    for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         yield _draw(frame.photo, found, record.model.class_names, scale=1, legend=False), frame.rate
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from focaldet.checks import InputError, check_range
 from focaldet.engine.cores import cores
-from focaldet.files import read_json, write_json
-from focaldet.study.folder import append_line, check_lines, open_study, read_lines, read_study
+from focaldet.files import check_out, read_json, write_json
+from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
 from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
@@ -26,6 +26,9 @@ Key = tuple[str, int]
 
 POLL_S = 0.5
 """Seconds between two looks at the processes."""
+
+MOST_RUNS = 1000
+"""Seeds of a study, and rungs side by side."""
 
 CORES_OF_A_RUNG = 4
 """That a rung makes use of: so many of them a rung side by side."""
@@ -61,10 +64,11 @@ def run_study(
     """
     available = cores()
     parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
-    check_range("--parallel", parallel, 1)
+    check_range("--parallel", parallel, 1, MOST_RUNS)
     if seeds is not None:
-        check_range("--seeds", seeds, 1)
+        check_range("--seeds", seeds, 1, MOST_RUNS)
     out = study_folder(given, out)
+    check_out(out, "a study")
     with _alone(out):
         study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
         lines = read_lines(out)
@@ -186,10 +190,11 @@ def _do(
 
 
 def _finish(out: Path, key: Key, lines: list[Line], display: "_Display") -> None:
-    line: Line = read_json(line_file(out, *key))
+    file = line_file(out, *key)
+    line = checked_line(read_json(file), str(file))
     append_line(out, line)
     lines.append(line)
-    line_file(out, *key).unlink()
+    file.unlink()
     write_summary(out)
     display.finished(line, lines)
 
