@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from focaldet import __version__
 from focaldet.checks import InputError, near_name, printable, split_names
+from focaldet.files import check_out
 from focaldet.options import Parser, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.serve.limits import Limits
@@ -276,6 +277,7 @@ def _compare(chosen: argparse.Namespace) -> None:
     from focaldet.engine.compare import detect_labelled
     from focaldet.report import write_errors
 
+    check_out(chosen.out, "predictions")
     found = detect_labelled(
         chosen.run, chosen.compare, split=chosen.split, score=chosen.score, openvino=chosen.openvino
     )

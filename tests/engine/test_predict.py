@@ -172,6 +172,7 @@ def test_photos_of_one_name_keep_their_pictures_apart(trained: Path, small_photo
 def test_pictures_never_take_the_place_of_the_photos(trained: Path, photo: Path, tmp_path: Path) -> None:
     opened(photo).save(tmp_path / "cell.png")
     before = (tmp_path / "cell.png").read_bytes()
+    (tmp_path / "predictions.json").touch()
     with pytest.raises(InputError, match=r"would write over cell\.png itself"):
         predict_files(load_model(trained, score=0.0), [tmp_path], tmp_path)
     assert (tmp_path / "cell.png").read_bytes() == before
@@ -337,4 +338,4 @@ def test_a_full_disk_stops_a_run_with_one_line(tiny_disk: Path, again: Callable[
 def test_a_full_disk_is_named_when_drawing(trained: Path, photo: Path, tiny_disk: Path) -> None:
     with pytest.raises(InputError, match="the disk is full"):
         predict_files(load_model(trained, score=0.0), [photo], tiny_disk / "out")
-    assert list((tiny_disk / "out").iterdir()) == []
+    assert [file.name for file in (tiny_disk / "out").iterdir()] == ["predictions.json"]

@@ -234,5 +234,7 @@ def test_pictures_never_take_the_place_of_the_photos(refuse: Refuse, out: Path, 
     out.mkdir()
     shutil.copy(photo, out / "photo.png")
     before = (out / "photo.png").read_bytes()
+    assert "holds other files (photo.png)" in refuse(out)
+    (out / "predictions.json").touch()
     assert "would write over photo.png itself" in refuse(out)
     assert (out / "photo.png").read_bytes() == before

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focaldet.checks import InputError
-from focaldet.files import replacing, write_json
+from focaldet.files import check_out, replacing, write_json
 from focaldet.photos.draw import draw_detections
 from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
 from focaldet.runtime.model import Found, Model
@@ -33,27 +33,34 @@ def predict_files(model: Model, paths: Sequence[Path], out: Path, *, score: floa
         A line for each file that could not be read; the others are done.
 
     Raises:
-        InputError: nothing is there to look at, or the folder cannot be written.
+        InputError: nothing is there to look at, or the folder cannot be written, or holds something else.
     """
+    check_out(out, "predictions")
     files = list_images(paths)
     record = _Record(model, score)
     faults: list[str] = []
-    for file, name in zip(files, _drawn_names(files, out), strict=True):
-        video = file.suffix.lower() in VIDEO_SUFFIXES
-        try:
-            if video:
-                with record.whole():
-                    write_video(out / name, _frames(record, file, faults))
-            else:
-                photo = read_photo(file)
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        if not video:
-            drawn = _draw(photo, record.look(photo, file), model.class_names)
-            with replacing(out / name) as beside:
-                drawn.save(beside, format="PNG")
-    write_json(out / "predictions.json", record.document)
+    names = _drawn_names(files, out)
+    found = out / "predictions.json"
+    if not found.exists():
+        write_json(found, record.document)  # from here on it shows what the folder is for
+    try:
+        for file, name in zip(files, names, strict=True):
+            video = file.suffix.lower() in VIDEO_SUFFIXES
+            try:
+                if video:
+                    with record.whole():
+                        write_video(out / name, _frames(record, file, faults))
+                else:
+                    photo = read_photo(file)
+            except InputError as error:
+                faults.append(str(error))
+                continue
+            if not video:
+                drawn = _draw(photo, record.look(photo, file), model.class_names)
+                with replacing(out / name) as beside:
+                    drawn.save(beside, format="PNG")
+    finally:  # Ctrl-C keeps what was found before it
+        write_json(found, record.document)
     return faults
 
 
