@@ -27,6 +27,15 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
+def escaped(text: str) -> str:
+    """Text in which what is not printable is written as Python writes it.
+
+    >>> escaped("\x1b[31mfile")
+    '\\x1b[31mfile'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 MOST_LINE = 290
 """Characters of a line about what a person gave us; with ``focaldet: `` before it, 300."""
 
@@ -41,8 +50,7 @@ def printable(text: str, most: int = MOST_LINE) -> str:
     >>> printable("/data/" + "long/" * 100 + "photo.jpg: no such file", most=40)
     '/data/long/lo.../photo.jpg: no such file'
     """
-    text = " ".join(text[: 100 * most].split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    line = escaped(" ".join(text[: 100 * most].split()))
     if len(line) <= most:
         return line
     end = most // 2 + 4

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from focaldet import __version__
-from focaldet.checks import InputError, near_name, printable, split_names
+from focaldet.checks import InputError, near_name, split_names
 from focaldet.files import check_out
 from focaldet.options import Parser, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.serve.limits import Limits
-from focaldet.terminal import exit_code, say
+from focaldet.terminal import exit_code, mistake, say
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
@@ -194,7 +194,7 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
 
 def _run(command: str, chosen: argparse.Namespace) -> int | None:
     if command in ("--version", "-V"):
-        print(f"focaldet {__version__}")
+        say(f"focaldet {__version__}")
         return None
     if command == "train":
         return _train(chosen)
@@ -202,8 +202,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         from focaldet.engine.evaluate import evaluate_run
         from focaldet.report import write_report
 
-        evaluate_run(chosen.run, chosen.data, chosen.split)
-        print(f"report: {write_report(chosen.run)}")
+        evaluate_run(chosen.run, chosen.data, chosen.split, say=say)
+        say(f"report: {write_report(chosen.run)}")
     elif command == "predict":
         if chosen.compare is not None:
             _compare(chosen)
@@ -218,8 +218,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         model = load_model(chosen.run, score=chosen.score, openvino=chosen.openvino)
         faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
         for fault in faults:
-            print(f"focaldet: {printable(fault)}", file=sys.stderr)
-        print(f"drawn photos and predictions.json: {printable(str(chosen.out))}")
+            mistake(fault)
+        say(f"drawn photos and predictions.json: {chosen.out}")
         return 2 if faults else 0
     elif command == "serve":
         _serve(chosen)
@@ -234,15 +234,16 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             class_names=chosen.class_names,
             config=chosen.config,
             batch_norm_eps=chosen.batch_norm_eps,
+            say=say,
         )
-        print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+        say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
     elif command == "study":
         _study(**vars(chosen))
     elif command == "report":
         from focaldet.report import write_report
 
         runs = chosen.runs
-        print(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
+        say(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
     elif command == "data":
         from focaldet.data import check_folder, ignore_classes, read_folder
 
@@ -250,24 +251,24 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         if chosen.ignore is not None and not ignored:
             raise InputError(f"--ignore: expected names of classes, separated by commas, got {chosen.ignore!r}")
         folder = ignore_classes(read_folder(chosen.data), ignored)
-        print(check_folder(folder, size=chosen.size).text)
+        say(check_folder(folder, size=chosen.size).text)
     elif command == "demo":
         from focaldet.engine.demo import run_demo
         from focaldet.report import write_report
 
         run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=say)
-        print(f"report: {write_report(run)}")
-        print("the same with your own photos: focaldet train --data DIR")
+        say(f"report: {write_report(run)}")
+        say("the same with your own photos: focaldet train --data DIR")
     elif command == "bench":
         from focaldet.bench.losses import loss_rows, machine, table
 
-        print(machine())
+        say(machine())
         for line in table(loss_rows(compiled=chosen.compiled, memory=chosen.memory)):
-            print(line, flush=True)
+            say(line)
     else:
         from focaldet.engine.doctor import describe
 
-        print(describe())
+        say(describe())
     return None
 
 
@@ -289,7 +290,7 @@ def _compare(chosen: argparse.Namespace) -> None:
         title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().name} {found.split}".rstrip(),
         notes=found.notes,
     )
-    print(f"errors, worst first: {page}")
+    say(f"errors, worst first: {page}")
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -305,7 +306,7 @@ def _export(chosen: argparse.Namespace) -> None:
         chosen.outputs = "sites"
     file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, int8=int8, say=say)
     if chosen.format == "onnx" and chosen.outputs != "raw":
-        print(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
+        say(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
 
 
 def _study(table: bool = False, **options: Any) -> None:
@@ -314,9 +315,9 @@ def _study(table: bool = False, **options: Any) -> None:
 
     own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
     if table:
-        print(write_summary(study_folder(options, own.get("out"))))
+        say(write_summary(study_folder(options, own.get("out"))))
     else:
-        print(f"report: {write_report(run_study(options, say=say, **own))}")
+        say(f"report: {write_report(run_study(options, say=say, **own))}")
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -345,9 +346,9 @@ def _train(chosen: argparse.Namespace) -> int | None:
     run = train(config, say=say)
     if not is_first_process(config):
         return None
-    print(f"report: {write_report(run)}")
-    print(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
-    print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+    say(f"report: {write_report(run)}")
+    say(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
+    say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
     return None
 
 

@@ -48,9 +48,11 @@ class Parser(argparse.ArgumentParser):
         """
         known = [option for action in self._actions for option in action.option_strings]
         for argument in takewhile(lambda argument: argument != "--", arguments):
-            name = argument.split("=")[0]
+            name, _, value = argument.partition("=")
             if re.match("--?[A-Za-z]", name) and name not in known:
                 raise InputError(f"unknown option {name}{_meant(name, known) or f'; see {self.prog} --help'}")
+            if value == "--":  # which argparse takes away
+                raise InputError(f"{name}: expected a value, got '--'")
         try:
             return self.parse_args(arguments)
         except InputError as mistake:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from focaldet.checks import InputError, printable
+from focaldet.checks import InputError, escaped, printable
 
 EXTRAS = {
     "onnx": "export",
@@ -21,10 +21,10 @@ EXTRAS = {
 """Package that a command may miss -> the extra that brings it; the others come with ``train``."""
 
 
-def say(line: str) -> None:
-    """Print a line at once, for whoever follows a log. A reader who has gone (``| head -1``) ends no training."""
+def say(text: str) -> None:
+    """Print lines at once, for whoever follows a log. A reader who has gone (``| head -1``) ends no training."""
     try:
-        print(line, flush=True)
+        print("\n".join(map(escaped, text.split("\n"))), flush=True)
     except BrokenPipeError:
         _close_output()
 

@@ -116,7 +116,7 @@ def _fault(value: Any) -> str:
         return f"a tensor of a kind that is no weight here ({value.layout}, {value.dtype}, {value.device})"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return "a tensor that uses the same numbers for many places"
-    if not value.isfinite().all():
+    if not value.to(_dtype(value)).isfinite().all():
         return "a tensor with numbers that are not finite"
     return ""
 
