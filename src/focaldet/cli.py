@@ -96,6 +96,8 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--max-mb", float, default=LIMITS.megabytes, help="of an upload (default: 20)")
     command.add("--max-megapixels", float, default=LIMITS.megapixels, help="of a photo (default: 40)")
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and to answer (default: 30)")
+    command.add("--root-path", str, metavar="PATH", help="below which a proxy shows it, such as /cells")
+    command.add("--cors", str, metavar="ORIGIN", help="whose pages may ask from a browser: https://example.org, or *")
     command.add("--batch", int, default=LIMITS.batch, help="most photos that are detected together (default: 8)")
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
 
@@ -332,6 +334,8 @@ def _serve(chosen: argparse.Namespace) -> None:
         port=chosen.port,
         score=chosen.score,
         limits=limits,
+        root_path=chosen.root_path or "",
+        cors=chosen.cors,
         openvino=chosen.openvino,
         say=say,
     )

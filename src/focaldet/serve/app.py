@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-import time
+import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
@@ -22,13 +21,15 @@ from focaldet.engine.cores import cores
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
 from focaldet.runtime.model import Found, Model, Seen
 from focaldet.serve.batching import Batcher
+from focaldet.serve.careful import Careful
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
 from focaldet.serve.scans import MOST_SCANS, too_many_scans
+from focaldet.serve.uploads import Uploads
 
 MAX_REQUESTS = 64
-"""Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""
+"""Photos that are decoded or wait for the network at a time; for more there is a 503 at once: memory has a bound."""
 
 LOST_BY_CURL = b"\0\r\n"
 """What ``curl -d @photo.jpg`` leaves out: a body that has one of these came as it was."""
@@ -75,10 +76,10 @@ class Refusal(BaseModel):
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": why}
     for status, why in {
-        400: "the body is no photo, a damaged one, or ended early",
-        408: "the photo did not arrive in time",
+        400: "the body is no photo, a damaged one, or ended early; or its length is stated in two ways",
+        408: "the photo did not arrive in time, or came too slowly",
         413: "more bytes or pixels than are taken",
-        415: "a form: the photo is to be the body itself",
+        415: "a form or a compressed body: the photo is to be the body itself",
         422: "a parameter is wrong",
         503: "too many requests at a time, or no answer in time; try again",
     }.items()
@@ -94,19 +95,38 @@ _PHOTO = {
 _PATHS = "POST /predict with the photo's file as the body, and GET /, /docs, /openapi.json, /health and /metrics"
 
 
-def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS, lanes: int = 1) -> FastAPI:
+def create_app(
+    model: Model,
+    *,
+    name: str,
+    score: float = 0.3,
+    limits: Limits = DEFAULTS,
+    lanes: int = 1,
+    root_path: str = "",
+    cors: str | None = None,
+) -> FastAPI:
     """The application around a model.
 
     Args:
         name: of the model, for people.
         score: least score of a box where a request does not ask for another.
         lanes: batches that the network runs at a time.
+        root_path: path below which a proxy shows it, such as ``/cells``.
+        cors: origin whose pages may ask from a browser, such as ``https://example.org``, or ``*`` for all.
+
+    Raises:
+        InputError: one of these is not what it is meant to be.
     """
     check_range("score", score, 0, 1)
+    if not re.fullmatch(r"(/[\w.~-]+)*", root_path, re.ASCII):
+        raise InputError(f"--root-path: expected a path such as /cells, got {root_path!r}")
+    if cors is not None and not re.fullmatch(r"\*|https?://[\w.:\[\]-]+", cors, re.ASCII):
+        raise InputError(f"--cors: expected an origin such as https://example.org, or *, got {cors!r}")
     metrics = Metrics()
     batcher = Batcher(model, limits.batch, metrics.batch, lanes=lanes)
     decoders = ThreadPoolExecutor(cores(), "decode")
     answering: set[Request] = set()
+    uploads = Uploads(limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -125,7 +145,9 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(_Observed, metrics=metrics)
+    app.add_middleware(Careful, metrics=metrics, root_path=root_path, seconds=limits.seconds)
+    if cors is not None:
+        app.add_middleware(CORSMiddleware, allow_origins=[cors], allow_methods=["GET", "POST"], allow_headers=["*"])
     app.add_exception_handler(404, _wrong_path)
     app.add_exception_handler(405, _wrong_path)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
@@ -145,11 +167,13 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         """The body is the photo's file itself, as `curl --data-binary @photo.jpg` sends it."""
         for unknown in request.query_params.keys() - {"score"}:
             raise HTTPException(422, f"{unknown[:40]!r}: no such parameter; there is score")
-        if len(answering) >= MAX_REQUESTS:
-            raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
-        answering.add(request)
         try:
-            seen = await prepared(request)
+            data = await uploads.receive(request)
+            if len(answering) >= MAX_REQUESTS:
+                raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
+            answering.add(request)
+            seen = await prepared(data, request.headers.get("content-type", ""))
+            del data  # let go before it waits for the network
             async with asyncio.timeout(limits.seconds):
                 found = await batcher.detect(seen)
         except TimeoutError:
@@ -162,17 +186,13 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
             answering.discard(request)
         return JSONResponse(_answer(found.above(least), seen.photo_size, model.class_names))
 
-    async def prepared(request: Request) -> Seen:
-        """The photo of a request, as the network sees it; its bytes are let go before it waits for the network."""
-        data = await _body(request, limits)
+    async def prepared(data: bytes, content_type: str) -> Seen:
+        """The photo of a request, as the network sees it."""
         try:
             async with asyncio.timeout(limits.seconds):
                 return await asyncio.get_running_loop().run_in_executor(decoders, _decoded, data, model, limits)
         except InputError as error:
-            by_curl = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-            whole = not data or any(byte in data for byte in LOST_BY_CURL)
-            hint = "" if whole or not by_curl else "; curl -d takes bytes away from a file, --data-binary does not"
-            raise HTTPException(400, f"{error}{hint}") from None
+            raise HTTPException(400, f"{error}{_hint(data, content_type)}") from None
 
     @app.get("/health", summary="What is served")
     async def health() -> Health:
@@ -198,31 +218,16 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
     return app
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """The bytes of a request, never more of them than are taken.
-
-    Raises:
-        HTTPException: there are too many, they come too slowly, or as a form.
-    """
-    most = int(limits.megabytes * 1e6)
-    too_large = HTTPException(413, f"the upload has more than {limits.megabytes:g} MB; scale the photo down")
-    if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
-        raise HTTPException(415, "a form; send the photo as the body itself, as curl --data-binary @photo.jpg does")
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > most:
-        raise too_large
-    data = bytearray()
-    try:
-        async with asyncio.timeout(limits.seconds):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > most:
-                    raise too_large
-    except TimeoutError:
-        raise HTTPException(408, f"the photo did not arrive within {limits.seconds:g} s") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the upload ended early") from None
-    return bytes(data)
+def _hint(data: bytes, content_type: str) -> str:
+    """What may have become of a photo that is none."""
+    if data.startswith(b"data:") or (len(data) > 64 and re.fullmatch(rb"[\w+/=\s-]+", data[:4096])):
+        return "; the body is text, perhaps base64: send the bytes of the photo's file themselves"
+    if data.lstrip()[:1] in (b"{", b"["):
+        return "; the body is JSON: send the bytes of the photo's file themselves"
+    by_curl = content_type.startswith("application/x-www-form-urlencoded")
+    if data and by_curl and not any(byte in data for byte in LOST_BY_CURL):
+        return "; curl -d takes bytes away from a file, --data-binary does not"
+    return ""
 
 
 def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
@@ -272,32 +277,3 @@ def _wrong_path(request: Request, error: Exception) -> JSONResponse:
 
 def _own_fault(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "the server failed at this request; its log says why"}, 500)
-
-
-class _Observed:
-    """Around every answer: HEAD, the headers that keep a browser careful, and the counters of /predict."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if scope["method"] == "HEAD":  # answered as GET; uvicorn leaves the body out
-            scope = {**scope, "method": "GET"}
-        start = time.perf_counter()
-
-        async def observed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if scope["path"] == "/predict":
-                    self.metrics.answered(message["status"], time.perf_counter() - start)
-                message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, observed)
-        except Exception:  # on its way to the log; what the client gets is made outside of here
-            if scope["path"] == "/predict":
-                self.metrics.answered(500, time.perf_counter() - start)
-            raise

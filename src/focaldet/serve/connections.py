@@ -5,6 +5,7 @@ left for one more: a few hundred clients that stall would keep everybody else ou
 """
 
 import asyncio
+from collections import Counter
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -21,19 +22,28 @@ def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
 
     Args:
         seconds: within which a request has to be there, whole from its first line to the end of its head.
-        most: connections at a time; for one more, that which has been without a request for the longest is closed.
+        most: connections at a time; for one more, that which has been without a request for the longest is closed, or
+            where there is none, one that is still sending its request.
     """
 
     class Bounded(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.idle_since = self.loop.time()
+            self.address = str((transport.get_extra_info("peername") or ("",))[0])
             self.last_seen: RequestResponseCycle | None = None
             self.next_look = self.loop.call_later(seconds, self.look)
             there = [one for one in self.connections if isinstance(one, Bounded) and not one.transport.is_closing()]
             if len(there) > most:
-                idle = [one for one in there if one.is_idle()]
-                min(idle, key=lambda one: one.idle_since).transport.abort()  # this one is among them
+                others = [one for one in there if one is not self]
+                idle = [one for one in others if one.is_idle()]
+                sending = [one for one in others if one.cycle is not None and one.cycle.more_body]
+                number = Counter(one.address for one in sending)
+                # The longest without a request; else the longest sender, of the client with the most; else this one.
+                first = min(idle, key=lambda one: one.idle_since, default=None) or min(
+                    sending, key=lambda one: (-number[one.address], one.idle_since), default=self
+                )
+                first.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.next_look.cancel()

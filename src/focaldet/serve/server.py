@@ -29,6 +29,8 @@ def serve(
     port: int = 8000,
     score: float = 0.3,
     limits: Limits = DEFAULTS,
+    root_path: str = "",
+    cors: str | None = None,
     openvino: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -39,6 +41,7 @@ def serve(
         host: address to listen on; by default only this machine is answered.
         port: 0 takes a free one, which is said.
         score: least score of a box where a request does not ask for another.
+        root_path, cors: see ``create_app``.
         openvino: see ``OnnxDetector.load``.
 
     Raises:
@@ -49,7 +52,9 @@ def serve(
     with listener:
         detector, lanes = load_lanes(model, openvino=openvino)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # what cannot be run is told now
-        app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
+        app = create_app(
+            detector, name=model.name, score=score, limits=limits, lanes=lanes, root_path=root_path, cors=cors
+        )
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
@@ -86,6 +91,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
+    except UnicodeError as error:  # of a name that is none: a..b
+        raise InputError(f"--host {host}: no name of a machine; choose another") from error
     except OSError as error:
         number = None if isinstance(error, socket.gaierror) else error.errno
         reason = os.strerror(number) if number else error.strerror  # without the address, which Python adds
