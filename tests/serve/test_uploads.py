@@ -59,7 +59,10 @@ def address() -> Iterator[tuple[str, int]]:
 
 def answered(connection: socket.socket) -> bytes:
     connection.settimeout(10)
-    return connection.recv(1 << 16)
+    answer = b""
+    while b"}" not in answer:
+        answer += connection.recv(1 << 16)
+    return answer
 
 
 def status_of(address: tuple[str, int], body: bytes) -> int:
