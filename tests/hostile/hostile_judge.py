@@ -1,6 +1,7 @@
 """One command on hostile input: does it end as it should? Each runs in a process that may die of it."""
 
 import hashlib
+import io
 import os
 import random
 import resource
@@ -93,6 +94,8 @@ def _run(arguments: list[str], work: Path) -> tuple[int | None, str, str, str]:
     sys.stdout.flush()
     for number, stream in zip((1, 2), streams, strict=True):
         os.dup2(stream.fileno(), number)
+    python_streams = sys.stdout, sys.stderr  # which a test may have exchanged
+    sys.stdout, sys.stderr = (io.TextIOWrapper(open(number, "wb", closefd=False)) for number in (1, 2))
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
@@ -112,6 +115,7 @@ def _run(arguments: list[str], work: Path) -> tuple[int | None, str, str, str]:
         os.chdir(here)
         sys.stdout.flush()
         sys.stderr.flush()
+        sys.stdout, sys.stderr = python_streams
         for number, old in zip((1, 2), kept, strict=True):
             os.dup2(old, number)
             os.close(old)
