@@ -155,12 +155,13 @@ def splits(samples: Path, work: Path, rng: random.Random) -> list[object]:
 
 
 def checkpoint(samples: Path, work: Path, rng: random.Random) -> list[object]:
-    file = _damage(_given(samples, work, rng.choice(("mmdet.pth", "old.pth"))), rng)
+    file = _damage(_given(samples, work, rng.choice(("mmdet.pth", "old.pth", "torchvision.pth"))), rng)
     return ["import", file, "--out", work / "out"]
 
 
 def strange_checkpoint(samples: Path, work: Path, rng: random.Random) -> list[object]:
-    return ["import", rng.choice(sorted((samples / "strange").iterdir())), "--out", work / "out"]
+    more = rng.choice(([], [], ["--batch-norm-eps", "0"]))
+    return ["import", rng.choice(sorted((samples / "strange").iterdir())), *more, "--out", work / "out"]
 
 
 def mmdet_config(samples: Path, work: Path, rng: random.Random) -> list[object]:

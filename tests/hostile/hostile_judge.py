@@ -151,7 +151,7 @@ def _may_change(arguments: list[str], work: Path) -> tuple[str, ...]:
             asked.append(os.path.join(work, arguments[number + 1]))
         elif argument.startswith("--out="):
             asked.append(os.path.join(work, argument.removeprefix("--out=")))
-    return tuple(asked)
+    return (*asked, *map(os.path.realpath, asked))  # links are written through
 
 
 def _snapshot(work: Path, without: tuple[str, ...]) -> dict[str, object]:

@@ -64,6 +64,7 @@ def make_samples(folder: Path) -> None:
     (folder / "names.txt").write_text("cat\ndog\n")
     (folder / "mmdet.py").write_text(MMDET_CONFIG)
     torch.save(checkpoint(), folder / "mmdet.pth")
+    torch.save(torchvision_checkpoint(), folder / "torchvision.pth")
     torch.save(checkpoint(), folder / "old.pth", _use_new_zipfile_serialization=False)
 
 
@@ -92,6 +93,17 @@ def checkpoint() -> dict[str, Any]:
     weights |= {"bbox_head.gfl_cls.weight": 2, "bbox_head.gfl_reg.weight": 68, "bbox_head.cls_convs.0.gn.weight": 1}
     state = {name: torch.zeros(rows, 3, 1, 1) for name, rows in weights.items()}
     return {"meta": {"CLASSES": list(CLASSES), "cfg": MMDET_CONFIG}, "state_dict": state}
+
+
+def torchvision_checkpoint() -> dict[str, Any]:
+    """Names of a RetinaNet of torchvision, likewise."""
+    weights = {f"backbone.body.layer{stage}.{block}.conv1.weight": 1 for stage, count in enumerate((3, 4, 6, 3), 1)
+               for block in range(count)}  # fmt: skip
+    weights |= {"backbone.body.layer1.0.conv3.weight": 1, "backbone.fpn.extra_blocks.p6.weight": 16}
+    weights |= {"head.classification_head.cls_logits.weight": 27, "backbone.body.conv1.weight": 3}
+    state = {name: torch.zeros(rows, 3, 1, 1) for name, rows in weights.items()}
+    state |= {"head.classification_head.cls_logits.bias": torch.zeros(27)}
+    return state | {f"backbone.body.bn1.{part}": torch.ones(3) for part in ("weight", "running_var")}
 
 
 def strange_checkpoints(folder: Path) -> list[Path]:
@@ -125,6 +137,10 @@ def strange_checkpoints(folder: Path) -> list[Path]:
             state["state_dict"][key] = value
             files.append(folder / f"{name}-{key}.pth")
             torch.save(state, files[-1])
+        for key in torchvision_checkpoint():
+            if "layer" not in key:
+                files.append(folder / f"{name}-{key}.pth")
+                torch.save(torchvision_checkpoint() | {key: value}, files[-1])
     contents: dict[str, Any] = {
         "a_list": [zeros],
         "a_tensor": zeros,
