@@ -7,6 +7,7 @@ left for one more: a few hundred clients that stall would keep everybody else ou
 import asyncio
 from collections import Counter
 
+from h11 import LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MOST_CONNECTIONS = 128
@@ -48,6 +49,20 @@ def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self.next_look.cancel()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            """Ends a connection on which something came that is no HTTP. What is being answered there, nobody gets."""
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            try:
+                super().send_400_response(msg)
+            except LocalProtocolError:  # an answer has begun, or to HEAD, which has no body
+                self.transport.abort()
+
+        def _should_upgrade(self) -> bool:
+            return False  # to nothing else than HTTP
 
         def on_response_complete(self) -> None:
             self.idle_since = self.loop.time()
