@@ -117,6 +117,18 @@ def model_json(samples: Path, work: Path, rng: random.Random) -> list[object]:
     return ["predict", run, samples / "photo.png", "--out", work / "out"]
 
 
+def measured(samples: Path, work: Path, rng: random.Random) -> list[object]:
+    run = _given(samples, work, "run")
+    _damage(run / rng.choice(("model.json", "splits.json", "model.safetensors")), rng)
+    return ["eval", run, "--data", samples / "coco", "--split", rng.choice(("train", "val", "test", "x\x1b"))]
+
+
+def weights(samples: Path, work: Path, rng: random.Random) -> list[object]:
+    run = _given(samples, work, "run")
+    _damage(run / rng.choice(("model.json", "model.json", "model.safetensors")), rng)
+    return ["train", "--data", work / "nowhere", "--weights", run, "--out", work / "out"]
+
+
 def config(samples: Path, work: Path, rng: random.Random) -> list[object]:
     file = _damage(_given(samples, work, "run") / "config.yaml", rng)
     return ["train", "--config", file, "--data", work / "nowhere", "--out", work / "out"]
@@ -350,6 +362,8 @@ KINDS: dict[str, Case] = {
     "its outputs": outputs,
     "its weights elsewhere": elsewhere,
     "model.json, weights": model_json,
+    "a run that is measured": measured,
+    "a run to begin with": weights,
     "config.yaml": config,
     "files of a run": run_files,
     "files of a study, page": study_report,

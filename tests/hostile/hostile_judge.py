@@ -145,7 +145,7 @@ def _fault_of(code: int | None, errors: str, output: str, seconds: float, megaby
 
 def _may_change(arguments: list[str], work: Path) -> tuple[str, ...]:
     """Where the command was asked to write."""
-    asked = [str(work / "out")]
+    asked = [str(work / "out"), *arguments[1:2] * (arguments[0] == "eval")]
     for number, argument in enumerate(arguments):
         if argument == "--out" and number + 1 < len(arguments):
             asked.append(os.path.join(work, arguments[number + 1]))

@@ -8,7 +8,14 @@ from hostile_cases import KINDS
 from hostile_mutations import MUTATIONS
 from hostile_samples import make_samples
 
-SLOW = {"files of a run", "files of a study, page", "splits.json", "tensors of a checkpoint", "model.json, weights"}
+SLOW = {
+    "files of a run",
+    "files of a study, page",
+    "splits.json",
+    "tensors of a checkpoint",
+    "model.json, weights",
+    "a run that is measured",
+}
 LABELS = {"COCO", "Pascal VOC", "YOLO"}
 QUICK = [kind for kind in KINDS if kind not in SLOW | LABELS]
 

@@ -122,6 +122,7 @@ def _keys(study: Study) -> list[Key]:
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Holds the folder, which is made, as long as this process lives; a second study in it is an error."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY)
@@ -133,7 +134,8 @@ def _alone(out: Path) -> Iterator[None]:
     finally:
         os.close(handle)
         with contextlib.suppress(OSError):
-            out.rmdir()  # if nothing came of it
+            for folder in made:
+                folder.rmdir()  # if nothing came of it
 
 
 def _lock(handle: int, out: Path) -> None:

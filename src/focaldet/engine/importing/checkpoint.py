@@ -145,7 +145,9 @@ def _unpickle(file: Path) -> Any:
     except Exception as error:  # of a broken or hostile file: every type there is
         if found := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
             raise _refusal(file, found[1]) from error
-        raise InputError(f"{file}: not a readable checkpoint ({one_line(error)})") from error
+        # torch's own words for a damaged pickle are a page about its options.
+        reason = "its pickle is damaged" if "Weights only load failed" in str(error) else one_line(error)
+        raise InputError(f"{file}: not a readable checkpoint ({reason}); fetch it again") from error
 
 
 def _check_archive(file: Path) -> None:
