@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check lint quick test demo format clean
+.PHONY: setup check lint quick test fuzz demo format clean
 
 setup: $(STAMP)  ## make .venv and install focaldet with its development tools
 
@@ -33,6 +33,13 @@ quick: $(STAMP)
 
 test: check  ## everything, slow tests included (at most 15 minutes on 2 cores)
 	$(BIN)/pytest -q -m slow --durations=15  # one after the other: some watch the clock, some use both cores
+
+# Another SEED tries other inputs. What is found is kept in KEEP, to be run again with --kinds KIND --only NUMBER.
+SEED := 0
+INPUTS := 5000
+KEEP := build/hostile
+fuzz: $(STAMP)  ## damaged files and arguments of every kind (docs/reliability.md; half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --seed $(SEED) --inputs $(INPUTS) --keep $(KEEP)
 
 demo: $(STAMP)  ## train a small detector in four minutes and write its report
 	$(BIN)/focaldet demo

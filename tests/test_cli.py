@@ -64,6 +64,7 @@ def test_a_class_to_ignore_that_is_not_there_is_named(refuse: Refuse, out: Path,
     assert expected in refuse("train", "--data", cells, "--out", out, "--ignore", "RBC,Platelet")
     assert expected in refuse("data", "check", cells, "--ignore", "Platelet")
     assert "--ignore: expected names of classes" in refuse("train", "--data", cells, "--out", out, "--ignore", ",")
+    assert "--ignore: expected names of classes" in refuse("data", "check", cells, "--ignore", ",")
     assert not out.exists()
 
 
@@ -94,6 +95,38 @@ def test_a_demo_of_no_time_is_refused_before_it_makes_data(refuse: Refuse, out: 
 def test_a_demo_of_no_seed_is_refused_before_it_makes_data(refuse: Refuse, out: Path) -> None:
     assert "seed: expected at least 0" in refuse("demo", "--seed", "-1", "--out", out)
     assert not out.exists()
+
+
+def test_options_may_stand_between_the_photos(trained: Path, out: Path, tmp_path: Path) -> None:
+    photos = [tmp_path / f"grey{number}.png" for number in (1, 2)]
+    for photo in photos:
+        PIL.Image.new("RGB", (64, 48)).save(photo)
+    arguments = ["predict", trained, "--out", out, photos[0], "--score", "0.9", photos[1]]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["grey1.png", "grey2.png", "predictions.json"]
+
+
+@pytest.mark.parametrize("command", ["predict", "demo", "import", "study"])
+def test_no_command_writes_into_a_folder_of_another_kind(
+    command: str, refuse: Refuse, trained: Path, cells: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / "grey.png"
+    PIL.Image.new("RGB", (64, 48)).save(photo)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "truth.json").write_text("mine")
+    own = {"predict": [trained, photo], "demo": [], "import": [photo], "study": ["--data", cells]}[command]
+    assert "holds other files (truth.json)" in refuse(command, *own, "--out", tmp_path / "thesis")
+    if command != "import":
+        before = {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()}
+        assert "holds a run" in refuse(command, *own, "--out", trained)
+        assert {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()} == before
+    assert (tmp_path / "thesis" / "truth.json").read_text() == "mine"
+
+
+def test_a_page_is_not_written_over_a_file_of_another_kind(refuse: Refuse, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("mine")
+    assert "expected a file whose name ends in .html" in refuse("report", trained, "--out", tmp_path / "photo.jpg")
+    assert (tmp_path / "photo.jpg").read_text() == "mine"
 
 
 def test_a_report_below_a_file_is_refused(refuse: Refuse, trained: Path, tmp_path: Path) -> None:
@@ -150,6 +183,9 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("train --minutes soon", "--minutes: expected a number, got 'soon'"),
         ("train --lr nan", "--lr: expected a number, got 'nan'"),
         ("train --minutes inf", "--minutes: expected a number, got 'inf'"),
+        ("train --epochs 1_0", "--epochs: expected a whole number, got '1_0'"),
+        ("train --epochs ١٢", "--epochs: expected a whole number, got '١٢'"),
+        ("train --epochs=--", "--epochs: expected a value, got '--'"),
         ("train --batch", "--batch: expected a value"),
         ("train --batch --lr 1", "--batch: expected a value"),
         ("train --data=", "--data: expected a value, got ''"),

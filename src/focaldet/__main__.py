@@ -1,8 +1,21 @@
-"""``python -m focaldet``: the command, where no ``focaldet`` is on the path."""
+"""``focaldet``, and ``python -m focaldet`` where no ``focaldet`` is on the path."""
 
 import sys
+import warnings
 
-from focaldet.cli import main
+
+def run() -> int:
+    """Run the command that this process was started for."""
+    if not sys.warnoptions:  # those of Pillow, NumPy and torch are about their own insides; faults are raised here
+        warnings.simplefilter("ignore")
+    try:
+        from focaldet.cli import main  # here: Ctrl-C may come while modules are read
+
+        return main()
+    except KeyboardInterrupt:
+        print("focaldet: stopped", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -45,13 +45,34 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text in which what is not printable is written as Python writes it.
+
+    >>> escaped("\x1b[31mfile")
+    '\\x1b[31mfile'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+MOST_LINE = 290
+"""Characters of a line about what a person gave us; with ``focaldet: `` before it, 300."""
+
+
+def printable(text: str, most: int = MOST_LINE) -> str:
     """Text from anywhere, such as a file's name, as one line that cannot steer a terminal.
+
+    A long one is cut in the middle: where it is stands at the beginning of a message, and what to do at its end.
 
     >>> printable("no\\nsuch \\x1b[31mfile")
     'no such \\\\x1b[31mfile'
+    >>> printable("/data/" + "long/" * 100 + "photo.jpg: no such file", most=40)
+    '/data/long/lo.../photo.jpg: no such file'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    line = escaped(" ".join(text[: 100 * most].split()))
+    if len(line) <= most:
+        return line
+    end = most // 2 + 4
+    return f"{line[: most - end - 3]}...{line[-end:]}"
 
 
 def near_name(name: str, known: Iterable[str]) -> str:

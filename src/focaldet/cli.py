@@ -1,20 +1,20 @@
 """The command line: parse, one call, nothing else."""
 
 import argparse
-import errno
 import re
 import sys
 from collections.abc import Collection
 from dataclasses import MISSING
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from focaldet import __version__
-from focaldet.checks import InputError, near_name, printable, split_names
+from focaldet.checks import InputError, near_name, split_names
+from focaldet.files import check_out
 from focaldet.options import Parser, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.serve.limits import Limits
+from focaldet.terminal import exit_code, mistake, say
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
@@ -22,23 +22,11 @@ if TYPE_CHECKING:
 STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
 """Options of a study itself; the others are those of its rungs."""
 
-_EXTRAS = {
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "onnx",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "prometheus_client": "serve",
-}
-"""Package that a command may miss -> the extra that brings it; the others come with ``train``."""
-
 MAX_DETECTIONS_HELP = "of a photo, best first (default: as many as the model was made for)"
 
 OPENVINO_HELP = (
     "of an exported model, with onnxruntime-openvino: in bfloat16, several times as fast on CPUs that multiply it"
 )
-
-_say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,35 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     0
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments in (["--version"], ["-V"]):
-        print(f"focaldet {__version__}")
-        return 0
-    try:
-        return _run(*_parse(arguments)) or 0
-    except InputError as error:
-        print(f"focaldet: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        package = str(error.name).split(".")[0]
-        if package == "focaldet":
-            raise
-        extra = _EXTRAS.get(package, "train")
-        print(f"focaldet: {arguments[0]}: {package} is not installed; pip install 'focaldet[{extra}]'", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("focaldet: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"focaldet: {error.filename or 'the run folder'}: the disk is full; free some space", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(*_parse(arguments)), arguments[0] if arguments else "")
 
 
 def _parse(arguments: list[str]) -> tuple[str, argparse.Namespace]:
     command = arguments[0] if arguments else ""
+    if arguments in (["--version"], ["-V"]):
+        return command, argparse.Namespace()
     parser, commands = build_parser()
     if command in ("-h", "--help"):
         parser.parse_args([command])
@@ -135,6 +101,8 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--max-mb", float, default=LIMITS.megabytes, help="of an upload (default: 20)")
     command.add("--max-megapixels", float, default=LIMITS.megapixels, help="of a photo (default: 40)")
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and to answer (default: 30)")
+    command.add("--root-path", str, metavar="PATH", help="below which a proxy shows it, such as /cells")
+    command.add("--cors", str, metavar="ORIGIN", help="whose pages may ask from a browser: https://example.org, or *")
     command.add("--batch", int, default=LIMITS.batch, help="most photos that are detected together (default: 8)")
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
 
@@ -238,14 +206,17 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
 
 
 def _run(command: str, chosen: argparse.Namespace) -> int | None:
+    if command in ("--version", "-V"):
+        say(f"focaldet {__version__}")
+        return None
     if command == "train":
         return _train(chosen)
     if command == "eval":
         from focaldet.engine.evaluate import evaluate_run
         from focaldet.report import write_report
 
-        evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections)
-        print(f"report: {write_report(chosen.run)}")
+        evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections, say=say)
+        say(f"report: {write_report(chosen.run)}")
     elif command == "predict":
         if chosen.compare is not None:
             _compare(chosen)
@@ -260,8 +231,8 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         model = load_model(chosen.run, score=chosen.score, **_of_model(chosen))
         faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
         for fault in faults:
-            print(f"focaldet: {printable(fault)}", file=sys.stderr)
-        print(f"drawn photos and predictions.json: {printable(str(chosen.out))}")
+            mistake(fault)
+        say(f"drawn photos and predictions.json: {chosen.out}")
         return 2 if faults else 0
     elif command == "serve":
         _serve(chosen)
@@ -276,34 +247,35 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             class_names=chosen.class_names,
             config=chosen.config,
             batch_norm_eps=chosen.batch_norm_eps,
+            say=say,
         )
-        print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+        say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
     elif command == "study":
         _study(**vars(chosen))
     elif command == "report":
         from focaldet.report import write_report
 
         runs = chosen.runs
-        print(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
+        say(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
     elif command == "data":
         _data(chosen)
     elif command == "demo":
         from focaldet.engine.demo import run_demo
         from focaldet.report import write_report
 
-        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=_say)
-        print(f"report: {write_report(run)}")
-        print("the same with your own photos: focaldet train --data DIR")
+        run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=say)
+        say(f"report: {write_report(run)}")
+        say("the same with your own photos: focaldet train --data DIR")
     elif command == "bench":
         from focaldet.bench.losses import loss_rows, machine, table
 
-        print(machine())
+        say(machine())
         for line in table(loss_rows(compiled=chosen.compiled, memory=chosen.memory)):
-            print(line, flush=True)
+            say(line)
     else:
         from focaldet.engine.doctor import describe
 
-        print(describe())
+        say(describe())
     return None
 
 
@@ -313,20 +285,23 @@ def _data(chosen: argparse.Namespace) -> None:
 
     if chosen.action == "convert" and chosen.out is None:
         raise InputError("data convert: missing --out NEW, the folder to make")
+    ignored = split_names(chosen.ignore or "")
+    if chosen.ignore is not None and not ignored:
+        raise InputError(f"--ignore: expected names of classes, separated by commas, got {chosen.ignore!r}")
     with progress_bar("reading headers") as progress:
         folder = read_folder(chosen.data, rescale=chosen.rescale, progress=progress)
-    folder = ignore_classes(folder, split_names(chosen.ignore or ""))
+    folder = ignore_classes(folder, ignored)
     if chosen.action == "check":
         with progress_bar("decoding") as progress:
-            print(check_folder(folder, size=chosen.size, progress=progress).text)
+            say(check_folder(folder, size=chosen.size, progress=progress).text)
         return
     with progress_bar("writing") as progress:
         lost = convert_folder(folder, chosen.out, chosen.to, copy=chosen.copy, progress=progress)
     for line in (folder.description, folder.split_origin, *folder.notes, folder.fault_summary(), *lost):
         if line:
-            print(line)
+            say(line)
     photos = sum(map(len, folder.splits.values()))
-    print(f"{chosen.out}: {photos:,} photos in the layout of {chosen.to.upper()}")
+    say(f"{chosen.out}: {photos:,} photos in the layout of {chosen.to.upper()}")
 
 
 def _of_model(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -340,6 +315,7 @@ def _compare(chosen: argparse.Namespace) -> None:
     from focaldet.engine.compare import detect_labelled
     from focaldet.report import write_errors
 
+    check_out(chosen.out, "predictions")
     found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=chosen.score, **_of_model(chosen))
     page = write_errors(
         found.truth,
@@ -349,7 +325,7 @@ def _compare(chosen: argparse.Namespace) -> None:
         title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().name} {found.split}".rstrip(),
         notes=found.notes,
     )
-    print(f"errors, worst first: {page}")
+    say(f"errors, worst first: {page}")
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -364,9 +340,9 @@ def _export(chosen: argparse.Namespace) -> None:
     if chosen.outputs == "detections" and not chosen.nms:
         chosen.outputs = "sites"
     options = {"format": chosen.format, "outputs": chosen.outputs, "max_detections": chosen.max_detections}
-    file = export_run(chosen.run, chosen.out, **options, int8=int8, say=_say)
+    file = export_run(chosen.run, chosen.out, **options, int8=int8, say=say)
     if chosen.format == "onnx" and chosen.outputs != "raw":
-        print(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
+        say(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
 
 
 def _study(table: bool = False, **options: Any) -> None:
@@ -375,9 +351,9 @@ def _study(table: bool = False, **options: Any) -> None:
 
     own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
     if table:
-        print(write_summary(study_folder(options, own.get("out"))))
+        say(write_summary(study_folder(options, own.get("out"))))
     else:
-        print(f"report: {write_report(run_study(options, say=_say, **own))}")
+        say(f"report: {write_report(run_study(options, say=say, **own))}")
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -392,7 +368,9 @@ def _serve(chosen: argparse.Namespace) -> None:
         port=chosen.port,
         score=chosen.score,
         limits=limits,
-        say=_say,
+        root_path=chosen.root_path or "",
+        cors=chosen.cors,
+        say=say,
         **_of_model(chosen),
     )
 
@@ -403,12 +381,12 @@ def _train(chosen: argparse.Namespace) -> int | None:
     from focaldet.report import write_report
 
     config = _train_config(**vars(chosen))
-    run = train(config, say=_say)
+    run = train(config, say=say)
     if not is_first_process(config):
         return None
-    print(f"report: {write_report(run)}")
-    print(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
-    print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+    say(f"report: {write_report(run)}")
+    say(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
+    say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
     return None
 
 
@@ -423,7 +401,7 @@ def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
             raise InputError("--resume: give the run folder to continue with --out RUN")
         resumed, lines = resumed_config(Path(given["out"]), given)
         for line in lines if is_first_process(resumed) else ():
-            _say(line)
+            say(line)
         return resumed
     if config is None and "data" not in given:
         raise InputError("train: --data DIR is missing: the folder of labelled photos")

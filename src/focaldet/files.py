@@ -1,23 +1,205 @@
-"""Files written beside and renamed, so that a kill or a full disk leaves the old file or the new one."""
+"""Files read and written with care.
+
+What is read is a regular file of a bounded size: a FIFO would be waited for without end, and some hundred bytes of YAML
+can stand for more than any memory holds. What is written is written beside and renamed, so that a kill or a full disk
+leaves the old file or the new one. The package reads its JSON, YAML and text here, and writes all its files here.
+"""
 
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, first_names
+
+MOST_TEXT = 2**24
+"""Bytes of a text that people or programs write: names, settings, a configuration."""
+
+MOST_JSON = 2**30
+"""Bytes of a JSON file: boxes of all photos of a data set."""
+
+MOST_YAML = 2**19
+"""Bytes of a YAML file; its reader takes seconds for these."""
+
+MOST_NODES = 100_000
+"""Values in a YAML file, those that are named twice counted twice."""
+
+MOST_DIGITS = 19
+"""Of a whole number: what 64 bits hold."""
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "a study": ("study.json", "neuron.json"),
+    "a run": ("model.json", "metrics.jsonl", "splits.json"),
+    "a demo": ("digits",),
+    "predictions": ("predictions.json", "errors.html"),
+}
+"""Kind of folder that a command writes -> what shows it. The first that fits counts: runs hold predictions too."""
+
+_UNFINISHED = ".focaldet-part"
+"""How the name of a file ends that is being written, or was when its process was killed."""
+
+_swept: set[Path] = set()
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file to read. What is no regular file is refused, never waited for.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is a folder, a FIFO or a device.
+    """
+    try:
+        handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise cannot_read(file, error) from error
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    raise InputError(f"{file}: {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; expected a file")
+
+
+def read_bytes(file: Path, most: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        most: bytes that are taken.
+
+    Raises:
+        InputError: as ``open_regular``, or it is larger.
+    """
+    try:
+        with open_regular(file) as opened:
+            data = opened.read() if most is None else opened.read(most + 1)
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    if most is not None and len(data) > most:
+        raise InputError(f"{file}: more than {most:,} bytes; that is no file of this kind")
+    return data
+
+
+def read_text(file: Path, most: int = MOST_TEXT) -> str:
+    """The content of a text file, with or without a byte order mark.
+
+    Raises:
+        InputError: as ``read_bytes``, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(file, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text (byte {error.start:,}); save it as UTF-8") from error
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file of a run.
+
+    Raises:
+        InputError: as ``read_text``, or it is broken.
+    """
+    try:
+        return parse_json(read_text(file, MOST_JSON))
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InputError(f"{error}; is {file.parent} a run folder of focaldet?") from error
+        raise
+    except ValueError as error:
+        raise InputError(f"{file}: broken JSON ({error})") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: no JSON, nested too deeply, or with a whole number that 64 bits do not hold.
+
+    >>> parse_json("[1, 2.5]")
+    [1, 2.5]
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+    ...
+    ValueError: nested too deeply
+    """
+    try:
+        return json.loads(text, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file, of plain values.
+
+    Raises:
+        InputError: as ``read_text``, it is broken, or its references stand for too many values.
+    """
+    import yaml  # here: a command that needs no configuration runs without it
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Counts values before any is made: each place counts where a value is named once and used often."""
+
+        def __init__(self, stream: str) -> None:
+            super().__init__(stream)
+            self.counts: dict[int, int] = {}
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            named_before = self.check_event(yaml.AliasEvent)
+            node = super().compose_node(parent, index)
+            if not named_before:
+                self.counts[id(node)] = 1 + sum(self.counts[id(part)] for part in _parts(node))
+            elif id(node) not in self.counts:
+                raise ValueError("a value that holds itself")
+            if self.counts[id(node)] > MOST_NODES:
+                raise ValueError(f"more than {MOST_NODES:,} values")
+            return node
+
+        def construct_yaml_int(self, node: Any) -> int:
+            value = super().construct_yaml_int(node)
+            if value.bit_length() > 64:  # Python does not even print some of them
+                raise ValueError("a whole number of more than 64 bits")
+            return int(value)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    try:
+        loader = Loader(read_text(file, MOST_YAML))
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError(f"{file}: not a YAML file that can be read (nested too deeply)") from error
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file}: not a YAML file that can be read ({reason})") from error
+
+
+def _parts(node: Any) -> list[Any]:
+    """The nodes in a node of YAML."""
+    value = node.value
+    if not isinstance(value, list):
+        return []
+    return [part for entry in value for part in (entry if isinstance(entry, tuple) else (entry,))]
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MOST_DIGITS + 1:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A path beside ``file`` to write to; it takes the file's place when the block ends without an error.
 
+    Where ``file`` is a symbolic link, what it names is replaced, and the link stays. What killed processes have left
+    unfinished in that folder is removed.
+
     Raises:
-        InputError: the disk is full, or the folder cannot be written to.
+        InputError: the disk is full, the folder cannot be written to, or ``file`` is a device, a folder or a FIFO.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -27,21 +209,108 @@ def replacing(file: Path) -> Iterator[Path]:
     'whole'
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Of the name its beginning: with more, the longest that a file system takes would be too long.
-        handle, name = tempfile.mkstemp(prefix=f".{file.name[:40]}.", dir=file.parent)
-        os.close(handle)
-    except OSError as error:
+        place = _behind_links(file)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(place.parent)
+        handle, beside = _unfinished(place)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise cannot_write(file, error) from error
-    beside = Path(name)
     try:
         yield beside
         os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, file)
+        os.replace(beside, place)
     except OSError as error:
         raise cannot_write(file, error) from error
     finally:
         beside.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _behind_links(file: Path) -> Path:
+    """The file itself, where its name is a symbolic link."""
+    try:
+        mode = os.stat(file).st_mode
+    except FileNotFoundError:
+        return Path(os.path.realpath(file))
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{file}: {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; name a file to write")
+    return Path(os.path.realpath(file))
+
+
+def _unfinished(place: Path) -> tuple[int, Path]:
+    """A new file beside ``place``, and its handle, which holds a lock on it as long as this process lives."""
+    while True:
+        # The beginning of the name: with more, the longest name that a file system takes would become too long.
+        handle, name = tempfile.mkstemp(prefix=f".{place.name[:40]}.", suffix=_UNFINISHED, dir=place.parent)
+        _lock(handle)
+        if os.path.exists(name):  # another process may have found it before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left: files that nobody holds a lock on. Once for each folder."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with os.scandir(folder) as entries:
+        names = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED)]
+    for name in names:
+        with suppress(OSError):
+            handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if _lock(handle):
+                    os.unlink(name)
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds the file, and this process does now."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such a lock: nothing is known to be left behind
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def check_out(folder: Path, kind: str) -> None:
+    """Raise InputError unless a command may write into a folder: there is none, it is empty, or one of its own kind.
+
+    Args:
+        folder: as ``--out`` names it.
+        kind: a key of ``KINDS``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_out(Path(folder), "a run")  # empty
+    ...     (Path(folder) / "model.json").touch()
+    ...     check_out(Path(folder), "a run")
+    ...     check_out(Path(folder), "a study")
+    Traceback (most recent call last):
+    ...
+    focaldet.checks.InputError: --out ...: holds a run; choose another folder
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise InputError(f"--out {folder}: is a file; name a folder") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"--out {folder}: cannot be looked at ({reason_of(error)})") from error
+    found = next((kind for kind, marks in KINDS.items() if not set(marks).isdisjoint(names)), None)
+    if found == kind or not names:
+        return
+    if found is not None:
+        raise InputError(f"--out {folder}: holds {found}; choose another folder")
+    raise InputError(f"--out {folder}: holds other files ({first_names(names, 2)}); choose a new or an empty folder")
 
 
 def make_numbered(stem: Path) -> Path:
@@ -59,7 +328,7 @@ def make_numbered(stem: Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+            raise InputError(f"{folder}: cannot be made ({reason_of(error)})") from error
 
 
 def write_text(file: Path, text: str) -> None:
@@ -73,25 +342,23 @@ def write_json(file: Path, value: Any) -> None:
     write_text(file, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(file: Path) -> Any:
-    """Read a JSON file of a run.
-
-    Raises:
-        InputError: it is missing or broken.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; is {file.parent} a run folder of focaldet?") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: broken JSON ({error})") from error
+def cannot_read(file: Path, error: Exception) -> InputError:
+    """The one line for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{file}: no such file")
+    return InputError(f"{file}: cannot be read ({reason_of(error)})")
 
 
-def cannot_write(file: Path, error: OSError) -> InputError:
+def cannot_write(file: Path, error: Exception) -> InputError:
     """The one line for a file that cannot be written."""
-    if error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return InputError(f"{file}: the disk is full; nothing was changed, free some space and run the command again")
-    return InputError(f"{file}: cannot be written ({error.strerror or error})")
+    return InputError(f"{file}: cannot be written ({reason_of(error)})")
+
+
+def reason_of(error: Exception) -> str:
+    """What the system says, without the path that Python adds."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _umask() -> int:

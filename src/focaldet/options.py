@@ -48,10 +48,17 @@ class Parser(argparse.ArgumentParser):
         """
         known = [option for action in self._actions for option in action.option_strings]
         for argument in takewhile(lambda argument: argument != "--", arguments):
-            name = argument.split("=")[0]
+            name, _, value = argument.partition("=")
             if re.match("--?[A-Za-z]", name) and name not in known:
                 raise InputError(f"unknown option {name}{_meant(name, known) or f'; see {self.prog} --help'}")
-        return self.parse_args(arguments)
+            if value == "--":  # which argparse takes away
+                raise InputError(f"{name}: expected a value, got '--'")
+        try:
+            return self.parse_args(arguments)
+        except InputError as mistake:
+            with contextlib.suppress(InputError):
+                return self.parse_intermixed_args(arguments)  # options stand between photos
+            raise mistake
 
     def error(self, message: str) -> NoReturn:
         words = {"prog": self.prog, "command": self.prog.removeprefix("focaldet ")}
@@ -96,7 +103,9 @@ def reader(hint: Any) -> Callable[[str], Any]:
             return None
         with contextlib.suppress(ValueError):
             value = kind(text)
-            if text and (kind is not float or math.isfinite(value)):
+            # Python's own readers take 1_0 and the digits of every script for numbers.
+            plain = kind not in (int, float) or (text.isascii() and "_" not in text)
+            if text and plain and (kind is not float or math.isfinite(value)):
                 return value
         expected = " or ".join([EXPECTED[kind], *choices])
         raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")

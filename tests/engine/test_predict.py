@@ -172,6 +172,7 @@ def test_photos_of_one_name_keep_their_pictures_apart(trained: Path, small_photo
 def test_pictures_never_take_the_place_of_the_photos(trained: Path, photo: Path, tmp_path: Path) -> None:
     opened(photo).save(tmp_path / "cell.png")
     before = (tmp_path / "cell.png").read_bytes()
+    (tmp_path / "predictions.json").touch()
     with pytest.raises(InputError, match=r"would write over cell\.png itself"):
         predict_files(load_model(trained, score=0.0), [tmp_path], tmp_path)
     assert (tmp_path / "cell.png").read_bytes() == before
@@ -233,11 +234,16 @@ def edit_model(run: Path, change: Callable[[dict], object]) -> None:
         (lambda d: d.update(method_options=[]), "method_options"),
         (lambda d: d.update(method_options={"num_bins": "many"}), "method_options: num_bins: expected int"),
         (lambda d: d.update(method="atss", method_options={"stds": [1, 1]}), "method_options: stds"),
-        (lambda d: d.update(size=10**9), "size: expected 32 to 16384"),
+        (lambda d: d.update(size=10**9), "size: expected 32 to 4096"),
         (lambda d: d.update(network={"pad_to": 10**9}), "pad_to: expected 1 to 1024"),
         (lambda d: d.update(reading={"candidates": 0}), "candidates: expected at least 1"),
-        (lambda d: d.update(reading={"nms_iou": float("nan")}), "nms_iou: expected 0 to 1"),
-        (lambda d: d.update(resize={"short_side": -3}), "short_side: expected 1 to 16384"),
+        (lambda d: d.update(reading={"nms_iou": float("nan")}), "nms_iou: expected a number"),
+        (lambda d: d.update(resize={"short_side": -3}), "short_side: expected 1 to 4096"),
+        (lambda d: d.update(reading={"offset": float("nan")}), "offset: expected a number"),
+        (lambda d: d.update(reading={"offset": 1e30}), "offset: expected 0 to 1"),
+        (lambda d: d.update(reading={"shift_px": 1e30}), "shift_px: expected -128 to 128"),
+        (lambda d: d.update(method="gfl", method_options={"num_bins": 10**9}), "num_bins: expected 2 to 1024"),
+        (lambda d: d.update(class_names=["cell"] * 10**6), r"does not fit .*model\.json"),
         (lambda d: d.update(reading=3), "reading: expected a mapping"),
         (lambda d: d.update(reading={"nms_iuo": 0.5}), "did you mean 'nms_iou'"),
         (lambda d: d.update(resize={"short_side": "small"}), "short_side: expected int or nothing"),
@@ -332,4 +338,4 @@ def test_a_full_disk_stops_a_run_with_one_line(tiny_disk: Path, again: Callable[
 def test_a_full_disk_is_named_when_drawing(trained: Path, photo: Path, tiny_disk: Path) -> None:
     with pytest.raises(InputError, match="the disk is full"):
         predict_files(load_model(trained, score=0.0), [photo], tiny_disk / "out")
-    assert list((tiny_disk / "out").iterdir()) == []
+    assert [file.name for file in (tiny_disk / "out").iterdir()] == ["predictions.json"]

@@ -202,9 +202,9 @@ def test_same_run_gives_the_same_page(whole: Path, tmp_path: Path) -> None:
 
 
 def test_page_that_cannot_be_written_is_a_clear_error(short_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(InputError, match=r"taken: cannot be written"):
-        write_report(short_run, tmp_path / "taken")
+    (tmp_path / "taken.html").mkdir()
+    with pytest.raises(InputError, match=r"taken\.html: a folder; name a file to write"):
+        write_report(short_run, tmp_path / "taken.html")
     assert not list(tmp_path.glob(".*"))
 
 

@@ -223,7 +223,7 @@ def test_a_video_that_breaks_in_its_middle_is_forgotten_whole(
 
     read = module.read_video
 
-    def breaking(file: Path):
+    def breaking(file: Path, **options: object):
         for number, frame in enumerate(read(file)):
             if number == 2:
                 raise InputError(f"{file}: not a video that can be read (the test)")
@@ -304,7 +304,7 @@ def test_paths_without_a_photo_are_refused(refuse: Refuse, tmp_path: Path, out: 
 
 
 def test_what_is_no_model_is_refused(refuse: Refuse, tmp_path: Path, photo: Path, out: Path) -> None:
-    assert "photo.png: onnxruntime" in refuse(photo, model=photo)
+    assert "photo.png: damaged, or no ONNX file" in refuse(photo, model=photo)
     assert "nothing.onnx: no such run folder or exported file" in refuse(photo, model=tmp_path / "nothing.onnx")
     assert "cannot be looked at (File name too long)" in refuse(photo, model=Path("x" * 300))
     assert not out.exists()
@@ -318,5 +318,7 @@ def test_pictures_never_take_the_place_of_the_photos(refuse: Refuse, out: Path, 
     out.mkdir()
     shutil.copy(photo, out / "photo.png")
     before = (out / "photo.png").read_bytes()
+    assert "holds other files (photo.png)" in refuse(out)
+    (out / "predictions.json").touch()
     assert "would write over photo.png itself" in refuse(out)
     assert (out / "photo.png").read_bytes() == before

@@ -124,7 +124,7 @@ def test_more_bytes_than_are_taken_are_refused_with_and_without_a_stated_length(
         for content in (b"x" * 10_000, chunks()):
             status, reason = refusal(client.post("/predict", content=content))
             assert status == 413
-            assert "larger than 0.005 MB" in reason
+            assert "more than 0.005 MB" in reason
 
 
 @pytest.mark.parametrize("score", ["2", "-1", "high", "nan", "inf", ""])

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from lines import line
 
 from focaldet.checks import InputError
 from focaldet.files import read_json, write_json
@@ -91,22 +92,22 @@ def test_an_option_that_does_not_fit_is_refused_before_anything_is_written(given
 def test_lines_come_back_as_they_were_written(out, given):
     open_study(out, given)
     for seed in (0, 1):
-        append_line(out, {"format": 1, "rung": "gfl", "seed": seed, "settings": {}, "metrics": {}})
-    assert [line["seed"] for line in read_lines(out)] == [0, 1]
+        append_line(out, line("gfl", seed, 0.5))
+    assert [finished["seed"] for finished in read_lines(out)] == [0, 1]
     assert (out / "study.jsonl").read_text().count("\n") == 2
 
 
 def test_a_line_is_appended_to_a_file_that_lost_its_last_newline(out):
-    append_line(out, {"format": 1, "rung": "gfl", "seed": 0, "settings": {}, "metrics": {}})
+    append_line(out, line("gfl", 0, 0.5))
     file = out / "study.jsonl"
     file.write_text(file.read_text().rstrip("\n"))
-    append_line(out, {"format": 1, "rung": "gfl", "seed": 1, "settings": {}, "metrics": {}})
+    append_line(out, line("gfl", 1, 0.5))
     assert len(read_lines(out)) == 2
 
 
 @pytest.mark.parametrize("text", ['{"format": 1, "ru', "[]", "7", '{"format": 1}'])
 def test_a_broken_line_is_named_with_its_number(out, text):
-    append_line(out, {"format": 1, "rung": "gfl", "seed": 0, "settings": {}, "metrics": {}})
+    append_line(out, line("gfl", 0, 0.5))
     with (out / "study.jsonl").open("a") as file:
         file.write(text)
     with pytest.raises(InputError, match=r"study\.jsonl: line 2 is broken"):
@@ -117,10 +118,34 @@ def test_a_line_that_was_trained_otherwise_is_refused(out, given):
     study = open_study(out, given)
     row = next(row for row in study["rungs"] if row["name"] == "gfl")
     settings = settings_of(config_of(study, row, 0, out))
-    line = {"format": 1, "rung": "gfl", "seed": 0, "settings": settings, "metrics": {}}
-    check_lines(out, study, [line])
+    finished = line("gfl", 0, 0.5) | {"settings": settings}
+    check_lines(out, study, [finished])
     with pytest.raises(InputError, match=r"gfl, seed 0: channels is 32 there, 16 here"):
-        check_lines(out, study, [line | {"settings": settings | {"channels": 32}}])
+        check_lines(out, study, [finished | {"settings": settings | {"channels": 32}}])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.update(seeds=["0"]), r"seeds\[0\]: expected a whole number, got a str"),
+        (lambda d: d.update(seeds=[-1]), "seeds: expected numbers of at least 0"),
+        (lambda d: d.update(seeds=[]), "at least one of each"),
+        (lambda d: d.pop("rare_label"), "'rare_label' is missing"),
+        (lambda d: d.update(rare_label=3), "rare_label: expected the number of a class"),
+        (lambda d: d.update(split="dev"), "'dev' has no photos"),
+        (lambda d: d["settings"].update(sise=3), "settings: 'sise' is no option"),
+        (lambda d: d["settings"].pop("size"), "settings: 'size' is missing"),
+        (lambda d: d["rungs"][0]["changes"].update(sise=3), "'sise' is no option of training"),
+        (lambda d: d["rungs"][0].update(name="../../elsewhere"), "is no name of a rung"),
+    ],
+)
+def test_a_study_is_checked_before_it_is_used(out, given, change, words):
+    open_study(out, given, rungs=["gfl"], seeds=1)
+    study = read_json(out / "study.json")
+    change(study)
+    write_json(out / "study.json", study)
+    with pytest.raises(InputError, match=rf"study\.json: .*{words}"):
+        read_study(out)
 
 
 @pytest.mark.parametrize("value", [{"format": 0}, [], {}])

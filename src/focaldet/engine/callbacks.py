@@ -19,7 +19,7 @@ from focaldet.engine.average_precision import Evaluation, average_precision, det
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
-from focaldet.files import cannot_write, write_text
+from focaldet.files import cannot_write, parse_json, write_text
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
 
@@ -217,6 +217,6 @@ def drop_lines_from(file: Path, epoch: int) -> None:
         kept = []
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
-                if json.loads(line)["epoch"] < epoch:
+                if parse_json(line)["epoch"] < epoch:
                     kept.append(line + "\n")
         write_text(file, "".join(kept))

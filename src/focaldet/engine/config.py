@@ -1,6 +1,7 @@
 """Everything that a training run depends on, as one typed dataclass. ``config.yaml`` in a run folder is one, whole."""
 
 import contextlib
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +9,10 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from focaldet.checks import InputError, check_range, near_name, split_names
+from focaldet.files import read_yaml
+
+MOST_MINUTES = 527_040
+"""Of training: a year."""
 
 
 @dataclass(kw_only=True)
@@ -141,8 +146,8 @@ class TrainConfig:
             raise InputError(f"seed: expected less than 2**32, as NumPy does, got {self.seed}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise InputError(f"minutes: expected more than 0, got {self.minutes}")
+        if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
+            raise InputError(f"minutes: expected more than 0, and at most {MOST_MINUTES:,}, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
             raise InputError(f"ignore: expected names of classes, separated by commas, got {self.ignore!r}")
         if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
@@ -152,7 +157,7 @@ class TrainConfig:
 
     def to_yaml(self) -> str:
         """The whole configuration, as ``config.yaml`` holds it."""
-        import yaml  # here and below: a command that needs no configuration runs without it
+        import yaml  # here: a command that needs no configuration runs without it
 
         return str(yaml.safe_dump(asdict(self), sort_keys=False))
 
@@ -183,7 +188,7 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
     """The value as its field's type; a YAML file, unlike a command line, has not been checked."""
     kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     if get_origin(hint) is Literal:
-        if value in get_args(hint):
+        if isinstance(value, str) and value in get_args(hint):
             return value
         raise InputError(f"{name}: unknown value {value!r}; {near_name(str(value), get_args(hint))}")
     if isinstance(value, str) and any(value in get_args(kind) for kind in kinds if get_origin(kind) is Literal):
@@ -193,9 +198,13 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Path) and str in kinds:
         return str(value)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):  # YAML reads 2e-3, without a point, as a word
-            return float(value)
+        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 2e-3, without a point, as a word
+            value = float(value)
     if any(type(value) is kind for kind in kinds):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}: expected a number, got {value}")
+        if isinstance(value, str) and "\0" in value:
+            raise InputError(f"{name}: expected a word, got {value!r}")
         return value
     words = " or ".join(_words(kind) for kind in kinds)
     raise InputError(f"{name}: expected {words}, got {value!r}")
@@ -214,16 +223,7 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
     Raises:
         InputError: no such file, not YAML, a key that is none of the fields, or a value that does not fit.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a YAML file ({str(error).splitlines()[0]})") from error
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a mapping of option to value")
     try:

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from focaldet.checks import InputError, check_range, near_name
+from focaldet.checks import InputError, check_range, near_name, one_line
 from focaldet.data.check import MIN_SIZE
 from focaldet.data.images import as_tensor
 from focaldet.engine.average_precision import EVALUATION_SCORE, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
 from focaldet.engine.config import typed_dataclass, typed_value
-from focaldet.files import read_json, replacing, write_json
+from focaldet.files import open_regular, read_json, replacing, write_json
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.postprocess import PostProcess, Reading
 from focaldet.photos.images import as_photo
-from focaldet.photos.resize import Resize
+from focaldet.photos.resize import MOST_SIZE, Resize
 from focaldet.runtime.model import Found, Seen
 from focaldet.structures import Detections
 
@@ -44,7 +44,7 @@ SPEC_TYPES = {
 }
 """Keys of ``model.json`` that it always has, and the type of each."""
 
-SPEC_RANGES = {"size": (MIN_SIZE, 2**14), "channels": (1, 2**12), "head_depth": (0, 2**6)}
+SPEC_RANGES = {"size": (MIN_SIZE, MOST_SIZE), "channels": (1, 2**12), "head_depth": (0, 2**6)}
 """Least and most of some of them: what is beyond would only fill the memory."""
 
 GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
@@ -99,20 +99,12 @@ class Detector:
         if not run.is_dir():
             raise InputError(f"{run}: no such run folder")
         spec = read_spec(run / "model.json")
-        net, method = spec.build()
         file = run / "model.safetensors"
-        try:
-            weights = load_file(file)
-        except FileNotFoundError as error:
-            raise InputError(f"{file}: no such file; the run was copied without its weights") from error
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a readable safetensors file ({str(error).splitlines()[0]})") from error
-        try:
-            net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise InputError(
-                f"{file}: does not fit {run / 'model.json'} ({str(error).splitlines()[1].strip()})"
-            ) from error
+        if not file.exists():
+            raise InputError(f"{file}: no such file; the run was copied without its weights")
+        check_shapes(file, spec)
+        net, method = spec.build()
+        net.load_state_dict(load_file(file))
         return cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
@@ -168,6 +160,24 @@ def to_supervision(detections: Detections, class_names: Sequence[str]) -> Superv
         class_id=detections.labels.numpy(),
         data=data,
     )
+
+
+def check_shapes(file: Path, spec: ModelSpec) -> None:
+    """Raise InputError unless a safetensors file holds the tensors of a network. Takes no memory for either of them."""
+    open_regular(file).close()
+    try:
+        with safe_open(file, framework="pt") as opened:
+            there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({one_line(error)})") from error
+    with torch.device("meta"):
+        here = {name: tuple(value.shape) for name, value in spec.build()[0].state_dict().items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            found, expected = (state.get(name, "nothing") for state in (there, here))
+            raise InputError(
+                f"{file}: does not fit {file.parent / 'model.json'} ({name}: {found}, expected {expected})"
+            )
 
 
 def read_spec(file: Path) -> ModelSpec:

@@ -18,11 +18,15 @@ from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_distances, distribution_mean, distribution_std, encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.checks import check_range
 from focaldet.functional import distribution_focal_loss, giou_loss
 from focaldet.methods.method import ClassLoss, Method, score_weights
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
+
+MOST_BINS = 1024
+"""Of a side: more strides than a photo has."""
 
 CLAMP_MARGIN = 0.1
 """A side farther than the last bin is trained towards this much short of it, as in the authors' code."""
@@ -50,6 +54,9 @@ class GFL(Method):
     giou_weight: float = 2.0
     distribution_weight: float = 0.25
     weight_floor: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_range("num_bins", self.num_bins, 2, MOST_BINS)
 
     @property
     def box_outputs(self) -> int:

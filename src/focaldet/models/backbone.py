@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from focaldet.checks import InputError, near_name, one_line
+from focaldet.files import open_regular
 
 
 class Backbone(nn.Module):
@@ -142,9 +143,10 @@ def load_backbone_weights(backbone: Backbone, file: Path) -> None:
         InputError: the file is missing, is not a safetensors file, or does not fit the network.
     """
     try:
+        open_regular(file).close()
         weights = load_file(file)
-    except FileNotFoundError as error:
-        raise InputError(f"--backbone-weights {file}: no such file") from error
+    except InputError as error:
+        raise InputError(f"--backbone-weights {error}") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"--backbone-weights {file}: not a readable safetensors file ({one_line(error)})") from error
     own = backbone.net.state_dict()

@@ -18,6 +18,9 @@ from focaldet.structures import Detections, HeadOutputs
 CANDIDATES_OF_A_DETECTION = 10
 """Least number of a level's candidates for each detection of an image: the usual 1000 for the usual 100."""
 
+MOST_SHIFT_PX = 128
+"""The coarsest stride: no location lies outside its cell."""
+
 
 @dataclass(frozen=True)
 class ScoreRule:
@@ -66,6 +69,8 @@ class Reading:
         check_range("candidates", self.candidates, 1)
         check_range("max_detections", self.max_detections, 1)
         check_range("nms_iou", 0 if self.nms_iou is None else self.nms_iou, 0, 1)
+        check_range("offset", self.offset, 0, 1)
+        check_range("shift_px", self.shift_px, -MOST_SHIFT_PX, MOST_SHIFT_PX)
 
     def with_room(self, max_detections: int) -> "Reading":
         """The same for so many detections of an image.

@@ -25,6 +25,7 @@ _BASE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _LONG_SIDE_PX = 1000  # a photo is enlarged by a whole number to about this size
 _MAX_SCALE = 4
 _DENSE = 40  # beyond this many boxes, lines are thinner and labels are the score alone
+_MOST_LABELS = 1000  # no picture has room for more, and to look for it takes time with the square of the boxes
 _MAX_COVERED = 0.15  # a label may cover this share of any object
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -144,6 +145,8 @@ class _Canvas:
         self.boxes = np.clip(boxes, -size[0] - size[1], 2 * (size[0] + size[1]))
         self.scores = None if scores is None else _checked("scores", scores, (count,))
         self.std = None if side_std_px is None else _checked("side_std_px", side_std_px, (count, 4)) * scale
+        if self.std is not None:
+            self.std = np.clip(self.std, 0, size[0] + size[1])
         if count and not (self.labels.min() >= 0 and self.labels.max() < len(class_names)):
             raise ValueError(f"labels: expected classes in [0, {len(class_names)}), got {self.labels.tolist()}")
         self.names = class_names
@@ -193,7 +196,7 @@ class _Canvas:
             return
         font = _font(max(12, round(max(self.picture.size) / (90 if self.dense else 70))))
         pen, placed, pad = ImageDraw.Draw(self.picture), np.zeros((0, 4)), 3
-        for i in self.order:
+        for i in self.order[:_MOST_LABELS]:
             name = "" if self.dense else _shortened(self.names[self.labels[i]]) + " "
             text = f"{name}{self.scores[i]:.2f}"
             left, top, right, bottom = pen.textbbox((0, 0), text, font=font)

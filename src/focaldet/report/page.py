@@ -43,6 +43,8 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
             the page cannot be written.
     """
     paths = [Path(p) for p in run] if isinstance(run, list) else [Path(run)]
+    if out is not None and Path(out).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {out}: expected a file whose name ends in .html")
     if not paths:
         raise InputError("no run to report: name at least one folder that `focaldet train` wrote")
     studies = [path for path in paths if is_study(path)]

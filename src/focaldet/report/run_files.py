@@ -1,14 +1,12 @@
 """What a run folder holds, read without trust: any file may be missing, half-written or strange."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from focaldet.checks import InputError
+from focaldet.checks import InputError, printable
+from focaldet.files import MOST_JSON, parse_json, read_json, read_text, read_yaml
 
 Json = dict[str, Any]
 
@@ -86,15 +84,14 @@ def read_file(path: Path, purpose: str, faults: list[str]) -> Any:
         faults.append(f"{path.name} is missing, so {purpose} cannot be shown.")
         return None
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".yaml":
-            content = yaml.safe_load(text)
+            content = read_yaml(path)
         elif path.suffix == ".jsonl":
-            content = _json_lines(text, path.name, faults)
+            content = _json_lines(read_text(path, MOST_JSON), path.name, faults)
         else:
-            content = json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            content = read_json(path)
+    except InputError as error:
+        reason = printable(str(error).removeprefix(f"{path}: "))
         faults.append(f"{path.name} cannot be read ({reason}), so {purpose} cannot be shown.")
         return None
     expected = list if path.suffix == ".jsonl" or path.name == "predictions.json" else dict
@@ -108,7 +105,7 @@ def _json_lines(text: str, name: str, faults: list[str]) -> list[Any]:
     content, broken = [], 0
     for line in filter(str.strip, text.splitlines()):
         try:
-            content.append(json.loads(line))
+            content.append(parse_json(line))
         except ValueError:
             broken += 1
     if broken:  # a run that was killed, or is being written, ends in half a line

@@ -52,7 +52,7 @@ class Rung:
     before: str | None
     changed: str
     lines: list[Json]
-    diverged: list[Any]
+    diverged: list[str]
     numbers: dict[str, Spread]
     details: Json
 
@@ -148,7 +148,7 @@ def read_study(path: Path) -> StudyFiles:
     measured, waiting = [], []
     for row in rows(study["rungs"]):
         name, title = str(row.get("name")), str(row.get("title"))
-        latest = {line.get("seed"): line for line in rows(read["study.jsonl"]) if line.get("rung") == name}
+        latest = {str(line.get("seed")): line for line in rows(read["study.jsonl"]) if line.get("rung") == name}
         if not latest:
             waiting.append(title)
             continue

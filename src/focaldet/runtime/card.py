@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args
 
 from focaldet import __version__
 from focaldet.checks import InputError, check_choice, check_range
-from focaldet.photos.resize import Resize
+from focaldet.files import parse_json
+from focaldet.photos.resize import MOST_SIZE, Resize
 
 FORMAT = 1
 """Of the JSON and of the outputs it describes; raised when an older focaldet could not use a new file."""
@@ -81,10 +82,10 @@ class ModelCard:
         True
         """
         try:
-            values = dict(json.loads(text))
+            values = dict(parse_json(text))
             made_by = values.pop("focaldet", "?")
             number = values.pop("format")
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise InputError("its description is broken; export it again") from error
         if number != FORMAT:
             raise InputError(
@@ -103,13 +104,17 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     for name in ("class_names", "strides"):
         if not isinstance(values[name], list) or not values[name]:
             raise ValueError(f"{name}: expected a list, got {values[name]!r}")
-    if not all(isinstance(name, str) for name in values["class_names"]):
-        raise ValueError(f"class_names: expected names, got {values['class_names']!r}")
+    for name, kind in (("class_names", str), ("strides", int)):
+        if not all(type(part) is kind for part in values[name]):
+            raise ValueError(f"{name}: expected a list of {kind.__name__}, got {values[name]!r}")
     check_choice("outputs", values["outputs"], get_args(Outputs))
-    check_range("size", values["size"], 1, 2**14)
+    check_range("size", values["size"], 1, MOST_SIZE)
     check_range("score_threshold", values["score_threshold"], 0, 1)
     check_range("nms_iou", 0 if values["nms_iou"] is None else values["nms_iou"], 0, 1)
     check_range("max_detections", values["max_detections"], 1)
+    for name in ("size", "max_detections"):
+        if type(values[name]) is not int:
+            raise ValueError(f"{name}: expected a whole number, got {values[name]!r}")
     return values | {
         "class_names": tuple(values["class_names"]),
         "strides": tuple(values["strides"]),

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focaldet.checks import InputError, check_range, one_line
+from focaldet.files import read_bytes
 from focaldet.photos.images import as_photo
 from focaldet.runtime.card import KEY, ModelCard
+from focaldet.runtime.external_data import external_folder
 from focaldet.runtime.model import Found, Seen
-from focaldet.runtime.outputs import OutputArrays, read_outputs
+from focaldet.runtime.outputs import OutputArrays, check_outputs, read_outputs
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -63,21 +65,17 @@ class OnnxDetector:
             InputError: it is missing, broken, no model of focaldet, or a newer one; or there is no OpenVINO.
         """
         file = Path(file)
+        data = read_bytes(file)
         try:
-            data = file.read_bytes()
-        except FileNotFoundError as error:
-            raise InputError(f"{file}: no such file") from error
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-        try:
-            session = onnx_session(data, threads=threads)
+            folder = external_folder(data, file)
+            session = onnx_session(data, threads=threads, folder=folder)
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
             if text is None:
                 raise InputError("an ONNX file, but no model of focaldet; make one with focaldet export RUN")
             model = cls(session, ModelCard.from_json(text).with_room(max_detections))
             model._check_ends()
             if openvino:
-                model.session = openvino_session(data)
+                model.session = openvino_session(data, folder=folder)
         except UnicodeDecodeError as error:
             raise InputError(f"{file}: names in it are no text, it is damaged; export it again") from error
         except InputError as error:
@@ -101,9 +99,11 @@ class OnnxDetector:
             InputError: the file was changed after it was written: it cannot be run, or what it gives are no boxes.
         """
         outputs = self.run(np.stack([seen.pixels for seen in batch]))
+        try:
+            check_outputs(outputs, len(batch), self.card)
+        except ValueError as error:
+            raise InputError(f"the exported model gives what are no boxes ({error}); export it again") from error
         found = [read_outputs(outputs, index, self.card) for index in range(len(batch))]
-        if not all(map(self._is_sound, found)):
-            raise InputError("the exported model gives what are no boxes: it is damaged; export it again")
         last_pixel = self.card.last_pixel
         return [boxes.in_photo(seen, last_pixel=last_pixel) for boxes, seen in zip(found, batch, strict=True)]
 
@@ -128,13 +128,6 @@ class OnnxDetector:
             raise InputError(f"the exported model cannot be run on a photo of {size} ({_reason(error)})") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
-    def _is_sound(self, found: Found) -> bool:
-        """Whether boxes, scores and deviations are numbers, and labels are classes."""
-        numbers = (found.boxes_xyxy, found.scores, np.zeros(0) if found.side_std_px is None else found.side_std_px)
-        labels = found.labels
-        known = not len(labels) or (labels.min() >= 0 and labels.max() < len(self.class_names))
-        return bool(known and all(np.isfinite(array).all() for array in numbers))
-
     def _check_ends(self) -> None:
         """Raise InputError unless this can be fed and read."""
         if self.card.outputs == "raw":
@@ -151,7 +144,7 @@ class OnnxDetector:
             raise InputError("its inputs and outputs are not what its description says; export it again")
 
 
-def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSession":
+def onnx_session(data: bytes, *, threads: int | None = None, folder: Path | None = None) -> "InferenceSession":
     """An ONNX file, ready to run.
 
     Args:
@@ -164,7 +157,7 @@ def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSessio
     """
     import onnxruntime
 
-    options = _quiet_options()
+    options = _options(folder)
     if threads is not None:
         check_range("threads", threads, 1)
         options.intra_op_num_threads = threads
@@ -178,7 +171,7 @@ def onnx_session(data: bytes, *, threads: int | None = None) -> "InferenceSessio
         ) from error
 
 
-def openvino_session(data: bytes) -> "InferenceSession":
+def openvino_session(data: bytes, *, folder: Path | None = None) -> "InferenceSession":
     """An ONNX file that ``onnx_session`` can read, ready to run by OpenVINO.
 
     Raises:
@@ -196,7 +189,7 @@ def openvino_session(data: bytes) -> "InferenceSession":
     cpu = {"INFERENCE_PRECISION_HINT": precision, "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT)}
     provider = (OPENVINO, {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})})
     try:
-        session = onnxruntime.InferenceSession(data, _quiet_options(), providers=[provider])
+        session = onnxruntime.InferenceSession(data, _options(folder), providers=[provider])
     except Exception as error:
         raise InputError(f"OpenVINO cannot run it ({_reason(error)}); leave out --openvino") from error
     if OPENVINO not in session.get_providers():  # onnxruntime goes on without a provider that fails to start
@@ -213,11 +206,13 @@ def _multiplies_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _quiet_options() -> Any:
+def _options(folder: Path | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     return options
 
 

@@ -17,6 +17,42 @@ Runner = Callable[[NDArray[Any]], OutputArrays]
 """Images ``(B, h, w, 3)`` to these."""
 
 
+def check_outputs(outputs: OutputArrays, images: int, card: ModelCard) -> None:
+    """Raise ValueError unless the outputs of a batch are boxes: an exported file may come from anywhere.
+
+    Args:
+        images: of the batch.
+        card: of a model with ``outputs`` ``"detections"`` or ``"sites"``.
+    """
+    boxes, scores = outputs["boxes_xyxy"], outputs["scores"]
+    detections = card.outputs == "detections"
+    most = boxes.shape[1] if boxes.ndim == 3 else 0
+    expected = {
+        "boxes_xyxy": (images, most, 4),
+        "scores": (images, most) if detections else (images, most, len(card.class_names)),
+        "side_std_px": (images, most, 4),
+        "labels": (images, most),
+        "count": (images,),
+    }
+    for name, shape in expected.items():
+        if name in outputs and outputs[name].shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {outputs[name].shape}")
+    if not (np.isfinite(boxes).all() and (boxes[..., 2:] >= boxes[..., :2]).all()):
+        raise ValueError("boxes_xyxy: a side is no number, or beyond the opposite one")
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("scores: one is not in [0, 1]")
+    deviations = outputs.get("side_std_px", np.zeros(0))
+    if not (np.isfinite(deviations).all() and (deviations >= 0).all()):
+        raise ValueError("side_std_px: one is no number, or negative")
+    if detections:
+        count, labels = outputs["count"], outputs["labels"]
+        if not ((count >= 0) & (count <= most)).all():
+            raise ValueError(f"count: one is not in [0, {most}]")
+        there = np.arange(most) < count[:, None]
+        if not ((labels >= 0) & (labels < len(card.class_names)))[there].all():
+            raise ValueError(f"labels: one is not in [0, {len(card.class_names)})")
+
+
 def read_outputs(outputs: OutputArrays, index: int, card: ModelCard) -> Found:
     """The objects of one image of the batch, in pixels of what the network saw.
 

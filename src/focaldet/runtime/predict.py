@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focaldet.checks import InputError
-from focaldet.files import replacing, write_json
+from focaldet.files import check_out, replacing, write_json
 from focaldet.photos.depth import depth_note
 from focaldet.photos.draw import draw_detections
 from focaldet.photos.folder import photos_below, skipped_line
@@ -40,31 +40,37 @@ def predict_files(
         A line for each file that could not be read; the others are done.
 
     Raises:
-        InputError: nothing is there to look at, or the folder cannot be written.
+        InputError: nothing is there to look at, or the folder cannot be written, or holds something else.
     """
+    check_out(out, "predictions")
     listed, skipped = list_images(paths, out)
     if line := skipped_line(skipped):
         say(line)
     record = _Record(model, score)
     faults: list[str] = []
     whites: list[int] = []
-    for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True):
-        video = file.suffix.lower() in VIDEO_SUFFIXES
-        try:
-            if video:
-                with record.whole():
-                    write_video(out / name, _frames(record, file))
-            else:
-                photo, white = decode_photo(file)
-                whites.append(white)
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        if not video:
-            drawn = _draw(photo, record.look(photo, file), model.class_names)
-            with replacing(out / name) as beside:
-                drawn.save(beside, format="PNG")
-    write_json(out / "predictions.json", record.document)
+    found = out / "predictions.json"
+    if not found.exists():
+        write_json(found, record.document)  # from here on it shows what the folder is for
+    try:
+        for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True):
+            video = file.suffix.lower() in VIDEO_SUFFIXES
+            try:
+                if video:
+                    with record.whole():
+                        write_video(out / name, _frames(record, file, faults))
+                else:
+                    photo, white = decode_photo(file)
+                    whites.append(white)
+            except InputError as error:
+                faults.append(str(error))
+                continue
+            if not video:
+                drawn = _draw(photo, record.look(photo, file), model.class_names)
+                with replacing(out / name) as beside:
+                    drawn.save(beside, format="PNG")
+    finally:  # Ctrl-C keeps what was found before it
+        write_json(found, record.document)
     if line := depth_note(whites):
         say(line)
     return faults
@@ -100,9 +106,9 @@ class _Record:
         return found
 
 
-def _frames(record: _Record, file: Path) -> Iterator[tuple[Image.Image, Fraction]]:
+def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Image.Image, Fraction]]:
     """The drawn frames of a video, one after the other: no two are in memory."""
-    for number, frame in enumerate(read_video(file)):
+    for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         yield _draw(frame.photo, found, record.model.class_names, scale=1, legend=False), frame.rate
 

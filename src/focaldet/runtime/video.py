@@ -1,6 +1,7 @@
 """Videos, frame by frame, by PyAV (``pip install 'focaldet[video]'``)."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focaldet.checks import InputError, one_line
-from focaldet.files import replacing
+from focaldet.files import open_regular, replacing
 from focaldet.photos.images import MAX_PIXELS
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 """File names that are taken for videos."""
+
+_ONLY_THIS_FILE = {"format_whitelist": "mov,avi,matroska,mpeg,mpegts,mpegvideo", "protocol_whitelist": "none"}
+"""Of FFmpeg: formats that hold pictures themselves. Others are lists of files and addresses to open (HLS, concat)."""
 
 
 @dataclass(frozen=True)
@@ -33,35 +37,61 @@ class Frame:
     rate: Fraction
 
 
-def read_video(file: Path) -> Iterator[Frame]:
+def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None) -> Iterator[Frame]:
     """The frames of a video's first picture track.
+
+    Args:
+        note: gets a line about a video that ends before its end.
 
     Raises:
         InputError: PyAV is missing, or the file is no video, damaged, or too large.
     """
     av = _av(file)
-    if file.exists() and not file.is_file():  # a FIFO would be waited for without end
-        raise InputError(f"{file}: not a regular file; give the video's own file")
+    count, seconds = 0, 0.0
     try:
-        with av.open(str(file)) as container:
+        # The file itself and not its name, which FFmpeg would take for an address or a list (concat:a.mp4|b.mp4).
+        with open_regular(file) as opened, av.open(opened, options=_ONLY_THIS_FILE) as container:
             if not container.streams.video:
                 raise InputError(f"{file}: a file without pictures")
             stream = container.streams.video[0]
             rate = stream.average_rate or Fraction(25)
-            if stream.width * stream.height > MAX_PIXELS:
-                raise InputError(f"{file}: more than {MAX_PIXELS:,} pixels a frame; scale it down")
+            stated, slack = _stated_frames(container, stream, rate)
             for number, frame in enumerate(container.decode(stream)):
+                count = number + 1
+                if frame.width * frame.height > MAX_PIXELS:
+                    raise InputError(f"{file}: more than {MAX_PIXELS:,} pixels a frame; scale it down")
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 seconds = float(number / rate) if frame.time is None else frame.time
                 yield Frame(np.ascontiguousarray(pixels), seconds, rate)
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{file}: not a video that can be read ({one_line(error)})") from error
+            if count < stated - slack and seconds * rate < stated - 1 - slack:
+                note(f"{file}: ends after {count} of about {stated} frames; fetch it again")
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        what = f"damaged after {count} frames" if count else "not a video that can be read"
+        raise InputError(f"{file}: {what} ({_reason(error)}); fetch it again") from error
+
+
+def _stated_frames(container: Any, stream: Any, rate: Fraction) -> tuple[int, float]:
+    """How many frames a file says it has, and how many fewer a whole one may have."""
+    if stream.frames and "mp4" in container.format.name and stream.duration:
+        # Its header stays as it was when the end is cut off; an edit list may show fewer than there are.
+        return min(stream.frames, int(stream.duration * stream.time_base * rate)), 2
+    if stream.frames:
+        return stream.frames, 2
+    # The length of its longest track, which need not be that of the pictures.
+    return int((container.duration or 0) / 1_000_000 * rate), float(rate)
+
+
+def _reason(error: Exception) -> str:
+    """What FFmpeg says, without its number and the name of its function."""
+    return re.sub(r"^\[Errno \d+\] |: '.*'$", "", one_line(error))
 
 
 def write_video(file: Path, pictures: Iterable[tuple[Image.Image, Fraction]]) -> None:
     """Write an MP4 (H.264) of pictures of one size and their rate; whole or not at all."""
     av = _av(file)
-    with replacing(file) as beside, av.open(str(beside), "w", format="mp4") as container:
+    with replacing(file) as beside, beside.open("wb") as opened, av.open(opened, "w", format="mp4") as container:
         stream: Any = None
         for picture, rate in pictures:
             if stream is None:

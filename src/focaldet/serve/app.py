@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-import time
+import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -10,24 +10,26 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
 from focaldet.runtime.model import Found, Model, Seen
 from focaldet.serve.batching import Batcher
+from focaldet.serve.careful import Careful
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
+from focaldet.serve.uploads import Uploads
 from focaldet.system.cores import cores
 
 MAX_REQUESTS = 64
-"""Number of requests in progress; further ones get a 503 at once, so that memory stays bounded."""
+"""Number of photos that are decoded or wait for the network; further ones get a 503 at once, so that memory stays
+bounded."""
 
 LOST_BY_CURL = b"\0\r\n"
 """Bytes that ``curl -d @photo.jpg`` removes; a body that contains any of them was sent unaltered."""
@@ -74,10 +76,10 @@ class Refusal(BaseModel):
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": why}
     for status, why in {
-        400: "the body is not a photo, is damaged, or the upload ended early",
-        408: "the photo did not arrive in time",
+        400: "the body is not a photo, is damaged, or the upload ended early; or its length is stated in two ways",
+        408: "the photo did not arrive in time, or too slowly",
         413: "too many bytes or pixels",
-        415: "an HTML form; send the photo as the body itself",
+        415: "an HTML form or a compressed body; send the photo as the body itself",
         422: "a parameter is invalid",
         503: "too many requests in progress, or no result in time; try again",
     }.items()
@@ -93,7 +95,16 @@ _PHOTO = {
 _PATHS = "POST /predict with the photo file as the body, and GET /, /docs, /openapi.json, /health and /metrics"
 
 
-def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS, lanes: int = 1) -> FastAPI:
+def create_app(
+    model: Model,
+    *,
+    name: str,
+    score: float = 0.3,
+    limits: Limits = DEFAULTS,
+    lanes: int = 1,
+    root_path: str = "",
+    cors: str | None = None,
+) -> FastAPI:
     """Create the application for a model.
 
     Args:
@@ -102,12 +113,22 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         score: default confidence threshold for requests without one.
         limits: limits on requests.
         lanes: number of batches that run in parallel.
+        root_path: path under which a proxy serves it, such as ``/cells``.
+        cors: origin whose pages may call it from a browser, such as ``https://example.org``, or ``*`` for all.
+
+    Raises:
+        InputError: the threshold, the path or the origin is not valid.
     """
     check_range("score", score, 0, 1)
+    if not re.fullmatch(r"(/[\w.~-]+)*", root_path, re.ASCII):
+        raise InputError(f"--root-path: expected a path such as /cells, got {root_path!r}")
+    if cors is not None and not re.fullmatch(r"\*|https?://[\w.:\[\]-]+", cors, re.ASCII):
+        raise InputError(f"--cors: expected an origin such as https://example.org, or *, got {cors!r}")
     metrics = Metrics()
     batcher = Batcher(model, limits.batch, metrics.batch, lanes=lanes)
     decoders = ThreadPoolExecutor(cores(), "decode")
     answering: set[Request] = set()
+    uploads = Uploads(limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -126,7 +147,9 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(_Observed, metrics=metrics)
+    app.add_middleware(Careful, metrics=metrics, root_path=root_path, seconds=limits.seconds)
+    if cors is not None:
+        app.add_middleware(CORSMiddleware, allow_origins=[cors], allow_methods=["GET", "POST"], allow_headers=["*"])
     app.add_exception_handler(404, _wrong_path)
     app.add_exception_handler(405, _wrong_path)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
@@ -148,13 +171,13 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         """The body is the photo file itself, as sent by `curl --data-binary @photo.jpg`."""
         for unknown in request.query_params.keys() - {"score"}:
             raise HTTPException(422, f"unknown parameter {unknown[:40]!r}; only 'score' is supported")
-        if len(answering) >= MAX_REQUESTS:
-            raise HTTPException(
-                503, f"{MAX_REQUESTS} requests are already in progress; try again", {"Retry-After": "1"}
-            )
-        answering.add(request)
         try:
-            seen = await prepared(request)
+            data = await uploads.receive(request)
+            if len(answering) >= MAX_REQUESTS:
+                raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
+            answering.add(request)
+            seen = await prepared(data, request.headers.get("content-type", ""))
+            del data  # let go before it waits for the network
             async with asyncio.timeout(limits.seconds):
                 found = await batcher.detect(seen)
         except TimeoutError:
@@ -167,17 +190,13 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
             answering.discard(request)
         return JSONResponse(_answer(found.above(least), seen.photo_size, model.class_names))
 
-    async def prepared(request: Request) -> Seen:
-        """Decode the photo of a request for the network; its bytes are freed before it waits for the network."""
-        data = await _body(request, limits)
+    async def prepared(data: bytes, content_type: str) -> Seen:
+        """Decode the photo of a request for the network."""
         try:
             async with asyncio.timeout(limits.seconds):
                 return await asyncio.get_running_loop().run_in_executor(decoders, _decoded, data, model, limits)
         except InputError as error:
-            by_curl = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-            whole = not data or any(byte in data for byte in LOST_BY_CURL)
-            hint = "" if whole or not by_curl else "; curl -d alters the file, use --data-binary instead"
-            raise HTTPException(400, f"{error}{hint}") from None
+            raise HTTPException(400, f"{error}{_hint(data, content_type)}") from None
 
     @app.get("/health", summary="Show the served model")
     async def health() -> Health:
@@ -203,34 +222,16 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
     return app
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    """Read the body of a request, up to the size limit.
-
-    Raises:
-        HTTPException: the body is too large, arrives too slowly, or is a form.
-    """
-    most = int(limits.megabytes * 1e6)
-    too_large = HTTPException(413, f"the upload is larger than {limits.megabytes:g} MB; scale the photo down")
-    if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
-        raise HTTPException(
-            415,
-            "this is an HTML form; send the photo as the body itself, for example with curl --data-binary @photo.jpg",
-        )
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > most:
-        raise too_large
-    data = bytearray()
-    try:
-        async with asyncio.timeout(limits.seconds):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > most:
-                    raise too_large
-    except TimeoutError:
-        raise HTTPException(408, f"the photo did not arrive within {limits.seconds:g} s") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the upload ended early") from None
-    return bytes(data)
+def _hint(data: bytes, content_type: str) -> str:
+    """What may have become of a photo that is none."""
+    if data.startswith(b"data:") or (len(data) > 64 and re.fullmatch(rb"[\w+/=\s-]+", data[:4096])):
+        return "; the body is text, perhaps base64: send the bytes of the photo's file themselves"
+    if data.lstrip()[:1] in (b"{", b"["):
+        return "; the body is JSON: send the bytes of the photo's file themselves"
+    by_curl = content_type.startswith("application/x-www-form-urlencoded")
+    if data and by_curl and not any(byte in data for byte in LOST_BY_CURL):
+        return "; curl -d takes bytes away from a file, --data-binary does not"
+    return ""
 
 
 def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
@@ -278,32 +279,3 @@ def _wrong_path(request: Request, error: Exception) -> JSONResponse:
 
 def _own_fault(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "internal error; see the server log"}, 500)
-
-
-class _Observed:
-    """Middleware for every response: HEAD requests, security headers, and the metrics of /predict."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if scope["method"] == "HEAD":  # handled like GET; uvicorn omits the body
-            scope = {**scope, "method": "GET"}
-        start = time.perf_counter()
-
-        async def observed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if scope["path"] == "/predict":
-                    self.metrics.answered(message["status"], time.perf_counter() - start)
-                message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, observed)
-        except Exception:  # goes on to the log; the response is made elsewhere
-            if scope["path"] == "/predict":
-                self.metrics.answered(500, time.perf_counter() - start)
-            raise

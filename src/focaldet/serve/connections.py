@@ -5,7 +5,9 @@ descriptors. A few hundred stalled clients would lock out everybody else.
 """
 
 import asyncio
+from collections import Counter
 
+from h11 import LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MOST_CONNECTIONS = 128
@@ -21,23 +23,46 @@ def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
 
     Args:
         seconds: time within which the complete head of a request has to arrive.
-        most: number of open connections; one more closes the connection that has been idle the longest.
+        most: number of open connections; one more closes the connection that has been idle the longest or, if none is
+            idle, one that is still sending its request.
     """
 
     class Bounded(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.idle_since = self.loop.time()
+            self.address = str((transport.get_extra_info("peername") or ("",))[0])
             self.last_seen: RequestResponseCycle | None = None
             self.next_look = self.loop.call_later(seconds, self.look)
             there = [one for one in self.connections if isinstance(one, Bounded) and not one.transport.is_closing()]
             if len(there) > most:
-                idle = [one for one in there if one.is_idle()]
-                min(idle, key=lambda one: one.idle_since).transport.abort()  # includes the new one
+                others = [one for one in there if one is not self]
+                idle = [one for one in others if one.is_idle()]
+                sending = [one for one in others if one.cycle is not None and one.cycle.more_body]
+                number = Counter(one.address for one in sending)
+                # The longest without a request; else the longest sender, of the client with the most; else this one.
+                first = min(idle, key=lambda one: one.idle_since, default=None) or min(
+                    sending, key=lambda one: (-number[one.address], one.idle_since), default=self
+                )
+                first.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.next_look.cancel()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            """Ends a connection on which something came that is no HTTP. What is being answered there, nobody gets."""
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            try:
+                super().send_400_response(msg)
+            except LocalProtocolError:  # an answer has begun, or to HEAD, which has no body
+                self.transport.abort()
+
+        def _should_upgrade(self) -> bool:
+            return False  # to nothing else than HTTP
 
         def on_response_complete(self) -> None:
             self.idle_since = self.loop.time()

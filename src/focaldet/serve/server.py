@@ -30,6 +30,8 @@ def serve(
     score: float = 0.3,
     limits: Limits = DEFAULTS,
     max_detections: int | None = None,
+    root_path: str = "",
+    cors: str | None = None,
     openvino: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -41,6 +43,7 @@ def serve(
         port: port to listen on; 0 picks a free one.
         score: default confidence threshold for requests without one.
         limits: limits on requests.
+        root_path, cors: see ``create_app``.
         max_detections, openvino: see ``load_model``.
         say: prints a line, with the address of the server.
 
@@ -52,7 +55,9 @@ def serve(
     with listener:
         detector, lanes = load_lanes(model, max_detections=max_detections, openvino=openvino)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
-        app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
+        app = create_app(
+            detector, name=model.name, score=score, limits=limits, lanes=lanes, root_path=root_path, cors=cors
+        )
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
@@ -89,6 +94,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
+    except UnicodeError as error:  # of a name that is none: a..b
+        raise InputError(f"--host {host}: no name of a machine; choose another") from error
     except OSError as error:
         number = None if isinstance(error, socket.gaierror) else error.errno
         reason = os.strerror(number) if number else error.strerror  # without the address that Python appends

@@ -1,6 +1,7 @@
 """The files of a study: read, compared with what is asked for, written whole."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,15 +14,20 @@ from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
+from focaldet.engine.average_precision import METRICS
 from focaldet.engine.build import room_for
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
-from focaldet.files import read_json, write_json, write_text
+from focaldet.files import MOST_JSON, parse_json, read_json, read_text, write_json, write_text
 from focaldet.runtime.results import COCO_DETECTIONS
+from focaldet.schema import check_schema
 from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
 from focaldet.study.record import FORMAT, Line, RungRow, Study
+
+MOST_SEED = 2**32
+"""Seeds are smaller."""
 
 MINUTES, SEEDS = 10.0, 3
 """Of each rung, where nothing else is asked for. Fewer seeds show no spread worth the name."""
@@ -153,10 +159,9 @@ def open_study(
     for row in study["rungs"]:
         config_of(study, row, first, out)  # what does not fit is said before hours of training
     if not rows:
-        write_json(
-            out / "truth.json", coco_truth(folder.splits[study["split"]], folder.class_names, folder.category_ids)
-        )
-        write_json(out / "neuron.json", neuron_numbers())
+        write_json(out / "neuron.json", neuron_numbers())  # first: it shows that the folder is a study's
+        truth = coco_truth(folder.splits[study["split"]], folder.class_names, folder.category_ids)
+        write_json(out / "truth.json", truth)
     write_json(file, study)
     return study
 
@@ -174,7 +179,33 @@ def read_study(out: Path) -> Study:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format", "none") if isinstance(value, dict) else "none"
         raise InputError(f"{file}: format {found}; this focaldet reads format {FORMAT}: choose another --out")
-    return cast(Study, value)
+    try:
+        check_schema("", value, Study)
+        study = cast(Study, value)
+        _check_study(study)
+    except InputError as error:
+        raise InputError(f"{file}: {str(error).removeprefix(': ')}; choose another --out") from error
+    return study
+
+
+def _check_study(study: Study) -> None:
+    """Raise InputError where the parts of a study do not fit together. Names of rungs become names of folders."""
+    known = {field.name for field in fields(TrainConfig)}
+    if not study["rungs"] or not study["seeds"] or not study["class_names"]:
+        raise InputError("rungs, seeds and class_names: expected at least one of each")
+    for row in study["rungs"]:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", row["name"]):
+            raise InputError(f"rungs: {row['name']!r} is no name of a rung")
+        if strange := sorted(row["changes"].keys() - known):
+            raise InputError(f"rungs: {row['name']}: {strange[0]!r} is no option of training")
+    if strange := sorted(study["settings"].keys() ^ set(SHARED)):
+        raise InputError(f"settings: {strange[0]!r} is {'missing' if strange[0] in SHARED else 'no option of a study'}")
+    if study["split"] not in study["photos"]:
+        raise InputError(f"split: {study['split']!r} has no photos")
+    if not all(0 <= number < MOST_SEED for number in study["seeds"]):
+        raise InputError(f"seeds: expected numbers of at least 0, got {study['seeds']}")
+    if not 0 <= study["rare_label"] < len(study["class_names"]):
+        raise InputError(f"rare_label: expected the number of a class, got {study['rare_label']}")
 
 
 def read_lines(out: Path) -> list[Line]:
@@ -185,22 +216,38 @@ def read_lines(out: Path) -> list[Line]:
     """
     file = out / "study.jsonl"
     lines: list[Line] = []
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else [], start=1):
+    for number, text in enumerate(read_text(file, MOST_JSON).splitlines() if file.exists() else [], start=1):
+        where = f"{file}: line {number}"
         try:
-            line = json.loads(text)
-            written, _ = line["format"], (line["rung"], line["seed"], line["settings"], line["metrics"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{file}: line {number} is broken; delete it to train its rung again") from error
-        if written != FORMAT:
-            raise InputError(f"{file}: line {number} has format {written}; this focaldet reads format {FORMAT}")
-        lines.append(line)
+            line = parse_json(text)
+        except ValueError as error:
+            raise InputError(f"{where} is broken; delete it to train its rung again") from error
+        lines.append(checked_line(line, where))
     return lines
+
+
+def checked_line(value: Any, where: str) -> Line:
+    """A line of ``study.jsonl``.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+        raise InputError(f"{where} has format {value['format']}; this focaldet reads format {FORMAT}")
+    try:
+        check_schema("", value, Line)
+        if missing := [name for name in METRICS if name not in value["metrics"]]:
+            raise InputError(f"metrics: {missing[0]!r} is missing")
+    except InputError as error:
+        fault = str(error).removeprefix(": ")
+        raise InputError(f"{where} is broken ({fault}); delete it to train its rung again") from error
+    return cast(Line, value)
 
 
 def append_line(out: Path, line: Line) -> None:
     """Add a line; the file is written anew, so that a kill leaves the old one or the new one."""
     file = out / "study.jsonl"
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    before = read_text(file, MOST_JSON) if file.exists() else ""
     write_text(file, before + "\n" * (before != "" and not before.endswith("\n")) + json.dumps(line) + "\n")
 
 

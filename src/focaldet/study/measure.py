@@ -1,6 +1,5 @@
 """Measure one rung and seed: its line in ``study.jsonl``, and its details."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -17,6 +16,7 @@ from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector
 from focaldet.engine.train import first_detector
+from focaldet.files import MOST_JSON, parse_json, read_text
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
@@ -165,7 +165,7 @@ def spread_over(count: int, most: int) -> list[int]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``; empty if the run stopped in its first epoch."""
     file = run / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return [parse_json(line) for line in read_text(file, MOST_JSON).splitlines()] if file.exists() else []
 
 
 def moment(entry: dict[str, Any]) -> Moment:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
-from focaldet.files import read_json, write_json
-from focaldet.study.folder import append_line, check_lines, open_study, read_lines, read_study
+from focaldet.files import check_out, read_json, write_json
+from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
 from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
@@ -26,6 +26,9 @@ Key = tuple[str, int]
 
 POLL_S = 0.5
 """Seconds between two checks of the processes."""
+
+MOST_RUNS = 1000
+"""Seeds of a study, and rungs side by side."""
 
 CORES_OF_A_RUNG = 4
 """Number of cores that one rung can use; determines how many rungs run in parallel."""
@@ -61,10 +64,11 @@ def run_study(
     """
     available = cores()
     parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
-    check_range("--parallel", parallel, 1)
+    check_range("--parallel", parallel, 1, MOST_RUNS)
     if seeds is not None:
-        check_range("--seeds", seeds, 1)
+        check_range("--seeds", seeds, 1, MOST_RUNS)
     out = study_folder(given, out)
+    check_out(out, "a study")
     with _alone(out):
         study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
         lines = read_lines(out)
@@ -119,6 +123,7 @@ def _keys(study: Study) -> list[Key]:
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Create the folder and lock it until this process ends, so that no second study can use it."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY)
@@ -130,7 +135,8 @@ def _alone(out: Path) -> Iterator[None]:
     finally:
         os.close(handle)
         with contextlib.suppress(OSError):
-            out.rmdir()  # if it is still empty
+            for folder in made:
+                folder.rmdir()  # if it is still empty
 
 
 def _lock(handle: int, out: Path) -> None:
@@ -189,10 +195,11 @@ def _do(
 
 
 def _finish(out: Path, key: Key, lines: list[Line], display: "_Display") -> None:
-    line: Line = read_json(line_file(out, *key))
+    file = line_file(out, *key)
+    line = checked_line(read_json(file), str(file))
     append_line(out, line)
     lines.append(line)
-    line_file(out, *key).unlink()
+    file.unlink()
     write_summary(out)
     display.finished(line, lines)
 

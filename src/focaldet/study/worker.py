@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict, cast
 
 from focaldet.checks import InputError, printable
 from focaldet.data import DataFolder, read_folder
@@ -20,10 +21,17 @@ from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
 from focaldet.files import read_json, write_json, write_text
+from focaldet.schema import check_schema
 from focaldet.study.folder import check_same, config_of, read_photos, read_study, split_seed
 from focaldet.study.measure import measure, settings_of
 
 Say = Callable[[str], None]
+
+
+class Trained(TypedDict):
+    """``trained.json``: why the training diverged, or ``null``."""
+
+    diverged: str | None
 
 
 def key_of(rung: str, seed: int) -> str:
@@ -84,8 +92,9 @@ def train_rung(config: TrainConfig, folder: DataFolder, say: Say) -> str | None:
             diverged = str(error).partition(";")[0]
             say(f"diverged: {diverged}")
         write_json(done, {"diverged": diverged})
-    reason: str | None = read_json(done)["diverged"]
-    return reason
+    reason = read_json(done)
+    check_schema(str(done), reason, Trained)
+    return cast(Trained, reason)["diverged"]
 
 
 def _end_with_the_study() -> None:

@@ -200,8 +200,7 @@ def test_a_program_of_torch_takes_images_of_any_size(tmp_path: Path) -> None:
     for size in ((1, 1), (20, 300), (101, 77)):
         for count in (1, 3):
             images = np.stack([blots(size, seed) for seed in range(count)])
-            with torch.no_grad():
-                boxes, scores, labels, deviations, counts = (x.numpy() for x in program(torch.tensor(images)))
+            boxes, scores, labels, deviations, counts = (x.numpy() for x in program(torch.tensor(images)))
             for image, theirs in enumerate(found_by_run(detector, images)):
                 best = slice(int(counts[image]))
                 assert_same(Found(*(x[image][best] for x in (boxes, scores, labels, deviations))), as_found(theirs))

@@ -156,7 +156,7 @@ def test_other_files_are_one_line(tmp_path):
     assert "no such file" in refusal(tmp_path / "nothing.pth")
     (tmp_path / "text").write_text("weights " * 100)
     assert "not a readable checkpoint" in refusal(tmp_path / "text")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "a folder; expected a file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

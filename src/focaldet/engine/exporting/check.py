@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from focaldet.files import read_json
 from focaldet.models.postprocess import Candidates, PostProcess
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Seen as Pixels
+from focaldet.schema import check_schema
 from focaldet.structures import Detections
 
 MOST_BOX_PX = 0.05
@@ -43,11 +44,25 @@ Reader = Callable[[NDArray[Any]], Detections]
 """One image ``(1, H, W, 3)`` to the detections of the file in it, in pixels of the image."""
 
 
+class TruthImage(TypedDict):
+    """A photo in ``truth.json``."""
+
+    file_name: str
+
+
+class Truth(TypedDict):
+    """What is looked at in ``truth.json``."""
+
+    images: list[TruthImage]
+
+
 def check_photos(run: Path) -> list[NDArray[np.uint8]]:
     """A few of the photos that the run was measured on, or, when they are not at hand, two that scikit-learn brings."""
     found: list[NDArray[np.uint8]] = []
     if (run / "truth.json").exists():
-        for image in read_json(run / "truth.json")["images"]:
+        truth = read_json(run / "truth.json")
+        check_schema(str(run / "truth.json"), truth, Truth)
+        for image in truth["images"]:
             if len(found) < NUM_PHOTOS:
                 with suppress(InputError):  # the photos have gone, or changed
                     found.append(read_photo(Path(image["file_name"])))

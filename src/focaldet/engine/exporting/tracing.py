@@ -25,7 +25,8 @@ def trace(graph: Graph, dtype: torch.dtype) -> ExportedProgram:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch and torchvision about each other
-            return export(graph.eval(), (images,), dynamic_shapes=any_size)
+            # Without gradients: who runs the program would else have to switch them off before taking the numbers.
+            return export(graph.eval().requires_grad_(False), (images,), dynamic_shapes=any_size)
     except Exception as error:  # every network fails in its own way
         raise InputError(
             f"torch.export cannot trace this network for images of any size ({one_line(error)})"

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from focaldet.checks import InputError, one_line
+from focaldet.files import open_regular
 
 PACKAGES = frozenset({"mmengine", "mmcv", "mmdet", "addict", "numpy", "argparse", "pathlib"})
 """Packages whose objects training codes leave in their checkpoints, beside the weights."""
@@ -80,13 +81,8 @@ def read_checkpoint(file: Path) -> Checkpoint:
     Raises:
         InputError: missing, broken, without weights, or a pickle that would run code.
     """
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(9)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    with open_regular(file) as opened:
+        start = opened.read(9)
     if start[8:] == b"{":
         try:
             content: Any = load_file(file)
@@ -98,9 +94,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
         raise InputError(f"{file}: expected a dict of tensors, found a {type(content).__name__}")
     held = next((content[key] for key in WEIGHTS if isinstance(content.get(key), dict)), content)
     weights = {str(name).removeprefix("module."): value for name, value in held.items()}  # of a model for many GPUs
-    strange = [
-        f"{name!r}: a {type(value).__name__}" for name, value in weights.items() if not isinstance(value, Tensor)
-    ]
+    strange = [f"{name!r}: {fault}" for name, value in weights.items() if (fault := _fault(value))]
     if strange or not weights:
         raise InputError(
             f"{file}: expected tensors by name, or a dict with them at {', '.join(map(repr, WEIGHTS))}; found "
@@ -114,8 +108,17 @@ def read_checkpoint(file: Path) -> Checkpoint:
     )
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+def _fault(value: Any) -> str:
+    """Why a value is no weight that can be used; ``""`` where it is one."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.is_meta or value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_nested:
+        return f"a tensor of a kind that is no weight here ({value.layout}, {value.dtype}, {value.device})"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "a tensor that uses the same numbers for many places"
+    if not value.to(_dtype(value)).isfinite().all():
+        return "a tensor with numbers that are not finite"
+    return ""
 
 
 def _dtype(tensor: Tensor) -> torch.dtype:
@@ -123,6 +126,7 @@ def _dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _unpickle(file: Path) -> Any:
+    _check_archive(file)
     names: set[str] = set()
     with contextlib.suppress(Exception):  # torch says better what is wrong with a broken file
         for name in _called(file):
@@ -141,7 +145,19 @@ def _unpickle(file: Path) -> Any:
     except Exception as error:  # of a broken or hostile file: every type there is
         if found := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
             raise _refusal(file, found[1]) from error
-        raise InputError(f"{file}: not a readable checkpoint ({one_line(error)})") from error
+        # torch's own words for a damaged pickle are a page about its options.
+        reason = "its pickle is damaged" if "Weights only load failed" in str(error) else one_line(error)
+        raise InputError(f"{file}: not a readable checkpoint ({reason}); fetch it again") from error
+
+
+def _check_archive(file: Path) -> None:
+    """Raise InputError for an archive whose parts are larger than itself: torch compresses nothing."""
+    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                size = sum(part.file_size for part in archive.infolist())
+            if size > file.stat().st_size:
+                raise InputError(f"{file}: not read: its parts are larger than itself, {size:,} bytes; fetch it again")
 
 
 def _refusal(file: Path, name: str) -> InputError:

@@ -119,14 +119,18 @@ def resnet_name(weights: Mapping[str, Tensor], prefix: str) -> str:
     return resnet
 
 
-def tensor(weights: Mapping[str, Tensor], name: str, architecture: str) -> Tensor:
-    """The tensor of this name.
+def tensor(weights: Mapping[str, Tensor], name: str, architecture: str, axes: int = 4) -> Tensor:
+    """The tensor of this name, a convolution's weight unless other axes are named.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it has another number of axes.
     """
     if name not in weights:
         raise InputError(f"does not fit {architecture}: {name!r} is not in it")
+    if weights[name].ndim != axes:
+        raise InputError(
+            f"does not fit {architecture}: {name!r} has shape {tuple(weights[name].shape)}, expected {axes} axes"
+        )
     return weights[name]
 
 

@@ -98,7 +98,7 @@ def read_mmdet(checkpoint: Checkpoint, class_names: tuple[str, ...] | None = Non
             f"a {head.type} of mmdetection 1, whose anchors and boxes are others; convert it to version 2 there"
         )
     names = _classes(classes, class_names, checkpoint.meta)
-    _take_rgb(weights, facts)
+    _take_rgb(weights, facts, architecture)
     channels = tensor(weights, "neck.lateral_convs.0.conv.weight", architecture).shape[0]
     norm = "bbox_head.cls_convs.0.gn.weight" in weights
     options = dict(facts.options)
@@ -159,12 +159,12 @@ def _classes(count: int, given: tuple[str, ...] | None, meta: dict[str, object])
     return COCO_CLASSES if count == len(COCO_CLASSES) else tuple(f"class {i + 1}" for i in range(count))
 
 
-def _take_rgb(weights: dict[str, Tensor], facts: Facts) -> None:
+def _take_rgb(weights: dict[str, Tensor], facts: Facts, architecture: str) -> None:
     """Add the normalisation in RGB, and turn the first convolution round when it takes BGR."""
     mean, std = facts.mean, facts.std
     if not facts.rgb:
         mean, std = mean[::-1], std[::-1]
-        weights["backbone.conv1.weight"] = weights["backbone.conv1.weight"].flip(1)
+        weights["backbone.conv1.weight"] = tensor(weights, "backbone.conv1.weight", architecture).flip(1)
     weights["data_preprocessor.mean"] = torch.tensor(mean).view(1, 3, 1, 1)
     weights["data_preprocessor.std"] = torch.tensor(std).view(1, 3, 1, 1)
 

@@ -10,6 +10,9 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 MAX_VALUES = 100_000
 """In one assignment. Names used in others let a short text stand for more than any memory holds."""
 
+MAX_NUMBER = 2**53
+"""Of what is computed."""
+
 
 def read_config(text: str) -> dict[str, Any]:
     """The assignments of a configuration, of literals, ``dict(...)`` and names assigned before; others are left out.
@@ -75,7 +78,10 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand, names)
         case ast.BinOp(op=op, left=left, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](_number(left, names), _number(right, names))
+            number = OPERATORS[type(op)](_number(left, names), _number(right, names))
+            if abs(number) > MAX_NUMBER:  # products of products would have more digits than any memory holds
+                raise OverflowError
+            return number
         case _:
             raise _NoLiteral
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from focaldet.checks import InputError, check_range, one_line
 from focaldet.engine.importing.mmdet_config import find, read_config
+from focaldet.photos.resize import MOST_SIZE
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -97,7 +98,7 @@ def read_facts(text: str, head: str, classes: int) -> Facts:
         return _facts(config, head, classes)
     except InputError:
         raise
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"its configuration has a value of another kind than expected ({one_line(error)})") from error
 
 
@@ -155,7 +156,7 @@ def _scale(config: dict[str, Any]) -> dict[str, Any]:
         scale = (find(pipeline, step) or {}).get(key)
         if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(side, int) for side in scale):
             for side in scale:
-                check_range("its configuration: scale", side, 32, 2**14)
+                check_range("its configuration: scale", side, 32, MOST_SIZE)
             return {"size": max(scale), "short_side": min(scale)}
     return {}
 

@@ -10,7 +10,7 @@ from focaldet.engine.importing.fitting import Import, fit
 from focaldet.engine.importing.mmdet import is_mmdet, read_mmdet
 from focaldet.engine.importing.torchvision_models import is_torchvision, read_torchvision
 from focaldet.engine.predict import save_model
-from focaldet.files import make_numbered
+from focaldet.files import check_out, make_numbered, read_text
 
 EXPECTED = "expected RetinaNet or FCOS of torchvision, or RetinaNet, FCOS, ATSS, GFL or GFLv2 of mmdetection"
 
@@ -39,10 +39,11 @@ def import_checkpoint(
     """
     if out is not None:
         check_free(out)
+        check_out(out, "a run")
     if batch_norm_eps is not None and not 0 <= batch_norm_eps < 1:
         raise InputError(f"--batch-norm-eps: expected a number in [0, 1), got {batch_norm_eps}")
     names = None if class_names is None else read_class_names(class_names)
-    text = None if config is None else _read_text(config, "--config")
+    text = None if config is None else read_text(config)
     checkpoint = read_checkpoint(file)
     try:
         source = _understand(checkpoint, names, text, batch_norm_eps)
@@ -65,7 +66,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     Raises:
         InputError: it cannot be read, or names one twice.
     """
-    lines = _read_text(file, "--class-names").splitlines()
+    lines = read_text(file).splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
     twice = [name for name in names if names.count(name) > 1]
     if twice or not names:
@@ -73,13 +74,6 @@ def read_class_names(file: Path) -> tuple[str, ...]:
             f"--class-names {file}: expected a name a line; found {twice[0] + ' twice' if twice else 'none'}"
         )
     return names
-
-
-def _read_text(file: Path, option: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {file}: not a readable text file ({error})") from error
 
 
 def _understand(

@@ -75,10 +75,10 @@ def read_torchvision(
         "fcos_resnet50_fpn" if fcos else "retinanet_resnet50_fpn" + ("_v2" if norm else "")
     )
     anchors = 1 if fcos else 9
-    columns = class_count(weights[f"{CLASSES}cls_logits.weight"].shape[0], anchors, architecture)
+    columns = class_count(tensor(weights, f"{CLASSES}cls_logits.weight", architecture).shape[0], anchors, architecture)
     names, kept = _classes(columns, class_names)
-    for part in ("weight", "bias"):
-        rows = tensor(weights, f"{CLASSES}cls_logits.{part}", architecture)
+    for part, axes in (("weight", 4), ("bias", 1)):
+        rows = tensor(weights, f"{CLASSES}cls_logits.{part}", architecture, axes)
         if rows.shape[0] != anchors * columns:
             raise InputError(
                 f"does not fit {architecture}: '{CLASSES}cls_logits.{part}' has {rows.shape[0]} rows, expected "
@@ -181,5 +181,7 @@ def _fold_eps(weights: dict[str, Tensor], eps: float) -> None:
     """Scale the batch norms, so that with the epsilon here they are what they were with theirs."""
     for name in [name for name in weights if name.endswith(".running_var")]:
         variance, weight = weights[name].double(), name.removesuffix("running_var") + "weight"
+        if weight not in weights or weights[weight].shape != variance.shape:
+            raise InputError(f"{weight!r}: expected the shape of {name!r}, {tuple(variance.shape)}")
         factor = ((variance + BATCH_NORM_EPS) / (variance + eps).clamp(min=torch.finfo(torch.float32).tiny)).sqrt()
         weights[weight] = (weights[weight] * factor).float()

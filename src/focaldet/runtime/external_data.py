@@ -1,0 +1,105 @@
+"""Weights that an ONNX file keeps in other files. onnxruntime reads whatever file it names, so the names are looked at.
+
+Only the parts of the format are walked in which a tensor can stand (onnx.proto); numbers are passed over unread.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from focaldet.checks import InputError
+
+_PARTS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {1: "key", 2: "value"},
+}
+"""Message of onnx.proto -> the fields that lead to a tensor, and the message that each holds."""
+
+
+def external_folder(model: bytes, file: Path) -> Path | None:
+    """The folder of the files that a model keeps weights in: that of the model. ``None``: it keeps none.
+
+    Args:
+        model: the content of ``file``.
+
+    Raises:
+        InputError: a file elsewhere is named, or it is not there; or the model is damaged.
+    """
+    try:
+        names = set(_locations(memoryview(model)))
+    except (ValueError, IndexError) as error:
+        raise InputError("damaged, or no ONNX file; fetch it again, or export it again") from error
+    folder = Path(os.path.realpath(file)).parent
+    for name in sorted(names):
+        text = name.decode("utf-8", errors="replace")
+        try:
+            place = os.path.realpath(folder / os.fsdecode(name))
+            beside = Path(place).parent == folder and stat.S_ISREG(os.stat(place).st_mode)
+        except (OSError, ValueError):
+            beside = False
+        if not beside:
+            raise InputError(f"keeps weights in {text!r}, which is no file beside it; copy it there, or export again")
+    return folder if names else None
+
+
+def _locations(model: memoryview) -> Iterator[bytes]:
+    """The names of files in all tensors of a model."""
+    waiting = [("model", model)]
+    while waiting:
+        kind, message = waiting.pop()
+        values: dict[str, bytes] = {}
+        for number, content in _fields(message):
+            part = _PARTS[kind].get(number)
+            if part in ("key", "value"):
+                values[part] = bytes(content)
+            elif part is not None:
+                waiting.append((part, content))
+        if values.get("key") == b"location":
+            yield values.get("value", b"")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of the fields that have a length.
+
+    Raises:
+        ValueError, IndexError: the message is damaged.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = _number(message, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            _, at = _number(message, at)
+        elif kind == 1:
+            at += 8
+        elif kind == 2:
+            length, at = _number(message, at)
+            if at + length > len(message):
+                raise ValueError("a field beyond the end")
+            yield number, message[at : at + length]
+            at += length
+        elif kind == 5:
+            at += 4
+        else:
+            raise ValueError("a field of an unknown kind")
+
+
+def _number(message: memoryview, at: int) -> tuple[int, int]:
+    """A number of variable length, and where the next field begins."""
+    value = shift = 0
+    while shift < 70:
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+    raise ValueError("a number without an end")
