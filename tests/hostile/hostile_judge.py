@@ -74,7 +74,7 @@ def judge(kind: str, seed: int, number: int, samples: Path, keep: Path | None = 
         changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
         if not fault and changed:
             fault = f"changed: {changed[:3]}"
-        if not fault and (left := [file for file in work.rglob(".*") if file.is_file()]):
+        if not fault and (left := list(work.rglob("*.focaldet-part"))):
             fault = f"left behind: {left[0].name}"
         if fault and keep is not None:
             _keep(work, keep / f"{kind.replace(' ', '_')}-{seed}-{number}", arguments, fault)
