@@ -185,6 +185,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("train --minutes inf", "--minutes: expected a number, got 'inf'"),
         ("train --epochs 1_0", "--epochs: expected a whole number, got '1_0'"),
         ("train --epochs ١٢", "--epochs: expected a whole number, got '١٢'"),
+        ("train --epochs 99999999999999999999", "--epochs: expected a whole number, got '99999999999999999999'"),
         ("train --epochs=--", "--epochs: expected a value, got '--'"),
         ("train --batch", "--batch: expected a value"),
         ("train --batch --lr 1", "--batch: expected a value"),

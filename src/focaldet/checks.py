@@ -48,8 +48,8 @@ def one_line(error: BaseException) -> str:
 def escaped(text: str) -> str:
     """Text in which what is not printable is written as Python writes it.
 
-    >>> escaped("\x1b[31mfile")
-    '\\x1b[31mfile'
+    >>> escaped("\\x1b[31mfile")
+    '\\\\x1b[31mfile'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

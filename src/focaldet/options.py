@@ -105,6 +105,7 @@ def reader(hint: Any) -> Callable[[str], Any]:
             value = kind(text)
             # Python's own readers take 1_0 and the digits of every script for numbers.
             plain = kind not in (int, float) or (text.isascii() and "_" not in text)
+            plain = plain and (kind is not int or value.bit_length() < 64)
             if text and plain and (kind is not float or math.isfinite(value)):
                 return value
         expected = " or ".join([EXPECTED[kind], *choices])

@@ -1,6 +1,7 @@
-"""Values of a JSON file against the type that says what it holds: a ``TypedDict``, lists, words, numbers."""
+"""Values of a JSON file against the type that says what it holds: mappings, lists, words, numbers."""
 
 import math
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -12,9 +13,10 @@ def check_schema(name: str, value: Any, hint: Any) -> None:
 
     Args:
         name: of the value, for the message.
-        hint: a ``TypedDict``, ``list[...]``, ``dict[str, ...]``, ``Literal``, a union, ``int``, ``float``, ``str``,
-            ``bool``, ``None`` or ``Any``.
+        hint: a ``TypedDict`` or a dataclass, ``list[...]`` or ``tuple[..., ...]``, ``dict[str, ...]``, ``Literal``, a
+            union, ``int``, ``float``, ``str``, ``bool``, ``None`` or ``Any``.
 
+    >>> from typing import TypedDict
     >>> class Box(TypedDict):
     ...     label: int
     ...     score: float | None
@@ -28,14 +30,14 @@ def check_schema(name: str, value: Any, hint: Any) -> None:
     if any(_is_plain(value, kind) for kind in kinds):
         return
     for kind in kinds:
-        if is_typeddict(kind) and isinstance(value, dict):
+        if (is_typeddict(kind) or is_dataclass(kind)) and isinstance(value, dict):
             hints = get_type_hints(kind)
-            if missing := sorted(kind.__required_keys__ - value.keys()):
+            if missing := sorted(_required(kind) - value.keys()):
                 raise InputError(f"{name}: {missing[0]!r} is missing")
             for key in hints.keys() & value.keys():
                 check_schema(f"{name}.{key}" if name else key, value[key], hints[key])
             return
-        if get_origin(kind) is list and isinstance(value, list):
+        if get_origin(kind) in (list, tuple) and isinstance(value, list):
             for index, part in enumerate(value):
                 check_schema(f"{name}[{index}]", part, get_args(kind)[0])
             return
@@ -44,6 +46,11 @@ def check_schema(name: str, value: Any, hint: Any) -> None:
                 check_schema(f"{name}.{key}", part, get_args(kind)[1])
             return
     raise InputError(f"{name}: expected {' or '.join(map(_word, kinds))}, got {_found(value)}")
+
+
+def _required(kind: Any) -> set[str]:
+    """Names of what has to be there."""
+    return set(kind.__required_keys__ if is_typeddict(kind) else (field.name for field in fields(kind)))
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
@@ -60,9 +67,9 @@ def _is_plain(value: Any, kind: Any) -> bool:
 def _word(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
-    if is_typeddict(kind) or get_origin(kind) is dict:
+    if is_typeddict(kind) or is_dataclass(kind) or get_origin(kind) is dict:
         return "a mapping"
-    if get_origin(kind) is list:
+    if get_origin(kind) in (list, tuple):
         return "a list"
     return {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}.get(kind, "nothing")
 

@@ -68,6 +68,10 @@ def exit_code(work: Callable[[], int | None], command: str = "") -> int:
         return 0
     except MemoryError:
         return mistake(f"{command}: not enough memory; close other programs, or take less at a time")
+    except RuntimeError as error:  # Path.resolve before Python 3.13
+        if not str(error).startswith("Symlink loop"):
+            raise
+        return mistake(f"{command}: {error}: a link that leads to itself; give the file or folder itself")
     except OSError as error:  # what no command has foreseen: a broken disk, a link that names itself, a name too long
         if error.errno == errno.ENOSPC:
             _close_output()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from hostile_cases import KINDS, make_strange
-from hostile_judge import SECONDS, Verdict, judge, limit_memory
+from hostile_judge import WAITING, Verdict, judge, limit_memory
 from hostile_samples import make_samples
 
 Job = tuple[str, int]
@@ -58,14 +58,14 @@ def _batch(seed: int, jobs: list[Job], samples: Path, keep: Path | None) -> list
     verdicts: list[Verdict] = []
     with os.fdopen(reading, "rb") as stream:
         while len(verdicts) < len(jobs):
-            ready = select.select([stream], [], [], 2 * SECONDS)[0]
+            ready = select.select([stream], [], [], 2 * WAITING)[0]
             head = stream.read(4) if ready else b""
             if len(head) < 4:
                 kind, number = jobs[len(verdicts)]
                 if not ready:
                     os.kill(child, signal.SIGKILL)
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                fault = f"the process ended with {status}" if ready else f"over {2 * SECONDS} s, beyond Python"
+                fault = f"the process ended with {status}" if ready else f"over {2 * WAITING} s, beyond Python"
                 return [*verdicts, Verdict(kind, number, None, fault, 0.0, 0.0, "")]
             verdicts.append(pickle.loads(stream.read(struct.unpack("I", head)[0])))
     os.waitpid(child, 0)

@@ -18,7 +18,10 @@ from pathlib import Path
 from hostile_cases import KINDS
 
 SECONDS = 30
-"""That a command may take, on a machine that does other things too."""
+"""Of the processor, that a command may take."""
+
+WAITING = 90
+"""Seconds by the clock, on a machine that does other things too."""
 
 MEGABYTES = 1500
 """That it may take beside what the process had before."""
@@ -63,15 +66,15 @@ def judge(kind: str, seed: int, number: int, samples: Path, keep: Path | None = 
         arguments = [str(argument) for argument in KINDS[kind](samples, work, rng)]
         allowed = _may_change(arguments, work)
         before = _snapshot(work, allowed)
-        start, memory = time.perf_counter(), _reset_peak()
+        start, memory = time.process_time(), _reset_peak()
         code, fault, errors, output = _run(arguments, work)
-        seconds, megabytes = time.perf_counter() - start, _peak() - memory
+        seconds, megabytes = time.process_time() - start, _peak() - memory
         fault = fault or _fault_of(code, errors, output, seconds, megabytes)
         after = _snapshot(work, allowed)
         changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
         if not fault and changed:
             fault = f"changed: {changed[:3]}"
-        if not fault and (left := [file for file in work.rglob(".*") if file.is_file()]):
+        if not fault and (left := list(work.rglob("*.focaldet-part"))):
             fault = f"left behind: {left[0].name}"
         if fault and keep is not None:
             _keep(work, keep / f"{kind.replace(' ', '_')}-{seed}-{number}", arguments, fault)
@@ -96,8 +99,10 @@ def _run(arguments: list[str], work: Path) -> tuple[int | None, str, str, str]:
         os.dup2(stream.fileno(), number)
     python_streams = sys.stdout, sys.stderr  # which a test may have exchanged
     sys.stdout, sys.stderr = (io.TextIOWrapper(open(number, "wb", closefd=False)) for number in (1, 2))
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAITING)}
+    for timer, (name, seconds) in timers.items():
+        signal.signal(name, stop)
+        signal.setitimer(timer, seconds)
     try:
         os.chdir(work)
         with warnings.catch_warnings():
@@ -105,13 +110,14 @@ def _run(arguments: list[str], work: Path) -> tuple[int | None, str, str, str]:
             code = main(arguments)
     except TooLong:
         where = traceback.extract_tb(sys.exc_info()[2])[-1]
-        fault = f"over {SECONDS} s, in {Path(where.filename).name}:{where.lineno}"
+        fault = f"over {SECONDS} s of the processor or {WAITING} s, in {Path(where.filename).name}:{where.lineno}"
     except BaseException as error:
         places = [place for place in traceback.extract_tb(error.__traceback__) if "/focaldet/" in place.filename]
         where = f" at {Path(places[-1].filename).name}:{places[-1].lineno}" if places else ""
         fault = f"{type(error).__name__}{where}: {ascii(str(error))[:200]}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
         os.chdir(here)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -161,7 +167,9 @@ def _snapshot(work: Path, without: tuple[str, ...]) -> dict[str, object]:
         for name in (*folders, *files):
             path = os.path.join(folder, name)
             new_run = path == os.path.join(work, "runs")  # where imports go by default
-            if new_run or any(path == place or path.startswith(place.rstrip("/") + "/") for place in without):
+            inside = any(path == place or path.startswith(place.rstrip("/") + "/") for place in without)
+            above = any(place.startswith(path + "/") for place in without)  # made for what is written there
+            if new_run or inside or above:
                 continue
             status = os.lstat(path)
             content = ""

@@ -74,7 +74,7 @@ def test_a_terminal_of_ascii_gets_numbers_for_what_it_cannot_print(coco: Path) -
 @pytest.mark.slow
 def test_ctrl_c_ends_a_command_in_one_line_whenever_it_comes(coco: Path) -> None:
     rng = random.Random(0)
-    for _ in range(12):
+    for _ in range(6):
         started = subprocess.Popen(
             command("data", "check", coco), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )

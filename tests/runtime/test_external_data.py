@@ -75,6 +75,15 @@ def test_tensors_of_inner_graphs_and_attributes_are_looked_at(tmp_path: Path) ->
             external_folder(model.SerializeToString(), tmp_path / "model.onnx")
 
 
+def test_a_field_number_that_is_written_too_long_is_the_same_field(tmp_path: Path) -> None:
+    graph = onnx.load_from_string(with_weights_in("../x.bin")).graph.SerializeToString()
+    length = len(graph) & 127 | 128, len(graph) >> 7
+    # Field 7 of length kind is 58; bits beyond the 32nd are dropped by protobuf.
+    model = bytes([58 | 128, 128, 128, 128, 0x70, *length]) + graph
+    with pytest.raises(InputError, match=r"'\.\./x\.bin'"):
+        external_folder(model, tmp_path / "model.onnx")
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     data = with_weights_in("x.bin")
     for end in range(0, len(data), 50):

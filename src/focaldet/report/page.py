@@ -208,7 +208,9 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
     if len(ranked) < 2:
         return "Fewer than two of these runs have been evaluated, so their accuracy cannot be compared yet."
     sentence = f"{ranked[0][1]} has the highest AP, {ranked[0][0]:.3f}; next is {ranked[1][1]} with {ranked[1][0]:.3f}."
-    evaluated = {tuple(run.evaluation.get(k) for k in ("split", "images", "objects")) for run in runs if run.evaluation}
+    evaluated = {
+        tuple(str(run.evaluation.get(k)) for k in ("split", "images", "objects")) for run in runs if run.evaluation
+    }
     if len(evaluated) > 1:
         return sentence + " They were evaluated on different photos, so these numbers are not comparable."
     if len({facts.detection_limit(run) for run in runs if run.evaluation}) > 1:

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from focaldet import __version__
-from focaldet.checks import InputError, check_choice, check_range
+from focaldet.checks import InputError, check_range
 from focaldet.files import parse_json
 from focaldet.photos.resize import MOST_SIZE, Resize
+from focaldet.schema import check_schema
 
 FORMAT = 1
 """Of the JSON and of the outputs it describes; raised when an older focaldet could not use a new file."""
@@ -101,20 +102,14 @@ class ModelCard:
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a card. Files come from anywhere: what is computed with is looked at."""
     values = {field.name: values[field.name] for field in fields(ModelCard)}
+    check_schema("", values, ModelCard)
     for name in ("class_names", "strides"):
-        if not isinstance(values[name], list) or not values[name]:
-            raise ValueError(f"{name}: expected a list, got {values[name]!r}")
-    for name, kind in (("class_names", str), ("strides", int)):
-        if not all(type(part) is kind for part in values[name]):
-            raise ValueError(f"{name}: expected a list of {kind.__name__}, got {values[name]!r}")
-    check_choice("outputs", values["outputs"], get_args(Outputs))
+        if not values[name]:
+            raise ValueError(f"{name}: expected at least one")
     check_range("size", values["size"], 1, MOST_SIZE)
     check_range("score_threshold", values["score_threshold"], 0, 1)
     check_range("nms_iou", 0 if values["nms_iou"] is None else values["nms_iou"], 0, 1)
     check_range("max_detections", values["max_detections"], 1)
-    for name in ("size", "max_detections"):
-        if type(values[name]) is not int:
-            raise ValueError(f"{name}: expected a whole number, got {values[name]!r}")
     return values | {
         "class_names": tuple(values["class_names"]),
         "strides": tuple(values["strides"]),

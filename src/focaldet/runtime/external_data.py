@@ -75,7 +75,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     at = 0
     while at < len(message):
         tag, at = _number(message, at)
-        number, kind = tag >> 3, tag & 7
+        number, kind = (tag & 0xFFFFFFFF) >> 3, tag & 7  # protobuf drops what is beyond 32 bits
         if kind == 0:
             _, at = _number(message, at)
         elif kind == 1:
