@@ -2,11 +2,11 @@
 
 import argparse
 import errno
+import os
 import re
 import sys
 from collections.abc import Collection
 from dataclasses import MISSING
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -36,7 +36,13 @@ OPENVINO_HELP = (
     "of an exported model, with onnxruntime-openvino: in bfloat16, several times as fast on CPUs that multiply it"
 )
 
-_say = partial(print, flush=True)  # whoever follows a log reads a line when it is written
+
+def _say(line: str) -> None:
+    """Print a line at once, for whoever follows a log. Where the pipe has been closed, only the output ends."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -388,18 +394,22 @@ def _serve(chosen: argparse.Namespace) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> int | None:
+    from focaldet.engine.interruption import Terminated
     from focaldet.engine.processes import is_first_process
     from focaldet.engine.train import train
     from focaldet.report import write_report
 
-    config = _train_config(**vars(chosen))
-    run = train(config, say=_say)
+    config, code = _train_config(**vars(chosen)), None
+    try:
+        run = train(config, say=_say)
+    except Terminated as end:
+        run, code = end.run, end.exit_code
     if not is_first_process(config):
-        return None
-    print(f"report: {write_report(run)}")
-    print(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
-    print(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
-    return None
+        return code
+    _say(f"report: {write_report(run)}")
+    _say(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
+    _say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+    return code
 
 
 def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":

@@ -15,12 +15,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from focaldet.checks import InputError, check_range, near_name
-from focaldet.data.check import MIN_SIZE
+from focaldet.checks import InputError, check_finite_weights, near_name
 from focaldet.data.images import as_tensor
 from focaldet.engine.average_precision import EVALUATION_SCORE, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
-from focaldet.engine.config import typed_dataclass, typed_value
+from focaldet.engine.config import check_ranges, typed_dataclass, typed_value
 from focaldet.files import read_json, replacing, write_json
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector, Variant
@@ -43,9 +42,6 @@ SPEC_TYPES = {
     "method_options": dict,
 }
 """Keys of ``model.json`` that it always has, and the type of each."""
-
-SPEC_RANGES = {"size": (MIN_SIZE, 2**14), "channels": (1, 2**12), "head_depth": (0, 2**6)}
-"""Least and most of some of them: what is beyond would only fill the memory."""
 
 GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
 """Keys that hold options with a default, and what they are."""
@@ -103,6 +99,7 @@ class Detector:
             raise InputError(
                 f"{file}: does not fit {run / 'model.json'} ({str(error).splitlines()[1].strip()})"
             ) from error
+        check_finite_weights(file, net.state_dict())
         return cls(spec, net, method, score_threshold=score_threshold)
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
@@ -186,8 +183,7 @@ def read_spec(file: Path) -> ModelSpec:
 def _spec(values: dict[str, Any]) -> ModelSpec:
     """What the values of a ``model.json`` say, each checked."""
     spec = {key: typed_value(key, values[key], kind) for key, kind in SPEC_TYPES.items()}
-    for key, (least, most) in SPEC_RANGES.items():
-        check_range(key, spec[key], least, most)
+    check_ranges(spec)
     names, method = spec["class_names"], spec["method"]
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"class_names: expected at least one name, got {names!r}")

@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
-from focaldet.files import read_json, write_json
+from focaldet.files import alone_in, read_json, write_json
 from focaldet.study.folder import append_line, check_lines, open_study, read_lines, read_study
 from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
@@ -65,7 +65,7 @@ def run_study(
     if seeds is not None:
         check_range("--seeds", seeds, 1)
     out = study_folder(given, out)
-    with _alone(out):
+    with alone_in(out, "study"):
         study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
         lines = read_lines(out)
         check_lines(out, study, lines)
@@ -113,34 +113,6 @@ def write_summary(out: Path) -> str:
 def _keys(study: Study) -> list[Key]:
     """Seed by seed: the whole ladder is there early, and its spread later."""
     return [(row["name"], seed) for seed in study["seeds"] for row in study["rungs"]]
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Holds the folder, which is made, as long as this process lives; a second study in it is an error."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from error
-    try:
-        _lock(handle, out)
-        yield
-    finally:
-        os.close(handle)
-        with contextlib.suppress(OSError):
-            out.rmdir()  # if nothing came of it
-
-
-def _lock(handle: int, out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # a system without such a lock
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"--out {out}: another focaldet study is at work in it; wait for it, or stop it") from error
 
 
 def _do(
