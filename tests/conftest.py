@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cell_photos import write_cells
+from cell_photos import BCCD, write_cells
 from focaldet.engine.config import TrainConfig
 
 
@@ -40,6 +40,15 @@ def pytest_collection() -> Generator[None, object, object]:
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six blood cell photos: four to train, two to validate."""
     return write_cells(tmp_path_factory.mktemp("data") / "cells", {"train": range(4), "val": range(4, 6)})
+
+
+@pytest.fixture(scope="session")
+def coco_photos() -> Path:
+    """Photos of many sizes with COCO's own annotations: 56 to train, 29 to validate, one crowd in each."""
+    folder = BCCD.parent / "coco_photos"
+    if not folder.is_dir():
+        pytest.skip("needs coco_photos beside the repository, in ../shared/data")
+    return folder
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""python -m benchmarks.assignment: the three assignments beside their peers, and how their time grows with the image.
+"""python -m benchmarks.assignment: compare the three assignments with their peers, and their time by image size.
 
-About ten minutes on two cores. Writes benchmarks/results/assignment.md and assignment_growth.svg; run it on a quiet
-machine, with the python of an environment that has mmdetection (see peers.py): without it, its rows are missing.
+About ten minutes on two cores. Writes benchmarks/results/assignment.md and assignment_growth.svg; run it on an
+idle machine. Comparisons with mmdetection need an environment that has it (see peers.py); otherwise they are left out.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
 
 ASKED = {"ATSS": (">= 20", ">= 20"), "FCOS": (">= 10", ""), "RetinaNet": (">= 1.5", ">= 5")}
-"""Of time and of memory, peer / ours."""
+"""Target ratios of time and memory, peer / ours."""
 
 SIDES = (320, 640, 1280, 2560)
 GROWTH_OBJECTS = 100
 
 
 def rows(height: int, width: int, objects: int, seconds: float) -> Iterator[Row]:
-    """Time, memory and agreement of every assignment with its peer."""
+    """Compare time, memory and result of every assignment with its peer."""
     size = (height, width, objects)
     for method, (faster, leaner) in ASKED.items():
         work, peer = f"{method}, {IMAGES} x {width} x {height}, {objects} objects each", PEER_NAMES[method]
@@ -40,11 +40,11 @@ def rows(height: int, width: int, objects: int, seconds: float) -> Iterator[Row]
         if memory["ours"] is not None and memory["peer"] is not None:
             ratio = memory["peer"] / max(memory["ours"], 1e5)  # a rise below 0.1 MB is noise
             yield Row(work, f"{peer} / ours, extra peak memory", ratio, "x", leaner)
-        yield Row(work, "sites with another object than the peer's", differing_sites(method, *size), "", "")
+        yield Row(work, "locations assigned differently from the peer", differing_sites(method, *size), "", "")
 
 
 def growth(sides: tuple[int, ...], seconds: float) -> dict[str, dict[str, list[float]]]:
-    """By method and name: milliseconds at each side of a square image, the same number of objects in it."""
+    """Milliseconds by method and name for each side of a square image, with a constant number of objects."""
     times: dict[str, dict[str, list[float]]] = {method: {} for method in ASKED}
     for side in sides:
         size = (side, side, GROWTH_OBJECTS)
@@ -84,21 +84,21 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     plot_growth(sides, times, args.output / "assignment_growth.svg")
     text = [
-        "# The assignments beside their peers",
+        "# The assignments compared with their peers",
         "",
         f"{provenance('python -m benchmarks.assignment')}. Medians of interleaved runs in one process; memory is the "
-        "rise of the peak in a process of its own. FCOS includes labels and box targets, as the peer makes them.",
+        "increase of the peak, measured in a separate process. FCOS includes labels and box targets, like its peer.",
         "",
         *lines,
         "",
-        f"Growth with the image at {GROWTH_OBJECTS} objects each, ms:",
+        f"Milliseconds by image size, with {GROWTH_OBJECTS} objects per image:",
         "",
-        "![time against the side of the image](assignment_growth.svg)",
+        "![time by side of the image](assignment_growth.svg)",
         "",
         "| side, px | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
         *(
-            f"| {side} | " + " | ".join(f"{values[i]:.1f}" for values in columns.values()) + " |"
+            f"| {side:,} | " + " | ".join(f"{values[i]:,.1f}" for values in columns.values()) + " |"
             for i, side in enumerate(sides)
         ),
         "",

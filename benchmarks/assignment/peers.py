@@ -1,11 +1,11 @@
-"""What the assignments are measured against: mmdetection's, where it is installed, and torchvision's.
+"""The peers of the assignments: mmdetection's, if it is installed, and torchvision's.
 
-mmdetection needs no compiled mmcv for its assigners and heads: in an environment that has torch and focaldet,
+mmdetection's assigners and heads do not need compiled mmcv. In an environment with torch and focaldet, run
 
     pip install --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 addict yapf platformdirs termcolor rich \
         markdown-it-py mdurl pygments six python-dateutil shapely terminaltables opencv-python-headless
 
-and a stand-in for the module ``mmcv._ext``, which `load_mmdet` puts in its place.
+`load_mmdet` replaces the missing module ``mmcv._ext`` by a stub.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from focaldet.structures import GroundTruth
 
 
 class _NotCompiled(ModuleType):
-    """A module of which every name exists, and only the suppression, torchvision's, can be called."""
+    """A module that has every name; only NMS, from torchvision, can be called."""
 
     @staticmethod
     def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
@@ -40,12 +40,12 @@ class _NotCompiled(ModuleType):
 
 
 def has_mmdet() -> bool:
-    """Whether mmdetection and what it needs can be imported."""
+    """Whether mmdetection and its dependencies can be imported."""
     return all(importlib.util.find_spec(name) for name in ("mmdet", "mmcv", "mmengine"))
 
 
 def load_mmdet() -> None:
-    """Let mmdetection be imported without mmcv's compiled operators."""
+    """Make mmdetection importable without mmcv's compiled operators."""
     sys.modules.setdefault("mmcv._ext", _NotCompiled("mmcv._ext"))
 
 
@@ -55,7 +55,7 @@ def of_images(truth: GroundTruth) -> list[Tensor]:
 
 
 def mmdet_atss(truth: GroundTruth, lattice: Lattice) -> Any:
-    """mmdetection's ATSSAssigner on the same anchors; ready to run."""
+    """mmdetection's ATSSAssigner on the same anchors, ready to run."""
     load_mmdet()
     from mmdet.models.task_modules.assigners import ATSSAssigner
     from mmengine.structures import InstanceData
@@ -72,7 +72,7 @@ def mmdet_atss(truth: GroundTruth, lattice: Lattice) -> Any:
 
 
 def mmdet_fcos(truth: GroundTruth, lattice: Lattice) -> Any:
-    """The targets of mmdetection's FCOSHead; ready to run. An object's number is its class: labels tell objects."""
+    """The targets of mmdetection's FCOSHead, ready to run. Each object is its own class, so labels identify objects."""
     load_mmdet()
     from mmdet.models.dense_heads import FCOSHead
     from mmengine.structures import InstanceData
@@ -99,6 +99,6 @@ def mmdet_fcos(truth: GroundTruth, lattice: Lattice) -> Any:
 
 
 def torchvision_max_iou(truth: GroundTruth, anchors: Tensor) -> Any:
-    """torchvision's Matcher on box_iou, as its RetinaNet calls them; ready to run."""
+    """torchvision's Matcher on box_iou, called as in its RetinaNet, ready to run."""
     matcher, images = Matcher(0.5, 0.4, allow_low_quality_matches=True), of_images(truth)
     return lambda: [matcher(box_iou(boxes, anchors)) for boxes in images]

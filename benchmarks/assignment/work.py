@@ -1,4 +1,4 @@
-"""The work that is measured: a batch of scenes, and each assignment of it, ours and the peer's."""
+"""The measured work: a batch of scenes, and each assignment of it by focaldet and by the peer."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ PEER_NAMES = {"ATSS": "mmdet ATSSAssigner", "FCOS": "mmdet FCOSHead.get_targets"
 
 
 def scene(height: int, width: int, objects: int) -> tuple[GroundTruth, Lattice]:
-    """Two images with ``objects`` boxes each, sides about 50 px (log-normal, sigma 1), cut at the image's border."""
+    """Two images with ``objects`` boxes each, sides about 50 px (log-normal, sigma 1), clipped to the image."""
     generator = torch.Generator().manual_seed(0)
     count, size = IMAGES * objects, torch.tensor([float(width), float(height)])
     centers = torch.rand(count, 2, generator=generator) * size
@@ -42,7 +42,7 @@ def has_peer(method: str) -> bool:
 
 
 def ready(method: str, who: str, height: int, width: int, objects: int) -> Callable[[], Any]:
-    """The assignment of a scene by ``who`` ("ours" or "peer"), ready to run; the anchors are made beforehand."""
+    """The assignment of a scene by ``who`` ("ours" or "peer"), ready to run, with anchors created in advance."""
     truth, lattice = scene(height, width, objects)
     if method == "ATSS":
         return partial(assign_atss, truth, lattice) if who == "ours" else peers.mmdet_atss(truth, lattice)
@@ -55,7 +55,7 @@ def ready(method: str, who: str, height: int, width: int, objects: int) -> Calla
 
 
 def fcos_targets(truth: GroundTruth, lattice: Lattice) -> tuple[Any, Tensor, Tensor]:
-    """The assignment, and what the peer makes besides: labels, and the distances that the positives have to learn."""
+    """The assignment, with labels and target distances, which the peer computes as well."""
     assignment = assign_center_region(truth, lattice)
     matched = assignment.matched_gt
     image, site = (matched >= 0).nonzero(as_tuple=True)
@@ -67,13 +67,13 @@ def fcos_targets(truth: GroundTruth, lattice: Lattice) -> tuple[Any, Tensor, Ten
 
 
 def warm(method: str, who: str, height: int, width: int, objects: int) -> Callable[[], Any]:
-    """As ``ready``, after a small run: what is loaded on first use has been loaded."""
+    """Like ``ready``, after a small run that loads everything that is loaded on first use."""
     ready(method, who, 64, 64, 5)()
     return ready(method, who, height, width, objects)
 
 
 def differing_sites(method: str, height: int, width: int, objects: int) -> int:
-    """Number of sites that ours and the peer give to different objects."""
+    """Number of locations that focaldet and the peer assign to different objects."""
     ours = ready(method, "ours", height, width, objects)()
     matched = (ours[0] if method == "FCOS" else ours).matched_gt
     peer = torch.stack(ready(method, "peer", height, width, objects)())

@@ -1,6 +1,6 @@
-"""python -m benchmarks.convolution: the 3 x 3 convolution by tiles beside torch's, on the maps of a pyramid.
+"""python -m benchmarks.convolution: compare the Winograd 3 x 3 convolution with torch's on the maps of a pyramid.
 
-About a minute on two cores. Writes benchmarks/results/convolution.md; run it on a quiet machine.
+About a minute on two cores. Writes benchmarks/results/convolution.md; run it on an idle machine.
 """
 
 import argparse
@@ -79,18 +79,20 @@ def max_error(found: list[Tensor], exact: list[Tensor]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="seconds of each measurement")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     keep_memory()
     text = [
-        "# The 3 x 3 convolution by tiles beside torch's",
+        "# The Winograd 3 x 3 convolution compared with torch's",
         "",
-        f"{provenance('python -m benchmarks.convolution')}. Five maps of a pyramid, the finest as named, channels "
-        "last, float32; milliseconds, medians of interleaved runs; memory is kept as `focaldet train` does. torch's is "
-        "oneDNN's. Error: the largest beside float64, over the standard deviation of the outputs.",
+        f"{provenance('python -m benchmarks.convolution')}. The input is a pyramid of five maps, and the table names "
+        "the finest; channels last, float32. Times are milliseconds, medians of interleaved runs, with memory kept "
+        "as in `focaldet train`. torch uses oneDNN. The error is the largest deviation from float64, relative to the "
+        "standard deviation of the outputs. Tiles: the Winograd convolution.",
         "",
-        "| channels | images × side² | forward, torch | tiles | | both ways, torch | tiles | | error, torch | tiles |",
+        "| channels | images × side² | forward, torch | tiles | | forward and backward, torch | tiles | "
+        "| error, torch | tiles |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(measure(*case, args.seconds) for case in CASES),
         "",

@@ -1,7 +1,7 @@
 """AP of a detector on a data set under a time budget, over seeds: ``python -m benchmarks.detectors --help``.
 
-Trains on the train split, chooses the weights by the val split, reports the test split. Runs that are done are not done
-again, so an interrupted benchmark goes on where it was.
+Trains on the train split, selects the weights on the val split and reports the test split. Finished runs are kept, so
+an interrupted benchmark continues where it stopped.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def one_run(run: Path, command: list[str], data: str) -> dict[str, float | int]:
-    """Train unless it is done, measure on the test split; the numbers of one row."""
+    """Train, unless that is done, and measure on the test split; return the numbers of one row."""
     if not (run / "evaluation.json").exists() or json.loads((run / "evaluation.json").read_text())["split"] != "test":
         focaldet(*command, "--out", str(run), *going_on(run))
         focaldet("eval", str(run), "--data", data, "--split", "test")
@@ -52,7 +52,7 @@ def one_run(run: Path, command: list[str], data: str) -> dict[str, float | int]:
 
 
 def going_on(run: Path) -> list[str]:
-    """What to add to the command of an interrupted run. One without a checkpoint is taken away, to begin anew."""
+    """Additional options for an interrupted run. A run without a checkpoint is deleted and starts again."""
     if (run / "last.ckpt").exists():
         return ["--resume"]
     shutil.rmtree(run, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""python -m benchmarks.detectors.large_step: a training step with the classes of LVIS, its peak of memory and its time.
+"""python -m benchmarks.detectors.large_step: peak memory and time of a training step with the classes of LVIS.
 
-1,203 classes, two images of 1,333 x 800, resnet50, pyramid and towers of 256 channels, float32: each method in a
-process of its own, whose whole memory counts. Two steps with AdamW and the moving average of the weights, as
-`focaldet train` makes them; the time is the second's. Some ten minutes on two cores; writes
+1,203 classes, two images of 1333 x 800, resnet50, pyramid and towers with 256 channels, float32. Each method runs in a
+separate process, and its whole memory counts. It takes two steps with AdamW and the moving average of the weights, as
+in `focaldet train`, and reports the time of the second. Takes about ten minutes on two cores and writes
 benchmarks/results/large_step.md.
 """
 
@@ -24,13 +24,13 @@ from focaldet.system.heap import keep_memory
 from focaldet.system.memory import peak_memory_mb
 
 OBJECTS = 12
-"""Of an image; LVIS has about eleven."""
+"""Objects per image; LVIS has about eleven."""
 
 ASKED_GIB = 16
 
 
 def measure(method_name: str, size: dict[str, Any], queue: "multiprocessing.Queue[dict[str, float]]") -> None:
-    """Two steps, in this process."""
+    """Take two steps in this process."""
     keep_memory()  # as training does on a CPU
     names = tuple(f"class {i}" for i in range(size["classes"]))
     spec = ModelSpec(method_name, names, size["backbone"], max(size["height"], size["width"]), size["channels"], 4)
@@ -65,7 +65,7 @@ def measure(method_name: str, size: dict[str, Any], queue: "multiprocessing.Queu
 
 
 def in_a_process(method: str, size: dict[str, Any]) -> dict[str, float] | None:
-    """What ``measure`` found; ``None`` when its process was killed, as a system out of memory does."""
+    """The result of ``measure``; ``None`` if the process was killed, for example for lack of memory."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=measure, args=(method, size, queue))
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     args = parser.parse_args()
     size = {name: getattr(args, name) for name in ("classes", "batch", "height", "width", "channels", "backbone")}
-    lines = ["| method | class logits, GiB | peak, GiB | a step, s |", "|---|---|---|---|"]
+    lines = ["| method | class logits, GiB | peak, GiB | seconds per step |", "|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for method in args.methods:
         found = in_a_process(method, size)
@@ -99,7 +99,7 @@ def main() -> None:
         "",
         f"{size['classes']:,} classes, {size['batch']} images of {size['width']} x {size['height']}, {OBJECTS} objects "
         f"each, {size['backbone']}, {size['channels']} channels, towers of 4 convolutions, float32, AdamW and the "
-        f"moving average of the weights. The peak is of the whole process; asked: at most {ASKED_GIB} GiB.",
+        f"moving average of the weights. The peak is measured over the whole process. Target: at most {ASKED_GIB} GiB.",
         "",
         *lines,
         "",

@@ -1,18 +1,19 @@
-"""python -m benchmarks.detectors.peers: AP of the five methods, and of torchvision's two, in the same minutes.
+"""python -m benchmarks.detectors.peers: AP of all methods and torchvision's two detectors after equal training time.
 
-All with the same backbone and its weights, size, pyramid, depth of towers, batches, augmentation, optimiser, schedule,
-moving average and evaluation; the best weights by the validation split are measured on the test split. Seven
-detectors, three seeds, ten minutes: four hours on two cores, which can be had in parts, since runs that are done are
-not done again:
+All detectors share backbone and pretrained weights, image size, pyramid, depth of the towers, batches, augmentation,
+optimiser, schedule, moving average and evaluation. The weights with the best validation AP are measured on the test
+split. Seven detectors with three seeds and ten minutes each take four hours on two cores. You can split the work,
+because finished runs are kept:
 
     python -m benchmarks.detectors.peers --data ../shared/data/bccd \\
         --backbone-weights ../shared/weights/tf_efficientnet_lite0.safetensors --only gfl torchvision-fcos
 
-Where nothing else may run for four hours, `--pace` measures the seconds of a training step of each, in eight minutes,
-and every run after that has as many epochs as its minutes hold at that pace, whatever runs beside it.
+If the machine cannot be idle for four hours, first run `--pace`: it measures the time of the training steps of each
+detector in eight minutes. Later runs then get the number of epochs that fits into their minutes at that pace,
+regardless of other load.
 
-Options after these are those of `focaldet train`, for all. Writes benchmarks/results/detectors_ap.md and .json of the
-runs that are done.
+Further options are passed on to `focaldet train`. Writes the finished runs to benchmarks/results/detectors_ap.md and
+.json.
 """
 
 import argparse
@@ -39,17 +40,17 @@ CONDITIONS = "--backbone tf_efficientnet_lite0 --frozen-stages 1 --backbone-lr 0
 CONDITIONS += " --head-depth 1"
 
 Rows = dict[str, dict[str, Any]]
-"""By ``<name>-<seed>``."""
+"""Results by ``<name>-<seed>``."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--backbone-weights", required=True)
-    parser.add_argument("--minutes", type=float, default=10, help="of each run")
-    parser.add_argument("--pace", action="store_true", help="measure the time of a step of each, then stop")
+    parser.add_argument("--minutes", type=float, default=10, help="training time of each run")
+    parser.add_argument("--pace", action="store_true", help="measure the step time of each detector, then stop")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which to train now")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="detectors to train now")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="folder for the run folders")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args, options = parser.parse_known_args()
@@ -59,7 +60,7 @@ def main() -> None:
         write_json(pace, {name: measure_pace(name, args.runs, conditions, args.data) for name in args.only})
         return
     paces: dict[str, float] | None = json.loads(pace.read_text()) if pace.exists() else None
-    for seed in range(args.seeds):  # all of a seed before the next: what the machine does hits all alike
+    for seed in range(args.seeds):  # seed by seed, so that other load on the machine affects all detectors alike
         for name in args.only:
             budget = [] if "--epochs" in options else budget_of(args.minutes, paces and paces[name])
             train_one(name, args.runs / f"{name}-{seed}", [*conditions, *budget, "--seed", str(seed)], args.data)
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def train_one(name: str, run: Path, command: list[str], data: str) -> None:
-    """Train and measure one, unless it is done; ``commit`` in its folder says by which code."""
+    """Train and measure one detector, unless that is done; the file ``commit`` in its folder records the code."""
     if name in PEERS:
         peer_run(name, run, command)
     else:
@@ -83,7 +84,7 @@ def train_one(name: str, run: Path, command: list[str], data: str) -> None:
 
 
 def measure_pace(name: str, runs: Path, conditions: list[str], data: str) -> float:
-    """Seconds that the training steps of an epoch take: the median of three, after a first one."""
+    """Time of the training steps of an epoch in seconds: the median of three epochs after a warm-up epoch."""
     run = runs / f"pace-{name}"
     train_one(name, run, [*conditions, "--epochs", "4", "--val-every", "4"], data)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -99,16 +100,16 @@ def budget_of(minutes: float, seconds_per_epoch: float | None) -> list[str]:
 
 def budget_note(minutes: float, paces: dict[str, float] | None) -> str:
     if paces is None:
-        return f"Each had {minutes:g} minutes, evaluations included."
+        return f"Each was trained for {minutes:g} minutes, including evaluations."
     return (
-        f"Each had the epochs whose training steps take {minutes:g} minutes at its pace, measured with nothing beside: "
+        f"Each was trained for the epochs that take {minutes:g} minutes of training steps on an idle machine: "
         + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in paces.items())
-        + " an epoch."
+        + " per epoch."
     )
 
 
 def peer_run(name: str, run: Path, command: list[str]) -> None:
-    """Train and measure a peer in a process of its own, unless it is done."""
+    """Train and measure a peer in a separate process, unless that is done."""
     if row_of(run) is not None:
         return
     chosen = vars(build_parser()[1]["train"].read([*command, "--out", str(run), *going_on(run)]))
@@ -116,11 +117,11 @@ def peer_run(name: str, run: Path, command: list[str]) -> None:
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"{name}: ended with {process.exitcode}")
+        raise SystemExit(f"{name}: the process ended with exit code {process.exitcode}")
 
 
 def row_of(run: Path) -> dict[str, Any] | None:
-    """The numbers of a run that has been measured on the test split, else ``None``."""
+    """The results of a run on the test split; ``None`` if it has not been measured."""
     file = run / "evaluation.json"
     if not file.exists() or (report := json.loads(file.read_text()))["split"] != "test":
         return None
@@ -136,12 +137,12 @@ def seeds_of(name: str, rows: Rows) -> list[dict[str, Any]]:
 
 def page(conditions: str, note: str, rows: Rows) -> str:
     lines = [
-        "# AP of the methods beside torchvision's, in the same minutes",
+        "# AP of the methods and of torchvision's detectors after equal training time",
         "",
-        f"`python -m benchmarks.detectors.peers`, {machine()}. Each is trained under the conditions "
-        f"of `{conditions}` (the method's name and seed added; 9 bins for gfl and gflv2), measured on the test split. "
-        "torchvision's have its heads, anchors, matching, losses and post-processing, and everything else as ours. "
-        + note,
+        f"`python -m benchmarks.detectors.peers`, {machine()}. All are trained with `{conditions}`, plus method and "
+        "seed (and 9 bins for gfl and gflv2), and measured on the test split. torchvision's detectors have their own "
+        "heads, anchors, matching, losses and post-processing; everything else is "
+        "the same. " + note,
         "",
         "| | commit | seeds | steps | AP | AP50 | AP75 | AP of each seed |",
         "|---|---|---|---|---|---|---|---|",
@@ -155,19 +156,19 @@ def page(conditions: str, note: str, rows: Rows) -> str:
         scores = " | ".join(f"{statistics.mean(row[key] for row in found):.3f}" for key in ("AP", "AP50", "AP75"))
         commits = ", ".join(sorted({row["commit"] for row in found}))
         each = ", ".join(f"{row['AP']:.3f}" for row in found)
-        lines.append(f"| {name} | {commits} | {len(found)} | {steps:.0f} | {scores} | {each} |")
+        lines.append(f"| {name} | {commits} | {len(found)} | {steps:,.0f} | {scores} | {each} |")
     lines += ["", *verdict(means)]
     return "\n".join(lines) + "\n"
 
 
 def verdict(means: dict[str, float]) -> Iterable[str]:
-    """What was asked: each method at or above its peer, and which of the five is the best."""
+    """The targets: each method at least as good as its peer; and the best of the five."""
     for name, peer in PEER_OF.items():
         if name in means and peer in means:
-            yield f"- {name} against {peer}: {means[name] - means[peer]:+.3f} AP (asked: at least +0)"
+            yield f"- {name} against {peer}: {means[name] - means[peer]:+.3f} AP (target: at least +0)"
     ours = {name: value for name, value in means.items() if name in METHODS}
     if ours:
-        yield f"- the best of ours: {max(ours, key=lambda name: ours[name])}"
+        yield f"- best method: {max(ours, key=lambda name: ours[name])}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""python -m benchmarks.detectors.speed: post-processing, training step and inference beside their peers.
+"""python -m benchmarks.detectors.speed: compare post-processing, training step and inference with their peers.
 
-About eight minutes on two cores. Writes benchmarks/results/detectors_speed.md; run it on a quiet machine, with the
-python of an environment that has mmdetection (see benchmarks/assignment/peers.py): without it, its row is missing.
+About eight minutes on two cores. Writes benchmarks/results/detectors_speed.md; run it on an idle machine.
+The comparison with mmdetection needs an environment that has it (see benchmarks/assignment/peers.py).
 """
 
 import argparse
@@ -28,7 +28,7 @@ CLASSES, CANDIDATES = 80, 1000
 
 
 def gfl_maps(height: int, width: int) -> HeadOutputs:
-    """Of one image: a good thousand (place, class) pairs of the finest level are above the threshold of .05."""
+    """Maps of one image with just over 1,000 (location, class) pairs above the threshold of .05 on the finest level."""
     generator = torch.Generator().manual_seed(0)
 
     def maps(channels: int, centre: float) -> list[Tensor]:
@@ -76,7 +76,7 @@ def mmdet_reading(outputs: HeadOutputs, height: int, width: int) -> Callable[[],
 
 
 def differing(ours: Detections, theirs: Detections) -> int:
-    """Detections of one that the other does not have, of the same class, within .01 px and a score of 1e-5."""
+    """Number of detections without a counterpart of the same class within .01 px and a score difference of 1e-5."""
     close = (ours.boxes_xyxy[:, None] - theirs.boxes_xyxy).abs().amax(dim=-1) < 0.01
     close &= (ours.scores[:, None] - theirs.scores).abs() < 1e-5
     close &= ours.labels[:, None] == theirs.labels
@@ -114,7 +114,7 @@ def training_rows(images: int, size: int, seconds: float) -> Iterator[Row]:
 def interleaved_processes_ms(
     prepare: Callable[..., Callable[[], object]], arguments: dict[str, tuple[object, ...]], seconds: float
 ) -> dict[str, float]:
-    """``interleaved_ms`` of what ``prepare`` gives, each in a process, with its own ways of memory."""
+    """``interleaved_ms`` of the functions from ``prepare``, each in a process with its own memory settings."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for who, args in arguments.items():
@@ -177,14 +177,14 @@ def main() -> None:
             print(line, flush=True)
     args.output.mkdir(parents=True, exist_ok=True)
     text = [
-        "# The detectors' parts beside their peers",
+        "# Parts of the detectors compared with their peers",
         "",
-        f"{provenance('python -m benchmarks.detectors.speed')}. Medians of interleaved runs, float32. "
-        "Ours has the peer's weights, as `focaldet import` takes them: the same backbone, pyramid and towers (256 "
-        "channels, 4 convolutions), 80 classes. A step is forward, loss, backward and AdamW, of each in a process of "
-        "its own, where ours keeps its memory as `focaldet train` does (docs/adr/0005); memory is the rise of the peak "
-        "over two steps: activations, gradients and what AdamW keeps. The peer runs as its documentation shows it, and "
-        "with its weights in channels-last order, as ours are.",
+        f"{provenance('python -m benchmarks.detectors.speed')}. Medians of interleaved runs, float32. Our detector "
+        "has the weights of the peer, loaded with `focaldet import`: the same backbone, pyramid and towers (256 "
+        "channels, 4 convolutions), 80 classes. A step consists of forward pass, loss, backward pass and AdamW. Each "
+        "detector runs in a separate process; ours keeps its memory as in `focaldet train` (docs/adr/0005). Memory "
+        "is the increase of the peak over two steps: activations, gradients and the state of AdamW. The peer runs "
+        "both as shown in its documentation and with its weights in channels-last order, like ours.",
         "",
         *lines,
         "",

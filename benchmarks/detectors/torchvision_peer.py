@@ -1,7 +1,7 @@
 """torchvision's RetinaNet and FCOS in our training loop: the same backbone, pyramid, batches, optimiser and evaluation.
 
-What is torchvision's: the heads (as in ``retinanet_resnet50_fpn_v2`` and ``fcos_resnet50_fpn``, with as many
-convolutions as ours), anchors, matching, losses and post-processing. It knows no regions to ignore.
+Heads (as in ``retinanet_resnet50_fpn_v2`` and ``fcos_resnet50_fpn``, with as many convolutions as ours), anchors,
+matching, losses and post-processing are torchvision's. Ignore regions are not supported.
 """
 
 from collections import OrderedDict
@@ -37,11 +37,11 @@ PEERS = {"torchvision-retinanet": RetinaNet, "torchvision-fcos": FCOS}
 
 
 class Features(nn.Module):
-    """What torchvision's detector takes for its backbone: maps of the pyramid, of modules that belong to another."""
+    """The backbone for torchvision's detector: the maps of a pyramid whose modules belong to another network."""
 
     def __init__(self, backbone: Backbone, neck: PyramidNeck, channels: int) -> None:
         super().__init__()
-        self.parts = (backbone, neck)  # in a tuple they are not registered a second time
+        self.parts = (backbone, neck)  # a tuple, so that they are not registered a second time
         self.out_channels = channels
 
     def forward(self, images: Tensor) -> "OrderedDict[int, Tensor]":
@@ -87,13 +87,13 @@ class PeerNet(nn.Module):
             detections_per_img=100,
             size_divisible=1,
         )
-        self.model.transform.resize = as_it_is  # its own resizes for inference even with _skip_resize
-        self.pad_to = 2  # images are evaluated one by one: it is not told how a batch was padded
+        self.model.transform.resize = as_it_is  # its own resizing is active in inference even with _skip_resize
+        self.pad_to = 2  # images are evaluated one by one, because padding cannot be passed on
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))  # where our loop asks for the device
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of a batch, by torchvision's names."""
+        """Losses of a batch, by torchvision's names."""
         truth = batch.truth
         images = [image[:, :height, :width] for image, (height, width) in zip(batch[0], batch[1].tolist(), strict=True)]
         index = [truth.image_index == i for i in range(truth.num_images)]
@@ -108,7 +108,7 @@ class PeerNet(nn.Module):
 
 
 def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor] | None]:
-    """An image that has its size already."""
+    """Return an image that has its final size already."""
     return image, target
 
 
@@ -121,7 +121,7 @@ class PeerModule(DetectionModule):
         loss = torch.stack(list(terms.values())).sum()
         self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
         self._stop_unless_finite()
-        self.last_matched = torch.arange(batch.truth.labels.numel())  # which objects it found a site for is not told
+        self.last_matched = torch.arange(batch.truth.labels.numel())  # it does not report which have positives
         self.last_beyond_reach = 0
         self.clock.mark("forward")
         self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
@@ -129,7 +129,7 @@ class PeerModule(DetectionModule):
 
 
 class AlreadyRead:
-    """In the place of post-processing: torchvision's detector has done it."""
+    """Replacement for post-processing, which torchvision's detector has done already."""
 
     reading = Reading()
 
@@ -139,14 +139,14 @@ class AlreadyRead:
 
 @dataclass(frozen=True)
 class PeerSpec(ModelSpec):
-    """A spec whose network reads its own boxes."""
+    """A spec whose network returns its own detections."""
 
     def evaluation_reader(self, *_: Any) -> Any:
         return AlreadyRead()
 
 
 def train_peer(name: str, config: TrainConfig) -> Path:
-    """A run of torchvision's detector under the conditions of a configuration, its AP on the test split in it.
+    """Train torchvision's detector with a configuration and measure its AP on the test split.
 
     Args:
         name: of ``PEERS``.

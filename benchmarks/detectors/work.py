@@ -1,4 +1,4 @@
-"""Detectors of torchvision with random weights, the same weights here, and the work that both are measured at."""
+"""torchvision's detectors with random weights, focaldet's with the same weights, and the measured work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ NAMES = ("RetinaNet", "FCOS")
 NUM_CLASSES, CHANNELS, OBJECTS = 80, 256, 15
 BACKBONE = "resnet18"
 WHO = ("ours", "peer", "peer, channels last")
-"""The peer as people use it, and in the memory format that suits it better."""
+"""The peer as it is commonly used, and in the memory format that is faster for it."""
 
 
 def scene(images: int, height: int, width: int, objects: int, num_classes: int) -> tuple[Tensor, GroundTruth]:
@@ -43,7 +43,7 @@ def scene(images: int, height: int, width: int, objects: int, num_classes: int) 
 
 
 def torchvision_model(name: str, size: int, num_classes: int = NUM_CLASSES) -> nn.Module:
-    """torchvision's detector on a ResNet-18 whose batch norms are trained, towers as its own code has them."""
+    """torchvision's detector on a ResNet-18 with trainable batch norms and with its own towers."""
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
         backbone_name=BACKBONE,
@@ -60,7 +60,7 @@ def torchvision_model(name: str, size: int, num_classes: int = NUM_CLASSES) -> n
 
 @dataclass(frozen=True)
 class Ours:
-    """A detector here that has the weights of one of torchvision."""
+    """A focaldet detector with the weights of a torchvision detector."""
 
     spec: ModelSpec
     net: DenseDetector
@@ -70,7 +70,7 @@ class Ours:
 
 
 def with_weights_of(model: nn.Module, num_classes: int = NUM_CLASSES) -> Ours:
-    """As ``focaldet import`` makes it."""
+    """Convert it like ``focaldet import``."""
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     source = read_torchvision(
         Checkpoint(Path("random weights"), weights),
@@ -86,7 +86,7 @@ def with_weights_of(model: nn.Module, num_classes: int = NUM_CLASSES) -> Ours:
 
 @torch.no_grad()
 def give_detections(model: Any, photo: Tensor) -> None:
-    """Scale the last layers of torchvision's detector so that it finds some hundred things in a photo in [0, 1]."""
+    """Scale the last layers of torchvision's detector so that it detects some hundred objects in a photo in [0, 1]."""
     model.eval()
     images, _ = model.transform([photo])
     classes, boxes = model.head.classification_head, model.head.regression_head
@@ -125,7 +125,7 @@ def training_step(name: str, who: str, images: int, size: int) -> Callable[[], o
         net = model.train()
         if "channels last" in who:
             net = net.to(memory_format=torch.channels_last)
-        pixels = [photo / 255 for photo in photos]  # it takes floats, made beforehand
+        pixels = [photo / 255 for photo in photos]  # it takes floats, which are prepared in advance
         targets = [
             {"boxes": truth.boxes_xyxy[truth.image_index == i], "labels": truth.labels[truth.image_index == i]}
             for i in range(images)
@@ -145,7 +145,7 @@ def training_step(name: str, who: str, images: int, size: int) -> Callable[[], o
 
 
 def two_training_steps(name: str, who: str, images: int, size: int) -> Callable[[], object]:
-    """Two of them: in the second one, what the optimiser keeps is there beside the activations and the gradients."""
+    """Take two steps. During the second, the state of the optimiser exists along with activations and gradients."""
     step = training_step(name, who, images, size)
     return lambda: (step(), step())
 

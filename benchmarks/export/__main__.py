@@ -1,9 +1,8 @@
-"""python -m benchmarks.export --data BCCD: exported detectors beside the runs they are of, and beside torchvision's.
+"""python -m benchmarks.export --data BCCD: compare exported detectors with their runs and with torchvision's.
 
-Makes the files first (two minutes; kept in ``--files``, and not made again), then measures for about three minutes on
-two cores. Writes benchmarks/results/export.md; run it on a quiet machine. ``--runs`` adds AP and size of the files of
-trained runs, in float32 and with 8 bits. With onnxruntime-openvino in the place of onnxruntime, there are rows of
-``--openvino`` too.
+Exports the files first (two minutes; they are kept in ``--files`` and reused), then measures for about three minutes on
+two cores. Writes benchmarks/results/export.md; run it on an idle machine. ``--runs`` adds AP and file size of trained
+runs, in float32 and with 8 bits. With onnxruntime-openvino instead of onnxruntime, it also measures ``--openvino``.
 """
 
 import argparse
@@ -44,13 +43,13 @@ from focaldet.runtime.onnx_detector import OPENVINO
 RESULT = Path(__file__).parents[1] / "results" / "export.md"
 BATCHES = (1, 8)
 REST = 0.05
-"""Seconds before each turn: onnxruntime's threads keep a core busy for some 30 ms after the last photo."""
+"""Pause in seconds before each measurement: onnxruntime's threads keep a core busy for some 30 ms after a photo."""
 
 HAS_OPENVINO = OPENVINO in onnxruntime.get_available_providers()
 
 
 def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
-    """Of ours with its own head, and of ours with the weights of torchvision's FCOS."""
+    """Speed of our detector with its own head, and with the weights of torchvision's FCOS."""
     own = own_detector(scene)
     peer, twin = torchvision_pair(scene)
 
@@ -84,7 +83,7 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
                 functions["torchvision"] = in_turn(theirs, peer_images)
             ms = interleaved_ms(functions, seconds=seconds, most=400, rest=REST)
             yield Row(work, "exported", ms["exported"], "ms", "")
-            yield Row(work, "of it, convolutions", 100 * convolution_share(data, as_taken), "%", "")
+            yield Row(work, "share of convolutions", 100 * convolution_share(data, as_taken), "%", "")
             yield Row(work, "our eager inference / exported", ms["eager"] / ms["exported"], "x", ">= 1.5")
             yield Row(
                 work, "the same with torch's convolutions / exported", ms["without tiles"] / ms["exported"], "x", ""
@@ -108,11 +107,11 @@ def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
         differing(exports["exported"](x.astype(np.float32)), theirs(y))
         for x, y in zip(scene.images, peer_images, strict=True)
     ]
-    yield Row(work.split(",")[0] + ")", "boxes that differ from torchvision's, of 8 photos", sum(found), "", "0")
+    yield Row(work.split(",")[0] + ")", "boxes that differ from torchvision's, in 8 photos", sum(found), "", "0")
 
 
 def differing(ours: list[Any], theirs: list[Any]) -> int:
-    """Boxes of one file that the other does not find, within .05 px and a score of .001."""
+    """Number of boxes of one file without a counterpart within .05 px and a score difference of .001."""
     count = int(ours[-1][0])
     boxes, scores, labels = (values[0][:count] for values in ours[:3])
     close = np.abs(boxes[:, None] - theirs[0]).max(axis=2) < 0.05
@@ -122,7 +121,7 @@ def differing(ours: list[Any], theirs: list[Any]) -> int:
 
 
 def accuracy_rows(run: Path, scene: Scene, files: Path, split: str) -> Iterator[Row]:
-    """Of a trained run: AP of its files, and their size."""
+    """AP and size of the files of a trained run."""
     detector = Detector.load(run)
     photos = Int8(scene.folder.root).photos(scene.folder)
     data, _ = make_file(detector, "onnx", "detections", maps_too=True)
@@ -136,14 +135,14 @@ def accuracy_rows(run: Path, scene: Scene, files: Path, split: str) -> Iterator[
         file.write_bytes(data)
         least = detector.spec.reading.score_threshold
         before, after = (100 * found_ap(file, scene, split, least, openvino=openvino) for openvino in (False, True))
-        yield Row(work, f"AP on {split} by predict (scores from {least:g})", before, "", "")
+        yield Row(work, f"AP on {split} with predict (score threshold {least:g})", before, "", "")
         yield Row(work, "the same, --openvino", after, "", f">= {before - 1:.2f}")
-    yield Row(work, "file", len(data) / 1e6, "MB", "<= 16" if "lite0" in detector.spec.backbone else "")
+    yield Row(work, "file size", len(data) / 1e6, "MB", "<= 16" if "lite0" in detector.spec.backbone else "")
     yield Row(work, "file, int8", len(made) / 1e6, "MB", "")
 
 
 def found_ap(file: Path, scene: Scene, split: str, least: float, *, openvino: bool) -> float:
-    """AP of the boxes that ``focaldet predict`` finds with a file."""
+    """AP of the boxes that ``focaldet predict`` returns for a file."""
     found = detect_labelled(file, scene.folder.root, split=split, score=least, openvino=openvino)
     return average_precision(found.truth, found.results).metrics["AP"] or 0.0
 
@@ -154,7 +153,7 @@ def main() -> None:
     parser.add_argument("--files", type=Path, required=True, help="folder for the exported files")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="trained run folders")
     parser.add_argument("--split", default="test", help="that AP is measured on")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each comparison; there are four")
+    parser.add_argument("--seconds", type=float, default=30.0, help="seconds of each comparison; there are four")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     scene = Scene.of(args.data)
@@ -166,11 +165,12 @@ def main() -> None:
         f"{provenance(given_command('benchmarks.export'))}, onnxruntime {onnxruntime.__version__}.",
         "",
         f"Speed: {BACKBONE}, {PHOTOS} photos of {SIZE} px in turn, medians of interleaved runs in one process, each "
-        f"after a rest of {REST:g} s; random weights, scaled so that there are detections. GFL has the head that is "
-        "trained by default; FCOS has the head and the weights of torchvision's, whose file has the same convolutions. "
-        "Our eager inference computes 3 x 3 convolutions by Winograd's minimal filtering (docs/adr/0010), which "
-        "onnxruntime does not do: beside it is the time that it would take with torch's own. bfloat16: the file by "
-        "onnxruntime's OpenVINO, eager inference by torch's autocast.",
+        f"after a pause of {REST:g} s, with random weights that are scaled so that there are detections. GFL has the "
+        "default head; FCOS has the head and the weights of torchvision's FCOS, whose file contains the same "
+        "convolutions. Our eager inference computes 3 x 3 convolutions with Winograd's minimal filtering "
+        "(docs/adr/0010), which onnxruntime does not use; the table also compares with eager inference that uses "
+        "torch's own convolutions. For bfloat16, the file runs with OpenVINO, and eager inference with torch's "
+        "autocast.",
         "",
         *lines,
     ]

@@ -1,4 +1,4 @@
-"""Detectors on a ResNet-18 as exported files: ours in float32 and with 8 bits, and torchvision's."""
+"""Exported detectors on a ResNet-18: ours in float32 and with 8 bits, and torchvision's."""
 
 import io
 import json
@@ -35,7 +35,7 @@ SIZE, PHOTOS = 320, 8
 
 @dataclass(frozen=True)
 class Scene:
-    """Labelled photos, and some of them as the networks see them: ``(1, 240, 320, 3)`` uint8 each."""
+    """Labelled photos, and some of them as network inputs: ``(1, 240, 320, 3)`` uint8 each."""
 
     folder: DataFolder
     images: list[NDArray[np.uint8]]
@@ -48,12 +48,12 @@ class Scene:
         return cls(folder, images)
 
     def batches(self, count: int) -> list[NDArray[np.uint8]]:
-        """Each with ``count`` photos."""
+        """Batches with ``count`` photos each."""
         return [np.concatenate([self.images[(i + k) % PHOTOS] for k in range(count)]) for i in range(PHOTOS)]
 
 
 def in_turn(work: Callable[[Any], object], inputs: Sequence[Any]) -> Callable[[], object]:
-    """Does its work on the next input each time."""
+    """A function that processes the next input at each call."""
     turn = 0
 
     def step() -> object:
@@ -66,7 +66,7 @@ def in_turn(work: Callable[[Any], object], inputs: Sequence[Any]) -> Callable[[]
 
 @torch.no_grad()
 def own_detector(scene: Scene) -> Detector:
-    """GFL with the head that it has by default, and random weights that find some hundred things in a photo."""
+    """GFL with its default head and random weights that detect some hundred objects in a photo."""
     torch.manual_seed(0)
     spec = spec_of(TrainConfig(data="", backbone=BACKBONE, size=SIZE), scene.folder.class_names)
     net, method = spec.build()
@@ -83,7 +83,7 @@ def own_detector(scene: Scene) -> Detector:
 
 
 def torchvision_pair(scene: Scene) -> tuple[nn.Module, Detector]:
-    """torchvision's FCOS, and ours with its weights."""
+    """torchvision's FCOS, and focaldet's FCOS with its weights."""
     num_classes = len(scene.folder.class_names)
     model = torchvision_model("FCOS", SIZE, num_classes)
     give_detections(model, torchvision_input(scene.images[0]))
@@ -93,12 +93,12 @@ def torchvision_pair(scene: Scene) -> tuple[nn.Module, Detector]:
 
 
 def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
-    """What torchvision's detector takes: a photo ``(3, H, W)`` in [0, 1]."""
+    """The input of torchvision's detector: a photo ``(3, H, W)`` in [0, 1]."""
     return torch.from_numpy(images[0]).permute(2, 0, 1) / 255
 
 
 def eager(detector: Detector, *, tiles: bool = True, bf16: bool = False) -> Callable[[NDArray[np.uint8]], object]:
-    """The run as it is; with torch's convolutions in the place of those by tiles; in bfloat16 by torch's autocast."""
+    """The run: as it is, with torch's instead of Winograd's convolutions, or in bfloat16 with torch's autocast."""
     least = conv3x3.LEAST_TILES if tiles else sys.maxsize
 
     def detect(images: NDArray[np.uint8]) -> object:
@@ -111,17 +111,17 @@ def eager(detector: Detector, *, tiles: bool = True, bf16: bool = False) -> Call
 
 
 def our_file(detector: Detector) -> bytes:
-    """As ``focaldet export`` makes it."""
+    """Export like ``focaldet export``."""
     return make_file(detector, "onnx", "detections")[0]
 
 
 def our_int8_file(detector: Detector, data: bytes, scene: Scene) -> bytes:
-    """As ``focaldet export --int8`` makes it."""
+    """Export like ``focaldet export --int8``."""
     return with_8_bits(data, detector, Int8(scene.folder.root).photos(scene.folder)[:16], FLOAT_PARTS["nothing"])
 
 
 def convolution_share(data: bytes, inputs: Sequence[NDArray[Any]]) -> float:
-    """Of the time that onnxruntime spends in operators, in [0, 1]."""
+    """Share of convolutions in the time that onnxruntime spends in operators, in [0, 1]."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def convolution_share(data: bytes, inputs: Sequence[NDArray[Any]]) -> float:
 
 
 def torchvision_file(model: nn.Module, scene: Scene) -> bytes:
-    """By the older exporter of torch: the newer one, by which ours are made, cannot trace torchvision's detectors."""
+    """Export with torch's older exporter: the newer one, used for ours, cannot trace torchvision's detectors."""
     memory = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -153,7 +153,7 @@ def torchvision_file(model: nn.Module, scene: Scene) -> bytes:
 
 
 class Boxes(nn.Module):
-    """torchvision's detector of one photo, with tensors alone."""
+    """torchvision's detector for one photo, with only tensors as input and output."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Boxes(nn.Module):
 
 
 def runs(data: bytes, *, openvino: bool = False) -> Callable[[Any], list[Any]]:
-    """A file by onnxruntime, as ``focaldet predict`` runs it."""
+    """Run a file with onnxruntime, like ``focaldet predict``."""
     session = openvino_session(data) if openvino else onnx_session(data)
     (name,) = (given.name for given in session.get_inputs())
     return lambda images: session.run(None, {name: images})

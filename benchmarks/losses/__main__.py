@@ -1,7 +1,7 @@
-"""python -m benchmarks.losses: the table of `focaldet bench losses`, the growth curve, and a file of results.
+"""python -m benchmarks.losses: write the table of `focaldet bench losses` and the growth curve to a file.
 
-About ten minutes on two cores. Writes benchmarks/results/losses.md and losses_growth.svg; run it on a quiet machine,
-with the python of an environment that has mmdetection (see assignment/peers.py): without it, its rows are missing.
+About ten minutes on two cores. Writes benchmarks/results/losses.md and losses_growth.svg; run it on an idle machine.
+Comparisons with mmdetection need an environment that has it (see assignment/peers.py); otherwise they are left out.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from focaldet.bench.measure import interleaved_ms
 
 
 def mmdet_rows() -> Iterator[losses.Row]:
-    """Quality focal and distribution focal loss beside mmdetection's own, called as its GFL head calls them."""
+    """Compare quality focal and distribution focal loss with mmdetection's, called as in its GFL head."""
     load_mmdet()
     from mmdet.models.losses import DistributionFocalLoss, QualityFocalLoss
 
@@ -62,7 +62,7 @@ def mmdet_rows() -> Iterator[losses.Row]:
 
 
 def plot_growth(points: list[tuple[int, float]], path: Path) -> None:
-    """Time against logits, both on a logarithmic scale, beside a straight line of slope 1."""
+    """Plot time against logits, both on logarithmic scales, with a straight line of slope 1."""
     sizes, times = zip(*points, strict=True)
     plt.switch_backend("svg")
     plt.rcParams["svg.hashsalt"] = "focaldet"
@@ -77,8 +77,10 @@ def plot_growth(points: list[tuple[int, float]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
-    parser.add_argument("--quick", action="store_true", help="without the compiled peer and without memory")
-    parser.add_argument("--largest", type=int, default=100_000_000, help="logits of the last point of the growth curve")
+    parser.add_argument("--quick", action="store_true", help="leave out the compiled peer and memory")
+    parser.add_argument(
+        "--largest", type=int, default=100_000_000, help="number of logits at the last point of the growth curve"
+    )
     args = parser.parse_args()
     table = []
     rows = chain(losses.loss_rows(compiled=not args.quick, memory=not args.quick), mmdet_rows() if has_mmdet() else ())
@@ -89,10 +91,10 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     plot_growth(points, args.output / "losses_growth.svg")
     lines = [
-        "# The losses beside their peers",
+        "# The losses compared with their peers",
         "",
         f"{provenance('python -m benchmarks.losses')}. Medians of interleaved runs in one process, float32 "
-        "unless said.",
+        "unless stated otherwise.",
         "",
         *table,
         "",

@@ -1,4 +1,4 @@
-"""python -m benchmarks.losses.curves: the pictures of docs/losses.md, losses and gradients against the probability."""
+"""python -m benchmarks.losses.curves: draw the pictures of docs/losses.md: losses and gradients by probability."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ PICTURES = Path(__file__).parents[2] / "docs" / "losses"
 
 
 def loss_and_gradient(loss, p: torch.Tensor, y: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Value and derivative on the logit, at the probabilities ``p``."""
+    """Value and derivative with respect to the logit at the probabilities ``p``."""
     z = p.logit().requires_grad_()
     value = loss(z, torch.full_like(z, y))
     (grad,) = torch.autograd.grad(value.sum(), z)
@@ -19,12 +19,12 @@ def loss_and_gradient(loss, p: torch.Tensor, y: float) -> tuple[torch.Tensor, to
 
 
 def draw(name: str, curves: dict[str, tuple[torch.Tensor, torch.Tensor]], p: torch.Tensor, title: str) -> None:
-    """Two panels: the loss, and its derivative on the logit."""
+    """Draw two panels: the loss, and its derivative with respect to the logit."""
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     for label, pair in curves.items():
         for axes, values in zip(panels, pair, strict=True):
             axes.plot(p, values, label=label)
-    for axes, what in zip(panels, ("loss", "derivative on the logit"), strict=True):
+    for axes, what in zip(panels, ("loss", "derivative w.r.t. the logit"), strict=True):
         axes.set(xlabel="probability p = σ(z)", ylabel=what)
         axes.grid(alpha=0.3)
     panels[0].set_ylim(0, 3)
@@ -35,7 +35,7 @@ def draw(name: str, curves: dict[str, tuple[torch.Tensor, torch.Tensor]], p: tor
 
 
 def learning_curves() -> None:
-    """One neuron that is badly wrong (z = 4 for y = 0), taught by gradient descent with either cost."""
+    """Train one neuron that is badly wrong (z = 4 for y = 0) by gradient descent with either cost."""
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     for label, loss in (("quadratic", focaldet.quadratic_loss), ("cross entropy", focaldet.binary_cross_entropy)):
         z, outputs = torch.tensor([4.0]), []
@@ -45,7 +45,7 @@ def learning_curves() -> None:
             z = z - 0.15 * grad
             outputs.append(float(z.detach().sigmoid()))
         axes.plot(outputs, label=label)
-    axes.set(xlabel="step", ylabel="output, to become 0", ylim=(0, 1))
+    axes.set(xlabel="step", ylabel="output (target 0)", ylim=(0, 1))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(PICTURES / "learning.svg", metadata={"Date": None})
@@ -80,7 +80,7 @@ def main() -> None:
             "quality focal, target .7": loss_and_gradient(quality, p, 0.7),
         },
         p,
-        "A soft label: focal loss overshoots it",
+        "Soft labels: the minimum of focal loss is not at the label",
     )
     draw(
         "negatives",
@@ -92,7 +92,7 @@ def main() -> None:
             "quadratic": loss_and_gradient(focaldet.quadratic_loss, p, 0.0),
         },
         p,
-        "A negative: what an easy one still counts",
+        "Negatives: contribution of the easy ones",
     )
     learning_curves()
 

@@ -1,9 +1,9 @@
-"""python -m benchmarks.serve MODEL PHOTOS: a served model beside the same model without a server, and a minute of load.
+"""python -m benchmarks.serve MODEL PHOTOS: compare a served model with the same model without a server.
 
-Rounds of 1,000 requests through ``focaldet serve`` in a process of its own and twice 1,000 photos without it, at the
-same concurrency, and then a minute of load with a look at the server's memory. A round of a resnet18 at 320 px takes
-some 80 seconds on two cores. Writes benchmarks/results/serve.md, which says what each row is. Run it on a quiet
-machine: the model alone has more threads than the server, and so takes more of cores that others use.
+Each round sends 1,000 requests to ``focaldet serve`` in a separate process and processes 1,000 photos without it,
+twice, at the same concurrency. A minute of load follows, during which the memory of the server is monitored. A round of
+a resnet18 at 320 px takes about 80 seconds on two cores. Writes benchmarks/results/serve.md, which explains each row.
+Run it on an idle machine: the model alone has more threads than the server and gets a larger share of busy cores.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60, help="of the load at the end")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of load at the end")
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
     files = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -50,16 +50,16 @@ def main() -> None:
     with ThreadPoolExecutor(args.concurrency) as pool:
         lines = list(table(rows(args, bare, photos, pool)))
     text = [
-        "# A served model beside the model alone",
+        "# A served model compared with the model alone",
         "",
         f"{provenance(given_command('benchmarks.serve'))}, onnxruntime {version('onnxruntime')}.",
         "",
-        f"The model: {described(args.model, bare)}; {lanes} batches at a time. {len(photos)} photos in turn, "
+        f"The model: {described(args.model, bare)}; {lanes} batches in parallel. {len(photos)} photos in turn, "
         f"{sum(map(len, photos)) / len(photos) / 1000:.0f} KB each, {args.concurrency} at a time; medians of "
         f"{args.rounds} interleaved rounds of {args.requests:,}. The client and the server share the cores. "
-        "*Served*: JPEG files over HTTP to `focaldet serve` in a process of its own. *File to boxes*: threads of one "
-        "process decode, scale and detect, a photo each. *Network alone*: the same threads detect in what was decoded "
-        "and scaled before. CPU time is that of all threads of server and client.",
+        "*Served*: JPEG files over HTTP to `focaldet serve` in a separate process. *File to boxes*: threads of one "
+        "process decode, scale and detect, with one photo each. *Network alone*: the same threads run the detector on "
+        "photos that have been decoded and scaled in advance. CPU time covers all threads of server and client.",
         "",
         *lines,
         "",
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def described(path: Path, model: Model) -> str:
-    """What is known of a model, in words."""
+    """Describe a model in words."""
     if not isinstance(model, OnnxDetector):
         return f"the run {path.name}"
     card = model.card
@@ -77,7 +77,7 @@ def described(path: Path, model: Model) -> str:
 
 
 def rows(args: argparse.Namespace, bare: Model, photos: Sequence[bytes], pool: ThreadPoolExecutor) -> Iterator[Row]:
-    """The comparison, and the minute of load."""
+    """The comparison, followed by the minute of load."""
     requests, concurrency = args.requests, args.concurrency
     scaled = [bare.prepare(read_photo(io.BytesIO(photo))) for photo in photos]
     with serving(args.model) as (host, port):
@@ -104,12 +104,12 @@ def rows(args: argparse.Namespace, bare: Model, photos: Sequence[bytes], pool: T
         yield Row(title, "served / file to boxes", rate["served"] / rate["file to boxes"], "x", "")
         yield Row(title, "served / network alone", rate["served"] / rate["network alone"], "x", ">= 0.8")
         for name, values in cpu_ms.items():
-            yield Row(title, f"{name}, CPU time a photo", statistics.median(values), "ms", "")
+            yield Row(title, f"{name}, CPU time per photo", statistics.median(values), "ms", "")
         yield from load(client, photos, pool, args.seconds)
 
 
 def load(client: "Client", photos: Sequence[bytes], pool: ThreadPoolExecutor, seconds: float) -> Iterator[Row]:
-    """Requests without a pause: how many failed, and how the server's memory grew after the first sixth of the time."""
+    """Send requests without a pause; count failures and measure memory growth after the first sixth of the time."""
     start, statuses, memory = time.perf_counter(), Counter[int](), list[float]()
     numbers = itertools.count()
 
@@ -122,16 +122,16 @@ def load(client: "Client", photos: Sequence[bytes], pool: ThreadPoolExecutor, se
             memory.append(client.memory_mb())
     title = f"{seconds:g} s of load"
     total = sum(statuses.values())
-    yield Row(title, "answers", total, "", "")
-    yield Row(title, "answers that are no 200", total - statuses[200], "", "0")
+    yield Row(title, "responses", total, "", "")
+    yield Row(title, "responses other than 200", total - statuses[200], "", "0")
     if memory:
-        yield Row(title, "memory, at most", max(memory), "MB", "")
-        yield Row(title, "growth after the first sixth", memory[-1] - memory[0], "MB", "<= 20")
+        yield Row(title, "peak memory", max(memory), "MB", "")
+        yield Row(title, "memory growth after the first sixth", memory[-1] - memory[0], "MB", "<= 20")
 
 
 @contextmanager
 def serving(model: Path) -> Iterator[tuple[str, int]]:
-    """``focaldet serve`` in a process of its own; gives host and port."""
+    """Run ``focaldet serve`` in a separate process; yield host and port."""
     command = [sys.executable, "-m", "focaldet", "serve", str(model), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -145,23 +145,23 @@ def serving(model: Path) -> Iterator[tuple[str, int]]:
 
 
 class Client:
-    """Requests on a connection of each thread."""
+    """HTTP client with one connection per thread."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address, self._local = (host, port), local()
 
     def hang_up(self) -> None:
-        """Begin new connections: the server closes those on which nothing is asked for some seconds."""
+        """Open new connections, because the server closes idle ones after some seconds."""
         self._local = local()
 
     def status(self, photo: bytes) -> int:
-        """The status of the answer to a photo; all of the answer is read."""
+        """Send a photo, read the whole response and return its status."""
         answer = self._ask("POST", "/predict", photo)
         answer.read()
         return answer.status
 
     def predict(self, photo: bytes) -> None:
-        """A photo that has to be answered."""
+        """Send a photo; any status other than 200 is an error."""
         status = self.status(photo)
         assert status == 200, status
 
@@ -170,7 +170,7 @@ class Client:
         return self._metric("process_resident_memory_bytes") / 1e6
 
     def cpu_seconds(self) -> float:
-        """That the server and this process have used."""
+        """CPU time used by the server and this process."""
         return self._metric("process_cpu_seconds_total") + time.process_time()
 
     def _metric(self, name: str) -> float:

@@ -1,8 +1,8 @@
-"""python -m benchmarks.study STUDY: what a finished study says of the published claims, as a page of results.
+"""python -m benchmarks.study STUDY: compare a finished study with the published claims.
 
-Writes benchmarks/results/study.md (the table of the rungs, and each claim beside what was measured), and into
-benchmarks/results/study/ the study's own files: study.json, study.jsonl, summary.json. Paths in them begin at the
-checkout's parent.
+Writes benchmarks/results/study.md, with a table of the rungs and a comparison of each claim with the measurement, and
+copies study.json, study.jsonl and summary.json to benchmarks/results/study/. Paths in these files are relative to the
+parent of the checkout.
 """
 
 import argparse
@@ -21,22 +21,22 @@ from focaldet.study.summary import compare, summarise
 RESULTS = Path(__file__).parents[1] / "results"
 
 DIVERGED = "diverged"
-"""In the place of a number: whether the training comes to anything."""
+"""Instead of a number: whether training succeeds at all."""
 
 LEAST_AP = 0.01
-"""Below it a detector has learned nothing."""
+"""Below this AP, a detector has learned nothing."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper measured on COCO, or says, and where it is looked for here.
+    """A claim of a paper, with its result on COCO, and the comparison that tests it.
 
     Args:
         words: the claim.
-        published: its number, and where that stands.
-        rung, before: that are compared.
-        number: of a row (``study.record.Row``), or ``DIVERGED``.
-        verdict: of the comparison, if the claim holds.
+        published: the published number with its source.
+        rung, before: the rungs to compare.
+        number: key of the number to compare (see ``study.record.Row``), or ``DIVERGED``.
+        verdict: verdict of the comparison if the claim holds.
     """
 
     words: str
@@ -65,15 +65,15 @@ CLAIMS = (
         "AP",
     ),
     Claim(
-        "Focal loss is above cross entropy",
+        "Focal loss beats cross entropy",
         f"34.0 against 30.2 AP, and 31.1 with the best α ({FOCAL}, tables 1a, 1b)",
         "retinanet-focal",
         "retinanet-bce",
         "AP",
     ),
     Claim(
-        "It takes weight from the background",
-        f"most of the loss of easy background is gone (γ 2; {FOCAL}, figure 4)",
+        "It shifts weight away from the background",
+        f"most of the loss of easy background disappears (γ 2; {FOCAL}, figure 4)",
         "retinanet-focal",
         "retinanet-bce",
         "background_gradient_end",
@@ -94,7 +94,7 @@ CLAIMS = (
         "AP",
     ),
     Claim(
-        "One joint score is above class × centerness in AP",
+        "A joint score has a higher AP than class × centerness",
         f"39.9 against 39.2 AP ({GFL}, tables 1a, 3)",
         "atss-qfl",
         "atss",
@@ -108,28 +108,28 @@ CLAIMS = (
         "rank_score",
     ),
     Claim(
-        "Distributions with distribution focal loss add to it",
+        "Distributions with distribution focal loss improve on it",
         f"40.2 against 39.9 AP ({GFL}, table 3)",
         "gfl",
         "atss-qfl",
         "AP",
     ),
     Claim(
-        "mostly in the place of the sides",
+        "mainly through better localisation",
         f"43.4 against 43.0 AP75 ({GFL}, tables 1a, 3)",
         "gfl",
         "atss-qfl",
         "AP75",
     ),
     Claim(
-        "GFL is above ATSS",
+        "GFL beats ATSS",
         f"40.2 against 39.2 AP ({GFL}, table 3)",
         "gfl",
         "atss",
         "AP",
     ),
     Claim(
-        "The shape of the distributions tells the quality",
+        "The shape of the distributions predicts the quality",
         "41.0 against 40.2 AP (GFocalV2's README; GFocal's README)",
         "gflv2",
         "gfl",
@@ -151,10 +151,10 @@ COLUMNS = {
     "rare_AP": "AP, rarest class",
     "rank_score": "rank correlation",
     "best_lost_threshold_share": "better box lost",
-    "oracle_AP": "AP by true IoU",
+    "oracle_AP": "AP with true IoU",
     "background_gradient_start": "background, start",
     "background_gradient_end": "background, end",
-    "deviation_correlation_relative": "deviation and error",
+    "deviation_correlation_relative": "std. deviation and error",
 }
 
 
@@ -177,12 +177,12 @@ def page(study: Study, lines: Sequence[Line], summary: Summary) -> Iterable[str]
     settings = study["settings"]
     yield "# The study on BCCD"
     yield ""
-    yield f"{provenance('python -m benchmarks.study')}, of a study of {study['description']}."
+    yield f"{provenance('python -m benchmarks.study')}, for the study: {study['description']}."
     budget = f"{settings['epochs']} epochs" if settings["epochs"] else f"{settings['minutes']:g} minutes"
     yield f"Each rung was trained for {budget} with {settings['backbone']} and measured on the"
     yield f"{study['photos'][study['split']]} photos of the {study['split']} split; mean ± standard deviation over"
-    yield f"seeds. {len(lines)} of {len(study['rungs']) * len(study['seeds'])} runs are done. The commit above made"
-    yield "this page of them; docs/study.md says at which they were trained."
+    yield f"seeds. {len(lines)} of {len(study['rungs']) * len(study['seeds'])} runs are done. The commit above wrote"
+    yield "this page; docs/study.md lists the commits of the training runs."
     yield ""
     yield "| rung | seeds | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---" * (2 + len(COLUMNS)) + "|"
@@ -209,7 +209,7 @@ def cell(spread: Spread) -> str:
 
 
 def judge(claim: Claim, rows: dict[str, Row]) -> tuple[str, str]:
-    """What was measured, and whether that is the claim."""
+    """The measurement, and whether it confirms the claim."""
     row, before = rows[claim.rung], rows[claim.before]
     if claim.number == DIVERGED:
         learned = [value for value in row["numbers"]["AP"]["values"] if value >= LEAST_AP]
@@ -224,7 +224,7 @@ def judge(claim: Claim, rows: dict[str, Row]) -> tuple[str, str]:
     here = f"{means}: {found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
     if found["verdict"] == claim.verdict:
         return here, "confirmed"
-    return here, "within noise" if found["verdict"] == "within the spread" else "not: the opposite"
+    return here, "within noise" if found["verdict"] == "within the spread" else "contradicted"
 
 
 if __name__ == "__main__":

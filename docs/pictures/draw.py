@@ -1,8 +1,8 @@
-"""Draws the pictures of docs/methods.md: which sites are positive, and how a box is written there.
+"""Draw the pictures of docs/methods.md: the positive locations, and how each method predicts a box.
 
     python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg --run RUN --v2-run RUN
 
-The runs are a trained GFL and GFLv2, whose distributions are drawn.
+The runs are a trained GFL and a trained GFLv2; their distributions are drawn.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def positives_of(method, batch, strides):
 
 
 def two_photos(batch):
-    """A figure with the photo on each of its halves."""
+    """A figure with the photo on both halves."""
     figure, halves = plt.subplots(1, 2, figsize=(11, 4.3), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.1)  # inches: the titles are cut without
+    figure.get_layout_engine().set(h_pad=0.1)  # in inches; otherwise the titles are cut off
     height, width = batch.images.shape[-2:]
     for axes in halves:
         axes.imshow(batch.images[0].permute(1, 2, 0), alpha=0.75)
@@ -126,7 +126,7 @@ def distances(axes, positives, gt, batch, detector) -> None:
 
 
 def distributions(axes, positives, gt, batch, detector) -> None:
-    """The site of the object with the best score: its box, and on each side the distribution it was read from."""
+    """Draw the box of the object's location with the best score, with the distribution of each side."""
     with torch.no_grad():
         outputs = detector.net(batch.images)
     own = (positives.gt == gt).nonzero()[:, 0]
@@ -143,7 +143,7 @@ def distributions(axes, positives, gt, batch, detector) -> None:
 
 
 def draw_distributions(axes, numbers, place, method) -> list[float]:
-    """The box of a site, and on each side the distribution it was read from; the standard deviations in pixels."""
+    """Draw the box of a location with the distribution of each side; return the standard deviations in pixels."""
     box, deviation = method.decode(numbers, place)
     rectangle(axes, box[0].tolist(), "tab:red", 1.4)
     (x, y), stride = place.points_xy[0].tolist(), float(place.strides[0])
@@ -166,7 +166,7 @@ def draw_distributions(axes, numbers, place, method) -> list[float]:
 
 
 def draw_quality(batch, detector, file) -> None:
-    """The positives of highest and lowest quality, among those whose class is sure: what the shape gives away."""
+    """Draw the positives with the highest and the lowest quality among those with a confident class."""
     method, num_classes = detector.postprocess.method, len(detector.class_names)
     positives = positives_of(method, batch, detector.net.strides)
     with torch.no_grad():

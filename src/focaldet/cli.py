@@ -32,6 +32,8 @@ _EXTRAS = {
 }
 """Package that a command may miss -> the extra that brings it; the others come with ``train``."""
 
+MAX_DETECTIONS_HELP = "of a photo, best first (default: as many as the model was made for)"
+
 OPENVINO_HELP = (
     "of an exported model, with onnxruntime-openvino: in bfloat16, several times as fast on CPUs that multiply it"
 )
@@ -111,6 +113,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("run", Path, metavar="RUN", help="run folder")
     command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
     command.add("--split", str, default="test", help="train, val or test (default: test)")
+    command.add("--max-detections", int, metavar="N", help=MAX_DETECTIONS_HELP)
 
     command = add("predict", "detect in photos: drawn pictures and JSON, with the deviation of each side")
     command.add("run", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
@@ -126,6 +129,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         "--out", Path, metavar="DIR", default=Path("predictions"), help="folder to write to (default: predictions)"
     )
     command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
+    command.add("--max-detections", int, metavar="N", help=MAX_DETECTIONS_HELP)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
 
     command = add("serve", "answer photos over HTTP with boxes as JSON, and a page to try it on")
@@ -133,6 +137,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add("--host", str, default="127.0.0.1", help="address to listen on (default: 127.0.0.1, itself alone)")
     command.add("--port", int, default=8000, help="0 takes a free one (default: 8000)")
     command.add("--score", float, default=0.3, help="least score of a box, unless a request asks (default: 0.3)")
+    command.add("--max-detections", int, metavar="N", help=MAX_DETECTIONS_HELP)
     command.add("--max-mb", float, default=LIMITS.megabytes, help="of an upload (default: 20)")
     command.add("--max-megapixels", float, default=LIMITS.megapixels, help="of a photo (default: 40)")
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and to answer (default: 30)")
@@ -152,6 +157,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add(
         "--nms", bool, default=True, help="non-maximum suppression inside; without: every site's box and scores"
     )
+    command.add("--max-detections", int, metavar="N", help=MAX_DETECTIONS_HELP)
     command.add(
         "--int8", bool, default=False, help="convolutions with 8 bits, by the photos of --data: about half the time"
     )
@@ -244,7 +250,7 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         from focaldet.engine.evaluate import evaluate_run
         from focaldet.report import write_report
 
-        evaluate_run(chosen.run, chosen.data, chosen.split)
+        evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections)
         print(f"report: {write_report(chosen.run)}")
     elif command == "predict":
         if chosen.compare is not None:
@@ -257,7 +263,7 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
         from focaldet.engine.load import load_model
         from focaldet.runtime.predict import predict_files
 
-        model = load_model(chosen.run, score=chosen.score, openvino=chosen.openvino)
+        model = load_model(chosen.run, score=chosen.score, **_of_model(chosen))
         faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
         for fault in faults:
             print(f"focaldet: {printable(fault)}", file=sys.stderr)
@@ -329,15 +335,18 @@ def _data(chosen: argparse.Namespace) -> None:
     print(f"{chosen.out}: {photos:,} photos in the layout of {chosen.to.upper()}")
 
 
+def _of_model(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Options of commands that load a model, as the loaders call them."""
+    return {"max_detections": chosen.max_detections, "openvino": chosen.openvino}
+
+
 def _compare(chosen: argparse.Namespace) -> None:
     if chosen.images:
         raise InputError(f"predict: {chosen.images[0]} beside --compare, which takes its photos from TRUTH; give one")
     from focaldet.engine.compare import detect_labelled
     from focaldet.report import write_errors
 
-    found = detect_labelled(
-        chosen.run, chosen.compare, split=chosen.split, score=chosen.score, openvino=chosen.openvino
-    )
+    found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=chosen.score, **_of_model(chosen))
     page = write_errors(
         found.truth,
         found.results,
@@ -360,7 +369,8 @@ def _export(chosen: argparse.Namespace) -> None:
     int8 = Int8(chosen.data, chosen.split, chosen.ap_loss) if chosen.int8 else None
     if chosen.outputs == "detections" and not chosen.nms:
         chosen.outputs = "sites"
-    file = export_run(chosen.run, chosen.out, format=chosen.format, outputs=chosen.outputs, int8=int8, say=_say)
+    options = {"format": chosen.format, "outputs": chosen.outputs, "max_detections": chosen.max_detections}
+    file = export_run(chosen.run, chosen.out, **options, int8=int8, say=_say)
     if chosen.format == "onnx" and chosen.outputs != "raw":
         print(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
 
@@ -388,8 +398,8 @@ def _serve(chosen: argparse.Namespace) -> None:
         port=chosen.port,
         score=chosen.score,
         limits=limits,
-        openvino=chosen.openvino,
         say=_say,
+        **_of_model(chosen),
     )
 
 

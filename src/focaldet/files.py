@@ -77,7 +77,7 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
     ...         pass
     Traceback (most recent call last):
     ...
-    focaldet.checks.InputError: --out ...: another focaldet train is at work in it; wait for it, or stop it
+    focaldet.checks.InputError: --out ...: another focaldet train is running in this folder; wait for it or stop it
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: is a file; name a folder")
@@ -121,7 +121,7 @@ def _lock(handle: int, folder: Path, command: str) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(
-            f"--out {folder}: another focaldet {command} is at work in it; wait for it, or stop it"
+            f"--out {folder}: another focaldet {command} is running in this folder; wait for it or stop it"
         ) from error
     except OSError:  # a file system without such a lock
         return

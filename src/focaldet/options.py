@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from focaldet.checks import InputError
 
@@ -75,19 +75,21 @@ def reader(hint: Any) -> Callable[[str], Any]:
 
     >>> reader(int)("8"), reader(float | None)("none"), reader(Literal["light", "strong"])("light")
     (8, None, 'light')
+    >>> reader(int | Literal["auto"])("auto"), reader(int | Literal["auto"])("8")
+    ('auto', 8)
     >>> reader(Literal["light", "strong"])("lihgt")
     Traceback (most recent call last):
     ...
     argparse.ArgumentTypeError: expected one of light, strong; got 'lihgt'; did you mean 'light'?
     """
-    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-    (kind,) = (kind for kind in kinds if kind is not NoneType)
-    choices = get_args(kind)
+    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    kind = next((kind for kind in kinds if kind is not NoneType and get_origin(kind) is not Literal), None)
 
     def read(text: str) -> Any:
         if text in choices:
             return text
-        if choices:
+        if kind is None:
             expected = "one of " * (len(choices) > 1) + ", ".join(choices)
             raise argparse.ArgumentTypeError(f"expected {expected}; got {text!r}{_meant(text, choices)}")
         if text == "none" and NoneType in kinds:
@@ -96,7 +98,8 @@ def reader(hint: Any) -> Callable[[str], Any]:
             value = kind(text)
             if text and (kind is not float or math.isfinite(value)):
                 return value
-        raise argparse.ArgumentTypeError(f"expected {EXPECTED[kind]}, got {text!r}")
+        expected = " or ".join([EXPECTED[kind], *choices])
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
     return read
 

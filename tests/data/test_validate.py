@@ -175,3 +175,12 @@ def test_boxes_within_the_first_pixel_are_taken_for_shares_and_left_out(photo):
     record, faults, *_ = validate(annotation(photo, [[0.1, 0.1, 0.9, 1], [0, 0, 1, 1.5]]))
     assert record.boxes_xyxy.tolist() == [[0, 0, 1, 1.5]]
     assert [f.kind for f in faults] == ["within-a-pixel"]
+
+
+def test_a_box_of_a_pixel_is_an_object_in_fractions_and_in_a_photo_that_is_no_larger(tmp_path):
+    pixel = write_photo(tmp_path / "pixel.png", (1, 1))
+    record, faults, *_ = validate(annotation(pixel, [[0, 0, 1, 1]], stated_size=(1, 1)))
+    assert (record.num_objects, faults) == (1, [])
+    photo = write_photo(tmp_path / "a.jpg")
+    record, faults, *_ = validate(annotation(photo, [[0, 0, 1 / 64, 1 / 48]], stated_size=None, relative=True))
+    assert (record.num_objects, faults) == (1, [])

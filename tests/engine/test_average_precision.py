@@ -144,7 +144,7 @@ def test_a_detection_on_a_crowd_is_neither_right_nor_wrong() -> None:
 def test_a_region_of_no_class_counts_for_no_class(tmp_path: Path) -> None:
     boxes = np.array([[10, 10, 30, 30], [100, 100, 180, 180]], np.float32)
     labels, ignored = np.array([0, NO_CLASS]), np.array([False, True])
-    truth = coco_truth([ImageRecord(tmp_path, "a", 0, 200, 200, boxes, labels, ignored)], ("a", "b"))
+    truth = coco_truth([ImageRecord(tmp_path, "a", 1, 200, 200, boxes, labels, ignored)], ("a", "b"))
     assert [(entry["category_id"], entry["iscrowd"]) for entry in truth["annotations"]] == [(1, 0), (1, 1), (2, 1)]
     found = [result([10, 10, 20, 20], 0.5)]
     beside = [result([110, 110, 30, 30], 0.9, category) for category in (1, 2)]

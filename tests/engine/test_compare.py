@@ -32,8 +32,8 @@ def test_results_are_those_of_predict_on_each_photo_of_the_split(trained: Path, 
     records = read_folder(cells).splits["val"]
     assert [image["file_name"] for image in compared.truth["images"]] == [str(r.path.resolve()) for r in records]
     detector = Detector.load(trained, score_threshold=0.0)
-    for number, record in enumerate(records, start=1):
-        scores = [entry["score"] for entry in compared.results if entry["image_id"] == number]
+    for record in records:
+        scores = [entry["score"] for entry in compared.results if entry["image_id"] == record.image_id]
         assert scores == pytest.approx(detector.predict(record.path).scores.tolist(), abs=1e-5)
 
 
@@ -95,8 +95,8 @@ def test_a_damaged_photo_is_left_out_and_named(trained: Path, cells: Path, tmp_p
     first = file.parent / json.loads(file.read_text())["images"][0]["file_name"]
     first.write_bytes(first.read_bytes()[:2000])
     compared = detect_labelled(trained, file, score=0.0)
-    assert len(compared.truth["images"]) == 1
-    assert {entry["image_id"] for entry in compared.truth["annotations"]} == {1}
+    (image,) = compared.truth["images"]
+    assert {entry["image_id"] for entry in compared.truth["annotations"]} == {image["id"]}
     (note,) = compared.notes
     assert note.startswith(f"photo left out: {first}: damaged image")
 

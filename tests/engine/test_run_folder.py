@@ -40,7 +40,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path, aga
 
 def test_a_folder_that_another_process_trains_into_is_refused(trained: Path, run: Path, again: Again) -> None:
     before = contents(run)
-    with alone_in(run, "train"), pytest.raises(InputError, match="another focaldet train is at work in it"):
+    with alone_in(run, "train"), pytest.raises(InputError, match="another focaldet train is running in this folder"):
         again(out=str(run), resume=True, epochs=9)
     assert contents(run) == before
 

@@ -217,7 +217,7 @@ def test_of_two_runs_into_one_folder_one_is_refused(config: TrainConfig) -> None
     processes = [start(config) for _ in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2], errors
-    assert any("is at work in it" in error or "holds a run already" in error for error in errors)
+    assert any("is running in this folder" in error or "holds a run already" in error for error in errors)
     assert len(lines_of(Path(config.out or ""))) == config.epochs
 
 

@@ -59,6 +59,7 @@ def write_study(
         "objects": {"train": [4 * n for n in counts], "val": counts, "test": counts},
         "rare_label": int(np.argmin(counts)),
         "machine": "x86_64, 2 cores, torch 2.10",
+        "max_detections": 100,
     }
     lines, done = [], chosen[:finished]
     for rung in done:

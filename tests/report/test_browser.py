@@ -65,7 +65,7 @@ def test_pointing_at_a_box_shows_its_score_iou_and_deviations(browser: Browser, 
     browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=where[0], y=where[1])
     text = browser.evaluate("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
     assert "score 0." in text
-    assert "IoU with truth 0." in text
+    assert "IoU 0." in text
     assert "left " in text
 
 

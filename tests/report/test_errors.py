@@ -88,7 +88,8 @@ def test_photos_are_ranked_by_the_sum_of_their_errors(tmp_path: Path) -> None:
     results += [entry for entry in exact if entry["image_id"] == 2][:2]  # one of three missed
     context = errors_context(Run(tmp_path, truth=truth, predictions=results), 0.3, "t")
     assert [photo.name for photo in context["photos"]] == ["photo1.jpg", "photo2.jpg"]
-    assert context["photos"][1].panels[1].words == "2 found, 1 missed, 0 named wrongly, 0 false"
+    counts = re.findall(r"\d+", context["photos"][1].panels[1].words)
+    assert counts == ["2", "1", "0", "0"]  # detected, missed, misclassified, false alarms
 
 
 def test_page_counts_by_class_and_names_the_pairs(tmp_path: Path) -> None:
@@ -100,39 +101,39 @@ def test_page_counts_by_class_and_names_the_pairs(tmp_path: Path) -> None:
     assert numbers["cell"] == [1, 1, 0, 0, 0]  # objects, found, taken for another, missed, false alarms
     assert '<th scope="row" class="name">dust</th><td class="n">1</td><td class="n">0</td><td class="n">1</td>' in html
     assert '<th scope="row" class="name">dust</th><td class="name">cell</td><td class="n">1</td>' in html
-    assert "finds 1 of the 2 labelled objects on 1 photo and misses 0." in html
-    assert "Boxes that name an object wrongly: 1; false alarms: 1." in html
+    assert "1 of 2 labelled objects on 1 photo and misses 0" in html
+    assert "Misclassified objects: 1; false alarms: 1" in html
 
 
 def test_page_states_the_score_and_the_iou_it_was_made_with(tmp_path: Path) -> None:
     html = written(tmp_path, ("cell", CELL, 0.5), score=0.45)
-    assert "score at least 0.45" in html
+    assert "confidence threshold of 0.45" in html
     assert "IoU is at least 0.5" in html
 
 
 def test_every_error_has_a_cutout_that_says_what_is_wrong(tmp_path: Path) -> None:
     html = written(tmp_path, ("cell", DUST, 0.8), ("dust", [60, 90, 20, 20], 0.5))
     confusion, false, missed = re.findall(r'<div class="cutouts">(.*?)</section>', html, re.DOTALL)
-    assert "<b>cell 0.80</b> <span>this is labelled dust</span>" in confusion
-    assert "<b>dust 0.50</b> <span>no labelled dust touches it</span>" in false
+    assert "<b>cell 0.80</b> <span>this object is labelled dust</span>" in confusion
+    assert "<b>dust 0.50</b> <span>touches no labelled dust</span>" in false
     assert "<b>cell</b> <span>40 × 40 px; no box touches it</span>" in missed
     assert 'viewBox="78 38 64 64"' in confusion  # the least that is shown, around the dust
     assert 'viewBox="0 0 88 88"' in missed  # 2.2 x 40, moved into the photo
 
 
-def test_a_missed_object_beside_a_box_that_found_another_says_so(tmp_path: Path) -> None:
+def test_a_missed_object_near_a_box_that_matches_another_says_so(tmp_path: Path) -> None:
     x, y, width, height = CELL
     truth, results = scene(tmp_path, ("cell", CELL, 0.9))
     truth["annotations"] = [{"image_id": 0, "category_id": 0, "bbox": box} for box in (CELL, [x + 8, y, width, height])]
     page = write_errors(truth, results, tmp_path / "errors.html", score=0.3, title="t")
-    assert "nearest is cell 0.90, IoU 0.67, which found another object" in page.read_text(encoding="utf-8")  # 32 / 48
+    assert "cell 0.90, IoU 0.67, matches another object" in page.read_text(encoding="utf-8")  # 32 / 48
     apart = written(tmp_path, ("cell", [x + 20, y, width, height], 0.9))
-    assert "nearest is cell 0.90, IoU 0.33</span>" in apart
+    assert "cell 0.90, IoU 0.33</span>" in apart
 
 
-def test_an_overlap_that_rounds_to_nothing_is_told_in_words(tmp_path: Path) -> None:
+def test_an_overlap_that_rounds_to_zero_is_described_in_words(tmp_path: Path) -> None:
     html = written(tmp_path, ("cell", [49.9, 10, 40, 40], 0.9))  # a tenth of a pixel of 40
-    assert "<b>cell 0.90</b> <span>a labelled cell hardly touches it</span>" in html
+    assert "<b>cell 0.90</b> <span>barely touches a labelled cell</span>" in html
 
 
 def test_a_cutout_shows_the_pixels_it_says(tmp_path: Path) -> None:
@@ -162,13 +163,13 @@ def test_a_cutout_of_a_photo_of_another_size_is_of_the_same_place(tmp_path: Path
 
 def test_no_error_is_a_result_too(tmp_path: Path) -> None:
     html = written(tmp_path, ("cell", CELL, 0.9), ("dust", DUST, 0.8))
-    assert "There is no error at this score." in html
+    assert "no errors at this threshold" in html
     assert '<div class="cutouts">' not in html
 
 
 def test_a_photo_without_objects_has_only_false_alarms(tmp_path: Path) -> None:
     html = written(tmp_path, ("cell", CELL, 0.9), objects=0)
-    assert "finds 0 of the 0 labelled objects" in html
+    assert "0 of 0 labelled objects" in html
     assert '<section id="false">' in html
     assert '<section id="missed">' not in html
 
@@ -197,5 +198,5 @@ def test_only_the_worst_are_shown_and_all_are_counted(tmp_path: Path, count: int
     many = [("dust", [2.0 * i, 100, 2, 2], 0.31 + i / 100) for i in range(count)]
     html = written(tmp_path, ("cell", CELL, 0.9), ("dust", DUST, 0.9), *many)
     assert html.count('<article aria-label="photo0.jpg, dust') == 24
-    assert ("Shown are the worst 24 of 30." in html) == (count == 30)
-    assert f"false alarms: {count}." in html
+    assert ("the worst 24 of 30." in html) == (count == 30)
+    assert f"false alarms: {count}" in html

@@ -3,20 +3,26 @@ from pathlib import Path
 
 import pytest
 
-from focaldet.report.facts import Counts, commands, result_sentence, step_shares, training_rows
+from focaldet.report.facts import Counts, commands, metric_rows, result_sentence, step_shares, training_rows
 from focaldet.report.run_files import Run
 
 
-def test_result_is_one_sentence_with_the_counts() -> None:
+def test_result_names_detector_split_and_counts() -> None:
     run = Run(
         Path("run"),
         model={"method": "gfl", "backbone": "resnet18", "size": 320},
         evaluation={"split": "test", "images": 72, "metrics": {"AP": 0.6124, "AP50": 0.87}},
     )
-    assert result_sentence(run, Counts(found=900, false=50, missed=100), 0.4) == (
-        "This GFL detector (resnet18, 320 px) reaches an AP of 0.612 (AP50 0.870) on the 72 photos of the test split: "
-        "from a score of 0.40 on it finds 900 of 1,000 objects, and 50 of its 950 boxes are false."
-    )
+    sentence = result_sentence(run, Counts(found=900, false=50, missed=100), 0.4)
+    for words in (
+        "GFL detector (resnet18, 320 px)",
+        "AP of 0.612 (AP50 0.870)",
+        "72 photos of the test split",
+        "threshold of 0.40",
+        "900 of 1,000 objects",
+        "50 of its 950 boxes are false positives",
+    ):
+        assert words in sentence
 
 
 def test_nothing_to_find_and_nothing_drawn_have_no_share() -> None:
@@ -51,3 +57,27 @@ def test_step_shares_are_the_mean_over_measured_epochs_and_sum_to_one() -> None:
 def test_best_validation_is_named_with_its_epoch() -> None:
     lines = [{"epoch": i, "val": {"AP": ap}} for i, ap in enumerate((0.1, 0.5, 0.4))] + [{"epoch": 3, "val": None}]
     assert ("best AP on val", "0.500, epoch 1") in training_rows(Run(Path("run"), metrics=lines))
+
+
+def test_photos_without_an_object_have_no_ap_and_no_best() -> None:
+    nothing = {"AP": None, "AP50": None}
+    evaluation = {"split": "val", "images": 1, "objects": 0, "metrics": nothing}
+    run = Run(Path("run"), evaluation=evaluation, metrics=[{"epoch": 0, "val": nothing}])
+    assert result_sentence(run, None, 0.5) == (
+        "This detector has been evaluated on the 1 photo of the val split, in which no object is labelled: there is no "
+        "AP."
+    )
+    assert not any("best" in name for name, _ in training_rows(run))
+
+
+def test_ap_of_more_detections_is_named_and_cocos_stands_beside_it() -> None:
+    metrics, coco = {"AP": 0.9, "AR100": 0.4, "AR600": 0.95}, {"AP": 0.39, "AP50": 0.4, "AP75": 0.3}
+    evaluation = {"max_detections": 600, "metrics": metrics, "coco_metrics": coco}
+    run = Run(Path("run"), evaluation=evaluation)
+    assert "(at most 600 detections a photo)" in result_sentence(run, None, 0.5)
+    rows = {name: (over, value) for name, over, value in metric_rows(run)}
+    assert rows["AR600"] == ("recall, 600 boxes an image", 0.95)
+    assert rows["COCO's AP"] == ("IoU 0.50 to 0.95, at most 100 detections a photo", 0.39)
+    plain = Run(Path("run"), evaluation={"max_detections": 100, "metrics": metrics, "coco_metrics": None})
+    assert "at most" not in result_sentence(plain, None, 0.5)
+    assert [name for name, _, _ in metric_rows(plain)] == ["AP", "AR100"]

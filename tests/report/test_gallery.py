@@ -35,18 +35,20 @@ def test_few_photos_are_all_shown_and_empty_ones_are_not(tmp_path: Path) -> None
     assert choose(empty, 0.5) == {}
 
 
-def test_duplicate_box_says_that_the_object_was_found_already(tmp_path: Path) -> None:
+def test_duplicate_box_says_that_another_box_matches_the_object(tmp_path: Path) -> None:
     truth = drawn_truth(tmp_path / "photos", ["cell"], num_images=1)
     box = {"image_id": 0, "category_id": 0, "bbox": truth["annotations"][0]["bbox"], "side_std": [1, 2, 3, 4]}
     predictions = [box | {"score": 0.9}, box | {"score": 0.8}, box | {"score": 0.3}]
     panel = prediction_panel(
         "Predicted", match_run(Run(tmp_path, truth=truth, predictions=predictions))[0], ["cell"], 0.5
     )
-    assert panel.words == "1 found, 2 missed, 1 false"
+    assert panel.words == "1 detected, 2 missed, 1 false positive"
     assert [box.state for box in panel.boxes] == ["found", "false"]
-    expected = "cell, score 0.90; IoU with truth 1.00; deviations left 1.0, top 2.0, right 3.0, bottom 4.0 px"
-    assert panel.boxes[0].words == expected
-    assert "found already (IoU 1.00)" in panel.boxes[1].words
+    score, iou, deviations = panel.boxes[0].words.split("; ")
+    assert score == "cell, score 0.90"
+    assert "IoU 1.00" in iou
+    assert "left 1.0, top 2.0, right 3.0, bottom 4.0 px" in deviations
+    assert "duplicate" in panel.boxes[1].words
 
 
 def test_large_photo_is_made_small_and_stands_upright(tmp_path: Path) -> None:

@@ -105,5 +105,5 @@ def test_page_names_what_does_not_fit_together(tmp_path) -> None:
     run = write_run(tmp_path / "run", truth, foreign)
     (run / "metrics.jsonl").unlink()  # its charts take most of the time
     html = write_report(run).read_text(encoding="utf-8")
-    assert "a box on photo 99, which truth.json does not have" in html
+    assert "photo 99, which is not in truth.json" in html
     assert '<section id="photos">' not in html

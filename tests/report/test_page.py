@@ -133,8 +133,8 @@ def test_numbers_that_are_not_finite_are_dashes(short_run: Path) -> None:
 def test_nothing_found_is_a_result_too(short_run: Path) -> None:
     (short_run / "predictions.json").write_text("[]")
     html = read(write_report(short_run))
-    assert "it finds 0 of 12 objects" in html
-    assert "0 found, 3 missed, 0 false" in html
+    assert "0 of 12 objects" in html
+    assert "0 detected, 3 missed, 0 false" in html
 
 
 def test_photo_that_cannot_be_read_keeps_its_boxes(short_run: Path) -> None:
@@ -148,15 +148,28 @@ def test_photo_that_cannot_be_read_keeps_its_boxes(short_run: Path) -> None:
 
 
 def test_boxes_without_deviations_are_not_promised_any(short_run: Path) -> None:
-    assert "a side it is not sure of" in read(write_report(short_run))
+    assert "an uncertain side" in read(write_report(short_run))
     predictions = json.loads((short_run / "predictions.json").read_text())
     for prediction in predictions:
         del prediction["side_std"]
     (short_run / "predictions.json").write_text(json.dumps(predictions))
     html = read(write_report(short_run))
-    assert "a side it is not sure of" not in html
-    assert "for its score and its IoU; Tab" in html
+    assert "an uncertain side" not in html
+    assert "to see its score and its IoU, or" in html
     assert '<section id="sides">' not in html
+
+
+def test_runs_that_count_other_numbers_of_detections_are_compared_by_cocos_ap(short_run: Path, tmp_path: Path) -> None:
+    truth = json.loads((short_run / "truth.json").read_text())
+    other = write_run(tmp_path / "other", truth, [], ap=0.7)
+    evaluation = json.loads((other / "evaluation.json").read_text())
+    evaluation |= {"max_detections": 600, "coco_metrics": {"AP": 0.391}}
+    (other / "evaluation.json").write_text(json.dumps(evaluation))
+    page = write_report([short_run, other]).read_text()
+    assert "different numbers of detections a photo" in page
+    (row,) = re.findall("<tr><th[^>]*>COCO&#39;s AP.*?</tr>", page, re.DOTALL)
+    assert "0.612" in row
+    assert "0.391" in row
 
 
 def test_comparison_shares_photos_and_names_the_best(run: Path, tmp_path: Path) -> None:
@@ -165,7 +178,7 @@ def test_comparison_shares_photos_and_names_the_best(run: Path, tmp_path: Path) 
     page = write_report([run, other])
     html = read(page)
     assert page == tmp_path / "comparison.html"
-    assert "other has the highest AP, 0.700; next is run with 0.612." in html
+    assert "other has the highest AP, 0.700" in html
     assert html.count("data:image/jpeg;base64,") == 4
     assert html.count('<figure class="panel">') == 4 * 3
     assert '<th scope="row">method</th><td>gfl</td><td>atss</td>' in html

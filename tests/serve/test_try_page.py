@@ -42,7 +42,7 @@ def answered(browser: Browser) -> str:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         words = browser.evaluate("document.getElementById('status').textContent")
-        if words and not words.startswith("Looking"):
+        if words and not words.startswith("Detecting"):
             return words
         time.sleep(0.05)
     raise AssertionError("no answer on the page")

@@ -51,9 +51,10 @@ def test_start_and_end_are_looked_at_on_the_same_sites(measured):
     assert start["own"] != end["own"]
 
 
-def test_shown_photos_are_of_the_measured_split(measured):
+def test_shown_photos_are_of_the_measured_split(measured, cells: Path):
     _, details = measured
-    assert [photo["image_id"] for photo in details["photos"]] == [1, 2]
+    ids = [record.image_id for record in read_folder(cells).splits["val"]]
+    assert [photo["image_id"] for photo in details["photos"]] == ids
 
 
 @pytest.mark.usefixtures("trained")

@@ -84,11 +84,11 @@ def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_p
         assert process.returncode == 0, outputs[-1]
     assert timeless(out) == timeless(tmp_path / "whole")
     assert not run_folder(out, "retinanet-focal", 0).exists()
-    for text in ("1 of 2 to do", "gfl, seed 0: AP"):
+    for text in ("1 of 2 runs", "gfl, seed 0: AP"):
         assert text in outputs[0][0]
     folders = (out, tmp_path / "whole")
     table, whole = (
-        text.partition("val split")[2].replace(str(folder), "STUDY")
+        text.partition("val split:")[2].replace(str(folder), "STUDY")
         for folder, (text, _) in zip(folders, outputs, strict=True)
     )
     assert table == whole
@@ -113,7 +113,7 @@ def test_two_rungs_run_side_by_side(given, out):
     said: list[str] = []
     run_study(given, out=out, rungs=["fcos", "atss"], seeds=1, parallel=2, say=said.append)
     assert {line["rung"] for line in read_lines(out)} == {"fcos", "atss"}
-    starts = [i for i, line in enumerate(said) if line.endswith("starts")]
+    starts = [i for i, line in enumerate(said) if line.endswith("starting")]
     assert starts == [2, 3]  # both before the first is done
     summary = json.loads((out / "summary.json").read_text())
     assert [row["rung"] for row in summary["rows"]] == ["fcos", "atss"]
@@ -135,7 +135,7 @@ def test_a_finished_rung_leaves_its_line_and_its_details(gfl):
 def test_a_line_that_was_finished_before_a_kill_is_taken_up_and_nothing_trained(gfl):
     said: list[str] = []
     run_study({}, out=gfl, say=said.append)
-    assert not any(line.endswith("starts") for line in said)
+    assert not any(line.endswith("starting") for line in said)
     assert [line["rung"] for line in read_lines(gfl)] == ["gfl"]
     assert not line_file(gfl, "gfl", 0).exists()
 
@@ -145,7 +145,7 @@ def test_lines_alone_are_a_study_that_is_done(gfl):
     shutil.rmtree(gfl / "runs")
     said: list[str] = []
     run_study({}, out=gfl, say=said.append)
-    assert "0 of 1 to do" in said[1]
+    assert "0 of 1 runs" in said[1]
     assert "GFL" not in said[-1]
     assert "gfl" in said[-1]
     assert not (gfl / "runs").exists()
@@ -161,7 +161,7 @@ def test_what_is_trained_is_measured_again_and_not_trained(gfl, monkeypatch):
 def test_a_run_of_other_settings_in_the_folder_is_refused(gfl):
     config = load_config(run_folder(gfl, "gfl", 0) / "config.yaml")
     config.size = 96
-    with pytest.raises(InputError, match=r"gfl-0: a run of other settings: size is 64 there, 96 here"):
+    with pytest.raises(InputError, match=r"gfl-0: a run with other settings: size is 64 there, 96 here"):
         train_rung(config, None, print)
 
 
@@ -192,7 +192,7 @@ def test_a_second_study_in_the_same_folder_is_refused(given, out):
     handle = os.open(out, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        with pytest.raises(InputError, match="another focaldet study is at work in it"):
+        with pytest.raises(InputError, match="another focaldet study is running"):
             run_study(given, out=out)
     finally:
         os.close(handle)

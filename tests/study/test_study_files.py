@@ -135,3 +135,22 @@ def test_a_file_that_is_no_study_is_refused(out, value):
 def test_a_file_or_folder_is_kept_whole_so_that_the_study_goes_on_from_anywhere(option):
     settings = common_settings({"data": "cells"} | {option: "somewhere/it"})
     assert settings[option] == str(Path("somewhere/it").resolve())
+
+
+def test_ignored_classes_are_no_classes_of_a_study(cells: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    study = open_study(out, {"data": str(cells), "epochs": 1, "ignore": "Platelets"}, seeds=1)
+    assert study["class_names"] == ["RBC", "WBC"]
+    truth = read_json(out / "truth.json")
+    assert [category["name"] for category in truth["categories"]] == ["RBC", "WBC"]
+    assert open_study(out, {}) == study
+
+
+def test_a_study_says_how_many_detections_count(cells: Path, tmp_path: Path) -> None:
+    def count(**options: int) -> int:
+        given = {"data": str(cells), "epochs": 1} | options
+        return open_study(tmp_path / str(options), given, seeds=1)["max_detections"]
+
+    assert count() == 100
+    assert count(max_detections=300) == 300
+    assert count(max_detections=20) == 100

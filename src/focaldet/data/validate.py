@@ -149,7 +149,7 @@ def _compared(
         outside_stated, outside = (_leaving(boxes, *size) for size in (annotation.stated_size, (width, height)))
     clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     keep = np.ones(len(boxes), bool)
-    for i in _suspects(boxes, clipped, annotation.labels):
+    for i in _suspects(boxes, clipped, annotation.labels, may_be_shares=_may_be_shares(annotation, width, height)):
         fault = _box_fault(annotation, i, boxes[i], clipped[i], width, height)
         faults.append(fault)
         keep[i] = not fault.loses_box
@@ -203,11 +203,12 @@ def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
     return faults
 
 
-def _suspects(boxes: np.ndarray, clipped: np.ndarray, labels: np.ndarray) -> list[int]:
+def _suspects(boxes: np.ndarray, clipped: np.ndarray, labels: np.ndarray, *, may_be_shares: bool) -> list[int]:
     """Indices of the boxes that have a fault: nearly always none, so nothing is done box by box before this."""
     moved = np.abs(boxes - clipped).max(1, initial=0)
     suspect = ~(moved <= _TOLERANCE_PX) | (clipped[:, 2:] <= clipped[:, :2]).any(1)  # NaN compares false
-    suspect |= (boxes[:, 2:] <= 1).all(1)
+    if may_be_shares:
+        suspect |= (boxes[:, 2:] <= 1).all(1)
     first: dict[tuple[float, ...], int] = {}
     for i, key in enumerate(zip(*boxes.T.tolist(), labels.tolist(), strict=True)):
         suspect[i] |= first.setdefault(key, i) != i
@@ -226,12 +227,17 @@ def _box_fault(annotation: Annotation, i: int, box: np.ndarray, clipped: np.ndar
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         hint = "; are its numbers pixels? YOLO's are fractions" if annotation.relative else ""
         return fault("outside", f"{_numbers(box)} lies outside the image of {width} x {height}{hint}")
-    if x2 <= 1 and y2 <= 1 and width * height > 1 and not annotation.relative:
+    if x2 <= 1 and y2 <= 1 and _may_be_shares(annotation, width, height):
         hint = "if they are shares of the image, multiply them by its width and height"
         return fault("within-a-pixel", f"{_numbers(box)} lies within the first pixel; {hint}")
     if min(x1, y1, width - x2, height - y2) < -_TOLERANCE_PX:
         return fault("partly-outside", f"{_numbers(box)} leaves the image of {width} x {height}")
     return fault("duplicate-box", "the same box and class twice")
+
+
+def _may_be_shares(annotation: Annotation, width: int, height: int) -> bool:
+    """Whether boxes within the first pixel are more likely shares of the image than objects."""
+    return not annotation.relative and min(width, height) > 1
 
 
 def _numbers(box: np.ndarray) -> str:

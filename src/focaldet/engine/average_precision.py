@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from focaldet.boxes.formats import clip_boxes
 from focaldet.data.batching import DetectionDataset, Sample, collate
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
+from focaldet.data.truth import CocoId, image_ids
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
-from focaldet.runtime.results import coco_results
+from focaldet.runtime.results import COCO_DETECTIONS, coco_results
 from focaldet.structures import Detections
 
 EVALUATION_SCORE = 0.02
@@ -40,39 +41,53 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Args:
-    metrics: of ``METRICS``; ``None`` where there is nothing to measure (no object of that size).
-    per_class: for each class its name, number of objects, AP, AP50, AP75.
+    """AP of some detections.
+
+    Args:
+        metrics: of ``METRICS``; ``None`` where there is nothing to measure (no object of that size).
+        per_class: for each class its name, number of objects, AP, AP50, AP75.
+        max_detections: best detections of a photo that count in both.
+        coco_metrics: ``METRICS`` as COCO defines them, where that is by fewer detections than ``metrics``.
     """
 
     metrics: dict[str, float | None]
     per_class: list[dict[str, Any]]
+    max_detections: int = COCO_DETECTIONS
+    coco_metrics: dict[str, float | None] | None = None
 
 
-def average_precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:
+def average_precision(
+    truth: dict[str, Any], results: list[dict[str, Any]], *, max_detections: int = COCO_DETECTIONS
+) -> Evaluation:
     """AP of results against a truth. An image without detections counts like any other.
 
     Args:
         truth: a COCO data set.
         results: entries of a COCO results file.
+        max_detections: best detections of a photo that count. Never fewer than COCO's 100, so that AP is COCO's
+            wherever a detector finds no more. With more, ``metrics`` has recall at so many too (``"AR500"``).
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
+    truth, results = _numbered(truth, results)
+    limits = sorted({1, 10, COCO_DETECTIONS, max(max_detections, COCO_DETECTIONS)})
     with contextlib.redirect_stdout(io.StringIO()):
-        # Copies: the evaluator adds keys to what it is given.
-        gt = COCO(truth | {"annotations": [dict(entry) for entry in truth["annotations"]]})
-        nothing = truth | {"annotations": []}
-        found = gt.loadRes([dict(entry) for entry in results]) if results else COCO(nothing)
+        gt = COCO(truth)
+        found = gt.loadRes(results) if results else COCO(truth | {"annotations": []})
         evaluator = COCOeval_faster(gt, found, "bbox")
+        evaluator.params.maxDets = limits
         evaluator.evaluate()
         evaluator.accumulate()
-        evaluator.summarize()
-    stats, precision = evaluator.stats, evaluator.eval["precision"]
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    metrics = _metrics(precision, recall, len(limits) - 1)
+    more = limits[-1] > COCO_DETECTIONS
+    if more:
+        metrics[f"AR{limits[-1]}"] = _mean(recall[:, :, 0, -1])
     counts = np.bincount([a["category_id"] for a in truth["annotations"] if not a["iscrowd"]], minlength=1)
     per_class: list[dict[str, Any]] = []
-    for index, category in enumerate(sorted(truth["categories"], key=lambda c: c["id"])):
+    for index, category in enumerate(truth["categories"]):
         objects = int(counts[category["id"]]) if category["id"] < len(counts) else 0
-        values = precision[:, :, index, 0, 2]
+        values = precision[:, :, index, 0, -1]
         per_class.append(
             {
                 "name": category["name"],
@@ -82,8 +97,48 @@ def average_precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> E
                 "AP75": _measured(values[5], objects),
             }
         )
-    metrics = {name: None if value < 0 else float(value) for name, value in zip(METRICS, stats, strict=False)}
-    return Evaluation(metrics, per_class)
+    coco = _metrics(precision, recall, limits.index(COCO_DETECTIONS)) if more else None
+    return Evaluation(metrics, per_class, limits[-1], coco)
+
+
+def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Copies of both whose ids of images and categories are running numbers, as the evaluator wants them.
+
+    Images keep the order of their ids, in which pycocotools takes them: it decides between equal scores.
+    """
+    ids = sorted((image["id"] for image in truth["images"]), key=lambda key: (isinstance(key, str), key))
+    image = {key: number for number, key in enumerate(ids, 1)}
+    category = {entry["id"]: number for number, entry in enumerate(truth["categories"], 1)}
+
+    def numbered(entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | {"image_id": image[entry["image_id"]], "category_id": category[entry["category_id"]]}
+
+    return truth | {
+        "images": [entry | {"id": image[entry["id"]]} for entry in truth["images"]],
+        "categories": [entry | {"id": category[entry["id"]]} for entry in truth["categories"]],
+        "annotations": [numbered(entry) for entry in truth["annotations"]],
+    }, [numbered(entry) for entry in results]
+
+
+def _metrics(precision: Any, recall: Any, limit: int) -> dict[str, float | None]:
+    """COCO's numbers.
+
+    Args:
+        precision, recall: of the evaluator, ``(T, R, K, 4, M)`` and ``(T, K, 4, M)``: IoU thresholds, recalls, classes,
+            sizes, limits of detections.
+        limit: index of the limit for all numbers but AR1, AR10 and AR100.
+    """
+    values = [precision[..., 0, limit], precision[0, ..., 0, limit], precision[5, ..., 0, limit]]
+    values += [precision[..., size, limit] for size in (1, 2, 3)]
+    values += [recall[..., 0, index] for index in (0, 1, 2)]
+    values += [recall[..., size, limit] for size in (1, 2, 3)]
+    return {name: _mean(part) for name, part in zip(METRICS, values, strict=True)}
+
+
+def _mean(values: Any) -> float | None:
+    """Mean over the classes that have an object; ``None`` when none has."""
+    there = values[values > -1]
+    return float(np.mean(there)) if there.size else None
 
 
 def _measured(precision: Any, objects: int) -> float | None:
@@ -95,48 +150,64 @@ def detect_records(
     postprocess: PostProcess,
     dataset: DetectionDataset,
     *,
+    category_ids: Sequence[CocoId] | None = None,
     batch: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """COCO results of a data set's images, boxes in pixels of the photos. Image i has id i + 1.
+    """COCO results of a data set's images in their order, boxes in pixels of the photos.
+
+    Only photos that the network sees at one size share a batch. Beside a larger one, a photo would be padded, and the
+    network would see something else where its own padding begins.
 
     A photo that cannot be read has no detections; ``dataset.newly_unreadable`` names it.
 
     Args:
         dataset: with an ``EvalTransform``.
+        category_ids: of each label, see ``coco_results``; ids of images are those of ``image_ids``.
+        batch: photos in a batch, at most. A photo's scores depend on it by the rounding of float32 only (1e-6).
         progress: called with the number of images done.
     """
     assert isinstance(dataset.transform, EvalTransform)
-    if net.pad_to > 1:
-        batch = 1  # what is padded would depend on the batch's other images
     training = net.training
     net.eval()
-    results = []
-    for first in range(0, len(dataset), batch):
-        last = min(first + batch, len(dataset))
-        samples = [sample for index in range(first, last) if (sample := dataset.sample(index)) is not None]
+    keys = image_ids(dataset.records)
+    results: list[list[dict[str, Any]]] = [[] for _ in keys]
+    done = 0
+    for indices in same_size_batches(dataset, batch):
+        samples = [sample for index in indices if (sample := dataset.sample(index)) is not None]
         if samples:
-            results += _detect(net, postprocess, dataset.records, samples)
+            for index, detections in _detect(net, postprocess, dataset.records, samples):
+                results[index] = coco_results(keys[index], detections, category_ids)
+        done += len(indices)
         if progress is not None:
-            progress(last)
+            progress(done)
     net.train(training)
-    return results
+    return [entry for entries in results for entry in entries]
+
+
+def same_size_batches(dataset: DetectionDataset, most: int) -> list[list[int]]:
+    """The indices of a data set in batches of at most so many, each of photos that the network sees at one size."""
+    transform = dataset.transform
+    assert isinstance(transform, EvalTransform)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, record in enumerate(dataset.records):
+        size = transform.resize.canvas(record.width, record.height, transform.size)
+        groups.setdefault(size, []).append(index)
+    return [group[first : first + most] for group in groups.values() for first in range(0, len(group), most)]
 
 
 def _detect(
     net: DenseDetector, postprocess: PostProcess, records: Sequence[ImageRecord], samples: Sequence[Sample]
-) -> list[dict[str, Any]]:
+) -> Iterator[tuple[int, Detections]]:
+    """Index and detections of each sample, in pixels of its photo."""
     images, valid_sizes, _ = collate(samples)
     with torch.no_grad():
         outputs = net(images.to(net.mean.device))
-    results = []
-    found = postprocess(outputs, [(int(h), int(w)) for h, w in valid_sizes.tolist()])
-    for sample, size, detections in zip(samples, valid_sizes.tolist(), found, strict=True):
+    sizes = [(int(h), int(w)) for h, w in valid_sizes.tolist()]
+    for sample, size, detections in zip(samples, sizes, postprocess(outputs, sizes), strict=True):
         record = records[sample.index]
         photo = (record.height, record.width)
-        detections = to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
-        results += coco_results(sample.index + 1, detections)
-    return results
+        yield sample.index, to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
 
 
 def without_detections(problem: str) -> str:

@@ -1,9 +1,12 @@
 """From names and numbers to a network and its method: what a run and its ``model.json`` agree on."""
 
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from focaldet.checks import split_names
+from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.average_precision import EVALUATION_SCORE
 from focaldet.engine.config import TrainConfig
@@ -103,6 +106,37 @@ class ModelSpec:
             "method_options": options,
             "strides": list(strides),
         }
+
+
+def room_for(records: Sequence[ImageRecord]) -> int:
+    """Detections that a photo needs room for: twice the objects of the fullest photo, in full hundreds.
+
+    Beside each object that is found, a detector has boxes that are not right, or not sure; and photos that nobody has
+    labelled yet may be fuller.
+    """
+    return 100 * max(1, math.ceil(2 * max((record.num_objects for record in records), default=0) / 100))
+
+
+def with_room(
+    spec: ModelSpec, config: TrainConfig, records: Sequence[ImageRecord], say: Callable[[str], None]
+) -> ModelSpec:
+    """The model with as many detections a photo as were asked for, else as the training photos need.
+
+    Args:
+        records: of the training photos.
+        say: prints a line for the person who waits.
+    """
+    if config.max_detections != "auto":
+        return replace(spec, reading=spec.reading.with_room(int(config.max_detections)))
+    most = room_for(records)
+    if most <= spec.reading.max_detections:
+        return spec
+    fullest = max(record.num_objects for record in records)
+    say(
+        f"the fullest training photo has {fullest} objects: a photo can have up to {most} detections, and all of them "
+        "count in AP; another number: --max-detections"
+    )
+    return replace(spec, reading=spec.reading.with_room(most))
 
 
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:

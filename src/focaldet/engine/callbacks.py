@@ -21,6 +21,7 @@ from focaldet.engine.files import check_loops
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
 from focaldet.files import cannot_write, write_text
+from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
 
 Say = Callable[[str], None]
@@ -187,7 +188,8 @@ class RunRecorder(Callback):
         return (trainer.current_epoch + ahead) / (trainer.max_epochs or 1)
 
     def measure(self, module: DetectionModule) -> Evaluation | None:
-        """AP of the averaged weights on the validation photos; they are kept when they are the best so far."""
+        """AP of the averaged weights on the validation photos. They are kept when they are the best so far, and always
+        where no AP can tell."""
         net = module.average_net
         self.measured = math.floor(5 * module.progress) if self.clock.budget_s is not None else self.measured + 1
         if self.val is None:
@@ -195,19 +197,22 @@ class RunRecorder(Callback):
             return None
         postprocess = self.spec.evaluation_reader(module.method, net.strides)
         results = detect_records(net, postprocess, self.val)
-        evaluation = average_precision(coco_truth(self.val.records, self.spec.class_names), results)
-        ap = evaluation.metrics["AP"] or 0.0
-        best = ap >= self.best
-        if best:
-            self.best = ap
+        truth = coco_truth(self.val.records, self.spec.class_names)
+        evaluation = average_precision(truth, results, max_detections=postprocess.reading.max_detections)
+        ap, ap50 = evaluation.metrics["AP"], evaluation.metrics["AP50"]
+        if ap is None or ap50 is None:
+            measured, kept = "val AP –", " (val has no object to measure it by; these weights are kept)"
+        else:
+            limit = named_limit(evaluation.max_detections)
+            measured = f"val AP {ap:.3f}, AP50 {ap50:.3f}{limit}"
+            kept = " (best so far, kept)" if ap >= self.best else ""
+            self.best = max(self.best, ap)
+        if kept:
             save_model(self.run, self.spec, net)
         with tqdm.external_write_mode():  # above the progress bar, not behind it
             for problem in self.val.newly_unreadable():
                 self.say(without_detections(problem))
-            self.say(
-                f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: val AP {ap:.3f}, "
-                f"AP50 {evaluation.metrics['AP50'] or 0.0:.3f}" + (" (best so far, kept)" if best else "")
-            )
+            self.say(f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: {measured}{kept}")
         return evaluation
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from focaldet.checks import InputError, first_names
 from focaldet.data import DataFolder, ImageRecord, read_labels
-from focaldet.data.truth import coco_truth
+from focaldet.data.truth import category_ids, coco_truth, image_ids
 from focaldet.engine.load import load_model
 from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo
+from focaldet.runtime.model import Found
 from focaldet.runtime.results import coco_results
 
 
@@ -32,7 +33,13 @@ class Comparison:
 
 
 def detect_labelled(
-    run: Path, labels: Path, *, split: str | None = None, score: float = 0.3, openvino: bool = False
+    run: Path,
+    labels: Path,
+    *,
+    split: str | None = None,
+    score: float = 0.3,
+    max_detections: int | None = None,
+    openvino: bool = False,
 ) -> Comparison:
     """Detect in labelled photos.
 
@@ -42,12 +49,12 @@ def detect_labelled(
         split: of the folder; ``None``: test, or val when there is no test. Where the folder gives no splits, they are
             those that the run recorded, and photos that are not recorded belong to test; without a record, all photos.
         score: least score of a box.
-        openvino: see ``OnnxDetector.load``.
+        max_detections, openvino: see ``load_model``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
-    detector = load_model(run, score=score, openvino=openvino)
+    detector = load_model(run, score=score, max_detections=max_detections, openvino=openvino)
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names
@@ -58,25 +65,26 @@ def detect_labelled(
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
     records: list[ImageRecord] = []
-    results: list[dict[str, Any]] = []
+    found: list[Found] = []
     for record in chosen:
         try:
             photo = read_photo(record.path)
         except InputError as error:
             notes.append(f"photo left out: {error}")
             continue
-        (found,) = detector.detect([detector.prepare(photo)])
         records.append(record)
-        results += coco_results(len(records), found.above(score))
-    truth = coco_truth(records, labelled)
-    category = {labelled.index(name) + 1: known.index(name) + 1 for name in shared}
-    truth["categories"] = [{"id": category[labelled.index(name) + 1], "name": name} for name in shared]
-    truth["annotations"] = [
-        entry | {"category_id": category[entry["category_id"]]}
-        for entry in truth["annotations"]
-        if entry["category_id"] in category
+        found += detector.detect([detector.prepare(photo)])
+    truth = coco_truth(records, labelled, folder.category_ids)
+    ids = dict(zip(labelled, category_ids(labelled, folder.category_ids), strict=True))
+    own = {known.index(name) + 1: ids[name] for name in shared}
+    truth["categories"] = [{"id": ids[name], "name": name} for name in shared]
+    truth["annotations"] = [entry for entry in truth["annotations"] if entry["category_id"] in own.values()]
+    results = [
+        entry | {"category_id": own[entry["category_id"]]}
+        for key, boxes in zip(image_ids(records), found, strict=True)
+        for entry in coco_results(key, boxes.above(score))
+        if entry["category_id"] in own
     ]
-    results = [entry for entry in results if entry["category_id"] in category.values()]
     return Comparison(truth, results, split, notes)
 
 

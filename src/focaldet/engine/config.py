@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from focaldet.checks import InputError, check_range, near_name, split_names
 
@@ -47,6 +47,7 @@ class TrainConfig:
         flips: none for what a mirror changes (digits, signs), all for photos without an up (cells, aerial views)
         frozen_stages: stages of the backbone that keep their weights (1: all up to stride 4, 2: up to 8, ...)
         freeze_norm: keep the backbone's batch norms as they are (for pretrained weights and small batches)
+        max_detections: boxes found in a photo, at most; auto: 100, and twice what a crowded training photo holds
         val_every: measure AP on the validation split each so many epochs; 0: five times in the run
         seed: of weights, order, augmentation, and of splits that have to be made
         verify: decode all photos first and leave out those that cannot be read
@@ -91,6 +92,7 @@ class TrainConfig:
     flips: Literal["none", "horizontal", "all"] = "horizontal"
     frozen_stages: int = 0
     freeze_norm: bool = False
+    max_detections: int | Literal["auto"] = "auto"
     val_every: int = 0
     seed: int = 0
     verify: bool = False
@@ -106,6 +108,8 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             setattr(self, name, typed_value(name, getattr(self, name), hint))
         check_ranges(asdict(self))
+        if self.max_detections != "auto":
+            check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:
             raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
         if self.frozen_stages > 4:
@@ -187,11 +191,13 @@ def _check_keys(values: dict[Any, Any], known: Iterable[str]) -> None:
 
 def typed_value(name: str, value: Any, hint: Any) -> Any:
     """The value as its field's type; a YAML file, unlike a command line, has not been checked."""
-    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     if get_origin(hint) is Literal:
         if value in get_args(hint):
             return value
         raise InputError(f"{name}: unknown value {value!r}; {near_name(str(value), get_args(hint))}")
+    if isinstance(value, str) and any(value in get_args(kind) for kind in kinds if get_origin(kind) is Literal):
+        return value
     if get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(hint)):
         return tuple(typed_value(name, part, kind) for part, kind in zip(value, get_args(hint), strict=True))
     if isinstance(value, Path) and str in kinds:
@@ -201,8 +207,15 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
             return float(value)
     if any(type(value) is kind for kind in kinds):
         return value
-    words = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in kinds)
+    words = " or ".join(_words(kind) for kind in kinds)
     raise InputError(f"{name}: expected {words}, got {value!r}")
+
+
+def _words(kind: Any) -> str:
+    """What a type is called in a message."""
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    return "nothing" if kind is NoneType else str(kind.__name__)
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:

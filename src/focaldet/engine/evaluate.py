@@ -9,14 +9,22 @@ from focaldet.checks import InputError
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
-from focaldet.data.truth import coco_truth
+from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.average_precision import average_precision, detect_records, without_detections
 from focaldet.engine.predict import Detector
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.files import write_json
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 
-def evaluate_run(run: Path, data: Path, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def evaluate_run(
+    run: Path,
+    data: Path,
+    split: str,
+    *,
+    max_detections: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Measure a run on labelled photos. Where their folder gives no splits, they are those that the run recorded.
 
     Photos that are not recorded are new to the run, and belong to a test split that the folder does not give.
@@ -29,25 +37,36 @@ def evaluate_run(run: Path, data: Path, split: str, *, say: Callable[[str], None
     folder = with_recorded_splits(folder, recorded, new="test")
     if split in folder.made_splits:
         say(folder.split_origin)
-    report = evaluate_split(run, folder, split, say=say)
+    report = evaluate_split(run, folder, split, max_detections=max_detections, say=say)
     if warning := trained_on(folder.splits[split], recorded):
         say(warning)
     return report
 
 
-def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def evaluate_split(
+    run: Path,
+    folder: DataFolder,
+    split: str,
+    *,
+    max_detections: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
+
+    Args:
+        max_detections: that a photo can have, and that count in AP; ``None``: as the run was made. Beside AP of more
+            than 100 stands that of COCO's 100.
 
     Raises:
         InputError: no such split, or none of the classes that the run was trained with.
     """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run)
+    detector = Detector.load(run, max_detections=max_detections)
     folder = as_trained(folder, detector, say)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
-    truth = coco_truth(dataset.records, folder.class_names)
+    truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
     show = sys.stderr.isatty()
 
     def progress(done: int) -> None:
@@ -55,16 +74,19 @@ def evaluate_split(run: Path, folder: DataFolder, split: str, *, say: Callable[[
             end = "\n" if done == len(dataset) else ""
             print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
 
-    results = detect_records(detector.net, postprocess, dataset, progress=progress)
+    ids = category_ids(folder.class_names, folder.category_ids)
+    results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
-    evaluation = average_precision(truth, results)
+    evaluation = average_precision(truth, results, max_detections=postprocess.reading.max_detections)
     report = {
         "split": split,
         "images": len(dataset),
         "objects": sum(record.num_objects for record in dataset.records),
         "ignored": sum(int(record.ignored.sum()) for record in dataset.records),
+        "max_detections": evaluation.max_detections,
         "metrics": evaluation.metrics,
+        "coco_metrics": evaluation.coco_metrics,
         "per_class": evaluation.per_class,
     }
     write_json(run / "truth.json", truth)
@@ -98,6 +120,10 @@ def evaluation_table(report: dict[str, Any]) -> str:
     if report["ignored"]:
         lines[0] += f", {report['ignored']} regions in which nothing counts"
     lines.append("  ".join(f"{name.replace('_', ' ')} {number(report['metrics'].get(name))}" for name in names))
+    if report["coco_metrics"]:
+        lines[-1] += f" {named_limit(report['max_detections'])}"
+        coco = "  ".join(f"{name} {number(report['coco_metrics'].get(name))}" for name in names[:3])
+        lines.append(f"{coco}  (COCO's: at most {COCO_DETECTIONS})")
     width = max([5, *(len(row["name"]) for row in report["per_class"])])
     lines.append(f"{'class':<{width}}  objects     AP   AP50   AP75")
     for row in report["per_class"]:

@@ -7,11 +7,19 @@ from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 
 
-def load_model(path: Path, *, score: float | None = None, threads: int | None = None, openvino: bool = False) -> Model:
+def load_model(
+    path: Path,
+    *,
+    score: float | None = None,
+    max_detections: int | None = None,
+    threads: int | None = None,
+    openvino: bool = False,
+) -> Model:
     """The detector of a run folder, or an exported one (ONNX).
 
     Args:
         score: least score that a run's detector looks at; ``None``: its own. An exported one has it built in.
+        max_detections: of a photo; ``None``: the model's own. An exported one has no room for more.
         threads, openvino: of an exported one, see ``OnnxDetector.load``.
 
     Raises:
@@ -25,7 +33,7 @@ def load_model(path: Path, *, score: float | None = None, threads: int | None = 
     if is_file:
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
             raise InputError(f"{path}: a file of a run; give its folder, {path.parent}")
-        model = OnnxDetector.load(path, threads=threads, openvino=openvino)
+        model = OnnxDetector.load(path, max_detections=max_detections, threads=threads, openvino=openvino)
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
             raise InputError(f"score: expected a number in [{least:g}, 1), got {score}; {path} looks at nothing below")
@@ -36,4 +44,4 @@ def load_model(path: Path, *, score: float | None = None, threads: int | None = 
         raise InputError(f"{path}: --openvino is for exported models; make one: focaldet export {path}")
     from focaldet.engine.predict import Detector
 
-    return Detector.load(path, score_threshold=score)
+    return Detector.load(path, score_threshold=score, max_detections=max_detections)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,16 @@ class Detector:
     """
 
     def __init__(
-        self, spec: ModelSpec, net: DenseDetector, method: Method, *, score_threshold: float | None = None
+        self,
+        spec: ModelSpec,
+        net: DenseDetector,
+        method: Method,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
     ) -> None:
+        if max_detections is not None:
+            spec = replace(spec, reading=spec.reading.with_room(max_detections))
         threshold = spec.reading.score_threshold if score_threshold is None else score_threshold
         if not 0 <= threshold < 1:
             raise InputError(f"score: expected a number in [0, 1), got {threshold}")
@@ -71,12 +79,14 @@ class Detector:
         return self.spec.class_names
 
     @classmethod
-    def load(cls, run: str | Path, *, score_threshold: float | None = None) -> Detector:
+    def load(
+        cls, run: str | Path, *, score_threshold: float | None = None, max_detections: int | None = None
+    ) -> Detector:
         """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
 
         Args:
             run: the folder.
-            score_threshold: see ``Reading``; ``None``: the model's own.
+            score_threshold, max_detections: see ``Reading``; ``None``: the model's own.
 
         Raises:
             InputError: a file is missing or broken, or was written by a newer focaldet.
@@ -100,7 +110,7 @@ class Detector:
                 f"{file}: does not fit {run / 'model.json'} ({str(error).splitlines()[1].strip()})"
             ) from error
         check_finite_weights(file, net.state_dict())
-        return cls(spec, net, method, score_threshold=score_threshold)
+        return cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
         """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.

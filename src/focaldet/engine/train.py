@@ -24,7 +24,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
-from focaldet.engine.build import ModelSpec, spec_of
+from focaldet.engine.build import ModelSpec, spec_of, with_room
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
@@ -118,6 +118,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if config.pretrained:
         say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
     spec, net, method = first_detector(config, folder.class_names, say=say)
+    spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)

@@ -43,6 +43,7 @@ def cross_entropy(
     Then the plain formula runs, and each class counts with its α, as in ``torch.nn.functional.cross_entropy``.
 
     Example:
+        >>> import torch
         >>> cross_entropy(torch.zeros(2, 4), torch.tensor([2, -100]), reduction="mean")
         tensor(1.3863)
     """
@@ -108,6 +109,7 @@ def softmax_focal_loss(
         A 0-d tensor, or ``(...)``.
 
     Example:
+        >>> import torch
         >>> softmax_focal_loss(torch.zeros(1, 2), torch.tensor([1]))  # .5² log 2
         tensor([0.1733])
     """
@@ -153,6 +155,7 @@ def distribution_focal_loss(
         A 0-d tensor, or ``(...)``.
 
     Example:
+        >>> import torch
         >>> distribution_focal_loss(torch.zeros(2, 4), torch.tensor([0.5, 3.0]))
         tensor([1.3863, 1.3863])
     """

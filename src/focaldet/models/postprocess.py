@@ -15,6 +15,9 @@ from focaldet.models.joint import joint_logits
 from focaldet.models.suppression import suppress_by_class
 from focaldet.structures import Detections, HeadOutputs
 
+CANDIDATES_OF_A_DETECTION = 10
+"""Least number of a level's candidates for each detection of an image: the usual 1000 for the usual 100."""
+
 
 @dataclass(frozen=True)
 class ScoreRule:
@@ -37,7 +40,8 @@ class Reading:
     Args:
         score_threshold: every detection's score is above it, or its class probability (``ScoreRule.threshold_on``); in
             [0, 1).
-        candidates: best (site, class) pairs of each level that go on.
+        candidates: best (site, class) pairs of each level that go on. Here and in the suppression, of equal scores the
+            first site's is the better, of one site the first class's.
         nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
         max_detections: best boxes of an image.
         keep_empty: boxes that the image cuts to nothing stay, as in torchvision.
@@ -62,6 +66,18 @@ class Reading:
         check_range("candidates", self.candidates, 1)
         check_range("max_detections", self.max_detections, 1)
         check_range("nms_iou", 0 if self.nms_iou is None else self.nms_iou, 0, 1)
+
+    def with_room(self, max_detections: int) -> "Reading":
+        """The same for so many detections of an image.
+
+        Before the suppression there are many boxes around each object, and those of the surest objects could be all
+        that a level's candidates have room for. So their number grows too.
+
+        >>> Reading().with_room(600).candidates, Reading().with_room(20).candidates
+        (6000, 1000)
+        """
+        candidates = max(self.candidates, CANDIDATES_OF_A_DETECTION * max_detections)
+        return replace(self, max_detections=max_detections, candidates=candidates)
 
 
 class BoxReader(Protocol):
@@ -191,7 +207,7 @@ class PostProcess(nn.Module):
         return suppress_by_class(boxes_xyxy, scores, labels, iou, most)
 
     def _best_of_level(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Score, site and label of a level's best (site, class) pairs above the threshold."""
+        """Score, site and label of a level's best (site, class) pairs above the threshold, in the sites' order."""
         rule = self.method.score_rule
         root = rule.combine == "sqrt"
         on_score = rule.threshold_on == "score"
@@ -207,9 +223,13 @@ class PostProcess(nn.Module):
             if on_score:
                 above = (joint > threshold).nonzero()[:, 0]
                 ranked, joint, site, label = joint[above], joint[above], site[above], label[above]
-        best = ranked.topk(min(self.reading.candidates, ranked.numel())).indices
-        score = joint[best].sigmoid()
-        return score.sqrt() if root else score, site[best], label[best]
+        if ranked.numel() > self.reading.candidates:
+            # Of equal ones the first sites, on every device: topk would take any. Then back in the sites' order, by
+            # which the suppression, too, decides between equal scores.
+            best = ranked.argsort(descending=True, stable=True)[: self.reading.candidates].sort().values
+            joint, site, label = joint[best], site[best], label[best]
+        score = joint.sigmoid()
+        return score.sqrt() if root else score, site, label
 
 
 def _by_site(numbers: Tensor, anchors: int) -> Tensor:

@@ -14,8 +14,8 @@ def suppress_by_class(
 ) -> Int64[Tensor, " M"]:
     """Indices of the best boxes that overlap no better one of their class.
 
-    By the C++ kernel where it is, else by torchvision's ``batched_nms``: the same boxes, equal scores apart, of which
-    the kernel takes the first.
+    By the C++ kernel where it is, else by torchvision's ``batched_nms``: the same boxes. Of equal scores the first is
+    the better.
 
     Args:
         boxes_xyxy: pixels.
@@ -32,5 +32,6 @@ def suppress_by_class(
     if boxes_xyxy.device.type == "cpu" and boxes_xyxy.dtype == torch.float32 and kernels.available()["cpu"] is None:
         keep = ops.suppress_by_class(boxes_xyxy.contiguous(), scores.contiguous(), labels, iou, most)
     else:
-        keep = batched_nms(boxes_xyxy, scores, labels, iou)[:most]
+        keep = batched_nms(boxes_xyxy, scores, labels, iou).sort().values  # its order of equal scores is any
+        keep = keep[scores[keep].argsort(descending=True, stable=True)][:most]
     return keep

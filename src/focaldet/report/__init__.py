@@ -1,4 +1,4 @@
-"""Pages about runs: reads the files that a run leaves, writes one self-contained HTML file. No torch."""
+"""Pages about runs: read the files of a run and write one self-contained HTML file. Needs no torch."""
 
 from focaldet.report.errors import write_errors
 from focaldet.report.page import write_report

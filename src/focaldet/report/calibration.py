@@ -1,4 +1,4 @@
-"""Do the sides' predicted deviations tell the error? Predicted standard deviation against |predicted - true side|."""
+"""Calibration of the sides: predicted standard deviation against the actual error |predicted - true side|."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,23 @@ import numpy as np
 from focaldet.report.matching import Floats, ImageResult
 
 MIN_SIDES = 40
-"""Fewer sides say nothing."""
+"""Fewer sides are too few for a conclusion."""
 
 _BINS = 8
 
 
 @dataclass(frozen=True)
 class SideCalibration:
-    """Sides of the boxes that found an object.
+    """Calibration over the sides of all boxes that match an object.
 
     Args:
-        num_sides: how many sides.
-        predicted_px, actual_px: ``(bins,)`` root mean square of the deviation and of the error, per bin of equal count.
-        correlation: Spearman's rank correlation of deviation and absolute error, NaN when one of them is constant.
-        within_1, within_2: share of the errors within one and two deviations (0.68 and 0.95 for a normal error).
-        ratio: root mean square error over root mean square deviation; 1 is right, above 1 too sure of itself.
+        num_sides: number of sides.
+        predicted_px, actual_px: ``(bins,)`` root mean square of the standard deviation and of the error, in bins of
+            equal count.
+        correlation: Spearman's rank correlation of standard deviation and absolute error; NaN if either is constant.
+        within_1, within_2: share of the errors within one and two standard deviations (0.68 and 0.95 if the error is
+            normally distributed).
+        ratio: root mean square error / root mean square standard deviation; 1 if calibrated, above 1 if overconfident.
     """
 
     num_sides: int
@@ -35,7 +37,7 @@ class SideCalibration:
 
 
 def side_calibration(results: Sequence[ImageResult], threshold: float) -> SideCalibration | None:
-    """Measure the boxes that score at least ``threshold`` and found their object; None if too few have deviations."""
+    """Calibration over matched boxes with at least the score ``threshold``; None with too few standard deviations."""
     pairs = [_errors_and_deviations(result, threshold) for result in results]
     error, std = (
         (np.concatenate(x) if x else np.zeros(0) for x in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2
@@ -65,7 +67,7 @@ def _rms(values: Floats) -> float:
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Spearman's rank correlation; ties share their mean rank. NaN when one side is constant.
+    """Spearman's rank correlation; ties share their mean rank. NaN if either argument is constant.
 
     >>> spearman(np.array([1.0, 2, 3]), np.array([10.0, 20, 90]))
     1.0

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: drawn by matplotlib, coloured by the page's CSS, so that light and dark are both legible.
+"""Charts as inline SVG: drawn by matplotlib and coloured by the CSS of the page, for light and dark mode.
 
-matplotlib draws in stand-in colours; they are then replaced by CSS variables. Text stays text (the reader's font).
+matplotlib draws in placeholder colours, which CSS variables then replace. Text stays text, in the reader's font.
 """
 
 import io
@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from focaldet.report.matching import Floats
 from focaldet.report.run_files import Run, mapping, metric, number
 
-SERIES = 6  # --s0 .. --s5 in style.css; more lines than that are left out
+SERIES = 6  # --s0 .. --s5 in style.css; further lines are left out
 INK, RULE = "#010203", "#010204"
 LINES = [f"#0102{16 + i:02x}" for i in range(SERIES)]
 _DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2))]
@@ -56,13 +56,13 @@ def chart(
     size_inches: tuple[float, float] = SIZE_INCHES,
     legend_columns: int = 0,
 ) -> Markup:
-    """A figure of one panel.
+    """A figure with a single panel.
 
     Args:
-        key: unique on the page; the ids inside the SVG begin with it.
-        description: the text alternative: what is shown, and its numbers.
+        key: unique on the page; prefix of the ids inside the SVG.
+        description: text alternative with the subject and the numbers of the chart.
         draw: plots into the axes, in the colours of ``LINES``, ``INK`` and ``RULE``.
-        legend_columns: of the legend above the panel; 0 for none.
+        legend_columns: number of columns of the legend above the panel; 0 for no legend.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size_inches, layout="constrained")
@@ -83,10 +83,10 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     description: str = "",
 ) -> Markup | None:
-    """One small chart of up to six lines, or None when there is nothing to draw.
+    """A small chart of up to six lines, or None if there is nothing to draw.
 
     Args:
-        title: says what is shown; with ``description``, or else the lines' last values, it is the text alternative.
+        title: subject of the chart. The text alternative is the title and ``description`` (default: the last values).
         series: name -> (x values, y values).
     """
     series = {name: points for name, points in list(series.items())[:SERIES] if points[0]}
@@ -112,10 +112,10 @@ def line_chart(
 
 
 def calibration_chart(key: str, measured: Mapping[str, tuple[Floats, Floats]]) -> Markup:
-    """The error of the sides against their predicted deviation, with the line on which a calibrated detector lies.
+    """Error of the sides against their predicted standard deviation, with the diagonal of a calibrated detector.
 
     Args:
-        measured: name -> root mean square of the deviation and of the error, in pixels, bin by bin.
+        measured: name -> root mean square of standard deviation and error in pixels, bin by bin.
     """
     top = 1.08 * max(1e-6, *(float(values.max()) for pair in measured.values() for values in pair))
 
@@ -123,25 +123,25 @@ def calibration_chart(key: str, measured: Mapping[str, tuple[Floats, Floats]]) -
         axes.plot([0, top], [0, top], color=INK, linestyle=(0, (2, 2)), linewidth=1, label="calibrated")
         for i, (name, (predicted, actual)) in enumerate(measured.items()):
             axes.plot(predicted, actual, color=LINES[i], marker="os^D"[i % 4], markersize=5, label=_plain(name))
-        axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted deviation (px)", ylabel="actual error (px)")
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted std. deviation (px)", ylabel="actual error (px)")
 
     words = "; ".join(
-        f"{_plain(name)}: " + ", ".join(f"{p:.1f} px for {a:.1f} px" for p, a in zip(*pair, strict=True))
+        f"{_plain(name)}: " + ", ".join(f"{p:.1f} px, {a:.1f} px" for p, a in zip(*pair, strict=True))
         for name, pair in measured.items()
     )
-    description = f"Root mean square of the predicted deviation, for that of the sides' error. {words}."
+    description = f"Root mean square of the predicted standard deviation and of the error of the sides. {words}."
     return chart(key, description, draw, legend_columns=_legend_columns([*measured, "calibrated"]))
 
 
 def _legend_columns(names: Collection[str]) -> int:
-    """As many as fit beside each other, and no column of one."""
+    """As many columns as fit side by side, without a column of a single entry."""
     longest = max(len(_plain(name)) for name in names)
     fitting = 3 if longest <= 14 else 2 if longest <= 24 else 1
     return 2 if fitting == 3 and len(names) in (2, 4) else fitting
 
 
 def curves(run: Run) -> list[tuple[str, Markup]]:
-    """(caption, chart) of a run's losses, validation AP and learning rate; what is absent is left out."""
+    """(caption, chart) of a run's losses, validation AP and learning rate; charts without data are left out."""
     epochs = [(number(line.get("epoch")), line) for line in run.metrics]
     lines = [(x, line) for x, line in epochs if x is not None]
     terms = list(dict.fromkeys(name for _, line in lines for name in mapping(line.get("train"))))
@@ -157,7 +157,7 @@ def curves(run: Run) -> list[tuple[str, Markup]]:
 
 
 def compared_curves(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, Markup]]:
-    """(caption, chart) of several runs' AP and loss against minutes of training."""
+    """(caption, chart) of the AP and loss of several runs against training time in minutes."""
 
     def by_minutes(run: Run, group: str, name: str) -> Points:
         read = metric if group == "val" else number
@@ -167,7 +167,7 @@ def compared_curves(runs: Sequence[tuple[str, Run]]) -> list[tuple[str, Markup]]
     loss = {label: by_minutes(run, "train", "loss") for label, run in runs}
     charts = [
         ("AP on the validation split", line_chart("ap", "AP by minutes", ap, "minutes", "AP", y_range=(0, 1))),
-        ("Training loss; each method has its own", line_chart("loss", "Training loss", loss, "minutes", "loss")),
+        ("Training loss; not comparable between methods", line_chart("loss", "Training loss", loss, "minutes", "loss")),
     ]
     return [(caption, chart) for caption, chart in charts if chart]
 
@@ -190,7 +190,7 @@ def _inline_svg(figure: Figure, key: str, description: str) -> Markup:
         figure.savefig(out, format="svg", metadata={"Date": None})
     svg = out.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    # Ids of one chart must not meet those of another; <defs> and references alike.
+    # Ids, in <defs> and in references, must be unique on a page with several charts.
     svg = re.sub(r'\bid="', f'id="{key}-', svg)
     svg = re.sub(r'href="#', f'href="#{key}-', svg).replace("url(#", f"url(#{key}-")
     view_box = re.search(r'viewBox="[^"]*"', svg)

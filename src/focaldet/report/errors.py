@@ -1,4 +1,4 @@
-"""The page of a detector's errors on labelled photos: confusions, false alarms and missed objects, the worst first."""
+"""The page of a detector's errors on labelled photos: misclassified objects, false alarms, missed objects."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,22 @@ from focaldet.report.run_files import Json, Run
 
 Kind = Literal["confusion", "false alarm", "missed"]
 
-_NUM_CUTOUTS = 24  # of each kind; the rest is counted
-_SURROUNDINGS = 2.2  # a cut-out's side is so many times the longer side of what is wrong
+_NUM_CUTOUTS = 24  # per kind of error; the page counts the others
+_SURROUNDINGS = 2.2  # side of a cut-out, relative to the longer side of the error
 _LEAST_CUTOUT_PX = 64
 
 
 @dataclass(frozen=True)
 class Error:
-    """One thing that is wrong on one photo.
+    """One error on one photo.
 
     Args:
-        kind: a false box that lies on an object of another class; any other false box; or an object that neither was
-            found nor is such a box's.
-        box: index of the false box, or ``UNMATCHED``.
+        kind: ``confusion``: a false positive on an object of another class; ``false alarm``: any other false positive;
+            ``missed``: an object without a matching box and without a confusion.
+        box: index of the false positive, or ``UNMATCHED``.
         gt: index of the object, or ``UNMATCHED``.
-        weight: how bad, in [0, 1]: the score of a false box; of a missed object, the share of the labelled objects that
-            are no larger.
+        weight: severity in [0, 1]: the score of a false positive; for a missed object, the share of labelled objects
+            that are no larger.
     """
 
     kind: Kind
@@ -43,7 +43,7 @@ class Error:
 
     @property
     def boxes_xyxy(self) -> Floats:
-        """``(1 or 2, 4)``: what was predicted, what is labelled."""
+        """``(1 or 2, 4)``: the predicted box and the labelled box, if they exist."""
         boxes = [self.result.boxes_xyxy[self.box]] if self.box != UNMATCHED else []
         boxes += [self.result.gt_xyxy[self.gt]] if self.gt != UNMATCHED else []
         return np.array(boxes)
@@ -52,14 +52,14 @@ class Error:
 def write_errors(
     truth: Json, results: list[Json], out: Path, *, score: float, title: str, notes: Sequence[str] = ()
 ) -> Path:
-    """Write the page; it needs no network and no other file.
+    """Write the page, which needs no network and no other file.
 
     Args:
         truth: a COCO data set; file names are absolute, or relative to ``info.root``.
-        results: entries of a COCO results file, with each side's deviation as ``side_std``.
-        out: the page.
-        score: boxes of a lower score are left out.
-        notes: sentences about the photos, and about what could not be compared.
+        results: entries of a COCO results file, with the standard deviations of the sides as ``side_std``.
+        out: path of the page.
+        score: confidence threshold; boxes with lower scores are left out.
+        notes: sentences about the photos, and about photos that could not be compared.
 
     Raises:
         InputError: the page cannot be written.
@@ -70,7 +70,7 @@ def write_errors(
 
 
 def find_errors(results: Sequence[ImageResult], threshold: float) -> list[Error]:
-    """All errors of the boxes that score at least ``threshold``, the worst first."""
+    """All errors with boxes of at least the score ``threshold``, worst first."""
     areas = np.sort(np.concatenate([np.zeros(0), *(_areas(r.gt_xyxy) for r in results)]))
     errors = []
     for result in results:
@@ -85,7 +85,7 @@ def find_errors(results: Sequence[ImageResult], threshold: float) -> list[Error]
 
 
 def errors_context(run: Run, threshold: float, title: str, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """What errors.html shows."""
+    """Variables of the template errors.html."""
     results, names = match_run(run), run.class_names
     errors = find_errors(results, threshold)
     of_kind = {kind: [e for e in errors if e.kind == kind] for kind in ("confusion", "false alarm", "missed")}
@@ -118,15 +118,15 @@ def _sentence(results: Sequence[ImageResult], of_kind: Mapping[str, list[Error]]
     confusions, false, missed = (len(errors) for errors in of_kind.values())
     photos = f"{len(results):,} photo{'s' * (len(results) != 1)}"
     return (
-        f"From a score of {threshold:.2f} on it finds {found:,} of the {objects:,} labelled objects on {photos} and "
-        f"misses {missed:,}. Boxes that name an object wrongly: {confusions:,}; false alarms: {false:,}."
+        f"At a confidence threshold of {threshold:.2f}, the detector finds {found:,} of {objects:,} labelled objects "
+        f"on {photos} and misses {missed:,}. Misclassified objects: {confusions:,}; false alarms: {false:,}."
     )
 
 
 def _class_rows(
     results: Sequence[ImageResult], of_kind: Mapping[str, list[Error]], names: Sequence[str], threshold: float
 ) -> list[dict[str, Any]]:
-    """A row for each class: its objects, those found, taken for another class and missed, and its false alarms."""
+    """One row per class: number of objects, detected, misclassified and missed objects, and false alarms."""
     objects: Counter[int] = Counter(int(label) for r in results for label in r.gt_labels)
     unfound = Counter(int(r.gt_labels[g]) for r in results for g in gallery.missed_objects(r, threshold))
     missed = Counter(int(e.result.gt_labels[e.gt]) for e in of_kind["missed"])
@@ -146,7 +146,7 @@ def _class_rows(
 
 
 def _pairs(confusions: Sequence[Error], names: Sequence[str]) -> list[tuple[str, str, int]]:
-    """(labelled, predicted, how often), the most frequent first."""
+    """(labelled class, predicted class, count), most frequent first."""
     pairs = Counter((int(e.result.gt_labels[e.gt]), int(e.result.labels[e.box])) for e in confusions)
     return [(names[labelled], names[predicted], count) for (labelled, predicted), count in pairs.most_common()]
 
@@ -154,13 +154,13 @@ def _pairs(confusions: Sequence[Error], names: Sequence[str]) -> list[tuple[str,
 def _cutouts(
     run: Run, errors: Sequence[Error], names: Sequence[str], threshold: float, key: str
 ) -> list[gallery.Photo]:
-    """What is wrong and its surroundings, cut out of the photos."""
+    """Cut-outs of the photos that show errors and their surroundings."""
     windows = [gallery.window_around(e.result, e.boxes_xyxy, _SURROUNDINGS, _LEAST_CUTOUT_PX) for e in errors]
     data: dict[int, str] = {}
     by_photo: dict[object, list[int]] = {}
     for number, error in enumerate(errors):
         by_photo.setdefault(error.result.image_id, []).append(number)
-    for numbers in by_photo.values():  # each photo is opened once
+    for numbers in by_photo.values():  # open each photo once
         result = errors[numbers[0]].result
         cutouts = gallery.embed_cutouts(gallery.photo_path(run, result), result, [windows[n] for n in numbers])
         data |= zip(numbers, cutouts, strict=True)
@@ -180,7 +180,7 @@ def _visible(box: gallery.Box, window: gallery.Window) -> bool:
 
 
 def _panel(error: Error, names: Sequence[str], threshold: float) -> gallery.Panel:
-    """What happened: a false box among the labelled ones, or a missed object among the boxes that were predicted."""
+    """Drawing of an error: a false positive with the labelled boxes, or a missed object with the predicted boxes."""
     result, g, i = error.result, error.gt, error.box
     if error.kind != "missed":
         title = f"{names[result.labels[i]]} {result.scores[i]:.2f}"
@@ -194,9 +194,9 @@ def _panel(error: Error, names: Sequence[str], threshold: float) -> gallery.Pane
     words = f"{width:.0f} × {height:.0f} px; "
     if iou.any():
         nearest = shown[iou.argmax()]
-        words += f"nearest is {names[result.labels[nearest]]} {result.scores[nearest]:.2f}, IoU {iou.max():.2f}"
+        words += f"closest box: {names[result.labels[nearest]]} {result.scores[nearest]:.2f}, IoU {iou.max():.2f}"
         if iou.max() >= MATCH_IOU and result.matched_gt[nearest] >= 0:
-            words += ", which found another object"
+            words += ", matches another object"
     else:
         words += "no box touches it"
     around = [gallery.prediction_box(result, int(other), names) for other in shown]
@@ -204,7 +204,7 @@ def _panel(error: Error, names: Sequence[str], threshold: float) -> gallery.Pane
 
 
 def _worst_photos(run: Run, errors: Sequence[Error], names: Sequence[str], threshold: float) -> list[gallery.Photo]:
-    """The photos whose errors weigh most together, the truth beside what was predicted."""
+    """The photos with the largest total error weight, with ground truth and predictions side by side."""
     of_photo: dict[object, list[Error]] = {}
     for error in errors:
         of_photo.setdefault(error.result.image_id, []).append(error)
@@ -216,8 +216,8 @@ def _worst_photos(run: Run, errors: Sequence[Error], names: Sequence[str], thres
         truth = gallery.truth_panel(result, names, gallery.missed_objects(result, threshold), taken_for)
         predicted = gallery.prediction_panel("Predicted", result, names, threshold)
         words = (
-            f"{result.counts(threshold)[0]} found, {count['missed']} missed, {count['confusion']} named wrongly, "
-            f"{count['false alarm']} false"
+            f"{result.counts(threshold)[0]} detected, {count['missed']} missed, {count['confusion']} misclassified, "
+            f"{count['false alarm']} false alarm{'s' * (count['false alarm'] != 1)}"
         )
         photos.append(gallery.photo(f"worst{number}", run, result, [truth, replace(predicted, words=words)]))
     return photos

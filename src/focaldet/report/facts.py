@@ -1,4 +1,4 @@
-"""What the pages say about a run in words, figures and table rows."""
+"""Sentences, figures and table rows about a run, for its pages."""
 
 import json
 import shlex
@@ -10,6 +10,7 @@ import numpy as np
 
 from focaldet.report.matching import ImageResult
 from focaldet.report.run_files import Run, mapping, metric, number, rows
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 METRICS = {
     "AP": "IoU 0.50 to 0.95",
@@ -18,18 +19,18 @@ METRICS = {
     "AP_small": "objects under 32² px",
     "AP_medium": "32² to 96² px",
     "AP_large": "over 96² px",
-    "AR1": "recall, 1 box an image",
-    "AR10": "recall, 10 boxes an image",
-    "AR100": "recall, 100 boxes an image",
+    "AR1": "recall, 1 box per image",
+    "AR10": "recall, 10 boxes per image",
+    "AR100": "recall, 100 boxes per image",
 }
-"""COCO's metrics -> what each is taken over."""
+"""COCO metric -> the IoU thresholds, sizes or boxes that it covers."""
 
 _METHOD_NAMES = {"gfl": "GFL", "gflv2": "GFLv2", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Objects found, boxes that are false and objects missed, at one score threshold."""
+    """True positives, false positives and missed objects at one confidence threshold."""
 
     found: int
     false: int
@@ -37,12 +38,12 @@ class Counts:
 
     @property
     def recall(self) -> float | None:
-        """Share of the objects that were found; None when there are none."""
+        """Share of the objects that were detected; None without objects."""
         return self.found / (self.found + self.missed) if self.found + self.missed else None
 
     @property
     def precision(self) -> float | None:
-        """Share of the boxes that are right; None when there are none."""
+        """Share of the boxes that match an object; None without boxes."""
         return self.found / (self.found + self.false) if self.found + self.false else None
 
 
@@ -52,7 +53,7 @@ def total_counts(results: Sequence[ImageResult], threshold: float) -> Counts:
 
 
 def method_name(run: Run) -> str:
-    """The method as its paper writes it, or an empty string."""
+    """The name of the method as in its paper, or an empty string."""
     method = str(run.model.get("method") or run.config.get("method") or "")
     return _METHOD_NAMES.get(method, method)
 
@@ -63,28 +64,47 @@ def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
     details = ", ".join(str(part) for part in (backbone, f"{size} px" if size else None) if part)
     who = f"{f'This {method_name(run)}' if method_name(run) else 'This'} detector{f' ({details})' if details else ''}"
     ap, ap50 = (metric(mapping(run.evaluation.get("metrics")).get(key)) for key in ("AP", "AP50"))
+    images, split = run.evaluation.get("images"), run.evaluation.get("split")
+    photos = f"{_count(images)} photo{'s' * (images != 1)}"
+    where = f"on the {photos} of the {split} split" if images and split else "on the evaluated photos"
+    if ap is None and run.evaluation.get("objects") == 0:
+        return f"{who} has been evaluated {where}, in which no object is labelled: there is no AP."
     if ap is None:
         done = f" It has trained for {len(run.metrics)} epoch{'s' * (len(run.metrics) != 1)}." if run.metrics else ""
         return f"{who} has not been evaluated yet.{done}"
-    images, split = run.evaluation.get("images"), run.evaluation.get("split")
-    where = f"on the {images} photos of the {split} split" if images and split else "on the evaluated photos"
     sentence = f"{who} reaches an AP of {ap:.3f}" + (f" (AP50 {ap50:.3f})" if ap50 is not None else "") + f" {where}"
+    sentence += named_limit(detection_limit(run))
     if counts is None or not counts.found + counts.missed:
         return sentence + "."
     return (
-        f"{sentence}: from a score of {threshold:.2f} on it finds {counts.found:,} of {counts.found + counts.missed:,} "
-        f"objects, and {counts.false:,} of its {counts.found + counts.false:,} boxes are false."
+        f"{sentence}. At a confidence threshold of {threshold:.2f}, it detects {counts.found:,} of "
+        f"{counts.found + counts.missed:,} objects, and {counts.false:,} of its {counts.found + counts.false:,} boxes "
+        "are false positives."
     )
 
 
+def detection_limit(run: Run) -> int:
+    """Best detections of a photo that count in AP."""
+    return int(number(run.evaluation.get("max_detections")) or COCO_DETECTIONS)
+
+
 def metric_rows(run: Run) -> list[tuple[str, str, float | None]]:
-    """(name, what over, value or None) of every COCO metric in the evaluation."""
-    metrics = mapping(run.evaluation.get("metrics"))
-    return [(name.replace("_", " "), over, metric(metrics[name])) for name, over in METRICS.items() if name in metrics]
+    """(name, what over, value or None) of every metric in the evaluation; COCO's AP last, where it is another."""
+    metrics, coco = (mapping(run.evaluation.get(key)) for key in ("metrics", "coco_metrics"))
+    limit = detection_limit(run)
+    over_all = METRICS | {f"AR{limit}": f"recall, {limit} boxes an image"}
+    table = [
+        (name.replace("_", " "), over, metric(metrics[name])) for name, over in over_all.items() if name in metrics
+    ]
+    beside = [(name, METRICS[name], metric(coco[name])) for name in ("AP", "AP50", "AP75") if name in coco]
+    return table + [
+        (f"COCO's {name}", f"{over}, at most {COCO_DETECTIONS} detections a photo", value)
+        for name, over, value in beside
+    ]
 
 
 def class_rows(run: Run, results: Sequence[ImageResult], threshold: float) -> list[dict[str, Any]]:
-    """A row for each class: objects, AP, AP50, AP75, and the share found and right at the threshold."""
+    """One row per class: objects, AP, AP50, AP75, and recall and precision at the threshold."""
     names = run.class_names
     table = []
     for row in rows(run.evaluation.get("per_class")):
@@ -106,7 +126,7 @@ def _class_counts(results: Sequence[ImageResult], label: int, threshold: float) 
 
 
 def step_shares(run: Run) -> list[tuple[str, float, float]]:
-    """(part, milliseconds, share) of a training step, mean over the epochs that measured it."""
+    """(part, milliseconds, share) of a training step, averaged over the epochs with measurements."""
     measured = [mapping(line.get("seconds")) for line in run.metrics if mapping(line.get("seconds"))]
     if not measured:
         return []
@@ -117,7 +137,7 @@ def step_shares(run: Run) -> list[tuple[str, float, float]]:
 
 
 def training_rows(run: Run) -> list[tuple[str, str]]:
-    """What the last line of metrics.jsonl says about the training as a whole."""
+    """(name, value) pairs about the whole training, from metrics.jsonl."""
     if not run.metrics:
         return []
     last = run.metrics[-1]
@@ -128,8 +148,8 @@ def training_rows(run: Run) -> list[tuple[str, str]]:
         ("epochs", f"{len(run.metrics):,}"),
         ("steps", _count(last.get("step"))),
         ("minutes", _decimal(last.get("minutes"), 1)),
-        ("images a second", f"{np.mean(speeds):.1f}" if speeds else ""),
-        ("positives a step, last epoch", _decimal(last.get("num_pos"), 1)),
+        ("images per second", f"{np.mean(speeds):.1f}" if speeds else ""),
+        ("positives per step, last epoch", _decimal(last.get("num_pos"), 1)),
         ("best AP on val", f"{best[0]:.3f}, epoch {best[1]}" if best else ""),
     ]
     return [(name, value) for name, value in facts if value]
@@ -146,7 +166,7 @@ def _decimal(value: Any, digits: int) -> str:
 
 
 def flat_settings(config: Any, prefix: str = "") -> dict[str, str]:
-    """A nested mapping as one level: ``{"data.root": "photos"}``.
+    """Flatten a nested mapping to one level: ``{"data.root": "photos"}``.
 
     >>> flat_settings({"size": 320, "optim": {"lr": 0.001, "betas": [0.9, 0.99]}})
     {'size': '320', 'optim.lr': '0.001', 'optim.betas': '[0.9, 0.99]'}
@@ -160,7 +180,7 @@ def flat_settings(config: Any, prefix: str = "") -> dict[str, str]:
 
 
 def commands(run: Run) -> list[str]:
-    """The shell commands that train and evaluate the same again."""
+    """Shell commands that repeat the training and the evaluation."""
     folder = str(run.path)
     data = run.config.get("data")
     data = shlex.quote(data) if isinstance(data, str) else "DIR"

@@ -1,4 +1,4 @@
-"""The photos of a page: which ones, embedded as JPEG, and what is drawn over them."""
+"""The photos of a page: choose them, embed them as JPEG, and describe the boxes drawn over them."""
 
 import base64
 import io
@@ -19,17 +19,17 @@ from focaldet.report.run_files import Run, mapping
 NUM_PHOTOS = 12
 _LONG_SIDE_PX = 720
 _CUTOUT_PX = 320
-_MAX_BOXES = 300  # drawn on one photo; the rest, of lower score, is counted in the caption
-_MANY_CLASSES = 7  # beyond this many colours, boxes carry their class in writing
+_MAX_BOXES = 300  # drawn on one photo; the caption also counts the others, which have lower scores
+_MANY_CLASSES = 7  # with more colours than this, boxes are labelled with their class
 _SIDES = ("left", "top", "right", "bottom")
 
 Window = tuple[int, int, int, int]
-"""A part of a photo: x, y, width and height in whole pixels."""
+"""Part of a photo: x, y, width and height in whole pixels."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """One box as the template draws it: pixels of the photo, a state for the style sheet, words for people."""
+    """One box as the template draws it, in pixels of the photo: a state for the style sheet, a text for people."""
 
     x: float
     y: float
@@ -48,13 +48,13 @@ class Box:
 
     @property
     def area(self) -> float:
-        """The template draws large boxes first, so that a small one inside can be pointed at."""
+        """Area in square pixels. The template draws large boxes first, so that small ones inside can be pointed at."""
         return self.width * self.height
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing of a photo: the truth, or what one run predicted."""
+    """One drawing of a photo: the ground truth, or the predictions of one run."""
 
     title: str
     words: str
@@ -63,12 +63,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo of the gallery, or a cut-out of one, with its panels.
+    """A photo of the gallery, or a cut-out of one, with its panels.
 
     Args:
-        width, height: in pixels of the photo, in which the boxes are too.
-        data: a JPEG data URI, or empty when the file cannot be read.
-        x, y: where in the photo a cut-out begins.
+        width, height: in pixels of the photo, like the boxes.
+        data: a JPEG data URI; empty if the file cannot be read.
+        x, y: top left corner of a cut-out in the photo.
     """
 
     key: str
@@ -82,10 +82,10 @@ class Photo:
 
 
 def choose(results: Sequence[ImageResult], threshold: float) -> dict[str, list[ImageResult]]:
-    """Heading -> photos: the worst, the typical and the best by their F1, four of each; all when there are few.
+    """Heading -> photos: the four worst, four typical and the four best by F1; or all, if there are few.
 
-    Images without objects and without boxes are perfect and show nothing, so they are not chosen. Among equals, the
-    worst are those that miss the most and the best those that hold the most.
+    Images without objects and without boxes are perfect and show nothing, so they are left out. Ties are broken by the
+    number of missed objects for the worst, and by the number of objects for the best.
     """
     shown = [r for r in results if len(r.gt_labels) or r.counts(threshold)[1]]
     ranked = sorted(
@@ -104,45 +104,45 @@ def truth_panel(
     """The labelled boxes.
 
     Args:
-        missed: objects to mark as missed (None when several runs are compared).
-        taken_for: of some of them, the class that was predicted instead.
+        missed: objects to mark as missed; None if several runs are compared.
+        taken_for: object -> the class that was predicted instead, for misclassified objects.
     """
     boxes = []
     for g in range(len(result.gt_labels)):
         if missed is not None and g in missed:
-            boxes.append(truth_box(result, g, names, f"taken for {taken_for[g]}" if g in taken_for else "missed"))
+            boxes.append(truth_box(result, g, names, f"predicted as {taken_for[g]}" if g in taken_for else "missed"))
         else:
             boxes.append(truth_box(result, g, names))
-    return Panel("Truth", f"{len(boxes)} object{'s' * (len(boxes) != 1)}", boxes)
+    return Panel("Ground truth", f"{len(boxes)} object{'s' * (len(boxes) != 1)}", boxes)
 
 
 def truth_box(result: ImageResult, g: int, names: Sequence[str], wrong: str = "") -> Box:
-    """Object g as it is labelled; ``wrong`` says what went wrong with it."""
+    """Label of object g; ``wrong`` is the error, if there is one."""
     words = f"{_name(names, result.gt_labels[g])}, labelled" + (f"; {wrong}" if wrong else "")
     return make_box(result.gt_xyxy[g], int(result.gt_labels[g]), names, "missed" if wrong else "truth", words)
 
 
 def prediction_panel(title: str, result: ImageResult, names: Sequence[str], threshold: float) -> Panel:
-    """The boxes that score at least ``threshold``, each with its score, its IoU and its deviations in words."""
+    """The boxes with a score of at least ``threshold``, each with score, IoU and standard deviations as text."""
     shown = np.flatnonzero(result.scores >= threshold)[:_MAX_BOXES]
     found, false, missed = result.counts(threshold)
     boxes = [prediction_box(result, int(i), names) for i in shown]
-    return Panel(title, f"{found} found, {missed} missed, {false} false", boxes)
+    return Panel(title, f"{found} detected, {missed} missed, {false} false positive{'s' * (false != 1)}", boxes)
 
 
 def prediction_box(result: ImageResult, i: int, names: Sequence[str]) -> Box:
     """Predicted box i."""
     match = result.matched_gt[i]
     if match == UNMATCHED:
-        state, verdict = "false", f"false, {fault(result, i, names)}"
+        state, verdict = "false", f"false positive: {fault(result, i, names)}"
     elif match == IN_CROWD:
-        state, verdict = "ignored", "inside a crowd, not counted"
+        state, verdict = "ignored", "inside a crowd region, not counted"
     else:
-        state, verdict = "found", f"IoU with truth {result.iou[i]:.2f}"
+        state, verdict = "found", f"IoU {result.iou[i]:.2f} with the ground truth"
     words, bands = f"{_name(names, result.labels[i])}, score {result.scores[i]:.2f}; {verdict}", ""
     std = result.side_std_px[i]
     if np.isfinite(std).all():
-        words += "; deviations " + ", ".join(f"{s} {v:.1f}" for s, v in zip(_SIDES, std, strict=True)) + " px"
+        words += "; standard deviations: " + ", ".join(f"{s} {v:.1f}" for s, v in zip(_SIDES, std, strict=True)) + " px"
         bands = "".join(
             f"M{a:.1f} {b:.1f}H{c:.1f}V{d:.1f}H{a:.1f}Z" for a, b, c, d in side_bands(result.boxes_xyxy[i], std)
         )
@@ -150,20 +150,20 @@ def prediction_box(result: ImageResult, i: int, names: Sequence[str]) -> Box:
 
 
 def fault(result: ImageResult, i: int, names: Sequence[str]) -> str:
-    """What is wrong with false box i."""
+    """Why predicted box i is a false positive."""
     if (g := result.confused_with[i]) != UNMATCHED:
-        return f"this is labelled {_name(names, result.gt_labels[g])}"
+        return f"this object is labelled {_name(names, result.gt_labels[g])}"
     iou = result.iou[i]
     if iou >= MATCH_IOU:
-        return f"the object was found already (IoU {iou:.2f})"
+        return f"a duplicate, another box matches the object (IoU {iou:.2f})"
     name = _name(names, result.labels[i])
     if 0 < iou < 0.005:
-        return f"a labelled {name} hardly touches it"
-    return f"the largest IoU with a labelled {name} is {iou:.2f}" if iou else f"no labelled {name} touches it"
+        return f"barely touches a labelled {name}"
+    return f"highest IoU with a labelled {name} is {iou:.2f}" if iou else f"touches no labelled {name}"
 
 
 def encode_sides(distributions: Sequence[Sequence[float]]) -> str:
-    """Distributions as the page's script reads them: thousandths, a side after the other.
+    """Encode distributions for the script of the page: in thousandths, one side after another.
 
     >>> encode_sides([[0.25, 0.75], [1.0, 0.0]])
     '250 750,1000 0'
@@ -172,12 +172,12 @@ def encode_sides(distributions: Sequence[Sequence[float]]) -> str:
 
 
 def window_around(result: ImageResult, boxes_xyxy: Floats, surroundings: float, least_px: int) -> Window:
-    """A square around boxes, inside the photo where that has room for it.
+    """A square around some boxes, shifted and shrunk as needed to fit into the photo.
 
     Args:
-        boxes_xyxy: ``(N, 4)``, at least one.
-        surroundings: the square's side is so many times the longer side of what is in it.
-        least_px: and at least this.
+        boxes_xyxy: ``(N, 4)``, at least one box.
+        surroundings: side of the square, relative to the longer side of the area that the boxes cover.
+        least_px: lower bound of the side, in pixels.
     """
     low, high = boxes_xyxy[:, :2].min(axis=0), boxes_xyxy[:, 2:].max(axis=0)
     side = max(surroundings * float((high - low).max()), least_px)
@@ -188,7 +188,7 @@ def window_around(result: ImageResult, boxes_xyxy: Floats, surroundings: float, 
 
 
 def gallery_context(groups: list[tuple[str, list[Photo]]]) -> dict[str, Any]:
-    """The photos, the colours that occur in them, and whether a box has soft edges, which take explaining."""
+    """The photos, the colours that occur in them, and whether any box has soft edges, which the key then explains."""
     boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
     colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
     soft = any(box.bands for box in boxes)
@@ -196,7 +196,7 @@ def gallery_context(groups: list[tuple[str, list[Photo]]]) -> dict[str, Any]:
 
 
 def missed_objects(result: ImageResult, threshold: float) -> set[int]:
-    """Indices of the objects that no box of at least this score found."""
+    """Indices of the objects that no box with at least this score matches."""
     return set(range(len(result.gt_labels))) - set(result.matched_gt[result.scores >= threshold].tolist())
 
 
@@ -206,35 +206,35 @@ def photo(key: str, run: Run, result: ImageResult, panels: list[Panel]) -> Photo
 
 
 def photo_path(run: Run, result: ImageResult) -> Path:
-    """Where the photo's file is, by what the run's truth says."""
+    """Path of the photo, according to the ground truth of the run."""
     root = mapping(run.truth.get("info")).get("root")
     return Path(root if isinstance(root, str) else run.path) / result.file_name
 
 
 def embed_jpeg(path: Path) -> str:
-    """The photo as a data URI of a JPEG of at most 720 px, or an empty string when it cannot be read."""
+    """The photo as a JPEG data URI of at most 720 px, or an empty string if it cannot be read."""
     upright = _open_upright(path, _LONG_SIDE_PX)
     return "" if upright is None else _data_uri(upright, _LONG_SIDE_PX)
 
 
 def embed_cutouts(path: Path, result: ImageResult, windows: Sequence[Window]) -> list[str]:
-    """The same of parts of a photo, each of at most 320 px, cut out of the photo at its full size."""
+    """Parts of a photo as JPEG data URIs of at most 320 px, cut from the photo at full resolution."""
     upright = _open_upright(path)
     if upright is None:
         return [""] * len(windows)
-    scale = (upright.width / result.width, upright.height / result.height)  # 1, unless the truth is of a copy
+    scale = (upright.width / result.width, upright.height / result.height)  # not 1 for labels of a resized copy
     return [_data_uri(upright.crop(_scaled(window, *scale)), _CUTOUT_PX) for window in windows]
 
 
 def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, int]:
-    """The corners of a window in a photo of another size; at least a pixel remains."""
+    """The corners of a window in a copy of the photo with another size; at least one pixel remains."""
     x, y, width, height = window
     left, top = int(x * across), int(y * down)
     return left, top, left + max(round(width * across), 1), top + max(round(height * down), 1)
 
 
 def _open_upright(path: Path, enough_px: int | None = None) -> Image.Image | None:
-    """A photo as RGB, decoded no larger than it takes for ``enough_px``; None when it cannot be read."""
+    """A photo as RGB, decoded no larger than needed for ``enough_px``; None if it cannot be read."""
     try:
         return Image.fromarray(read_photo(path, max_side=enough_px))
     except InputError:
@@ -253,7 +253,7 @@ def _name(names: Sequence[str], label: int) -> str:
 
 
 def make_box(corners: Floats, label: int, names: Sequence[str], state: str, words: str, bands: str = "") -> Box:
-    """A box from its corners ``(x1, y1, x2, y2)``, rounded to what can be seen."""
+    """Make a box from its corners ``(x1, y1, x2, y2)``, rounded to visible precision."""
     x1, y1, x2, y2 = (round(float(v), 1) for v in corners)
     size = (round(max(x2 - x1, 0), 1), round(max(y2 - y1, 0), 1))
     return Box(x1, y1, *size, label, _name(names, label), state, words, bands)

@@ -1,4 +1,4 @@
-"""Which predicted box found which object: COCO's greedy matching at IoU 0.5, kept per box for pictures and counts.
+"""Match predicted boxes to objects by COCO's greedy rule at IoU 0.5, with a result per box for pictures and counts.
 
 Axes: N predicted boxes, G objects of one image.
 """
@@ -15,23 +15,23 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MATCH_IOU = 0.5
-UNMATCHED = -1  # in `matched_gt`: a false box
-IN_CROWD = -2  # in `matched_gt`: inside a region labelled as a crowd, neither right nor wrong
+UNMATCHED = -1  # in `matched_gt`: a false positive
+IN_CROWD = -2  # in `matched_gt`: inside a crowd region, neither a true nor a false positive
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image, its objects and its predicted boxes (best first).
+    """One image with its objects and its predicted boxes, best first.
 
     Args:
         image_id, file_name, width, height: as in the ground truth, pixels.
         gt_xyxy: ``(G, 4)``, without crowds; gt_labels: ``(G,)`` class indices.
         boxes_xyxy: ``(N, 4)``; labels, scores: ``(N,)``.
-        side_std_px: ``(N, 4)`` left, top, right, bottom; NaN for a box without deviations.
-        matched_gt: ``(N,)`` index of the object that the box found, ``UNMATCHED`` or ``IN_CROWD``.
-        iou: ``(N,)`` with the matched object, else the largest with any object of the box's class.
-        confused_with: ``(N,)`` of a false box the object of another class that it lies on: that it overlaps more than
-            any other object, and by at least ``MATCH_IOU``. ``UNMATCHED`` for every other box.
+        side_std_px: ``(N, 4)`` left, top, right, bottom; NaN for a box without standard deviations.
+        matched_gt: ``(N,)`` index of the matched object, ``UNMATCHED`` or ``IN_CROWD``.
+        iou: ``(N,)`` IoU with the matched object, otherwise the highest IoU with any object of the box's class.
+        confused_with: ``(N,)`` for a false positive, the object of another class that it overlaps more than any other
+            object and by an IoU of at least ``MATCH_IOU``; ``UNMATCHED`` for every other box.
     """
 
     image_id: object
@@ -49,13 +49,13 @@ class ImageResult:
     confused_with: Ints
 
     def counts(self, threshold: float) -> tuple[int, int, int]:
-        """(found, false, missed) among the boxes that score at least ``threshold``."""
+        """(true positives, false positives, missed objects) for boxes with at least the score ``threshold``."""
         kept = self.matched_gt[self.scores >= threshold]
         found = int((kept >= 0).sum())
         return found, int((kept == UNMATCHED).sum()), len(self.gt_labels) - found
 
     def f1(self, threshold: float) -> float:
-        """2 · found / (2 · found + false + missed); 1 for an empty image in which nothing was predicted."""
+        """2 · found / (2 · found + false + missed); 1 for an image without objects and without boxes."""
         found, false, missed = self.counts(threshold)
         return 2 * found / (2 * found + false + missed) if found + false + missed else 1.0
 
@@ -76,10 +76,10 @@ def pairwise_iou(a_xyxy: Floats, b_xyxy: Floats, over_a: bool = False) -> Floats
 
 
 def match_run(run: Run) -> list[ImageResult]:
-    """Match every image of the evaluated split; an empty list when truth or predictions are absent.
+    """Match every image of the evaluated split; an empty list if ground truth or predictions are missing.
 
     Raises:
-        ValueError: an entry that is not as COCO has it, or a box on a photo that the truth does not have.
+        ValueError: an entry is not in COCO format, or a box belongs to a photo that is not in the ground truth.
     """
     if run.predictions is None or not run.truth:
         return []
@@ -88,10 +88,10 @@ def match_run(run: Run) -> list[ImageResult]:
         images = {image["id"]: image for image in rows(run.truth.get("images"))}
         objects, predicted = _by_image(rows(run.truth.get("annotations"))), _by_image(run.predictions)
         if strange := [key for key in predicted if key not in images]:
-            raise ValueError(f"a box on photo {strange[0]!r}, which truth.json does not have")
+            raise ValueError(f"a box belongs to photo {strange[0]!r}, which is not in truth.json")
         return [_match_image(image, objects.get(k, []), predicted.get(k, []), index) for k, image in images.items()]
     except KeyError as error:
-        raise ValueError(f"an entry without {error}") from error
+        raise ValueError(f"an entry has no {error}") from error
     except (TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
 
@@ -114,11 +114,11 @@ def _match_image(image: Json, objects: list[Json], predicted: list[Json], index:
     crowd_labels = np.array([index.get(c["category_id"], -1) for c in crowd], np.int64)
     in_crowd = (pairwise_iou(boxes, _xyxy(crowd), over_a=True) >= MATCH_IOU) & (labels[:, None] == crowd_labels)
     matched[(matched == UNMATCHED) & in_crowd.any(axis=1)] = IN_CROWD
-    lies_on = overlap >= overlap.max(axis=1, initial=MATCH_IOU)[:, None]  # the nearest object, if it is near enough
+    lies_on = overlap >= overlap.max(axis=1, initial=MATCH_IOU)[:, None]  # the object it overlaps most, if enough
     of_another = np.where(lies_on & ~same_class, np.arange(len(gt)), UNMATCHED).max(axis=1, initial=UNMATCHED)
     scores = np.array([p["score"] for p in predicted], np.float64)
     if not np.isfinite(scores).all():
-        raise ValueError("a score of NaN or infinity")
+        raise ValueError("a score is NaN or infinite")
     unknown = [float("nan")] * 4
     return ImageResult(
         image_id=image["id"],
@@ -140,13 +140,13 @@ def _match_image(image: Json, objects: list[Json], predicted: list[Json], index:
 def _xyxy(items: Sequence[Json]) -> Floats:
     boxes = np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4)
     if not np.isfinite(boxes).all():
-        raise ValueError("a box of NaN or infinity")
+        raise ValueError("a box has a NaN or infinite coordinate")
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
 def _greedy(iou: Floats) -> tuple[Ints, Floats]:
-    """Each box, best score first, takes the free object it overlaps most, if by at least ``MATCH_IOU``."""
+    """Match each box, best score first, to the free object it overlaps most, if the IoU is at least ``MATCH_IOU``."""
     count, num_gt = iou.shape
     matched, best = np.full(count, UNMATCHED, np.int64), iou.max(axis=1, initial=0.0)
     free = np.ones(num_gt, bool)
@@ -159,10 +159,10 @@ def _greedy(iou: Floats) -> tuple[Ints, Floats]:
 
 
 def best_threshold(results: Sequence[ImageResult]) -> float:
-    """The score from which on boxes are drawn and counted: the one with the best F1 over all images.
+    """Confidence threshold with the best F1 over all images, used to draw and count boxes.
 
-    Matching is greedy by score, so a box keeps its object whatever the threshold, and one pass over the sorted
-    scores sees every threshold.
+    Matching is greedy by score, so a box keeps its object at every threshold, and one pass over the sorted scores
+    covers all thresholds.
     """
     if not results:
         return 0.5

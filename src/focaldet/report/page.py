@@ -1,6 +1,6 @@
-"""Folders of runs, or of a study, in; one self-contained HTML page out.
+"""Write one self-contained HTML page for a run, for several runs or for a study.
 
-Charts are imported where they are drawn: the page of errors has none, and needs no matplotlib (docs/adr/0008).
+Charts are imported where they are drawn: the page of errors has none and needs no matplotlib (docs/adr/0008).
 """
 
 import base64
@@ -20,6 +20,7 @@ from focaldet.report.calibration import side_calibration
 from focaldet.report.matching import ImageResult, best_threshold, match_run
 from focaldet.report.run_files import Run, mapping, metric, read_run
 from focaldet.report.study_files import is_study, percent, read_study
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,25 +28,26 @@ TEMPLATES = Path(__file__).parent / "templates"
 def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
     """Write the page of one run or of one study, or a page that compares several runs.
 
-    The page needs no network and no other file. It is written beside its place and then renamed, so that a page that
-    is there is always whole.
+    The page needs no network and no other file. It is written under another name and then renamed, so an existing page
+    is always complete.
 
     Args:
-        run: the folder of a run or of a study, or a list of runs (a list of one is that folder's page).
-        out: the page; by default ``report.html`` in the folder, or ``comparison.html`` beside the first run.
+        run: the folder of a run or of a study, or a list of runs; a list of one gives the page of that folder.
+        out: path of the page; by default ``report.html`` in the folder, or ``comparison.html`` next to the first run.
 
     Returns:
-        Where the page is.
+        The path of the page.
 
     Raises:
-        InputError: a folder that is neither, a study beside others, an empty list, or a page that cannot be written.
+        InputError: a folder is neither a run nor a study, a study is combined with other folders, the list is empty, or
+            the page cannot be written.
     """
     paths = [Path(p) for p in run] if isinstance(run, list) else [Path(run)]
     if not paths:
-        raise InputError("no run to report: give at least one folder that `focaldet train` wrote")
+        raise InputError("no run to report: name at least one folder that `focaldet train` wrote")
     studies = [path for path in paths if is_study(path)]
     if studies and len(paths) > 1:
-        raise InputError(f"{studies[0]} is a study: its page has no room for others; report it alone")
+        raise InputError(f"{studies[0]} is a study and cannot be combined with other folders; report it on its own")
     if studies:
         from focaldet.report.study_page import study_context
 
@@ -61,7 +63,7 @@ def write_report(run: Path | list[Path], out: Path | None = None) -> Path:
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """A page from one of the templates; everything that is not already markup is escaped."""
+    """Render a template; everything that is not markup already is escaped."""
     script = (TEMPLATES / "hover.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -78,7 +80,7 @@ def render(template: str, context: dict[str, Any]) -> str:
 
 @cache
 def _templates() -> Environment:
-    """The templates, each compiled once."""
+    """The templates; each is compiled once."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -89,11 +91,12 @@ def _templates() -> Environment:
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
     environment.filters["share"] = percent
+    environment.filters["thousands"] = lambda value: f"{value:,}" if isinstance(value, int) else value
     return environment
 
 
 def run_context(run: Run) -> dict[str, Any]:
-    """What run.html shows of one run."""
+    """Variables of the template run.html for one run."""
     from focaldet.report import charts
 
     results = _matched(run)
@@ -117,6 +120,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "sentence": facts.result_sentence(run, counts, threshold),
         "faults": run.faults,
         "metrics": facts.metric_rows(run),
+        "limit": named_limit(facts.detection_limit(run)),
         "evaluation": run.evaluation,
         "counts": counts,
         "classes": facts.class_rows(run, results, threshold),
@@ -134,16 +138,20 @@ def run_context(run: Run) -> dict[str, Any]:
 
 
 def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
-    """What comparison.html shows of several runs."""
+    """Variables of the template comparison.html for several runs."""
     from focaldet.report import charts
 
     labels = _labels(runs)
     matched = [_matched(run) for run in runs]
     thresholds = [best_threshold(results) for results in matched]
     metrics = [mapping(run.evaluation.get("metrics")) for run in runs]
+    compared = [(name, over, [metric(m.get(name)) for m in metrics]) for name, over in facts.METRICS.items()]
+    if len({facts.detection_limit(run) for run in runs}) > 1:
+        coco = [mapping(run.evaluation.get("coco_metrics")) or m for run, m in zip(runs, metrics, strict=True)]
+        over = f"at most {COCO_DETECTIONS} detections a photo"
+        compared.append(("COCO's AP", over, [metric(m.get("AP")) for m in coco]))
     table = []
-    for name, over in facts.METRICS.items():
-        values = [metric(m.get(name)) for m in metrics]
+    for name, over, values in compared:
         if any(value is not None for value in values):
             best = max(v for v in values if v is not None) if len(set(values)) > 1 else None
             table.append((name.replace("_", " "), over, values, best))
@@ -173,7 +181,7 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
 def _compared_photos(
     runs: Sequence[Run], labels: Sequence[str], matched: Sequence[list[ImageResult]], thresholds: Sequence[float]
 ) -> list[tuple[str, list[gallery.Photo]]]:
-    """The photos that all runs were evaluated on and on which their F1 differ the most."""
+    """The photos, among those in every run's evaluation, on which the F1 of the runs differ most."""
     by_photo = [{(str(r.image_id), r.file_name): r for r in results} for results in matched]
     shared = [[one[key] for one in by_photo] for key in by_photo[0] if all(key in one for one in by_photo)]
 
@@ -188,7 +196,7 @@ def _compared_photos(
         for run, label, result, threshold in zip(runs, labels, same, thresholds, strict=True):
             panels.append(gallery.prediction_panel(label, result, run.class_names, threshold))
         photos.append(gallery.photo(f"photo{i}", runs[0], same[0], panels))
-    return [("Where the runs differ most", photos)] if photos else []
+    return [("Largest differences between the runs", photos)] if photos else []
 
 
 def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
@@ -201,23 +209,26 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
     evaluated = {tuple(run.evaluation.get(k) for k in ("split", "images", "objects")) for run in runs if run.evaluation}
     if len(evaluated) > 1:
         return sentence + " They were evaluated on different photos, so these numbers are not comparable."
+    if len({facts.detection_limit(run) for run in runs if run.evaluation}) > 1:
+        return sentence + " Their AP counts different numbers of detections a photo: compare COCO's AP, at most 100."
     return (
         sentence
-        + " One run each says nothing about chance: train with several seeds before you trust a small difference."
+        + " Single runs do not show how much results vary by chance: train with several seeds before you trust a small "
+        "difference."
     )
 
 
 def _matched(run: Run) -> list[ImageResult]:
-    """Every image's boxes beside its objects; what does not fit together becomes one more of the run's faults."""
+    """Match the boxes and objects of every image; files that do not fit together become a fault of the run."""
     try:
         return match_run(run)
     except ValueError as error:
-        run.faults.append(f"truth.json and predictions.json cannot be compared ({error}), so no photos are shown.")
+        run.faults.append(f"No photos are shown because truth.json and predictions.json cannot be compared: {error}.")
         return []
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """A different name for each run: the folder's, with as many parents as it takes."""
+    """A distinct name for each run: its folder, with as many parents as necessary."""
     for depth in range(1, 6):
         labels = ["/".join(run.path.resolve().parts[-depth:]) for run in runs]
         if len(set(labels)) == len(labels):

@@ -1,4 +1,4 @@
-"""Sides of real boxes, each with the distribution that the detector predicted for it, drawn where it lies."""
+"""Pictures of boxes with the predicted distribution of each side drawn at its position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ NAMES = ("left", "top", "right", "bottom")
 
 _SURROUNDINGS = 1.9
 _LEAST_CUTOUT_PX = 48
-_HEIGHT = 0.24  # of the highest probability, of the picture's side
-_SEEN = 0.01  # of it: what is lower is a line on the ground
+_HEIGHT = 0.24  # of the highest probability, relative to the side of the picture
+_SEEN = 0.01  # of the highest probability; lower values would only draw a line along the base
 
 
 @dataclass(frozen=True)
 class SidePicture:
-    """A box on its part of a photo, with its four distributions.
+    """A box on a cut-out of a photo, with its four distributions.
 
     Args:
-        photo: the cut-out; its panel holds the object and the box.
-        curves: (SVG path in pixels of the photo, whether it is the side that is meant), a side each.
-        title: which side; words: how sure it is and how far off.
+        photo: the cut-out; its panel contains the object and the box.
+        curves: (SVG path in pixels of the photo, whether it belongs to the side in question) for each side.
+        title: name of the side; words: its standard deviation and its error.
     """
 
     photo: gallery.Photo
@@ -40,8 +40,8 @@ def side_pictures(
     """The pictures of ``SideExample`` entries of a study's details.
 
     Args:
-        run: whose truth says where the photos are; results: by image id.
-        names: of the classes; key: unique on the page.
+        run: a run whose ground truth has the paths of the photos; results: by image id.
+        names: class names; key: unique on the page.
     """
     return [
         _side_picture(run, results[example["image_id"]], example, names, f"{key}{i}")
@@ -58,7 +58,7 @@ def _side_picture(run: Run, result: ImageResult, example: Json, names: Sequence[
     label = int(box["label"])
     std = float(box["side_std_px"][side])
     title = f"{names[label]}, {NAMES[side]} side"
-    words = f"deviation {std:.1f} px, {example['std_bins']:.2f} bins; off by {example['error_px']:.1f} px"
+    words = f"standard deviation {std:.1f} px, {example['std_bins']:.2f} bins; off by {example['error_px']:.1f} px"
     drawn = [
         gallery.make_box(truth, label, names, "truth", f"{names[label]}, labelled"),
         gallery.make_box(corners, label, names, "found", f"{names[label]}, score {box['score']:.2f}; {title}: {words}"),
@@ -70,10 +70,10 @@ def _side_picture(run: Run, result: ImageResult, example: Json, names: Sequence[
 
 
 def distribution_curves(box: Json, side: int, height_px: float) -> list[tuple[str, bool]]:
-    """An area over each side of a box: along the direction in which the side can move, as high as it is probable.
+    """Draw the distribution of each side of a box, along the direction in which the side can move.
 
-    The areas of left and right stand on the box's horizontal middle, those of top and bottom on its vertical one. All
-    have one scale, on which the highest probability is ``height_px`` high.
+    Left and right are drawn on the horizontal centre line of the box, top and bottom on the vertical one. All four
+    share one scale, with the highest probability at ``height_px``.
     """
     probabilities = np.array(box["distributions"], np.float64)
     scale = height_px / max(float(probabilities.max()), 1e-9)

@@ -11,15 +11,15 @@ from focaldet.report.study_charts import halfway
 from focaldet.report.study_files import Rung, StudyFiles, percent
 
 VERDICTS = {
-    "higher": "a gain beyond chance",
-    "lower": "a loss beyond chance",
-    "within the spread": "within the spread of the seeds; it may be chance",
-    "unknown": "one seed each; it may be chance",
+    "higher": "a statistically significant gain",
+    "lower": "a statistically significant loss",
+    "within the spread": "within the spread of the seeds, so it may be chance",
+    "unknown": "one seed each, so it may be chance",
 }
-"""Verdict of a comparison -> the same beside two numbers."""
+"""Verdict of a comparison -> words for it after two numbers."""
 
-_EARLY_AP = 0.1  # below this, no detector has learned its task yet
-_STILL_RISING = 1.02  # the last validation is above the one before by this factor
+_EARLY_AP = 0.1  # below this, a detector has not learned its task yet
+_STILL_RISING = 1.02  # AP still rises if the last validation beats all earlier ones by this factor
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Claim:
     """One step of the story.
 
     Args:
-        lead: the claim, or what a step is meant to do.
-        words: what was measured of it.
-        effects: what it did to AP, a sentence for each rung that brought it.
+        lead: the claim, or the purpose of a step.
+        words: the explanation, with the numbers measured here.
+        effects: the effect on AP, one sentence for each rung of the step.
     """
 
     lead: str
@@ -39,14 +39,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to use.
+    """The recommended loss.
 
     Args:
         lead: the advice in a few words, as strong as the study allows.
-        rung: with the highest mean AP on the ladder.
-        tied: the others, of which a seed reaches into the seeds of that one.
-        command: that trains it again.
-        sentences: what to know before following it.
+        rung: the rung with the highest mean AP on the ladder.
+        tied: the other rungs whose best seed reaches the worst seed of that rung.
+        command: trains the rung again.
+        sentences: caveats.
     """
 
     lead: str
@@ -57,7 +57,7 @@ class Advice:
 
 
 def advice(files: StudyFiles) -> Advice | None:
-    """The best rung of the ladder and what cannot be told apart from it; None when nothing has an AP."""
+    """The best rung of the ladder and the rungs that are tied with it; None if no rung has an AP."""
     measured = [(spread.mean, rung) for rung in files.group("ladder") if (spread := rung["AP"])]
     if not measured:
         return None
@@ -67,22 +67,22 @@ def advice(files: StudyFiles) -> Advice | None:
     sentences = []
     if files.num_seeds < 2:
         more = f"focaldet study --out {shlex.quote(str(files.path))} --seeds 3"
-        sentences.append(f"With one seed a rung, chance cannot be told from progress; {more} adds two.")
+        sentences.append(f"With one seed per rung, differences may be chance; {more} adds two seeds.")
     elif tied:
         names = _listed([rung.title for rung in tied])
-        sentences.append(f"Its seeds and those of {names} overlap, so AP alone does not decide between them.")
+        sentences.append(f"The range of its seeds overlaps with {names}, so AP alone does not decide between them.")
         timed = [(spread.mean, rung) for rung in (best, *tied) if (spread := rung["step_s"])]
         if len(timed) > 1:
             seconds, fastest = min(timed, key=lambda pair: pair[0])
-            sentences.append(f"Of these, a training step is shortest with {fastest.title}: {1000 * seconds:.0f} ms.")
+            sentences.append(f"{fastest.title} has the shortest training step among them: {1000 * seconds:,.0f} ms.")
     else:
-        sentences.append("Its worst seed is better than the best seed of every other rung.")
+        sentences.append("Its worst seed beats the best seed of every other rung.")
     if _mean(best) < _EARLY_AP:
-        sentences.append(f"No AP is above {_EARLY_AP:g} yet: train longer before you choose by this page.")
+        sentences.append(f"No rung has reached an AP of {_EARLY_AP:g} yet: train longer before you choose a loss.")
     elif rising := [rung for _, rung in measured if _rising(rung)]:
         sentences.append(
-            f"AP on the validation split was still rising at the end in {len(rising)} of {len(measured)} rungs: with "
-            "more minutes the order may change."
+            f"AP on the validation split was still rising at the end of training in {len(rising)} of {len(measured)} "
+            "rungs, so the order may change with longer training."
         )
     sure = files.num_seeds > 1 and _mean(best) >= _EARLY_AP and not files.waiting
     lead = f"{'Use' if sure else 'The best so far is'} {best.title}."
@@ -90,21 +90,22 @@ def advice(files: StudyFiles) -> Advice | None:
 
 
 def answer(files: StudyFiles, best: Advice | None) -> str:
-    """The study's result in one sentence or two."""
+    """The result of the study in one or two sentences."""
     split, photos = files.study.get("split"), files.study.get("photos")
     count = photos.get(split) if isinstance(photos, dict) else None
-    where = f"the {count} photos of the {split} split" if count else "the measured photos"
+    where = f"the {count:,} photos of the {split} split" if isinstance(count, int) and count else "the evaluated photos"
     if best is None:
         return f"No rung has an AP on {where} yet."
     seeds = f", mean of {len(_values(best.rung))} seeds" if len(_values(best.rung)) > 1 else ""
     sentence = f"{best.rung.title} has the highest AP, {_mean(best.rung):.3f} on {where}{seeds}."
     if not best.tied or files.num_seeds < 2:
         return sentence
-    return f"{sentence} {_listed([rung.title for rung in best.tied])} cannot be told apart from it here."
+    tied = _listed([rung.title for rung in best.tied])
+    return f"{sentence} Statistically tied with it: {tied}."
 
 
 def train_command(files: StudyFiles, rung: Rung) -> str:
-    """The command that trains a rung as the study did: its own options, and the study's that are not the defaults."""
+    """The command that trains a rung as in the study: its own options and the study's non-default options."""
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     shared = {name: value for name, value in mapping(files.study.get("settings")).items() if name in defaults}
     given = {name: value for name, value in shared.items() if value not in (defaults[name], None)}
@@ -117,7 +118,7 @@ def train_command(files: StudyFiles, rung: Rung) -> str:
 
 
 def claims(files: StudyFiles) -> list[Claim]:
-    """The steps of the story that this study can tell, in order."""
+    """The steps of the story for which this study has results, in order."""
     told = (_crowd, _cross_entropy, _focal, _places, _quality, _distributions, _shapes)
     return [claim for tell in told if (claim := tell(files))]
 
@@ -129,10 +130,10 @@ def _crowd(files: StudyFiles) -> Claim | None:
             ratio, name = background / objects, rung.title.partition(",")[0]
             count = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
             return Claim(
-                "Most of what a detector looks at is background.",
-                f"It gives a score to thousands of places in every photo. On your training photos {name} has {count} "
-                "places of background for each one on an object. "
-                "The loss decides which of them it learns from.",
+                "Most locations of a detector are background.",
+                f"A detector scores thousands of locations in every photo. On your training photos, {name} has {count} "
+                "background locations for each location on an object. "
+                "The loss decides which of them the detector learns from.",
                 [],
             )
     return None
@@ -146,9 +147,9 @@ def _cross_entropy(files: StudyFiles) -> Claim | None:
         return None
     slow, fast = halfway(taught["quadratic"]), halfway(taught["cross entropy"])
     return Claim(
-        "Cross entropy teaches fastest where the error is largest.",
-        f"A neuron that is sure and wrong needs {slow} steps to halve its error by the quadratic cost, and {fast} by "
-        "cross entropy, whose gradient is the error itself.",
+        "Cross entropy learns fastest where the error is largest.",
+        f"A neuron that is confident and wrong needs {slow} steps to halve its error with the quadratic cost, but "
+        f"{fast} with cross entropy, because the gradient of cross entropy is the error itself.",
         [],
     )
 
@@ -157,15 +158,15 @@ def _focal(files: StudyFiles) -> Claim | None:
     plain, prior, focal = (files.rung(f"retinanet-{name}") for name in ("bce-no-prior", "bce", "focal"))
     key = "background_gradient_start"
     told = [
-        (plain, "of cross entropy's first gradient comes from background"),
-        (prior, "when every place begins as probably background (the prior)"),
-        (focal, "with focal loss, which counts an easy sample little"),
+        (plain, "of the first gradient comes from background with cross entropy"),
+        (prior, "with a prior, which makes every location start as probably background"),
+        (focal, "with focal loss, which down-weights easy locations"),
     ]
     shares = [f"{percent(share.mean)} {words}" for rung, words in told if rung and (share := rung[key])]
     if not shares or not (prior or focal):
         return None
     of_what = "" if plain and plain[key] else "the background's share of the first gradient is "
-    words = f"Summed over all places, many small errors drown a few large ones: {of_what}{'; '.join(shares)}."
+    words = f"Summed over all locations, many small errors outweigh a few large ones: {of_what}{'; '.join(shares)}."
     ends = [
         (name, rung["background_gradient_end"])
         for name, rung in (("cross entropy", prior), ("focal loss", focal))
@@ -173,8 +174,8 @@ def _focal(files: StudyFiles) -> Claim | None:
     ]
     known = [f"{percent(share.mean)} with {name}" for name, share in ends if share]
     if known:
-        words += f" At the end of training it is {' and '.join(known)}."
-    return Claim("Focal loss is to silence the easy crowd.", words, _effects(files, prior, focal))
+        words += f" At the end of training, the background's share is {' and '.join(known)}."
+    return Claim("Focal loss is meant to down-weight the many easy locations.", words, _effects(files, prior, focal))
 
 
 def _places(files: StudyFiles) -> Claim | None:
@@ -183,9 +184,9 @@ def _places(files: StudyFiles) -> Claim | None:
     if not effects:
         return None
     return Claim(
-        "Two steps change the places, not the loss.",
-        "FCOS judges points instead of nine anchors, and learns how central a point is (centerness). ATSS chooses the "
-        "places of each object by the statistics of their overlap.",
+        "Two steps change the locations, not the loss.",
+        "FCOS uses points instead of nine anchors and learns how central a point is (centerness). ATSS chooses the "
+        "positives of each object by the statistics of their IoU.",
         effects,
     )
 
@@ -195,25 +196,27 @@ def _quality(files: StudyFiles) -> Claim | None:
     if joint is None:
         return None
     words = (
-        "Of several boxes on one object only the best-scored survives, so the score must mean quality. Quality focal "
-        "loss trains it towards the overlap that the box reaches."
+        "Non-maximum suppression keeps only the box with the highest score on each object, so the score should reflect "
+        "the quality of the box. Quality focal loss trains the score towards the IoU of the box."
     )
     before = files.rung("atss")
     ranks = [rung["rank_score"] if rung else None for rung in (before, joint)]
     if ranks[0] and ranks[1]:
         words += (
-            f" Among the boxes of one object, the rank correlation of score and true overlap is {ranks[0].mean:.2f} "
+            f" Among the boxes of one object, the rank correlation of score and true IoU is {ranks[0].mean:.2f} "
             f"with class × centerness and {ranks[1].mean:.2f} with the joint score "
             f"({_verdict(files, joint, 'rank_score')})"
         )
         lost = [rung["best_lost_threshold_share"] if rung else None for rung in (before, joint)]
         if lost[0] and lost[1]:
             words += (
-                f"; the suppression takes a clearly better box from {percent(lost[0].mean)} of the objects before, and "
-                f"from {percent(lost[1].mean)} after"
+                f"; {percent(lost[0].mean)} of the objects lose a clearly better box to non-maximum suppression with "
+                f"class × centerness, and {percent(lost[1].mean)} with the joint score"
             )
         words += "."
-    return Claim("Quality focal loss is to make the score mean the quality of the box.", words, _effects(files, joint))
+    return Claim(
+        "Quality focal loss is meant to make the score reflect the quality of the box.", words, _effects(files, joint)
+    )
 
 
 def _distributions(files: StudyFiles) -> Claim | None:
@@ -221,25 +224,32 @@ def _distributions(files: StudyFiles) -> Claim | None:
     if rung is None:
         return None
     words = (
-        "An edge may be blurred or hidden. With distribution focal loss each side is a distribution over positions, "
-        "not one number."
+        "Edges may be blurred or hidden. With distribution focal loss, each side is a distribution over positions "
+        "instead of a single number."
     )
     sides = rung.mean("deviations", "sides") or 0
     if (correlation := rung["deviation_correlation"]) and sides >= MIN_SIDES:
-        words += f" Its width and the side's true error have a rank correlation of {correlation.mean:.2f}"
+        words += f" Its standard deviation and the error of the side have a rank correlation of {correlation.mean:.2f}"
         deciles = rows(rung.details.get("deciles"))
         if len(deciles) > 1:
             sure, unsure = (number(deciles[i].get("error_px")) for i in (0, -1))
             if sure is not None and unsure is not None:
-                words += f": the surest tenth of the sides is off by {sure:.1f} px, the least sure by {unsure:.1f} px"
+                words += (
+                    f": the most certain tenth of the sides is off by {sure:.1f} px, the least certain tenth by "
+                    f"{unsure:.1f} px"
+                )
         words += "."
-    return Claim("Distribution focal loss is to let a side say how sure it is.", words, _effects(files, rung))
+    return Claim(
+        "Distribution focal loss is meant to estimate the uncertainty of each side.", words, _effects(files, rung)
+    )
 
 
 def _shapes(files: StudyFiles) -> Claim | None:
     effects = _effects(files, files.rung("gflv2"))
-    words = "A sharp distribution is a sign of a good box; GFLv2 lets it correct the score."
-    return Claim("The shape of the distributions is to judge the box.", words, effects) if effects else None
+    words = "A sharp distribution indicates a good box; GFLv2 uses it to correct the score."
+    return (
+        Claim("GFLv2 is meant to judge a box by the shape of its distributions.", words, effects) if effects else None
+    )
 
 
 def _effects(files: StudyFiles, *rungs: Rung | None) -> list[str]:
@@ -247,15 +257,15 @@ def _effects(files: StudyFiles, *rungs: Rung | None) -> list[str]:
 
 
 def effect(files: StudyFiles, rung: Rung) -> str:
-    """What a rung did to AP beside the one before it; empty when that is not known."""
+    """The effect of a rung on AP, compared with the one before it; empty if it is unknown."""
     here, before = rung["AP"], files.rung(rung.before)
     if here is None:
-        return f"{rung.title}: every training diverged." if rung.diverged else ""
+        return f"{rung.title}: every run diverged." if rung.diverged else ""
     if before is None:
         return ""
     there = before["AP"]
     if there is None:
-        return f"{rung.title}: AP {here}, where every training of {before.title} diverged." if before.diverged else ""
+        return f"{rung.title}: AP {here}; every run of {before.title} diverged." if before.diverged else ""
     return f"{rung.title}: AP {there} → {here}, {_verdict(files, rung, 'AP')}."
 
 
@@ -275,13 +285,13 @@ def _mean(rung: Rung) -> float:
 
 
 def _rising(rung: Rung) -> bool:
-    """Whether the last validation of the rung's training is clearly its best."""
+    """Whether the last validation AP of the rung is clearly its best."""
     measured = [ap for moment in rows(rung.details.get("history")) if (ap := number(moment.get("AP"))) is not None]
     return len(measured) > 1 and measured[-1] > _STILL_RISING * max(measured[:-1])
 
 
 def _listed(names: Sequence[str]) -> str:
-    """``A``, ``A and B``, ``A, B and C``; a name that holds a comma makes the commas semicolons.
+    """``A``, ``A and B``, ``A, B and C``; with semicolons if a name contains a comma.
 
     >>> _listed(["GFL", "GFLv2"]), _listed(["GFL", "ATSS, centerness", "GFLv2"])
     ('GFL and GFLv2', 'GFL; ATSS, centerness; and GFLv2')

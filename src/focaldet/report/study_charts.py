@@ -1,4 +1,4 @@
-"""The charts of a study: the neuron, the losses and their gradients, the imbalance, learning, extra questions."""
+"""The charts of a study: the neuron, losses and gradients, the imbalance, learning curves, parameter sweeps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SMALL_INCHES = (2.6, 1.9)
 
 @dataclass(frozen=True)
 class Group:
-    """Two charts that belong together, and what to see in them."""
+    """Two charts that belong together, with an explanation."""
 
     heading: str
     charts: Captioned
@@ -27,17 +27,15 @@ class Group:
 
 
 def neuron_charts(neuron: Json) -> list[Group]:
-    """What one neuron puts out, and the gradient it is taught by: from the saturated start, then from the other."""
+    """Output and gradient of one neuron during training: first from the saturated start, then from the other one."""
     groups = []
     starts = dict.fromkeys(curve["start"] for curve in neuron["curves"])
     for start in sorted(starts, key=lambda start: start != "saturated"):
         taught = {curve["cost"]: curve for curve in neuron["curves"] if curve["start"] == start}
         slow, fast = taught["quadratic"], taught["cross entropy"]
         output, wanted = slow["outputs"][0], slow["y"]
-        heading = (
-            f"{'Saturated' if start == 'saturated' else 'Not saturated'}: it puts out {output:.2f}, not {wanted:g}"
-        )
-        half = f"Steps to half of the error: {halfway(slow)} by the quadratic cost, {halfway(fast)} by cross entropy."
+        heading = f"{'Saturated' if start == 'saturated' else 'Not saturated'}: output {output:.2f}, target {wanted:g}"
+        half = f"Steps to halve the error: {halfway(slow)} with the quadratic cost, {halfway(fast)} with cross entropy."
         charts: Captioned = []
         for field, y_label, caption in (("outputs", "output a", "Output"), ("gradients", "∂C/∂w", "Gradient")):
             drawn = line_chart(
@@ -56,7 +54,7 @@ def neuron_charts(neuron: Json) -> list[Group]:
 
 
 def halfway(curve: Json) -> str:
-    """When the output of a neuron has come half of the way, in words."""
+    """The number of steps until the error of a neuron is halved, in words."""
     steps = curve["steps_to_half"]
     return f"more than {len(curve['outputs'])}" if steps is None else f"{steps}"
 
@@ -79,7 +77,7 @@ def family_charts(neuron: Json) -> list[Group]:
         probabilities = next(iter(sides.values()))["probabilities"]
         minima = " and ".join(f"{curve['minimum_at']:g} for {name}" for name, curve in sides.items())
         charts = _loss_and_gradient("family-sides", heading, sides, probabilities, "probability of the right bin")
-        groups.append(Group(heading, charts, words + f" Here it is least at {minima}."))
+        groups.append(Group(heading, charts, words + f" Here it is at {minima}."))
     return groups
 
 
@@ -87,53 +85,53 @@ _KINDS = {
     "positive": (
         "A positive, y = 1",
         Markup(
-            "Quadratic cost: (y − p)² / 2. Its derivative vanishes at the left, where it is most wrong. "
-            "Cross entropy: −log p; there it pushes with −1. Focal loss: −(1 − p)<sup>γ</sup> log p. The larger γ, the "
-            "less it pushes what is right already, at the right."
+            "Quadratic cost: (y − p)² / 2. Its derivative vanishes on the left, where the error is largest. "
+            "Cross entropy: −log p; its derivative there is −1. Focal loss: −(1 − p)<sup>γ</sup> log p. The larger γ "
+            "is, the weaker the gradient on the right, where the prediction is already correct."
         ),
     ),
     "negative": (
         "A negative, y = 0",
         Markup(
-            "The same in the mirror, and most of what a detector sees: background, far at the left. −log(1 − p) still "
-            "pushes there a little, thousands of times; −p<sup>γ</sup> log(1 − p) hardly at all."
+            "The mirror image. Most locations of a detector are background, far on the left. There, −log(1 − p) "
+            "still has a small gradient, at thousands of locations; −p<sup>γ</sup> log(1 − p) has almost none."
         ),
     ),
     "alpha": (
         "Focal loss with α and without, γ = 2",
         Markup(
-            "α weighs positives by α and negatives by 1 − α. The usual 0.25 is less for the rare kind, since γ has "
-            "silenced the other already."
+            "Positives are weighted by α, negatives by 1 − α. The usual 0.25 gives the rare positives the smaller "
+            "weight, because γ has already down-weighted the negatives."
         ),
     ),
     "quality1": (
         "Quality focal loss, β = 1",
         Markup(
-            "−|y − p|<sup>β</sup> [ (1 − y) log(1 − p) + y log p ], with y the overlap that the box reaches. It is "
-            "least where p = y, and with β = 1 has a kink there."
+            "−|y − p|<sup>β</sup> [ (1 − y) log(1 − p) + y log p ], where y is the IoU of the box. The minimum is "
+            "at p = y; with β = 1 it is a kink."
         ),
     ),
     "quality2": (
         "Quality focal loss, β = 2",
         Markup(
-            "The usual β: flat around the label, so that what is nearly right counts little. For y = 0 and y = 1 it is "
-            "focal loss without α."
+            "The usual β. The loss is flat around the label, so predictions that are nearly correct count little. For "
+            "y = 0 and y = 1 it is focal loss without α."
         ),
     ),
 }
-"""Kind of curve -> heading, and what to see."""
+"""Kind of curve -> heading and explanation."""
 
 _TWO_BINS = (
     "Distribution focal loss, two bins",
     Markup(
-        "−[ (y<sub>i+1</sub> − y) log S<sub>i</sub> + (y − y<sub>i</sub>) log S<sub>i+1</sub> ]: cross entropy of the "
-        "two bins around y. It is least where the mean of the distribution is y."
+        "−[ (y<sub>i+1</sub> − y) log S<sub>i</sub> + (y − y<sub>i</sub>) log S<sub>i+1</sub> ]: cross entropy over "
+        "the two bins around y. The minimum is where the mean of the distribution is y."
     ),
 )
 
 
 def _kinds_of(curve: Json) -> dict[str, str]:
-    """The kinds of ``_KINDS`` to which a curve belongs, and its name among them."""
+    """The kinds in ``_KINDS`` that a curve belongs to, and its name in each."""
     y, alpha, beta, gamma = curve["target"], *map(curve["parameters"].get, ("alpha", "beta", "gamma"))
     if beta is not None:
         return {f"quality{beta:g}": f"y = {y:g}"} if f"quality{beta:g}" in _KINDS else {}
@@ -145,7 +143,10 @@ def _kinds_of(curve: Json) -> dict[str, str]:
 
 def _loss_and_gradient(key: str, heading: str, curves: Mapping[str, Json], x: list[float], x_label: str) -> Captioned:
     charts: Captioned = []
-    for field, y_label, caption in (("values", "loss", "Loss"), ("gradients", "∂loss/∂z", "Derivative on the logit")):
+    for field, y_label, caption in (
+        ("values", "loss", "Loss"),
+        ("gradients", "∂loss/∂z", "Derivative with respect to the logit"),
+    ):
         series = {name: (x, curve[field]) for name, curve in curves.items()}
         ends = "; ".join(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in series.items())
         words = f"From {x_label} {x[0]:g} to {x[-1]:g}: {ends}."
@@ -156,7 +157,7 @@ def _loss_and_gradient(key: str, heading: str, curves: Mapping[str, Json], x: li
 
 
 def imbalance_charts(details: Json) -> list[Group]:
-    """The cumulative losses of background and objects, before the first step and at the end."""
+    """Cumulative losses of background and objects, before the first step and at the end."""
     groups = []
     for kind in ("background", "objects"):
         charts: Captioned = []
@@ -169,7 +170,7 @@ def imbalance_charts(details: Json) -> list[Group]:
                 if loss[kind]
             }
             tenth = {name: 1 - float(np.interp(0.9, x, y)) for name, (x, y) in series.items()}
-            shares = ", ".join(f"{percent(share)} of it by {name}" for name, share in tenth.items())
+            shares = ", ".join(f"{percent(share)} with {name}" for name, share in tenth.items())
             drawn = line_chart(
                 f"cumulative-{kind}-{when}",
                 f"Cumulative loss of the {kind}, {caption}",
@@ -178,7 +179,7 @@ def imbalance_charts(details: Json) -> list[Group]:
                 "share of its loss" if kind == "background" else "share of their loss",
                 x_range=(0, 1),
                 y_range=(0, 1.02),
-                description=f"The hardest tenth has {shares}.",
+                description=f"Share of the loss in the hardest tenth: {shares}.",
             )
             if drawn:
                 charts.append((caption.capitalize(), drawn))
@@ -186,13 +187,13 @@ def imbalance_charts(details: Json) -> list[Group]:
                 ends = [f"{percent(tenth[name])} {words}" for name, words in told.items() if name in tenth]
                 hardest.append(f"{' and '.join(ends)} {caption}")
         if charts:
-            words = f"The hardest tenth of the {kind} has {'; '.join(hardest)}."
+            words = f"The hardest tenth of the {kind} accounts for {'; '.join(hardest)}."
             groups.append(Group(kind.capitalize(), charts, escape(words)))
     return groups
 
 
 def learning_charts(ladder: Sequence[Rung], by: Literal["minutes", "epochs"]) -> Captioned:
-    """AP on the validation split by minutes or epochs: each rung before all the others, on the same axes."""
+    """Validation AP by minutes or epochs: each rung in front of all the others, on the same axes."""
     curves = {rung.name: _learning(rung, by) for rung in ladder}
     points = [point for x_y in curves.values() for point in zip(*x_y, strict=True)]
     if not points:
@@ -226,11 +227,11 @@ def _learning(rung: Rung, by: Literal["minutes", "epochs"]) -> tuple[list[float]
 
 
 def sweep_chart(key: str, what: str, rungs: Mapping[float, Rung]) -> Markup | None:
-    """AP by the value of one option: a dot a seed, a line through the means.
+    """AP by the value of one option, with a dot per seed and a line through the means.
 
     Args:
-        what: the option, for people: ``"γ"``.
-        rungs: value of the option -> the rung that has it.
+        what: name of the option, such as ``"γ"``.
+        rungs: value of the option -> the rung with that value.
     """
     known = [(str(f"{value:g}"), rung["AP"]) for value, rung in sorted(rungs.items()) if rung["AP"]]
     measured = [(name, spread) for name, spread in known if spread]
@@ -250,7 +251,7 @@ def sweep_chart(key: str, what: str, rungs: Mapping[float, Rung]) -> Markup | No
 
 
 def deciles_chart(rungs: Sequence[Rung]) -> Markup | None:
-    """Error of the sides against the predicted deviation, by tenths, of every rung that has distributions."""
+    """Error of the sides against the predicted standard deviation, by tenths, for every rung with distributions."""
     measured = {}
     for rung in rungs:
         if deciles := rows(rung.details.get("deciles")):

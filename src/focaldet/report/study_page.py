@@ -1,4 +1,4 @@
-"""What the page of a study shows, chapter by chapter. A chapter whose files are missing or strange is left out."""
+"""The contents of a study's page, chapter by chapter. A chapter is left out if its files are missing or invalid."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -11,9 +11,10 @@ from focaldet.report.matching import best_threshold, match_run
 from focaldet.report.run_files import Json, Run, mapping, number, rows
 from focaldet.report.sides import SidePicture, side_pictures
 from focaldet.report.study_files import Rung, StudyFiles
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 NUM_PHOTOS = 8
-NUM_SIDES = 6  # of each kind
+NUM_SIDES = 6  # most certain, and as many least certain
 
 ACCURACIES = {
     "AP50": "AP50",
@@ -23,19 +24,19 @@ ACCURACIES = {
     "AP_large": "large",
     "rare_AP": "rarest class",
 }
-"""Number of a rung, beside its AP -> what the table calls it."""
+"""Key of a number, in addition to AP -> its name in the table."""
 
 SWEEPS = {
     "gamma": ("γ of focal loss", "gamma"),
     "beta": ("β of quality focal loss", "beta"),
-    "bins": ("bins a side", "num_bins"),
+    "bins": ("bins per side", "num_bins"),
 }
-"""Group of extra rungs -> what varies, and the option that it is."""
+"""Group of extra rungs -> the parameter that varies, and its option."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Numbers of one row of a table on the axis that all rows share, from 0 (left) to 1 (right)."""
+    """Numbers of one table row on the axis shared by all rows, from 0 (left) to 1 (right)."""
 
     dots: list[float]
     mean: float | None = None
@@ -43,7 +44,7 @@ class Strip:
 
 
 def study_context(files: StudyFiles) -> dict[str, Any]:
-    """What study.html shows of a study."""
+    """Variables of the template study.html."""
     best = story.advice(files)
     faults = list(files.faults)
     chapters: dict[str, dict[str, Any] | None] = {}
@@ -53,7 +54,9 @@ def study_context(files: StudyFiles) -> dict[str, Any]:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             chapters[name] = None
             reason = f"{type(error).__name__}: {error}"
-            faults.append(f"The chapter “{title}” cannot be shown: a file is not as this version writes it ({reason}).")
+            faults.append(
+                f"The chapter “{title}” cannot be shown: a file is not in the format of this version ({reason})."
+            )
     photos = [photo for name in ("photos", "sides") for photo in (chapters[name] or {"photos": []})["photos"]]
     return {
         "title": f"Which loss for {files.name}, and why",
@@ -64,6 +67,7 @@ def study_context(files: StudyFiles) -> dict[str, Any]:
         "advice": best,
         "files": files,
         "seeds": files.num_seeds,
+        "limit": named_limit(int(number(files.study.get("max_detections")) or COCO_DETECTIONS)),
         **gallery.gallery_context([("", photos)]),
         **chapters,
     }
@@ -99,7 +103,7 @@ def _ladder(files: StudyFiles) -> dict[str, Any] | None:
     low, high, strips = _strips([rung["AP"].values if rung["AP"] else [] for rung in ladder])
     known = {key: words for key, words in ACCURACIES.items() if any(rung[key] for rung in ladder)}
     classes = [name for name in files.class_names if any(rung[f"AP {name}"] for rung in ladder)]
-    # Equal epochs take as many minutes as what ran beside them left.
+    # With a budget in epochs, minutes depend on what else ran at the time.
     budget: Literal["minutes", "epochs"] = (
         "minutes" if mapping(files.study.get("settings")).get("minutes") else "epochs"
     )
@@ -119,7 +123,7 @@ def _ladder(files: StudyFiles) -> dict[str, Any] | None:
 
 
 def _sentences(files: StudyFiles, rungs: Sequence[Rung], key: str) -> list[str]:
-    """What the study says of each rung against the one before it, in one number."""
+    """The sentences of the study that compare one number of each rung with the one before it."""
     compared = [files.comparison(rung.name, key) for rung in rungs]
     return [str(comparison["sentence"]) for comparison in compared if comparison]
 
@@ -130,7 +134,7 @@ def _rare(files: StudyFiles) -> str:
 
 
 def _sweeps(files: StudyFiles) -> list[tuple[str, Any]]:
-    """(caption, chart) of each option of which there are extra rungs."""
+    """(caption, chart) of each option with extra rungs."""
     settings, charts = mapping(files.study.get("settings")), []
     for group, (what, option) in SWEEPS.items():
         extra = files.group(group)
@@ -210,7 +214,7 @@ def _sides(files: StudyFiles) -> dict[str, Any] | None:
 
 
 def _photos(files: StudyFiles) -> dict[str, Any] | None:
-    """The same photos, rung by rung, each with the boxes from its own best threshold on."""
+    """The same photos for every rung, with the boxes above the best confidence threshold of each rung."""
     shown = [rung for rung in files.group("ladder") if rows(rung.details.get("photos"))]
     if not shown or not files.truth:
         return None
@@ -242,7 +246,7 @@ def _ranked(photo: Json) -> list[Json]:
 
 
 def _told(box: gallery.Box, told: Json) -> gallery.Box:
-    """A box with its two factors in words, and its distributions for the hover."""
+    """A box whose text also gives class score and quality, with its distributions for the tooltip."""
     words, quality = box.words, number(told.get("quality"))
     if quality is not None:
         words = words.replace("; ", f"; class {told['class_score']:.2f}, quality {quality:.2f}; ", 1)
@@ -251,7 +255,7 @@ def _told(box: gallery.Box, told: Json) -> gallery.Box:
 
 
 def _run(files: StudyFiles, image_ids: Sequence[object], boxes: Sequence[tuple[object, Json]]) -> Run:
-    """Some photos and the boxes on them as a run that was evaluated, so that both kinds of page draw alike."""
+    """Present photos and boxes as an evaluated run, so that both kinds of page share the drawing code."""
     truth = files.truth
     categories = rows(truth["categories"])
     index = {name: category["id"] for category in categories for name in [str(category["name"])]}
@@ -313,7 +317,7 @@ def _method(files: StudyFiles) -> dict[str, Any]:
 
 
 def _strips(values: Sequence[Sequence[float]]) -> tuple[float, float, list[Strip]]:
-    """The ends of an axis that holds all values, and each row on it; empty rows have no mean."""
+    """Both ends of an axis for all values, and each row on that axis; empty rows have no mean."""
     known = [value for row in values for value in row]
     if not known:
         return 0.0, 1.0, [Strip([]) for _ in values]
@@ -333,10 +337,10 @@ CHAPTERS: dict[str, tuple[str, Callable[[StudyFiles], dict[str, Any] | None]]] =
     "family": ("The family of losses", _family),
     "ladder": ("The ladder", _ladder),
     "imbalance": ("The imbalance", _imbalance),
-    "ranking": ("The ranking fault", _ranking),
-    "sides": ("How sure is each side?", _sides),
+    "ranking": ("The ranking problem", _ranking),
+    "sides": ("How certain is each side?", _sides),
     "photos": ("The same photos, rung by rung", _photos),
     "cost": ("What it costs", _cost),
     "method": ("How it was measured", _method),
 }
-"""Name in the template -> title, and what builds it."""
+"""Name in the template -> title, and the function that builds the chapter."""

@@ -1,7 +1,7 @@
 """What an exported file says of itself, as JSON under one key of its metadata."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from focaldet import __version__
@@ -47,6 +47,22 @@ class ModelCard:
     max_detections: int
     last_pixel: bool = False
     int8: bool = False
+
+    def with_room(self, max_detections: int | None) -> "ModelCard":
+        """The same for so many detections of an image; ``None``: as it is.
+
+        Raises:
+            InputError: the file that it is of gives no more than it was made for.
+        """
+        if max_detections is None:
+            return self
+        check_range("max_detections", max_detections, 1)
+        if self.outputs == "detections" and max_detections > self.max_detections:
+            raise InputError(
+                f"made for {self.max_detections} detections a photo, not {max_detections}; export it again with "
+                f"--max-detections {max_detections}"
+            )
+        return replace(self, max_detections=max_detections)
 
     def to_json(self) -> str:
         """The text that a file carries."""

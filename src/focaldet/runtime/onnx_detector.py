@@ -39,10 +39,19 @@ class OnnxDetector:
         self._outputs = [output.name for output in session.get_outputs()]
 
     @classmethod
-    def load(cls, file: str | Path, *, threads: int | None = None, openvino: bool = False) -> "OnnxDetector":
+    def load(
+        cls,
+        file: str | Path,
+        *,
+        max_detections: int | None = None,
+        threads: int | None = None,
+        openvino: bool = False,
+    ) -> "OnnxDetector":
         """Read a file.
 
         Args:
+            max_detections: of a photo; ``None``: as many as the file was made for, which is also the most that it can
+                give, unless its suppression is done here (``outputs`` ``"sites"``).
             threads: that compute, the caller's among them; one that waits sleeps and leaves its core to others.
                 ``None``: one for each core, and one that waits keeps its core busy: the fastest for one image at a time
                 on a machine that does nothing else.
@@ -65,7 +74,7 @@ class OnnxDetector:
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
             if text is None:
                 raise InputError("an ONNX file, but no model of focaldet; make one with focaldet export RUN")
-            model = cls(session, ModelCard.from_json(text))
+            model = cls(session, ModelCard.from_json(text).with_room(max_detections))
             model._check_ends()
             if openvino:
                 model.session = openvino_session(data)

@@ -27,7 +27,7 @@ def read_outputs(outputs: OutputArrays, index: int, card: ModelCard) -> Found:
     boxes, scores, stds = outputs["boxes_xyxy"][index], outputs["scores"][index], outputs.get("side_std_px")
     stds = None if stds is None else stds[index]
     if card.outputs == "detections":
-        best = slice(int(outputs["count"][index]))
+        best = slice(min(int(outputs["count"][index]), card.max_detections))
         return Found(boxes[best], scores[best], outputs["labels"][index][best], None if stds is None else stds[best])
     sites, labels = np.nonzero(scores)  # those that do not pass the threshold are 0
     iou = 1.0 if card.nms_iou is None else card.nms_iou  # nothing overlaps by more

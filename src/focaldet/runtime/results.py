@@ -1,6 +1,10 @@
 """Detections as entries of a COCO results file."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+COCO_DETECTIONS = 100
+"""Detections of a photo that count in COCO's AP, best first."""
 
 
 class Numbers(Protocol):
@@ -23,13 +27,19 @@ class Boxes(Protocol):
     def side_std_px(self) -> Numbers | None: ...
 
 
-def coco_results(image_id: int, found: Boxes) -> list[dict[str, Any]]:
-    """The detections of one image as entries of a COCO results file, with each side's deviation in pixels."""
+def coco_results(
+    image_id: int | str, found: Boxes, category_ids: Sequence[int | str] | None = None
+) -> list[dict[str, Any]]:
+    """The detections of one image as entries of a COCO results file, with each side's deviation in pixels.
+
+    Args:
+        category_ids: of each label; ``None``: label + 1.
+    """
     boxes, scores, labels = found.boxes_xyxy.tolist(), found.scores.tolist(), found.labels.tolist()
     entries: list[dict[str, Any]] = [
         {
             "image_id": image_id,
-            "category_id": label + 1,
+            "category_id": label + 1 if category_ids is None else category_ids[label],
             "bbox": _rounded([x1, y1, x2 - x1, y2 - y1]),
             "score": round(score, 5),
         }
@@ -39,6 +49,15 @@ def coco_results(image_id: int, found: Boxes) -> list[dict[str, Any]]:
         for entry, deviation in zip(entries, found.side_std_px.tolist(), strict=True):
             entry["side_std"] = _rounded(deviation)
     return entries
+
+
+def named_limit(max_detections: int) -> str:
+    """What is put behind "AP" where it is not COCO's.
+
+    >>> f"AP{named_limit(500)}", f"AP{named_limit(100)}"
+    ('AP (at most 500 detections a photo)', 'AP')
+    """
+    return f" (at most {max_detections} detections a photo)" if max_detections > COCO_DETECTIONS else ""
 
 
 def _rounded(values: list[float]) -> list[float]:

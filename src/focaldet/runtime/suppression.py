@@ -27,6 +27,8 @@ def suppress(
         low, high = boxes_xyxy[best, :2], boxes_xyxy[best, 2:]
         sides = np.minimum(boxes_xyxy[order, 2:], high) - np.maximum(boxes_xyxy[order, :2], low)
         shared = np.prod(np.maximum(sides, 0), axis=1)
-        overlaps = shared > iou * (areas[order] + areas[best] - shared)
+        whole = areas[order] + areas[best] - shared
+        # In the steps and the precision of torchvision's, so that an overlap of just the limit is none here either.
+        overlaps = np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0).astype(np.float64) > iou
         order = order[~overlaps | (labels[order] != labels[best])]
     return np.array(kept, np.int64)

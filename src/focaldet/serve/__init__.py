@@ -1,1 +1,1 @@
-"""A detector behind HTTP: a photo in, its boxes as JSON out; and a page to try it on."""
+"""Serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it."""

@@ -1,4 +1,4 @@
-"""The application: photos are checked, decoded, batched and answered; what is wrong gets a 4xx with its reason."""
+"""The web application: check, decode and batch photos and return their boxes; bad requests get a 4xx with a reason."""
 
 import asyncio
 import io
@@ -27,10 +27,10 @@ from focaldet.serve.pages import api_page, try_page
 from focaldet.system.cores import cores
 
 MAX_REQUESTS = 64
-"""Requests that are answered at a time; more get a 503 at once, so that memory has a bound."""
+"""Number of requests in progress; further ones get a 503 at once, so that memory stays bounded."""
 
 LOST_BY_CURL = b"\0\r\n"
-"""What ``curl -d @photo.jpg`` leaves out: a body that has one of these came as it was."""
+"""Bytes that ``curl -d @photo.jpg`` removes; a body that contains any of them was sent unaltered."""
 
 
 Side4 = Annotated[list[float], Field(min_length=4, max_length=4)]
@@ -40,24 +40,24 @@ class Box(BaseModel):
     """One object."""
 
     box_xyxy: Side4 = Field(description="left, top, right and bottom, in pixels of the photo as it is displayed")
-    score: float = Field(ge=0, le=1, description="how sure the detector is of the object")
+    score: float = Field(ge=0, le=1, description="confidence that the object is there")
     label: int = Field(ge=0, description="index of the class")
     name: str = Field(description="name of the class")
     side_std_px: Side4 | None = Field(
-        description="standard deviation of each side in pixels: left, top, right, bottom; null for a method without"
+        description="standard deviation of each side in pixels: left, top, right, bottom; null if the method has none"
     )
 
 
 class Prediction(BaseModel):
     """The objects of a photo, best first."""
 
-    width: int = Field(description="of the photo as it is displayed, in pixels")
-    height: int = Field(description="of the same")
+    width: int = Field(description="width in pixels of the photo as it is displayed")
+    height: int = Field(description="height in pixels of the photo as it is displayed")
     boxes: list[Box] = Field(description="best first")
 
 
 class Health(BaseModel):
-    """What is served."""
+    """The served model."""
 
     status: str = Field(description="ok")
     model: str = Field(description="name of the run folder or file")
@@ -66,7 +66,7 @@ class Health(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why there is no answer."""
+    """An error."""
 
     detail: str = Field(description="the reason, in one line")
 
@@ -74,32 +74,34 @@ class Refusal(BaseModel):
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": why}
     for status, why in {
-        400: "the body is no photo, a damaged one, or ended early",
+        400: "the body is not a photo, is damaged, or the upload ended early",
         408: "the photo did not arrive in time",
-        413: "more bytes or pixels than are taken",
-        415: "a form: the photo is to be the body itself",
-        422: "a parameter is wrong",
-        503: "too many requests at a time, or no answer in time; try again",
+        413: "too many bytes or pixels",
+        415: "an HTML form; send the photo as the body itself",
+        422: "a parameter is invalid",
+        503: "too many requests in progress, or no result in time; try again",
     }.items()
 }
 _PHOTO = {
     "required": True,
-    "description": "the photo's file: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF, whatever type is stated",
+    "description": "the photo file: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF; the stated content type is ignored",
     "content": {
         kind: {"schema": {"type": "string", "format": "binary"}}
         for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
     },
 }
-_PATHS = "POST /predict with the photo's file as the body, and GET /, /docs, /openapi.json, /health and /metrics"
+_PATHS = "POST /predict with the photo file as the body, and GET /, /docs, /openapi.json, /health and /metrics"
 
 
 def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = DEFAULTS, lanes: int = 1) -> FastAPI:
-    """The application around a model.
+    """Create the application for a model.
 
     Args:
-        name: of the model, for people.
-        score: least score of a box where a request does not ask for another.
-        lanes: batches that the network runs at a time.
+        model: the detector.
+        name: name of the model, for people.
+        score: default confidence threshold for requests without one.
+        limits: limits on requests.
+        lanes: number of batches that run in parallel.
     """
     check_range("score", score, 0, 1)
     metrics = Metrics()
@@ -118,9 +120,9 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
     app = FastAPI(
         title=f"focaldet: {name}",
         version=__version__,
-        description="Objects in photos, with the standard deviation of each side of each box.",
+        description="Detects objects in photos and estimates the uncertainty of each side of each box.",
         lifespan=lifespan,
-        docs_url=None,  # those pages load their scripts from the network
+        docs_url=None,  # FastAPI's pages load scripts from the network
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -139,13 +141,17 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
     )
     async def predict(
         request: Request,
-        least: Annotated[float, Query(alias="score", ge=0, le=1, description="least score of a box")] = score,
+        least: Annotated[
+            float, Query(alias="score", ge=0, le=1, description="confidence threshold: lowest score of a box")
+        ] = score,
     ) -> JSONResponse:
-        """The body is the photo's file itself, as `curl --data-binary @photo.jpg` sends it."""
+        """The body is the photo file itself, as sent by `curl --data-binary @photo.jpg`."""
         for unknown in request.query_params.keys() - {"score"}:
-            raise HTTPException(422, f"{unknown[:40]!r}: no such parameter; there is score")
+            raise HTTPException(422, f"unknown parameter {unknown[:40]!r}; only 'score' is supported")
         if len(answering) >= MAX_REQUESTS:
-            raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
+            raise HTTPException(
+                503, f"{MAX_REQUESTS} requests are already in progress; try again", {"Retry-After": "1"}
+            )
         answering.add(request)
         try:
             seen = await prepared(request)
@@ -153,16 +159,16 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
                 found = await batcher.detect(seen)
         except TimeoutError:
             raise HTTPException(
-                503, f"no answer within {limits.seconds:g} s; try again", {"Retry-After": "1"}
+                503, f"no result within {limits.seconds:g} s; try again", {"Retry-After": "1"}
             ) from None
         except asyncio.CancelledError:
-            raise HTTPException(503, "the server is being stopped") from None
+            raise HTTPException(503, "the server is shutting down") from None
         finally:
             answering.discard(request)
         return JSONResponse(_answer(found.above(least), seen.photo_size, model.class_names))
 
     async def prepared(request: Request) -> Seen:
-        """The photo of a request, as the network sees it; its bytes are let go before it waits for the network."""
+        """Decode the photo of a request for the network; its bytes are freed before it waits for the network."""
         data = await _body(request, limits)
         try:
             async with asyncio.timeout(limits.seconds):
@@ -170,10 +176,10 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         except InputError as error:
             by_curl = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
             whole = not data or any(byte in data for byte in LOST_BY_CURL)
-            hint = "" if whole or not by_curl else "; curl -d takes bytes away from a file, --data-binary does not"
+            hint = "" if whole or not by_curl else "; curl -d alters the file, use --data-binary instead"
             raise HTTPException(400, f"{error}{hint}") from None
 
-    @app.get("/health", summary="What is served")
+    @app.get("/health", summary="Show the served model")
     async def health() -> Health:
         return Health(status="ok", model=name, class_names=list(model.class_names), focaldet=__version__)
 
@@ -181,7 +187,7 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
         "/metrics",
         response_class=Response,
         responses={200: {"content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}},
-        summary="Counters, as Prometheus reads them",
+        summary="Metrics for Prometheus",
     )
     async def read_metrics() -> Response:
         return Response(metrics.text(len(answering)), media_type=CONTENT_TYPE)
@@ -198,15 +204,18 @@ def create_app(model: Model, *, name: str, score: float = 0.3, limits: Limits = 
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
-    """The bytes of a request, never more of them than are taken.
+    """Read the body of a request, up to the size limit.
 
     Raises:
-        HTTPException: there are too many, they come too slowly, or as a form.
+        HTTPException: the body is too large, arrives too slowly, or is a form.
     """
     most = int(limits.megabytes * 1e6)
-    too_large = HTTPException(413, f"the upload has more than {limits.megabytes:g} MB; scale the photo down")
+    too_large = HTTPException(413, f"the upload is larger than {limits.megabytes:g} MB; scale the photo down")
     if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
-        raise HTTPException(415, "a form; send the photo as the body itself, as curl --data-binary @photo.jpg does")
+        raise HTTPException(
+            415,
+            "this is an HTML form; send the photo as the body itself, for example with curl --data-binary @photo.jpg",
+        )
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most:
         raise too_large
@@ -225,9 +234,9 @@ async def _body(request: Request, limits: Limits) -> bytes:
 
 
 def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
-    """Decode and scale; the pixels are counted by the header, before anything is decoded."""
+    """Decode and scale a photo; the header is checked for the number of pixels before anything is decoded."""
     if not data:
-        raise InputError("the body is empty; send the photo's file as the body")
+        raise InputError("the body is empty; send the photo file as the body")
     header = read_header(io.BytesIO(data))
     if header.width * header.height > limits.megapixels * 1e6:
         raise HTTPException(
@@ -257,22 +266,22 @@ def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...]) -
 
 def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]  # score is all there is
+    first = error.errors()[0]  # score is the only parameter
     return JSONResponse({"detail": f"score: expected a number from 0 to 1, got {str(first['input'])[:40]!r}"}, 422)
 
 
 def _wrong_path(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
-    what = "no such path" if error.status_code == 404 else f"a path that does not take {request.method[:10]}"
-    return JSONResponse({"detail": f"{what}; there are {_PATHS}"}, error.status_code, error.headers)
+    what = "unknown path" if error.status_code == 404 else f"this path does not accept {request.method[:10]}"
+    return JSONResponse({"detail": f"{what}; use {_PATHS}"}, error.status_code, error.headers)
 
 
 def _own_fault(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "the server failed at this request; its log says why"}, 500)
+    return JSONResponse({"detail": "internal error; see the server log"}, 500)
 
 
 class _Observed:
-    """Around every answer: HEAD, the headers that keep a browser careful, and the counters of /predict."""
+    """Middleware for every response: HEAD requests, security headers, and the metrics of /predict."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -281,7 +290,7 @@ class _Observed:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # answered as GET; uvicorn leaves the body out
+        if scope["method"] == "HEAD":  # handled like GET; uvicorn omits the body
             scope = {**scope, "method": "GET"}
         start = time.perf_counter()
 
@@ -294,7 +303,7 @@ class _Observed:
 
         try:
             await self.app(scope, receive, observed)
-        except Exception:  # on its way to the log; what the client gets is made outside of here
+        except Exception:  # goes on to the log; the response is made elsewhere
             if scope["path"] == "/predict":
                 self.metrics.answered(500, time.perf_counter() - start)
             raise

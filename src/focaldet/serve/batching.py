@@ -1,4 +1,4 @@
-"""What arrives together is detected together: requests that wait while the network runs become its next batches."""
+"""Dynamic batching: requests that arrive while the network is busy form its next batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ from focaldet.runtime.model import Found, Model, Seen
 
 
 class Batcher:
-    """The network, as many batches at a time as it has lanes.
+    """Run the network in batches, one batch per lane at a time.
 
-    Nobody waits for company: a photo that comes while a lane is free is a batch of one. Only photos that the network
-    sees at one size share a batch, so that a photo's boxes never depend on who else asked.
+    A photo that arrives while a lane is free is processed at once, as a batch of one. A batch only contains photos of
+    the same scaled size, so the boxes of a photo never depend on other requests.
 
     Args:
-        model: runs in a thread of each lane.
-        most: photos in a batch, at most.
-        observe: told the size of each batch.
-        lanes: each takes its share of what waits and leaves the others theirs, so that none is idle while another has
-            much to do.
+        model: the detector; each lane calls it in its own thread.
+        most: largest number of photos in a batch.
+        observe: called with the size of each batch.
+        lanes: number of batches in parallel. Each lane takes an equal share of the waiting photos, so that no lane is
+            idle while another one is overloaded.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Batcher:
         self._threads = ThreadPoolExecutor(lanes, "network")
 
     async def detect(self, seen: Seen) -> Found:
-        """The boxes of one photo; whoever stops waiting costs no work that has not begun."""
+        """The boxes of one photo. A request that is cancelled before its batch starts costs no work."""
         future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._waiting.append((seen, future))
         self._arrived.set()
@@ -63,7 +63,7 @@ class Batcher:
                 _settle(batch, found)
 
     def _next(self) -> list[tuple[Seen, asyncio.Future[Found]]]:
-        """Takes a lane's share out of the line: the longest waiting photo, and others of its size."""
+        """Take one lane's share from the queue: the photo that has waited longest, and others of the same size."""
         line = [entry for entry in self._waiting if not entry[1].done()]  # a request that timed out is cancelled
         share = -(-len(line) // self._lanes)
         batch = [entry for entry in line if entry[0].size == line[0][0].size][: min(share, self._most)]

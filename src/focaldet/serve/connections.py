@@ -1,7 +1,7 @@
-"""Connections that cost little: there is a bounded number of them, and none stays open without a request.
+"""Bound the number of connections, and close connections without a request.
 
-uvicorn alone waits for the head of a request as long as it takes, and opens connections until the process has no file
-left for one more: a few hundred clients that stall would keep everybody else out.
+By itself, uvicorn waits for the head of a request forever and accepts connections until the process runs out of file
+descriptors. A few hundred stalled clients would lock out everybody else.
 """
 
 import asyncio
@@ -9,19 +9,19 @@ import asyncio
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 MOST_CONNECTIONS = 128
-"""Open at a time."""
+"""Largest number of open connections."""
 
 AT_ONCE = 32
-"""Connections that are accepted before the first of them is looked at; two or three times as many may be open above the
-number that is meant, and a system may give a process no more than 256 files."""
+"""Connections accepted before the first of them is checked. Two or three times as many may be open beyond the limit,
+and some systems allow a process only 256 files."""
 
 
 def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
-    """uvicorn's HTTP on a connection that is closed when its time has come.
+    """uvicorn's HTTP protocol with a time limit for requests and a limit on connections.
 
     Args:
-        seconds: within which a request has to be there, whole from its first line to the end of its head.
-        most: connections at a time; for one more, that which has been without a request for the longest is closed.
+        seconds: time within which the complete head of a request has to arrive.
+        most: number of open connections; one more closes the connection that has been idle the longest.
     """
 
     class Bounded(H11Protocol):
@@ -33,7 +33,7 @@ def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
             there = [one for one in self.connections if isinstance(one, Bounded) and not one.transport.is_closing()]
             if len(there) > most:
                 idle = [one for one in there if one.is_idle()]
-                min(idle, key=lambda one: one.idle_since).transport.abort()  # this one is among them
+                min(idle, key=lambda one: one.idle_since).transport.abort()  # includes the new one
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.next_look.cancel()
@@ -48,7 +48,7 @@ def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
             return self.cycle is None or self.cycle.response_complete
 
         def look(self) -> None:
-            """Closes the connection if no request has come since the last look."""
+            """Close the connection if no request has arrived since the last check."""
             if self.is_idle() and self.cycle is self.last_seen:
                 self.transport.abort()
             else:

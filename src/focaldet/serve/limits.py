@@ -1,4 +1,4 @@
-"""What one request may cost the server."""
+"""Limits on the cost of a request."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from focaldet.checks import check_range
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a request may cost.
+    """Limits on the cost of a request.
 
     Args:
-        megabytes: of an upload.
-        megapixels: of a photo; one takes 10 to 25 bytes of memory while the photo is read and scaled down.
-        seconds: until a request has begun, until its photo has been received, and then until it has been answered.
-        batch: photos that go through the network together, at most.
+        megabytes: largest upload, in MB.
+        megapixels: largest photo, in million pixels; decoding and scaling takes 10 to 25 bytes of memory per pixel.
+        seconds: time limit for the start of a request, for receiving its photo, and for the result.
+        batch: largest number of photos in a batch.
     """
 
     megabytes: float = 20.0
@@ -29,4 +29,4 @@ class Limits:
 
 
 DEFAULTS = Limits()
-"""For photos of a camera or a phone."""
+"""Limits suitable for photos from a camera or a phone."""

@@ -1,4 +1,4 @@
-"""Counters for Prometheus: how many requests with which answer, how long, how large the batches, how much memory."""
+"""Metrics for Prometheus: requests by status, latency, batch sizes and memory."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -9,7 +9,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """What one server counts; each has its own registry, so that two in a process do not add up."""
+    """The metrics of one server. Each server has its own registry, so two servers in one process do not add up."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -18,25 +18,25 @@ class Metrics:
             "focaldet_predict_requests", "Requests to /predict, by HTTP status", ["status"], registry=self._registry
         )
         self._seconds = Histogram(
-            "focaldet_predict_seconds", "From a request's first byte to its answer", buckets=_SECONDS,
+            "focaldet_predict_seconds", "Seconds from the first byte of a request to its response", buckets=_SECONDS,
             registry=self._registry,
         )  # fmt: skip
         self._batches = Histogram(
-            "focaldet_batch_photos", "Photos that went through the network together", buckets=_SIZES,
+            "focaldet_batch_photos", "Photos per batch", buckets=_SIZES,
             registry=self._registry,
         )  # fmt: skip
-        self._waiting = Gauge("focaldet_waiting", "Requests that are being answered", registry=self._registry)
+        self._waiting = Gauge("focaldet_waiting", "Requests in progress", registry=self._registry)
 
     def answered(self, status: int, seconds: float) -> None:
-        """A request to /predict has its answer."""
+        """Record the response to a /predict request."""
         self._answers.labels(str(status)).inc()
         self._seconds.observe(seconds)
 
     def batch(self, size: int) -> None:
-        """A batch goes to the network."""
+        """Record the size of a batch."""
         self._batches.observe(size)
 
     def text(self, waiting: int) -> bytes:
-        """All of them as Prometheus reads them."""
+        """All metrics in Prometheus' text format."""
         self._waiting.set(waiting)
         return generate_latest(self._registry)

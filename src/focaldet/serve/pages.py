@@ -1,4 +1,4 @@
-"""The two pages: one to drop a photo on, one that lists the interface. Each is one file that loads nothing else."""
+"""The two web pages, one to try the model and one with the API reference. Each is a single file."""
 
 import base64
 import hashlib
@@ -16,13 +16,13 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def try_page(name: str, class_names: Sequence[str], score: float) -> HTMLResponse:
-    """Where a photo is dropped and its boxes are seen."""
+    """The page to try the model: drop a photo and see its boxes."""
     model = {"names": list(class_names), "colors": [class_color(i) for i in range(len(class_names))], "score": score}
     return _page("try.html", (_TEMPLATES / "try.js").read_text(encoding="utf-8"), name=name, model=model)
 
 
 def api_page(schema: dict[str, Any], address: str) -> HTMLResponse:
-    """The interface in words: what FastAPI's own page shows, without scripts from elsewhere."""
+    """The API reference, like FastAPI's own page but without scripts from the network."""
     return _page("api.html", "", schema=schema, address=address)
 
 

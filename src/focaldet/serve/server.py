@@ -1,4 +1,4 @@
-"""The socket and uvicorn around the application."""
+"""Run the application with uvicorn on a socket."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.system.cores import cores
 
 MOST_LANES = 8
-"""Batches at a time. With more cores than that, a batch has several."""
+"""Largest number of batches in parallel. With more cores, each batch gets several."""
 
 
 def serve(
@@ -29,17 +29,20 @@ def serve(
     port: int = 8000,
     score: float = 0.3,
     limits: Limits = DEFAULTS,
+    max_detections: int | None = None,
     openvino: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Answer requests until stopped.
+    """Serve a model until stopped.
 
     Args:
         model: a run folder, or an exported ONNX file.
-        host: address to listen on; by default only this machine is answered.
-        port: 0 takes a free one, which is said.
-        score: least score of a box where a request does not ask for another.
-        openvino: see ``OnnxDetector.load``.
+        host: address to listen on; by default, this machine only.
+        port: port to listen on; 0 picks a free one.
+        score: default confidence threshold for requests without one.
+        limits: limits on requests.
+        max_detections, openvino: see ``load_model``.
+        say: prints a line, with the address of the server.
 
     Raises:
         InputError: the model cannot be read or run, or the address cannot be listened on.
@@ -47,29 +50,29 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector, lanes = load_lanes(model, openvino=openvino)
-        detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # what cannot be run is told now
+        detector, lanes = load_lanes(model, max_detections=max_detections, openvino=openvino)
+        detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
         app = create_app(detector, name=model.name, score=score, limits=limits, lanes=lanes)
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_lanes(path: Path, *, openvino: bool = False) -> tuple[Model, int]:
-    """A detector for photos without end, and how many batches it is to run at a time.
+def load_lanes(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
+    """Load a detector for serving; return it with the number of batches to run in parallel.
 
-    onnxruntime gets the most through when each core has a batch of its own: the thread that asks for a batch computes,
-    and beside those it has a thread for each core that is left. torch and OpenVINO take all cores for one batch.
+    onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
+    additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
     """
     if openvino:
-        return load_model(path, openvino=True), 1
+        return load_model(path, max_detections=max_detections, openvino=True), 1
     lanes = min(cores(), MOST_LANES)
-    detector = load_model(path, threads=cores() - lanes + 1)
+    detector = load_model(path, max_detections=max_detections, threads=cores() - lanes + 1)
     return detector, lanes if isinstance(detector, OnnxDetector) else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
-    """How uvicorn runs the application."""
+    """uvicorn's configuration for the application."""
     return uvicorn.Config(
         app,
         http=bounded(limits.seconds),
@@ -88,7 +91,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         number = None if isinstance(error, socket.gaierror) else error.errno
-        reason = os.strerror(number) if number else error.strerror  # without the address, which Python adds
+        reason = os.strerror(number) if number else error.strerror  # without the address that Python appends
         raise InputError(
-            f"--host {host} --port {port}: cannot be listened on ({reason}); choose others, --port 0 takes a free one"
+            f"--host {host} --port {port}: cannot listen there ({reason}); choose others, or --port 0 for a free one"
         ) from error

@@ -1,1 +1,1 @@
-"""The study: train the steps from cross entropy to the Generalized Focal Loss alike, and measure what each changed."""
+"""The study: train every step from cross entropy to the Generalized Focal Loss alike and measure its effect."""

@@ -1,4 +1,4 @@
-"""The detections of a photo as a page shows them: with true IoU, both scores and the four distributions."""
+"""The detections of a photo for the page: with true IoU, both scores and the four distributions."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from focaldet.study.scenes import Scene, best_iou
 
 
 def page_boxes(scene: Scene) -> list[Box]:
-    """The detections, best first."""
+    """Detections of a photo for the page, best first."""
     best, right = best_iou(scene.candidate_iou[scene.kept]), scene.found_objects >= 0
     return [
         _box(scene, index, float(best[place]), bool(right[place])) for place, index in enumerate(scene.kept.tolist())

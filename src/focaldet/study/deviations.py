@@ -1,6 +1,6 @@
-"""Row 8 of the story: does the width of a side's distribution tell how wrong the side is?
+"""Row 8 of the story: does the standard deviation of a side predict its error?
 
-Axes: S sides of detections that found their object, K bins.
+Axes: S sides of detections that match an object, K bins.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from focaldet.study.statistics import rank_correlation
 Floats = NDArray[np.float64]
 
 TENTHS = 10
-"""Groups of the calibration curve."""
+"""Number of groups in the calibration curve."""
 
 EXAMPLES = 6
-"""Sides of each kind that are shown."""
+"""Number of most certain sides, and of least certain sides, on the page."""
 
 
 @dataclass(frozen=True)
 class Sides:
-    """S sides, four of each box.
+    """S sides, four per box.
 
     Args:
         deviation_px, error_px: ``(S,)`` predicted standard deviation, and distance from the object's side.
-        length_px: ``(S,)`` width (of left and right) or height (of top and bottom) of the object.
+        length_px: ``(S,)`` width of the object (for left and right) or its height (for top and bottom).
     """
 
     deviation_px: Floats
@@ -40,7 +40,7 @@ class Sides:
 
 
 def deviations(sides: Sides) -> Deviations:
-    """What all sides say together."""
+    """Calibration over all sides."""
     error, deviation = sides.error_px, sides.deviation_px
     spread = _rms(deviation)
     return Deviations(
@@ -54,7 +54,7 @@ def deviations(sides: Sides) -> Deviations:
 
 
 def deciles(sides: Sides) -> list[Decile]:
-    """The sides in ten groups, from the smallest deviation to the largest; empty groups are left out.
+    """The sides in ten groups, by increasing standard deviation; empty groups are left out.
 
     >>> sides = Sides(np.arange(1.0, 21), np.arange(1.0, 21), np.ones(20))
     >>> deciles(sides)[0]  # 1 and 2
@@ -77,12 +77,12 @@ def _rms(values: Floats) -> float:
 
 
 def side_errors(boxes_xyxy: Float[Tensor, "N 4"], gt_xyxy: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
-    """Distance in pixels of each side (left, top, right, bottom) from the object's."""
+    """Absolute error of each side (left, top, right, bottom) in pixels."""
     return (boxes_xyxy - gt_xyxy).abs()
 
 
 class DeviationMeasure:
-    """Collects the photos of a split."""
+    """Collect the sides of all photos of a split."""
 
     def __init__(self) -> None:
         self.deviation: list[Tensor] = []
@@ -92,7 +92,12 @@ class DeviationMeasure:
         self.scores: list[float] = []
 
     def add(self, scene: Scene, boxes: Sequence[Box]) -> None:
-        """One photo, with its detections as the page has them, in the same order."""
+        """Add a photo.
+
+        Args:
+            scene: the photo.
+            boxes: its detections for the page, in the same order.
+        """
         found = scene.detections
         if found.side_std_px is None:
             return
@@ -121,14 +126,14 @@ class DeviationMeasure:
                 )
 
     def sides(self) -> Sides | None:
-        """All sides so far; ``None`` for boxes without distributions."""
+        """All sides so far; ``None`` if the boxes have no distributions."""
         if not self.deviation:
             return None
         numbers = (torch.cat(values).double().numpy() for values in (self.deviation, self.error, self.length))
         return Sides(*numbers)
 
     def extremes(self) -> tuple[list[SideExample], list[SideExample]]:
-        """The sharpest and the most ambiguous sides, one of a box and one of a photo, of the better half by score."""
+        """The most and the least certain sides, at most one per photo, from the better half of the boxes."""
         if not self.examples:
             return [], []
         median = float(np.median(self.scores))
@@ -138,7 +143,7 @@ class DeviationMeasure:
 
 
 def _one_a_photo(examples: Sequence[SideExample]) -> list[SideExample]:
-    chosen: dict[int, SideExample] = {}
+    chosen: dict[int | str, SideExample] = {}
     for example in examples:
         chosen.setdefault(example["image_id"], example)
     return list(chosen.values())[:EXAMPLES]

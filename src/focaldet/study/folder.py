@@ -9,13 +9,15 @@ from typing import Any, cast
 import numpy as np
 
 from focaldet import __version__
-from focaldet.checks import InputError
-from focaldet.data import DataFolder, read_folder
+from focaldet.checks import InputError, split_names
+from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
+from focaldet.engine.build import room_for
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
 from focaldet.files import read_json, write_json, write_text
+from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
@@ -47,6 +49,18 @@ def config_of(study: Study, row: RungRow, seed: int, run: Path) -> TrainConfig:
     return TrainConfig(**(study["settings"] | row["changes"]), seed=seed, out=str(run))
 
 
+def read_photos(settings: dict[str, Any], seed: int, class_names: Sequence[str] | None = None) -> DataFolder:
+    """The photos of a study as they are labelled for training and measuring: without ignored classes.
+
+    Args:
+        settings: of the study.
+        seed: of splits that have to be made.
+        class_names: those of a study that has begun; its photos are matched with them by name.
+    """
+    folder = ignore_classes(read_folder(settings["data"], seed=seed), split_names(settings.get("ignore") or ""))
+    return folder if class_names is None else with_classes(folder, class_names)[0]
+
+
 def split_seed(study: Study) -> int:
     """Of the splits, where the folder gives none: the same for all seeds."""
     return min(study["seeds"])
@@ -61,7 +75,7 @@ def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[i
         for split, records in folder.splits.items()
         if records
     }
-    train = objects["train"]
+    train, asked = objects["train"], settings.get("max_detections", "auto")
     return Study(
         format=FORMAT,
         focaldet=__version__,
@@ -76,6 +90,7 @@ def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[i
         objects=objects,
         rare_label=min(range(len(train)), key=lambda label: (train[label] == 0, train[label])),
         machine=describe().splitlines()[0],
+        max_detections=room_for(folder.splits["train"]) if asked == "auto" else max(asked, COCO_DETECTIONS),
     )
 
 
@@ -120,7 +135,7 @@ def open_study(
         settings = old["settings"]
         wanted = common_settings({"data": settings["data"]} | given)
         check_same(str(file), settings, {name: wanted[name] for name in given})
-        folder = read_photos(old)
+        folder = read_photos(settings, split_seed(old), old["class_names"])
         check_photos(file, old, folder)
         rows, first, kept = old["rungs"], split_seed(old), old["seeds"]
         rungs = [*(row["name"] for row in rows if row["group"] == "ladder"), *(rungs or ())]
@@ -128,7 +143,7 @@ def open_study(
         if "data" not in given:
             raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} is not there yet)")
         settings = common_settings(given if "epochs" in given else {"minutes": MINUTES} | given)
-        folder = read_folder(settings["data"], seed=first)
+        folder = read_photos(settings, first)
         rows, kept = [], []
     chosen = {rung.name: rung.row() for rung in choose_rungs(rungs, settings=settings, **extra)}
     for row in rows:
@@ -138,16 +153,12 @@ def open_study(
     for row in study["rungs"]:
         config_of(study, row, first, out)  # what does not fit is said before hours of training
     if not rows:
-        write_json(out / "truth.json", coco_truth(folder.splits[study["split"]], folder.class_names))
+        write_json(
+            out / "truth.json", coco_truth(folder.splits[study["split"]], folder.class_names, folder.category_ids)
+        )
         write_json(out / "neuron.json", neuron_numbers())
     write_json(file, study)
     return study
-
-
-def read_photos(study: Study) -> DataFolder:
-    """The photos of a study, with its classes in its order, whatever theirs is."""
-    folder = read_folder(study["settings"]["data"], seed=split_seed(study))
-    return with_classes(folder, study["class_names"])[0]
 
 
 def read_study(out: Path) -> Study:

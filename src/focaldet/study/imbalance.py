@@ -1,6 +1,6 @@
-"""Row 11 of the story: how a class loss and its gradient are divided between background and objects, easy and hard.
+"""Row 11 of the story: how class loss and gradient are divided between background and objects, easy and hard.
 
-Axes: N sites that take part in the loss, C classes.
+Axes: N locations (anchors) that take part in the loss, C classes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,22 +22,22 @@ from focaldet.structures import BACKGROUND, IGNORED, Assignment, HeadOutputs, Sp
 from focaldet.study.record import Curves, Imbalance, LossCurve, Split
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
-"""Of the focal losses that are compared on the same outputs; 0 is cross entropy."""
+"""Values of gamma that are compared on the same outputs; 0 is cross entropy."""
 
 FRACTIONS = (*(i / 20 for i in range(19)), 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0)
-"""Of the sites, from the easiest on: where the cumulative curves are read. They rise at their right end."""
+"""Fractions of the locations, easiest first, at which cumulative curves are evaluated. They rise at the right end."""
 
 
 @dataclass(frozen=True)
 class SiteLosses:
-    """Each site's class loss, summed over the classes, not divided by anything.
+    """Class loss of each location, summed over the classes and not normalised.
 
     Args:
-        is_object: ``(N,)``: the site has an object to find; else it is background.
-        own_gradient: ``(N,)`` sum over the classes of the absolute derivative of the rung's own loss.
-        own_background, own_objects: the rung's own loss, summed over the sites of each kind.
-        losses, gradients: ``(N,)`` of the focal loss without alpha, by gamma.
-        own_gamma: the gamma that the rung's own loss has for the background.
+        is_object: ``(N,)`` True for positives, False for background.
+        own_gradient: ``(N,)`` absolute derivative of the rung's own loss, summed over the classes.
+        own_background, own_objects: the rung's own loss, summed over background and over positives.
+        losses, gradients: gamma -> ``(N,)`` loss and gradient of the focal loss without alpha.
+        own_gamma: the gamma with which the rung's own loss treats the background.
     """
 
     is_object: Bool[Tensor, " N"]
@@ -50,12 +50,12 @@ class SiteLosses:
 
     @property
     def num_pos(self) -> int:
-        """Sites of objects, at least 1: what a detector's class loss is divided by."""
+        """Number of positives, at least 1: the normaliser of a detector's class loss."""
         return max(int(self.is_object.sum()), 1)
 
 
 def site_losses(net: DenseDetector, method: Method, batches: Iterable[Batch], *, offset: float = 0.5) -> SiteLosses:
-    """The class losses of a network on some photos, in the mode (training or not) that it is in."""
+    """Class losses of a network on some photos, in its current mode (training or evaluation)."""
     parts = [_of_batch(net, method, batch, offset) for batch in batches]
     return SiteLosses(
         is_object=torch.cat([part.is_object for part in parts]),
@@ -78,13 +78,13 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
     matched = assignment.matched_gt
 
     def class_loss(chosen: Assignment) -> Tensor:
-        """The method's own, not divided by its number of positives."""
+        """The method's own loss, multiplied by its number of positives again."""
         positives = find_positives(truth, chosen, sites)
         return method.losses(outputs, chosen, positives)["class"] * max(positives.gt.numel(), 1)
 
     own = class_loss(assignment)
     gradients = flatten_levels(torch.autograd.grad(own, outputs.class_logits), net.num_classes)
-    # Without its objects: they are ignored, as the sites that no loss looks at.
+    # Background alone: the positives are marked as ignored.
     background = float(class_loss(Assignment(torch.where(matched >= 0, IGNORED, matched))).detach())
     part = matched != IGNORED
     labels = (
@@ -105,7 +105,7 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
 
 
 def score_logits(outputs: HeadOutputs, method: Method, num_classes: int) -> Float[Tensor, "B P C"]:
-    """The logits that the class loss is taken of: in GFLv2, of class and quality together."""
+    """The logits that enter the class loss; for GFLv2, those of the product of class and quality."""
     logits = flatten_levels(outputs.class_logits, num_classes)
     if method.quality != "distribution" or outputs.quality_logits is None:
         return logits
@@ -115,7 +115,7 @@ def score_logits(outputs: HeadOutputs, method: Method, num_classes: int) -> Floa
 def focal_by_site(
     logits: Float[Tensor, "N C"], labels: Tensor, gamma: float
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Focal loss without alpha, and the sum of its absolute derivatives, of each site.
+    """Focal loss without alpha for each location, and the sum of its absolute derivatives.
 
     >>> loss, gradient = focal_by_site(torch.zeros(1, 2), torch.tensor([0]), 0.0)
     >>> loss, gradient  # cross entropy: log 2 and a half, twice
@@ -128,7 +128,7 @@ def focal_by_site(
 
 
 def imbalance(sites: SiteLosses) -> Imbalance:
-    """The shares of the rung's own loss."""
+    """Shares of background and objects in the rung's own loss."""
     background = ~sites.is_object
     gradient = _two_sums(sites.own_gradient, sites.is_object)
     return Imbalance(
@@ -140,7 +140,7 @@ def imbalance(sites: SiteLosses) -> Imbalance:
 
 
 def curves(sites: SiteLosses) -> Curves:
-    """Cross entropy and focal losses on these outputs: focal-loss paper, figure 4."""
+    """Cumulative cross entropy and focal losses on these outputs (focal loss paper, figure 4)."""
     return Curves(fractions=list(FRACTIONS), losses=[_loss_curve(sites, gamma) for gamma in GAMMAS])
 
 
@@ -160,7 +160,7 @@ def _two_sums(values: Tensor, is_object: Tensor) -> tuple[float, float]:
 
 
 def _split(loss: tuple[float, float], gradient: tuple[float, float], num_pos: int) -> Split:
-    """Of (background, objects)."""
+    """Shares and normalised losses from (background, objects) sums of loss and gradient."""
     return Split(
         loss_share=_share(*loss),
         gradient_share=_share(*gradient),
@@ -174,7 +174,7 @@ def _share(part: float, rest: float) -> float | None:
 
 
 def cumulative(losses: Float[Tensor, " N"], fractions: Sequence[float]) -> list[float] | None:
-    """Share of the loss that the easiest fraction of the sites has; ``None`` without a site or without loss.
+    """Share of the loss in each easiest fraction of the locations; ``None`` without locations or without loss.
 
     >>> cumulative(torch.tensor([3.0, 0.0, 1.0, 0.0]), [0.5, 0.75, 1.0])
     [0.0, 0.25, 1.0]
@@ -187,7 +187,7 @@ def cumulative(losses: Float[Tensor, " N"], fractions: Sequence[float]) -> list[
 
 
 def hardest_share(losses: Float[Tensor, " N"], fraction: float) -> float | None:
-    """Share of the loss that the hardest fraction of the sites has.
+    """Share of the loss in the hardest fraction of the locations.
 
     >>> hardest_share(torch.tensor([1.0, 1.0, 2.0, 4.0]), 0.25)
     0.5

@@ -1,4 +1,4 @@
-"""The rungs: each is the one before it with one thing changed, from cross entropy to the Generalized Focal Loss."""
+"""The rungs from cross entropy to the Generalized Focal Loss; each changes one thing compared with the previous one."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from focaldet.study.record import Group, RungRow
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """One way to train.
+    """One configuration of the training.
 
     Args:
-        name: part of file names.
-        title: for people.
-        changes: fields of ``TrainConfig`` in which it differs from the study's settings.
-        before: name of the rung that it is compared with.
-        changed: what is new beside that one, for people.
-        group: the ladder, or the question that it is an extra rung of.
+        name: identifier, used in file names.
+        title: name for people.
+        changes: fields of ``TrainConfig`` that differ from the settings of the study.
+        before: name of the rung to compare with.
+        changed: description of the change, for people.
+        group: ``ladder``, or the parameter that an extra rung varies.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Rung:
     group: Group = "ladder"
 
     def row(self) -> RungRow:
-        """The rung as ``study.json`` has it."""
+        """The rung in the format of ``study.json``."""
         return RungRow(
             name=self.name,
             title=self.title,
@@ -41,7 +41,7 @@ class Rung:
 
 
 CHOSEN_HERE = ("method", "class_loss", "resume", "profile", "devices", "nodes")
-"""Options of ``focaldet train`` that a study chooses by itself: a rung is trained in one process."""
+"""Options of ``focaldet train`` that the study sets itself; a rung is trained in one process."""
 
 LADDER = (
     Rung(
@@ -49,63 +49,63 @@ LADDER = (
         title="RetinaNet, cross entropy, no prior",
         changes={"method": "retinanet", "class_loss": "bce", "prior_prob": 0.5},
         before=None,
-        changed="where the story begins",
+        changed="the starting point",
     ),
     Rung(
         name="retinanet-bce",
         title="RetinaNet, cross entropy",
         changes={"method": "retinanet", "class_loss": "bce"},
         before="retinanet-bce-no-prior",
-        changed="the bias begins at a rare object's probability",
+        changed="prior: the class bias starts at a low probability",
     ),
     Rung(
         name="retinanet-focal",
         title="RetinaNet, focal loss",
         changes={"method": "retinanet", "class_loss": "focal"},
         before="retinanet-bce",
-        changed="focal loss in place of cross entropy",
+        changed="focal loss instead of cross entropy",
     ),
     Rung(
         name="fcos",
         title="FCOS",
         changes={"method": "fcos", "class_loss": "focal"},
         before="retinanet-focal",
-        changed="points in place of nine anchors, and centerness",
+        changed="points instead of nine anchors; centerness",
     ),
     Rung(
         name="atss",
         title="ATSS, centerness",
         changes={"method": "atss", "class_loss": "focal"},
         before="fcos",
-        changed="positives by the statistics of their IoU",
+        changed="positives chosen by the statistics of their IoU",
     ),
     Rung(
         name="atss-qfl",
         title="ATSS, quality focal loss",
         changes={"method": "atss", "class_loss": "quality_focal"},
         before="atss",
-        changed="one score for class and quality in place of centerness",
+        changed="one score for class and quality instead of centerness",
     ),
     Rung(
         name="gfl",
         title="GFL",
         changes={"method": "gfl", "class_loss": "quality_focal"},
         before="atss-qfl",
-        changed="sides are distributions, with distribution focal loss",
+        changed="sides are distributions, trained with distribution focal loss",
     ),
     Rung(
         name="gflv2",
         title="GFLv2",
         changes={"method": "gflv2", "class_loss": "quality_focal"},
         before="gfl",
-        changed="the shape of the distributions tells the quality",
+        changed="the shape of the distributions predicts the quality",
     ),
 )
-"""In the order of the story."""
+"""The rungs of the ladder, in order."""
 
 PAPER_ALPHA = {0.0: 0.75, 0.1: 0.75, 0.2: 0.75, 0.5: 0.5, 1.0: 0.25, 2.0: 0.25, 5.0: 0.25}
-"""gamma -> the alpha that is best with it (focal loss paper, table 1b): the more gamma silences the easy sites, most of
-them background, the less the objects need a weight of their own."""
+"""gamma -> best alpha for it (focal loss paper, table 1b). A larger gamma down-weights the easy background more, so the
+objects need less extra weight."""
 
 
 def choose_rungs(
@@ -116,17 +116,17 @@ def choose_rungs(
     bins: Sequence[int] = (),
     settings: dict[str, Any],
 ) -> list[Rung]:
-    """The rungs of a study, in the order of the story.
+    """Choose the rungs of a study, in the order of the ladder.
 
     Args:
-        names: of the ladder; ``None``: all of it.
-        gammas: RetinaNet with focal loss at each, with the alpha that the paper found best there.
-        betas: ATSS with quality focal loss at each.
-        bins: GFL with so many bins a side.
-        settings: options that all rungs have in common. An extra rung that is the ladder's own is left out.
+        names: rungs of the ladder; ``None`` for all.
+        gammas: add RetinaNet with focal loss for each gamma, with the best alpha from the paper.
+        betas: add ATSS with quality focal loss for each beta.
+        bins: add GFL for each number of bins per side.
+        settings: options shared by all rungs. An extra rung that equals a rung of the ladder is left out.
 
     Raises:
-        InputError: there is no rung of that name.
+        InputError: there is no rung with that name.
 
     >>> rungs = choose_rungs(["atss", "gfl"], bins=[17, 9], settings={"num_bins": 17})
     >>> [(rung.name, rung.before) for rung in rungs]
@@ -150,7 +150,7 @@ def choose_rungs(
 
 
 def _after_chosen(rung: Rung, names: Collection[str]) -> Rung:
-    """The rung, compared with the nearest one before it that is chosen."""
+    """The rung, compared with the nearest earlier rung among the chosen ones."""
     known = {rung.name: rung for rung in LADDER}
     before, changed = rung.before, [rung.changed]
     while before is not None and before not in names:

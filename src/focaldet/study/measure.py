@@ -1,4 +1,4 @@
-"""Everything that is measured of one rung and seed: its line, and its details."""
+"""Measure one rung and seed: its line in ``study.jsonl``, and its details."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import METRICS, average_precision
+from focaldet.engine.average_precision import METRICS, average_precision, same_size_batches
 from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.predict import Detector
@@ -27,34 +27,34 @@ from focaldet.study.record import FORMAT, Cost, Details, Line, Moment, Photo
 from focaldet.study.scenes import scenes
 
 IMBALANCE_PHOTOS = 32
-"""Training photos, the first ones and unchanged, whose class losses are looked at."""
+"""Number of training photos, taken from the start and not augmented, for the class losses."""
 
 SHOWN_PHOTOS = 8
-"""Photos of the measured split whose boxes the page shows, spread over it."""
+"""Number of photos shown on the page, spread over the measured split."""
 
 SHOWN_SCORE = 0.05
-"""Least score of a box there."""
+"""Lowest score of a box on the page."""
 
 NOT_OF_THE_RUN = ("out", "resume", "profile")
-"""Options that say where, not what."""
+"""Options that do not affect the result."""
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """The options that a result depends on."""
+    """The options that affect the result."""
     return {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
 
 
 def measure(
     rung: str, config: TrainConfig, folder: DataFolder, split: str, diverged: str | None
 ) -> tuple[Line, Details]:
-    """Measure a run that has been trained.
+    """Measure a trained run.
 
     Args:
-        rung: its name.
-        config: with its run folder in ``out``.
+        rung: name of the rung.
+        config: its configuration, with the run folder in ``out``.
         folder: the photos.
-        split: that is measured.
-        diverged: why there is no detector.
+        split: the split to measure.
+        diverged: the reason why training diverged, or ``None``.
     """
     run = Path(str(config.out))
     history = read_metrics(run)
@@ -94,7 +94,7 @@ def measure(
 def _measure_detector(
     line: Line, details: Details, detector: Detector, config: TrainConfig, folder: DataFolder
 ) -> None:
-    """What can be said of a detector that there is."""
+    """Fill in the measurements that need a detector."""
     spec, net = detector.spec, detector.net
     dataset = DetectionDataset(folder.splits[line["split"]], spec.transform)
     truth = coco_truth(dataset.records, folder.class_names)
@@ -111,10 +111,10 @@ def _measure_detector(
         if index in shown:
             visible = [box for box in boxes if box["score"] >= SHOWN_SCORE]
             details["photos"].append(Photo(image_id=scene.image_id, boxes=visible))
-    evaluation = average_precision(truth, results)
+    evaluation = average_precision(truth, results, max_detections=spec.reading.max_detections)
     line["metrics"] = evaluation.metrics
     line["per_class"] = evaluation.per_class  # type: ignore[typeddict-item]
-    line["ranking"] = ranking.result(truth)
+    line["ranking"] = ranking.result(truth, spec.reading.max_detections)
     if (sides := width.sides()) is not None:
         line["deviations"] = deviations(sides)
         details["deciles"] = deciles(sides)
@@ -124,7 +124,7 @@ def _measure_detector(
 
 
 def _losses_before(config: TrainConfig, folder: DataFolder) -> SiteLosses:
-    """Of the first step: the untrained network, with the batches' own statistics in its batch norms."""
+    """Class losses at the first step: an untrained network, with batch statistics in its batch norms."""
     spec, net, method = first_detector(config, folder.class_names)
     net.train()
     if config.freeze_norm:
@@ -134,19 +134,26 @@ def _losses_before(config: TrainConfig, folder: DataFolder) -> SiteLosses:
 
 def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> SiteLosses:
     spec, method = detector.spec, detector.postprocess.method
-    batches = loss_batches(spec, folder.splits["train"], config.batch)
+    batches = loss_batches(spec, folder.splits["train"], config.batch, same_size=True)
     return site_losses(detector.net, method, batches, offset=spec.offset)  # type: ignore[arg-type]
 
 
-def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], size: int) -> list[Batch]:
-    """The photos that the class losses are looked at on, in batches; without augmentation, so always the same."""
+def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], most: int, *, same_size: bool = False) -> list[Batch]:
+    """Batches of photos for the class losses; always the same, since they are not augmented.
+
+    Args:
+        most: photos in a batch.
+        same_size: batches of photos of one size, so that none sees another's padding; else as in training.
+    """
     dataset = DetectionDataset(records[:IMBALANCE_PHOTOS], spec.transform)
-    samples = [sample for index in range(len(dataset)) if (sample := dataset.sample(index)) is not None]
-    return [collate(samples[first : first + size]) for first in range(0, len(samples), size)]
+    in_order = [list(range(len(dataset)))[first : first + most] for first in range(0, len(dataset), most)]
+    chosen = same_size_batches(dataset, most) if same_size else in_order
+    batches = [[sample for i in indices if (sample := dataset.sample(i)) is not None] for indices in chosen]
+    return [collate(samples) for samples in batches if samples]
 
 
 def spread_over(count: int, most: int) -> list[int]:
-    """At most so many indices, evenly spread over ``range(count)``.
+    """At most ``most`` indices, evenly spread over ``range(count)``.
 
     >>> spread_over(10, 3), spread_over(2, 3)
     ([2, 5, 8], [0, 1])
@@ -156,13 +163,13 @@ def spread_over(count: int, most: int) -> list[int]:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``; none for a run that stopped in its first epoch."""
+    """The lines of a run's ``metrics.jsonl``; empty if the run stopped in its first epoch."""
     file = run / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def moment(entry: dict[str, Any]) -> Moment:
-    """A line of ``metrics.jsonl`` as the page needs it."""
+    """The fields of a ``metrics.jsonl`` line that the page needs."""
     val = entry["val"]
     return Moment(
         epoch=entry["epoch"],
@@ -173,7 +180,7 @@ def moment(entry: dict[str, Any]) -> Moment:
 
 
 def cost(history: list[dict[str, Any]]) -> Cost:
-    """What training took, from the lines of ``metrics.jsonl``.
+    """Cost of the training, from the lines of ``metrics.jsonl``.
 
     >>> lines = [{"epoch": e, "step": 2 * e + 2, "minutes": e + 1.0, "train": {"loss": 3.0, "class": 1.0, "box": 2.0},
     ...           "seconds": {"load": 0.1 + e}, "images_per_second": 4.0, "peak_memory_mb": 7.0} for e in range(2)]

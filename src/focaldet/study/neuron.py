@@ -1,4 +1,4 @@
-"""The neuron of the story's first page, and the curves of the losses: computed from the public losses, in a second."""
+"""The neuron at the start of the story, and the loss curves, computed with the public losses in about a second."""
 
 from collections.abc import Callable
 from functools import cache
@@ -19,13 +19,13 @@ from focaldet.study.record import FORMAT, DistributionCurve, FamilyCurve, Neuron
 Loss = Callable[..., Tensor]
 
 COSTS: dict[str, Loss] = {"quadratic": quadratic_loss, "cross entropy": binary_cross_entropy}
-"""What the neuron is taught by."""
+"""The costs that train the neuron."""
 
 STARTS = {"near": (0.6, 0.9), "saturated": (2.0, 2.0)}
-"""Weight and bias: the output is .82, and .98, where 0 is wanted."""
+"""Initial weight and bias; the output is .82 and .98, the target 0."""
 
 LEARNING_RATE, STEPS = 0.15, 300
-"""The same for both costs: with another one each, the curves would show the rates."""
+"""The same for both costs; otherwise the curves would show the effect of the learning rate."""
 
 INPUT, TARGET = 1.0, 0.0
 
@@ -45,12 +45,12 @@ FAMILY: list[tuple[str, Loss, tuple[float, ...], dict[str, float | None]]] = [
 """(title, function, targets, parameters)."""
 
 LABELS = (0.2, 0.5, 0.9)
-"""Of distribution focal loss, between bin 0 and bin 1."""
+"""Labels for distribution focal loss, between bin 0 and bin 1."""
 
 
 @cache
 def neuron_numbers() -> Neuron:
-    """All of ``neuron.json``, computed once: to write, not to change."""
+    """The contents of ``neuron.json``, computed once. Do not modify the result."""
     logits = torch.linspace(-6, 6, 121, dtype=torch.float64)
     return Neuron(
         format=FORMAT,
@@ -66,7 +66,7 @@ def neuron_numbers() -> Neuron:
 
 
 def teach(cost: str, start: str) -> NeuronCurve:
-    """Gradient descent on the weight and the bias of one neuron with one sample.
+    """Train the weight and bias of one neuron by gradient descent on one sample.
 
     >>> teach("quadratic", "saturated")["steps_to_half"] > 10 * teach("cross entropy", "saturated")["steps_to_half"]
     True
@@ -117,7 +117,7 @@ def family_curve(logits: Tensor, title: str, loss: Loss, target: float, paramete
 
 
 def distribution_curve(label: float) -> DistributionCurve:
-    """Distribution focal loss of two bins, against the probability of the second."""
+    """Distribution focal loss of two bins, as a function of the probability of the second."""
     probabilities = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     logits = torch.stack([(1 - probabilities).log(), probabilities.log()], dim=-1).requires_grad_()
     values = distribution_focal_loss(logits, torch.full_like(probabilities, label))

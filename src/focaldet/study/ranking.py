@@ -1,4 +1,4 @@
-"""Row 10 of the story: does the score rank boxes by their true IoU, and what is lost where it does not?"""
+"""Row 10 of the story: does the score rank boxes by their true IoU, and what is lost if it does not?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from torch import Tensor
 
 from focaldet.boxes.iou import pairwise_iou
 from focaldet.engine.average_precision import average_precision
-from focaldet.runtime.results import coco_results
+from focaldet.runtime.results import COCO_DETECTIONS, coco_results
 from focaldet.structures import Detections
 from focaldet.study.record import Ranking, Ranks
 from focaldet.study.scenes import FOUND_IOU, Scene, best_iou
 from focaldet.study.statistics import rank_correlation
 
 LEAST_BOXES = 5
-"""Of an object, for a rank correlation among them to mean something."""
+"""Fewest boxes per object for a meaningful rank correlation."""
 
 STEP = 0.05
-"""Between COCO's IoU thresholds: 0.5, 0.55, ... 0.95."""
+"""Step between COCO's IoU thresholds: 0.5, 0.55, ... 0.95."""
 
 LOST = 1e-4
-"""IoU less than this worse is as good."""
+"""Boxes whose IoU differs by no more than this count as equally good."""
 
 Suppress = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Boxes, scores, labels -> which stay, best first."""
+"""Non-maximum suppression: boxes, scores, labels -> indices that are kept, best first."""
 
 
 @dataclass(frozen=True)
 class GoodBoxes:
-    """Boxes of sites that overlap an object by at least ``FOUND_IOU``, whatever their scores.
+    """Predicted boxes that overlap an object with an IoU of at least ``FOUND_IOU``, regardless of score.
 
     Args:
-        object: ``(N,)`` that each overlaps most; iou: ``(N,)`` with it.
-        class_score, score: ``(N,)`` for that object's class.
-        quality: ``(N,)`` or ``None``.
+        object: ``(N,)`` index of the object with the highest IoU; iou: ``(N,)`` that IoU.
+        class_score, score: ``(N,)`` scores for the class of that object.
+        quality: ``(N,)`` output of the quality branch, or ``None``.
     """
 
     object: Int64[Tensor, " N"]
@@ -47,10 +47,11 @@ class GoodBoxes:
 
 
 def good_boxes(scene: Scene, first_object: int = 0) -> GoodBoxes:
-    """The good boxes of a photo.
+    """Find the good boxes of a photo.
 
     Args:
-        first_object: number of its first object among those of all photos.
+        scene: the photo.
+        first_object: index of its first object, counted over all photos.
     """
     if not len(scene.gt_labels):
         none = torch.zeros(0)
@@ -69,7 +70,7 @@ def good_boxes(scene: Scene, first_object: int = 0) -> GoodBoxes:
 
 
 def _joined(parts: Sequence[GoodBoxes]) -> GoodBoxes:
-    """Of several photos."""
+    """Concatenate the good boxes of several photos."""
 
     def column(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts])
@@ -79,7 +80,7 @@ def _joined(parts: Sequence[GoodBoxes]) -> GoodBoxes:
 
 
 def ranks(values: Float[Tensor, " N"], iou: Float[Tensor, " N"], object: Int64[Tensor, " N"]) -> Ranks:
-    """Rank correlation of some value with the IoU, over all boxes and among those of one object.
+    """Rank correlation of a value with the IoU: over all boxes, and the mean over objects.
 
     >>> object = torch.tensor([0, 0, 0, 0, 0, 1, 1])  # two boxes are too few
     >>> iou = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.96])
@@ -93,14 +94,14 @@ def ranks(values: Float[Tensor, " N"], iou: Float[Tensor, " N"], object: Int64[T
 
 
 def _groups(keys: Tensor) -> Sequence[Tensor]:
-    """The places of each key."""
+    """Indices of each distinct key."""
     order = keys.argsort(stable=True)
     counts = torch.unique_consecutive(keys[order], return_counts=True)[1]
     return order.tensor_split(counts.cumsum(0)[:-1]) if len(keys) else []
 
 
 def best_of_objects(iou: Float[Tensor, "N G"], kept: Int64[Tensor, " M"]) -> tuple[Tensor, Tensor]:
-    """``(G,)`` and ``(G,)``: the best IoU with each object among all candidates, and among those that are kept.
+    """``(G,)`` and ``(G,)``: the best IoU with each object over all candidates, and over the kept ones.
 
     >>> best_of_objects(torch.tensor([[0.9], [0.6]]), torch.tensor([1]))
     (tensor([0.9000]), tensor([0.6000]))
@@ -119,15 +120,15 @@ def thresholds_met(iou: Tensor) -> Tensor:
 
 
 def true_scores(scene: Scene) -> Float[Tensor, " N"]:
-    """Of each candidate, its IoU with the object of its class that it overlaps most."""
+    """``(N,)`` highest IoU of each candidate with an object of its class."""
     return best_iou(scene.candidate_iou)
 
 
 class RankingMeasure:
-    """Collects the photos of a split.
+    """Collect the ranking results of all photos of a split.
 
     Args:
-        suppress: what decides among overlapping boxes.
+        suppress: non-maximum suppression.
     """
 
     def __init__(self, suppress: Suppress) -> None:
@@ -139,7 +140,7 @@ class RankingMeasure:
         self.objects = 0
 
     def add(self, scene: Scene) -> None:
-        """One photo."""
+        """Add a photo."""
         self.good.append(good_boxes(scene, self.objects))
         self.objects += len(scene.gt_labels)
         boxes = scene.candidates
@@ -150,11 +151,12 @@ class RankingMeasure:
         kept = self.suppress(boxes.boxes_xyxy, truth, boxes.labels)
         self.oracle += coco_results(scene.image_id, Detections(boxes.boxes_xyxy[kept], truth[kept], boxes.labels[kept]))
 
-    def result(self, truth: dict[str, Any]) -> Ranking:
-        """All photos together.
+    def result(self, truth: dict[str, Any], max_detections: int = COCO_DETECTIONS) -> Ranking:
+        """The result over all photos.
 
         Args:
-            truth: the COCO data set of them.
+            truth: the photos and their labels as a COCO data set.
+            max_detections: number of detections per photo that count in AP.
         """
         good = _joined(self.good)
         before, after = torch.cat(self.before), torch.cat(self.after)
@@ -171,7 +173,7 @@ class RankingMeasure:
             best_lost_threshold=int((thresholds_met(after) < thresholds_met(before)).sum()),
             iou_before=_mean(before),
             iou_after=_mean(after),
-            oracle_AP=average_precision(truth, self.oracle).metrics["AP"],
+            oracle_AP=average_precision(truth, self.oracle, max_detections=max_detections).metrics["AP"],
         )
 
 

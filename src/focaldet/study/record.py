@@ -57,6 +57,7 @@ class Study(TypedDict):
         objects: of each class, by label, of each split.
         rare_label: the class with the fewest objects to train on.
         machine: processor, cores, versions.
+        max_detections: best detections of a photo that count in AP.
     """
 
     format: int
@@ -72,6 +73,7 @@ class Study(TypedDict):
     objects: dict[str, list[int]]
     rare_label: int
     machine: str
+    max_detections: int
 
 
 class ClassRow(TypedDict):
@@ -299,7 +301,7 @@ class Photo(TypedDict):
         image_id: in ``truth.json``, which has its path and its objects.
     """
 
-    image_id: int
+    image_id: int | str
     boxes: list[Box]
 
 
@@ -313,7 +315,7 @@ class SideExample(TypedDict):
         object_xyxy: the object that was found.
     """
 
-    image_id: int
+    image_id: int | str
     box: Box
     side: int
     std_bins: float

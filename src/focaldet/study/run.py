@@ -1,4 +1,4 @@
-"""The study's runner: a process for each rung and seed, some side by side; nothing that is finished is done again."""
+"""Run a study: one process per rung and seed, some in parallel; finished results are kept."""
 
 import contextlib
 import os
@@ -22,13 +22,13 @@ from focaldet.system.cores import cores
 Say = Callable[[str], None]
 
 Key = tuple[str, int]
-"""Name of a rung, and seed."""
+"""Name of a rung, and a seed."""
 
 POLL_S = 0.5
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 CORES_OF_A_RUNG = 4
-"""That a rung makes use of: so many of them a rung side by side."""
+"""Number of cores that one rung can use; determines how many rungs run in parallel."""
 
 
 def run_study(
@@ -43,21 +43,21 @@ def run_study(
     parallel: int | None = None,
     say: Say = print,
 ) -> Path:
-    """Train and measure every rung and seed of a study that has no line yet.
+    """Train and measure every rung and seed that has no result yet.
 
     Args:
-        given: options of ``focaldet train``, for all rungs.
-        out: the folder of the study; ``None``: named after the data.
+        given: options of ``focaldet train`` for all rungs.
+        out: folder of the study; ``None``: named after the data.
         rungs, gammas, betas, bins: see ``choose_rungs``.
-        seeds: how many; ``None``: those that the study has, or 3.
-        parallel: rungs side by side; ``None``: one for each four cores.
+        seeds: number of seeds; ``None``: those of the existing study, or 3.
+        parallel: number of rungs to run in parallel; ``None``: one for every four cores.
         say: prints a line.
 
     Returns:
         The folder of the study.
 
     Raises:
-        InputError: the study cannot be begun or gone on with, or a rung failed.
+        InputError: the study cannot be started or continued, or a rung failed.
     """
     available = cores()
     parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
@@ -72,10 +72,11 @@ def run_study(
         done = {(line["rung"], line["seed"]) for line in lines}
         keys = _keys(study)
         todo = [key for key in keys if key not in done]
-        say(f"{study['description']}; measured on {study['split']}")
+        count = len(study["rungs"])
+        say(f"{study['description']}; measured on the {study['split']} split")
         say(
-            f"{len(study['rungs'])} rungs, seeds {', '.join(map(str, study['seeds']))}, {parallel} at a time; "
-            f"{len(todo)} of {len(keys)} to do, into {out}"
+            f"{count} rung{'s' * (count != 1)}, seeds {', '.join(map(str, study['seeds']))}; {parallel} in parallel; "
+            f"{len(todo)} of {len(keys)} runs to do; results in {out}"
         )
         threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, available // parallel))}
         _do(out, todo, lines, parallel, threads | dict(os.environ), _Display(study, parallel, say))
@@ -84,7 +85,7 @@ def run_study(
 
 
 def study_folder(given: dict[str, Any], out: Path | None = None) -> Path:
-    """The folder that was asked for, or the one that is named after the data.
+    """The requested folder, or one named after the data.
 
     >>> str(study_folder({"data": "photos/cells"}))
     'studies/cells'
@@ -93,16 +94,16 @@ def study_folder(given: dict[str, Any], out: Path | None = None) -> Path:
         return out
     if "data" not in given:
         raise InputError(
-            "study: --data DIR is missing: the folder of labelled photos; or --out STUDY, one that was begun"
+            "study: --data DIR is missing; give a folder of labelled photos, or continue a study with --out STUDY"
         )
     return Path("studies") / Path(given["data"]).resolve().name
 
 
 def write_summary(out: Path) -> str:
-    """Write ``summary.json`` of the lines that there are. Returns the table.
+    """Write ``summary.json`` from the existing results and return the table.
 
     Raises:
-        InputError: no study is there, or a file of it is broken.
+        InputError: the folder has no study, or one of its files is broken.
     """
     study, lines = read_study(out), read_lines(out)
     summary = summarise(study, lines)
@@ -111,7 +112,7 @@ def write_summary(out: Path) -> str:
 
 
 def _keys(study: Study) -> list[Key]:
-    """Seed by seed: the whole ladder is there early, and its spread later."""
+    """All rungs and seeds, seed by seed: the whole ladder is complete early, and the spread follows."""
     return [(row["name"], seed) for seed in study["seeds"] for row in study["rungs"]]
 
 
@@ -123,7 +124,7 @@ def _do(
     environment: dict[str, str],
     display: "_Display",
 ) -> None:
-    """Keep so many processes at work until all is done. They end with this one, however it ends."""
+    """Keep ``parallel`` processes running until everything is done. They end with this process, however it ends."""
     running: dict[Key, subprocess.Popen[bytes]] = {}
     failures: list[str] = []
     todo = list(todo)
@@ -131,7 +132,7 @@ def _do(
         while todo or running:
             while todo and len(running) < parallel:
                 key = todo.pop(0)
-                if not line_file(out, *key).exists():  # else it was stopped between its measuring and its line
+                if not line_file(out, *key).exists():  # otherwise only the storing of its line is left
                     running[key] = _start(out, key, environment)
                     display.started(key)
                 else:
@@ -139,12 +140,12 @@ def _do(
             for key, process in list(running.items()):
                 if process.poll() is None:
                     continue
-                with running.pop(key):  # closes its pipe
+                with running.pop(key):  # closes the pipe
                     if not process.returncode:
                         _finish(out, key, lines, display)
                         continue
                 failures.append(_failure(out, key, process.returncode))
-                if not lines:  # no rung has ever worked: the others would fail alike
+                if not lines:  # no rung has ever worked, so the others would fail, too
                     raise InputError(failures[0])
             display.show(lines, {key: _last_words(log_file(out, *key)) for key in running})
             if running:
@@ -154,7 +155,7 @@ def _do(
             with process:
                 process.kill()
     if failures:
-        raise InputError(f"{len(failures)} of the rungs failed, the others are kept; {'; '.join(failures)}")
+        raise InputError(f"{len(failures)} runs failed; the results of the others are kept. {'; '.join(failures)}")
 
 
 def _finish(out: Path, key: Key, lines: list[Line], display: "_Display") -> None:
@@ -167,7 +168,7 @@ def _finish(out: Path, key: Key, lines: list[Line], display: "_Display") -> None
 
 
 def log_file(out: Path, rung: str, seed: int) -> Path:
-    """What the process of a rung and seed says."""
+    """Log file of the process for a rung and seed."""
     run = run_folder(out, rung, seed)
     return run.with_name(f"{run.name}.log")
 
@@ -179,16 +180,16 @@ def _start(out: Path, key: Key, environment: dict[str, str]) -> "subprocess.Pope
     with file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "focaldet.study.worker", str(out.resolve()), rung, str(seed)],
-            stdin=subprocess.PIPE,  # held open as long as this process lives
+            stdin=subprocess.PIPE,  # open as long as this process lives
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C is answered here; the run's last epoch is kept
+            start_new_session=True,  # this process handles Ctrl-C; the last epoch of the run is kept
         )
 
 
 def _last_words(log: Path) -> str:
-    """The last line of a log, without reading all of it."""
+    """The last line of a log, without reading the whole file."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(log.stat().st_size - 2000, 0))
         words = file.read().decode("utf-8", errors="replace").split("\n")
@@ -199,11 +200,11 @@ def _last_words(log: Path) -> str:
 def _failure(out: Path, key: Key, code: int) -> str:
     log = log_file(out, *key)
     words = f"ended by signal {-code}" if code < 0 else _last_words(log)
-    return f"{key[0]}, seed {key[1]}: {words} (all that it said: {log})"
+    return f"{key[0]}, seed {key[1]}: {words} (full log: {log})"
 
 
 class _Display:
-    """A table that is drawn over and over on a terminal, a line for each event elsewhere."""
+    """A table that is redrawn on a terminal; one line per event elsewhere."""
 
     def __init__(self, study: Study, parallel: int, say: Say) -> None:
         self.study, self.parallel, self.say = study, parallel, say
@@ -212,7 +213,7 @@ class _Display:
 
     def started(self, key: Key) -> None:
         if not self.terminal:
-            self.say(f"{key[0]}, seed {key[1]}: starts")
+            self.say(f"{key[0]}, seed {key[1]}: starting")
 
     def finished(self, line: Line, lines: Sequence[Line]) -> None:
         if self.terminal:

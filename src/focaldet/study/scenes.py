@@ -1,6 +1,6 @@
-"""Everything that a detector says of a photo, beside the photo's objects: what the measures are taken of.
+"""All outputs of a detector for one photo, together with the objects of the photo: the input of all measurements.
 
-Axes: G objects, P sites, N candidates (boxes that go into the suppression), M detections, C classes.
+Axes: G objects, P locations (anchors), N candidates (boxes that enter NMS), M detections, C classes.
 """
 
 from collections.abc import Iterator
@@ -15,31 +15,32 @@ from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.iou import pairwise_iou
 from focaldet.boxes.locations import flatten_levels
 from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.truth import CocoId, image_ids
 from focaldet.engine.predict import Detector
 from focaldet.methods.method import Method
 from focaldet.models.postprocess import Candidates
 from focaldet.structures import Detections
 
 FOUND_IOU = 0.5
-"""Least IoU of a box with the object that it finds."""
+"""Lowest IoU of a box with the object that it matches."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One photo. All boxes are in its pixels.
+    """One photo. All boxes are in pixels of the photo.
 
     Args:
-        image_id: in the truth.
-        gt_xyxy, gt_labels: ``(G, 4)`` and ``(G,)``; ignored regions are left out.
-        boxes_xyxy: ``(P, 4)`` the box of every site.
+        image_id: id in the ground truth.
+        gt_xyxy, gt_labels: ``(G, 4)`` and ``(G,)``, without ignore regions.
+        boxes_xyxy: ``(P, 4)`` predicted box of every location.
         class_scores: ``(P, C)`` class probabilities.
         quality: ``(P,)`` probability of the quality branch, or ``None``.
-        candidates: the boxes that go into the suppression.
-        kept: ``(M,)`` which of them come out, best first.
-        points_xy: ``(P, 2)`` the sites; strides_xy: ``(P, 2)`` pixels of the photo between neighbouring ones.
+        candidates: the boxes that enter non-maximum suppression.
+        kept: ``(M,)`` indices of the candidates that survive it, best first.
+        points_xy: ``(P, 2)`` locations; strides_xy: ``(P, 2)`` distance between neighbours in pixels of the photo.
     """
 
-    image_id: int
+    image_id: CocoId
     gt_xyxy: Float[Tensor, "G 4"]
     gt_labels: Int64[Tensor, " G"]
     boxes_xyxy: Float[Tensor, "P 4"]
@@ -52,37 +53,39 @@ class Scene:
 
     @property
     def scores(self) -> Float[Tensor, "P C"]:
-        """What ranks the detections; the square root that some take of it ranks alike."""
+        """Scores that rank the detections; the square root used by some methods gives the same ranking."""
         return self.class_scores if self.quality is None else self.class_scores * self.quality[:, None]
 
     @cached_property
     def candidate_iou(self) -> Float[Tensor, "N G"]:
-        """IoU of each candidate with each object of its class; 0 with the others. Of the detections: rows ``kept``."""
+        """IoU of each candidate with each object of its class, 0 with others. Rows ``kept`` are the detections."""
         found = self.candidates
         return pairwise_iou(found.boxes_xyxy, self.gt_xyxy) * (found.labels[:, None] == self.gt_labels)
 
     @cached_property
     def found_objects(self) -> Int64[Tensor, " M"]:
-        """The object that each detection finds, or -1."""
+        """Index of the object that each detection matches, or -1."""
         return find_objects(self.candidate_iou[self.kept])
 
     @property
     def detections(self) -> Detections:
-        """What comes out of the suppression."""
+        """The detections after non-maximum suppression."""
         found = self.candidates[self.kept]
         return Detections(found.boxes_xyxy, found.scores, found.labels, found.side_std_px)
 
 
 @torch.no_grad()
 def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
-    """The photos of a data set that can be read, through a detector, as AP is measured. Image i has id i + 1.
+    """Run a detector on the readable photos of a data set, with the settings used to measure AP.
 
     Args:
-        dataset: with the detector's own transform.
+        detector: the detector.
+        dataset: photos with the transform of the detector.
     """
     net, method = detector.net, detector.postprocess.method
     assert isinstance(method, Method)
     reader = detector.spec.evaluation_reader(method, net.strides)
+    keys = image_ids(dataset.records)
     for index, record in enumerate(dataset.records):
         sample = dataset.sample(index)
         if sample is None:
@@ -102,7 +105,7 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
         quality = None if outputs.quality_logits is None else flatten_levels(outputs.quality_logits, 1)[0, :, 0]
         objects = torch.from_numpy(~record.ignored)
         yield Scene(
-            image_id=index + 1,
+            image_id=keys[index],
             gt_xyxy=torch.from_numpy(record.boxes_xyxy)[objects],
             gt_labels=torch.from_numpy(record.labels)[objects],
             boxes_xyxy=boxes.cpu() * box_scale,
@@ -116,14 +119,14 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
 
 
 def best_iou(iou: Float[Tensor, "N G"]) -> Float[Tensor, " N"]:
-    """The best of each row; 0 where there is no object."""
+    """The best IoU in each row; 0 without objects."""
     return torch.cat([iou, iou.new_zeros(len(iou), 1)], dim=1).amax(dim=1)
 
 
 def find_objects(iou: Float[Tensor, "M G"]) -> Int64[Tensor, " M"]:
-    """The object that each box finds, or -1: each, best score first, takes the free one it overlaps most, as in COCO.
+    """Match each box, best score first, to the free object it overlaps most, as in COCO; -1 without a match.
 
-    >>> find_objects(torch.tensor([[0.6, 0.0], [0.9, 0.7], [0.8, 0.6]]))  # the third finds both taken
+    >>> find_objects(torch.tensor([[0.6, 0.0], [0.9, 0.7], [0.8, 0.6]]))  # both are taken before the third
     tensor([ 0,  1, -1])
     """
     found = torch.full((iou.shape[0],), -1)

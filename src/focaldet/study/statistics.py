@@ -1,4 +1,4 @@
-"""The few statistics that the study decides by."""
+"""The statistics on which the study bases its conclusions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from scipy.stats import spearmanr, t
 
 CONFIDENCE = 0.95
-"""Of an interval: so often does it hold the true difference, if seeds scatter as a normal distribution does."""
+"""How often an interval contains the true difference, if results are normally distributed over the seeds."""
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Spearman's rank correlation of ``(N,)`` and ``(N,)``; ``None`` of fewer than three, or when one is constant.
+    """Spearman's rank correlation of ``(N,)`` and ``(N,)``; ``None`` if N < 3 or either is constant.
 
     >>> rank_correlation([1, 2, 3], [10, 90, 91]), rank_correlation([1, 2, 3], [5, 5, 5])
     (1.0, None)
@@ -24,7 +24,7 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
 
 
 class Interval(NamedTuple):
-    """A difference of means, and the bounds between which it lies."""
+    """A difference of means with its confidence bounds."""
 
     difference: float
     low: float
@@ -32,9 +32,9 @@ class Interval(NamedTuple):
 
 
 def welch_interval(a: Sequence[float], b: Sequence[float]) -> Interval | None:
-    """Mean of ``a`` minus mean of ``b``, with the interval of Welch's t; ``None`` with fewer than two of either.
+    """Mean of ``a`` minus mean of ``b``, with Welch's t interval; ``None`` with fewer than two values in either.
 
-    It does not assume that both scatter alike: without the prior, seeds scatter more.
+    Welch's test does not assume equal variances: without the prior, results vary more between seeds.
 
         se² = s_a²/n_a + s_b²/n_b      degrees of freedom: se⁴ / ( s_a⁴/(n_a² (n_a-1)) + s_b⁴/(n_b² (n_b-1)) )
 

@@ -1,4 +1,4 @@
-"""Mean and spread of each rung over its seeds, and each rung against the one before it: made of the lines alone."""
+"""Mean and spread of each rung over its seeds, and comparisons with the previous rung; needs the lines alone."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ COMPARED = {
     "AP75": "AP75",
     "rare_AP": "AP of the rarest class",
     "rank_score": "the rank correlation of score and IoU",
-    "best_lost_threshold_share": "the share of objects that lose a better box to the suppression",
+    "best_lost_threshold_share": "the share of objects that lose a better box to NMS",
     "background_gradient_start": "the background's share of the first gradient",
     "background_gradient_end": "the background's share of the gradient at the end",
 }
-"""Number of a row -> what a sentence calls it."""
+"""Key of a number -> its name in sentences."""
 
 
 def summarise(study: Study, lines: Sequence[Line]) -> Summary:
-    """The table of a study, of the lines that there are. Of two lines of a rung and seed, the last counts."""
+    """Summarise the existing lines of a study. If a rung and seed have several lines, the last one counts."""
     latest = {(line["rung"], line["seed"]): line for line in lines}
     rows = []
     for rung in study["rungs"]:
@@ -52,7 +52,7 @@ def _row(study: Study, rung: RungRow, lines: Sequence[Line]) -> Row:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Mean and standard deviation of those that were measured.
+    """Mean and standard deviation of the values that are not ``None``.
 
     >>> spread([0.5, None, 0.7])
     {'values': [0.5, 0.7], 'mean': 0.6, 'std': 0.141421}
@@ -66,7 +66,7 @@ def spread(values: Sequence[float | None]) -> Spread:
 
 
 def numbers_of(study: Study, line: Line) -> dict[str, float | None]:
-    """The numbers of a row, of one line."""
+    """All numbers of one line."""
     numbers: dict[str, float | None] = dict(line["metrics"])
     per_class = {row["name"]: row["AP"] for row in line["per_class"]}
     numbers["rare_AP"] = per_class.get(study["class_names"][study["rare_label"]])
@@ -96,10 +96,10 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def compare(row: Row, before: Row, number: str) -> Comparison:
-    """One number of a rung against the rung before it; both have values of it.
+    """Compare one number of a rung with the previous rung; both must have values.
 
-    The difference is one when the 95 % interval of Welch's t holds no 0. A few seeds make that interval wide, which is
-    what they can tell; and of twenty comparisons without a difference, one still comes out as one.
+    A difference counts if the 95 % interval of Welch's t-test excludes 0. With few seeds the interval is wide, and
+    about one in twenty comparisons without a true difference still shows one.
     """
     here, there = row["numbers"][number]["values"], before["numbers"][number]["values"]
     difference = round(float(np.mean(here) - np.mean(there)), 6)
@@ -116,16 +116,16 @@ def compare(row: Row, before: Row, number: str) -> Comparison:
     )
     if interval is not None:
         comparison["verdict"] = "higher" if interval.low > 0 else "lower" if interval.high < 0 else "within the spread"
-    comparison["sentence"] = _sentence(comparison, f"{row['title']} against {before['title']}", len(here), len(there))
+    comparison["sentence"] = _sentence(comparison, f"{row['title']} vs. {before['title']}", len(here), len(there))
     return comparison
 
 
 def _sentence(comparison: Comparison, who: str, here: int, there: int) -> str:
     what, difference, verdict = COMPARED[comparison["number"]], comparison["difference"], comparison["verdict"]
-    seeds = f"{here} and {there} seeds" if (here, there) != (1, 1) else "one seed each"
+    seeds = f"{here} and {there} seeds" if here != there else "one seed each" if here == 1 else f"{here} seeds each"
     if verdict == "unknown":
-        return f"{who}: {what} differs by {difference:+.3f} with {seeds}; without a spread that may be chance."
+        return f"{who}: {what} differs by {difference:+.3f} with {seeds}; without a spread, this may be chance."
     interval = f"95 % interval {comparison['low']:+.3f} to {comparison['high']:+.3f}, {seeds}"
     if verdict == "within the spread":
-        return f"{who}: {what} differs by {difference:+.3f}, within the spread ({interval}); that may be chance."
+        return f"{who}: {what} differs by {difference:+.3f}, within the spread ({interval}), so it may be chance."
     return f"{who}: {what} is {verdict} by {abs(difference):.3f} ({interval})."

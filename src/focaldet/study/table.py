@@ -1,7 +1,8 @@
-"""A study in a terminal: the table of its results, and where it is."""
+"""A study in a terminal: its table of results and its progress."""
 
 from collections.abc import Mapping, Sequence
 
+from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 from focaldet.study.record import Line, Spread, Study, Summary
 
 COLUMNS = {
@@ -13,25 +14,26 @@ COLUMNS = {
     "best_lost_threshold_share": "lost",
     "background_gradient_start": "background",
 }
-"""Number of a row -> its heading; the page has the others."""
+"""Key of a number -> its heading; the page shows the other numbers."""
 
 
 def result_table(study: Study, summary: Summary) -> str:
-    """Mean ± standard deviation of each rung over its seeds, what the columns mean, and the verdicts on AP."""
+    """Mean ± standard deviation of each rung over its seeds, a legend of the columns, and the comparisons of AP."""
     if not summary["rows"]:
-        return "no rung is finished yet"
+        return "no rung has finished yet"
     cells = [["rung", "seeds", *COLUMNS.values()]]
     for row in summary["rows"]:
         seeds = str(len(row["seeds"])) + (f" ({len(row['diverged'])} diverged)" if row["diverged"] else "")
         cells.append([row["rung"], seeds, *(_cell(row["numbers"][name]) for name in COLUMNS)])
     rare = study["class_names"][study["rare_label"]]
     lines = [
-        f"{study['split']} split: {study['photos'][study['split']]} photos; mean ± standard deviation over seeds",
+        f"{study['split']} split: {study['photos'][study['split']]:,} photos; mean ± standard deviation over seeds; AP"
+        f"{named_limit(study.get('max_detections', COCO_DETECTIONS)) or ' as COCO defines it'}",
         *_aligned(cells),
-        f"AP rare: of {rare}, the class with the fewest objects to train on",
-        "rank: correlation of score and true IoU among the boxes of an object; lost: share of the objects whose better "
-        "box the suppression dropped",
-        "background: its share of the class loss's gradient, before the first step",
+        f"AP rare: AP of {rare}, the class with the fewest training objects",
+        "rank: rank correlation of score and true IoU among the boxes of an object",
+        "lost: share of the objects that lose a better box to non-maximum suppression",
+        "background: its share of the gradient of the class loss before the first step",
     ]
     lines += [comparison["sentence"] for comparison in summary["comparisons"] if comparison["number"] == "AP"]
     return "\n".join(lines)
@@ -51,7 +53,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
 def progress_table(
     study: Study, lines: Sequence[Line], running: Mapping[tuple[str, int], str], width: int = 120
 ) -> list[str]:
-    """A row a rung, a column a seed: its AP, what its process said last, or a point for what is still to come."""
+    """One row per rung, one column per seed: the AP, ``running``, or a dot; then the last line of each process."""
     done = {(line["rung"], line["seed"]): line for line in lines}
     cells = [["rung", *(f"seed {seed}" for seed in study["seeds"])]]
     for rung in study["rungs"]:
@@ -69,7 +71,7 @@ def _state(line: Line | None, running: bool) -> str:
 
 
 def time_left(study: Study, lines: Sequence[Line], parallel: int) -> str:
-    """About how long the rest takes, by what the finished ones took; empty before it can be told."""
+    """Estimate of the remaining time, from the finished runs; empty if it is unknown."""
     minutes = [line["cost"]["minutes"] for line in lines] or [study["settings"]["minutes"] or 0.0]
     left = (len(study["rungs"]) * len(study["seeds"]) - len(lines)) * sum(minutes) / len(minutes) / parallel
     if not left:

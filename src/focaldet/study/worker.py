@@ -1,6 +1,6 @@
-"""One rung and seed, in a process of its own: ``python -m focaldet.study.worker STUDY RUNG SEED``.
+"""Train and measure one rung and seed in a separate process: ``python -m focaldet.study.worker STUDY RUNG SEED``.
 
-It is started by the study, and ends with it: when the pipe of its standard input closes, nobody waits any more.
+The study starts this process, and it ends with the study, when its standard input is closed.
 """
 
 import json
@@ -14,65 +14,69 @@ from functools import partial
 from pathlib import Path
 
 from focaldet.checks import InputError, printable
-from focaldet.data import DataFolder
+from focaldet.data import DataFolder, read_folder
+from focaldet.data.classes import with_classes
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
 from focaldet.files import read_json, write_json, write_text
-from focaldet.study.folder import check_same, config_of, read_photos, read_study
+from focaldet.study.folder import check_same, config_of, read_photos, read_study, split_seed
 from focaldet.study.measure import measure, settings_of
 
 Say = Callable[[str], None]
 
 
 def key_of(rung: str, seed: int) -> str:
-    """Name of what belongs to a rung and seed."""
+    """File name stem for a rung and seed."""
     return f"{rung}-{seed}"
 
 
 def run_folder(out: Path, rung: str, seed: int) -> Path:
-    """Where it is trained."""
+    """Run folder of a rung and seed."""
     return out / "runs" / key_of(rung, seed)
 
 
 def line_file(out: Path, rung: str, seed: int) -> Path:
-    """Its finished line, until the study has it."""
+    """File of a finished line, until the study has stored it."""
     return run_folder(out, rung, seed) / "line.json"
 
 
 def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
-    """Train, or go on training, and measure; leaves ``line.json`` in the run folder and the details beside the study.
+    """Train or resume, then measure; write ``line.json`` to the run folder and the details to the study folder.
 
     Raises:
-        InputError: the run folder holds a run of other settings.
+        InputError: the run folder contains a run with other settings.
     """
     study = read_study(out)
     row = next(row for row in study["rungs"] if row["name"] == rung)
-    folder = read_photos(study)
+    folder = read_folder(study["settings"]["data"], seed=split_seed(study))
+    ignored = [name for name in folder.class_names if name not in study["class_names"]]  # training leaves them out
+    folder, _ = with_classes(folder, [*study["class_names"], *ignored])
     config = config_of(study, row, seed, run_folder(out, rung, seed))
     diverged = train_rung(config, folder, say)
     say(f"measuring on the {study['split']} split")
+    folder = read_photos(study["settings"], split_seed(study), study["class_names"])
     line, details = measure(rung, config, folder, study["split"], diverged)
-    write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half as long as with indents
+    write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half the size of an indented file
     write_json(line_file(out, rung, seed), line)
-    (run_folder(out, rung, seed) / "last.ckpt").unlink(missing_ok=True)  # four times the weights, of no more use
+    (run_folder(out, rung, seed) / "last.ckpt").unlink(missing_ok=True)  # four times the weights, not needed any more
 
 
 def train_rung(config: TrainConfig, folder: DataFolder, say: Say) -> str | None:
-    """Train what is not trained yet.
+    """Train the run unless it has been trained already.
 
     Returns:
-        Why the training diverged, or ``None``.
+        The reason why training diverged, or ``None``.
     """
     run = Path(str(config.out))
     done = run / "trained.json"
     if (run / "config.yaml").exists():
         before = settings_of(load_config(run / "config.yaml"))
-        check_same(f"{run}: a run of other settings", before, settings_of(config))
+        check_same(f"{run}: a run with other settings", before, settings_of(config))
     if not done.exists():
         resume = (run / "last.ckpt").exists()
         if not resume:
-            shutil.rmtree(run, ignore_errors=True)  # stopped in its first epoch: nothing to go on from
+            shutil.rmtree(run, ignore_errors=True)  # stopped in its first epoch, without a checkpoint
         diverged = None
         try:
             train(replace(config, resume=resume), folder=folder, say=say)
@@ -85,13 +89,13 @@ def train_rung(config: TrainConfig, folder: DataFolder, say: Say) -> str | None:
 
 
 def _end_with_the_study() -> None:
-    while os.read(0, 1):  # not by sys.stdin, whose lock Python wants at its own end
+    while os.read(0, 1):  # not through sys.stdin, whose lock Python needs at exit
         pass
     os._exit(1)
 
 
 def main(arguments: list[str]) -> int:
-    """Do one rung. Returns 0, or 2 after a mistake of the user's, told in one line."""
+    """Do one rung. Return 0, or 2 after a user error, which is printed in one line."""
     threading.Thread(target=_end_with_the_study, daemon=True).start()
     out, rung, seed = Path(arguments[0]), arguments[1], int(arguments[2])
     try:

@@ -124,7 +124,7 @@ def test_it_is_of_60_lines_at_most() -> None:
 def test_its_boxes_and_deviations_are_those_of_predict(browser: Browser, page: Path, photos: list[Path]) -> None:
     model = OnnxDetector.load(page / "model.onnx")
     with site(page) as address:
-        assert opened(browser, address) == "Finds a, b, c."
+        assert opened(browser, address) == "Detects a, b, c."
         for photo in photos:
             found = model.predict(photo).above(0.3)
             shown = [json.loads(line) for line in choose(browser, photo).splitlines()]
@@ -198,7 +198,7 @@ def test_a_model_that_wants_its_photos_scaled_in_another_way_is_told(
     card = ModelCard.from_json(pair.value)
     pair.value = replace(card, resize=Resize(short_side=800, resampling="opencv")).to_json()
     with site(with_model(page, tmp_path, imported)) as address:
-        assert opened(browser, address) == "This model wants photos scaled in another way."
+        assert opened(browser, address) == "This model needs photos scaled differently."
         assert browser.evaluate("document.getElementById('file').disabled") is True
 
 

@@ -36,6 +36,7 @@ def export_run(
     *,
     format: Format = "onnx",
     outputs: Outputs = "detections",
+    max_detections: int | None = None,
     int8: Int8 | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -47,6 +48,7 @@ def export_run(
             8 bits ``model-int8.onnx`` and so on.
         format: ONNX, or a program of torch.
         outputs: see ``ModelCard``.
+        max_detections: that the file has room for; ``None``: as many as the run was made for.
         int8: compute convolutions with 8 bits (ONNX only), by these photos.
         say: prints a line for the person who waits.
 
@@ -59,7 +61,7 @@ def export_run(
     """
     if int8 is not None and format != "onnx":
         raise InputError(f"--format {format}: --int8 makes ONNX files only")
-    detector = Detector.load(run)
+    detector = Detector.load(run, max_detections=max_detections)
     suffix = SUFFIXES[format]
     if out is None:
         kinds = [outputs] * (outputs != "detections") + ["int8"] * (int8 is not None)
@@ -117,13 +119,15 @@ def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too:
     if format == "onnx":
         from focaldet.engine.exporting.onnx_file import onnx_bytes, onnx_runner
 
-        graph = _graph(detector, outputs, same_padding.conv2d_same, suppression.suppress_by_class, maps_too=maps_too)
+        own = (suppression.suppress_by_class, suppression.best_values)
+        graph = _graph(detector, outputs, same_padding.conv2d_same, own, maps_too=maps_too)
         data = onnx_bytes(graph, card, dtype)
         run = onnx_runner(data)
     else:
         from focaldet.engine.exporting.torch_file import torch_bytes, torch_runner
 
-        graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, suppression.suppress_far_apart)
+        operators = (suppression.suppress_far_apart, suppression.best_by_key)
+        graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, operators)
         data = torch_bytes(graph, card, dtype)
         run = torch_runner(data, graph.output_names)
     return data, _reader(run, detector, card)
@@ -133,7 +137,7 @@ def _graph(
     detector: Detector,
     outputs: Outputs,
     convolution: same_padding.SameConvolution,
-    suppress: suppression.Suppression,
+    operators: tuple[suppression.Suppression, suppression.Best],
     *,
     maps_too: bool = False,
 ) -> Graph:
@@ -141,7 +145,7 @@ def _graph(
     if outputs == "raw":
         return RawGraph(net)
     sites = outputs == "sites"
-    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, suppress)
+    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, *operators)
     return MeasuredGraph(graph) if maps_too else graph
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from focaldet.boxes.formats import clip_boxes
 from focaldet.boxes.locations import Sites, flatten_levels
-from focaldet.engine.exporting.suppression import Suppression
+from focaldet.engine.exporting.suppression import Best, Suppression, best_by_key
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.joint import joint_logits
@@ -124,9 +124,12 @@ class DetectionGraph(BoxGraph):
     that have them, and how many of an image's M are detections ``(B,)``. Best first; the others are 0, their label is
     ``PADDING``."""
 
-    def __init__(self, net: DenseDetector, postprocess: PostProcess, suppress: Suppression) -> None:
+    def __init__(
+        self, net: DenseDetector, postprocess: PostProcess, suppress: Suppression, largest: Best = best_by_key
+    ) -> None:
         super().__init__(net, postprocess)
         self.suppress = suppress
+        self.largest = largest
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -148,13 +151,14 @@ class DetectionGraph(BoxGraph):
 
     def candidates(self, outputs: HeadOutputs) -> tuple[Tensor, ...]:
         """Of each level's best pairs of site and class: ``(B, N)`` score, label and site, ``(B, N, D)`` the numbers of
-        the box, ``(B, N)`` whether they pass the threshold."""
+        the box, ``(B, N)`` whether they pass the threshold. In the order of the sites, which decides between equal
+        scores."""
         bests, indices, joints, start = [], [], [], 0
         for level in range(len(self.net.strides)):
             joint, ranked = self.level_scores(outputs, level)
             pairs = ranked.flatten(1)
-            best, index = pairs.topk(torch.sym_min(self.reading.candidates, pairs.shape[1]), dim=1)
-            bests.append(best)
+            index = self.largest(pairs, self.reading.candidates).sort(dim=1).values
+            bests.append(pairs.gather(1, index))
             indices.append(index + start)
             joints.append(joint)
             start = start + pairs.shape[1]
@@ -168,7 +172,9 @@ class DetectionGraph(BoxGraph):
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
         """The best M of each image, of those whose score is not negative."""
         room = self.reading.max_detections
-        score, place = nn.functional.pad(score, (0, room), value=-1.0).topk(room, dim=1)
+        score = nn.functional.pad(score, (0, room), value=-1.0)
+        place = self.largest(score, room)
+        score = score.gather(1, place)
         there = score >= 0
         place = torch.where(there, place, 0)
 

@@ -22,6 +22,7 @@ from focaldet.engine.predict import Detector
 from focaldet.engine.splits import recorded_splits, with_recorded_splits
 from focaldet.photos.images import read_photo
 from focaldet.runtime.onnx_detector import onnx_session
+from focaldet.runtime.results import named_limit
 from focaldet.structures import HeadOutputs
 
 PHOTOS = 128
@@ -94,7 +95,8 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
     """
     from focaldet.engine.exporting.quantise import with_8_bits, without_maps
 
-    photos, split = by.photos(folder), f"AP on {by.split} ({len(folder.splits[by.split])} photos)"
+    most = named_limit(detector.spec.reading.max_detections)
+    photos, split = by.photos(folder), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
     before = after = file_ap(data, detector, folder, by.split)
     say(f"{split}: {before:.3f} in float32; {len(photos)} train photos tell the range of each map")
     for part, keeps in FLOAT_PARTS.items():
@@ -121,7 +123,8 @@ def file_ap(data: bytes, detector: Detector, folder: DataFolder, split: str) -> 
     reader = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
     net: Any = MapsOf(data, detector)
     truth = coco_truth(dataset.records, folder.class_names)
-    ap = average_precision(truth, detect_records(net, reader, dataset)).metrics["AP"]
+    results = detect_records(net, reader, dataset)
+    ap = average_precision(truth, results, max_detections=reader.reading.max_detections).metrics["AP"]
     if ap is None:
         raise InputError(f"{folder.root}: no object in split {split!r}, by which AP could be measured")
     return ap
@@ -148,7 +151,6 @@ class MapsOf(nn.Module):
         super().__init__()
         self.session = onnx_session(data)
         self.names = RawGraph(detector.net).output_names
-        self.pad_to = detector.net.pad_to
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))  # where evaluation asks for the device
 

@@ -1,6 +1,6 @@
 "use strict";
-// The words of a box in a small panel, and the distributions of its sides, on hover, tap and focus.
-// The page is complete without it: each box has a title.
+// A tooltip with the text of a box and the distributions of its sides, on hover, tap and focus.
+// The page also works without it: each box has a title.
 (() => {
   const tip = document.getElementById("tip");
   const make = (name, attributes, ...children) => {
@@ -10,7 +10,7 @@
     element.append(...children);
     return element;
   };
-  // Bars from bin 0 on, the most probable one 20 units high.
+  // Bars starting at bin 0; the highest is 20 units high.
   const bars = (side) => {
     const values = side.split(" ").map(Number);
     const top = Math.max(1, ...values);

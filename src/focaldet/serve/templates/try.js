@@ -1,5 +1,5 @@
 "use strict";
-// A photo goes to /predict as it is; its boxes are drawn over it. Everything from outside is set as text, never as markup.
+// Send a photo to /predict unchanged and draw its boxes over it. External data is inserted as text, never as markup.
 (() => {
   const byId = (id) => document.getElementById(id);
   const model = JSON.parse(byId("model").textContent);
@@ -81,20 +81,20 @@
 
   const predict = async (chosen) => {
     const number = ++asked;
-    say(`Looking at ${chosen.name || "the photo"} …`);
+    say(`Detecting objects in ${chosen.name || "the photo"} …`);
     const start = performance.now();
     try {
       const answer = await fetch("predict?score=0", {
         method: "POST", body: chosen, headers: { "Content-Type": chosen.type || "application/octet-stream" },
       });
       const body = await answer.json();
-      if (number !== asked) return; // another photo came meanwhile
+      if (number !== asked) return; // another photo was chosen meanwhile
       if (!answer.ok) throw new Error(body.detail);
       prediction = { ...body, milliseconds: Math.round(performance.now() - start) };
     } catch (error) {
       if (number !== asked) return;
       result.hidden = true;
-      say(error instanceof TypeError ? "The server did not answer." : error.message, true);
+      say(error instanceof TypeError ? "The server did not respond." : error.message, true);
       return;
     }
     URL.revokeObjectURL(photo.src);
@@ -105,13 +105,13 @@
     show();
   };
 
-  // A format that the server reads and this browser does not: the boxes stand alone.
+  // The server can read this format but the browser cannot: show the boxes without the photo.
   photo.addEventListener("error", () => { photo.hidden = true; boxes.classList.add("blank"); });
   least.addEventListener("input", show);
   file.addEventListener("change", () => { if (file.files.length) predict(file.files[0]); file.value = ""; });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     addEventListener(kind, (event) => {
-      event.preventDefault(); // a photo that misses the field does not replace the page
+      event.preventDefault(); // a photo dropped outside the field must not replace the page
       drop.classList.toggle("over", kind === "dragenter" || kind === "dragover");
       if (kind === "drop" && event.dataTransfer.files.length) predict(event.dataTransfer.files[0]);
     });
