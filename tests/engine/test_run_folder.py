@@ -154,6 +154,11 @@ def loops_without_counts(checkpoint: dict[str, Any]) -> None:
     checkpoint["loops"]["fit_loop"]["epoch_progress"] = {"current": []}
 
 
+def callback_without_its_path(checkpoint: dict[str, Any]) -> None:
+    (key,) = (key for key in checkpoint["callbacks"] if key.startswith("ModelCheckpoint"))
+    del checkpoint["callbacks"][key]["best_model_path"]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -170,6 +175,7 @@ def loops_without_counts(checkpoint: dict[str, Any]) -> None:
         (no_callbacks, "callbacks: expected dict"),
         (names_of_numbers, "class_names: expected str, got int"),
         (loops_without_counts, r"fit_loop\.epoch_progress: no 'total'"),
+        (callback_without_its_path, "ModelCheckpoint: no 'best_model_path'"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

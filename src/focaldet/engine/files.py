@@ -137,14 +137,20 @@ def _check_type(name: str, value: Any, kind: type) -> None:
 
 
 def check_loops(checkpoint: dict[str, Any], file: Path, trainer: L.Trainer) -> None:
-    """Raise InputError unless a checkpoint counts its steps as this trainer does."""
-    own = trainer.fit_loop.state_dict()
-    if fault := _unlike(own, checkpoint["loops"].get("fit_loop"), "fit_loop"):
+    """Raise InputError unless a checkpoint holds the counts and the callbacks' states that this trainer reads."""
+    fault = _unlike(trainer.fit_loop.state_dict(), checkpoint["loops"].get("fit_loop"), "fit_loop")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        key = callback.state_key
+        if key in checkpoint["callbacks"]:
+            fault = fault or _unlike(callback.state_dict(), checkpoint["callbacks"][key], type(callback).__name__)
+    if fault:
         raise InputError(f"{file}: not a readable checkpoint ({fault}); train again into another --out")
 
 
 def _unlike(here: Any, there: Any, name: str) -> str | None:
-    """What is missing, or of another type, in nested dictionaries of numbers."""
+    """What is missing, or of another type, in nested dictionaries; where there is nothing yet, anything may be."""
+    if here is None:
+        return None
     if type(there) is not type(here):
         return f"{name}: expected {type(here).__name__}, got {type(there).__name__}"
     if isinstance(here, dict):
