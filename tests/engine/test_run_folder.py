@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,12 @@ def test_a_forked_process_does_not_hold_its_parents_folder(tmp_path: Path) -> No
         os.close(read)
 
 
-def test_a_run_that_is_only_begun_begins_again_without_resume_too(run: Path, again: Again) -> None:
+def test_a_run_that_is_only_begun_begins_again_without_resume_too(run: Path) -> None:
     for path in run.iterdir():
         if path.name not in BEGUN and path.is_file():
             path.unlink()
     said: list[str] = []
-    train(resumed_config(run, {"epochs": 1})[0], say=said.append)
+    train(replace(load_config(run / "config.yaml"), out=str(run), epochs=1), say=said.append)
     assert any("begins again" in line for line in said)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 

@@ -206,9 +206,10 @@ def test_a_closed_pipe_ends_the_output_not_the_training(config: TrainConfig) -> 
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()  # as head -1 does
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    assert process.wait(timeout=120) == 0
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
     assert len(lines_of(Path(config.out or ""))) == config.epochs
 
 

@@ -41,15 +41,20 @@ def check_free(run: Path, otherwise: str = "") -> None:
 
 
 def is_begun(run: Path) -> bool:
-    """Whether a folder holds a run that was stopped before its first checkpoint, and nothing else."""
+    """Whether a folder holds a run that was stopped before it had a checkpoint and weights."""
     names = _names(run)
-    if "config.yaml" not in names or not names <= BEGUN:
+    if "config.yaml" not in names or names & {"last.ckpt", "model.json"}:
         return False
     try:
         load_config(run / "config.yaml")
     except InputError:
         return False
     return True
+
+
+def holds_only_begun(run: Path) -> bool:
+    """Whether that is all that it holds, so that nothing is lost when another run begins there."""
+    return is_begun(run) and _names(run) <= BEGUN
 
 
 def _names(folder: Path) -> set[str]:

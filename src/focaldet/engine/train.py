@@ -32,6 +32,7 @@ from focaldet.engine.files import (
     WholeFiles,
     check_fits,
     check_free,
+    holds_only_begun,
     is_begun,
     read_checkpoint,
     remove_leftovers,
@@ -292,7 +293,7 @@ def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
         if not is_begun(run):
             other = f"; train on from its weights: --weights {run}" if (run / "model.json").exists() else ""
             raise InputError(f"--resume: {_last(config)} is not there; nothing to continue from{other}")
-    elif not is_begun(run):
+    elif not holds_only_begun(run):
         if is_first_process(config):
             check_free(run, ", or continue it with --resume")
         return config
