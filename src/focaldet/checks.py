@@ -1,7 +1,7 @@
 """Named checks: what was expected, what came, and what to do about it."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,26 @@ def check_floating(name: str, tensor: "Tensor") -> None:
     """Raise TypeError unless ``tensor`` holds real floating-point numbers."""
     if not tensor.is_floating_point():
         raise TypeError(f"{name}: expected a floating-point tensor, got {tensor.dtype}")
+
+
+def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
+    """The name of the first tensor that holds infinity or what is not a number.
+
+    >>> import torch
+    >>> first_not_finite({"weight": torch.ones(2), "count": torch.tensor(3)})
+    >>> first_not_finite({"weight": torch.ones(2), "bias": torch.tensor([0.0, float("nan")])})
+    'bias'
+    """
+    return next((name for name, x in tensors.items() if x.is_floating_point() and not bool(x.isfinite().all())), None)
+
+
+def check_finite_weights(file: object, tensors: "Mapping[str, Tensor]") -> None:
+    """Raise InputError where weights of a file hold infinity or what is not a number."""
+    if name := first_not_finite(tensors):
+        raise InputError(
+            f"{file}: {name!r} holds infinity or what is not a number: the training diverged, or the file is damaged; "
+            "use other weights, or train again with a lower --lr"
+        )
 
 
 def check_not_negative(name: str, value: float) -> None:

@@ -376,18 +376,22 @@ def _serve(chosen: argparse.Namespace) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> int | None:
+    from focaldet.engine.interruption import Terminated
     from focaldet.engine.processes import is_first_process
     from focaldet.engine.train import train
     from focaldet.report import write_report
 
-    config = _train_config(**vars(chosen))
-    run = train(config, say=say)
+    config, code = _train_config(**vars(chosen)), None
+    try:
+        run = train(config, say=say)
+    except Terminated as end:
+        run, code = end.run, end.exit_code
     if not is_first_process(config):
-        return None
+        return code
     say(f"report: {write_report(run)}")
     say(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
     say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
-    return None
+    return code
 
 
 def _train_config(config: Path | None = None, **given: Any) -> "TrainConfig":

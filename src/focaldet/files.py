@@ -267,16 +267,18 @@ def _remove_unfinished(folder: Path) -> None:
                 os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Whether nobody else holds the file, and this process does now."""
+def _lock(handle: int) -> bool | None:
+    """True where this process now holds the file or folder, False where another does, None where nothing can tell."""
     try:
         import fcntl
-    except ImportError:  # a system without such a lock: nothing is known to be left behind
-        return False
+    except ImportError:  # a system without such a lock
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:  # a file system without such a lock
+        return None
     return True
 
 
@@ -329,6 +331,61 @@ def make_numbered(stem: Path) -> Path:
             number += 1
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({reason_of(error)})") from error
+
+
+@contextmanager
+def alone_in(folder: Path, command: str) -> Iterator[None]:
+    """Holds a folder, which is made, as long as this process lives; a second command that wants it is refused.
+
+    Args:
+        command: of focaldet, for the message; the same in all that share the kind of folder.
+
+    Raises:
+        InputError: another process holds it, it is a file, or it cannot be made.
+
+    >>> with tempfile.TemporaryDirectory() as folder, alone_in(Path(folder), "train"):
+    ...     with alone_in(Path(folder), "train"):
+    ...         pass
+    Traceback (most recent call last):
+    ...
+    focaldet.checks.InputError: --out ...: another focaldet train is running in this folder; wait for it or stop it
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: is a file; name a folder")
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
+    _held.add(handle)
+    try:
+        if _lock(handle) is False:
+            raise InputError(
+                f"--out {folder}: another focaldet {command} is running in this folder; wait for it or stop it"
+            )
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()  # if nothing came of it
+
+
+_held: set[int] = set()
+"""Handles of the folders that this process holds."""
+
+
+def _let_go() -> None:
+    """A forked process holds nothing: a loader's worker that outlives its killed parent would keep the folder."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def write_text(file: Path, text: str) -> None:

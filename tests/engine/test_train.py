@@ -55,13 +55,20 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert timeless(one) == timeless(other)
 
 
-def start(config: TrainConfig, *options: str) -> "subprocess.Popen[str]":
+def start(config: TrainConfig, *options: str, new_session: bool = False) -> "subprocess.Popen[str]":
     """``focaldet train`` in a process of its own."""
     file = Path(config.data).parent / f"{Path(config.out or '').name}.yaml"
     file.write_text(config.to_yaml())
     command = [sys.executable, "-m", "focaldet", "train", "--config", str(file), *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=new_session,
+    )
 
 
 def wait_for_lines(run: Path, count: int, process: "subprocess.Popen[str]") -> None:
@@ -159,20 +166,60 @@ def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig) -> None:
 
 
 @pytest.mark.slow
-def test_interrupt_keeps_what_was_learned(config: TrainConfig) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_interrupt_keeps_what_was_learned(config: TrainConfig, signum: int, code: int) -> None:
     config = replace(config, epochs=2000, val_every=1000)
     run = Path(config.out or "")
     process = start(config)
     wait_for_lines(run, 3, process)
     assert select.select([process.stdout], [], [], 0)[0]  # what it says does not wait for its end
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.returncode == code, errors
     assert f"report: {run / 'report.html'}" in output
     assert "Traceback" not in errors
     assert (run / "last.ckpt").exists()
     assert (run / "evaluation.json").exists()
     assert Detector.load(run).class_names == ("Platelets", "RBC", "WBC")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_interrupt_ends_the_run_at_once_in_one_line(config: TrainConfig, signum: int, code: int) -> None:
+    config = replace(config, epochs=2000, val_every=1000, workers=1)
+    run = Path(config.out or "")
+    process = start(config, new_session=True)
+    wait_for_lines(run, 1, process)
+    for _ in range(2):  # to the worker too, as by a terminal
+        os.killpg(process.pid, signum)
+        time.sleep(0.02)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert len(errors.strip().splitlines()) <= 1
+    assert "Traceback" not in output + errors
+    assert "Detected" not in output + errors
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_ends_the_output_not_the_training(config: TrainConfig) -> None:
+    process = start(config)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()  # as head -1 does
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert len(lines_of(Path(config.out or ""))) == config.epochs
+
+
+@pytest.mark.slow
+def test_of_two_runs_into_one_folder_one_is_refused(config: TrainConfig) -> None:
+    processes = [start(config) for _ in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 2], errors
+    assert any("is running in this folder" in error or "holds a run already" in error for error in errors)
+    assert len(lines_of(Path(config.out or ""))) == config.epochs
 
 
 def test_a_loss_that_is_not_finite_names_step_and_term(config: TrainConfig) -> None:

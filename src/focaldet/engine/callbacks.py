@@ -17,6 +17,7 @@ from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
 from focaldet.engine.average_precision import Evaluation, average_precision, detect_records, without_detections
 from focaldet.engine.build import ModelSpec
+from focaldet.engine.files import check_loops
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.predict import save_model
 from focaldet.files import cannot_write, parse_json, write_text
@@ -105,6 +106,9 @@ class RunRecorder(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.measured = float(state["best"]), int(state["measured"])
 
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        check_loops(checkpoint, self.run / "last.ckpt", trainer)
+
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.run = Path(trainer.strategy.broadcast(str(self.run)))  # its number is the first process's choice
 
@@ -139,6 +143,7 @@ class RunRecorder(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
+        module.stop_unless_weights_finite()  # before they are measured, and written
         counts = torch.tensor([self.objects, self.unmatched, self.beyond_reach], device=module.device)
         counts = trainer.strategy.reduce(counts, reduce_op="sum")
         self.objects, self.unmatched, self.beyond_reach = counts.tolist()

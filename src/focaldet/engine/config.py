@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from focaldet.checks import InputError, check_range, near_name, split_names
 from focaldet.files import read_yaml
+from focaldet.photos.resize import MOST_SIZE
 
 MOST_MINUTES = 527_040
 """Of training: a year."""
@@ -111,28 +112,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
             setattr(self, name, typed_value(name, getattr(self, name), hint))
-        for name, least in {
-            "size": 32,
-            "channels": 8,
-            "head_depth": 0,
-            "frozen_stages": 0,
-            "num_bins": 2,
-            "epochs": 1,
-            "batch": 1,
-            "devices": 1,
-            "nodes": 1,
-            "warmup": 0,
-            "val_every": 0,
-            "workers": -1,
-            "seed": 0,
-        }.items():
-            check_range(name, getattr(self, name), least)
-        for name in ("lr", "backbone_lr", "weight_decay", "clip", "weight_floor", "gamma", "beta"):
-            check_range(name, getattr(self, name), 0)
+        check_ranges(asdict(self))
         if self.max_detections != "auto":
             check_range("max_detections", self.max_detections, 1)
-        if self.alpha is not None:
-            check_range("alpha", self.alpha, 0, 1)
         if not 0 < self.prior_prob < 1:
             raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
         if self.frozen_stages > 4:
@@ -162,6 +144,31 @@ class TrainConfig:
         return str(yaml.safe_dump(asdict(self), sort_keys=False))
 
 
+RANGES: dict[str, tuple[float, float]] = {
+    "size": (32, MOST_SIZE),
+    "channels": (8, 2**12),
+    "head_depth": (0, 2**6),
+    "num_bins": (2, 2**10),
+    "alpha": (0, 1),
+    **dict.fromkeys(("epochs", "batch", "devices", "nodes"), (1, 2**31)),
+    "workers": (-1, 2**10),
+    **dict.fromkeys(("frozen_stages", "warmup", "val_every", "seed"), (0, math.inf)),
+    **dict.fromkeys(("lr", "backbone_lr", "weight_decay", "clip", "weight_floor", "gamma", "beta"), (0, math.inf)),
+}
+"""Least and most of an option, in ``config.yaml`` and in ``model.json``: a network that can be trained can be read."""
+
+
+def check_ranges(options: Mapping[str, Any]) -> None:
+    """Raise InputError where an option is beyond its range; nothing (``None``) is in every range, infinity in none."""
+    for name, value in options.items():
+        if name in RANGES and value is not None:
+            least, most = RANGES[name]
+            check_range(name, value, least)
+            check_range(name, value, least, most)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}: expected a finite number, got {value}")
+
+
 Options = TypeVar("Options")
 
 
@@ -175,7 +182,10 @@ def typed_dataclass(kind: type[Options], values: Any) -> Options:
         raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
     hints = get_type_hints(kind)
     _check_keys(values, hints)
-    return kind(**{name: typed_value(name, value, hints[name]) for name, value in values.items()})
+    options = {name: typed_value(name, value, hints[name]) for name, value in values.items()}
+    made = kind(**options)  # with its own ranges
+    check_ranges(options)
+    return made
 
 
 def _check_keys(values: dict[Any, Any], known: Iterable[str]) -> None:

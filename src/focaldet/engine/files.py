@@ -1,28 +1,77 @@
 """Checkpoints of a run, and whether a folder can take one."""
 
 import io
-import pickle
+import math
+import re
+import warnings
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, check_finite_weights, check_range, first_names, one_line
+from focaldet.engine.config import load_config, typed_value
+from focaldet.engine.module import DetectionModule
 from focaldet.files import replacing
+
+BEGUN = {"config.yaml", "splits.json", "metrics.jsonl", "tensorboard"}
+"""What a run has before its first checkpoint."""
+
+WRITTEN = ("last.ckpt", "model.safetensors", "model.json", "metrics.jsonl", "config.yaml", "splits.json")
+"""Files that are written again and again while a run trains."""
 
 
 def check_free(run: Path, otherwise: str = "") -> None:
-    """Raise InputError when a folder that was asked for cannot take a new run.
+    """Raise InputError when a folder that was asked for cannot take a new run: it has to be empty, or not there.
 
     Args:
         otherwise: what else than another folder could be meant.
     """
     if run.exists() and not run.is_dir():
         raise InputError(f"--out {run}: is a file; name a folder")
-    if (run / "metrics.jsonl").exists() or (run / "model.json").exists():
+    names = _names(run)
+    if names & {"metrics.jsonl", "model.json", "last.ckpt"}:
         raise InputError(f"--out {run}: holds a run already; choose another folder{otherwise}")
+    if names:
+        raise InputError(f"--out {run}: holds other files ({first_names(sorted(names), 3)}); name a new folder")
+
+
+def is_begun(run: Path) -> bool:
+    """Whether a folder holds a run that was stopped before it had a checkpoint and weights."""
+    names = _names(run)
+    if "config.yaml" not in names or names & {"last.ckpt", "model.json"}:
+        return False
+    try:
+        load_config(run / "config.yaml")
+    except InputError:
+        return False
+    return True
+
+
+def holds_only_begun(run: Path) -> bool:
+    """Whether that is all that it holds, so that nothing is lost when another run begins there."""
+    return is_begun(run) and _names(run) <= BEGUN
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in a folder, but for hidden files, which file managers and version control leave."""
+    if not folder.is_dir():
+        return set()
+    try:
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be looked into ({error.strerror})") from error
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a run that was killed had begun to write. Only who holds the folder may."""
+    for name in WRITTEN:
+        for file in run.glob(f".{name}.????????"):  # as focaldet.files.replacing names it
+            file.unlink(missing_ok=True)
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -35,28 +84,160 @@ class WholeFiles(TorchCheckpointIO):
             beside.write_bytes(memory.getbuffer())
 
 
+PARTS: dict[str, type] = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+}
+"""Of a checkpoint, and the type of each."""
+
+
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A run's checkpoint of Lightning.
+    """A run's checkpoint of Lightning; all but its tensors is checked here, see ``check_fits`` for those.
 
     Raises:
         InputError: it cannot be read, or is of something else.
     """
     try:
-        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        _ = checkpoint["state_dict"], checkpoint["epoch"], checkpoint["callbacks"]["TimeBudget"]["elapsed_s"]
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about kinds of tensors that are refused
+            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        _check_parts(checkpoint)
+    except Exception as error:  # each kind of damage has its own
+        reason = f"no {error} in it" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{file}: not a readable checkpoint ({reason}); train again into another --out") from error
     return checkpoint
 
 
-def check_fits(checkpoint: dict[str, Any], file: Path, module: nn.Module) -> None:
-    """Raise InputError unless a checkpoint holds weights of this module's shapes."""
+def _check_parts(checkpoint: Any) -> None:
+    """Raise an error where a part of a checkpoint is missing or of another kind."""
+    _check_type("it", checkpoint, dict)
+    for name, kind in PARTS.items():
+        _check_type(name, checkpoint[name], kind)
+    for name in ("epoch", "global_step"):
+        check_range(name, checkpoint[name], 0, 2**62)
+    if not re.fullmatch(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*", checkpoint["pytorch-lightning_version"]):
+        raise ValueError("its version of Lightning is none")
+    callbacks = checkpoint["callbacks"]
+    for name, state in callbacks.items():
+        _check_type(f"callbacks: {name}", state, dict)
+    clock, recorder = callbacks["TimeBudget"], callbacks["RunRecorder"]
+    check_range("elapsed_s", typed_value("elapsed_s", clock["elapsed_s"], float), 0)
+    typed_value("best", recorder["best"], float)
+    check_range("measured", typed_value("measured", recorder["measured"], int), 0)
+    names = recorder.get("class_names", [])  # older runs do not have it
+    _check_type("class_names", names, list)
+    for name in names:
+        _check_type("class_names", name, str)
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    if type(value) is not kind and not (kind is dict and isinstance(value, dict)):
+        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+
+
+def check_loops(checkpoint: dict[str, Any], file: Path, trainer: L.Trainer) -> None:
+    """Raise InputError unless a checkpoint holds the counts and the callbacks' states that this trainer reads."""
+    fault = _unlike(trainer.fit_loop.state_dict(), checkpoint["loops"].get("fit_loop"), "fit_loop")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        key = callback.state_key
+        if key in checkpoint["callbacks"]:
+            fault = fault or _unlike(callback.state_dict(), checkpoint["callbacks"][key], type(callback).__name__)
+    if fault:
+        raise InputError(f"{file}: not a readable checkpoint ({fault}); train again into another --out")
+
+
+def _unlike(here: Any, there: Any, name: str) -> str | None:
+    """What is missing, or of another type, in nested dictionaries; where there is nothing yet, anything may be."""
+    if here is None:
+        return None
+    if type(there) is not type(here):
+        return f"{name}: expected {type(here).__name__}, got {type(there).__name__}"
+    if isinstance(here, dict):
+        for key, value in here.items():
+            if key not in there:
+                return f"{name}: no {key!r} in it"
+            if fault := _unlike(value, there[key], f"{name}.{key}"):
+                return fault
+    return None
+
+
+def check_fits(checkpoint: dict[str, Any], file: Path, module: DetectionModule) -> None:
+    """Raise InputError unless a checkpoint holds finite weights and moments of this module's shapes and types.
+
+    torch looks at none of this: a fused step with a moment of another shape reads beyond its memory.
+    """
     own, weights = module.state_dict(), checkpoint["state_dict"]
     for key in own.keys() | weights.keys():
-        here, there = (tuple(state[key].shape) if key in state else "nothing" for state in (own, weights))
+        here, there = (_kind(state[key]) if key in state else "nothing" for state in (own, weights))
         if here != there:
             raise InputError(
                 f"{file}: does not fit these options ({key}: {there} there, {here} here); resume with those of "
                 f"{file.parent / 'config.yaml'}"
             )
+    if fault := _moments_fault(checkpoint["optimizer_states"], module):
+        raise InputError(f"{file}: its optimiser does not fit ({fault}); train on from its weights: --weights RUN")
+    moments = {
+        f"{name} of parameter {index}": value
+        for index, state in checkpoint["optimizer_states"][0]["state"].items()
+        for name, value in state.items()
+    }
+    check_finite_weights(file, weights | moments)
+
+
+def _moments_fault(optimizers: list[Any], module: DetectionModule) -> str | None:
+    """Why the states of the optimisers are not those of the module's one; ``None`` when they are."""
+    example = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).param_groups[0] | {"peak_lr": 0.0}
+    groups = module.parameter_groups()
+    if len(optimizers) != 1 or _unlike({"state": {}, "param_groups": []}, optimizers[0], ""):
+        return "expected one, with state and param_groups"
+    state, theirs = optimizers[0]["state"], optimizers[0]["param_groups"]
+    if len(theirs) != len(groups):
+        return f"{len(theirs)} groups of parameters, expected {len(groups)}"
+    parameters: list[nn.Parameter] = []
+    for group, own in zip(theirs, groups.values(), strict=True):
+        first = len(parameters)
+        parameters += own
+        if not isinstance(group, dict) or group.get("params") != list(range(first, len(parameters))):
+            return f"a group of other parameters than {first} to {len(parameters) - 1}"
+        for name, value in example.items():
+            if name not in group:
+                return f"no {name!r} in a group"
+            # An option that is a switch may also be nothing: torch chooses then.
+            kinds = (bool, NoneType) if isinstance(value, bool | NoneType) else (type(value),)
+            if name != "params" and not isinstance(group[name], kinds):
+                return f"{name} is {type(group[name]).__name__}, expected {type(value).__name__}"
+        numbers = [group[name] for name in ("lr", "peak_lr", "eps", "weight_decay")] + list(group["betas"])
+        if len(numbers) != 6 or not all(isinstance(x, float) and 0 <= x < math.inf for x in numbers):
+            return "its options are no finite numbers"
+    for index, moments in state.items():
+        if type(index) is not int or not 0 <= index < len(parameters):
+            return f"a state of parameter {index!r}, of {len(parameters)}"
+        like = {"step": torch.zeros(()), "exp_avg": parameters[index], "exp_avg_sq": parameters[index]}
+        if not isinstance(moments, dict) or moments.keys() != like.keys():
+            return f"parameter {index}: expected {', '.join(like)}"
+        for name, tensor in like.items():
+            here, there = _kind(tensor), _kind(moments[name])
+            if here != there:
+                return f"{name} of parameter {index}: {there} there, {here} here"
+    return None
+
+
+def _kind(tensor: Any) -> str:
+    """Shape and type of a tensor in words; of another thing, or a tensor without a memory of its own, its type.
+
+    >>> _kind(torch.zeros(2, 3)), _kind("x"), _kind(torch.zeros(1).expand(5))
+    ('(2, 3) float32', 'str', '(5,) float32, overlapping')
+    """
+    if not isinstance(tensor, torch.Tensor):
+        return type(tensor).__name__
+    words = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        return f"{words}, {tensor.layout if tensor.device.type != 'meta' else 'empty'}"
+    dense = torch.empty_like(tensor, device="meta").stride() == tensor.stride()
+    return words if dense else f"{words}, overlapping"

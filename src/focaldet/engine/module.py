@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from focaldet.boxes.locations import Lattice
-from focaldet.checks import InputError
+from focaldet.checks import InputError, first_not_finite
 from focaldet.data.batching import Batch
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.step_clock import BETWEEN, StepClock
@@ -102,10 +102,34 @@ class DetectionModule(L.LightningModule):
             "--precision 32-true; weights that the run has kept so far stay in it"
         )
 
+    def stop_unless_weights_finite(self) -> None:
+        """Look at the weights and at the optimiser's moments before they are kept; the losses of the last step are of
+        the weights before it.
+
+        Raises:
+            NotFiniteError: one holds infinity or what is not a number.
+        """
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.named_parameters()}
+        optimizer = self.trainer.optimizers[0]
+        moments = {
+            f"{key} of {names[parameter]}": value
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
+        }
+        name = first_not_finite(self.state_dict() | moments)
+        if name is None:
+            return
+        if self.global_rank:  # as above
+            raise SystemExit(0)
+        raise NotFiniteError(
+            f"step {self.global_step}: {name} holds infinity or what is not a number; try a lower --lr, or --precision "
+            "32-true; weights that the run has kept so far stay in it"
+        )
+
     def on_train_start(self) -> None:
         # A resumed run has the optimiser's state of before, with the options of now.
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
-        for group, (lr, decay) in zip(groups, self._groups(), strict=True):
+        for group, (lr, decay) in zip(groups, self.parameter_groups(), strict=True):
             group["peak_lr"], group["weight_decay"] = lr, decay
         self.clock.restart()
 
@@ -145,12 +169,12 @@ class DetectionModule(L.LightningModule):
         return torch.optim.AdamW(
             [
                 {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-                for (lr, decay), parameters in self._groups().items()
+                for (lr, decay), parameters in self.parameter_groups().items()
             ],
             fused=self.trainer.precision != "16-mixed",  # there its unscaling would come before the clipping
         )
 
-    def _groups(self) -> dict[tuple[float, float], list[nn.Parameter]]:
+    def parameter_groups(self) -> dict[tuple[float, float], list[nn.Parameter]]:
         """Peak learning rate and weight decay -> the parameters that have them."""
         config = self.config
         peak = config.lr * math.sqrt(config.batch * process_count() / 8)

@@ -15,18 +15,17 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from focaldet.checks import InputError, check_range, near_name, one_line
-from focaldet.data.check import MIN_SIZE
+from focaldet.checks import InputError, check_finite_weights, near_name, one_line
 from focaldet.data.images import as_tensor
 from focaldet.engine.average_precision import EVALUATION_SCORE, to_photo
 from focaldet.engine.build import FORMAT, METHODS, ModelSpec
-from focaldet.engine.config import typed_dataclass, typed_value
+from focaldet.engine.config import check_ranges, typed_dataclass, typed_value
 from focaldet.files import open_regular, read_json, replacing, write_json
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.postprocess import PostProcess, Reading
 from focaldet.photos.images import as_photo
-from focaldet.photos.resize import MOST_SIZE, Resize
+from focaldet.photos.resize import Resize
 from focaldet.runtime.model import Found, Seen
 from focaldet.structures import Detections
 
@@ -43,9 +42,6 @@ SPEC_TYPES = {
     "method_options": dict,
 }
 """Keys of ``model.json`` that it always has, and the type of each."""
-
-SPEC_RANGES = {"size": (MIN_SIZE, MOST_SIZE), "channels": (1, 2**12), "head_depth": (0, 2**6)}
-"""Least and most of some of them: what is beyond would only fill the memory."""
 
 GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
 """Keys that hold options with a default, and what they are."""
@@ -105,6 +101,7 @@ class Detector:
         check_shapes(file, spec)
         net, method = spec.build()
         net.load_state_dict(load_file(file))
+        check_finite_weights(file, net.state_dict())
         return cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
@@ -206,8 +203,7 @@ def read_spec(file: Path) -> ModelSpec:
 def _spec(values: dict[str, Any]) -> ModelSpec:
     """What the values of a ``model.json`` say, each checked."""
     spec = {key: typed_value(key, values[key], kind) for key, kind in SPEC_TYPES.items()}
-    for key, (least, most) in SPEC_RANGES.items():
-        check_range(key, spec[key], least, most)
+    check_ranges(spec)
     names, method = spec["class_names"], spec["method"]
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"class_names: expected at least one name, got {names!r}")

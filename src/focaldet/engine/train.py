@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -29,15 +28,24 @@ from focaldet.engine.build import ModelSpec, spec_of, with_room
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import WholeFiles, check_fits, check_free, read_checkpoint
+from focaldet.engine.files import (
+    WholeFiles,
+    check_fits,
+    check_free,
+    holds_only_begun,
+    is_begun,
+    read_checkpoint,
+    remove_leftovers,
+)
 from focaldet.engine.finetune import begin_with
+from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
-from focaldet.files import make_numbered, write_text
+from focaldet.files import alone_in, make_numbered, write_text
 from focaldet.methods.method import Method
 from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
@@ -63,10 +71,20 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         and of the validation split ``evaluation.json``, ``truth.json`` and ``predictions.json``.
 
     Raises:
-        InputError: the data, the configuration or the run folder is not usable; or the loss is not finite.
+        InputError: the data, the configuration or the run folder is not usable, or another process trains into it;
+            or the loss or a weight is not finite.
+        Terminated: SIGTERM ended the training; the run has all the files that it would have had.
     """
     if not is_first_process(config):
-        say = _silence
+        return _train(config, folder, _silence)
+    if config.out is None:
+        return _train(config, folder, say)  # its folder is made, and held, once nothing can be refused any more
+    with alone_in(Path(config.out), "train"):
+        remove_leftovers(Path(config.out))
+        return _train(config, folder, say)
+
+
+def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
     config = _check_out(config, say)
     _check_gpus(config)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
@@ -108,13 +126,19 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     module = DetectionModule(net, method, config, offset=spec.offset)
     if config.resume:
         check_fits(checkpoint, _last(config), module)
+    ended: Terminated | None = None
     if config.resume and is_finished(config, checkpoint):
         run = Path(str(config.out))
         say(f"{run} is finished; to train it longer, resume it with a larger --epochs or --minutes")
     else:
-        run = fit(config, folder, spec, module, say=say)
+        try:
+            run = fit(config, folder, spec, module, say=say)
+        except Terminated as end:
+            run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
         evaluate_split(run, folder, "val", say=say)
+    if ended is not None:
+        raise ended
     return run
 
 
@@ -131,6 +155,9 @@ def fit(
 
     Returns:
         The run folder, with all that ``train`` leaves but the files of an evaluation.
+
+    Raises:
+        Terminated: SIGTERM ended the training; the run is as if it had returned.
     """
     run = _make_run_folder(config)  # all that can be refused has been
     val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
@@ -149,9 +176,10 @@ def fit(
         f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
         f"{trainer.precision}, into {run}"
     )
-    with _stop_on_interrupt(clock, say), _quiet(), lost_process_in_one_line(config):
+    alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
+    with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
         loader = _loader(config, folder, trainer)
-        trainer.callbacks.append(TrainingPhotos(loader, say))  # type: ignore[attr-defined]
+        trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
             loader,
@@ -166,6 +194,8 @@ def fit(
         say(_unlearned(recorder))
         if config.profile:
             say(module.clock.table())
+    if interruption.signum == signal.SIGTERM:
+        raise Terminated(recorder.run)
     return recorder.run
 
 
@@ -203,6 +233,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "Dat
         sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=begin_worker,
         persistent_workers=workers > 0,
     )
 
@@ -259,13 +290,15 @@ def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
         check_fixed(config)
         if _last(config).exists():
             return config
-        if not (run / "config.yaml").exists():
-            raise InputError(f"--resume: {_last(config)} is not there; nothing to continue from")
-        say(f"{run} was stopped before its first checkpoint: it begins again")
-        return replace(config, resume=False)
-    if is_first_process(config):
-        check_free(run, ", or continue it with --resume")
-    return config
+        if not is_begun(run):
+            other = f"; train on from its weights: --weights {run}" if (run / "model.json").exists() else ""
+            raise InputError(f"--resume: {_last(config)} is not there; nothing to continue from{other}")
+    elif not holds_only_begun(run):
+        if is_first_process(config):
+            check_free(run, ", or continue it with --resume")
+        return config
+    say(f"{run} was stopped before its first checkpoint: it begins again")
+    return replace(config, resume=False)
 
 
 def _check_gpus(config: TrainConfig) -> None:
@@ -287,26 +320,6 @@ def _make_run_folder(config: TrainConfig) -> Path:
     except OSError as error:
         raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
     return run
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt(clock: TimeBudget, say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C ends the run after the current step, as if its time were over; a second one ends it at once."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        clock.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("\nstopping after this step; what was learned is kept (Ctrl-C again to stop at once)")
-
-    try:
-        previous = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from focaldet.checks import InputError, near_name, one_line
+from focaldet.checks import InputError, check_finite_weights, one_line
 from focaldet.files import open_regular
 
 
@@ -164,6 +165,7 @@ def load_backbone_weights(backbone: Backbone, file: Path) -> None:
             )
         )
     backbone.net.load_state_dict(renamed, strict=False)
+    check_finite_weights(f"--backbone-weights {file}", backbone.net.state_dict())
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
@@ -181,7 +183,12 @@ def _flat(name: str) -> str:
 
 
 def _near(name: str) -> str:
-    return near_name(name, timm.list_models()) if len(name) > 3 else "see timm.list_models()"
+    name, known = name[:64].lower(), timm.list_models()
+    near = sorted((other for other in known if len(name) > 2 and name in other), key=len)
+    near = list(dict.fromkeys(near + get_close_matches(name, known, n=5)))[:5]
+    if not near:
+        return "see timm.list_models()"
+    return f"did you mean {near[0]!r}?" + (f" Near it are also {', '.join(near[1:])}" if len(near) > 1 else "")
 
 
 def _no_weights(name: str, error: BaseException) -> str:

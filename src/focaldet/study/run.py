@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
-from focaldet.files import check_out, read_json, write_json
+from focaldet.files import alone_in, check_out, read_json, write_json
 from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
 from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
@@ -69,7 +69,7 @@ def run_study(
         check_range("--seeds", seeds, 1, MOST_RUNS)
     out = study_folder(given, out)
     check_out(out, "a study")
-    with _alone(out):
+    with alone_in(out, "study"):
         study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
         lines = read_lines(out)
         check_lines(out, study, lines)
@@ -118,38 +118,6 @@ def write_summary(out: Path) -> str:
 def _keys(study: Study) -> list[Key]:
     """All rungs and seeds, seed by seed: the whole ladder is complete early, and the spread follows."""
     return [(row["name"], seed) for seed in study["seeds"] for row in study["rungs"]]
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Create the folder and lock it until this process ends, so that no second study can use it."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot create the folder ({error.strerror})") from error
-    try:
-        _lock(handle, out)
-        yield
-    finally:
-        os.close(handle)
-        with contextlib.suppress(OSError):
-            for folder in made:
-                folder.rmdir()  # if it is still empty
-
-
-def _lock(handle: int, out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # this system has no such lock
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(
-            f"--out {out}: another focaldet study is running in this folder; wait for it or stop it"
-        ) from error
 
 
 def _do(

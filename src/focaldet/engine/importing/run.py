@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, check_finite_weights
 from focaldet.engine.files import check_free
 from focaldet.engine.importing.checkpoint import Checkpoint, read_checkpoint
 from focaldet.engine.importing.fitting import Import, fit
@@ -51,6 +51,7 @@ def import_checkpoint(
         raise InputError(f"{file}: {error}") from error
     net, _ = source.spec.build()
     fit(net, source, file)
+    check_finite_weights(file, net.state_dict())
     run = make_numbered(Path("runs") / file.stem) if out is None else out  # all that can be refused has been
     save_model(run, source.spec, net)
     for note in source.notes:
