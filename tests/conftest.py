@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cell_photos import BCCD, write_cells
-from focaldet.engine.config import TrainConfig
+from shapes import check_shapes
+
+check_shapes()
+
+from cell_photos import BCCD, write_cells  # noqa: E402
+from focaldet.engine.config import TrainConfig  # noqa: E402
 
 
 def pytest_configure() -> None:
