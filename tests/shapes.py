@@ -5,6 +5,7 @@ Only those: the other types are mypy's, and a check of them at each call costs t
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, get_args
 
 from beartype import beartype
@@ -37,12 +38,23 @@ def states_shape(annotation: Any) -> bool:
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which checks the shapes of what it takes and gives back."""
+    """The function, which checks the shapes of what it takes and gives back.
+
+    Not while torch traces it: a size that is looked at is no longer free in an exported network.
+    """
+    from torch.compiler import is_compiling  # here: the process that hands out the tests needs no torch
+
     annotations = {name: hint for name, hint in function.__annotations__.items() if states_shape(hint)}
     if not annotations:
         return function
     function.__annotations__ = annotations
-    return beartype(function)
+    checked = beartype(function)
+
+    @wraps(function)
+    def unless_traced(*args: Any, **kwargs: Any) -> Any:
+        return (function if is_compiling() else checked)(*args, **kwargs)
+
+    return unless_traced
 
 
 def check_shapes() -> None:
