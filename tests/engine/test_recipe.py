@@ -1,6 +1,7 @@
 """The recipe step by step: learning rates, weight decay, and the moving average of the weights."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -51,8 +52,8 @@ class Watch(L.Callback):
         self.states.append({name: value.clone() for name, value in module.net.state_dict().items()})
 
 
-def trained(**options: Any) -> tuple[DetectionModule, Watch]:
-    """A run of a small network on photos of noise."""
+def trained(checkpoint: Path | None = None, **options: Any) -> tuple[DetectionModule, Watch]:
+    """A run of a small network on photos of noise, begun or gone on with."""
     torch.manual_seed(0)
     spec = ModelSpec("gfl", ("a", "b"), "test_resnet", 64, 16, 1)
     config = TrainConfig(data="", **{"batch": 2, "lr": 1e-3, "epochs": 1} | options)
@@ -71,7 +72,7 @@ def trained(**options: Any) -> tuple[DetectionModule, Watch]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(samples, batch_size=2, collate_fn=collate))
+    trainer.fit(module, DataLoader(samples, batch_size=2, collate_fn=collate), ckpt_path=checkpoint)
     return module, watch
 
 
@@ -106,3 +107,12 @@ def test_the_average_has_a_short_memory_at_first_and_ema_later():
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
         moved += not torch.allclose(value, watch.states[-1][name], rtol=1e-4, atol=1e-5)
     assert moved > 10  # the network is not its average; running means of norms are averaged too
+
+
+def test_a_run_that_goes_on_has_the_options_of_now(tmp_path):
+    module, before = trained(lr=1e-3, weight_decay=0.05)
+    module.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    _, after = trained(tmp_path / "last.ckpt", lr=1e-4, weight_decay=0.2, epochs=2)
+    assert len(after.factors) == STEPS_AN_EPOCH
+    for name, (peak, decay) in before.groups.items():
+        assert after.groups[name] == pytest.approx((peak / 10, decay * 4)), name
