@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cell_photos import BCCD, write_cells
-from focaldet.engine.config import TrainConfig
+from shapes import check_shapes
+
+check_shapes()
+
+from cell_photos import BCCD, write_cells  # noqa: E402
+from drawn_photos import drawn_coco  # noqa: E402
+from focaldet.engine.config import TrainConfig  # noqa: E402
 
 
 def pytest_configure() -> None:
@@ -44,11 +49,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def coco_photos() -> Path:
-    """Photos of many sizes with COCO's own annotations: 56 to train, 29 to validate, one crowd in each."""
+    """Photos of many sizes with COCO's own annotations, one crowd in each split; drawn ones where they are not here."""
     folder = BCCD.parent / "coco_photos"
-    if not folder.is_dir():
-        pytest.skip("needs coco_photos beside the repository, in ../shared/data")
-    return folder
+    return folder if folder.is_dir() else drawn_coco()
 
 
 @pytest.fixture

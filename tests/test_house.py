@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 import focaldet
+from focaldet.boxes.iou import pairwise_iou
+from focaldet.structures import Assignment
+from shapes import MODULES, UNCHECKED
 
 PACKAGE = Path(focaldet.__file__).parent
 
@@ -111,6 +116,22 @@ def test_what_runs_an_exported_model_is_imported_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_tests_check_shapes_of_arguments_results_and_dataclasses():
+    boxes = torch.zeros(3, 4)
+    assert pairwise_iou(boxes, boxes).shape == (3, 3)
+    with pytest.raises(TypeCheckError, match="other_xyxy"):
+        pairwise_iou(boxes, torch.zeros(3, 5))
+    with pytest.raises(TypeCheckError, match="matched_gt"):
+        Assignment(torch.zeros(2, 3))  # not int64
+
+
+def test_every_module_that_states_shapes_is_checked():
+    stating = [path for path in SOURCES if "from jaxtyping import" in path.read_text(encoding="utf-8")]
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in stating]
+    checked = (*MODULES, *UNCHECKED)
+    assert [name for name in names if not any(f"{name}.".startswith(f"{module}.") for module in checked)] == []
 
 
 def test_no_file_or_folder_is_named_after_nothing():

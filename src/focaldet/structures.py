@@ -90,9 +90,9 @@ class HeadOutputs:
         quality_logits: L maps ``(B, A, H, W)`` of a separate quality branch (centerness), or ``None``.
     """
 
-    class_logits: list[Float[Tensor, "B AC H W"]]
-    box_outputs: list[Float[Tensor, "B AD H W"]]
-    quality_logits: list[Float[Tensor, "B A H W"]] | None = None
+    class_logits: list[Float[Tensor, "B AC _ _"]]
+    box_outputs: list[Float[Tensor, "B AD _ _"]]
+    quality_logits: list[Float[Tensor, "B A _ _"]] | None = None
 
     @property
     def level_shapes(self) -> tuple[tuple[int, int], ...]:

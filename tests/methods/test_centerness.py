@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scene import LATTICE, TRUTH, assignment_of, losses_of, outputs_of, values
+from scene import LATTICE, TRUTH, assignment_of, losses_of, outputs_of, truth_of, values
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import generalized_box_iou_loss
 
@@ -73,6 +73,30 @@ def test_box_term_is_the_logarithm_of_the_iou_on_demand(name):
     assert float(term.detach()) == pytest.approx(float(method.giou_weight * expected), rel=1e-4)
     term.backward()
     assert all(bool(level.grad.isfinite().all()) for level in outputs.box_outputs)
+
+
+@pytest.mark.parametrize("name", CENTERED)
+def test_a_single_site_counts_fully_however_small_its_weight(name):
+    method, truth = METHODS[name](), truth_of([[19.9, 4, 64, 44]], [0], [0])
+    outputs, assignment = outputs_of(method), assignment_of({(0, 18): 0})  # centre (20, 20), 0.1 px from the left side
+    positives = find_positives(truth, assignment, method.sites(LATTICE))
+    assert float(centerness(positives)) < 0.06
+    numbers = flatten_levels(outputs.box_outputs, 4)[positives.image, positives.site]
+    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    giou = float(generalized_box_iou_loss(boxes, positives.boxes_xyxy))
+    terms = values(losses_of(method, outputs, truth, assignment))
+    assert terms["box"] == pytest.approx(method.giou_weight * giou, rel=1e-4)
+
+
+def test_a_box_that_overlaps_its_object_by_a_thousandth_still_learns_from_the_logarithm():
+    method, truth = METHODS["fcos"](box_loss="iou"), truth_of([[0.0, 0, 64, 48]], [0], [0])
+    outputs, assignment = outputs_of(method), assignment_of({(0, 18): 0})
+    with torch.no_grad():
+        outputs.box_outputs[0].fill_(0.125)  # strides of 8 px: a box of 2 x 2 px inside the object
+    term = losses_of(method, outputs, truth, assignment)["box"]
+    assert float(term.detach()) == pytest.approx(-math.log(4 / (64 * 48)), rel=1e-4)
+    term.backward()
+    assert bool(outputs.box_outputs[0].grad[0, :, 2, 2].all())
 
 
 @pytest.mark.parametrize("name", CENTERED)

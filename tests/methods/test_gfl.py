@@ -13,6 +13,7 @@ from focaldet.methods.gfl import GFL
 from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.positives import find_positives
 from focaldet.models.joint import joint_logits
+from focaldet.models.postprocess import PostProcess
 from focaldet.structures import BACKGROUND, IGNORED, HeadOutputs
 
 NUM_BINS = 17
@@ -274,3 +275,20 @@ def test_gflv2_writes_its_gradient_over_logits_that_no_other_term_reads_afterwar
         )
 
     assert terms(True) == pytest.approx(terms(False), rel=1e-6)
+
+
+def test_reach_ends_beyond_the_last_bin_not_at_it():
+    truth = truth_of([[0.0, 0, 68, 44]], [0], [0])  # the right side is 48 px, 6 strides, from the centre (20, 20)
+    positives = find_positives(truth, assignment_of({(0, 18): 0}), GFL().sites(LATTICE))
+    assert GFL(num_bins=7).beyond_reach(positives) == 0
+    assert GFL(num_bins=6).beyond_reach(positives) == 1
+
+
+def test_a_score_of_gflv2_is_the_product_of_class_and_quality():
+    outputs = scene.outputs_of(GFLv2(), batch=1)
+    (found,) = PostProcess(GFLv2(), LATTICE.strides, score_threshold=0.3, nms_iou=None)(outputs, [(48, 64)])
+    maps = zip(outputs.class_logits, outputs.quality_logits, strict=True)
+    scores = torch.cat([(c.sigmoid() * q.sigmoid()).flatten() for c, q in maps]).detach()
+    expected = scores[scores > 0.3].sort(descending=True).values
+    assert len(found) == len(expected) > 5
+    torch.testing.assert_close(found.scores, expected)

@@ -11,6 +11,7 @@ from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, flatten_levels
 from focaldet.engine.build import METHODS
 from focaldet.functional import quality_focal_loss
+from focaldet.methods import normalizer
 from focaldet.methods.positives import find_positives
 from focaldet.structures import BACKGROUND, IGNORED, HeadOutputs
 
@@ -162,3 +163,22 @@ def test_losses_fall_when_the_numbers_follow_their_gradient(name):
     numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[positives.image, positives.site]
     boxes, _ = method.decode(numbers.detach(), positives.sites)
     assert float(paired_iou(boxes, positives.boxes_xyxy).min()) > 0.9
+
+
+@every_method
+def test_terms_are_divided_by_the_mean_of_all_processes(monkeypatch, name, class_loss):
+    """Another process adds its share to each total; that two real ones do, a slow test shows.
+
+    A term ``s / mean(own, other)`` has an inverse that is linear in what the other process has.
+    """
+    method, outputs, assignment = scene_of(name, class_loss)
+    alone = values(losses_of(method, outputs, TRUTH, assignment))
+    monkeypatch.setattr(normalizer, "process_count", lambda: 2)
+    with_others = []
+    for other in (7.0, 20.0):
+        monkeypatch.setattr(normalizer, "all_reduce", lambda total, op, other=other: total.add_(other))
+        with_others.append(values(losses_of(method, outputs, TRUTH, assignment)))
+    for term, value in alone.items():
+        first, second = (1 / terms[term] for terms in with_others)
+        assert second > 1.05 * first
+        assert first == pytest.approx(0.5 / value + 7 * (second - first) / 13, rel=1e-3)

@@ -26,7 +26,7 @@ def make_scene(
     boxes_xyxy, scores = torch.tensor(boxes, dtype=torch.float32).view(-1, 4), torch.tensor(class_scores)
     final = scores if quality is None else scores * torch.tensor(quality)
     labels = torch.zeros(count, dtype=torch.int64)
-    deviation = None if std is None else torch.tensor(std).view(-1, 4)
+    deviation = None if std is None else torch.tensor(std, dtype=torch.float32).view(-1, 4)
     candidates = Candidates(boxes_xyxy, final, labels, torch.arange(count), torch.zeros(count, 4 * 3), deviation)
     return Scene(
         image_id=image_id,

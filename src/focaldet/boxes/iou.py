@@ -18,7 +18,7 @@ def box_area(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
     return sides[..., 0] * sides[..., 1]
 
 
-def paired_iou(boxes_xyxy: Float[Tensor, "*N 4"], other_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
+def paired_iou(boxes_xyxy: Float[Tensor, "*#N 4"], other_xyxy: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
     """Overlap of box i with other box i (shapes broadcast).
 
     >>> paired_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))

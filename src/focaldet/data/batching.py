@@ -32,14 +32,14 @@ class Sample:
 
     Args:
         index: which record of the dataset.
-        image: ``(3, H, W)`` uint8 RGB.
+        image: ``(3, H, W)`` RGB: uint8, or float32 in [0, 255] where colours are not rounded (``Resize``).
         boxes_xyxy: ``(G, 4)`` float32, pixels of this image.
         labels: ``(G,)`` int64.
         ignored_xyxy: ``(R, 4)`` float32.
     """
 
     index: int
-    image: UInt8[Tensor, "3 H W"]
+    image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
     boxes_xyxy: Float[Tensor, "G 4"]
     labels: Int64[Tensor, " G"]
     ignored_xyxy: Float[Tensor, "R 4"]

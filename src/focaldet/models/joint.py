@@ -40,7 +40,7 @@ class _Joint(torch.autograd.Function):
         return of_class.to(class_logits.dtype), of_quality.to(quality_logits.dtype)
 
 
-def joint_logits(class_logits: Float[Tensor, "*N"], quality_logits: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+def joint_logits(class_logits: Float[Tensor, "*N"], quality_logits: Float[Tensor, "*#N"]) -> Float[Tensor, "*N"]:
     """The logit of ``sigmoid(class_logits) * sigmoid(quality_logits)``, float32.
 
     Args:

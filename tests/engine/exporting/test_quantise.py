@@ -197,7 +197,12 @@ def test_ap_without_an_object_is_refused(raw_fcos: Exported, cells: Path) -> Non
     bare = [
         type(record)(
             **vars(record)
-            | {"boxes_xyxy": record.boxes_xyxy[:0], "labels": record.labels[:0], "ignored": record.ignored[:0]}
+            | {
+                "boxes_xyxy": record.boxes_xyxy[:0],
+                "labels": record.labels[:0],
+                "ignored": record.ignored[:0],
+                "areas": None,
+            }
         )
         for record in folder.splits["val"]
     ]
