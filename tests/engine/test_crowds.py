@@ -178,7 +178,8 @@ def test_the_ap_of_a_run_is_that_of_all_its_detections(run: Path, dots: Path) ->
     assert len(results) > 128
     uncapped = average_precision(truth, results, max_detections=10**5)
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation["metrics"]["AP"] == pytest.approx(uncapped.metrics["AP"], abs=1e-3)
+    # What twice the objects leaves out of so short a run: dots that it is least sure of.
+    assert evaluation["metrics"]["AP"] == pytest.approx(uncapped.metrics["AP"], rel=0.01)
 
 
 def test_room_is_said_where_it_is_made_and_not_where_it_was_asked_for(dots: Path) -> None:
