@@ -18,7 +18,7 @@ from benchmarks.provenance import provenance
 from torch.optim.swa_utils import AveragedModel
 
 from focaldet.boxes.locations import Lattice
-from focaldet.engine.build import METHODS, ModelSpec
+from focaldet.engine.spec import METHODS, ModelSpec
 from focaldet.methods.positives import find_positives
 from focaldet.system.heap import keep_memory
 from focaldet.system.memory import peak_memory_mb

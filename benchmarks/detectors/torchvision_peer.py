@@ -21,11 +21,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from focaldet.data import read_folder
 from focaldet.data.batching import Batch, DetectionDataset
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import average_precision, detect_records
-from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.detect import detect_records
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.spec import ModelSpec, spec_of
 from focaldet.engine.train import fit
+from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.methods.fcos import FCOS as OurFCOS
 from focaldet.models.backbone import Backbone, load_backbone_weights

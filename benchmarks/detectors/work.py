@@ -12,10 +12,10 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from focaldet.boxes.locations import Lattice
-from focaldet.engine.build import ModelSpec
-from focaldet.engine.importing.checkpoint import Checkpoint
-from focaldet.engine.importing.fitting import fit
-from focaldet.engine.importing.torchvision_models import read_torchvision
+from focaldet.engine.spec import ModelSpec
+from focaldet.importing.checkpoint import Checkpoint
+from focaldet.importing.fitting import fit
+from focaldet.importing.torchvision_models import read_torchvision
 from focaldet.methods.method import Method
 from focaldet.methods.positives import find_positives
 from focaldet.models.detector import DenseDetector

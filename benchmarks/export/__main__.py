@@ -32,12 +32,12 @@ from benchmarks.provenance import given_command, printed, provenance
 
 from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import interleaved_ms
-from focaldet.engine.average_precision import average_precision
 from focaldet.engine.compare import detect_labelled
-from focaldet.engine.exporting.export import make_file
-from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8, file_ap
-from focaldet.engine.exporting.quantise import with_8_bits
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
+from focaldet.evaluation.average_precision import average_precision
+from focaldet.exporting.export import make_file
+from focaldet.exporting.int8 import FLOAT_PARTS, Int8, file_ap
+from focaldet.exporting.quantise import with_8_bits
 from focaldet.runtime.onnx_detector import OPENVINO
 
 RESULT = Path(__file__).parents[1] / "results" / "export.md"

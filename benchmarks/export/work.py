@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from focaldet.data import DataFolder, read_folder
-from focaldet.engine.build import spec_of
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.exporting.export import make_file
-from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8
-from focaldet.engine.exporting.quantise import with_8_bits
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import spec_of
+from focaldet.exporting.export import make_file
+from focaldet.exporting.int8 import FLOAT_PARTS, Int8
+from focaldet.exporting.quantise import with_8_bits
 from focaldet.models import conv3x3
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Resize

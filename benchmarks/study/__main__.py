@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.provenance import provenance
 
 from focaldet.files import write_json, write_text
+from focaldet.records.study import Line, Row, Spread, Study, Summary
 from focaldet.study.folder import read_lines, read_study
-from focaldet.study.record import Line, Row, Spread, Study, Summary
 from focaldet.study.summary import compare, summarise
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -35,7 +35,7 @@ class Claim:
         words: the claim.
         published: the published number with its source.
         rung, before: the rungs to compare.
-        number: key of the number to compare (see ``study.record.Row``), or ``DIVERGED``.
+        number: key of the number to compare (see ``records.study.Row``), or ``DIVERGED``.
         verdict: verdict of the comparison if the claim holds.
     """
 

@@ -17,8 +17,8 @@ from focaldet.boxes.locations import Lattice, gather_sites
 from focaldet.data import read_folder
 from focaldet.data.batching import DetectionDataset, collate
 from focaldet.data.transforms import EvalTransform
-from focaldet.engine.build import METHODS
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import METHODS
 from focaldet.methods.positives import find_positives
 
 matplotlib.use("Agg")

@@ -239,7 +239,7 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
     elif command == "export":
         _export(chosen)
     elif command == "import":
-        from focaldet.engine.importing.run import import_checkpoint
+        from focaldet.importing.run import import_checkpoint
 
         run = import_checkpoint(
             chosen.file,
@@ -329,8 +329,8 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
-    from focaldet.engine.exporting.export import export_run
-    from focaldet.engine.exporting.int8 import Int8
+    from focaldet.exporting.export import export_run
+    from focaldet.exporting.int8 import Int8
 
     if chosen.int8 != (chosen.data is not None):
         raise InputError(

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.exporting.random_runs import random_detector
+from exporting.random_runs import random_detector
 from focaldet.data import ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
-from focaldet.engine.average_precision import detect_records, same_size_batches
-from focaldet.engine.predict import Detector
+from focaldet.engine.detect import detect_records, same_size_batches
+from focaldet.engine.detector import Detector
 from focaldet.models.detector import Variant
 from focaldet.photos.resize import Resize
 from focaldet.runtime.results import coco_results

@@ -15,12 +15,13 @@ from focaldet.cli import main
 from focaldet.data import ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import average_precision, detect_records
-from focaldet.engine.build import room_for, spec_of, with_room
 from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.detect import detect_records
+from focaldet.engine.detector import Detector
 from focaldet.engine.load import load_model
-from focaldet.engine.predict import Detector
+from focaldet.engine.spec import room_for, spec_of, with_room
 from focaldet.engine.train import train
+from focaldet.evaluation.average_precision import average_precision
 from focaldet.methods.fcos import FCOS
 from focaldet.models.postprocess import PostProcess, Reading
 from focaldet.runtime.card import KEY

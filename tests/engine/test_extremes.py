@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from focaldet.boxes.locations import Lattice
-from focaldet.engine.build import METHODS, ModelSpec
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import METHODS, ModelSpec
 from focaldet.engine.train import train
 from focaldet.methods.positives import find_positives
 from focaldet.models.postprocess import PostProcess

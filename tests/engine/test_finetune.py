@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError
 from focaldet.cli import _train_config
-from focaldet.engine.build import spec_of
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.detector import Detector
 from focaldet.engine.finetune import network_options
-from focaldet.engine.predict import Detector, save_model
+from focaldet.engine.spec import save_model, spec_of
 from focaldet.engine.train import first_detector, train
 from focaldet.models.detector import Variant
 from focaldet.models.postprocess import Reading

@@ -11,7 +11,7 @@ from torchvision.ops import generalized_box_iou_loss
 from focaldet.boxes.coding import encode_deltas, encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import flatten_levels
-from focaldet.engine.build import METHODS
+from focaldet.engine.spec import METHODS
 from focaldet.methods.atss import ATSS
 from focaldet.methods.centerness import centerness
 from focaldet.methods.positives import find_positives

@@ -6,7 +6,7 @@ import torch
 from focaldet import kernels
 from focaldet.bench.measure import extra_peak_bytes
 from focaldet.boxes.locations import Lattice
-from focaldet.engine.build import METHODS
+from focaldet.engine.spec import METHODS
 from focaldet.methods.positives import find_positives
 from focaldet.structures import GroundTruth, HeadOutputs
 

@@ -9,7 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, flatten_levels
-from focaldet.engine.build import METHODS
+from focaldet.engine.spec import METHODS
 from focaldet.functional import quality_focal_loss
 from focaldet.methods import normalizer
 from focaldet.methods.positives import find_positives

@@ -14,8 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from focaldet.checks import InputError
+from focaldet.engine.detector import Detector
 from focaldet.engine.load import load_model
-from focaldet.engine.predict import Detector
 from focaldet.runtime.model import Found, Model, Seen
 from focaldet.serve.app import create_app
 from focaldet.serve.limits import Limits

@@ -5,8 +5,8 @@ import torch
 
 from focaldet.boxes.locations import flatten_levels
 from focaldet.data.batching import Batch
-from focaldet.engine.build import spec_of
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.spec import spec_of
 from focaldet.structures import GroundTruth
 from focaldet.study.imbalance import FRACTIONS, cumulative, curves, focal_by_site, hardest_share, imbalance, site_losses
 

@@ -7,8 +7,9 @@ import pytest
 from focaldet.data import read_folder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.files import read_json
+from focaldet.records.study import Line
+from focaldet.records.study_details import Details
 from focaldet.study.measure import measure
-from focaldet.study.record import Details, Line
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import torch
 
 from focaldet.data import read_folder
 from focaldet.data.batching import DetectionDataset
-from focaldet.engine.average_precision import detect_records
-from focaldet.engine.build import METHODS, ModelSpec
-from focaldet.engine.predict import Detector
+from focaldet.engine.detect import detect_records
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import METHODS, ModelSpec
 from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
 from focaldet.study.scenes import find_objects, scenes

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import Evaluation, average_precision, detect_records, without_detections
-from focaldet.engine.build import ModelSpec
-from focaldet.engine.files import check_loops
+from focaldet.engine.checkpoints import check_loops
+from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.module import DetectionModule
-from focaldet.engine.predict import save_model
+from focaldet.engine.spec import ModelSpec, save_model
+from focaldet.evaluation.average_precision import Evaluation, average_precision
 from focaldet.files import cannot_write, parse_json, write_text
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb

@@ -10,9 +10,10 @@ from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import category_ids, coco_truth
-from focaldet.engine.average_precision import average_precision, detect_records, without_detections
-from focaldet.engine.predict import Detector
+from focaldet.engine.detect import detect_records, without_detections
+from focaldet.engine.detector import Detector
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
+from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 

@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from focaldet.checks import InputError, first_names
-from focaldet.engine.build import METHODS, ModelSpec, spec_of
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.predict import Detector, read_spec
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import METHODS, ModelSpec, read_spec, spec_of
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import Reading

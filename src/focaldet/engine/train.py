@@ -24,11 +24,8 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
-from focaldet.engine.build import ModelSpec, spec_of, with_room
 from focaldet.engine.callbacks import RunRecorder, TimeBudget
-from focaldet.engine.config import TrainConfig
-from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.files import (
+from focaldet.engine.checkpoints import (
     WholeFiles,
     check_fits,
     check_free,
@@ -37,12 +34,15 @@ from focaldet.engine.files import (
     read_checkpoint,
     remove_leftovers,
 )
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.engine.resume import check_fixed, is_finished
+from focaldet.engine.spec import ModelSpec, spec_of, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import alone_in, make_numbered, write_text

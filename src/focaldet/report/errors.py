@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from focaldet.evaluation.matching import MATCH_IOU, UNMATCHED, Floats, ImageResult, match_run, pairwise_iou
 from focaldet.files import write_text
+from focaldet.records.run_files import Json, Run
 from focaldet.report import gallery
 from focaldet.report.facts import total_counts
-from focaldet.report.matching import MATCH_IOU, UNMATCHED, Floats, ImageResult, match_run, pairwise_iou
 from focaldet.report.page import render
-from focaldet.report.run_files import Json, Run
 
 Kind = Literal["confusion", "false alarm", "missed"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from focaldet.evaluation.matching import ImageResult
+from focaldet.records.run_files import Json, Run
 from focaldet.report import gallery
-from focaldet.report.matching import ImageResult
-from focaldet.report.run_files import Json, Run
 
 NAMES = ("left", "top", "right", "bottom")
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from focaldet.evaluation.calibration import MIN_SIDES
+from focaldet.evaluation.matching import best_threshold, match_run
+from focaldet.records.run_files import Json, Run, mapping, number, rows
+from focaldet.records.study_files import Rung, StudyFiles
 from focaldet.report import facts, gallery, story, study_charts
-from focaldet.report.calibration import MIN_SIDES
-from focaldet.report.matching import best_threshold, match_run
-from focaldet.report.run_files import Json, Run, mapping, number, rows
 from focaldet.report.sides import SidePicture, side_pictures
-from focaldet.report.study_files import Rung, StudyFiles
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 NUM_PHOTOS = 8

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from focaldet.study.record import Box
+from focaldet.records.study_details import Box
 from focaldet.study.scenes import Scene, best_iou
 
 

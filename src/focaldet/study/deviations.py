@@ -12,9 +12,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldet.study.record import Box, Decile, Deviations, SideExample
+from focaldet.evaluation.statistics import rank_correlation
+from focaldet.records.study import Deviations
+from focaldet.records.study_details import Box, Decile, SideExample
 from focaldet.study.scenes import Scene
-from focaldet.study.statistics import rank_correlation
 
 Floats = NDArray[np.float64]
 

@@ -18,8 +18,9 @@ from focaldet.methods.method import Method
 from focaldet.methods.positives import find_positives
 from focaldet.models.detector import DenseDetector
 from focaldet.models.joint import joint_logits
+from focaldet.records.study import Imbalance, Split
+from focaldet.records.study_details import Curves, LossCurve
 from focaldet.structures import BACKGROUND, IGNORED, Assignment, HeadOutputs, SparseTargets
-from focaldet.study.record import Curves, Imbalance, LossCurve, Split
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 """Values of gamma that are compared on the same outputs; 0 is cross entropy."""

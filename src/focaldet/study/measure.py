@@ -11,19 +11,21 @@ import numpy as np
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import METRICS, average_precision, same_size_batches
-from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.predict import Detector
+from focaldet.engine.detect import same_size_batches
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import ModelSpec
 from focaldet.engine.train import first_detector
+from focaldet.evaluation.average_precision import METRICS, average_precision
 from focaldet.files import MOST_JSON, parse_json, read_text
 from focaldet.models.backbone import freeze_batch_norm
+from focaldet.records.study import FORMAT, Cost, Line
+from focaldet.records.study_details import Details, Moment, Photo
 from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
 from focaldet.study.deviations import DeviationMeasure, deciles, deviations
 from focaldet.study.imbalance import SiteLosses, curves, imbalance, site_losses
 from focaldet.study.ranking import RankingMeasure
-from focaldet.study.record import FORMAT, Cost, Details, Line, Moment, Photo
 from focaldet.study.scenes import scenes
 
 IMBALANCE_PHOTOS = 32

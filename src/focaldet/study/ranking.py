@@ -9,12 +9,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from focaldet.boxes.iou import pairwise_iou
-from focaldet.engine.average_precision import average_precision
+from focaldet.evaluation.average_precision import average_precision
+from focaldet.evaluation.statistics import rank_correlation
+from focaldet.records.study import Ranking, Ranks
 from focaldet.runtime.results import COCO_DETECTIONS, coco_results
 from focaldet.structures import Detections
-from focaldet.study.record import Ranking, Ranks
 from focaldet.study.scenes import FOUND_IOU, Scene, best_iou
-from focaldet.study.statistics import rank_correlation
 
 LEAST_BOXES = 5
 """Fewest boxes per object for a meaningful rank correlation."""

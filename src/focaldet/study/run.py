@@ -12,8 +12,8 @@ from typing import Any
 
 from focaldet.checks import InputError, check_range
 from focaldet.files import alone_in, check_out, read_json, write_json
+from focaldet.records.study import Line, Study
 from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
-from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
 from focaldet.study.worker import line_file, run_folder

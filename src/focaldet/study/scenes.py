@@ -16,7 +16,7 @@ from focaldet.boxes.iou import pairwise_iou
 from focaldet.boxes.locations import flatten_levels
 from focaldet.data.batching import DetectionDataset, collate
 from focaldet.data.truth import CocoId, image_ids
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
 from focaldet.methods.method import Method
 from focaldet.models.postprocess import Candidates
 from focaldet.structures import Detections
