@@ -13,7 +13,7 @@ from listening import listening
 from focaldet.runtime.model import Found, Seen
 from focaldet.serve.connections import MOST_CONNECTIONS
 
-pytestmark = pytest.mark.slow  # they watch the clock
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # they watch the clock
 
 PATIENCE = 0.4
 """Seconds that a connection may be without a request."""
