@@ -1,6 +1,7 @@
 """Where a detector's convolutions go by tiles, and that they are the same convolutions."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -59,6 +60,20 @@ def test_mixed_precision_is_left_to_torch(by_tiles):
     conv = Conv3x3(32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert conv(torch.randn(1, 32, 20, 20)).dtype == torch.bfloat16
+    assert by_tiles == []
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_fake_tensors_and_forward_mode_are_left_to_torch(by_tiles):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    conv = Conv3x3(32, 32)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert conv(torch.empty(1, 32, 20, 20)).shape == (1, 32, 20, 20)
+    x, tangent = torch.randn(1, 32, 20, 20), torch.ones(32)
+    call = functools.partial(torch.func.functional_call, conv)
+    _, change = torch.func.jvp(lambda bias: call({"weight": conv.weight, "bias": bias}, (x,)), (conv.bias,), (tangent,))
+    torch.testing.assert_close(change, torch.ones(1, 32, 20, 20))
     assert by_tiles == []
 
 

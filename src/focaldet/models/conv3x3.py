@@ -46,7 +46,9 @@ class Conv3x3(nn.Conv2d):
         return (
             all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (self.weight, *maps))
             and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
-            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or in_transform(*maps))
+            and all(type(x) is Tensor for x in maps)  # no fake tensors
+            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+            and not in_transform(self.weight, self.bias, *maps)
             and kernels.available()["cpu"] is None
             and sum(num_tiles(x.shape[0], *x.shape[2:]) for x in maps) >= LEAST_TILES
         )
