@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
-from focaldet.cli import _train_config
+from focaldet.commands import train_config
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.finetune import network_options
@@ -157,7 +157,7 @@ def test_a_run_that_is_not_there_is_refused_and_nothing_is_left(config: TrainCon
 
 
 def test_two_sources_of_the_backbones_weights_are_refused(config: TrainConfig, trained: Path) -> None:
-    with pytest.raises(InputError, match="weights: has the backbone's weights too"):
+    with pytest.raises(InputError, match="weights: includes the backbone's weights"):
         replace(config, weights=str(trained), pretrained=True)
 
 
@@ -165,12 +165,12 @@ def test_options_that_are_not_given_are_those_of_the_run(trained: Path, config: 
     options = network_options(trained)
     assert options["method"] == "gfl"
     assert (options["backbone"], options["size"], options["channels"]) == ("mobilenetv3_small_050", 64, 16)
-    chosen = _train_config(data=config.data, weights=str(trained), size=96)
+    chosen = train_config(data=config.data, weights=str(trained), size=96)
     assert (chosen.backbone, chosen.channels, chosen.head_depth, chosen.size) == ("mobilenetv3_small_050", 16, 1, 96)
-    other = _train_config(data=config.data, weights=str(trained), method="fcos")
+    other = train_config(data=config.data, weights=str(trained), method="fcos")
     assert (other.method, other.class_loss, other.backbone) == ("fcos", "default", "mobilenetv3_small_050")
     with pytest.raises(InputError, match="--weights nowhere: no such run folder"):
-        _train_config(data=config.data, weights="nowhere")
+        train_config(data=config.data, weights="nowhere")
 
 
 @pytest.mark.slow
