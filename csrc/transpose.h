@@ -8,7 +8,13 @@
 
 namespace focaldet {
 
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#ifdef __has_builtin  // in a line of its own: a compiler without it cannot read its arguments
+#if __has_builtin(__builtin_shufflevector)
+#define FOCALDET_SHUFFLES
+#endif
+#endif
+
+#ifdef FOCALDET_SHUFFLES
 
 constexpr int kTile = 8;
 

@@ -14,7 +14,11 @@
 #else
 #define FOCALDET_CLONES
 #endif
+#ifdef _MSC_VER
+#define FOCALDET_INLINE __forceinline
+#else
 #define FOCALDET_INLINE [[gnu::always_inline]] inline
+#endif
 
 namespace focaldet {
 

@@ -21,6 +21,7 @@ from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform, View
 from focaldet.photos.images import fitted_size, no_size_warnings
 from focaldet.structures import GroundTruth
+from focaldet.system.cores import cores
 
 CACHE_BYTES = 1 << 30
 """Decoded images are kept in memory when all of them fit into so much (1 GiB a process; forked workers share it)."""
@@ -87,7 +88,7 @@ class DetectionDataset(Dataset[Sample]):
         self._named: set[int] = set()
         self._images: list[UInt8[Tensor, "3 H W"] | None] | None = None
         if sum(_source_bytes(r, transform.source_side) for r in self.records) <= cache_bytes:
-            with no_size_warnings(), ThreadPoolExecutor(max_workers=2) as pool:
+            with no_size_warnings(), ThreadPoolExecutor(max_workers=max(2, cores())) as pool:
                 self._images = list(pool.map(self._read, range(len(self.records))))
 
     def __len__(self) -> int:
