@@ -20,7 +20,8 @@ PACKAGE = Path(focaldet.__file__).parent
 FLOORS = (
     {"structures", "checks"},
     {"boxes", "files", "photos", "schema", "system"},
-    {"losses", "kernels", "assign", "records", "runtime"},
+    {"losses", "kernels", "assign", "records"},
+    {"runtime"},
     {"evaluation", "functional"},
     {"models", "data"},
     {"methods"},
