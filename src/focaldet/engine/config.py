@@ -12,7 +12,7 @@ from focaldet.checks import InputError, check_range, near_name, split_names
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MOST_SIZE
 
-MOST_MINUTES = 527_040
+MAX_MINUTES = 527_040
 """Of training: a year."""
 
 
@@ -128,8 +128,8 @@ class TrainConfig:
             raise InputError(f"seed: expected less than 2**32, as NumPy does, got {self.seed}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
-        if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
-            raise InputError(f"minutes: expected more than 0, and at most {MOST_MINUTES:,}, got {self.minutes}")
+        if self.minutes is not None and not 0 < self.minutes <= MAX_MINUTES:
+            raise InputError(f"minutes: expected more than 0, and at most {MAX_MINUTES:,}, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
             raise InputError(f"ignore: expected names of classes, separated by commas, got {self.ignore!r}")
         if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
@@ -224,7 +224,7 @@ def _words(kind: Any) -> str:
     """What a type is called in a message."""
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    return "nothing" if kind is NoneType else str(kind.__name__)
+    return {NoneType: "nothing", dict: "a mapping"}.get(kind, str(kind.__name__))
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:
