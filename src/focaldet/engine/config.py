@@ -339,7 +339,7 @@ def _words(kind: Any) -> str:
     """Name of a type in a message."""
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    return "nothing" if kind is NoneType else str(kind.__name__)
+    return {NoneType: "nothing", dict: "a mapping"}.get(kind, str(kind.__name__))
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:
