@@ -104,7 +104,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"PNG", b"\x08\x0a" * 50, bytes(range(256))])
 def test_what_is_no_onnx_file_is_refused(refused: Refused, data: bytes) -> None:
-    assert "no ONNX file" in refused(data)
+    assert "not an ONNX file" in refused(data)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(refused: Refused, colours: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_file_with_flipped_bits_is_refused_or_gives_sound_boxes(tmp_path: Path
 
 def test_an_onnx_file_from_elsewhere_is_refused(refused: Refused) -> None:
     assert refused(colour_model({})) == "an ONNX file, but not a focaldet model; create one with focaldet export RUN"
-    assert "no model of focaldet" in refused(colour_model({"stride": "32", "names": "{0: 'person'}"}))
+    assert "not a focaldet model" in refused(colour_model({"stride": "32", "names": "{0: 'person'}"}))
 
 
 def test_a_model_of_a_newer_format_tells_who_wrote_it(refused: Refused) -> None:
