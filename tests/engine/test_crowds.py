@@ -240,5 +240,5 @@ def test_an_exported_model_has_no_more_than_it_was_made_for(tmp_path: Path) -> N
         return len(model.detect([model.prepare(photo)])[0])
 
     assert [count(None), count(3), count(1)] == [2, 2, 1]
-    with pytest.raises(InputError, match=r"made for 3 detections a photo, not 4; export it again"):
+    with pytest.raises(InputError, match=r"exported for 3 detections per photo, not 4; export it again"):
         load_model(file, max_detections=4)

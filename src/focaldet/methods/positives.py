@@ -1,4 +1,4 @@
-"""The positive samples of a batch: the locations that have an object to find, and what they are to find."""
+"""The positive samples of a batch: locations with an assigned object, and their objects."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Positives:
     """N positive samples.
 
     Args:
-        image, location, gt: ``(N,)`` the image, the place in the lattice's order, and the object, of each.
-        locations: their geometry.
-        boxes_xyxy, labels: ``(N, 4)`` and ``(N,)``, of their objects.
+        image, location, gt: ``(N,)`` index of the image, of the location in lattice order, and of the object.
+        locations: geometry of the N locations.
+        boxes_xyxy, labels: ``(N, 4)`` and ``(N,)``, box and class of the objects.
     """
 
     image: Int64[Tensor, " N"]
@@ -28,7 +28,7 @@ class Positives:
 
 
 def find_positives(truth: GroundTruth, assignment: Assignment, locations: Locations) -> Positives:
-    """The positives of an assignment over all ``locations`` of the pyramid."""
+    """Collect the positives of an assignment over all ``locations`` of the pyramid."""
     image, location = (assignment.matched_gt >= 0).nonzero(as_tuple=True)
     gt = assignment.matched_gt[image, location]
     return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt])

@@ -1,4 +1,4 @@
-"""From the head's raw maps to detections: threshold, top candidates, decode what survives, non-maximum suppression."""
+"""From raw maps to detections: score threshold, top candidates per level, box decoding, non-maximum suppression."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,20 +16,20 @@ from focaldet.models.nms import batched_nms
 from focaldet.structures import Detections, HeadOutputs
 
 CANDIDATES_PER_DETECTION = 10
-"""Least number of a level's candidates for each detection of an image: the usual 1000 for the usual 100."""
+"""Lowest number of candidates per level for each detection: the usual 1000 for the usual 100."""
 
 MAX_SHIFT_PX = 128
-"""The coarsest stride: no location lies outside its cell."""
+"""The coarsest stride, so that no location lies outside its cell."""
 
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """What a detection's score is made of, when the head has a quality branch.
+    """How the score of a detection is computed if the head has a quality branch.
 
     Args:
         combine: class probability alone, its product with the quality, or the square root of that product.
-        threshold_on: what is compared with the score threshold and ranks the candidates before the suppression: the
-            score, or the class probability alone.
+        threshold_on: what is compared with the score threshold and ranks the candidates before NMS: the score, or the
+            class probability alone.
     """
 
     combine: Literal["class", "product", "sqrt"] = "class"
@@ -38,20 +38,19 @@ class ScoreRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessConfig:
-    """How boxes are read from a network's maps, as published networks differ in it.
+    """Thresholds and limits of post-processing, and conventions in which published networks differ.
 
     Args:
-        score_threshold: every detection's score is above it, or its class probability (``ScoreRule.threshold_on``); in
-            [0, 1).
-        topk_candidates: best (location, class) pairs of each level that go on. Here and in the suppression, of equal
-            scores the first location's is the better, of one location the first class's.
-        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
-        max_detections: best boxes of an image.
-        keep_empty: boxes that the image cuts to nothing stay, as in torchvision.
-        offset, shift_px: centre of a cell, see ``Lattice``.
-        steps: pixels between neighbouring locations: the level's stride, or ``fitted_steps``.
-        last_pixel: a box's right and bottom side are the last row and column of pixels in it, as in mmdetection before
-            version 2: in a photo it ends one pixel farther. See ``DetectionArrays.to_photo``.
+        score_threshold: detections have a higher score, or class probability (``ScoreRule.threshold_on``); in [0, 1).
+        topk_candidates: number of best (location, class) pairs kept per level. Here and in NMS, ties go to the first
+            location, then to the first class.
+        nms_iou: a box is dropped if its IoU with a better one of its class exceeds this; ``None`` disables NMS.
+        max_detections: largest number of detections per image.
+        keep_empty: keep boxes that have no area left after clipping, as torchvision does.
+        offset, shift_px: position of a location in its cell, see ``Lattice``.
+        steps: distance between neighbouring locations: the stride of the level, or ``fitted_steps``.
+        last_pixel: the right and bottom sides of a box are its last column and row of pixels, as in mmdetection before
+            version 2, so in the photo it ends one pixel farther. See ``DetectionArrays.to_photo``.
     """
 
     score_threshold: float = 0.05
@@ -73,10 +72,10 @@ class PostProcessConfig:
         check_range("shift_px", self.shift_px, -MAX_SHIFT_PX, MAX_SHIFT_PX)
 
     def with_room(self, max_detections: int) -> "PostProcessConfig":
-        """The same for so many detections of an image.
+        """A copy that allows this many detections per image.
 
-        Before the suppression there are many boxes around each object, and those of the surest objects could be all
-        that a level's candidates have room for. So their number grows too.
+        Before NMS there are many boxes around each object, and those of the most confident objects could use up all
+        candidates of a level. So the number of candidates grows, too.
 
         >>> PostProcessConfig().with_room(600).topk_candidates, PostProcessConfig().with_room(20).topk_candidates
         (6000, 1000)
@@ -86,34 +85,34 @@ class PostProcessConfig:
 
 
 class BoxDecoder(Protocol):
-    """What post-processing asks of a method."""
+    """The part of a method that post-processing uses."""
 
     anchors_per_location: int
 
     @property
     def num_box_channels(self) -> int:
-        """D, the parameters of a box."""
+        """D, number of parameters per box."""
 
     @property
     def score_rule(self) -> ScoreRule:
-        """How class and quality make the score."""
+        """How class and quality are combined into the score."""
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
-        """The geometry of all prediction locations, in the lattice's order."""
+        """Geometry of all locations, in lattice order, one entry per anchor."""
 
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
-        """Box parameters of N locations ``(N, D)`` to boxes ``(N, 4)`` and side deviations ``(N, 4)``, in pixels."""
+        """Box parameters ``(N, D)`` to boxes and standard deviations of their sides, ``(N, 4)`` each, in pixels."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The boxes of one image that go into the suppression.
+    """The boxes of one image that enter NMS.
 
     Args:
         boxes_xyxy, scores, labels: ``(N, 4)`` pixels, ``(N,)``, ``(N,)``.
-        location: ``(N,)`` the place in the lattice's order where each was predicted.
+        location: ``(N,)`` index, in lattice order, of the location that predicted each box.
         box_params: ``(N, D)`` output of the head for each box.
-        side_std_px: ``(N, 4)`` for distributions.
+        side_std_px: ``(N, 4)``, see ``Detections``; ``None`` for methods without distributions.
     """
 
     boxes_xyxy: Float[Tensor, "N 4"]
@@ -130,16 +129,16 @@ class Candidates:
 
 
 class PostProcess(nn.Module):
-    """Detections of each image of a batch.
+    """Computes the detections of each image of a batch.
 
-    The threshold is applied to logits, so that no sigmoid runs over all locations; only the locations that are still
-    candidates are decoded.
+    The threshold is applied to logits, so no sigmoid runs over all locations. Only the remaining candidates are
+    decoded.
 
     Args:
-        method: how scores are made and boxes are read.
-        strides: of the levels, in pixels.
-        config: thresholds and limits, and what published networks do in several ways.
-        changes: fields of it by name, instead of its own.
+        method: defines the score and decodes the boxes.
+        strides: strides of the levels, in pixels.
+        config: thresholds, limits and conventions.
+        changes: fields of ``config`` to replace, by name.
     """
 
     def __init__(
@@ -156,7 +155,7 @@ class PostProcess(nn.Module):
 
     @property
     def threshold(self) -> float:
-        """The score threshold on the logit that is compared with it."""
+        """The score threshold as a logit."""
         rule, least = self.method.score_rule, self.config.score_threshold
         return _logit(least**2 if rule.combine == "sqrt" and rule.threshold_on == "score" else least)
 
@@ -165,13 +164,13 @@ class PostProcess(nn.Module):
         """
         Args:
             outputs: raw maps of a batch.
-            image_sizes: (height, width) of each image's content; boxes are cut to it.
+            image_sizes: (height, width) of each image's content, to which boxes are clipped.
         """
         locations = self.locations(outputs)
         return [self._one_image(outputs, image, size, locations) for image, size in enumerate(image_sizes)]
 
     def locations(self, outputs: HeadOutputs) -> Locations:
-        """The geometry of the maps' locations."""
+        """Geometry of the locations of these maps."""
         shapes, config = outputs.level_shapes, self.config
         steps = fitted_steps(shapes, self.strides) if config.steps == "fitted" else None
         lattice = Lattice(shapes, self.strides, config.offset, config.shift_px, steps)
@@ -184,12 +183,13 @@ class PostProcess(nn.Module):
 
     @torch.no_grad()
     def candidates(self, outputs: HeadOutputs, image: int, size: tuple[int, int], locations: Locations) -> Candidates:
-        """What goes into the suppression.
+        """The boxes of one image that enter NMS.
 
         Args:
-            image: its place in the batch.
-            size: (height, width) of its content.
-            locations: of these maps.
+            outputs: raw maps of a batch.
+            image: index of the image in the batch.
+            size: (height, width) of the image's content.
+            locations: geometry of these maps.
         """
         num_anchors, start = self.method.anchors_per_location, 0
         scores, labels, chosen, box_params = [], [], [], []
@@ -212,20 +212,21 @@ class PostProcess(nn.Module):
         return found[(sides >= 0 if config.keep_empty else sides > 0).all(dim=1).nonzero()[:, 0]]
 
     def nms(self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor) -> Int64[Tensor, " M"]:
-        """Which boxes stay, best first."""
+        """Indices of the boxes that remain after NMS, best first."""
         max_detections, iou = self.config.max_detections, self.config.nms_iou
         if iou is None:
             return scores.argsort(descending=True, stable=True)[:max_detections]
         return batched_nms(boxes_xyxy, scores, labels, iou, max_detections)
 
     def _best_of_level(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Score, location and label of a level's best (location, class) pairs above the threshold, in lattice order."""
+        """Score, location and label of the best (location, class) pairs of a level, in lattice order."""
         rule = self.method.score_rule
         root = rule.combine == "sqrt"
         on_score = rule.threshold_on == "score"
         threshold = self.threshold
-        # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
-        # Locations with a class above it are few and found first: looking pair by pair takes thrice as long.
+        # A product of probabilities is below each factor, so this drops no candidate. NaN never exceeds the threshold.
+        # Few locations have a class above the threshold. Finding them first is three times as fast as testing all
+        # pairs.
         location = (class_logits.amax(dim=1) > threshold).nonzero()[:, 0]
         row, label = (class_logits[location] > threshold).nonzero(as_tuple=True)
         location = location[row]
@@ -236,8 +237,8 @@ class PostProcess(nn.Module):
                 above = (joint > threshold).nonzero()[:, 0]
                 ranked, joint, location, label = joint[above], joint[above], location[above], label[above]
         if ranked.numel() > self.config.topk_candidates:
-            # Of equal ones the first locations, on every device: topk would take any. Then back in the locations'
-            # order, by which the suppression, too, decides between equal scores.
+            # A stable sort takes the first of equal scores on every device, unlike topk. Then back to lattice order,
+            # which NMS uses to break ties, too.
             best = ranked.argsort(descending=True, stable=True)[: self.config.topk_candidates].sort().values
             joint, location, label = joint[best], location[best], label[best]
         score = joint.sigmoid()
@@ -245,7 +246,7 @@ class PostProcess(nn.Module):
 
 
 def _by_location(level: Tensor, num_anchors: int) -> Tensor:
-    """A map ``(A * D, H, W)`` as ``(H W A, D)``, in the lattice's order."""
+    """A map ``(A * D, H, W)`` as ``(H W A, D)``, in lattice order."""
     return level.permute(1, 2, 0).reshape(-1, level.shape[0] // num_anchors)
 
 
