@@ -210,9 +210,13 @@ def _detect(
         yield sample.index, to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
 
 
+WITHOUT_DETECTIONS = "; AP counts it as a photo without detections"
+"""End of the line about a photo that cannot be read."""
+
+
 def without_detections(problem: str) -> str:
     """The line about a photo that cannot be read, of ``dataset.newly_unreadable``."""
-    return f"{problem}; AP counts it as a photo without detections"
+    return problem + WITHOUT_DETECTIONS
 
 
 def to_photo(
