@@ -35,7 +35,7 @@ def like_windows(tmp_path: Path) -> list[str]:
 
 
 def test_a_run_is_trained_and_used_without_what_is_unix_s_own(
-    like_windows: list[str], config: TrainConfig, tmp_path: Path
+    like_windows: list[str], config: TrainConfig, cells: Path, tmp_path: Path
 ) -> None:
     """Its two workers are spawned, as on Windows and macOS."""
     (tmp_path / "config.yaml").write_text(config.to_yaml())

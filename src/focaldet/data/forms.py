@@ -34,24 +34,24 @@ def check_forms(annotations: Sequence[Annotation], headers: Sequence[ImageHeader
     Args:
         headers: of each image; a word where it cannot be read.
     """
-    groups: dict[tuple[str, Form], list[tuple[NDArray[np.float64], tuple[int, int]]]] = {}
-    sources: dict[tuple[str, Form], dict[str, None]] = {}
+    groups: dict[tuple[str, Form], list[tuple[Annotation, tuple[int, int]]]] = {}
     # A photo of two splits has one annotation.
     for annotation, header in {id(a): (a, h) for a, h in zip(annotations, headers, strict=True)}.values():
-        if annotation.form == "corners" or isinstance(header, str) or not len(annotation.boxes_xyxy):
+        if isinstance(header, str) or not len(annotation.boxes_xyxy):
             continue
-        size = (header.width, header.height)
-        scale = np.array((*size, *size), np.float64) if annotation.relative else 1.0
         # YOLO has a file for each image: they are judged together.
         key: tuple[str, Form] = (annotation.source if annotation.form == "size" else "", annotation.form)
-        sources.setdefault(key, {})[annotation.source] = None
-        stated = size if annotation.relative else annotation.stated_size or size
-        groups.setdefault(key, []).append((annotation.boxes_xyxy * scale, stated))
-    for key, group in groups.items():
-        boxes = np.concatenate([found for found, _ in group])
-        limits = np.concatenate([np.tile(np.array(size, np.float64), (len(found), 1)) for found, size in group])
-        source = next(iter(sources[key])) + (" and others" if len(sources[key]) > 1 else "")
-        _check_form(source, key[1], boxes, limits + _TOLERANCE_PX)
+        groups.setdefault(key, []).append((annotation, (header.width, header.height)))
+    for (_, form), group in groups.items():
+        relative = group[0][0].relative
+        sizes = [size if relative else a.stated_size or size for a, size in group]
+        boxes = np.concatenate([a.boxes_xyxy for a, _ in group])
+        limits = np.repeat(np.array(sizes, np.float64), [len(a.boxes_xyxy) for a, _ in group], axis=0)
+        if relative:
+            boxes *= np.tile(limits, (1, 2))
+        sources = dict.fromkeys(a.source for a, _ in group)
+        source = next(iter(sources)) + (" and others" if len(sources) > 1 else "")
+        _check_form(source, form, boxes, limits + _TOLERANCE_PX)
 
 
 def _check_form(source: str, form: Form, boxes: NDArray[np.float64], limits: NDArray[np.float64]) -> None:
@@ -61,16 +61,30 @@ def _check_form(source: str, form: Form, boxes: NDArray[np.float64], limits: NDA
         limits: ``(N, 2)`` width and height of each box's image.
     """
     with np.errstate(invalid="ignore"):  # infinite numbers are faults of their boxes, found later
-        sides = boxes[:, 2:] - boxes[:, :2]
-        place = (boxes[:, :2] + boxes[:, 2:]) / 2 if form == "centre" else boxes[:, :2]
-        outside = int(((boxes[:, 2:] > limits) | (boxes[:, :2] < -_TOLERANCE_PX)).any(1).sum())
-        as_corners = bool(((sides > place) & (sides <= limits)).all())
-        as_size = bool((place + sides <= limits).all())
-    if not outside or outside < _OUTSIDE_SHARE * len(boxes):
+        ends = boxes[:, 2:]
+        sides = ends - boxes[:, :2]
+        centres = (boxes[:, :2] + ends) / 2
+        place = centres if form == "centre" else boxes[:, :2]
+        second = ends if form == "corners" else sides
+        wrong = ((ends > limits) | (boxes[:, :2] < -_TOLERANCE_PX) | (sides <= 0)).any(1)
+        fits: dict[Form, NDArray[np.bool_]] = {
+            "corners": (second > place) & (second <= limits),
+            "size": (place >= 0) & (second > 0) & (place + second <= limits),
+            "centre": (place >= second / 2 - _TOLERANCE_PX) & (second > 0) & (place + second / 2 <= limits),
+        }
+        far = int((centres > limits).any(1).sum())
+    if not wrong.sum() or wrong.sum() < _OUTSIDE_SHARE * len(boxes):
         return
-    if as_corners or (form == "centre" and as_size and len(boxes) >= _ENOUGH_BOXES):
-        other: Form = "corners" if as_corners else "size"
+    for other in _WRITTEN:
+        # Two corners are in order by chance only rarely; few boxes may fit as anything else.
+        enough = other == "corners" or len(boxes) >= _ENOUGH_BOXES
+        if other != form and enough and fits[other].all():
+            raise InputError(
+                f"{source}: {wrong.sum():,} of {len(boxes):,} boxes leave their image or have no area, and all fit in "
+                f"another form: they look like {_WRITTEN[other]}, and are read as {_WRITTEN[form]}; convert them"
+            )
+    if form == "centre" and len(boxes) >= _ENOUGH_BOXES and 2 * far > len(boxes):
         raise InputError(
-            f"{source}: {outside:,} of {len(boxes):,} boxes leave their image, and all of them fit in another form: "
-            f"they look like {_WRITTEN[other]}, and are read as {_WRITTEN[form]}; convert them"
+            f"{source}: {far:,} of {len(boxes):,} boxes have their centre outside the image: YOLO's numbers are "
+            "fractions of the image; if these are pixels or percent, divide them"
         )

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -137,16 +138,24 @@ class Tree:
         Args:
             suffixes: in small letters, with the point.
         """
-        return [name for name in self.files if _suffix(name) in suffixes]
+        found = [self._by_suffix.get(suffix, []) for suffix in suffixes]
+        return sorted(chain.from_iterable(found), key=_parts) if len(found) > 1 else list(found[0])
 
     def below(self, folder: str, names: Iterable[str]) -> list[str]:
         """Those of some files that lie in a folder or in the folders in it."""
         return [name for name in names if not folder or name.startswith(f"{folder}/")]
 
     @cached_property
+    def _by_suffix(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.files:
+            index.setdefault(_suffix(name), []).append(name)
+        return index
+
+    @cached_property
     def photos(self) -> list[str]:
         """The image files."""
-        return [name for name in self.files if _suffix(name) in IMAGE_SUFFIXES]
+        return self.with_suffix(*IMAGE_SUFFIXES)
 
     @cached_property
     def _by_path(self) -> dict[str, list[str]]:

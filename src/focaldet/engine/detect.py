@@ -81,9 +81,13 @@ def _detect(
         yield sample.index, to_photo(detections, size, photo, last_pixel=postprocess.config.last_pixel)
 
 
+WITHOUT_DETECTIONS = "; AP counts it as a photo without detections"
+"""How the line about a photo that cannot be read ends."""
+
+
 def without_detections(problem: str) -> str:
     """The line about a photo that cannot be read, of ``dataset.newly_unreadable``."""
-    return f"{problem}; AP counts it as a photo without detections"
+    return problem + WITHOUT_DETECTIONS
 
 
 def to_photo(

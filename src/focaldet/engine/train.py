@@ -35,6 +35,7 @@ from focaldet.engine.checkpoints import (
     remove_leftovers,
 )
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
@@ -128,17 +129,18 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     module = DetectionModule(net, method, config, offset=spec.offset)
     if config.resume:
         check_fits(checkpoint, _last(config), module)
+    say_once = _without_repeated_photos(say)
     ended: Terminated | None = None
     if config.resume and is_finished(config, checkpoint):
         run = Path(str(config.out))
         say(f"{run} is finished; to train it longer, resume it with a larger --epochs or --minutes")
     else:
         try:
-            run = fit(config, folder, spec, module, say=say)
+            run = fit(config, folder, spec, module, say=say_once)
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
-        evaluate_split(run, folder, "val", say=say)
+        evaluate_split(run, folder, "val", say=say_once)
     if ended is not None:
         raise ended
     return run
@@ -281,6 +283,19 @@ def choose_precision(config: TrainConfig) -> str:
 def _last(config: TrainConfig) -> Path:
     """The checkpoint that a resumed run continues from."""
     return Path(str(config.out), "last.ckpt")
+
+
+def _without_repeated_photos(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, silent about a photo of val that it has named before."""
+    named: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in named:
+            say(line)
+        if line.endswith(WITHOUT_DETECTIONS):
+            named.add(line)
+
+    return say_once
 
 
 def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:

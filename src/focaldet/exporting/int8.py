@@ -15,6 +15,7 @@ from focaldet.checks import InputError, check_range
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
+from focaldet.data.verify import photo_problem
 from focaldet.engine.detect import detect_records
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import as_trained
@@ -77,10 +78,20 @@ class Int8:
                 raise InputError(f"{self.data}: no photo in split {needed!r}; it has {', '.join(folder.splits)}")
         return folder
 
-    def photos(self, folder: DataFolder) -> list[ImageRecord]:
-        """The calibration photos."""
+    def photos(self, folder: DataFolder, say: Callable[[str], None]) -> list[ImageRecord]:
+        """The calibration photos; one that cannot be read is reported and left out.
+
+        Raises:
+            InputError: none of them can be read.
+        """
         records = folder.splits["train"]
-        return random.Random(self.seed).sample(records, min(PHOTOS, len(records)))
+        chosen = random.Random(self.seed).sample(records, min(PHOTOS, len(records)))
+        problems = {record.path: photo_problem(record.path) for record in chosen}
+        for problem in filter(None, problems.values()):
+            say(f"{problem}; left out")
+        if all(problems.values()):
+            raise InputError(f"{self.data}: no photo of the train split that was chosen for --int8 can be read")
+        return [record for record in chosen if not problems[record.path]]
 
 
 def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say: Callable[[str], None]) -> bytes:
@@ -99,7 +110,7 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
     from focaldet.exporting.quantise import with_8_bits, without_maps
 
     most = named_limit(detector.spec.postprocess.max_detections)
-    photos, split = by.photos(folder), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
+    photos, split = by.photos(folder, say), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
     before = after = file_ap(data, detector, folder, by.split)
     say(f"{split}: {before:.3f} in float32; calibrating on {len(photos)} train photos")
     for part, keeps in FLOAT_PARTS.items():

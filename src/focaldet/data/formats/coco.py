@@ -30,6 +30,9 @@ from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, split_of
 
 _KEYS = ("images", "annotations", "categories")
 
+_BOX_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd")
+"""What is read of an annotation."""
+
 _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
 """Beginnings of the names of files of the same shape that come beside COCO's boxes."""
 
@@ -122,7 +125,7 @@ def _no_collector() -> Iterator[None]:
 def _load(tree: Tree, name: str) -> dict[str, Any]:
     try:
         with _no_collector():
-            document = json.loads(tree.path(name).read_bytes(), object_hook=_without_masks)
+            document = json.loads(_text(tree, name), object_hook=_lean)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not readable as JSON ({error}); export the annotations again") from None
     if not isinstance(document, dict):
@@ -133,14 +136,20 @@ def _load(tree: Tree, name: str) -> dict[str, Any]:
     return document
 
 
-def _without_masks(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry without its segmentation, once that is a box: most of a file's memory is polygons."""
+def _text(tree: Tree, name: str) -> str:
+    """The text of a file, in any encoding that JSON may have; its bytes are not kept."""
+    data = tree.path(name).read_bytes()
+    return data.decode(json.detect_encoding(data), "surrogatepass")
+
+
+def _lean(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of what is read alone, once its segmentation is a box: most of a file's memory is polygons."""
     if "segmentation" in entry:
         mask = entry.pop("segmentation")
         if not entry.get("bbox") and (box := mask_box(mask)) is not None:
             x1, y1, x2, y2 = box
             entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return entry
+    return {key: entry[key] for key in _BOX_KEYS if key in entry} if "image_id" in entry else entry
 
 
 def _check_keys(document: dict[str, Any], name: str) -> None:

@@ -169,6 +169,8 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
         if photo not in doubtful and (rows := reader.rows(photo, labels.get(photo, ""), number)):
             annotations[photo] = rows.annotation(tree, label_of, faults)
     reader.check_numbers(described_by)
+    if bare := sum(photo not in labels and photo not in doubtful for photo in photos):
+        notes.append(f"{bare:,} of {len(photos):,} photos have no label file: they are read as photos without objects")
     splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
     faults += _orphans(tree, labels)
     if unused := len(tree.photos) - len(photos):
