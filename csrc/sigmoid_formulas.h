@@ -37,8 +37,15 @@ FOCALDET_INLINE Sigmoid<T> sigmoid(T z) {
 
 template <class T>
 FOCALDET_INLINE T binary_cross_entropy(T z, T y, T log1p_exp) {
-  // Both terms are >= 0: nothing cancels.
-  return (z < T(0) ? -y : T(1) - y) * z + log1p_exp;
+  // Both terms are >= 0: nothing cancels. An infinite logit that is right has no loss; NaN is in the other term too.
+  const T wrong = z < T(0) ? -y : T(1) - y;
+  return (wrong == T(0) ? T(0) : wrong * z) + log1p_exp;
+}
+
+// Beside p q = 0: what is larger can only come from a huge or infinite logit, whose p q is not quite 0 in float.
+template <class T>
+FOCALDET_INLINE T bounded(T loss) {
+  return loss > T(128) ? T(128) : loss;
 }
 
 template <Power P, bool kConstantFactor, class T>
@@ -49,7 +56,7 @@ FOCALDET_INLINE void negative(T z, T gamma, T& loss, T& grad) {
   // log σ(z) needs no log of a rounded p, and no underflow.
   if constexpr (P == Power::kAny) factor = exp_nonpositive(gamma * ((z < T(0) ? z : T(0)) - s.log1p_exp));
   loss = factor * softplus;
-  grad = factor * (kConstantFactor ? s.p : s.p + gamma * (s.q * softplus));
+  grad = factor * (kConstantFactor ? s.p : s.p + gamma * (s.q * bounded(softplus)));
 }
 
 template <Kind K, Power P, class T>
@@ -68,7 +75,7 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     if constexpr (P != Power::kZero) {
       // p q / t <= 1; where t is 0, factor is 0 too.
       const T ratio = s.p * s.q / (t == T(0) ? T(1) : t);
-      grad += gamma * (factor * ratio) * ((T(1) - T(2) * y) * bce);
+      grad += gamma * (factor * ratio) * ((T(1) - T(2) * y) * bounded(bce));
     }
   } else if constexpr (K == Kind::kQualityFocal) {
     const T bce = binary_cross_entropy(z, y, s.log1p_exp);
@@ -80,7 +87,7 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     if constexpr (P != Power::kZero) {
       // |d|^(γ-1) sgn(d) = |d|^γ / d, taken as 0 at d = 0. For a saturated logit p q / d is 1, and |d|^γ / d infinite.
       const T ratio = d == T(0) ? T(0) : s.p * s.q / d;
-      grad += gamma * factor * ratio * bce;
+      grad += gamma * factor * ratio * bounded(bce);
     }
   } else {
     T target = y;
