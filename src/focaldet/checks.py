@@ -117,6 +117,23 @@ def check_shape(name: str, tensor: "Tensor", expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")
 
 
+def check_broadcasts(name: str, tensor: "Tensor", shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``tensor`` broadcasts against ``shape`` without making it larger."""
+    lacking = len(shape) - tensor.ndim
+    if lacking < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, shape[lacking:], strict=True)):
+        raise ValueError(f"{name}: expected a shape that broadcasts against {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a sentence.
+
+    >>> kind_of([1]), kind_of(1), kind_of(None)
+    ('a list', 'an int', 'None')
+    """
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}" if value is not None else "None"
+
+
 def check_floating(name: str, tensor: "Tensor") -> None:
     """Raise TypeError unless ``tensor`` holds real floating-point numbers."""
     if not tensor.is_floating_point():

@@ -116,7 +116,7 @@ def _remaining(op: str, args: Sequence[Any]) -> float | Tensor:
     normalizer, grad_scale, scale = args[place - 1], args[place], args[-2]
     if grad_scale is None:
         return 1.0
-    remaining: Tensor = scale / grad_scale if normalizer is None else scale / normalizer / grad_scale
+    remaining: Tensor = scale / grad_scale if normalizer is None else scale / normalizer.float() / grad_scale
     return remaining
 
 
