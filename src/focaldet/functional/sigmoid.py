@@ -19,7 +19,7 @@ from focaldet.functional.arguments import (
     sparse_targets,
     split_weight,
 )
-from focaldet.functional.dispatch import Maps, fused_loss, use_fused
+from focaldet.functional.dispatch import Maps, fused_loss, in_one_launch, use_fused
 from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
 from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import resolve_reduction
@@ -244,20 +244,25 @@ def _sigmoid_family(
         targets = float_tensor("targets", targets, maps[0])
     factor, weight = split_weight(call.weight, maps[0])
     check_device("normalizer", call.normalizer, maps[0])
+    constants: tuple[Tensor | None, ...]
     if isinstance(logits, Tensor):
-        parts = [layout.tensor_part(logits, targets, weight)]
+        part = layout.tensor_part(logits, targets, weight)
+        num_classes, constants = part.logits.shape[1], part[1:]
     else:
-        parts = layout.pyramid_parts(logits, targets, weight)
-    num_classes = parts[0].logits.shape[1]
-    count: int | Tensor = parts[0].logits.numel()
+        pyramid = layout.see_pyramid(logits, targets, weight)
+        num_classes, constants = pyramid.num_classes, (pyramid.labels, pyramid.quality, None, pyramid.weight)
+    count: int | Tensor = maps[0].numel()
     if isinstance(targets, SparseTargets):
         count = (targets.labels != IGNORED).sum() * num_classes if call.reduction == "mean" else 0
     scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
     class_alpha = alpha_by_class(alpha, num_classes, maps[0]) if isinstance(alpha, Tensor) else None
     alpha = None if isinstance(alpha, Tensor) else alpha
-    constants = (class_alpha, divisor, *(x for part in parts for x in part[1:]))
     numbers = (sigmoid_family.KINDS.index(kind), gamma, alpha, factor * scale, reduce)
-    fused = use_fused(call.impl, "sigmoid_loss", maps[0], constants)
+    fused = use_fused(call.impl, "sigmoid_loss", maps[0], (class_alpha, divisor, *constants))
+    if fused and reduce and not isinstance(logits, Tensor) and in_one_launch(logits):
+        pyramid_loss = partial(fused_loss, "sigmoid_pyramid_loss", call.inplace_grad)
+        return pyramid_loss(logits, *constants, class_alpha, divisor, *numbers)
+    parts = [part] if isinstance(logits, Tensor) else layout.pyramid_parts(pyramid)
     run = partial(fused_loss, "sigmoid_loss", call.inplace_grad) if fused else sigmoid_family.sigmoid_loss
     results = [run(*part, class_alpha, divisor, *numbers) for part in parts]
     if reduce:
