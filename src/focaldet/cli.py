@@ -209,6 +209,10 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
     if command in ("--version", "-V"):
         say(f"focaldet {__version__}")
         return None
+    if command in ("train", "study", "demo"):
+        from focaldet.engine.processes import check_ranks
+
+        check_ranks()
     if command == "train":
         return _train(chosen)
     if command == "eval":

@@ -47,7 +47,7 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
         InputError: PyAV is missing, or the file is no video, damaged, or too large.
     """
     av = _av(file)
-    count, seconds = 0, 0.0
+    count, seconds, stated = 0, 0.0, 0
     try:
         # The file itself and not its name, which FFmpeg would take for an address or a list (concat:a.mp4|b.mp4).
         with open_regular(file) as opened, av.open(opened, options=_ONLY_THIS_FILE) as container:
@@ -68,7 +68,8 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        what = f"damaged after {count} frames" if count else "not a video that can be read"
+        whole = f" of about {stated}" if stated > count else ""
+        what = f"damaged after {count}{whole} frames" if count else "not a video that can be read"
         raise InputError(f"{file}: {what} ({_reason(error)}); fetch it again") from error
 
 

@@ -44,7 +44,7 @@ def find_coco(tree: Tree) -> list[str]:
     files = tree.with_suffix(".json")
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
     # By their place, even if they are broken; a list is a file of results, and alone it is a broken annotation file.
-    declared = [name for name in declared if not looks_like_labelme(tree.path(name))]
+    declared = [name for name in declared if not looks_like_labelme(tree, name)]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
     if not declared:
         declared = [name for name in files if _starts_with(tree, name, b"{") and _holds(tree, name, b'"images"')]
@@ -53,12 +53,11 @@ def find_coco(tree: Tree) -> list[str]:
 
 
 def _starts_with(tree: Tree, name: str, character: bytes) -> bool:
-    with tree.path(name).open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
+    return tree.head(name, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
 
 
 def _holds(tree: Tree, name: str, *words: bytes) -> bool:
-    content = tree.path(name).read_bytes()
+    content = tree.read(name)
     return any(word in content for word in words)
 
 
@@ -124,7 +123,7 @@ def _no_collector() -> Iterator[None]:
 def _load(tree: Tree, name: str) -> dict[str, Any]:
     try:
         with _no_collector():
-            document = json.loads(tree.path(name).read_bytes(), object_hook=_without_masks)
+            document = json.loads(tree.read(name), object_hook=_without_masks)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not readable as JSON ({error}); export the annotations again") from None
     if not isinstance(document, dict):

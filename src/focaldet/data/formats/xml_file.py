@@ -1,5 +1,6 @@
 """XML files of labels, read without expanding anything."""
 
+import io
 import re
 from xml.etree.ElementTree import Element, ParseError
 
@@ -15,8 +16,7 @@ _HEAD = 4096
 
 def root_element(tree: Tree, name: str) -> str:
     """The tag of an XML file's root element, or ``""`` where its beginning shows none."""
-    with tree.path(name).open("rb") as file:
-        head = file.read(_HEAD)
+    head = tree.head(name, _HEAD)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         head = head.replace(b"\0", b"")
     found = re.search(rb"<([A-Za-z_][\w.:-]*)", re.sub(rb"<!--.*?(?:-->|$)", b"", head, flags=re.DOTALL))
@@ -31,7 +31,7 @@ def parse_xml(tree: Tree, name: str) -> Element:
         ValueError: it is not XML.
     """
     try:
-        root: Element = parse(tree.path(name), forbid_dtd=False).getroot()
+        root: Element = parse(io.BytesIO(tree.read(name)), forbid_dtd=False).getroot()
     except DefusedXmlException as error:
         # Annotations have no use for entities: this file is an attack or an accident, and nothing of it is expanded.
         kind = type(error).__name__

@@ -12,13 +12,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 
 from focaldet.checks import InputError
 from focaldet.data.formats.rows import Rows
 from focaldet.data.formats.values import as_number, decoded, read_lines
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
+from focaldet.files import MOST_TEXT, MOST_YAML, parse_yaml
 
 _NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")
 """Files that list the classes, one a line, the surest first."""
@@ -114,11 +114,12 @@ def _highest_class(tree: Tree) -> int:
 
 
 def _load_yaml(tree: Tree, name: str) -> Any:
-    # The loader that knows only words: a class may be called "no", or 010.
     try:
-        return yaml.load(_text(tree, name), yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{name}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+        return parse_yaml(_text(tree, name, MOST_YAML), words=True)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{name}: not readable as YAML ({error})") from None
 
 
 def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
@@ -348,8 +349,8 @@ def _rows(
     return rows
 
 
-def _text(tree: Tree, name: str) -> str:
-    data = tree.path(name).read_bytes()
+def _text(tree: Tree, name: str, most: int = MOST_TEXT) -> str:
+    data = tree.read(name, most)
     text = decoded(data)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to say UTF-16
         raise UnicodeError("not text")
