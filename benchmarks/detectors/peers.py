@@ -30,8 +30,8 @@ from benchmarks.provenance import commit
 
 from focaldet.bench.losses import machine
 from focaldet.cli import build_parser
-from focaldet.engine.build import METHODS
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.spec import METHODS
 from focaldet.files import write_json, write_text
 
 NAMES = (*METHODS, *PEERS)

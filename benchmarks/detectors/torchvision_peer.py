@@ -21,16 +21,17 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from focaldet.data import read_folder
 from focaldet.data.batching import Batch, DetectionDataset
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import average_precision, detect_records
-from focaldet.engine.build import ModelSpec, spec_of
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.detect import detect_records
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.spec import ModelSpec, spec_of
 from focaldet.engine.train import fit
+from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.methods.fcos import FCOS as OurFCOS
 from focaldet.models.backbone import Backbone, load_backbone_weights
 from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.structures import Detections
 
 PEERS = {"torchvision-retinanet": RetinaNet, "torchvision-fcos": FCOS}
@@ -131,7 +132,7 @@ class PeerModule(DetectionModule):
 class AlreadyRead:
     """Replacement for post-processing, which torchvision's detector has done already."""
 
-    reading = Reading()
+    config = PostProcessConfig()
 
     def __call__(self, outputs: list[Detections], sizes: object) -> list[Detections]:
         return outputs
@@ -141,7 +142,7 @@ class AlreadyRead:
 class PeerSpec(ModelSpec):
     """A spec whose network returns its own detections."""
 
-    def evaluation_reader(self, *_: Any) -> Any:
+    def evaluation_postprocess(self, *_: Any) -> Any:
         return AlreadyRead()
 
 
@@ -166,8 +167,8 @@ def train_peer(name: str, config: TrainConfig) -> Path:
 
     net.load_state_dict(load_file(run / "model.safetensors"))
     dataset = DetectionDataset(folder.splits["test"], spec.transform)
-    reader: Any = AlreadyRead()
-    results = detect_records(net, reader, dataset)
+    postprocess: Any = AlreadyRead()
+    results = detect_records(net, postprocess, dataset)
     evaluation = average_precision(coco_truth(dataset.records, folder.class_names), results)
     write_json(
         run / "evaluation.json",

@@ -32,12 +32,12 @@ from benchmarks.provenance import given_command, printed, provenance
 
 from focaldet.bench.losses import Row, table
 from focaldet.bench.measure import interleaved_ms
-from focaldet.engine.average_precision import average_precision
 from focaldet.engine.compare import detect_labelled
-from focaldet.engine.exporting.export import make_file
-from focaldet.engine.exporting.int8 import FLOAT_PARTS, Int8, file_ap
-from focaldet.engine.exporting.quantise import with_8_bits
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
+from focaldet.evaluation.average_precision import average_precision
+from focaldet.exporting.export import make_file
+from focaldet.exporting.int8 import FLOAT_PARTS, Int8, file_ap
+from focaldet.exporting.quantise import with_8_bits
 from focaldet.runtime.onnx_detector import OPENVINO
 
 RESULT = Path(__file__).parents[1] / "results" / "export.md"
@@ -133,7 +133,7 @@ def accuracy_rows(run: Path, scene: Scene, files: Path, split: str) -> Iterator[
     if HAS_OPENVINO:
         file = files / f"{run.name}.onnx"
         file.write_bytes(data)
-        least = detector.spec.reading.score_threshold
+        least = detector.spec.postprocess.score_threshold
         before, after = (100 * found_ap(file, scene, split, least, openvino=openvino) for openvino in (False, True))
         yield Row(work, f"AP on {split} with predict (score threshold {least:g})", before, "", "")
         yield Row(work, "the same, --openvino", after, "", f">= {before - 1:.2f}")

@@ -25,11 +25,9 @@ def in_transform(*tensors: object) -> bool:
     import torch
     from torch.autograd import forward_ad
 
-    if torch.compiler.is_compiling():
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch._C._are_functorch_transforms_active():
         return True
-    if forward_ad._current_level < 0:
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return False
     unpack: Any = forward_ad.unpack_dual
     return any(isinstance(x, torch.Tensor) and unpack(x).tangent is not None for x in tensors)
@@ -123,6 +121,23 @@ def check_shape(name: str, tensor: "Tensor", expected: tuple[int, ...]) -> None:
     """Raise ValueError unless ``tensor`` has exactly this shape."""
     if tuple(tensor.shape) != tuple(expected):
         raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")
+
+
+def check_broadcasts(name: str, tensor: "Tensor", shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``tensor`` broadcasts against ``shape`` without making it larger."""
+    lacking = len(shape) - tensor.ndim
+    if lacking < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, shape[lacking:], strict=True)):
+        raise ValueError(f"{name}: expected a shape that broadcasts against {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a sentence.
+
+    >>> kind_of([1]), kind_of(1), kind_of(None)
+    ('a list', 'an int', 'None')
+    """
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}" if value is not None else "None"
 
 
 def check_floating(name: str, tensor: "Tensor") -> None:

@@ -169,6 +169,9 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
     """
     import yaml  # here: a command that needs no configuration runs without it
 
+    if len(text) > MOST_YAML:
+        raise ValueError(f"more than {MOST_YAML:,} characters")
+
     class Loader(yaml.BaseLoader if words else yaml.SafeLoader):  # type: ignore[misc]
         """Counts values before any is made: each place counts where a value is named once and used often."""
 
@@ -278,7 +281,8 @@ def replacing(file: Path) -> Iterator[Path]:
         raise cannot_write(file, error) from error
     finally:
         beside.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _behind_links(file: Path) -> Path:
@@ -292,12 +296,18 @@ def _behind_links(file: Path) -> Path:
     return Path(os.path.realpath(file))
 
 
-def _unfinished(place: Path) -> tuple[int, Path]:
-    """A new file beside ``place``, and its handle, which holds a lock on it as long as this process lives."""
+def _unfinished(place: Path) -> tuple[int | None, Path]:
+    """A new file beside ``place``, and its handle, which holds a lock on it as long as this process lives.
+
+    Where there are no such locks there is no handle: Windows does not move a file that is open.
+    """
     while True:
         # The beginning of the name: with more, the longest name that a file system takes would become too long.
         handle, name = tempfile.mkstemp(prefix=f".{place.name[:40]}.", suffix=_UNFINISHED, dir=place.parent)
-        _lock(handle)
+        locked = _lock(handle)
+        if locked is None:
+            os.close(handle)
+            return None, Path(name)
         if os.path.exists(name):  # another process may have found it before it was locked
             return handle, Path(name)
         os.close(handle)
@@ -332,6 +342,18 @@ def _lock(handle: int) -> bool | None:
         return False
     except OSError:  # a file system without such a lock
         return None
+    return True
+
+
+def _lock_windows(handle: int) -> bool | None:
+    """The same on Windows, of a file that nobody writes to: a lock there keeps others from reading and writing too."""
+    import msvcrt
+
+    locking: Any = vars(msvcrt)  # which has these names on Windows alone
+    try:
+        locking["locking"](handle, locking["LK_NBLCK"], 1)
+    except OSError:
+        return False
     return True
 
 
@@ -408,12 +430,13 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        # Windows opens no folders, and locks a file in it instead.
+        handle = os.open(folder / HOLD, os.O_RDWR | os.O_CREAT) if os.name == "nt" else os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
     _held.add(handle)
     try:
-        if _lock(handle) is False:
+        if (_lock_windows(handle) if os.name == "nt" else _lock(handle)) is False:
             raise InputError(
                 f"--out {folder}: another focaldet {command} is running in this folder; wait for it or stop it"
             )
@@ -422,9 +445,13 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
         _held.discard(handle)
         os.close(handle)
         with suppress(OSError):
+            (folder / HOLD).unlink(missing_ok=True)
             for place in made:
                 place.rmdir()  # if nothing came of it
 
+
+HOLD = ".focaldet"
+"""The file by which a process holds a folder on Windows."""
 
 _held: set[int] = set()
 """Handles of the folders that this process holds."""

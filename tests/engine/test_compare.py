@@ -10,7 +10,7 @@ from focaldet.checks import InputError
 from focaldet.data import read_folder
 from focaldet.data.truth import coco_truth
 from focaldet.engine.compare import Comparison, detect_labelled
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
 from focaldet.runtime.card import KEY
 from runtime.colours import CARD, colour_model
 

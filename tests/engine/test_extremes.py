@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from focaldet.boxes.locations import Lattice
-from focaldet.engine.build import METHODS, ModelSpec
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.predict import Detector
+from focaldet.engine.detector import Detector
+from focaldet.engine.spec import METHODS, ModelSpec
 from focaldet.engine.train import train
 from focaldet.methods.positives import find_positives
 from focaldet.models.postprocess import PostProcess
@@ -46,7 +46,7 @@ def step(net, method, truth, sizes):
     outputs = net(torch.randint(256, (len(sizes), 3, height, width), dtype=torch.uint8))
     lattice = Lattice(outputs.level_shapes, net.strides)
     assignment = method.assign(truth, lattice, torch.tensor(sizes))
-    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.sites(lattice)))
+    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.locations(lattice)))
     torch.stack(list(terms.values())).sum().backward()
     assert all(bool(term.isfinite()) for term in terms.values()), terms
     grads = {key: parameter.grad for key, parameter in net.named_parameters() if parameter.grad is not None}

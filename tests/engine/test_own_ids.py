@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.exporting.random_runs import random_run
+from exporting.random_runs import random_run
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.data.records import NO_CLASS
 from focaldet.data.truth import category_ids, coco_truth, image_ids
-from focaldet.engine.average_precision import METRICS, average_precision
 from focaldet.engine.evaluate import evaluate_split
+from focaldet.evaluation.average_precision import METRICS, average_precision
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,7 @@ def weights_and_moments(run: Path) -> tuple[dict[str, torch.Tensor], torch.Tenso
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_at_batch_4_train_as_one_at_batch_8(eight: TrainConfig, start: Start, tmp_path: Path) -> None:
     frozen, synchronised = replace(eight, freeze_norm=True), eight
     folders = tmp_path / "frozen", tmp_path / "synchronised"
@@ -142,6 +143,7 @@ def assert_same_training(one: Path, two: Path, *, moments_apart: float, most_apa
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_loss_that_is_not_finite_stops_both_with_one_line(eight: TrainConfig, start: Start, tmp_path: Path) -> None:
     process = start(replace(eight, lr=1e30, clip=0, warmup=0, epochs=10), tmp_path / "here")
     _, errors = process.communicate(timeout=120)
@@ -151,6 +153,7 @@ def test_a_loss_that_is_not_finite_stops_both_with_one_line(eight: TrainConfig, 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_interrupt_of_the_group_stops_both_after_the_same_step(
     eight: TrainConfig, start: Start, tmp_path: Path
 ) -> None:

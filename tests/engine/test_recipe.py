@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from focaldet.data.batching import Sample, collate
-from focaldet.engine.build import ModelSpec
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.spec import ModelSpec
 
 STEPS_AN_EPOCH = 10
 

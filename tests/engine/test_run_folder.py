@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from focaldet.checks import InputError
 from focaldet.engine.callbacks import RunRecorder
+from focaldet.engine.checkpoints import BEGUN, remove_leftovers
 from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run
-from focaldet.engine.files import BEGUN, remove_leftovers
 from focaldet.engine.module import NotFiniteError
-from focaldet.engine.predict import Detector, read_spec
 from focaldet.engine.resume import resumed_config
+from focaldet.engine.spec import read_spec
 from focaldet.engine.train import train
 from focaldet.files import alone_in
 

@@ -12,11 +12,11 @@ import pytest
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run
-from focaldet.engine.exporting.int8 import Int8
-from focaldet.engine.predict import Detector
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.train import train
+from focaldet.exporting.int8 import Int8
 
 ALL = ("train", "val", "test")
 RECORDED = {"train": frozenset("ab"), "val": frozenset("c"), "test": frozenset("d")}

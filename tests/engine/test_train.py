@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from focaldet.checks import InputError
 from focaldet.data import read_folder
 from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.module import FINAL_LR
-from focaldet.engine.predict import Detector
 from focaldet.engine.train import _make_run_folder, train
 
 TIMES = ("minutes", "images_per_second", "seconds", "peak_memory_mb")

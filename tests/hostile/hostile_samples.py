@@ -22,9 +22,8 @@ from lines import line  # noqa: E402
 from run_folder import drawn_truth, jittered, write_run  # noqa: E402
 from study_folder import write_study  # noqa: E402
 
-from focaldet.engine.build import ModelSpec  # noqa: E402
 from focaldet.engine.config import TrainConfig  # noqa: E402
-from focaldet.engine.predict import save_model  # noqa: E402
+from focaldet.engine.spec import ModelSpec, save_model  # noqa: E402
 from focaldet.files import write_json  # noqa: E402
 from focaldet.runtime.card import KEY  # noqa: E402
 from focaldet.runtime.video import write_video  # noqa: E402

@@ -1,4 +1,4 @@
-"""Study folders as focaldet.study.record describes them: made-up measurements, real curves of the losses.
+"""Study folders as focaldet.records.study describes them: made-up measurements, real curves of the losses.
 
 ``write_study`` makes the whole folder from a truth of ``run_folder``; each number moves along the ladder as the story
 would have it, and scatters over the seeds by a seeded generator.

@@ -1,8 +1,8 @@
 import re
 import xml.etree.ElementTree as ET
 
+from focaldet.records.run_files import Run
 from focaldet.report.charts import SERIES, curves, line_chart
-from focaldet.report.run_files import Run
 
 
 def chart(**series: tuple[list, list]) -> str:

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from run_folder import drawn_truth
 
+from focaldet.evaluation.matching import UNMATCHED, match_run
+from focaldet.records.run_files import Run
 from focaldet.report import write_errors
 from focaldet.report.errors import Error, errors_context, find_errors
 from focaldet.report.gallery import embed_cutouts
-from focaldet.report.matching import UNMATCHED, match_run
-from focaldet.report.run_files import Run
 
 NAMES = ["cell", "dust"]
 CELL, DUST = [10, 10, 40, 40], [100, 60, 20, 20]  # a photo's two objects; 160 x 120 px

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from focaldet.records.run_files import Run
 from focaldet.report.facts import Counts, commands, metric_rows, result_sentence, step_shares, training_rows
-from focaldet.report.run_files import Run
 
 
 def test_result_names_detector_split_and_counts() -> None:

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from run_folder import drawn_truth, jittered
 
+from focaldet.evaluation.matching import match_run
+from focaldet.records.run_files import Run
 from focaldet.report.gallery import choose, embed_jpeg, prediction_panel
-from focaldet.report.matching import match_run
-from focaldet.report.run_files import Run
 
 
 def results_of(tmp_path: Path, num_images: int, **kwargs) -> list:

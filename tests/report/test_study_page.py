@@ -11,15 +11,16 @@ from run_folder import drawn_truth
 from study_folder import write_study
 
 from focaldet.checks import InputError
+from focaldet.evaluation.matching import MATCH_IOU
+from focaldet.records.study import Line, Study, Summary
+from focaldet.records.study_details import Details, Neuron
+from focaldet.records.study_files import read_study
 from focaldet.report import charts, write_report
-from focaldet.report.matching import MATCH_IOU
 from focaldet.report.page import render
 from focaldet.report.sides import distribution_curves
 from focaldet.report.story import Claim, advice, claims, train_command
 from focaldet.report.study_charts import sweep_chart
-from focaldet.report.study_files import read_study
 from focaldet.report.study_page import CHAPTERS, study_context
-from focaldet.study.record import Details, Line, Neuron, Study, Summary
 
 LABEL = '<img src=x onerror="1">'  # a class name that must stay text
 
@@ -63,7 +64,7 @@ def change(file: Path, **values: Any) -> None:
 
 
 def conforms(value: Any, kind: Any) -> bool:
-    """Whether JSON is what a type of ``focaldet.study.record`` says, to its leaves."""
+    """Whether JSON is what a type of ``focaldet.records.study`` says, to its leaves."""
     if is_typeddict(kind):
         hints = get_type_hints(kind)
         return (

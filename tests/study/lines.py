@@ -1,6 +1,6 @@
 """Lines of study.jsonl with made-up numbers."""
 
-from focaldet.engine.average_precision import METRICS
+from focaldet.evaluation.average_precision import METRICS
 
 SPLIT = {"loss_share": 0.9, "gradient_share": 0.8, "background_loss": 9.0, "object_loss": 1.0}
 IMBALANCE = {"background_sites": 90, "object_sites": 10, "own": SPLIT, "hardest_percent": 0.2}

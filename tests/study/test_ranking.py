@@ -2,7 +2,7 @@ import pytest
 import torch
 from handmade import make_scene, suppress, truth_of
 
-from focaldet.engine.average_precision import average_precision
+from focaldet.evaluation.average_precision import average_precision
 from focaldet.runtime.results import coco_results
 from focaldet.study.ranking import RankingMeasure, good_boxes, ranks, thresholds_met, true_scores
 

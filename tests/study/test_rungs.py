@@ -1,8 +1,8 @@
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.engine.build import spec_of
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.spec import spec_of
 from focaldet.study.ladder import LADDER, choose_rungs
 
 

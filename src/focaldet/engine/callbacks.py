@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import Evaluation, average_precision, detect_records, without_detections
-from focaldet.engine.build import ModelSpec
-from focaldet.engine.files import check_loops
+from focaldet.engine.checkpoints import check_loops
+from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.module import DetectionModule
-from focaldet.engine.predict import save_model
+from focaldet.engine.spec import ModelSpec, save_model
+from focaldet.evaluation.average_precision import Evaluation, average_precision
 from focaldet.files import MOST_JSON, cannot_write, parse_json, read_bytes, write_text
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
@@ -134,7 +134,7 @@ class RunRecorder(Callback):
         self.steps += 1
 
     def _count_unlearned(self, module: DetectionModule, batch: Any) -> None:
-        """Objects without a positive site, and objects with a side that no bin is far enough for."""
+        """Objects without a positive location, and objects with a side that no bin is far enough for."""
         truth, matched = batch.truth, module.last_matched
         counts = torch.bincount(matched[matched >= 0], minlength=truth.labels.numel())
         self.objects += truth.labels.numel()
@@ -195,10 +195,10 @@ class RunRecorder(Callback):
         if self.val is None:
             save_model(self.run, self.spec, net)
             return None
-        postprocess = self.spec.evaluation_reader(module.method, net.strides)
+        postprocess = self.spec.evaluation_postprocess(module.method, net.strides)
         results = detect_records(net, postprocess, self.val)
         truth = coco_truth(self.val.records, self.spec.class_names)
-        evaluation = average_precision(truth, results, max_detections=postprocess.reading.max_detections)
+        evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
         ap, ap50 = evaluation.metrics["AP"], evaluation.metrics["AP50"]
         if ap is None or ap50 is None:
             measured, kept = "val AP –", " (val has no object to measure it by; these weights are kept)"

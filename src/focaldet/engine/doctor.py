@@ -8,13 +8,14 @@ import torch
 
 from focaldet import __version__
 from focaldet.kernels import available
+from focaldet.system.cores import cores
 
 
 def describe() -> str:
     """A short text for a terminal, and for a bug report."""
     lines = [
         f"focaldet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, torch threads {torch.get_num_threads()}, CPU capability "
+        f"{cores()} of {os.cpu_count()} cores, torch threads {torch.get_num_threads()}, CPU capability "
         f"{torch.backends.cpu.get_cpu_capability()}"
     ]
     for package in (

@@ -10,9 +10,10 @@ from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import category_ids, coco_truth
-from focaldet.engine.average_precision import average_precision, detect_records, without_detections
-from focaldet.engine.predict import Detector
+from focaldet.engine.detect import detect_records, without_detections
+from focaldet.engine.detector import Detector
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
+from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
@@ -65,7 +66,7 @@ def evaluate_split(
     detector = Detector.load(run, max_detections=max_detections)
     folder = as_trained(folder, detector, say)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    postprocess = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
+    postprocess = detector.evaluation_postprocess()
     truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
     show = sys.stderr.isatty()
 
@@ -78,7 +79,7 @@ def evaluate_split(
     results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
-    evaluation = average_precision(truth, results, max_detections=postprocess.reading.max_detections)
+    evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
     report = {
         "split": split,
         "images": len(dataset),

@@ -42,6 +42,6 @@ def load_model(
         raise InputError(f"{path}: no such run folder or exported file")
     if openvino:
         raise InputError(f"{path}: --openvino is for exported models; make one: focaldet export {path}")
-    from focaldet.engine.predict import Detector
+    from focaldet.engine.detector import Detector
 
     return Detector.load(path, score_threshold=score, max_detections=max_detections)

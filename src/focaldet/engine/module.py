@@ -64,7 +64,7 @@ class DetectionModule(L.LightningModule):
         assignment = self.method.assign(truth, lattice, valid_sizes)
         self.clock.mark("assign")
         with torch.autocast(images.device.type, enabled=False):
-            positives = find_positives(truth, assignment, self.method.sites(lattice, images.device))
+            positives = find_positives(truth, assignment, self.method.locations(lattice, images.device))
             terms = self.method.losses(outputs, assignment, positives)
             loss = torch.stack(list(terms.values())).sum()
         whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))

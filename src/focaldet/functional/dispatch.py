@@ -1,5 +1,6 @@
 """Which implementation runs: the one place that decides."""
 
+import re
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from focaldet.losses.softmax_family import softmax_loss
 
 for _formula in (sigmoid_loss, softmax_loss, paired_giou_loss):
     kernels.ops.set_formula(_formula.__name__, _formula)
+
+_REFUSAL = re.compile(r"\w+, \S*\.(?:cpp|h):\d+, (.*)")
 
 Maps = list[Tensor] | tuple[Tensor, ...]
 
@@ -58,7 +61,15 @@ def fused_loss(op: str, inplace_grad: bool, logits: Tensor, *args: object) -> Te
         logits = logits.contiguous()
     plain = [_plain(x) if isinstance(x, Tensor) else x for x in args]
     largest = _largest_derivative(op, plain) if logits.dtype == torch.float16 else 1.0
-    return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
+    try:
+        return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
+    except (
+        RuntimeError
+    ) as error:  # of C++, which names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
+        refusal = _REFUSAL.fullmatch(str(error))
+        if refusal is None:
+            raise
+        raise ValueError(refusal[1]) from None
 
 
 def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from focaldet.checks import check_shape
+from focaldet.checks import check_broadcasts, check_shape
 from focaldet.structures import SparseTargets
 
 
@@ -36,6 +36,7 @@ def _site_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor | None
     """A weight that broadcasts against ``shape``, as ``(..., C or 1)`` with only its class axis left to broadcast."""
     if weight is None:
         return None
+    check_broadcasts("weight", weight, shape)
     weight = weight.reshape((1,) * (len(shape) - weight.ndim) + tuple(weight.shape))
     if weight.shape[:-1].numel() == 1:
         return weight
@@ -78,6 +79,10 @@ def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weigh
         raise TypeError("targets: expected SparseTargets for a list of maps, got a dense tensor")
     batch = int(maps[0].shape[0])
     locations = [int(x.shape[-2] * x.shape[-1]) for x in maps]
+    if targets.labels.ndim != 2 or sum(locations) == 0:
+        raise ValueError(
+            f"targets.labels: expected (B, A * {sum(locations)}) for these maps, got {tuple(targets.labels.shape)}"
+        )
     num_sites = int(targets.labels.shape[-1])
     num_anchors, rest = divmod(num_sites, sum(locations))
     if rest or num_anchors == 0 or maps[0].shape[1] % num_anchors:

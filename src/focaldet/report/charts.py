@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from focaldet.report.matching import Floats
-from focaldet.report.run_files import Run, mapping, metric, number
+from focaldet.evaluation.matching import Floats
+from focaldet.records.run_files import Run, mapping, metric, number
 
 SERIES = 6  # --s0 .. --s5 in style.css; further lines are left out
 INK, RULE = "#010203", "#010204"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from focaldet.report.matching import ImageResult
-from focaldet.report.run_files import Run, mapping, metric, number, rows
+from focaldet.evaluation.matching import ImageResult
+from focaldet.records.run_files import Run, mapping, metric, number, rows
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 METRICS = {

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from focaldet.checks import InputError
+from focaldet.evaluation.matching import IN_CROWD, MATCH_IOU, UNMATCHED, Floats, ImageResult
 from focaldet.photos.draw import class_color, side_bands
 from focaldet.photos.images import read_photo
-from focaldet.report.matching import IN_CROWD, MATCH_IOU, UNMATCHED, Floats, ImageResult
-from focaldet.report.run_files import Run, mapping
+from focaldet.records.run_files import Run, mapping
 
 NUM_PHOTOS = 12
 _LONG_SIDE_PX = 720

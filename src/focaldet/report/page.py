@@ -14,12 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from focaldet.checks import InputError
+from focaldet.evaluation.calibration import side_calibration
+from focaldet.evaluation.matching import ImageResult, best_threshold, match_run
 from focaldet.files import write_text
+from focaldet.records.run_files import Run, mapping, metric, read_run
+from focaldet.records.study_files import is_study, percent, read_study
 from focaldet.report import facts, gallery
-from focaldet.report.calibration import side_calibration
-from focaldet.report.matching import ImageResult, best_threshold, match_run
-from focaldet.report.run_files import Run, mapping, metric, read_run
-from focaldet.report.study_files import is_study, percent, read_study
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from focaldet.engine.config import TrainConfig
-from focaldet.report.calibration import MIN_SIDES
-from focaldet.report.run_files import mapping, number, rows
+from focaldet.evaluation.calibration import MIN_SIDES
+from focaldet.records.run_files import mapping, number, rows
+from focaldet.records.study_files import Rung, StudyFiles, percent
 from focaldet.report.study_charts import halfway
-from focaldet.report.study_files import Rung, StudyFiles, percent
 
 VERDICTS = {
     "higher": "a statistically significant gain",

@@ -8,9 +8,9 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 
+from focaldet.records.run_files import Json, mapping, metric, rows
+from focaldet.records.study_files import Rung, percent
 from focaldet.report.charts import INK, LINES, RULE, calibration_chart, chart, line_chart
-from focaldet.report.run_files import Json, mapping, metric, rows
-from focaldet.report.study_files import Rung, percent
 
 Captioned = list[tuple[str, Markup]]
 

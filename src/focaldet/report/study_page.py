@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from focaldet.evaluation.calibration import MIN_SIDES
+from focaldet.evaluation.matching import best_threshold, match_run
+from focaldet.records.run_files import Json, Run, mapping, number, rows
+from focaldet.records.study_files import Rung, StudyFiles
 from focaldet.report import facts, gallery, story, study_charts
-from focaldet.report.calibration import MIN_SIDES
-from focaldet.report.matching import best_threshold, match_run
-from focaldet.report.run_files import Json, Run, mapping, number, rows
 from focaldet.report.sides import SidePicture, side_pictures
-from focaldet.report.study_files import Rung, StudyFiles
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 NUM_PHOTOS = 8
@@ -158,11 +158,11 @@ def _imbalance(files: StudyFiles) -> dict[str, Any] | None:
         curves = [mapping(shown.details.get(f"curves_{when}")) for when in ("start", "end")]
         by_gamma = [{loss["gamma"]: loss["split"] for loss in rows(one.get("losses"))} for one in curves]
         shares = [(gamma, split, by_gamma[1].get(gamma, {})) for gamma, split in sorted(by_gamma[0].items())]
-    sites = [rung.mean("imbalance_start", f"{kind}_sites") for rung in ladder for kind in ("background", "object")]
+    locations = [rung.mean("imbalance_start", f"{kind}_sites") for rung in ladder for kind in ("background", "object")]
     return {
         "rungs": [
             (rung, background, objects)
-            for rung, background, objects in zip(ladder, sites[::2], sites[1::2], strict=True)
+            for rung, background, objects in zip(ladder, locations[::2], locations[1::2], strict=True)
         ],
         "shown": shown,
         "shares": shares,

@@ -14,19 +14,19 @@ from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
-from focaldet.engine.average_precision import METRICS
-from focaldet.engine.build import room_for
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
+from focaldet.engine.spec import room_for
+from focaldet.evaluation.average_precision import METRICS
 from focaldet.files import MOST_JSON, parse_json, read_json, read_text, write_json, write_text
+from focaldet.records.study import FORMAT, Line, RungRow, Study
 from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.schema import check_schema
 from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
-from focaldet.study.record import FORMAT, Line, RungRow, Study
 
-MOST_SEED = 2**32
+MAX_SEED = 2**32
 """Seeds are smaller."""
 
 MINUTES, SEEDS = 10.0, 3
@@ -202,7 +202,7 @@ def _check_study(study: Study) -> None:
         raise InputError(f"settings: {strange[0]!r} is {'missing' if strange[0] in SHARED else 'no option of a study'}")
     if study["split"] not in study["photos"]:
         raise InputError(f"split: {study['split']!r} has no photos")
-    if not all(0 <= number < MOST_SEED for number in study["seeds"]):
+    if not all(0 <= number < MAX_SEED for number in study["seeds"]):
         raise InputError(f"seeds: expected numbers of at least 0, got {study['seeds']}")
     if not 0 <= study["rare_label"] < len(study["class_names"]):
         raise InputError(f"rare_label: expected the number of a class, got {study['rare_label']}")

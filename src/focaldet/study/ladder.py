@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from focaldet.checks import InputError, near_name
-from focaldet.study.record import Group, RungRow
+from focaldet.records.study import Group, RungRow
 
 
 @dataclass(frozen=True, kw_only=True)

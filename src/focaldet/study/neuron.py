@@ -14,7 +14,8 @@ from focaldet.functional import (
     quality_focal_loss,
     sigmoid_focal_loss,
 )
-from focaldet.study.record import FORMAT, DistributionCurve, FamilyCurve, Neuron, NeuronCurve
+from focaldet.records.study import FORMAT
+from focaldet.records.study_details import DistributionCurve, FamilyCurve, Neuron, NeuronCurve
 
 Loss = Callable[..., Tensor]
 

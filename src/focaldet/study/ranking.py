@@ -9,14 +9,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from focaldet.boxes.iou import pairwise_iou
-from focaldet.engine.average_precision import average_precision
+from focaldet.evaluation.average_precision import average_precision
+from focaldet.evaluation.statistics import rank_correlation
+from focaldet.records.study import Ranking, Ranks
 from focaldet.runtime.results import COCO_DETECTIONS, coco_results
 from focaldet.structures import Detections
-from focaldet.study.record import Ranking, Ranks
 from focaldet.study.scenes import FOUND_IOU, Scene, best_iou
-from focaldet.study.statistics import rank_correlation
 
-LEAST_BOXES = 5
+MIN_BOXES = 5
 """Fewest boxes per object for a meaningful rank correlation."""
 
 STEP = 0.05
@@ -88,7 +88,7 @@ def ranks(values: Float[Tensor, " N"], iou: Float[Tensor, " N"], object: Int64[T
     -1.0
     """
     groups = _groups(object)
-    each = [rank_correlation(values[group], iou[group]) for group in groups if len(group) >= LEAST_BOXES]
+    each = [rank_correlation(values[group], iou[group]) for group in groups if len(group) >= MIN_BOXES]
     known = [value for value in each if value is not None]
     return Ranks(pooled=rank_correlation(values, iou), per_object=round(sum(known) / len(known), 6) if known else None)
 

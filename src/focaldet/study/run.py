@@ -12,8 +12,8 @@ from typing import Any
 
 from focaldet.checks import InputError, check_range
 from focaldet.files import alone_in, check_out, read_json, write_json
+from focaldet.records.study import Line, Study
 from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
-from focaldet.study.record import Line, Study
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
 from focaldet.study.worker import line_file, run_folder
@@ -27,7 +27,7 @@ Key = tuple[str, int]
 POLL_S = 0.5
 """Seconds between two checks of the processes."""
 
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 """Seeds of a study, and rungs side by side."""
 
 CORES_OF_A_RUNG = 4
@@ -64,9 +64,9 @@ def run_study(
     """
     available = cores()
     parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
-    check_range("--parallel", parallel, 1, MOST_RUNS)
+    check_range("--parallel", parallel, 1, MAX_RUNS)
     if seeds is not None:
-        check_range("--seeds", seeds, 1, MOST_RUNS)
+        check_range("--seeds", seeds, 1, MAX_RUNS)
     out = study_folder(given, out)
     check_out(out, "a study")
     with alone_in(out, "study"):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from focaldet.study.record import FORMAT, Comparison, Line, Row, RungRow, Spread, Study, Summary
-from focaldet.study.statistics import welch_interval
+from focaldet.evaluation.statistics import welch_interval
+from focaldet.records.study import FORMAT, Comparison, Line, Row, RungRow, Spread, Study, Summary
 
 COMPARED = {
     "AP": "AP",

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from focaldet.records.study import Line, Spread, Study, Summary
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
-from focaldet.study.record import Line, Spread, Study, Summary
 
 COLUMNS = {
     "AP": "AP",

@@ -1,0 +1,154 @@
+"""A trained detector in use: load a run, give it photos, get boxes with the deviation of each side."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+
+from focaldet.checks import InputError, check_finite_weights
+from focaldet.data.images import as_tensor
+from focaldet.engine.detect import as_arrays, to_photo
+from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
+from focaldet.methods.method import Method
+from focaldet.models.detector import DenseDetector
+from focaldet.models.postprocess import PostProcess
+from focaldet.photos.images import as_photo
+from focaldet.runtime.model import DetectionArrays, NetworkInput
+from focaldet.structures import Detections
+
+if TYPE_CHECKING:
+    from supervision import Detections as SupervisionDetections
+
+
+class Detector:
+    """A network with its method and the names of its classes.
+
+    >>> detector = Detector.load("runs/cells")  # doctest: +SKIP
+    >>> detections = detector.predict("photo.jpg")  # doctest: +SKIP
+    >>> detections.boxes_xyxy, detections.side_std_px  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        net: DenseDetector,
+        method: Method,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> None:
+        if max_detections is not None:
+            spec = replace(spec, postprocess=spec.postprocess.with_room(max_detections))
+        threshold = spec.postprocess.score_threshold if score_threshold is None else score_threshold
+        if not 0 <= threshold < 1:
+            raise InputError(f"score: expected a number in [0, 1), got {threshold}")
+        self.spec = spec
+        self.net = net.eval()
+        self.method = method
+        self.postprocess = PostProcess(method, net.strides, spec.postprocess, score_threshold=threshold)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.spec.class_names
+
+    def evaluation_postprocess(self) -> PostProcess:
+        """The post-processing with which AP is measured."""
+        return self.spec.evaluation_postprocess(self.method, self.net.strides)
+
+    @classmethod
+    def load(
+        cls, run: str | Path, *, score_threshold: float | None = None, max_detections: int | None = None
+    ) -> Detector:
+        """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
+
+        Args:
+            run: the folder.
+            score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
+
+        Raises:
+            InputError: a file is missing or broken, or was written by a newer focaldet.
+        """
+        run = Path(run)
+        if not run.is_dir():
+            raise InputError(f"{run}: no such run folder")
+        spec = read_spec(run / "model.json")
+        file = run / "model.safetensors"
+        if not file.exists():
+            raise InputError(f"{file}: no such file; the run was copied without its weights")
+        check_shapes(file, spec)
+        net, method = spec.build()
+        net.load_state_dict(load_file(file))
+        check_finite_weights(file, net.state_dict())
+        detector = cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        check_finite_outputs(file, detector.net)
+        return detector
+
+    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
+        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
+
+        A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+        """
+        (found,) = self._detections([self.prepare(as_photo(image))])
+        return found
+
+    def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
+        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first step of ``predict``, on any thread."""
+        pixels = as_tensor(self.spec.resize(photo, self.spec.size))
+        return NetworkInput(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
+
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+        """The second: the objects of some photos that the network sees at one size, as arrays."""
+        return [as_arrays(found) for found in self._detections(batch)]
+
+    def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
+        with torch.no_grad():
+            outputs = self.net(torch.stack([seen.pixels for seen in batch]))
+        found = self.postprocess(outputs, [seen.size for seen in batch])
+        last_pixel = self.spec.postprocess.last_pixel
+        return [
+            to_photo(detections, seen.size, seen.photo_size, last_pixel=last_pixel)
+            for detections, seen in zip(found, batch, strict=True)
+        ]
+
+
+def check_finite_outputs(file: Path, net: DenseDetector) -> None:
+    """Raise InputError where a network gives infinity or what is not a number for a small image of all grey values.
+
+    Weights may be finite and so large that nothing is found: no score is above a threshold, and nobody would be told.
+    """
+    image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    with torch.no_grad():
+        outputs = net(as_tensor(image)[None])
+    maps = (*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or ()))
+    if not all(bool(values.isfinite().all()) for values in maps):
+        raise InputError(
+            f"{file}: its network gives infinity or what is not a number: the training diverged, or the file is "
+            "damaged; use other weights, or train again with a lower --lr"
+        )
+
+
+def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
+    """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
+        import supervision
+
+    data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
+    if detections.side_std_px is not None:
+        data["side_std_px"] = detections.side_std_px.numpy()
+    return supervision.Detections(
+        xyxy=detections.boxes_xyxy.numpy(),
+        confidence=detections.scores.numpy(),
+        class_id=detections.labels.numpy(),
+        data=data,
+    )

@@ -1,0 +1,271 @@
+"""From names and numbers to a network and its method: what a run and its ``model.json`` agree on."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from focaldet.checks import InputError, near_name, one_line, split_names
+from focaldet.data.records import ImageRecord
+from focaldet.data.transforms import EvalTransform
+from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass, typed_value
+from focaldet.evaluation.average_precision import EVALUATION_SCORE
+from focaldet.files import open_regular, read_json, replacing, write_json
+from focaldet.methods.atss import ATSS
+from focaldet.methods.fcos import FCOS
+from focaldet.methods.gfl import GFL
+from focaldet.methods.gflv2 import GFLv2
+from focaldet.methods.method import Method
+from focaldet.methods.retinanet import RetinaNet
+from focaldet.models.backbone import Backbone
+from focaldet.models.detector import DenseDetector, Variant
+from focaldet.models.fpn import backbone_strides
+from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConfig
+from focaldet.photos.resize import Resize
+
+METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
+"""Name of a method -> its class."""
+
+FORMAT = 1
+"""Of ``model.json``; raised when an older focaldet could not read a new one."""
+
+
+SPEC_TYPES = {
+    "method": str,
+    "class_names": list,
+    "backbone": str,
+    "size": int,
+    "channels": int,
+    "head_depth": int,
+    "method_options": dict,
+}
+"""Keys of ``model.json`` that it always has, and the type of each."""
+
+GROUPS = {"network": Variant, "resize": Resize, "reading": PostProcessConfig}
+"""Keys that hold options with a default, and what they are."""
+
+OLDER_NAMES = {"postprocess": "reading", "topk_candidates": "candidates"}
+"""Field -> its key in ``model.json``, which keeps the names that such files have always had."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed, beside the weights, to make the detector again.
+
+    Args:
+        method: a key of ``METHODS``.
+        method_options: its fields.
+        class_names: C names, in the order of the labels.
+        backbone: a network of timm.
+        size: longer side of the image that the network sees, pixels.
+        channels, head_depth: of pyramid and head.
+        network, resize, postprocess: what networks of other codes do in their own way, see ``focaldet.importing``.
+        evaluation_score: least score of a detection that counts in AP.
+        ignored_classes: names of labels that are neither objects nor background, in training and in AP.
+    """
+
+    method: str
+    class_names: tuple[str, ...]
+    backbone: str
+    size: int
+    channels: int
+    head_depth: int
+    method_options: dict[str, Any] = field(default_factory=dict)
+    network: Variant = field(default_factory=Variant)
+    resize: Resize = field(default_factory=Resize)
+    postprocess: PostProcessConfig = field(default_factory=PostProcessConfig)
+    evaluation_score: float = EVALUATION_SCORE
+    ignored_classes: tuple[str, ...] = ()
+
+    @property
+    def offset(self) -> float:
+        """Centre of a cell, in strides."""
+        return self.postprocess.offset
+
+    @property
+    def transform(self) -> EvalTransform:
+        """From a photo to what the network sees."""
+        return EvalTransform(self.size, self.resize)
+
+    def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
+        """The post-processing with which AP is measured."""
+        return PostProcess(method, strides, self.postprocess, score_threshold=self.evaluation_score)
+
+    def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:
+        """The network, freshly initialised, and its method.
+
+        Args:
+            pretrained: fetch the backbone's weights.
+            prior_prob: see ``DenseHead``.
+        """
+        method = METHODS[self.method](**self.method_options)
+        net = DenseDetector(
+            Backbone(self.backbone, backbone_strides(self.network.levels), pretrained=pretrained),
+            len(self.class_names),
+            method.num_box_channels,
+            num_anchors=method.anchors_per_location,
+            quality_branch=method.quality_branch,
+            channels=self.channels,
+            head_depth=self.head_depth,
+            prior_prob=prior_prob,
+            variant=self.network,
+        )
+        return net, method
+
+    def to_json(self, strides: tuple[int, ...]) -> dict[str, Any]:
+        """What ``model.json`` holds."""
+        from focaldet import __version__
+
+        # Every option, also those left to a default: a later default must not change what this file means.
+        options = asdict(METHODS[self.method](**self.method_options))
+        return {
+            "format": FORMAT,
+            "focaldet": __version__,
+            **_file_keys(asdict(self)),
+            "method_options": options,
+            "strides": list(strides),
+        }
+
+
+def room_for(records: Sequence[ImageRecord]) -> int:
+    """Detections that a photo needs room for: twice the objects of the fullest photo, in full hundreds.
+
+    Beside each object that is found, a detector has boxes that are not right, or not sure; and photos that nobody has
+    labelled yet may be fuller.
+    """
+    return 100 * max(1, math.ceil(2 * max((record.num_objects for record in records), default=0) / 100))
+
+
+def with_room(
+    spec: ModelSpec, config: TrainConfig, records: Sequence[ImageRecord], say: Callable[[str], None]
+) -> ModelSpec:
+    """The model with as many detections a photo as were asked for, else as the training photos need.
+
+    Args:
+        records: of the training photos.
+        say: prints a line for the person who waits.
+    """
+    if config.max_detections != "auto":
+        return replace(spec, postprocess=spec.postprocess.with_room(int(config.max_detections)))
+    most = room_for(records)
+    if most <= spec.postprocess.max_detections:
+        return spec
+    fullest = max(record.num_objects for record in records)
+    say(
+        f"the fullest training photo has {fullest} objects: a photo can have up to {most} detections, and all of them "
+        "count in AP; another number: --max-detections"
+    )
+    return replace(spec, postprocess=spec.postprocess.with_room(most))
+
+
+def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
+    """The model that a configuration asks for; its options of other methods are left out."""
+    own = {option.name for option in fields(METHODS[config.method])}
+    shared = ("alpha", "gamma", "beta", "num_bins", "weight_floor")
+    options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
+    if config.class_loss != "default":
+        options["class_loss"] = config.class_loss
+    return ModelSpec(
+        method=config.method,
+        class_names=class_names,
+        backbone=config.backbone,
+        size=config.size,
+        channels=config.channels,
+        head_depth=config.head_depth,
+        method_options=options,
+        network=Variant(levels=config.levels),
+        ignored_classes=split_names(config.ignore or ""),
+    )
+
+
+def check_shapes(file: Path, spec: ModelSpec) -> None:
+    """Raise InputError unless a safetensors file holds the tensors of a network. Takes no memory for either of them."""
+    open_regular(file).close()
+    try:
+        with safe_open(file, framework="pt") as opened:
+            there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({one_line(error)})") from error
+    with torch.device("meta"):
+        here = {name: tuple(value.shape) for name, value in spec.build()[0].state_dict().items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            found, expected = (state.get(name, "nothing") for state in (there, here))
+            raise InputError(
+                f"{file}: does not fit {file.parent / 'model.json'} ({name}: {found}, expected {expected})"
+            )
+
+
+def read_spec(file: Path) -> ModelSpec:
+    """Read a ``model.json``.
+
+    Raises:
+        InputError: missing, broken, of a newer format, or without a key.
+    """
+    values = read_json(file)
+    if not isinstance(values, dict) or "format" not in values:
+        raise InputError(f"{file}: not a model of focaldet ('format' is missing)")
+    if values["format"] != FORMAT:
+        raise InputError(
+            f"{file}: format {values['format']}, written by focaldet {values.get('focaldet', '?')}; this focaldet "
+            f"reads format {FORMAT}: install that version, or train again"
+        )
+    missing = sorted(SPEC_TYPES.keys() - values.keys())
+    if missing:
+        raise InputError(f"{file}: {missing[0]!r} is missing")
+    try:
+        return _spec(values)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _spec(values: dict[str, Any]) -> ModelSpec:
+    """What the values of a ``model.json`` say, each checked."""
+    spec = {key: typed_value(key, values[key], kind) for key, kind in SPEC_TYPES.items()}
+    check_ranges(spec)
+    names, method = spec["class_names"], spec["method"]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"class_names: expected at least one name, got {names!r}")
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; {near_name(method, METHODS)}")
+    if method == "fcos":  # files that leave out defaults are of a time when this was one
+        spec["method_options"].setdefault("distances", "exp")
+    try:
+        options = asdict(typed_dataclass(METHODS[method], spec["method_options"]))
+    except InputError as error:
+        raise InputError(f"method_options: {error}") from error
+    groups: dict[str, Any] = {
+        key: typed_dataclass(group, _field_names(typed_value(key, values.get(key, {}), dict)))
+        for key, group in GROUPS.items()
+    }
+    ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
+    score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
+    spec |= {"class_names": tuple(names), "method_options": options}
+    return ModelSpec(**spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+
+
+def _file_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields and their values by the keys of ``model.json``."""
+    return {
+        OLDER_NAMES.get(name, name): _file_keys(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+
+
+def _field_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The values under keys of ``model.json`` by the names of their fields."""
+    names = {key: name for name, key in OLDER_NAMES.items()}
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
+    """Write ``model.safetensors`` and ``model.json``, each whole or not at all."""
+    with replacing(run / "model.safetensors") as beside:
+        # Not save_file: its error on a full disk has no errno.
+        beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
+    write_json(run / "model.json", spec.to_json(net.strides))

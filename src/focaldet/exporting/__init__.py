@@ -1,0 +1,1 @@
+"""Export of a run to one file that runs without training code."""

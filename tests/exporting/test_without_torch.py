@@ -1,0 +1,198 @@
+"""``pip install 'focaldet[onnx,video]'`` into an environment of its own, where there is no torch: the same boxes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from random_runs import Exported
+
+from browser import missing
+from focaldet.cli import main
+from focaldet.files import write_json
+from focaldet.photos.images import read_photo
+from focaldet.runtime.onnx_detector import OnnxDetector
+from focaldet.runtime.video import write_video
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+LEAST = "0.05"
+"""Least score of a box: what a file holds."""
+INSTALL = ("install", "--quiet", "--no-compile", "--retries=1", "-c", ROOT / "constraints.txt")
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def run(*command: object, code: int = 0) -> str:
+    """What a program prints, on either stream."""
+    done = subprocess.run(
+        [*map(str, command)], env=OUTSIDE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def pip(programs: Path, *command: object) -> None:
+    """Install into an environment that has no pip itself; skips where there is no package index."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(programs / "python"), *map(str, command)],
+        env=OUTSIDE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "No matching distribution" in done.stderr:
+        missing(f"the package index ({done.stderr.strip()[-300:]})")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is installed: building leaves its traces there."""
+    source = tmp_path_factory.mktemp("bare") / "source"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def programs(source: Path) -> Path:
+    """The ``bin`` of such an environment."""
+    return environment(source, "bare")
+
+
+@pytest.fixture(scope="module")
+def openvino_programs(source: Path) -> Path:
+    """Another, in which onnxruntime was replaced by its build with OpenVINO."""
+    programs = environment(source, "openvino")
+    pip(programs, "uninstall", "--quiet", "--yes", "onnxruntime")
+    pip(programs, *INSTALL, "onnxruntime-openvino")
+    return programs
+
+
+def environment(source: Path, name: str) -> Path:
+    programs = source.with_name(name) / "bin"
+    run(sys.executable, "-m", "venv", "--without-pip", programs.parent)
+    pip(programs, *INSTALL, f"{source}[onnx,video]")
+    return programs
+
+
+@pytest.fixture(scope="module")
+def inputs(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A photo, a folder of photos, and a video."""
+    folder = tmp_path_factory.mktemp("inputs")
+    photos = sorted((cells / "JPEGImages").iterdir())
+    photo, album, film = folder / "photo.jpg", folder / "album", folder / "film.mp4"
+    shutil.copy(photos[0], photo)
+    album.mkdir()
+    shutil.copy(photos[1], album)
+    Image.open(photos[2]).rotate(90, expand=True).save(album / "turned.png")
+    write_video(film, [(Image.open(file).resize((160, 120)), Fraction(10)) for file in photos[3:]])
+    return [photo, album, film]
+
+
+def written(folder: Path) -> dict:
+    document: dict = json.loads((folder / "predictions.json").read_text())
+    return document
+
+
+def test_torch_is_not_there_and_focaldet_is_installed(programs: Path, gfl: Exported, inputs: list[Path]) -> None:
+    said = run(programs / "python", "-c", "import torch", code=1)
+    assert said.endswith("ModuleNotFoundError: No module named 'torch'\n")
+    file = run(programs / "python", "-c", "import focaldet; print(focaldet.__file__)")
+    assert Path(file.strip()).is_relative_to(programs.parent)
+    said = run(programs / "focaldet", "predict", gfl.run, inputs[0], code=2)
+    assert said == "focaldet: predict: torch is not installed; pip install 'focaldet[train]'\n"
+
+
+def test_photos_folders_and_videos_have_the_boxes_that_they_have_here(
+    programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    arguments = ["predict", str(gfl.file), *map(str, inputs), "--score", LEAST]
+    run(programs / "focaldet", *arguments, "--out", tmp_path / "there")
+    assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    there, here = written(tmp_path / "there"), written(tmp_path / "here")
+    assert len(there["images"]) == 1 + 2 + 3
+    assert len(there["annotations"]) > 20
+    assert there == here
+    names = {file.name for file in (tmp_path / "there").iterdir()}
+    assert names == {file.name for file in (tmp_path / "here").iterdir()} > {"photo.png", "turned.png", "film.mp4"}
+
+
+def test_openvino_finds_them_up_to_the_digits_of_bfloat16(
+    openvino_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    arguments = ["predict", str(gfl.file), *map(str, inputs), "--score", "0.2"]
+    run(openvino_programs / "focaldet", *arguments, "--openvino", "--out", tmp_path / "there")
+    assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    there, here = (
+        np.array([(a["image_id"], a["category_id"], a["score"], *a["bbox"]) for a in written(folder)["annotations"]])
+        for folder in (tmp_path / "there", tmp_path / "here")
+    )
+    assert len(here) > 20
+    off = np.abs(there[:, None] - here)
+    close = (off <= [0, 0, 0.03, 4, 4, 4, 4]).all(axis=2)
+    assert close.any(axis=0).mean() > 0.9
+    assert close.any(axis=1).mean() > 0.9
+
+
+def test_a_photo_needs_numpy_pillow_and_onnxruntime_alone(
+    programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from focaldet.cli import main\n"
+        f"main(['predict', {str(gfl.file)!r}, {str(inputs[0])!r}, '--out', {str(tmp_path)!r}])\n"
+        "files = [getattr(module, '__file__', None) or '' for module in sys.modules.values()]\n"
+        "print(*{file.split('location-packages/')[1].split('/')[0] for file in files if 'location-packages/' in file})"
+    )
+    loaded = run(programs / "python", "-c", code).splitlines()[-1]
+    assert set(loaded.split()) == {"focaldet", "numpy", "PIL", "onnxruntime"}
+
+
+def test_the_page_of_errors_is_the_one_that_is_written_here(
+    programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    photo = inputs[0]
+    found = OnnxDetector.load(gfl.file).predict(photo).above(float(LEAST))
+    assert len(found) > 4
+    sizes = found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]
+    boxes = np.concatenate([found.boxes_xyxy[:, :2], sizes], axis=1)[::2]  # the others are false alarms
+    height, width = read_photo(photo).shape[:2]
+    truth = {
+        "images": [{"id": 1, "file_name": photo.name, "width": width, "height": height}],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate("abc")],
+        "annotations": [
+            {"id": n + 1, "image_id": 1, "category_id": int(label) + 1, "bbox": box.tolist(), "iscrowd": 0}
+            for n, (box, label) in enumerate(zip(boxes, found.labels[::2], strict=True))
+        ],
+    }
+    labels = photo.with_name("truth.json")
+    write_json(labels, truth)
+    arguments = ["predict", str(gfl.file), "--compare", str(labels), "--score", LEAST]
+    run(programs / "focaldet", *arguments, "--out", tmp_path / "there")
+    assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    there, here = ((tmp_path / folder / "errors.html").read_text() for folder in ("there", "here"))
+    assert there.count("false alarm") > 4
+    assert there == here
+
+
+def test_the_program_of_the_page_finds_them_without_focaldet(
+    programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "detect.py").write_text(code)
+    answer = json.loads(run(programs / "python", tmp_path / "detect.py", gfl.file, inputs[0]))
+    found = OnnxDetector.load(gfl.file).predict(inputs[0])
+    assert len(answer["boxes"]) == len(found) > 4
+    assert [box["score"] for box in answer["boxes"]] == pytest.approx(found.scores, abs=1e-5)
+    assert np.array([box["box_xyxy"] for box in answer["boxes"]]) == pytest.approx(found.boxes_xyxy, abs=1e-2)
+    assert np.array([box["side_std_px"] for box in answer["boxes"]]) == pytest.approx(found.side_std_px, abs=1e-2)

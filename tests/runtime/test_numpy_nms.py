@@ -1,0 +1,38 @@
+"""Suppression without torch chooses what torchvision's does."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision import ops as torchvision_ops
+
+from focaldet.runtime.nms import batched_nms
+
+
+@pytest.mark.parametrize("iou", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("count", [0, 1, 2, 400])
+def test_the_choice_is_torchvisions(count: int, iou: float) -> None:
+    chance = np.random.default_rng(count)
+    corners = chance.uniform(0, 60, (count, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + chance.uniform(0, 30, (count, 2)).astype(np.float32)], axis=1)
+    scores, labels = chance.uniform(0, 1, count).astype(np.float32), chance.integers(3, size=count)
+    scores[::7] = scores[:1]  # ties
+    tensors = (torch.from_numpy(each) for each in (boxes, scores, labels))
+    expected = torchvision_ops.batched_nms(*tensors, iou).numpy()
+    for most in (1, 10, 1000):
+        kept = batched_nms(boxes, scores, labels, iou, most)
+        assert len(kept) == min(len(expected), most)
+        assert set(kept) <= set(expected)
+        assert np.array_equal(scores[kept], scores[expected[:most]])
+
+
+def test_of_equal_scores_the_first_stays() -> None:
+    boxes = np.tile(np.array([[0, 0, 10, 10]], np.float32), (4, 1))
+    scores, labels = np.full(4, 0.5, np.float32), np.array([1, 0, 1, 0])
+    assert batched_nms(boxes, scores, labels, 0.6, 10).tolist() == [0, 1]
+
+
+def test_boxes_without_area_suppress_nothing() -> None:
+    boxes = np.array([[5, 5, 5, 9], [5, 5, 5, 9], [0, 0, 10, 10]], np.float32)
+    scores, labels = np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64)
+    with np.errstate(all="raise"):
+        assert batched_nms(boxes, scores, labels, 0.5, 10).tolist() == [0, 1, 2]
