@@ -66,11 +66,17 @@ def printable(text: str, most: int = MOST_LINE) -> str:
     >>> printable("/data/" + "long/" * 100 + "photo.jpg: no such file", most=40)
     '/data/long/lo.../photo.jpg: no such file'
     """
-    line = escaped(" ".join(text[: 100 * most].split()))
-    if len(line) <= most:
-        return line
+    return shortened(escaped(" ".join(text[: 100 * most].split())), most)
+
+
+def shortened(line: str, most: int) -> str:
+    """A line with at most so many characters: of a longer one, its beginning and its end.
+
+    >>> shortened("cell", 20), shortened("a" * 100 + "z", 20)
+    ('cell', 'aaa...aaaaaaaaaaaaaz')
+    """
     end = most // 2 + 4
-    return f"{line[: most - end - 3]}...{line[-end:]}"
+    return line if len(line) <= most else f"{line[: most - end - 3]}...{line[-end:]}"
 
 
 def near_name(name: str, known: Iterable[str]) -> str:

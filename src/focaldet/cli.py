@@ -45,7 +45,12 @@ def _run(arguments: list[str]) -> int | None:
         raise InputError(f"expected a command first: one of {', '.join(parsers)}; see focaldet --help")
     if command not in parsers:
         raise InputError(f"unknown command {command!r}; {near_name(command, parsers)}")
-    return WORK[command](parsers[command].read(arguments[1:]))
+    chosen = parsers[command].read(arguments[1:])
+    if command in ("train", "study", "demo"):
+        from focaldet.engine.processes import check_ranks
+
+        check_ranks()
+    return WORK[command](chosen)
 
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from focaldet.checks import InputError, escaped, printable
+from focaldet.checks import InputError, escaped, printable, shortened
 
 EXTRAS = {
     "onnx": "export",
@@ -21,10 +21,14 @@ EXTRAS = {
 """Package that a command may miss -> the extra that brings it; the others come with ``train``."""
 
 
+MOST_SAID = 1000
+"""Characters of a line on stdout: a file of labels may hold a name of any length."""
+
+
 def say(text: str) -> None:
     """Print lines at once, for whoever follows a log. A reader who has gone (``| head -1``) ends no training."""
     try:
-        print("\n".join(map(escaped, text.split("\n"))), flush=True)
+        print("\n".join(shortened(escaped(line), MOST_SAID) for line in text.split("\n")), flush=True)
     except BrokenPipeError:
         _close_output()
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_samples import write_coco
+from hostile_labels import write_coco
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from focaldet.data.spelling import (
     spelled,
     stem,
 )
+from focaldet.files import open_regular, read_bytes
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 SPLIT_WORDS = {
@@ -42,6 +43,9 @@ SPLIT_WORDS = {
 
 _LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 """Folders of copies that operating systems leave; hidden ones begin with a point."""
+
+MOST_LABELS = 2**33
+"""Bytes of a file of labels: the largest public one, of Objects365, has 5.7 GB."""
 
 _MAX_LINKS = 10_000
 """Links to folders that are followed: links that lead to one another would never end."""
@@ -131,6 +135,23 @@ class Tree:
     def path(self, name: str) -> Path:
         """Where a file of the tree lies."""
         return self.root / name
+
+    def read(self, name: str, most: int = MOST_LABELS) -> bytes:
+        """The content of a file.
+
+        Raises:
+            InputError: it has become another kind of file since, has more than ``most`` bytes, or cannot be read.
+        """
+        return read_bytes(self.path(name), most)
+
+    def head(self, name: str, most: int) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            InputError: as ``read``.
+        """
+        with open_regular(self.path(name)) as file:
+            return file.read(most)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Files whose names end so, in capitals or not.

@@ -20,7 +20,7 @@ from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, save_model
 from focaldet.evaluation.average_precision import Evaluation, average_precision
-from focaldet.files import cannot_write, parse_json, write_text
+from focaldet.files import MOST_JSON, cannot_write, parse_json, read_bytes, write_text
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
 
@@ -220,7 +220,7 @@ def drop_lines_from(file: Path, epoch: int) -> None:
     """Leave out of ``metrics.jsonl`` what a resumed run is about to do again."""
     if file.exists():
         kept = []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_bytes(file, MOST_JSON).decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
                 if parse_json(line)["epoch"] < epoch:
                     kept.append(line + "\n")

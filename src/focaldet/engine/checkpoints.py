@@ -16,7 +16,7 @@ from torch import nn
 from focaldet.checks import InputError, check_finite_weights, check_range, first_names, one_line
 from focaldet.engine.config import load_config, typed_value
 from focaldet.engine.module import DetectionModule
-from focaldet.files import replacing
+from focaldet.files import check_archive, open_regular, replacing
 
 BEGUN = {"config.yaml", "splits.json", "metrics.jsonl", "tensorboard"}
 """What a run has before its first checkpoint."""
@@ -103,13 +103,16 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or is of something else.
     """
+    check_archive(file)
     try:
-        with warnings.catch_warnings():
+        with open_regular(file) as opened, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about kinds of tensors that are refused
-            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            checkpoint: dict[str, Any] = torch.load(opened, map_location="cpu", weights_only=True)
         _check_parts(checkpoint)
     except Exception as error:  # each kind of damage has its own
         reason = f"no {error} in it" if isinstance(error, KeyError) else one_line(error)
+        # torch's own words for a damaged pickle are a page about its options.
+        reason = "its pickle is damaged" if reason.startswith("Weights only load failed") else reason
         raise InputError(f"{file}: not a readable checkpoint ({reason}); train again into another --out") from error
     return checkpoint
 

@@ -89,7 +89,9 @@ class Detector:
         net, method = spec.build()
         net.load_state_dict(load_file(file))
         check_finite_weights(file, net.state_dict())
-        return cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        detector = cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        check_finite_outputs(file, detector.net)
+        return detector
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
         """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
@@ -117,6 +119,22 @@ class Detector:
             to_photo(detections, seen.size, seen.photo_size, last_pixel=last_pixel)
             for detections, seen in zip(found, batch, strict=True)
         ]
+
+
+def check_finite_outputs(file: Path, net: DenseDetector) -> None:
+    """Raise InputError where a network gives infinity or what is not a number for a small image of all grey values.
+
+    Weights may be finite and so large that nothing is found: no score is above a threshold, and nobody would be told.
+    """
+    image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    with torch.no_grad():
+        outputs = net(as_tensor(image)[None])
+    maps = (*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or ()))
+    if not all(bool(values.isfinite().all()) for values in maps):
+        raise InputError(
+            f"{file}: its network gives infinity or what is not a number: the training diverged, or the file is "
+            "damaged; use other weights, or train again with a lower --lr"
+        )
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:

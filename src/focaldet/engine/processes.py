@@ -15,6 +15,14 @@ RANKS = ("RANK", "SLURM_PROCID", "GROUP_RANK", "NODE_RANK", "LOCAL_RANK")
 """What Lightning, torchrun and SLURM call a process's place; the first process has 0 in all that are set."""
 
 
+def check_ranks() -> None:
+    """Raise InputError unless each place of this process, where it is stated, is a number; Lightning reads them."""
+    for name in RANKS:
+        stated = os.environ.get(name, "0")
+        if not (stated.isascii() and stated.isdecimal()):
+            raise InputError(f"{name}: expected the number of a process, got {stated!r}; unset {name} to train alone")
+
+
 def is_first_process(config: TrainConfig) -> bool:
     """Whether this process speaks and writes for the run. Known from the environment, before any process is started.
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from focaldet.checks import InputError, one_line
-from focaldet.files import open_regular
+from focaldet.files import check_archive, open_regular
 
 PACKAGES = frozenset({"mmengine", "mmcv", "mmdet", "addict", "numpy", "argparse", "pathlib"})
 """Packages whose objects training codes leave in their checkpoints, beside the weights."""
@@ -126,7 +126,7 @@ def _dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _unpickle(file: Path) -> Any:
-    _check_archive(file)
+    check_archive(file)
     names: set[str] = set()
     with contextlib.suppress(Exception):  # torch says better what is wrong with a broken file
         for name in _called(file):
@@ -148,16 +148,6 @@ def _unpickle(file: Path) -> Any:
         # torch's own words for a damaged pickle are a page about its options.
         reason = "its pickle is damaged" if "Weights only load failed" in str(error) else one_line(error)
         raise InputError(f"{file}: not a readable checkpoint ({reason}); fetch it again") from error
-
-
-def _check_archive(file: Path) -> None:
-    """Raise InputError for an archive whose parts are larger than itself: torch compresses nothing."""
-    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                size = sum(part.file_size for part in archive.infolist())
-            if size > file.stat().st_size:
-                raise InputError(f"{file}: not read: its parts are larger than itself, {size:,} bytes; fetch it again")
 
 
 def _refusal(file: Path, name: str) -> InputError:

@@ -47,7 +47,7 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
         InputError: PyAV is missing, or the file is not a video, damaged or too large.
     """
     av = _av(file)
-    count, seconds = 0, 0.0
+    count, seconds, stated = 0, 0.0, 0
     try:
         # The open file, because FFmpeg interprets some names as addresses or lists (concat:a.mp4|b.mp4).
         with open_regular(file) as opened, av.open(opened, options=_ONLY_THIS_FILE) as container:
@@ -68,7 +68,8 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        what = f"damaged after {count} frames" if count else "not a readable video"
+        whole = f" of about {stated}" if stated > count else ""
+        what = f"damaged after {count}{whole} frames" if count else "not a readable video"
         raise InputError(f"{file}: {what} ({_reason(error)}); fetch it again") from error
 
 

@@ -45,7 +45,7 @@ def find_coco(tree: Tree) -> list[str]:
     files = tree.with_suffix(".json")
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
     # By their place, even if they are broken; a list is a file of results, and alone it is a broken annotation file.
-    declared = [name for name in declared if not looks_like_labelme(tree.path(name))]
+    declared = [name for name in declared if not looks_like_labelme(tree, name)]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
     if not declared:
         declared = [name for name in files if _starts_with(tree, name, b"{") and _holds(tree, name, b'"images"')]
@@ -54,12 +54,11 @@ def find_coco(tree: Tree) -> list[str]:
 
 
 def _starts_with(tree: Tree, name: str, character: bytes) -> bool:
-    with tree.path(name).open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
+    return tree.head(name, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
 
 
 def _holds(tree: Tree, name: str, *words: bytes) -> bool:
-    content = tree.path(name).read_bytes()
+    content = tree.read(name)
     return any(word in content for word in words)
 
 
@@ -138,7 +137,7 @@ def _load(tree: Tree, name: str) -> dict[str, Any]:
 
 def _text(tree: Tree, name: str) -> str:
     """The text of a file, in any encoding that JSON may have; its bytes are not kept."""
-    data = tree.path(name).read_bytes()
+    data = tree.read(name)
     return data.decode(json.detect_encoding(data), "surrogatepass")
 
 

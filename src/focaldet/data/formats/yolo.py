@@ -11,14 +11,13 @@ import contextlib
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from focaldet.checks import InputError
 from focaldet.data.formats.values import as_id, as_number, read_lines
 from focaldet.data.formats.yolo_lines import LabelReader, label_text, looks_like_labels
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.spelling import bare_name, folded, folder_of, stem
 from focaldet.data.tree import PhotoError, Tree, split_of
+from focaldet.files import parse_yaml
 
 _NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")
 """Files that list the classes, one a line, the surest first."""
@@ -129,11 +128,12 @@ def _highest_class(tree: Tree) -> int:
 
 
 def _load_yaml(tree: Tree, name: str) -> Any:
-    # The loader that knows only words: a class may be called "no", or 010.
     try:
-        return yaml.load(label_text(tree, name), yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{name}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+        return parse_yaml(label_text(tree, name), words=True)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{name}: not readable as YAML ({error})") from None
 
 
 def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
