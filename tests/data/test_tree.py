@@ -152,7 +152,7 @@ def test_a_name_after_an_upload_means_the_photo_before_it_unless_a_photo_has_it(
     assert found.photo("1f0c9a3e-my_photo_1.jpg", beside="l.json") == ("my photo (1).jpg", 0)
     assert found.photo("images/1f0c9a3e-b.jpg", beside="l.json").name == "1f0c9a3e-b.jpg"
     assert found.photo_of("labels/77777777-c.xml").name == "c.jpg"
-    with pytest.raises(PhotoError, match="no photo '20260131-c.jpg'"):  # a date
+    with pytest.raises(PhotoError, match=r"no photo '20260131-c\.jpg'"):  # a date
         found.photo("20260131-c.jpg", beside="l.json")
     with pytest.raises(PhotoError, match=r"d/e\.jpg and f/e\.jpg fit equally well"):
         found.photo("1f0c9a3e-e.jpg", beside="l.json")
