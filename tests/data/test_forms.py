@@ -1,6 +1,7 @@
 """Boxes that are written in another form than they are read in."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,20 @@ def test_boxes_of_another_form_are_refused_with_their_own(tmp_path, written, for
     own = {"corners": "[x1, y1, x2, y2]", "size": "[x, y, width, height]", "centre": "[x centre, y centre, "}[written]
     with pytest.raises(InputError, match=f"look like {re.escape(own)}"):
         checked(tmp_path, boxes, form, relative)
+
+
+def test_exchanged_axes_are_refused_but_not_where_only_the_stated_size_is(tmp_path):
+    boxes = drawn()[:, [1, 0, 3, 2]]
+    for form in AS_READ:
+        with pytest.raises(InputError, match=re.escape("look like [y1, x1, y2, x2]")):
+            checked(tmp_path, written_and_read("corners", form, boxes), form)
+    right = replace(annotation(tmp_path, drawn(), "corners"), stated_size=(HEIGHT, WIDTH))
+    check_forms([right], [ImageHeader(WIDTH, HEIGHT, 1, "JPEG")])
+
+
+def test_boxes_of_a_photo_that_exif_turns_are_judged_elsewhere(tmp_path):
+    stored = annotation(tmp_path, drawn(), "corners")
+    check_forms([stored], [ImageHeader(HEIGHT, WIDTH, 6, "JPEG")])
 
 
 def test_a_few_boxes_that_leave_their_photo_are_faults_of_their_own(tmp_path):

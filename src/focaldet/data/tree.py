@@ -71,7 +71,7 @@ class FoundPhoto(NamedTuple):
     Args:
         name: relative to the folder, with forward slashes.
         certainty: how much of the stated path leads to it: ``AS_STATED``, else the number of its last parts that agree,
-            at least 1, or 0 when only the name without its suffix does.
+            at least 1, or 0 when only the name without its suffix does, or that before an upload.
     """
 
     name: str
@@ -271,7 +271,7 @@ class Tree:
                 return FoundPhoto(found.name, 0 if known else found.certainty)
         for spelling in spellings:
             if candidates := [c for c in self.uploaded(stem(spelling)) if not _other_split(spelling, c)]:
-                return self._nearest(spelling, candidates, beside)
+                return FoundPhoto(self._nearest(spelling, candidates, beside).name, 0)
         raise PhotoError(f"there is no photo {_shown(stated)} here")
 
     def photo_of(self, label_file: str, stated: Sequence[str] = ()) -> FoundPhoto:

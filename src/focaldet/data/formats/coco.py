@@ -337,7 +337,9 @@ class _CocoFile:
                 photos[row] = None
         renamed = sum(photo is not None and photo.certainty == 0 for photo in photos)
         if renamed:
-            self.notes.append(f"{self.source}: {renamed:,} photos have another suffix here than in the file")
+            self.notes.append(
+                f"{self.source}: {renamed:,} photos have another suffix here, or their name before an upload"
+            )
         return photos
 
     def _image_folder(self, names: list[str]) -> list[str]:

@@ -56,7 +56,8 @@ def _class_lists(tree: Tree) -> list[str]:
     """The files that list the classes, one a line, the surest first."""
     names = tree.with_suffix(".names")
     files = [*tree.with_suffix(".txt"), *names, *tree.with_suffix(".labels")]
-    return [name for wanted in _NAME_LISTS for name in files if bare_name(name).lower() == wanted] or names
+    listed = [name for name in files if bare_name(name).lower() in _NAME_LISTS]
+    return sorted(listed, key=lambda name: _NAME_LISTS.index(bare_name(name).lower())) or names
 
 
 def _listed_names(tree: Tree, source: str) -> dict[int, str]:
