@@ -168,8 +168,8 @@ def callback_without_its_path(checkpoint: dict[str, Any]) -> None:
         (other_type, "exp_avg_sq of parameter 0: .* float64 there"),
         (overlapping, "exp_avg of parameter 0: .*overlapping there"),
         (without_a_moment, "parameter 0: expected step"),
-        (not_finite_moment, "'exp_avg of parameter 0' holds infinity"),
-        (not_finite_weight, "'net.* holds infinity or what is not a number"),
+        (not_finite_moment, "'exp_avg of parameter 0' contains infinity"),
+        (not_finite_weight, "'net.* contains infinity or NaN"),
         (other_parameters, "a group of other parameters"),
         (no_number, "no finite numbers"),
         (two_optimisers, "expected one"),
@@ -208,7 +208,7 @@ def test_weights_that_are_not_finite_are_refused_by_all_that_read_a_run(
         lambda: evaluate_run(run, cells, "val"),
         lambda: again(out=str(run / "tuned"), weights=str(run)),
     ):
-        with pytest.raises(InputError, match=f"model.safetensors: '{name}' holds infinity"):
+        with pytest.raises(InputError, match=f"model.safetensors: '{name}' contains infinity"):
             read()
 
 
@@ -223,7 +223,7 @@ def test_weights_that_are_not_finite_are_neither_measured_nor_kept(
 
     monkeypatch.setattr(RunRecorder, "on_train_batch_end", break_weights)
     config.epochs, config.batch = 1, 4
-    with pytest.raises(NotFiniteError, match=r"step 1: net\..* holds infinity.*lower --lr"):
+    with pytest.raises(NotFiniteError, match=r"step 1: net\..* contains infinity.*lower --lr"):
         train(config, say=lambda line: None)
     assert not {"last.ckpt", "model.json"} & {path.name for path in Path(config.out or "").iterdir()}
 

@@ -20,7 +20,7 @@ from focaldet.data import read_folder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.module import FINAL_LR
+from focaldet.engine.optimizer import FINAL_LR
 from focaldet.engine.train import _make_run_folder, train
 
 TIMES = ("minutes", "images_per_second", "seconds", "peak_memory_mb")

@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.budget import TimeBudget
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

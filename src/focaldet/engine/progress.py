@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
-from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.budget import TimeBudget
 
 LINE_EVERY_S = 30.0
 """Seconds between two lines of a log, at least."""

@@ -24,7 +24,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
-from focaldet.engine.callbacks import RunRecorder, TimeBudget
+from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
     WholeFiles,
     check_fits,
@@ -161,7 +161,7 @@ def fit(
     """
     run = _make_run_folder(config)  # all that can be refused has been
     val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
-    clock = TimeBudget(config.minutes)
+    clock = module.budget
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
