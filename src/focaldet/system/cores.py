@@ -1,8 +1,8 @@
-"""How many cores there are to work with."""
+"""Number of usable cores."""
 
 import os
 
 
 def cores() -> int:
-    """Cores that this process may use: fewer than the machine has, where a container or ``taskset`` says so."""
+    """Number of cores that this process may use, which a container or ``taskset`` can limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
