@@ -67,7 +67,7 @@ def trained(checkpoint: Path | None = None, **options: Any) -> tuple[DetectionMo
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=config.epochs,
-        callbacks=[watch],
+        callbacks=[watch, module.budget],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -83,6 +83,17 @@ def test_learning_rate_warms_up_for_a_tenth_of_the_run_at_most_and_falls_by_a_co
     total = 3 * STEPS_AN_EPOCH
     cosine = [0.01 + 0.99 * (1 + math.cos(math.pi * step / total)) / 2 for step in range(total)]
     assert watch.factors == pytest.approx([min(1, (step + 1) / steps) * cosine[step] for step in range(total)])
+
+
+def test_a_run_of_minutes_follows_the_clock_and_its_warm_up_is_not_shortened():
+    _, watch = trained(minutes=1000.0, warmup=4)
+    assert watch.factors == pytest.approx([min(1, (step + 1) / 4) for step in range(STEPS_AN_EPOCH)], abs=1e-3)
+
+
+def test_a_run_of_minutes_ends_after_the_step_in_which_they_are_over():
+    module, watch = trained(minutes=1e-6)
+    assert len(watch.factors) == 1
+    assert module.progress <= 1
 
 
 def test_learning_rate_follows_the_root_of_the_batch_and_the_backbone_has_its_own_factor():

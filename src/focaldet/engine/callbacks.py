@@ -95,9 +95,7 @@ class RunRecorder(Callback):
         if not trainer.is_global_zero or not self.steps:
             return
         seconds = time.perf_counter() - self.epoch_start
-        memory = peak_memory_mb(
-            module.device
-        )  # before measuring AP, so that the first line is the peak of training alone
+        memory = peak_memory_mb(module.device)  # before measuring AP: the first line is the peak of training alone
         evaluation = self.measure(module) if self._due(trainer, module) else None
         line = {
             "epoch": trainer.current_epoch,
