@@ -166,8 +166,8 @@ def test_too_much_loss_is_refused_and_nothing_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--int8"], "--int8 and --data DIR go together"),
-        (["--data", "DATA"], "--int8 and --data DIR go together"),
+        (["--int8"], "--int8 needs --data DIR"),
+        (["--data", "DATA"], "--int8 needs --data DIR"),
         (["--int8", "--data", "DATA", "--format", "torch"], "--format torch: --int8 makes ONNX files only"),
         (["--int8", "--data", "DATA", "--split", "test"], "no photo in split 'test'; it has train, val"),
         (["--int8", "--data", "DATA", "--ap-loss", "2"], "ap_loss"),

@@ -101,7 +101,7 @@ def answer(files: StudyFiles, best: Advice | None) -> str:
     if not best.tied or files.num_seeds < 2:
         return sentence
     tied = _listed([rung.title for rung in best.tied])
-    return f"{sentence} Statistically tied with it: {tied}."
+    return f"{sentence} {tied} {'is' if len(best.tied) == 1 else 'are'} statistically tied with it."
 
 
 def train_command(files: StudyFiles, rung: Rung) -> str:
