@@ -53,8 +53,8 @@ def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
 def tuned_spec(config: TrainConfig, class_names: tuple[str, ...], source: ModelSpec) -> ModelSpec:
     """Describe the model of a run that starts from the weights of ``source``.
 
-    It uses the photo sizes, locations and thresholds of every other run; only the position of a location in its cell
-    stays as in ``source``.
+    It uses the photo sizes, locations and thresholds of all runs trained here; only the position of a location in its
+    cell stays as in ``source``.
 
     Raises:
         InputError: the configuration asks for another network.

@@ -306,7 +306,10 @@ def _check_gpus(config: TrainConfig) -> None:
     if config.device == "gpu":
         count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
         if config.devices > count:
-            raise InputError(f"--device gpu --devices {config.devices}: torch can use {count} on this machine")
+            raise InputError(
+                f"--device gpu --devices {config.devices}: this machine has {count} GPU{'s' * (count != 1)} that torch "
+                "can use"
+            )
 
 
 def _make_run_folder(config: TrainConfig) -> Path:
@@ -345,10 +348,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _unlearned(recorder: RunRecorder) -> str:
-    text = (
-        f"{recorder.unmatched:,} of {recorder.objects:,} objects matched no location in the last epoch: too small for "
-        "the finest stride, or covered by another object"
-    )
+    if recorder.unmatched:
+        text = (
+            f"{recorder.unmatched:,} of {recorder.objects:,} objects matched no location in the last epoch: too small "
+            "for the finest stride, or covered by another object"
+        )
+    else:
+        text = f"all {recorder.objects:,} objects matched a location in the last epoch"
     if recorder.beyond_reach:
         text += (
             f"; {recorder.beyond_reach:,} had a side beyond the last bin of their level (num_bins - 1 strides): use "
