@@ -307,7 +307,7 @@ def test_a_config_that_is_not_there_is_named(refuse: Refuse, tmp_path: Path) -> 
 
 
 def test_out_that_holds_a_run_is_refused(refuse: Refuse, cells: Path, trained: Path) -> None:
-    assert "holds a run already" in refuse("train", "--data", cells, "--out", trained)
+    assert "already holds a run" in refuse("train", "--data", cells, "--out", trained)
 
 
 def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Pa
 
 
 def test_resume_without_a_run_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
-    assert "nothing to continue from" in refuse("train", "--data", cells, "--out", out, "--resume")
+    assert "nothing to continue" in refuse("train", "--data", cells, "--out", out, "--resume")
     assert "--out RUN" in refuse("train", "--data", cells, "--resume")
     assert not out.exists()
 
@@ -356,7 +356,7 @@ def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
 def test_a_gpu_that_is_not_there_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("needs a machine without a GPU")
-    assert "this machine has 0" in refuse("train", "--data", cells, "--out", out, "--device", "gpu", *TINY)
+    assert "this machine has 0 GPUs" in refuse("train", "--data", cells, "--out", out, "--device", "gpu", *TINY)
     assert not out.exists()
 
 
@@ -456,7 +456,7 @@ def test_train_eval_predict_and_report_print_where_to_look(
     (tmp_path / "small.yaml").write_text(config.to_yaml())
     assert main(["train", "--config", str(tmp_path / "small.yaml"), "--epochs", "1", "--profile"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"not the network \(load, assign, loss, log\): \d+\.\d%", printed)
+    assert re.search(r"outside the network \(load, assign, loss, log\): \d+\.\d%", printed)
     assert f"report: {out / 'report.html'}" in printed
     assert load_config(out / "config.yaml").epochs == 1
     assert main(["eval", str(out), "--data", str(cells), "--split", "train"]) == 0

@@ -116,17 +116,15 @@ def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, d
 class PeerModule(DetectionModule):
     """Our training step with torchvision's losses."""
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         net: Any = self.net
         terms = net.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
-        self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
-        self._stop_unless_finite()
-        self.last_matched = torch.arange(batch.truth.labels.numel())  # it does not report which have positives
-        self.last_beyond_reach = 0
+        # torchvision does not report which objects have positives: count all as matched.
+        result = self.report(terms, torch.zeros(batch.truth.labels.numel(), dtype=torch.bool), 0)
         self.clock.mark("forward")
-        self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
-        return loss
+        self.log_dict(dict(result.terms), prog_bar=True, logger=True)
+        return {"loss": loss, "result": result}
 
 
 class AlreadyRead:

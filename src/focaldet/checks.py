@@ -147,7 +147,7 @@ def check_floating(name: str, tensor: "Tensor") -> None:
 
 
 def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
-    """The name of the first tensor that holds infinity or what is not a number.
+    """The name of the first tensor that contains infinity or NaN.
 
     >>> import torch
     >>> first_not_finite({"weight": torch.ones(2), "count": torch.tensor(3)})
@@ -158,10 +158,10 @@ def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
 
 
 def check_finite_weights(file: object, tensors: "Mapping[str, Tensor]") -> None:
-    """Raise InputError where weights of a file hold infinity or what is not a number."""
+    """Raise InputError where weights of a file contain infinity or NaN."""
     if name := first_not_finite(tensors):
         raise InputError(
-            f"{file}: {name!r} holds infinity or what is not a number: the training diverged, or the file is damaged; "
+            f"{file}: {name!r} contains infinity or NaN: the training diverged, or the file is damaged; "
             "use other weights, or train again with a lower --lr"
         )
 

@@ -1,4 +1,4 @@
-"""A trained detector in use: load a run, give it photos, get boxes with the deviation of each side."""
+"""A trained detector: load a run, pass photos, get boxes with the standard deviation of each side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Detector:
-    """A network with its method and the names of its classes.
+    """A network with its method and class names.
 
     >>> detector = Detector.load("runs/cells")  # doctest: +SKIP
     >>> detections = detector.predict("photo.jpg")  # doctest: +SKIP
@@ -58,7 +58,7 @@ class Detector:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
+        """Class name of each label."""
         return self.spec.class_names
 
     def evaluation_postprocess(self) -> PostProcess:
@@ -69,14 +69,14 @@ class Detector:
     def load(
         cls, run: str | Path, *, score_threshold: float | None = None, max_detections: int | None = None
     ) -> Detector:
-        """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
+        """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
             run: the folder.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
 
         Raises:
-            InputError: a file is missing or broken, or was written by a newer focaldet.
+            InputError: a file is missing or damaged, or was written by a newer focaldet.
         """
         run = Path(run)
         if not run.is_dir():
@@ -94,20 +94,22 @@ class Detector:
         return detector
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
-        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
+        """Detect the objects in one photo; boxes are in pixels of the photo.
 
-        A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+        Args:
+            image: file, PIL image, or ``(H, W, 3)`` uint8 RGB. A file is rotated upright according to its EXIF
+                orientation; a PIL image is used as it is.
         """
         (found,) = self._detections([self.prepare(as_photo(image))])
         return found
 
     def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
-        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first step of ``predict``, on any thread."""
+        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first half of ``predict``. Thread-safe."""
         pixels = as_tensor(self.spec.resize(photo, self.spec.size))
         return NetworkInput(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
 
     def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
-        """The second: the objects of some photos that the network sees at one size, as arrays."""
+        """Detect on prepared photos of the same size: the second half of ``predict``, with arrays as result."""
         return [as_arrays(found) for found in self._detections(batch)]
 
     def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
@@ -138,7 +140,7 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
-    """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
+    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
         import supervision

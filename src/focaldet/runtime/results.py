@@ -57,9 +57,9 @@ def named_limit(max_detections: int) -> str:
     """Suffix for "AP" if the limit on detections is not COCO's.
 
     >>> f"AP{named_limit(500)}", f"AP{named_limit(100)}"
-    ('AP (at most 500 detections a photo)', 'AP')
+    ('AP (at most 500 detections per photo)', 'AP')
     """
-    return f" (at most {max_detections} detections a photo)" if max_detections > COCO_DETECTIONS else ""
+    return f" (at most {max_detections} detections per photo)" if max_detections > COCO_DETECTIONS else ""
 
 
 def _rounded(values: list[float]) -> list[float]:
