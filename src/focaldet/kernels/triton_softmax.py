@@ -221,6 +221,12 @@ def warps_of(widths: tuple[int, ...]) -> int:
     return min(max(widths[0] // 512, 4), 32)
 
 
+def registers_of(warps: int) -> int:
+    """Registers of a thread: as many as a multiprocessor has for one program. The assembler by itself would rather put
+    a few into memory, so that one more program fits beside it."""
+    return min(2048 // warps, 255)
+
+
 def launch(
     logits: Tensor,
     grad: Tensor | None,
@@ -241,7 +247,7 @@ def launch(
     if outer * inner == 0:
         return logits.new_zeros(() if reduce else (outer, inner), dtype=torch.float32)
     widths = tiles_of(num_classes)
-    tile_rows = rows_of(widths)
+    tile_rows, warps = rows_of(widths), warps_of(widths)
     groups, rows = (1, outer) if inner == 1 else (outer, inner)
     blocks = triton.cdiv(rows, tile_rows)
     programs = groups * blocks
@@ -270,6 +276,7 @@ def launch(
         ROWS=tile_rows,
         FIRSTS=tuple(accumulate(widths, initial=0))[:-1],
         WIDTHS=widths,
-        num_warps=warps_of(widths),
+        num_warps=warps,
+        **({} if torch.version.hip else {"maxnreg": registers_of(warps)}),
     )
     return total(loss, scale, normalizer) if reduce else loss
