@@ -159,6 +159,11 @@ def voc_flags(root: Path) -> None:
     write(root / "ImageSets" / "Main" / "val.txt", "JPEGImages/c.jpg\n")
 
 
+def voc_settings_of_a_training(root: Path) -> None:
+    in_folders("JPEGImages", "Annotations", xml, ".xml")(root)
+    write(root / "config.yaml", "train: {epochs: 9}\nval: {every: 1}\n")
+
+
 def voc_lists_of_classes(root: Path) -> None:
     in_folders("JPEGImages", "Annotations", xml, ".xml")(root)
     for label, flags in (("cat", ("1", "-1")), ("dog", ("1", "1"))):
@@ -475,6 +480,7 @@ WITH_EMPTY = {
     "voc: two years of the development kit": voc_two_years,
     "voc: lists with flags and with paths": voc_flags,
     "voc: lists of single classes": voc_lists_of_classes,
+    "voc: beside the settings of a training": voc_settings_of_a_training,
     "voc: PaddleDetection's lists": voc_paddle,
     "voc: masks nearer than the photos": voc_masks_nearer_than_photos,
     "voc: counted from 0": voc_from_zero,

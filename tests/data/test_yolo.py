@@ -102,7 +102,7 @@ def test_labels_that_are_no_text_leave_their_photo_out(tmp_path):
         ("names: [cat\n", "not readable as YAML"),
         ("names: cat\n", "expected 'names' as a list"),
         ("names: {a: cat, b: dog}\n", "expected 'names' as a list"),
-        ("train: train/images\nval: valid/images\n", "'names' is missing"),
+        ("train: train/images\nval: valid/images\nnc: 2\n", "'names' is missing"),
         ("names: [[cat]]\n", "expected 'names' as a list"),
         ("names: []\n", "no class names"),
         ("names: [cat, dog]\ntrain: {a: 1}\n", "expected 'train' as a path"),

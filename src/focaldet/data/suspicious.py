@@ -31,7 +31,7 @@ def like_percent(folder: DataFolder) -> list[str]:
     """A sentence where every box of photos much larger than that lies within the first 100 pixels."""
     records = [record for records in folder.splits.values() for record in records if len(record.labels)]
     sides = np.array([(min(r.width, r.height), max(r.width, r.height)) for r in records]).reshape(-1, 2)
-    if not len(sides) or (sides <= (_PERCENT, 2 * _PERCENT)).any():
+    if not len(sides) or (sides <= (_PERCENT, 1.5 * _PERCENT)).any():
         return []
     ends = np.concatenate([record.boxes_xyxy[:, 2:] for record in records])
     if len(ends) < _ENOUGH_BOXES or not _PERCENT / 2 < ends.max() <= _PERCENT:

@@ -87,7 +87,7 @@ def _describes(tree: Tree, name: str) -> bool:
         if stem(name) != "data":  # somebody's other YAML file
             return False
         raise
-    return isinstance(document, dict) and ("names" in document or {"train", "val"} <= document.keys())
+    return isinstance(document, dict) and ("names" in document or {"train", "nc"} <= document.keys())
 
 
 def _one_description(tree: Tree, files: list[str]) -> str:
