@@ -24,7 +24,7 @@ class Interpreted(torch.autograd.Function):
             if op == ops.PYRAMID:
                 return triton_ops.pyramid_loss([x.detach() for x in logits], *args)
             loss, grad = triton_ops.loss_and_grad(op, logits[0].detach(), *args)
-            return loss, [grad] if grad.numel() else []
+            return loss, [grad] if args[-1] or grad.numel() else []
 
         loss, ctx.grads = run(*args, True)
         again, none = run(*args, False)
@@ -123,8 +123,8 @@ def main() -> None:
         count += 1
 
     z = torch.zeros(4, 3)
-    wrong = torch.tensor([0, 3, -3, -1])
-    assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 0]
+    wrong = torch.tensor([0, 3, -3, 2**32 - 2])  # the last is IGNORED in its lower half
+    assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 1]
     wrong = torch.tensor([0, 3, -3, -100])
     assert focaldet.softmax_focal_loss(z, wrong, impl="fused").isnan().tolist() == [0, 1, 1, 0]
     wrong = torch.tensor([0, 2.1, -0.1, float("nan")])
