@@ -24,7 +24,7 @@ class Interpreted(torch.autograd.Function):
             if op == ops.PYRAMID:
                 return triton_ops.pyramid_loss([x.detach() for x in logits], *args)
             loss, grad = triton_ops.loss_and_grad(op, logits[0].detach(), *args)
-            return loss, [grad] if grad.numel() else []
+            return loss, [grad] if args[-1] or grad.numel() else []
 
         loss, ctx.grads = run(*args, True)
         again, none = run(*args, False)
@@ -69,6 +69,37 @@ def pyramids() -> Iterator[tuple[list[Tensor], SparseTargets]]:
             sites = anchors * sum(x.shape[2] * x.shape[3] for x in maps)
             labels = torch.randint(-2, num_classes, (2, sites), generator=generator)
             yield maps, SparseTargets(labels, torch.rand(2, sites, generator=generator))
+
+
+def check_autograd_of_a_pyramid() -> None:
+    """First and second derivatives, in place and in float16, through the operator as CUDA has it."""
+    from focaldet.kernels import triton_ops
+
+    ops.LIBRARY.impl(ops.PYRAMID, triton_ops.pyramid_loss, "CPU")
+    ops.LIBRARY.impl(f"{ops.PYRAMID}_inplace", triton_ops.pyramid_loss_in_place, "CPU")
+    sigmoid.fused_loss = dispatch.fused_loss
+    maps, target = next(pyramids())
+    maps = [x[:, :, :2] for x in maps]  # the interpreter is slow
+    sites = 3 * sum(x.shape[2] * x.shape[3] for x in maps)
+    target = SparseTargets(target.labels[:, :sites], target.quality[:, :sites])
+
+    def derivatives(dtype: torch.dtype, **options: Any) -> list[Tensor]:
+        leaves = [x.to(dtype, copy=True).contiguous().requires_grad_() for x in maps]
+        loss = focaldet.quality_focal_loss([x * 1 for x in leaves], target, reduction="sum", normalizer=70, **options)
+        if options.get("inplace_grad"):
+            return list(torch.autograd.grad(3 * loss, leaves))
+        first = torch.autograd.grad(3 * loss, leaves, create_graph=dtype == torch.float32, retain_graph=True)
+        if dtype != torch.float32:
+            return list(first)
+        again = torch.autograd.grad(2 * loss, leaves, retain_graph=True)
+        return [*first, *again, *torch.autograd.grad(sum(x.square().sum() for x in first), leaves)]
+
+    formula = derivatives(torch.float32, impl="reference")
+    torch.testing.assert_close(derivatives(torch.float32, impl="fused"), formula)
+    torch.testing.assert_close(derivatives(torch.float32, impl="fused", inplace_grad=True), formula[: len(maps)])
+    for inplace_grad in (False, True):
+        half = derivatives(torch.float16, impl="fused", inplace_grad=inplace_grad)
+        torch.testing.assert_close([x.float() for x in half], formula[: len(maps)], rtol=5e-3, atol=1e-5)
 
 
 def main() -> None:
@@ -123,8 +154,8 @@ def main() -> None:
         count += 1
 
     z = torch.zeros(4, 3)
-    wrong = torch.tensor([0, 3, -3, -1])
-    assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 0]
+    wrong = torch.tensor([0, 3, -3, 2**32 - 2])  # the last is IGNORED in its lower half
+    assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 1]
     wrong = torch.tensor([0, 3, -3, -100])
     assert focaldet.softmax_focal_loss(z, wrong, impl="fused").isnan().tolist() == [0, 1, 1, 0]
     wrong = torch.tensor([0, 2.1, -0.1, float("nan")])
@@ -132,6 +163,7 @@ def main() -> None:
     z[1, 1] = float("nan")
     nan = focaldet.softmax_focal_loss(z, torch.tensor([0, 0, 1, -100]), impl="fused").isnan()
     assert nan.tolist() == [0, 1, 0, 0]
+    check_autograd_of_a_pyramid()
     print(f"{count} cases agree")
 
 

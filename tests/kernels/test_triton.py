@@ -186,10 +186,12 @@ def launches(monkeypatch):
     return Launches(monkeypatch)
 
 
-def pyramid(height: int, width: int, anchors: int = 9, batch: int = 2) -> tuple[list[Tensor], Tensor]:
+def pyramid(height: int, width: int, last: bool, batch: int = 2) -> tuple[list[Tensor], Tensor]:
+    """Maps of 9 anchors and 80 classes in either memory format, which nobody writes or reads, and their labels."""
+    memory_format = torch.channels_last if last else torch.contiguous_format
     sizes = [(-(-height // stride), -(-width // stride)) for stride in (8, 16, 32, 64, 128)]
-    maps = [torch.empty(batch, anchors * 80, h, w) for h, w in sizes]
-    return maps, torch.zeros(batch, anchors * sum(h * w for h, w in sizes), dtype=torch.int64)
+    maps = [torch.empty(batch, 9 * 80, h, w, memory_format=memory_format) for h, w in sizes]
+    return maps, torch.zeros(batch, 9 * sum(h * w for h, w in sizes), dtype=torch.int64)
 
 
 def sigmoid_args(normalizer: Tensor) -> tuple[Any, ...]:
@@ -199,9 +201,7 @@ def sigmoid_args(normalizer: Tensor) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("last", [False, True])
 def test_a_pyramid_is_one_launch_and_its_sum_another(launches, last):
-    maps, labels = pyramid(800, 1088)
-    if last:
-        maps = [x.to(memory_format=torch.channels_last) for x in maps]
+    maps, labels = pyramid(800, 1088, last)
     factor = torch.tensor(3.0)
     names = launches.of(lambda: triton_ops.pyramid_loss(maps, labels, *sigmoid_args(factor)))
     assert names == ["sigmoid_kernel", "sum_kernel"]
@@ -214,9 +214,7 @@ def test_a_pyramid_is_one_launch_and_its_sum_another(launches, last):
 def test_no_kernel_is_compiled_anew_for_another_size_of_photo(launches, last):
     keys = []
     for height, width, batch in ((800, 1088, 2), (640, 640, 16), (801, 1333, 1), (128, 128, 1)):
-        maps, labels = pyramid(height, width, batch=batch)
-        if last:
-            maps = [x.to(memory_format=torch.channels_last) for x in maps]
+        maps, labels = pyramid(height, width, last, batch)
         launches.of(lambda maps=maps, labels=labels: triton_ops.pyramid_loss(maps, labels, *sigmoid_args(labels[0, 0])))
         keys.append(launches.specialized)
         launches.of(lambda maps=maps: triton_ops.multiply(maps, torch.tensor(2.0)))
