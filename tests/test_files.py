@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from focaldet import files
 from focaldet.checks import InputError
 from focaldet.files import (
+    check_archive,
     check_out,
     open_regular,
     parse_json,
+    read_bytes,
     read_json,
     read_text,
     read_yaml,
@@ -177,3 +180,27 @@ def test_a_folder_that_is_a_file_or_not_there_yet(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: is a file; name a folder"):
         check_out(tmp_path / "file", "a run")
+
+
+def test_a_file_that_states_no_size_is_read_to_its_end():
+    assert read_bytes(Path("/proc/self/status"), 2**20).startswith(b"Name:")
+    with pytest.raises(InputError, match="more than 10 bytes"):
+        read_bytes(Path("/proc/self/status"), 10)
+
+
+def test_a_bound_takes_no_memory_before_there_are_bytes(tmp_path):
+    (tmp_path / "small").write_bytes(b"small")
+    assert read_bytes(tmp_path / "small", 2**60) == b"small"
+
+
+def test_an_archive_larger_than_itself_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(InputError, match="its parts are larger than itself"):
+        check_archive(tmp_path / "bomb.pth")
+    os.mkfifo(tmp_path / "fifo.pth")
+    with pytest.raises(InputError, match="not a regular file"):
+        check_archive(tmp_path / "fifo.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "bomb.pth").read_bytes()[:100])
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        check_archive(tmp_path / "cut.pth")

@@ -1,5 +1,6 @@
 """``focaldet``, and ``python -m focaldet`` where no ``focaldet`` is on the path."""
 
+import logging
 import os
 import sys
 import warnings
@@ -9,6 +10,7 @@ def run() -> int:
     """Run the command that this process was started for."""
     if not sys.warnoptions:  # those of Pillow, NumPy and torch are about their own insides; faults are raised here
         warnings.simplefilter("ignore")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it has no folder for its cache
     try:
         os.getcwd()  # MKL would say that it cannot load torch
     except OSError:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from focaldet.checks import InputError, escaped, printable, shortened
 
@@ -30,12 +31,15 @@ def say(text: str) -> None:
     try:
         print("\n".join(shortened(escaped(line), MOST_SAID) for line in text.split("\n")), flush=True)
     except BrokenPipeError:
-        _close_output()
+        _close(sys.stdout)
 
 
 def mistake(line: str) -> int:
     """Report a user's mistake in one line. Returns the exit code."""
-    print(f"focaldet: {printable(line)}", file=sys.stderr)
+    try:
+        print(f"focaldet: {printable(line)}", file=sys.stderr, flush=True)
+    except OSError:  # the disk behind it is full, or nobody reads it
+        _close(sys.stderr)
     return 2
 
 
@@ -68,7 +72,7 @@ def exit_code(work: Callable[[], int | None], command: str = "") -> int:
         print("focaldet: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        _close_output()
+        _close(sys.stdout)
         return 0
     except MemoryError:
         return mistake(f"{command}: not enough memory; close other programs, or process less at a time")
@@ -78,17 +82,17 @@ def exit_code(work: Callable[[], int | None], command: str = "") -> int:
         return mistake(f"{command}: {error}: this link points to itself; give the file or folder")
     except OSError as error:  # errors that no command handles: a broken disk, a circular link, a name that is too long
         if error.errno == errno.ENOSPC:
-            _close_output()
+            _close(sys.stdout)
             return mistake(f"{error.filename or 'output'}: the disk is full; free some space")
         place = error.filename or command
         place = os.fsdecode(place) if isinstance(place, str | bytes) else place
         return mistake(f"{place}: cannot be read or written ({error.strerror or error})")
 
 
-def _close_output() -> None:
-    """Discard all further output."""
+def _close(stream: TextIO) -> None:
+    """Discard all further output to a stream."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _prepare_streams() -> None:

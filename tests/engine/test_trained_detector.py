@@ -297,6 +297,17 @@ def test_a_model_json_that_is_no_json_object_is_one_line(run: Path, text: str) -
     assert one_line(error)
 
 
+def test_finite_weights_that_give_no_finite_number_are_named(run: Path) -> None:
+    weights = load_file(run / "model.safetensors")
+    for name, value in weights.items():
+        if value.ndim == 4:
+            weights[name] = torch.full_like(value, 3e38)
+    save_file(weights, run / "model.safetensors")
+    with pytest.raises(InputError, match="its network gives infinity or what is not a number") as error:
+        Detector.load(run)
+    assert one_line(error)
+
+
 def test_truncated_weights_are_named(run: Path) -> None:
     file = run / "model.safetensors"
     for size in (0, 100, file.stat().st_size - 1):

@@ -28,8 +28,8 @@ MEGABYTES = 1500
 """That it may take beside what the process had before."""
 
 MOST_LINE = 300
-MOST_SAID = 1000
-"""Characters of a line on stderr, and on stdout."""
+MOST_SAID = 4000
+"""Characters of a line on stderr, and on stdout: 1,000, each of which ASCII may write as four."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
 from focaldet.runtime.model import DetectionArrays, NetworkInput
-from focaldet.structures import Detections
+from focaldet.structures import Detections, HeadOutputs
 
 if TYPE_CHECKING:
     from supervision import Detections as SupervisionDetections
@@ -130,8 +130,8 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
     """
     image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
     with torch.no_grad():
-        outputs = net(as_tensor(image)[None])
-    maps = (*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or ()))
+        outputs: HeadOutputs = net(as_tensor(image)[None])
+    maps = (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
     if not all(bool(values.isfinite().all()) for values in maps):
         raise InputError(
             f"{file}: its network gives infinity or what is not a number: the training diverged, or the file is "
