@@ -235,7 +235,9 @@ def test_threads_are_at_least_one(colours: Path) -> None:
 
 @pytest.mark.parametrize("score", [0.1, -1, 1, 7, float("nan")])
 def test_a_score_below_what_is_built_in_is_refused(colours: Path, score: float) -> None:
-    with pytest.raises(InputError, match=r"score: expected a number in \[0\.2, 1\), got .*colours\.onnx looks at"):
+    with pytest.raises(
+        InputError, match=r"score: expected a number in \[0\.2, 1\), got .*colours\.onnx was exported with"
+    ):
         load_model(colours, score=score)
 
 

@@ -306,7 +306,7 @@ def test_paths_without_a_photo_are_refused(refuse: Refuse, tmp_path: Path, out: 
 def test_what_is_no_model_is_refused(refuse: Refuse, tmp_path: Path, photo: Path, out: Path) -> None:
     assert "photo.png: damaged or not an ONNX file" in refuse(photo, model=photo)
     assert "nothing.onnx: no such run folder or exported file" in refuse(photo, model=tmp_path / "nothing.onnx")
-    assert "cannot be looked at (File name too long)" in refuse(photo, model=Path("x" * 300))
+    assert "cannot be read (File name too long)" in refuse(photo, model=Path("x" * 300))
     assert not out.exists()
 
 
