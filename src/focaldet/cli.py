@@ -88,15 +88,22 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     command.add(
         "--out", Path, metavar="DIR", default=Path("predictions"), help="folder to write to (default: predictions)"
     )
-    command.add("--score", float, default=0.3, help="least score of a box (default: 0.3)")
+    _add_selection(command)
     command.add("--max-detections", int, metavar="N", help=MAX_DETECTIONS_HELP)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+
+    command = add(
+        "calibrate", "measure on labelled photos what a run's scores and sides are worth, for predict and serve"
+    )
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("--data", Path, metavar="DIR", required=True, help="labelled photos that did not train the run")
+    command.add("--split", str, default="val", help="train, val or test (default: val)")
 
     command = add("serve", "answer photos over HTTP with boxes as JSON, and a page to try it on")
     command.add("model", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
     command.add("--host", str, default="127.0.0.1", help="address to listen on (default: 127.0.0.1, itself alone)")
     command.add("--port", int, default=8000, help="0 takes a free one (default: 8000)")
-    command.add("--score", float, default=0.3, help="least score of a box, unless a request asks (default: 0.3)")
+    _add_selection(command)
     command.add("--max-detections", int, metavar="N", help=MAX_DETECTIONS_HELP)
     command.add("--max-mb", float, default=LIMITS.megabytes, help="of an upload (default: 20)")
     command.add("--max-megapixels", float, default=LIMITS.megapixels, help="of a photo (default: 40)")
@@ -170,6 +177,20 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     return parser, commands.choices
 
 
+def _add_selection(command: Parser) -> None:
+    """Options of commands that pick boxes by their scores."""
+    command.add(
+        "--score",
+        str,
+        help="least score of a box, or precision=0.95, or recall=0.9 (default: that with the best F1 of each class; "
+        "0.3 for a model without a calibration)",
+    )
+    command.add(
+        "--coverage", float, metavar="SHARE", help="add bands that contain the true box of so many objects, such as 0.9"
+    )
+    command.add("--calibrated", bool, default=True, help="calibrated scores; --no-calibrated: those of the network")
+
+
 def _add_study(command: Parser) -> None:
     from focaldet.study.ladder import CHOSEN_HERE, LADDER
 
@@ -217,6 +238,10 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
 
         evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections, say=say)
         say(f"report: {write_report(chosen.run)}")
+    elif command == "calibrate":
+        from focaldet.engine.calibrate import calibrate_run
+
+        calibrate_run(chosen.run, chosen.data, chosen.split, say=say)
     elif command == "predict":
         if chosen.compare is not None:
             _compare(chosen)
@@ -225,11 +250,15 @@ def _run(command: str, chosen: argparse.Namespace) -> int | None:
             raise InputError("predict: missing PHOTO; see focaldet predict --help")
         if chosen.split is not None:
             raise InputError("predict: --split goes with --compare TRUTH; photos are given by their names")
-        from focaldet.engine.load import load_model
+        from focaldet.engine.load import load_selected
         from focaldet.runtime.predict import predict_files
+        from focaldet.runtime.selection import ScoreChoice
 
-        model = load_model(chosen.run, score=chosen.score, **_of_model(chosen))
-        faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
+        choice = ScoreChoice.parse(chosen.score)
+        model, select = load_selected(chosen.run, choice, coverage=chosen.coverage, **_of_model(chosen))
+        for note in select.notes:
+            say(note)
+        faults = predict_files(model, chosen.images, chosen.out, select=select)
         for fault in faults:
             mistake(fault)
         say(f"drawn photos and predictions.json: {chosen.out}")
@@ -306,7 +335,11 @@ def _data(chosen: argparse.Namespace) -> None:
 
 def _of_model(chosen: argparse.Namespace) -> dict[str, Any]:
     """Options of commands that load a model, as the loaders call them."""
-    return {"max_detections": chosen.max_detections, "openvino": chosen.openvino}
+    return {
+        "max_detections": chosen.max_detections,
+        "openvino": chosen.openvino,
+        "calibrated": chosen.calibrated,
+    }
 
 
 def _compare(chosen: argparse.Namespace) -> None:
@@ -314,14 +347,16 @@ def _compare(chosen: argparse.Namespace) -> None:
         raise InputError(f"predict: {chosen.images[0]} beside --compare, which takes its photos from TRUTH; give one")
     from focaldet.engine.compare import detect_labelled
     from focaldet.report import write_errors
+    from focaldet.runtime.selection import ScoreChoice
 
     check_out(chosen.out, "predictions")
-    found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=chosen.score, **_of_model(chosen))
+    choice = ScoreChoice.parse(chosen.score)
+    found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=choice, **_of_model(chosen))
     page = write_errors(
         found.truth,
         found.results,
         chosen.out / "errors.html",
-        score=chosen.score,
+        score=found.least_score,
         title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().name} {found.split}".rstrip(),
         notes=found.notes,
     )
@@ -357,6 +392,7 @@ def _study(table: bool = False, **options: Any) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
+    from focaldet.runtime.selection import ScoreChoice
     from focaldet.serve.server import serve
 
     limits = Limits(
@@ -366,7 +402,8 @@ def _serve(chosen: argparse.Namespace) -> None:
         chosen.model,
         host=chosen.host,
         port=chosen.port,
-        score=chosen.score,
+        score=ScoreChoice.parse(chosen.score),
+        coverage=chosen.coverage,
         limits=limits,
         root_path=chosen.root_path or "",
         cors=chosen.cors,

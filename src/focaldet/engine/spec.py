@@ -27,6 +27,7 @@ from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
 from focaldet.models.postprocess import BoxReader, PostProcess, Reading
 from focaldet.photos.resize import Resize
+from focaldet.records.calibration import remove_calibration
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""
@@ -244,7 +245,8 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
-    """Write ``model.safetensors`` and ``model.json``, each whole or not at all."""
+    """Write ``model.safetensors`` and ``model.json``, each whole or not at all. A calibration was of other weights."""
+    remove_calibration(run)
     with replacing(run / "model.safetensors") as beside:
         # Not save_file: its error on a full disk has no errno.
         beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))

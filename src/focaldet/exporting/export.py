@@ -102,6 +102,7 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
         nms_iou=reading.nms_iou,
         max_detections=reading.max_detections,
         last_pixel=reading.last_pixel,
+        calibration=None if detector.certainty is None else detector.certainty.calibration.for_export(),
     )
 
 

@@ -3,6 +3,7 @@
 A run holds the whole file; an exported model carries it without its ``report``. Both are checked before they are used.
 """
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -174,9 +175,10 @@ class Calibration:
     bands: Bands | None
     report: dict[str, Any] | None = None
 
-    def without_report(self) -> "Calibration":
-        """The part that prediction needs."""
-        return replace(self, report=None)
+    def for_export(self) -> dict[str, Any]:
+        """The part that prediction needs, as plain JSON values. It names no folder."""
+        content: dict[str, Any] = json.loads(json.dumps(replace(self, report=None, data="").to_json()))
+        return content
 
     def to_json(self) -> dict[str, Any]:
         """Content of the file."""

@@ -1,11 +1,14 @@
 """What every detector in use can do, whatever runs it, and what it takes and gives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from focaldet.runtime.certainty import Certainty
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,17 @@ class Found:
         labels: ``(N,)`` int64 in [0, C).
         side_std_px: ``(N, 4)`` float32, the standard deviation of each side (left, top, right, bottom) in pixels of the
             photo, or ``None`` for a method whose sides are single numbers.
+        raw_scores: ``(N,)`` float32, the scores as the network gives them, where ``scores`` are calibrated.
+        side_low_px, side_high_px: ``(N, 4)`` float32, where bands of the sides were asked for.
     """
 
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     side_std_px: NDArray[np.float32] | None
+    raw_scores: NDArray[np.float32] | None = None
+    side_low_px: NDArray[np.float32] | None = None
+    side_high_px: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -50,9 +58,13 @@ class Found:
         >>> len(Found(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
         1
         """
-        keep = self.scores > score
-        stds = None if self.side_std_px is None else self.side_std_px[keep]
-        return Found(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], stds)
+        return self.at(self.scores > score)
+
+    def at(self, index: NDArray[Any]) -> "Found":
+        """Some of them, by a mask or in the order of their indices."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
+        return Found(**chosen)
 
     def in_photo(self, seen: Seen, *, last_pixel: bool = False) -> "Found":
         """These, of what the network saw, in pixels of the photo.
@@ -70,11 +82,16 @@ class Found:
         boxes = self.boxes_xyxy * scale
         if last_pixel:
             boxes = (boxes + np.array([0, 0, 1, 1], np.float32)).clip(0, np.array([width, height] * 2, np.float32))
-        return Found(boxes, self.scores, self.labels, None if self.side_std_px is None else self.side_std_px * scale)
+        return replace(
+            self, boxes_xyxy=boxes, side_std_px=None if self.side_std_px is None else self.side_std_px * scale
+        )
 
 
 class Model(Protocol):
     """A detector in two steps: the first on any thread, the second a batch at a time."""
+
+    certainty: "Certainty | None"
+    """Its calibration, which ``detect`` has applied to the scores."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
