@@ -13,8 +13,8 @@ from focaldet.engine.load import load_selected
 from focaldet.runtime.card import KEY
 from focaldet.runtime.selection import ScoreChoice
 from focaldet.serve.app import create_app
+from runtime.calibrated_colours import CALIBRATION
 from runtime.colours import CARD, colour_model
-from runtime.test_certainty import CALIBRATION
 
 
 @pytest.fixture(scope="module")
