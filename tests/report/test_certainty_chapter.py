@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from evaluation.test_certainty import many_photos, with_false
+from evaluation.many_photos import many_photos, with_false
 from focaldet.evaluation.certainty import calibrate
 from focaldet.records.calibration import FILE, write_calibration
 from focaldet.records.run_files import read_run
