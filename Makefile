@@ -32,7 +32,8 @@ quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
 test: check  ## everything, slow tests included (at most 15 minutes on 2 cores)
-	$(BIN)/pytest -q -m slow --durations=15  # one after the other: some watch the clock, some use both cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
+	$(BIN)/pytest -q -m alone --durations=5
 
 # Another SEED tries other inputs. What is found is kept in KEEP, to be run again with --kinds KIND --only NUMBER.
 SEED := 0

@@ -40,9 +40,13 @@ def extensions() -> list:
     if CppExtension is None:
         warn("torch cannot be imported in the build environment")
         return []
-    flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
-    # Neither changes a value: no errno from math functions, no floating-point traps. Never -ffast-math: it hides NaN.
-    flags += ["-fno-math-errno", "-fno-trapping-math"]
+    if sys.platform == "win32":  # MSVC; /fp:precise, its own choice, keeps NaN
+        flags = ["/std:c++20", "/O2", "/DTORCH_TARGET_VERSION=0x020a000000000000"]
+    else:
+        flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+        # Neither changes a value: no errno from math functions, no floating-point traps. Never -ffast-math: it hides
+        # NaN.
+        flags += ["-fno-math-errno", "-fno-trapping-math"]
     sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
     return [
         CppExtension(

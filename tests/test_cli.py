@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import PIL.Image
@@ -16,7 +16,7 @@ import torch
 from focaldet.bench import losses
 from focaldet.bench.measure import interleaved_ms
 from focaldet.cli import build_parser, main
-from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.config import GROUPS, TrainConfig, load_config
 
 Refuse = Callable[..., str]
 TINY = ("--backbone", "mobilenetv3_small_050", "--size", "64", "--channels", "16", "--head-depth", "1")
@@ -63,8 +63,8 @@ def test_a_class_to_ignore_that_is_not_there_is_named(refuse: Refuse, out: Path,
     expected = f"--ignore Platelet: {cells} has no such class; did you mean 'Platelets'?"
     assert expected in refuse("train", "--data", cells, "--out", out, "--ignore", "RBC,Platelet")
     assert expected in refuse("data", "check", cells, "--ignore", "Platelet")
-    assert "--ignore: expected names of classes" in refuse("train", "--data", cells, "--out", out, "--ignore", ",")
-    assert "--ignore: expected names of classes" in refuse("data", "check", cells, "--ignore", ",")
+    assert "--ignore: expected class names" in refuse("train", "--data", cells, "--out", out, "--ignore", ",")
+    assert "--ignore: expected class names" in refuse("data", "check", cells, "--ignore", ",")
     assert not out.exists()
 
 
@@ -202,7 +202,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("predict run", "predict: missing PHOTO; see focaldet predict --help"),
         (
             "predict run a.jpg --compare photos",
-            "predict: a.jpg beside --compare, which takes its photos from TRUTH; give one",
+            "predict: got both a.jpg and --compare, whose photos come from TRUTH; give one",
         ),
         ("predict run a.jpg --score high", "--score: expected a number, precision=0.95 or recall=0.9, got 'high'"),
         ("serve", "serve: missing MODEL; see focaldet serve --help"),
@@ -262,7 +262,7 @@ def test_an_option_out_of_range_is_not_blamed_on_the_config(refuse: Refuse, run:
     assert line == "--weight-decay: expected at least 0, got -2.0\n"
 
 
-@pytest.mark.parametrize(("count", "bound"), [("-1", "at least 0"), ("999999999999", "at most 4")])
+@pytest.mark.parametrize(("count", "bound"), [("-1", "at least 0"), ("999999999999", "0 to 4")])
 def test_more_frozen_stages_than_any_backbone_has_are_refused(
     refuse: Refuse, cells: Path, out: Path, count: str, bound: str
 ) -> None:
@@ -307,7 +307,7 @@ def test_a_config_that_is_not_there_is_named(refuse: Refuse, tmp_path: Path) -> 
 
 
 def test_out_that_holds_a_run_is_refused(refuse: Refuse, cells: Path, trained: Path) -> None:
-    assert "holds a run already" in refuse("train", "--data", cells, "--out", trained)
+    assert "already holds a run" in refuse("train", "--data", cells, "--out", trained)
 
 
 def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Pa
 
 
 def test_resume_without_a_run_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
-    assert "nothing to continue from" in refuse("train", "--data", cells, "--out", out, "--resume")
+    assert "nothing to continue" in refuse("train", "--data", cells, "--out", out, "--resume")
     assert "--out RUN" in refuse("train", "--data", cells, "--resume")
     assert not out.exists()
 
@@ -346,7 +346,7 @@ def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
     done = subprocess.run([*command, "--pretrained"], env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"focaldet: --backbone mobilenetv3_small_050: its pretrained weights could not be fetched \(.*\); "
+        r"focaldet: --backbone mobilenetv3_small_050: its pretrained weights could not be downloaded \(.*\); "
         r"when offline, give a local file with --backbone-weights FILE, or train from scratch with --no-pretrained\n",
         done.stderr,
     )
@@ -356,7 +356,7 @@ def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
 def test_a_gpu_that_is_not_there_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("needs a machine without a GPU")
-    assert "this machine has 0" in refuse("train", "--data", cells, "--out", out, "--device", "gpu", *TINY)
+    assert "this machine has 0 GPUs" in refuse("train", "--data", cells, "--out", out, "--device", "gpu", *TINY)
     assert not out.exists()
 
 
@@ -392,7 +392,7 @@ def test_predict_of_a_text_file_is_named(refuse: Refuse, run: Path, out: Path, t
 
 def test_a_split_of_photos_that_are_given_by_their_names_is_refused(refuse: Refuse, run: Path, cells: Path) -> None:
     photo = next((cells / "JPEGImages").iterdir())
-    assert "--split goes with --compare TRUTH" in refuse("predict", run, photo, "--split", "val")
+    assert "--split needs --compare TRUTH" in refuse("predict", run, photo, "--split", "val")
 
 
 def test_a_broken_record_of_splits_is_one_line(refuse: Refuse, run: Path, unsplit_cells: Path, out: Path) -> None:
@@ -405,19 +405,47 @@ def test_a_broken_record_of_splits_is_one_line(refuse: Refuse, run: Path, unspli
     assert not out.exists()
 
 
-@pytest.mark.parametrize("command", build_parser()[1])
-def test_help_lists_every_option_with_its_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def printed_help(capsys: pytest.CaptureFixture[str], command: str, option: str = "--help") -> str:
+    """Help of a command, with its lines joined."""
     with pytest.raises(SystemExit) as done:
-        main([command, "--help"])
+        main([command, option])
     assert done.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    if command == "train":
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", [command for command in build_parser()[1] if command != "doctor"])
+def test_help_lists_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--" in printed_help(capsys, command).replace("--help", "")
+
+
+def test_help_of_train_has_ten_options_and_help_all_has_every_one_with_its_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    short, whole = printed_help(capsys, "train"), printed_help(capsys, "train", "--help-all")
+    for field in fields(TrainConfig):
+        name, line = f" --{field.name.replace('_', '-')} ", field.metadata["help"]
+        assert name in whole.replace(",", " "), name
+        assert line in whole
+        assert (line in short) == field.metadata["main"]
+    assert sum(field.metadata["main"] for field in fields(TrainConfig)) == 10
+    headings = [whole.index(f" {group}: ") for group in GROUPS]
+    assert headings == sorted(headings)
+
+
+def test_the_page_of_options_has_every_option_of_train_below_its_group() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "options.md").read_text(encoding="utf-8")
+    lines = []
+    for group in GROUPS:
+        lines += [f"## {group.capitalize()}", "", "| option | meaning | default |", "|---|---|---|"]
         for field in fields(TrainConfig):
-            assert f"--{field.name.replace('_', '-')}" in text
-        for line in re.findall(r"^ {8}\w+: (.*)$", TrainConfig.__doc__ or "", re.MULTILINE):
-            assert line in text
-    elif command != "doctor":
-        assert "--" in text.replace("--help", "")
+            if field.metadata["group"] == group:
+                default = "required" if field.default is MISSING else str(field.default)
+                default = {"None": "none", "False": "off"}.get(default, default)
+                name = f"--{field.name.replace('_', '-')}"
+                name = f"**`{name}`**" if field.metadata["main"] else f"`{name}`"
+                lines.append(f"| {name} | {field.metadata['help']} | {default} |")
+        lines.append("")
+    assert "\n".join(lines) in page + "\n"
 
 
 @pytest.mark.slow
@@ -428,7 +456,7 @@ def test_train_eval_predict_and_report_print_where_to_look(
     (tmp_path / "small.yaml").write_text(config.to_yaml())
     assert main(["train", "--config", str(tmp_path / "small.yaml"), "--epochs", "1", "--profile"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"not the network \(load, assign, loss, log\): \d+\.\d%", printed)
+    assert re.search(r"outside the network \(load, assign, loss, log\): \d+\.\d%", printed)
     assert f"report: {out / 'report.html'}" in printed
     assert load_config(out / "config.yaml").epochs == 1
     assert main(["eval", str(out), "--data", str(cells), "--split", "train"]) == 0

@@ -31,7 +31,7 @@ from focaldet.files import write_json
 from focaldet.methods.fcos import FCOS as OurFCOS
 from focaldet.models.backbone import Backbone, load_backbone_weights
 from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.structures import Detections
 
 PEERS = {"torchvision-retinanet": RetinaNet, "torchvision-fcos": FCOS}
@@ -116,23 +116,21 @@ def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, d
 class PeerModule(DetectionModule):
     """Our training step with torchvision's losses."""
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         net: Any = self.net
         terms = net.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
-        self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
-        self._stop_unless_finite()
-        self.last_matched = torch.arange(batch.truth.labels.numel())  # it does not report which have positives
-        self.last_beyond_reach = 0
+        # torchvision does not report which objects have positives: count all as matched.
+        result = self.report(terms, torch.zeros(batch.truth.labels.numel(), dtype=torch.bool), 0)
         self.clock.mark("forward")
-        self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
-        return loss
+        self.log_dict(dict(result.terms), prog_bar=True, logger=True)
+        return {"loss": loss, "result": result}
 
 
 class AlreadyRead:
     """Replacement for post-processing, which torchvision's detector has done already."""
 
-    reading = Reading()
+    config = PostProcessConfig()
 
     def __call__(self, outputs: list[Detections], sizes: object) -> list[Detections]:
         return outputs
@@ -142,7 +140,7 @@ class AlreadyRead:
 class PeerSpec(ModelSpec):
     """A spec whose network returns its own detections."""
 
-    def evaluation_reader(self, *_: Any) -> Any:
+    def evaluation_postprocess(self, *_: Any) -> Any:
         return AlreadyRead()
 
 
@@ -167,8 +165,8 @@ def train_peer(name: str, config: TrainConfig) -> Path:
 
     net.load_state_dict(load_file(run / "model.safetensors"))
     dataset = DetectionDataset(folder.splits["test"], spec.transform)
-    reader: Any = AlreadyRead()
-    results = detect_records(net, reader, dataset)
+    postprocess: Any = AlreadyRead()
+    results = detect_records(net, postprocess, dataset)
     evaluation = average_precision(coco_truth(dataset.records, folder.class_names), results)
     write_json(
         run / "evaluation.json",

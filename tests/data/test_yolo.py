@@ -62,7 +62,7 @@ def test_bare_folders_with_a_list_of_classes_get_splits_made(tmp_path):
         ("0 .5 .5 -.1 .1", "zero-area"),
         ("0 1.5 .5 .1 .1", "outside"),
         ("0 .5 .5 .1", "bad-entry"),
-        ("cat .5 .5 .1 .1", "bad-entry"),
+        ("cow .5 .5 .1 .1", "bad-entry"),
     ],
 )
 def test_one_faulty_line_leaves_the_others_usable(tmp_path, line, kind):
@@ -101,7 +101,8 @@ def test_labels_that_are_no_text_leave_their_photo_out(tmp_path):
     [
         ("names: [cat\n", "not readable as YAML"),
         ("names: cat\n", "expected 'names' as a list"),
-        ("names: {1: cat, 2: dog}\n", "expected 'names' as a list"),
+        ("names: {a: cat, b: dog}\n", "expected 'names' as a list"),
+        ("train: train/images\nval: valid/images\n", "'names' is missing"),
         ("names: [[cat]]\n", "expected 'names' as a list"),
         ("names: []\n", "no class names"),
         ("names: [cat, dog]\ntrain: {a: 1}\n", "expected 'train' as a path"),
@@ -131,5 +132,11 @@ def test_nested_aliases_in_yaml_do_not_blow_up(tmp_path):
     write_yolo(tmp_path)
     lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]" for i in range(1, 30)]
     (tmp_path / "data.yaml").write_text("\n".join([*lines, "names: [cat, dog]", "train: *a29"]))
-    with pytest.raises(InputError, match="expected 'train' as a path or a list of paths, got a list"):
+    with pytest.raises(InputError, match="more than 100,000 values"):
         read_folder(tmp_path)
+
+
+def test_photos_without_a_label_file_are_counted(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "train" / "labels" / "a.txt").unlink()
+    assert "2 of 3 photos have no label file: they are read as photos without objects" in read_folder(tmp_path).notes

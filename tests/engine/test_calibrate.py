@@ -218,9 +218,9 @@ def test_detector_looks_as_low_as_the_choice_needs(calibrated: Path) -> None:
     document["reading"]["score_threshold"] = 0.9
     (calibrated / "model.json").write_text(json.dumps(document))
     model, picked = load_selected(calibrated, None)
-    assert model.postprocess.reading.score_threshold == pytest.approx(picked.needed)
+    assert model.postprocess.config.score_threshold == pytest.approx(picked.needed)
     served, _ = load_selected(calibrated, None, lower_only=True)
-    assert served.postprocess.reading.score_threshold == pytest.approx(min(0.9, picked.needed))
+    assert served.postprocess.config.score_threshold == pytest.approx(min(0.9, picked.needed))
 
 
 def test_calibration_of_another_model_is_refused(calibrated: Path, capfd) -> None:

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
-from focaldet.cli import _train_config
+from focaldet.commands import train_config
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.finetune import network_options
 from focaldet.engine.spec import save_model, spec_of
 from focaldet.engine.train import first_detector, train
 from focaldet.models.detector import Variant
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 NAMES = ("Platelets", "RBC", "WBC")
@@ -49,7 +49,7 @@ def test_a_run_of_the_same_classes_begins_with_all_its_weights(begin: Callable[.
     theirs = load_file(trained / "model.safetensors")
     assert weights.keys() == theirs.keys()
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
-    assert said == [f"beginning with the weights of {trained}: gfl, mobilenetv3_small_050"]
+    assert said == [f"starting from the weights of {trained}: gfl, mobilenetv3_small_050"]
 
 
 def test_classes_are_taken_by_name_and_the_others_begin_anew(begin: Callable[..., Begun], trained: Path) -> None:
@@ -62,7 +62,7 @@ def test_classes_are_taken_by_name_and_the_others_begin_anew(begin: Callable[...
     assert not torch.isin(weights["head.class_logits.weight"][[1, 3]], theirs["head.class_logits.weight"]).any()
     others = [name for name in theirs if "class_logits" not in name]
     assert all(torch.equal(weights[name], theirs[name]) for name in others)
-    assert said[1:] == ["  classes that begin anew: parasite, dust", "  classes left out: RBC"]
+    assert said[1:] == ["  re-initialised classes: parasite, dust", "  dropped classes: RBC"]
 
 
 @pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gflv2"])
@@ -81,10 +81,10 @@ def test_another_method_keeps_what_means_the_same_in_it(
     )
     assert same_boxes == (method == "gflv2")
     lines = "\n".join(said)
-    assert ("class outputs begin anew: retinanet has 9 at a location, gfl 1" in lines) == (method == "retinanet")
-    assert (f"box outputs begin anew: {method} does not write boxes as gfl did" in lines) == (method != "gflv2")
-    assert ("begins anew: head.centerness" in lines) == (method in ("fcos", "atss"))
-    assert ("begins anew: head.quality" in lines) == (method == "gflv2")
+    assert ("re-initialised: class outputs; retinanet has 9 per location, gfl 1" in lines) == (method == "retinanet")
+    assert (f"re-initialised: box outputs; {method} encodes boxes differently from gfl" in lines) == (method != "gflv2")
+    assert ("re-initialised: head.centerness" in lines) == (method in ("fcos", "atss"))
+    assert ("re-initialised: head.quality" in lines) == (method == "gflv2")
 
 
 def test_a_branch_that_has_no_place_is_said_to_be_left_out(
@@ -92,7 +92,7 @@ def test_a_branch_that_has_no_place_is_said_to_be_left_out(
 ) -> None:
     run = make_run(replace(config, method="atss"), tmp_path / "atss")
     weights, said = begin(run=run, method="atss", class_loss="quality_focal")
-    assert "  left out: head.centerness" in said
+    assert "  dropped: head.centerness" in said
     assert torch.equal(
         weights["head.box_outputs.weight"], load_file(run / "model.safetensors")["head.box_outputs.weight"]
     )
@@ -103,7 +103,7 @@ def test_a_branch_that_has_no_place_is_said_to_be_left_out(
 def test_other_bins_begin_anew(begin: Callable[..., Begun]) -> None:
     weights, said = begin(num_bins=9)
     assert weights["head.box_outputs.bias"].shape == (36,)
-    assert "  box outputs begin anew: 36 numbers for a box, not 68" in said
+    assert "  re-initialised: box outputs; 36 numbers per box, not 68" in said
 
 
 @pytest.mark.slow
@@ -118,16 +118,16 @@ def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_th
         tmp_path / "imported",
         method_options={"distances": "relu"},
         network=variant,
-        reading=Reading(score_threshold=0.2, keep_empty=True, offset=0.0, steps="fitted"),
+        postprocess=PostProcessConfig(score_threshold=0.2, keep_empty=True, offset=0.0, steps="fitted"),
         resize=Resize(short_side=48, resampling="torchvision"),
     )
     said: list[str] = []
     tuned = train(replace(config, weights=str(run)), say=said.append)
     lines = "\n".join(said)
-    assert "its locations were fitted to each image; now they lie at multiples of the strides" in lines
+    assert "locations were fitted to each image; now they lie at multiples of the strides" in lines
     assert "scaled to a shorter side of 48 px (torchvision); now to a longer side of 64 px" in lines
     spec = Detector.load(tuned).spec
-    assert (spec.network, spec.resize, spec.reading) == (variant, Resize(), Reading(offset=0.0))
+    assert (spec.network, spec.resize, spec.postprocess) == (variant, Resize(), PostProcessConfig(offset=0.0))
     assert spec.method_options["distances"] == "relu"
     assert (tuned / "evaluation.json").exists()
 
@@ -135,9 +135,9 @@ def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_th
 def test_locations_counted_from_the_middles_of_pixels_are_said_to_move(
     begin: Callable[..., Begun], config: TrainConfig, tmp_path: Path
 ) -> None:
-    run = make_run(config, tmp_path / "old", reading=Reading(shift_px=-0.5, last_pixel=True))
+    run = make_run(config, tmp_path / "old", postprocess=PostProcessConfig(shift_px=-0.5, last_pixel=True))
     _, said = begin(run=run)
-    assert said[1:] == ["  its locations and boxes counted pixels by their middles; now they count by their borders"]
+    assert said[1:] == ["  locations and boxes referred to pixel centres; now they refer to pixel edges"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_run_that_is_not_there_is_refused_and_nothing_is_left(config: TrainCon
 
 
 def test_two_sources_of_the_backbones_weights_are_refused(config: TrainConfig, trained: Path) -> None:
-    with pytest.raises(InputError, match="weights: has the backbone's weights too"):
+    with pytest.raises(InputError, match="weights: includes the backbone's weights"):
         replace(config, weights=str(trained), pretrained=True)
 
 
@@ -165,12 +165,12 @@ def test_options_that_are_not_given_are_those_of_the_run(trained: Path, config: 
     options = network_options(trained)
     assert options["method"] == "gfl"
     assert (options["backbone"], options["size"], options["channels"]) == ("mobilenetv3_small_050", 64, 16)
-    chosen = _train_config(data=config.data, weights=str(trained), size=96)
+    chosen = train_config(data=config.data, weights=str(trained), size=96)
     assert (chosen.backbone, chosen.channels, chosen.head_depth, chosen.size) == ("mobilenetv3_small_050", 16, 1, 96)
-    other = _train_config(data=config.data, weights=str(trained), method="fcos")
+    other = train_config(data=config.data, weights=str(trained), method="fcos")
     assert (other.method, other.class_loss, other.backbone) == ("fcos", "default", "mobilenetv3_small_050")
     with pytest.raises(InputError, match="--weights nowhere: no such run folder"):
-        _train_config(data=config.data, weights="nowhere")
+        train_config(data=config.data, weights="nowhere")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from focaldet.engine.train import train
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_photos_are_learned_by_heart(two_cells: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         data=str(two_cells),

@@ -16,7 +16,7 @@ from focaldet.checks import InputError
 from focaldet.cli import main
 from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.certainty import Certainty
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.runtime.selection import ScoreChoice, select
 
@@ -143,7 +143,7 @@ def test_ranking_within_a_class_stays(photo: Path) -> None:
     rng = np.random.default_rng(0)
     scores = np.sort(rng.uniform(0.02, 1, 2000).astype(np.float32))[::-1]
     labels = rng.integers(0, 3, 2000)
-    found = Found(rng.uniform(0, 9, (2000, 4)).astype(np.float32), scores, labels, None)
+    found = DetectionArrays(rng.uniform(0, 9, (2000, 4)).astype(np.float32), scores, labels, None)
     calibrated = Certainty(CALIBRATION).calibrated(found)
     assert (np.diff(calibrated.scores) <= 0).all()
     for label in range(3):
@@ -155,7 +155,9 @@ def test_ranking_within_a_class_stays(photo: Path) -> None:
 def test_threshold_picks_the_detection_that_has_it() -> None:
     picked = select(None, Certainty(CALIBRATION), 3)
     scores = np.array([0.850001, 0.849999, 0.84, 0.35], np.float32)
-    found = Certainty(CALIBRATION).calibrated(Found(np.zeros((4, 4), np.float32), scores, np.array([1, 1, 1, 2]), None))
+    found = Certainty(CALIBRATION).calibrated(
+        DetectionArrays(np.zeros((4, 4), np.float32), scores, np.array([1, 1, 1, 2]), None)
+    )
     assert sorted(picked(found, (9, 9)).raw_scores.round(3).tolist()) == pytest.approx([0.35, 0.85, 0.85])
 
 

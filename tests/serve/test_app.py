@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
 from focaldet.engine.load import load_model
-from focaldet.runtime.model import Found, Model, Seen
+from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.serve.app import create_app
 from focaldet.serve.limits import Limits
 
@@ -124,7 +124,7 @@ def test_more_bytes_than_are_taken_are_refused_with_and_without_a_stated_length(
         for content in (b"x" * 10_000, chunks()):
             status, reason = refusal(client.post("/predict", content=content))
             assert status == 413
-            assert "more than 0.005 MB" in reason
+            assert "larger than 0.005 MB" in reason
 
 
 @pytest.mark.parametrize("score", ["2", "-1", "high", "nan", "inf", ""])
@@ -178,18 +178,18 @@ class Slow:
 
     class_names = ("cell",)
 
-    def prepare(self, photo: np.ndarray) -> Seen:
-        return Seen(photo, photo.shape[:2], photo.shape[:2])
+    def prepare(self, photo: np.ndarray) -> NetworkInput:
+        return NetworkInput(photo, photo.shape[:2], photo.shape[:2])
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         time.sleep(0.3)
-        return [Found(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64), None)] * len(batch)
+        return [DetectionArrays(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64), None)] * len(batch)
 
 
 class Broken(Slow):
     """A network that fails."""
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         raise MemoryError
 
 
@@ -205,8 +205,10 @@ def test_an_answer_that_takes_too_long_is_a_503_and_the_next_one_is_answered() -
 
 def test_a_method_without_deviations_answers_null() -> None:
     class Sure(Slow):
-        def detect(self, batch: Sequence[Seen]) -> list[Found]:
-            return [Found(np.array([[0, 1, 2, 3]], np.float32), np.ones(1), np.zeros(1, np.int64), None)] * len(batch)
+        def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+            return [
+                DetectionArrays(np.array([[0, 1, 2, 3]], np.float32), np.ones(1), np.zeros(1, np.int64), None)
+            ] * len(batch)
 
     with TestClient(create_app(Sure(), name="sure")) as client:
         (box,) = client.post("/predict", content=png(8, 8)).json()["boxes"]
@@ -285,13 +287,13 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_run_is_led_to_its_folder(eager: Path) -> None:
-    with pytest.raises(InputError, match=f"model.safetensors: a file of a run; give its folder, {eager}"):
+    with pytest.raises(InputError, match=f"model.safetensors: this file belongs to a run; give the folder, {eager}"):
         load_model(eager / "model.safetensors")
 
 
 def test_openvino_is_for_exported_models(eager: Path) -> None:
     with pytest.raises(
-        InputError, match=f"{eager}: --openvino is for exported models; make one: focaldet export {eager}"
+        InputError, match=f"{eager}: --openvino needs an exported model; make one with: focaldet export {eager}"
     ):
         load_model(eager, openvino=True)
 

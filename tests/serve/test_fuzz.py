@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from focaldet.runtime.model import Model
 from focaldet.serve.app import create_app
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def photo_file(width: int, height: int, kind: str) -> bytes:

@@ -18,7 +18,7 @@ from focaldet.runtime.model import Model
 from focaldet.serve.app import MAX_REQUESTS
 from focaldet.serve.server import serve
 
-pytestmark = pytest.mark.slow  # each makes a server of its own
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # each makes a server of its own
 
 
 def post(address: tuple[str, int], data: bytes, path: str = "/predict") -> tuple[int, dict]:

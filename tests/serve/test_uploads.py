@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.serve import uploads
 from focaldet.serve.app import create_app
 
@@ -31,11 +31,11 @@ class Blind:
 
     class_names = ("cell",)
 
-    def prepare(self, photo: np.ndarray) -> Seen:
-        return Seen(photo, photo.shape[:2], photo.shape[:2])
+    def prepare(self, photo: np.ndarray) -> NetworkInput:
+        return NetworkInput(photo, photo.shape[:2], photo.shape[:2])
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
-        none = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), None)
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+        none = DetectionArrays(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), None)
         return [none] * len(batch)
 
 
@@ -76,7 +76,7 @@ def status_of(address: tuple[str, int], body: bytes) -> int:
 @pytest.mark.slow
 def test_stalled_uploads_keep_nobody_out() -> None:
     with listening(Blind()) as address, ExitStack() as stalled:
-        for _ in range(uploads.MOST_UPLOADS):
+        for _ in range(uploads.MAX_UPLOADS):
             connection = stalled.enter_context(socket.create_connection(address, timeout=10))
             connection.sendall(HEAD + b"Content-Length: 1000000\r\n\r\nx")
         time.sleep(1.5 * uploads.SAFE_SECONDS)
@@ -87,17 +87,17 @@ def test_stalled_uploads_keep_nobody_out() -> None:
 
 
 def test_one_that_gives_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MOST_UPLOADS", 1)
+    monkeypatch.setattr(uploads, "MAX_UPLOADS", 1)
     monkeypatch.setattr(uploads, "SAFE_SECONDS", 0.0)
     with listening(Blind()) as address, socket.create_connection(address) as slow:
         slow.sendall(HEAD + b"Content-Length: 100\r\n\r\nx")
         time.sleep(0.1)
         assert status_of(address, png()) == 200
-        assert b"came more slowly than others" in answered(slow)
+        assert b"slower than the others" in answered(slow)
 
 
 def test_uploads_that_have_only_begun_are_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MOST_UPLOADS", 1)
+    monkeypatch.setattr(uploads, "MAX_UPLOADS", 1)
     with listening(Blind()) as address, socket.create_connection(address) as slow:
         slow.sendall(HEAD + b"Content-Length: 100\r\n\r\nx")
         time.sleep(0.1)
@@ -110,7 +110,7 @@ def test_an_upload_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyP
         slow.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(500))
         line = answered(slow)
     assert line.startswith(b"HTTP/1.1 408")
-    assert b"came too slowly: 500 bytes" in line
+    assert b"too slow: 500 bytes" in line
 
 
 def test_too_large_an_upload_gets_its_answer_before_the_connection_ends(address: tuple[str, int]) -> None:
@@ -185,4 +185,4 @@ def test_what_is_no_path_or_origin_is_refused(options: dict[str, str]) -> None:
 
 def test_a_host_that_is_no_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "nothing.onnx", "--host", "a..b"]) == 2
-    assert "--host a..b: no name of a machine" in capsys.readouterr().err
+    assert "--host a..b: not a valid host name" in capsys.readouterr().err

@@ -63,6 +63,7 @@ def wait_until(condition, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 12}).items()]
     options += ["--rungs", "retinanet-focal", "gfl", "--seeds", "1", "--parallel", "1"]
@@ -96,6 +97,7 @@ def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_interrupt_stops_the_study_and_keeps_what_is_done(given, out):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 500}).items()]
     process = start(out, *options, "--rungs", "gfl", "--seeds", "1")
@@ -109,6 +111,7 @@ def test_interrupt_stops_the_study_and_keeps_what_is_done(given, out):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_rungs_run_side_by_side(given, out):
     said: list[str] = []
     run_study(given, out=out, rungs=["fcos", "atss"], seeds=1, parallel=2, say=said.append)
@@ -120,6 +123,7 @@ def test_two_rungs_run_side_by_side(given, out):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_failure_of_the_first_rung_ends_the_study_with_its_words(given, out):
     with pytest.raises(InputError, match=r"gfl, seed 0: .*nothing\.safetensors.*gfl-0\.log"):
         run_study(given | {"backbone_weights": "nothing.safetensors"}, out=out, rungs=["gfl"], seeds=1)
@@ -161,11 +165,12 @@ def test_what_is_trained_is_measured_again_and_not_trained(gfl, monkeypatch):
 def test_a_run_of_other_settings_in_the_folder_is_refused(gfl):
     config = load_config(run_folder(gfl, "gfl", 0) / "config.yaml")
     config.size = 96
-    with pytest.raises(InputError, match=r"gfl-0: a run with other settings: size is 64 there, 96 here"):
+    with pytest.raises(InputError, match=r"gfl-0: a run with other settings: size is 64, not 96"):
         train_rung(config, None, print)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_run_that_stopped_in_its_first_epoch_begins_anew(given, out):
     study = open_study(out, given, rungs=["gfl"], seeds=1)
     run = run_folder(out, "gfl", 0)
@@ -176,6 +181,7 @@ def test_a_run_that_stopped_in_its_first_epoch_begins_anew(given, out):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_training_that_diverges_is_a_result(given, out):
     open_study(out, given | {"lr": 1e30, "clip": 0.0, "warmup": 0}, rungs=["gfl"], seeds=1)
     do_rung(out, "gfl", 0, say=lambda line: None)

@@ -13,11 +13,12 @@ from focaldet.data.formats.coco import find_coco, read_coco
 from focaldet.data.formats.csv_table import find_csv, read_csv
 from focaldet.data.formats.cvat import find_cvat, read_cvat
 from focaldet.data.formats.labelme import find_labelme, read_labelme
+from focaldet.data.formats.unread import is_packed, packed, unread_labels, without_labels
 from focaldet.data.formats.voc import find_voc, read_voc
 from focaldet.data.formats.yolo import find_yolo, read_yolo
 from focaldet.data.parallel import Progress
 from focaldet.data.records import Annotation, DataFolder, Fault, ImageRecord, ParsedLayout
-from focaldet.data.suspicious import similar_classes, splits_without_objects
+from focaldet.data.suspicious import like_percent, similar_classes, splits_without_objects
 from focaldet.data.tree import Tree
 from focaldet.data.validate import validate_all
 
@@ -78,11 +79,12 @@ def read_labels(path: str | Path) -> DataFolder:
         if file.suffix.lower() != ".json":
             raise InputError(f"{file}: expected a folder of labelled photos, or a COCO file, whose name ends in .json")
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
-        parsed = read_coco(Tree(root), [file.relative_to(root).as_posix()])
+        tree = Tree(root)
+        parsed = read_coco(tree, [file.relative_to(root).as_posix()])
         records, faults, notes = _records(root, parsed)
     except OSError as error:
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror or error})") from None
-    _check_usable(file, parsed, records, faults)
+    _check_usable(file, parsed, records, faults, tree)
     return _folder(file, "coco", replace(parsed, notes=notes), records, "one file, one split", faults)
 
 
@@ -90,7 +92,8 @@ def _read_folder(root: Path, seed: int, rescale: bool, progress: Progress | None
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
-        raise InputError(f"{root}: not a folder; give the folder that holds the photos and their labels")
+        remedy = "unpack it, and give the folder" if is_packed(root.name) else "give the folder"
+        raise InputError(f"{root}: not a folder; {remedy} that holds the photos and their labels")
     tree = Tree(root)
     if not tree.files:
         raise InputError(f"{root}: the folder is empty; looked for {_LOOKED_FOR}")
@@ -99,7 +102,9 @@ def _read_folder(root: Path, seed: int, rescale: bool, progress: Progress | None
     faults += [
         Fault("not-a-file", name, "", "a link that leads nowhere, or a device") for name in sorted(tree.unusable)
     ]
-    _check_usable(root, parsed, records, faults)
+    if any(fault.kind == "missing-image" for fault in faults) and (archives := packed(tree)):
+        notes = (*notes, f"photos are missing, and there are archives: {archives}")
+    _check_usable(root, parsed, records, faults, tree)
     splits, origin, made = _make_splits(records, seed)
     return _folder(root, layout, replace(parsed, notes=notes), splits, origin, faults, made)
 
@@ -128,16 +133,22 @@ def _folder(
     return replace(
         folder,
         faults=(*folder.faults, *similar_classes(folder)),
-        notes=(*folder.notes, *splits_without_objects(folder)),
+        notes=(*folder.notes, *splits_without_objects(folder), *like_percent(folder)),
     )
 
 
 def _parse(tree: Tree) -> tuple[str, ParsedLayout]:
     for layout, (find, read) in _FORMATS.items():
         if files := find(tree):
-            parsed = read(tree, files)
+            try:
+                parsed = read(tree, files)
+            except InputError as error:
+                if other := unread_labels(tree):
+                    raise InputError(f"{error}; {other}") from None
+                raise
             return layout, replace(parsed, notes=(*parsed.notes, *_not_read(tree, layout)))
-    raise InputError(f"{tree.root}: no layout recognised; looked for {_LOOKED_FOR}")
+    found = unread_labels(tree) or without_labels(tree)
+    raise InputError(f"{tree.root}: no layout recognised; " + (found or f"looked for {_LOOKED_FOR}"))
 
 
 def _not_read(tree: Tree, layout: str) -> list[str]:
@@ -179,11 +190,9 @@ def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annota
 
 
 def _check_usable(
-    root: Path, parsed: ParsedLayout, records: dict[str, tuple[ImageRecord, ...]], faults: list[Fault]
+    root: Path, parsed: ParsedLayout, records: dict[str, tuple[ImageRecord, ...]], faults: list[Fault], tree: Tree
 ) -> None:
-    first = f"; the first fault: {faults[0]}" if faults else ""
-    if not any(records.values()):
-        raise InputError(f"{root}: {parsed.description}, but no usable image{first}")
+    """Raise InputError unless there are photos with objects."""
     everything = [record for split in records.values() for record in split]
     if any(record.num_objects for record in everything):
         return
@@ -192,7 +201,10 @@ def _check_usable(
             f"{root}: {parsed.description}, but all of its {regions:,} boxes are crowds (iscrowd 1), which are neither "
             "objects nor background; set iscrowd to 0 where they are objects"
         )
-    raise InputError(f"{root}: {parsed.description}, but no usable box in any image{first}")
+    nothing = "no usable box in any image" if everything else "no usable image"
+    first = f"; the first fault: {faults[0]}" if faults else ""
+    other = f"; {other}" if (other := unread_labels(tree) or packed(tree)) else ""
+    raise InputError(f"{root}: {parsed.description}, but {nothing}{first}{other}")
 
 
 def _make_splits(

@@ -1,4 +1,4 @@
-"""A trained detector in use: load a run, give it photos, get boxes with the deviation of each side."""
+"""A trained detector: load a run, pass photos, get boxes with the standard deviation of each side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
 from focaldet.engine.certain import calibrated_detections, detection_bands, read_certainty
-from focaldet.engine.detect import to_photo
+from focaldet.engine.detect import as_arrays, to_photo
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
 from focaldet.runtime.certainty import Certainty
-from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.structures import Detections
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Detector:
-    """A network with its method and the names of its classes.
+    """A network with its method and class names.
 
     >>> detector = Detector.load("runs/cells")  # doctest: +SKIP
     >>> detections = detector.predict("photo.jpg")  # doctest: +SKIP
@@ -50,19 +50,24 @@ class Detector:
         certainty: Certainty | None = None,
     ) -> None:
         if max_detections is not None:
-            spec = replace(spec, reading=spec.reading.with_room(max_detections))
-        threshold = spec.reading.score_threshold if score_threshold is None else score_threshold
+            spec = replace(spec, postprocess=spec.postprocess.with_room(max_detections))
+        threshold = spec.postprocess.score_threshold if score_threshold is None else score_threshold
         if not 0 <= threshold < 1:
             raise InputError(f"score: expected a number in [0, 1), got {threshold}")
         self.spec = spec
         self.certainty = certainty
         self.net = net.eval()
-        self.postprocess = PostProcess(method, net.strides, spec.reading, score_threshold=threshold)
+        self.method = method
+        self.postprocess = PostProcess(method, net.strides, spec.postprocess, score_threshold=threshold)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
+        """Class name of each label."""
         return self.spec.class_names
+
+    def evaluation_postprocess(self) -> PostProcess:
+        """The post-processing with which AP is measured."""
+        return self.spec.evaluation_postprocess(self.method, self.net.strides)
 
     @classmethod
     def load(
@@ -73,15 +78,15 @@ class Detector:
         max_detections: int | None = None,
         calibrated: bool = True,
     ) -> Detector:
-        """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
+        """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
             run: the folder.
-            score_threshold, max_detections: see ``Reading``; ``None``: the model's own.
+            score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
 
         Raises:
-            InputError: a file is missing or broken, or was written by a newer focaldet.
+            InputError: a file is missing or damaged, or was written by a newer focaldet.
         """
         run = Path(run)
         if not run.is_dir():
@@ -94,7 +99,7 @@ class Detector:
         net, method = spec.build()
         net.load_state_dict(load_file(file))
         check_finite_weights(file, net.state_dict())
-        return cls(
+        detector = cls(
             spec,
             net,
             method,
@@ -102,16 +107,19 @@ class Detector:
             max_detections=max_detections,
             certainty=read_certainty(run, spec.class_names) if calibrated else None,
         )
+        check_finite_outputs(file, detector.net)
+        return detector
 
     def with_score_threshold(self, score: float) -> Detector:
-        """The same detector, which looks at detections with a higher score (as the network gives it)."""
-        method = cast(Method, self.postprocess.method)
-        return Detector(self.spec, self.net, method, score_threshold=score, certainty=self.certainty)
+        """A copy that keeps detections with a higher score than this, before calibration."""
+        return Detector(self.spec, self.net, self.method, score_threshold=score, certainty=self.certainty)
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
-        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
+        """Detect the objects in one photo; boxes are in pixels of the photo.
 
-        A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+        Args:
+            image: file, PIL image, or ``(H, W, 3)`` uint8 RGB. A file is rotated upright according to its EXIF
+                orientation; a PIL image is used as it is.
         """
         (found,) = self._detections([self.prepare(as_photo(image))])
         return found if self.certainty is None else calibrated_detections(found, self.certainty)
@@ -134,39 +142,45 @@ class Detector:
         """
         return detection_bands(self.certainty, detections, photo_size, coverage=coverage, whole_box=whole_box)
 
-    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
-        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first step of ``predict``, on any thread."""
+    def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
+        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first half of ``predict``. Thread-safe."""
         pixels = as_tensor(self.spec.resize(photo, self.spec.size))
-        return Seen(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
+        return NetworkInput(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
-        """The second: the objects of some photos that the network sees at one size, as arrays."""
-        found = [as_found(found) for found in self._detections(batch)]
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+        """Detect on prepared photos of the same size: the second half of ``predict``, with arrays as result."""
+        found = [as_arrays(found) for found in self._detections(batch)]
         return found if self.certainty is None else [self.certainty.calibrated(boxes) for boxes in found]
 
-    def _detections(self, batch: Sequence[Seen]) -> list[Detections]:
+    def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
         with torch.no_grad():
             outputs = self.net(torch.stack([seen.pixels for seen in batch]))
         found = self.postprocess(outputs, [seen.size for seen in batch])
-        last_pixel = self.spec.reading.last_pixel
+        last_pixel = self.spec.postprocess.last_pixel
         return [
             to_photo(detections, seen.size, seen.photo_size, last_pixel=last_pixel)
             for detections, seen in zip(found, batch, strict=True)
         ]
 
 
-def as_found(detections: Detections) -> Found:
-    """The same detections as arrays."""
-    return Found(
-        detections.boxes_xyxy.numpy(),
-        detections.scores.numpy(),
-        detections.labels.numpy(),
-        None if detections.side_std_px is None else detections.side_std_px.numpy(),
-    )
+def check_finite_outputs(file: Path, net: DenseDetector) -> None:
+    """Raise InputError where a network gives infinity or what is not a number for a small image of all grey values.
+
+    Weights may be finite and so large that nothing is found: no score is above a threshold, and nobody would be told.
+    """
+    image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    with torch.no_grad():
+        outputs = net(as_tensor(image)[None])
+    maps = (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
+    if not all(bool(values.isfinite().all()) for values in maps):
+        raise InputError(
+            f"{file}: its network gives infinity or what is not a number: the training diverged, or the file is "
+            "damaged; use other weights, or train again with a lower --lr"
+        )
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
-    """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
+    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
         import supervision

@@ -1,7 +1,6 @@
-"""The training step: what Lightning drives."""
+"""The training step, as Lightning calls it."""
 
-import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import lightning as L
 import torch
@@ -12,7 +11,9 @@ from torch.optim.swa_utils import AveragedModel
 from focaldet.boxes.locations import Lattice
 from focaldet.checks import InputError, first_not_finite
 from focaldet.data.batching import Batch
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.optimizer import lr_factor, moving_average, parameter_groups
 from focaldet.engine.step_clock import BETWEEN, StepClock
 from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes, process_count
@@ -20,22 +21,39 @@ from focaldet.methods.positives import find_positives
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
-FINAL_LR = 0.01
-"""Of the peak, at the end of the cosine."""
+
+class StepResult(NamedTuple):
+    """Results of a training step that the callbacks record.
+
+    Args:
+        terms: losses by name, averaged over all processes; ``loss`` is their sum.
+        objects: number of objects in the batch.
+        unmatched: number of objects that matched no location.
+        beyond_reach: number of objects with a side beyond the last bin.
+    """
+
+    terms: dict[str, Tensor]
+    objects: int
+    unmatched: Tensor | int
+    beyond_reach: int
 
 
 class NotFiniteError(InputError):
-    """A loss became infinite, or not a number: the training has diverged."""
+    """A loss or a weight is infinite or not a number: the training has diverged."""
 
 
 class DetectionModule(L.LightningModule):
     """A detector with its losses, its optimiser and the moving average of its weights.
 
     Args:
-        net: what is trained.
+        net: the network to train.
         method: assignment and losses.
-        config: of the run.
+        config: settings of the run.
         offset: centre of a cell, in strides.
+
+    Attributes:
+        budget: measures the run's time; a callback of the trainer.
+        progress: share of the run that is done, in [0, 1]; the learning rate follows it.
     """
 
     def __init__(self, net: DenseDetector, method: Method, config: TrainConfig, *, offset: float = 0.5) -> None:
@@ -44,19 +62,19 @@ class DetectionModule(L.LightningModule):
         self.method = method
         self.config = config
         self.offset = offset
-        self._freeze()  # before DDP looks at which parameters have a gradient
-        self.average = AveragedModel(net, multi_avg_fn=_average(config.ema), use_buffers=True)
+        self._freeze()  # before DDP registers the parameters that have a gradient
+        self.average = AveragedModel(net, multi_avg_fn=moving_average(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
+        self.budget = TimeBudget(config.minutes)
         self.progress = 0.0
-        """Share of the run that is done, in [0, 1]; the schedule follows it."""
         self.clock = StepClock(torch.cuda.synchronize if config.profile and torch.cuda.is_available() else None)
 
     @property
     def average_net(self) -> DenseDetector:
-        """The network with the averaged weights: what is evaluated and kept."""
+        """The network with the averaged weights, which is evaluated and saved."""
         return cast(DenseDetector, self.average.module)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         images, valid_sizes, truth = batch
         outputs = self.net(images)
         self.clock.mark("forward")
@@ -64,50 +82,66 @@ class DetectionModule(L.LightningModule):
         assignment = self.method.assign(truth, lattice, valid_sizes)
         self.clock.mark("assign")
         with torch.autocast(images.device.type, enabled=False):
-            positives = find_positives(truth, assignment, self.method.sites(lattice, images.device))
+            positives = find_positives(truth, assignment, self.method.locations(lattice, images.device))
             terms = self.method.losses(outputs, assignment, positives)
             loss = torch.stack(list(terms.values())).sum()
-        whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
-        self.last_terms = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
-        self._stop_unless_finite()
-        self.last_matched = assignment.matched_gt
-        self.last_beyond_reach = self.method.beyond_reach(positives)
+        matched = assignment.matched_gt
+        counts = torch.bincount(matched[matched >= 0], minlength=truth.labels.numel())
+        result = self.report(terms, counts == 0, self.method.beyond_reach(positives))
         self.clock.mark("loss")
-        self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
+        self.log_dict(dict(result.terms), prog_bar=True, logger=True)
         self.clock.mark("log")
-        return loss
+        return {"loss": loss, "result": result}
+
+    def report(self, terms: dict[str, Tensor], unmatched: Tensor, beyond_reach: int) -> StepResult:
+        """Average the terms over all processes, check them, and summarise the step.
+
+        Args:
+            terms: losses by name.
+            unmatched: ``(G,)`` bool, whether an object matched no location.
+            beyond_reach: number of objects with a side beyond the last bin.
+
+        Raises:
+            NotFiniteError: a term is infinite or not a number.
+        """
+        whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
+        means = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
+        self._stop_unless_finite(means)
+        return StepResult(means, unmatched.numel(), unmatched.sum(), beyond_reach)
 
     def on_after_backward(self) -> None:
         self.clock.mark("backward")
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        # Lightning will not clip for a fused optimiser in mixed precision: for the scaler, which bfloat16 has not.
+        # Lightning refuses to clip for a fused optimiser in mixed precision because of the gradient scaler, which
+        # bfloat16 does not use.
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)  # the closure in it does all of the above
+        super().optimizer_step(*args, **kwargs)  # runs the closure, which does all of the above
         self.clock.mark("update")
 
-    def _stop_unless_finite(self) -> None:
-        """One look at the sum: on a GPU it waits for the step, and costs no more than the progress bar does."""
-        if bool(self.last_terms["loss"].isfinite()):
+    def _stop_unless_finite(self, terms: dict[str, Tensor]) -> None:
+        # One look at the sum. On a GPU it waits for the step, which the progress bar does too.
+        if bool(terms["loss"].isfinite()):
             return
-        if self.global_rank:  # all processes have the same terms and stop here; the first one says it
+        if self.global_rank:  # all processes have the same terms and stop here; the first one reports it
             raise SystemExit(0)
-        # From the back: the sum stands first, and is named only when finite terms overflow in it.
-        name, value = next(item for item in reversed(self.last_terms.items()) if not bool(item[1].isfinite()))
+        # From the back: the sum comes first, and is only to blame if all terms are finite.
+        name, value = next(item for item in reversed(terms.items()) if not bool(item[1].isfinite()))
         raise NotFiniteError(
             f"step {self.global_step}: the {name} loss is {value.item()}; try a lower --lr, or "
-            "--precision 32-true; weights that the run has kept so far stay in it"
+            "--precision 32-true; the run keeps the weights saved so far"
         )
 
     def stop_unless_weights_finite(self) -> None:
-        """Look at the weights and at the optimiser's moments before they are kept; the losses of the last step are of
-        the weights before it.
+        """Check the weights and the optimiser's moments before they are saved.
+
+        The losses of the last step do not show it: they belong to the weights before that step.
 
         Raises:
-            NotFiniteError: one holds infinity or what is not a number.
+            NotFiniteError: one of them contains infinity or NaN.
         """
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.named_parameters()}
         optimizer = self.trainer.optimizers[0]
@@ -122,12 +156,12 @@ class DetectionModule(L.LightningModule):
         if self.global_rank:  # as above
             raise SystemExit(0)
         raise NotFiniteError(
-            f"step {self.global_step}: {name} holds infinity or what is not a number; try a lower --lr, or --precision "
-            "32-true; weights that the run has kept so far stay in it"
+            f"step {self.global_step}: {name} contains infinity or NaN; try a lower --lr, or --precision 32-true; the "
+            "run keeps the weights saved so far"
         )
 
     def on_train_start(self) -> None:
-        # A resumed run has the optimiser's state of before, with the options of now.
+        # A resumed run restores the optimiser's state but uses its current options.
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
         for group, (lr, decay) in zip(groups, self.parameter_groups(), strict=True):
             group["peak_lr"], group["weight_decay"] = lr, decay
@@ -135,7 +169,7 @@ class DetectionModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.clock.mark(BETWEEN)
-        self._freeze()  # Lightning has just put all modules in training mode
+        self._freeze()  # Lightning has just set all modules to training mode
 
     def _freeze(self) -> None:
         if self.config.frozen_stages:
@@ -145,23 +179,19 @@ class DetectionModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self.clock.mark("load")
-        step, config = self.global_step, self.config
-        of_epoch = int(self.trainer.num_training_batches)
-        steps = of_epoch * (self.trainer.max_epochs or 1)
-        if config.minutes is None:
-            # By epochs: a run that is resumed with another batch has had other steps.
-            self.progress = (self.current_epoch * of_epoch + batch_index) / max(steps, 1)
-            warmup = min(config.warmup, max(1, int(steps / 10)))
-        else:
-            warmup = config.warmup
-        factor = min(1.0, (step + 1) / max(warmup, 1)) * schedule(self.progress)
+        self.progress = self.budget.progress(self.trainer, batch_index)
+        warmup = self.config.warmup
+        if self.config.minutes is None:
+            steps = int(self.trainer.num_training_batches) * (self.trainer.max_epochs or 1)
+            warmup = min(warmup, max(1, int(steps / 10)))
+        factor = lr_factor(self.progress, self.global_step, warmup)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = group["peak_lr"] * factor
         self.log("lr", group["lr"], prog_bar=True)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         self.clock.steps += 1
-        self.clock.mark("log")  # the callbacks come before this hook
+        self.clock.mark("log")  # the callbacks run before this hook
         self.average.update_parameters(self.net)
         self.clock.mark("update")
 
@@ -171,44 +201,20 @@ class DetectionModule(L.LightningModule):
                 {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
                 for (lr, decay), parameters in self.parameter_groups().items()
             ],
-            fused=self.trainer.precision != "16-mixed",  # there its unscaling would come before the clipping
+            fused=self.trainer.precision != "16-mixed",  # its fused unscaling would come before the clipping
         )
 
     def parameter_groups(self) -> dict[tuple[float, float], list[nn.Parameter]]:
-        """Peak learning rate and weight decay -> the parameters that have them."""
+        """Parameters by (peak learning rate, weight decay)."""
         config = self.config
-        peak = config.lr * math.sqrt(config.batch * process_count() / 8)
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.net.named_parameters():
-            lr = peak * (config.backbone_lr if name.startswith("backbone.") else 1.0)
-            decay = config.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((lr, decay), []).append(parameter)
-        return groups
+        return parameter_groups(
+            self.net,
+            lr=config.lr,
+            batch=config.batch * process_count(),
+            backbone_lr=config.backbone_lr,
+            weight_decay=config.weight_decay,
+        )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         images = batch.images.to(device, non_blocking=True)
         return Batch(images, batch.valid_sizes.to(device), batch.truth.to(str(device)))
-
-
-def schedule(progress: float) -> float:
-    """Cosine from 1 to ``FINAL_LR``.
-
-    >>> schedule(0.0), round(schedule(1.0), 6)
-    (1.0, 0.01)
-    """
-    return FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def _average(decay: float) -> Any:
-    """The moving average's step: a short memory at the start, ``decay`` later on."""
-
-    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-        count = int(num_averaged)
-        weight = 1 - min(decay, (1 + count) / (10 + count))
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, weight)
-        else:
-            for mine, theirs in zip(average, current, strict=True):
-                mine.copy_(theirs)
-
-    return update

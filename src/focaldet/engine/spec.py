@@ -1,4 +1,4 @@
-"""From names and numbers to a network and its method: what a run and its ``model.json`` agree on."""
+"""The description of a model, ``model.json``, and how the network and its method are built from it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from focaldet.methods.retinanet import RetinaNet
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
-from focaldet.models.postprocess import BoxReader, PostProcess, Reading
+from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConfig
 from focaldet.photos.resize import Resize
 from focaldet.records.calibration import remove_calibration
 
@@ -33,7 +33,7 @@ METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss"
 """Name of a method -> its class."""
 
 FORMAT = 1
-"""Of ``model.json``; raised when an older focaldet could not read a new one."""
+"""Format of ``model.json``; increased when older versions of focaldet cannot read new files."""
 
 
 SPEC_TYPES = {
@@ -45,25 +45,28 @@ SPEC_TYPES = {
     "head_depth": int,
     "method_options": dict,
 }
-"""Keys of ``model.json`` that it always has, and the type of each."""
+"""Required key of ``model.json`` -> type of its value."""
 
-GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
-"""Keys that hold options with a default, and what they are."""
+GROUPS = {"network": Variant, "resize": Resize, "reading": PostProcessConfig}
+"""Optional key of ``model.json`` -> dataclass of its options."""
+
+OLDER_NAMES = {"postprocess": "reading", "topk_candidates": "candidates"}
+"""Field -> its key in ``model.json``, which keeps the names that such files have always had."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that is needed, beside the weights, to make the detector again.
+    """Everything needed to rebuild a detector, except its weights.
 
     Args:
         method: a key of ``METHODS``.
-        method_options: its fields.
+        method_options: fields of its class.
         class_names: C names, in the order of the labels.
-        backbone: a network of timm.
-        size: longer side of the image that the network sees, pixels.
-        channels, head_depth: of pyramid and head.
-        network, resize, reading: what networks of other codes do in their own way, see ``focaldet.importing``.
-        evaluation_score: least score of a detection that counts in AP.
+        backbone: name of a timm network.
+        size: longer side of the image that the network sees, in pixels.
+        channels, head_depth: width of pyramid and head; convolutions per tower.
+        network, resize, postprocess: differences in networks from other libraries, see ``focaldet.importing``.
+        evaluation_score: lowest score of a detection that counts in AP.
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
     """
 
@@ -76,38 +79,38 @@ class ModelSpec:
     method_options: dict[str, Any] = field(default_factory=dict)
     network: Variant = field(default_factory=Variant)
     resize: Resize = field(default_factory=Resize)
-    reading: Reading = field(default_factory=Reading)
+    postprocess: PostProcessConfig = field(default_factory=PostProcessConfig)
     evaluation_score: float = EVALUATION_SCORE
     ignored_classes: tuple[str, ...] = ()
 
     @property
     def offset(self) -> float:
         """Centre of a cell, in strides."""
-        return self.reading.offset
+        return self.postprocess.offset
 
     @property
     def transform(self) -> EvalTransform:
-        """From a photo to what the network sees."""
+        """The transform from a photo to the network's input."""
         return EvalTransform(self.size, self.resize)
 
-    def evaluation_reader(self, method: BoxReader, strides: tuple[int, ...]) -> PostProcess:
+    def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
         """The post-processing with which AP is measured."""
-        return PostProcess(method, strides, self.reading, score_threshold=self.evaluation_score)
+        return PostProcess(method, strides, self.postprocess, score_threshold=self.evaluation_score)
 
     def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:
-        """The network, freshly initialised, and its method.
+        """Build the network, freshly initialised, and its method.
 
         Args:
-            pretrained: fetch the backbone's weights.
+            pretrained: download weights for the backbone.
             prior_prob: see ``DenseHead``.
         """
         method = METHODS[self.method](**self.method_options)
         net = DenseDetector(
             Backbone(self.backbone, backbone_strides(self.network.levels), pretrained=pretrained),
             len(self.class_names),
-            method.box_outputs,
-            anchors=method.anchors_per_location,
-            quality=method.quality,
+            method.num_box_channels,
+            num_anchors=method.anchors_per_location,
+            quality_branch=method.quality_branch,
             channels=self.channels,
             head_depth=self.head_depth,
             prior_prob=prior_prob,
@@ -116,25 +119,24 @@ class ModelSpec:
         return net, method
 
     def to_json(self, strides: tuple[int, ...]) -> dict[str, Any]:
-        """What ``model.json`` holds."""
+        """Content of ``model.json``."""
         from focaldet import __version__
 
-        # Every option, also those left to a default: a later default must not change what this file means.
+        # All options, even those at their defaults: a later default must not change the meaning of this file.
         options = asdict(METHODS[self.method](**self.method_options))
         return {
             "format": FORMAT,
             "focaldet": __version__,
-            **asdict(self),
+            **_file_keys(asdict(self)),
             "method_options": options,
             "strides": list(strides),
         }
 
 
 def room_for(records: Sequence[ImageRecord]) -> int:
-    """Detections that a photo needs room for: twice the objects of the fullest photo, in full hundreds.
+    """Detection limit for these photos: twice the objects of the fullest photo, rounded up to full hundreds.
 
-    Beside each object that is found, a detector has boxes that are not right, or not sure; and photos that nobody has
-    labelled yet may be fuller.
+    A detector also reports wrong and uncertain boxes, and new photos may contain more objects.
     """
     return 100 * max(1, math.ceil(2 * max((record.num_objects for record in records), default=0) / 100))
 
@@ -142,27 +144,27 @@ def room_for(records: Sequence[ImageRecord]) -> int:
 def with_room(
     spec: ModelSpec, config: TrainConfig, records: Sequence[ImageRecord], say: Callable[[str], None]
 ) -> ModelSpec:
-    """The model with as many detections a photo as were asked for, else as the training photos need.
+    """Set the model's detection limit: as given by ``config``, else as the training photos need.
 
     Args:
-        records: of the training photos.
-        say: prints a line for the person who waits.
+        records: the training photos.
+        say: prints a line.
     """
     if config.max_detections != "auto":
-        return replace(spec, reading=spec.reading.with_room(int(config.max_detections)))
+        return replace(spec, postprocess=spec.postprocess.with_room(int(config.max_detections)))
     most = room_for(records)
-    if most <= spec.reading.max_detections:
+    if most <= spec.postprocess.max_detections:
         return spec
     fullest = max(record.num_objects for record in records)
     say(
-        f"the fullest training photo has {fullest} objects: a photo can have up to {most} detections, and all of them "
-        "count in AP; another number: --max-detections"
+        f"the fullest training photo has {fullest:,} objects: the limit is {most:,} detections per photo, and all of "
+        "them count in AP; change it with --max-detections"
     )
-    return replace(spec, reading=spec.reading.with_room(most))
+    return replace(spec, postprocess=spec.postprocess.with_room(most))
 
 
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
-    """The model that a configuration asks for; its options of other methods are left out."""
+    """Describe the model of a configuration; options of other methods are left out."""
     own = {option.name for option in fields(METHODS[config.method])}
     shared = ("alpha", "gamma", "beta", "num_bins", "weight_floor")
     options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
@@ -182,7 +184,7 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
 
 
 def check_shapes(file: Path, spec: ModelSpec) -> None:
-    """Raise InputError unless a safetensors file holds the tensors of a network. Takes no memory for either of them."""
+    """Raise InputError unless a safetensors file holds the tensors of this network. Loads neither into memory."""
     open_regular(file).close()
     try:
         with safe_open(file, framework="pt") as opened:
@@ -203,7 +205,7 @@ def read_spec(file: Path) -> ModelSpec:
     """Read a ``model.json``.
 
     Raises:
-        InputError: missing, broken, of a newer format, or without a key.
+        InputError: the file is missing or damaged, lacks a key, or has a newer format.
     """
     values = read_json(file)
     if not isinstance(values, dict) or "format" not in values:
@@ -223,7 +225,7 @@ def read_spec(file: Path) -> ModelSpec:
 
 
 def _spec(values: dict[str, Any]) -> ModelSpec:
-    """What the values of a ``model.json`` say, each checked."""
+    """Build the description from the values of a ``model.json``, checking each."""
     spec = {key: typed_value(key, values[key], kind) for key, kind in SPEC_TYPES.items()}
     check_ranges(spec)
     names, method = spec["class_names"], spec["method"]
@@ -231,23 +233,43 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         raise InputError(f"class_names: expected at least one name, got {names!r}")
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; {near_name(method, METHODS)}")
-    if method == "fcos":  # files that leave out defaults are of a time when this was one
+    if method == "fcos":  # in files without it, this was the default
         spec["method_options"].setdefault("distances", "exp")
     try:
         options = asdict(typed_dataclass(METHODS[method], spec["method_options"]))
     except InputError as error:
         raise InputError(f"method_options: {error}") from error
-    groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
+    groups: dict[str, Any] = {
+        key: typed_dataclass(group, _field_names(typed_value(key, values.get(key, {}), dict)))
+        for key, group in GROUPS.items()
+    }
     ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": options}
-    return ModelSpec(**spec, **groups, evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+    return ModelSpec(**spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+
+
+def _file_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields and their values by the keys of ``model.json``."""
+    return {
+        OLDER_NAMES.get(name, name): _file_keys(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+
+
+def _field_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The values under keys of ``model.json`` by the names of their fields."""
+    names = {key: name for name, key in OLDER_NAMES.items()}
+    return {names.get(key, key): value for key, value in values.items()}
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
-    """Write ``model.safetensors`` and ``model.json``, each whole or not at all. A calibration was of other weights."""
+    """Write ``model.safetensors`` and ``model.json``, each completely or not at all.
+
+    Removes the run's calibration, which belongs to other weights.
+    """
     remove_calibration(run)
     with replacing(run / "model.safetensors") as beside:
-        # Not save_file: its error on a full disk has no errno.
+        # Not save_file: its error on a full disk lacks an errno.
         beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
     write_json(run / "model.json", spec.to_json(net.strides))

@@ -1,9 +1,9 @@
-"""``focaldet export``: a run becomes one file, which is compared with the run before it is written."""
+"""``focaldet export``: export a run to one file, after comparing it with the run."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
-from focaldet.exporting import same_padding, suppression
+from focaldet.exporting import nms, same_padding
 from focaldet.exporting.check import Agreement, Reader, check, check_images, check_photos
-from focaldet.exporting.graph import DetectionGraph, MeasuredGraph, RawGraph, SiteGraph, head_outputs
+from focaldet.exporting.graph import DetectionGraph, LocationGraph, MeasuredGraph, RawGraph, head_outputs
 from focaldet.exporting.int8 import Int8, quantised
 from focaldet.exporting.tracing import Graph
 from focaldet.files import replacing
-from focaldet.methods.method import Method
 from focaldet.photos.resize import Seen as Pixels
 from focaldet.runtime.card import ModelCard, Outputs
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.outputs import Runner, read_outputs
 from focaldet.structures import Detections
 
 Format = Literal["onnx", "torch"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
-"""How a file's name ends."""
+"""Format -> suffix of the file name."""
 
 
 def export_run(
@@ -40,24 +39,24 @@ def export_run(
     int8: Int8 | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Write a run as one file, from pixels to boxes.
+    """Export a run to one file, from pixels to boxes.
 
     Args:
-        run: its folder.
-        out: the file; ``None``: ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run, with
-            8 bits ``model-int8.onnx`` and so on.
-        format: ONNX, or a program of torch.
+        run: the run folder.
+        out: file to write; by default ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run,
+            or ``model-int8.onnx`` and so on with 8 bits.
+        format: ONNX, or an exported program of torch.
         outputs: see ``ModelCard``.
-        max_detections: that the file has room for; ``None``: as many as the run was made for.
-        int8: compute convolutions with 8 bits (ONNX only), by these photos.
-        say: prints a line for the person who waits.
+        max_detections: largest number of detections per photo; ``None``: the run's own.
+        int8: settings of 8-bit convolutions (ONNX only), or ``None``.
+        say: prints a progress line.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        InputError: not a run, the network cannot be exported, the file cannot be written, it is not what the run is, or
-            8 bits cost it too much.
+        InputError: not a run, the network cannot be exported, the file cannot be written, its detections differ from
+            the run's, or 8 bits cost too much AP.
     """
     if int8 is not None and format != "onnx":
         raise InputError(f"--format {format}: --int8 makes ONNX files only")
@@ -69,7 +68,7 @@ def export_run(
     if out.suffix != suffix or out.is_dir():
         raise InputError(f"--out {out}: expected a file whose name ends in {suffix}")
     if format == "onnx":
-        for package in ("onnxscript", "onnxruntime"):  # a missing one is told before the work
+        for package in ("onnxscript", "onnxruntime"):  # report a missing package before the work starts
             import_module(package)
     labelled = None if int8 is None else int8.folder(detector, run, say)
     with replacing(out) as beside:
@@ -77,8 +76,8 @@ def export_run(
         images = check_images(check_photos(run), detector)
         data, agreement = _checked(detector, format, outputs, images, maps_too=int8 is not None)
         if not agreement.boxes:
-            say("the run finds nothing in the photos of the check, which is repeated with 0 as the least score")
-            eager = Detector(detector.spec, detector.net, cast(Method, detector.postprocess.method), score_threshold=0)
+            say("no detections on the check photos; repeating with score threshold 0")
+            eager = Detector(detector.spec, detector.net, detector.method, score_threshold=0)
             _, agreement = _checked(eager, format, outputs, images)
         say(str(agreement))
         if int8 is not None and labelled is not None:
@@ -89,8 +88,8 @@ def export_run(
 
 
 def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
-    """What an export of a run says of itself."""
-    spec, reading = detector.spec, detector.postprocess.reading
+    """The model card of an export."""
+    spec, config = detector.spec, detector.postprocess.config
     return ModelCard(
         method=spec.method,
         class_names=spec.class_names,
@@ -98,10 +97,10 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
         resize=spec.resize,
         strides=detector.net.strides,
         outputs=outputs,
-        score_threshold=reading.score_threshold,
-        nms_iou=reading.nms_iou,
-        max_detections=reading.max_detections,
-        last_pixel=reading.last_pixel,
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
+        last_pixel=config.last_pixel,
         calibration=None if detector.certainty is None else detector.certainty.calibration.for_export(),
     )
 
@@ -120,14 +119,14 @@ def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too:
     if format == "onnx":
         from focaldet.exporting.onnx_file import onnx_bytes, onnx_runner
 
-        own = (suppression.suppress_by_class, suppression.best_values)
+        own = (nms.onnx_nms, nms.onnx_topk)
         graph = _graph(detector, outputs, same_padding.conv2d_same, own, maps_too=maps_too)
         data = onnx_bytes(graph, card, dtype)
         run = onnx_runner(data)
     else:
         from focaldet.exporting.torch_file import torch_bytes, torch_runner
 
-        operators = (suppression.suppress_far_apart, suppression.best_by_key)
+        operators = (nms.batched_nms, nms.topk)
         graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, operators)
         data = torch_bytes(graph, card, dtype)
         run = torch_runner(data, graph.output_names)
@@ -138,15 +137,18 @@ def _graph(
     detector: Detector,
     outputs: Outputs,
     convolution: same_padding.SameConvolution,
-    operators: tuple[suppression.Suppression, suppression.Best],
+    operators: tuple[nms.NMS, nms.TopK],
     *,
     maps_too: bool = False,
 ) -> Graph:
     net = same_padding.with_same_convolutions(detector.net, convolution)
     if outputs == "raw":
         return RawGraph(net)
-    sites = outputs == "sites"
-    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, *operators)
+    graph: LocationGraph | DetectionGraph
+    if outputs == "sites":
+        graph = LocationGraph(net, detector.postprocess)
+    else:
+        graph = DetectionGraph(net, detector.postprocess, *operators)
     return MeasuredGraph(graph) if maps_too else graph
 
 
@@ -161,7 +163,7 @@ def _reader(run: Runner, detector: Detector, card: ModelCard) -> Reader:
     return read
 
 
-def _as_detections(found: Found) -> Detections:
+def _as_detections(found: DetectionArrays) -> Detections:
     boxes, scores, labels = (torch.from_numpy(np.array(x)) for x in (found.boxes_xyxy, found.scores, found.labels))
     return Detections(
         boxes, scores, labels, None if found.side_std_px is None else torch.from_numpy(np.array(found.side_std_px))

@@ -1,20 +1,17 @@
-"""What is exported: a detector from pixels to boxes as one graph of fixed structure.
+"""The exported graph: a detector from pixels to boxes, with fixed structure.
 
-It computes what ``DenseDetector`` and ``PostProcess`` do; where those make lists of what passes a threshold, it keeps
-all and marks what does not pass, so that every shape follows from the batch's.
+It computes the same as ``DenseDetector`` and ``PostProcess``. Where those collect what passes a threshold, the graph
+keeps everything and marks what does not pass, so that every shape follows from the shape of the batch.
 
-Axes: B images, P sites of all levels, C classes, D numbers of a box, N candidates, M detections at most.
+Axes: B images, P locations on all levels, C classes, D parameters per box, N candidates, M detections at most.
 """
-
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from focaldet.boxes.formats import clip_boxes
-from focaldet.boxes.locations import Sites, flatten_levels
-from focaldet.exporting.suppression import Best, Suppression, best_by_key
-from focaldet.methods.method import Method
+from focaldet.boxes.locations import Locations, flatten_levels
+from focaldet.exporting.nms import NMS, TopK, topk
 from focaldet.models.detector import DenseDetector
 from focaldet.models.joint import joint_logits
 from focaldet.models.postprocess import PostProcess
@@ -22,11 +19,11 @@ from focaldet.runtime.outputs import OutputArrays
 from focaldet.structures import HeadOutputs
 
 PADDING = -1
-"""Label of a detection that is none: an image has fewer than there is room for."""
+"""Label of unused entries, in images with fewer than the largest number of detections."""
 
 
 class RawGraph(nn.Module):
-    """Images ``(B, H, W, 3)`` to the head's maps: ``class_logits_p3`` ``(B, A * C, h, w)``, …"""
+    """Images ``(B, H, W, 3)`` to the raw maps of the head: ``class_logits_p3`` ``(B, A * C, h, w)``, …"""
 
     def __init__(self, net: DenseDetector) -> None:
         super().__init__()
@@ -41,12 +38,12 @@ class RawGraph(nn.Module):
         return self.read(self.net(images.permute(0, 3, 1, 2)), images)
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of what the network gives for images."""
-        return (*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or ()))
+        """The outputs of the graph from those of the network."""
+        return (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
 
 
 def head_outputs(maps: OutputArrays) -> HeadOutputs:
-    """The outputs of a ``RawGraph`` by name, as the network gives them."""
+    """Convert the outputs of a ``RawGraph``, by name, to ``HeadOutputs``."""
 
     def of(kind: str) -> list[Tensor]:
         return [torch.from_numpy(values) for name, values in maps.items() if name.startswith(kind)]
@@ -55,23 +52,23 @@ def head_outputs(maps: OutputArrays) -> HeadOutputs:
 
 
 class BoxGraph(nn.Module):
-    """What the two graphs below share: which pairs of site and class are candidates, and where a site's box is.
+    """Shared part of the two graphs below: scores and boxes of candidates.
 
     Args:
         net: the network.
-        postprocess: the reading of its maps; its threshold becomes part of the graph.
+        postprocess: the post-processing; its thresholds become part of the graph.
     """
 
     def __init__(self, net: DenseDetector, postprocess: PostProcess) -> None:
         super().__init__()
         self.net = net
         self.postprocess = postprocess
-        self.method = cast(Method, postprocess.method)
-        self.reading = postprocess.reading
-        self.std_names = ("side_std_px",) * (self.method.box_outputs > 4)
+        self.method = postprocess.method
+        self.config = postprocess.config
+        self.std_names = ("side_std_px",) * (self.method.num_box_channels > 4)
 
     def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor]:
-        """``(B, P, C)`` of a level: the logit of the score, and that which ranks and is held against the threshold."""
+        """Logits ``(B, P, C)`` of a level: of the score, and of what is ranked and compared with the threshold."""
         rule = self.method.score_rule
         logits = flatten_levels([outputs.class_logits[level]], self.net.num_classes)
         joint = ranked = logits
@@ -81,25 +78,26 @@ class BoxGraph(nn.Module):
         return joint, ranked
 
     def score(self, joint: Tensor) -> Tensor:
-        """A score of its logit."""
+        """Logits of scores to scores."""
         probs = joint.sigmoid()
         return probs.sqrt() if self.method.score_rule.combine == "sqrt" else probs
 
-    def boxes(self, numbers: Tensor, sites: Sites, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The boxes ``(B, N, 4)`` of ``(B, N, D)`` numbers, cut to the image, their deviations, and ``(B, N)`` whether
-        anything is left of each."""
-        shape = (*numbers.shape[:2], 4)
-        boxes, deviation = self.method.decode(numbers.flatten(0, 1), sites)
-        last = int(self.reading.last_pixel)
+    def boxes(self, box_params: Tensor, locations: Locations, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Decode ``(B, N, D)`` box parameters to boxes ``(B, N, 4)``, clipped to the image, their standard deviations
+        ``(B, N, 4)`` or ``None``, and a mask ``(B, N)`` of the boxes that are not empty."""
+        shape = (*box_params.shape[:2], 4)
+        boxes, deviation = self.method.decode(box_params.flatten(0, 1), locations)
+        last = int(self.config.last_pixel)
         boxes = clip_boxes(boxes, images.shape[1] - last, images.shape[2] - last).view(shape)
         sides = boxes[..., 2:] - boxes[..., :2]
-        left = (sides >= 0 if self.reading.keep_empty else sides > 0).all(dim=-1)
+        left = (sides >= 0 if self.config.keep_empty else sides > 0).all(dim=-1)
         return boxes, None if deviation is None else deviation.view(shape), left
 
 
-class SiteGraph(BoxGraph):
-    """Images ``(B, H, W, 3)`` to the box ``(B, P, 4)``, the scores ``(B, P, C)`` and the deviations ``(B, P, 4)`` of
-    every site; scores that do not pass the threshold are 0. For programs that have a suppression of their own."""
+class LocationGraph(BoxGraph):
+    """Images ``(B, H, W, 3)`` to boxes ``(B, P, 4)``, scores ``(B, P, C)`` and, if the method has them, standard
+    deviations ``(B, P, 4)`` of every location. Scores that do not pass the threshold are 0. For programs with their own
+    NMS."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -109,10 +107,10 @@ class SiteGraph(BoxGraph):
         return self.read(self.net(images.permute(0, 3, 1, 2)), images)
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of what the network gives for images."""
-        numbers = flatten_levels(outputs.box_outputs, self.method.box_outputs)
-        index = torch.arange(numbers.shape[1], device=images.device).repeat(images.shape[0])
-        boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[index], images)
+        """The outputs of the graph from those of the network."""
+        box_params = flatten_levels(outputs.box_maps, self.method.num_box_channels)
+        index = torch.arange(box_params.shape[1], device=images.device).repeat(images.shape[0])
+        boxes, deviation, left = self.boxes(box_params, self.postprocess.locations(outputs)[index], images)
         levels = [self.level_scores(outputs, level) for level in range(len(self.net.strides))]
         joint, ranked = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         scores = torch.where((ranked > self.postprocess.threshold) & left[..., None], self.score(joint), 0.0)
@@ -120,16 +118,14 @@ class SiteGraph(BoxGraph):
 
 
 class DetectionGraph(BoxGraph):
-    """Images ``(B, H, W, 3)`` to boxes ``(B, M, 4)``, scores and labels ``(B, M)``, deviations ``(B, M, 4)`` of methods
-    that have them, and how many of an image's M are detections ``(B,)``. Best first; the others are 0, their label is
-    ``PADDING``."""
+    """Images ``(B, H, W, 3)`` to boxes ``(B, M, 4)``, scores and labels ``(B, M)``, standard deviations ``(B, M, 4)``
+    if the method has them, and the number of detections ``(B,)``. Best first; the remaining boxes and scores are 0,
+    their labels ``PADDING``."""
 
-    def __init__(
-        self, net: DenseDetector, postprocess: PostProcess, suppress: Suppression, largest: Best = best_by_key
-    ) -> None:
+    def __init__(self, net: DenseDetector, postprocess: PostProcess, nms: NMS, topk: TopK = topk) -> None:
         super().__init__(net, postprocess)
-        self.suppress = suppress
-        self.largest = largest
+        self.nms = nms
+        self.topk = topk
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -139,41 +135,40 @@ class DetectionGraph(BoxGraph):
         return self.read(self.net(images.permute(0, 3, 1, 2)), images)
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of what the network gives for images."""
-        score, label, site, numbers, passes = self.candidates(outputs)
-        boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[site.flatten()], images)
+        """The outputs of the graph from those of the network."""
+        score, label, location, box_params, passes = self.candidates(outputs)
+        boxes, deviation, left = self.boxes(box_params, self.postprocess.locations(outputs)[location.flatten()], images)
         score = torch.where(passes & left, score, -1.0)
-        if self.reading.nms_iou is not None:
-            most = self.reading.max_detections
-            kept = self.suppress(boxes, score, label, self.net.num_classes, self.reading.nms_iou, most)
+        if self.config.nms_iou is not None:
+            limits = self.config.nms_iou, self.config.max_detections
+            kept = self.nms(boxes, score, label, self.net.num_classes, *limits)
             score = torch.where(kept, score, -1.0)
         return self.best(boxes, score, label, deviation)
 
     def candidates(self, outputs: HeadOutputs) -> tuple[Tensor, ...]:
-        """Of each level's best pairs of site and class: ``(B, N)`` score, label and site, ``(B, N, D)`` the numbers of
-        the box, ``(B, N)`` whether they pass the threshold. In the order of the sites, which decides between equal
-        scores."""
+        """The best (location, class) pairs of each level: score, label and location ``(B, N)``, box parameters
+        ``(B, N, D)``, and whether each passes the threshold ``(B, N)``. In lattice order, which breaks ties."""
         bests, indices, joints, start = [], [], [], 0
         for level in range(len(self.net.strides)):
             joint, ranked = self.level_scores(outputs, level)
             pairs = ranked.flatten(1)
-            index = self.largest(pairs, self.reading.candidates).sort(dim=1).values
+            index = self.topk(pairs, self.config.topk_candidates).sort(dim=1).values
             bests.append(pairs.gather(1, index))
             indices.append(index + start)
             joints.append(joint)
             start = start + pairs.shape[1]
         best, index = torch.cat(bests, dim=1), torch.cat(indices, dim=1)
-        site, label = index // self.net.num_classes, index % self.net.num_classes
-        numbers = flatten_levels(outputs.box_outputs, self.method.box_outputs)
-        chosen = numbers.gather(1, site[..., None].expand(-1, -1, self.method.box_outputs))
+        location, label = index // self.net.num_classes, index % self.net.num_classes
+        box_params = flatten_levels(outputs.box_maps, self.method.num_box_channels)
+        chosen = box_params.gather(1, location[..., None].expand(-1, -1, self.method.num_box_channels))
         score = self.score(best if joint is ranked else torch.cat(joints, dim=1).flatten(1).gather(1, index))
-        return score, label, site, chosen, best > self.postprocess.threshold
+        return score, label, location, chosen, best > self.postprocess.threshold
 
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
-        """The best M of each image, of those whose score is not negative."""
-        room = self.reading.max_detections
+        """The best M detections of each image, among those with a score >= 0."""
+        room = self.config.max_detections
         score = nn.functional.pad(score, (0, room), value=-1.0)
-        place = self.largest(score, room)
+        place = self.topk(score, room)
         score = score.gather(1, place)
         there = score >= 0
         place = torch.where(there, place, 0)
@@ -187,11 +182,11 @@ class DetectionGraph(BoxGraph):
 
 
 class MeasuredGraph(nn.Module):
-    """The outputs of a graph, and the head's maps behind them: AP is measured by all boxes that are in the maps."""
+    """The outputs of a graph followed by the raw maps of the head, from which AP is measured."""
 
-    def __init__(self, graph: SiteGraph | DetectionGraph) -> None:
+    def __init__(self, graph: LocationGraph | DetectionGraph) -> None:
         super().__init__()
-        self.whole = graph  # torch has a use of its own for the name "graph"
+        self.whole = graph  # torch reserves the name "graph"
         self.maps = RawGraph(graph.net)
         self.output_names = (*graph.output_names, *self.maps.output_names)
 

@@ -16,7 +16,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def _load_cpu() -> str | None:
     """Load the C++ kernels; why that is not possible, or ``None``."""
-    library = next(iter(sorted(Path(__file__).parent.glob("_cpu*.so"))), None)
+    folder = Path(__file__).parent
+    library = next(iter(sorted([*folder.glob("_cpu*.so"), *folder.glob("_cpu*.pyd")])), None)
     if library is None:
         return "the C++ kernels are not built: install torch and a C++20 compiler, then reinstall focaldet"
     try:

@@ -1,4 +1,4 @@
-"""Centerness, and what FCOS and ATSS share: a box of four numbers, and a branch that tells how central a site is.
+"""Centerness, and the shared parts of FCOS and ATSS: boxes with four parameters, and a centerness branch.
 
 Tian et al., ICCV 2019, arXiv 1904.01355, equation 3.
 """
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import gather_sites
+from focaldet.boxes.locations import gather_locations
 from focaldet.functional import binary_cross_entropy, giou_loss, iou_loss
-from focaldet.methods.method import Method, Quality, count_positives, score_weights
+from focaldet.methods.method import Method, QualityBranch, count_positives, score_weights
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
 from focaldet.structures import Assignment, HeadOutputs
 
-LEAST_WEIGHT = 1e-6
-"""Of the sum of box weights that the box term is divided by."""
+MIN_WEIGHT = 1e-6
+"""Lower bound on the sum of box weights that normalises the box term."""
 
-LEAST_IOU = 1e-6
-"""Of a box whose logarithm is taken; worse ones have no gradient."""
+MIN_IOU = 1e-6
+"""Lower bound on the IoU in -ln IoU. Boxes below it have no gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,10 @@ class CenternessMethod(Method):
 
     Args:
         box_loss: GIoU, or ``-ln IoU`` as in the first version of FCOS (UnitBox, arXiv 1608.01471).
-        giou_weight: of the box term.
-        score: a detection's score is the product of class probability and centerness, or its square root. Both rank
-            alike; papers and public codes differ.
-        threshold_on: what is compared with the score threshold, the score or the class probability alone.
+        giou_weight: weight of the box term.
+        score: whether a detection's score is the product of class probability and centerness, or its square root. Both
+            give the same ranking; papers and published implementations differ.
+        threshold_on: whether the score threshold applies to the score or to the class probability alone.
     """
 
     box_loss: Literal["giou", "iou"] = "giou"
@@ -45,20 +45,20 @@ class CenternessMethod(Method):
     threshold_on: Literal["score", "class"] = "score"
 
     @property
-    def box_outputs(self) -> int:
+    def num_box_channels(self) -> int:
         return 4
 
     @property
-    def quality(self) -> Quality:
+    def quality_branch(self) -> QualityBranch:
         return "none" if self.class_loss == "quality_focal" else "centerness"
 
     @property
     def score_rule(self) -> ScoreRule:
-        return ScoreRule() if self.quality == "none" else ScoreRule(self.score, self.threshold_on)
+        return ScoreRule() if self.quality_branch == "none" else ScoreRule(self.score, self.threshold_on)
 
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        numbers = gather_sites(outputs.box_outputs, self.box_outputs, positives.image, positives.site)
-        boxes, _ = self.decode(numbers.float(), positives.sites)
+        box_params = gather_locations(outputs.box_maps, self.num_box_channels, positives.image, positives.location)
+        boxes, _ = self.decode(box_params.float(), positives.locations)
         iou = paired_iou(boxes.detach(), positives.boxes_xyxy)
         terms = {"class": self.class_term(outputs.class_logits, assignment, positives, iou)}
         if outputs.quality_logits is None:
@@ -66,31 +66,31 @@ class CenternessMethod(Method):
         else:
             weight = centerness(positives)
             terms["centerness"] = centerness_loss(outputs.quality_logits, positives, weight)
-        total = mean_over_processes(weight.sum()).clamp(min=LEAST_WEIGHT)
+        total = mean_over_processes(weight.sum()).clamp(min=MIN_WEIGHT)
         if self.box_loss == "giou":
             box = giou_loss(boxes, positives.boxes_xyxy, weight=weight, reduction="sum", normalizer=total)
         else:
             overlap = 1 - iou_loss(boxes, positives.boxes_xyxy)
-            box = -(weight * overlap.clamp(min=LEAST_IOU).log()).sum() / total
+            box = -(weight * overlap.clamp(min=MIN_IOU).log()).sum() / total
         return terms | {"box": self.giou_weight * box}
 
 
 def centerness(positives: Positives) -> Float[Tensor, " N"]:
-    """``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, 1 in the middle of the object and 0 on its border.
+    """``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``: 1 at the centre of the object and 0 at its border.
 
     >>> import torch
-    >>> from focaldet.boxes.locations import Sites
+    >>> from focaldet.boxes.locations import Locations
     >>> box, zero = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.zeros(1, dtype=torch.int64)
-    >>> sites = Sites(torch.tensor([[2.0, 4.0]]), torch.tensor([8.0]))
-    >>> centerness(Positives(zero, zero, zero, sites, box, zero))
+    >>> locations = Locations(torch.tensor([[2.0, 4.0]]), torch.tensor([8.0]))
+    >>> centerness(Positives(zero, zero, zero, locations, box, zero))
     tensor([0.5774])
     """
-    distances = encode_distances(positives.sites.points_xy, positives.sites.strides, positives.boxes_xyxy)
+    distances = encode_distances(positives.locations.points_xy, positives.locations.strides, positives.boxes_xyxy)
     pairs = distances.clamp(min=0).view(-1, 2, 2)  # (left, top), (right, bottom)
     return (pairs.amin(dim=1) / pairs.amax(dim=1).clamp(min=torch.finfo(pairs.dtype).tiny)).prod(dim=1).sqrt()
 
 
 def centerness_loss(quality_logits: list[Tensor], positives: Positives, target: Tensor) -> Tensor:
-    """Binary cross entropy of the centerness branch, over the positives."""
-    logits = gather_sites(quality_logits, 1, positives.image, positives.site)
+    """Binary cross entropy of the centerness branch over the positives."""
+    logits = gather_locations(quality_logits, 1, positives.image, positives.location)
     return binary_cross_entropy(logits, target[:, None], reduction="sum", normalizer=count_positives(positives))

@@ -4,9 +4,9 @@
 |--------------|------------|----------------------------|-----------------------------------|-----------|
 | 1 anchor     | ATSS       | distributions of distances | quality focal, on class x quality | as in GFL |
 
-A sharp distribution tells of a good box: the four largest probabilities of each side and their mean go through two
-small layers to a quality, which multiplies the class probability in training and in use. No gradient is stopped on that
-way, so the quality trains the distributions too, as in the authors' code.
+A sharp distribution indicates a good box: the four largest probabilities of each side and their mean pass through two
+small layers to a quality, which multiplies the class probability in training and inference. Gradients flow through this
+branch, so the quality trains the distributions too, as in the authors' code.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from focaldet.methods.gfl import GFL
-from focaldet.methods.method import Quality
+from focaldet.methods.method import QualityBranch
 from focaldet.methods.positives import Positives
 from focaldet.models.joint import joint_logits
 from focaldet.models.postprocess import ScoreRule
@@ -23,10 +23,10 @@ from focaldet.structures import Assignment, HeadOutputs
 
 @dataclass(frozen=True, kw_only=True)
 class GFLv2(GFL):
-    """GFL, whose score is class probability times the quality that its distributions show."""
+    """GFL whose score is class probability times the quality predicted from the distributions."""
 
     @property
-    def quality(self) -> Quality:
+    def quality_branch(self) -> QualityBranch:
         return "distribution"
 
     @property
@@ -36,4 +36,4 @@ class GFLv2(GFL):
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
         assert outputs.quality_logits is not None
         joint = [joint_logits(c, q) for c, q in zip(outputs.class_logits, outputs.quality_logits, strict=True)]
-        return self.losses_of_scores(joint, outputs.box_outputs, assignment, positives, inplace_grad=True)
+        return self.losses_of_scores(joint, outputs.box_maps, assignment, positives, inplace_grad=True)

@@ -1,4 +1,4 @@
-"""What the methods have in common: a class loss that can be exchanged, and the names of what differs."""
+"""The interface of all methods, and their exchangeable class loss."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.boxes.locations import Lattice, Locations, gather_locations
 from focaldet.functional import binary_cross_entropy, quality_focal_loss, sigmoid_focal_loss
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
-from focaldet.structures import IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
+from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
 
 ClassLoss = Literal["bce", "focal", "quality_focal"]
-Quality = Literal["none", "centerness", "distribution"]
+QualityBranch = Literal["none", "centerness", "distribution"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A dense detector's assignment, losses and reading of boxes; the columns of the table of methods.
+    """Assignment, losses and box decoding of a dense detector: the columns of the table of methods.
 
     Args:
-        class_loss: ``"bce"`` and ``"focal"`` train the class of a positive towards 1, ``"quality_focal"`` towards the
-            IoU of its predicted box.
-        alpha, gamma: of the focal loss.
-        beta: exponent of the quality focal loss.
+        class_loss: the target for the class of a positive is 1 with ``"bce"`` and ``"focal"``, and the IoU of its
+            predicted box with ``"quality_focal"``.
+        alpha, gamma: weight of positives (``None``: off) and focusing exponent of the focal loss.
+        beta: focusing exponent of the quality focal loss.
     """
 
     class_loss: ClassLoss = "focal"
@@ -38,42 +38,41 @@ class Method(ABC):
 
     @property
     @abstractmethod
-    def box_outputs(self) -> int:
-        """D, the numbers that describe a site's box."""
+    def num_box_channels(self) -> int:
+        """D, number of parameters per box."""
 
     @property
-    def quality(self) -> Quality:
-        """What the head says of a box's quality beside its class: nothing, a centerness, or what GFLv2 reads from the
-        distributions."""
+    def quality_branch(self) -> QualityBranch:
+        """Branch of the head that predicts box quality: none, centerness, or from the distributions as in GFLv2."""
         return "none"
 
     @property
     def score_rule(self) -> ScoreRule:
-        """How a detection's score is made of class and quality."""
+        """How class and quality are combined into the score."""
         return ScoreRule()
 
-    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
-        """The geometry of all prediction sites, in the lattice's order."""
-        return Sites(lattice.points(device), lattice.site_strides(device))
+    def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
+        """Geometry of all locations, in lattice order, one entry per anchor."""
+        return Locations(lattice.points(device), lattice.location_strides(device))
 
     @abstractmethod
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
-        """Which object each site is to find. ``image_sizes``: ``(B, 2)``, when the images were padded."""
+        """Assign objects to locations. ``image_sizes``: ``(B, 2)`` (height, width) if the images are padded."""
 
     @abstractmethod
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        """The loss terms of a batch, weighted: their sum is what is trained.
+        """The weighted loss terms of a batch, whose sum is minimised.
 
-        Without an object in the batch the classifier still learns that all is background, and the other terms are 0.
+        In a batch without objects, the classifier still learns that everything is background; the other terms are 0.
         """
 
     @abstractmethod
-    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, Tensor | None]:
-        """Boxes ``(N, 4)`` in pixels of ``(N, D)`` numbers; for distributions, also the standard deviation of each side
-        in pixels."""
+    def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
+        """Boxes ``(N, 4)`` in pixels from box parameters ``(N, D)``. For distributions, also the standard deviation of
+        each side in pixels."""
 
     def beyond_reach(self, positives: Positives) -> int:
-        """Number of objects with a side that the box coding cannot reach from one of their sites."""
+        """Number of objects with a side that the box coding cannot represent from one of their locations."""
         return 0
 
     def class_term(
@@ -85,39 +84,39 @@ class Method(ABC):
         *,
         inplace_grad: bool = False,
     ) -> Tensor:
-        """The class loss over all sites, divided by the number of positives in the whole batch (at least 1).
+        """The class loss over all locations, divided by the number of positives in the whole batch (at least 1).
 
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
-            iou: ``(N,)`` detached, of each positive's predicted box with its object.
-            inplace_grad: nobody else needs these logits: their gradient may take their place.
+            iou: ``(N,)`` IoU of each positive's predicted box with its object, detached.
+            inplace_grad: the logits are not needed afterwards, so their gradient may overwrite them.
         """
         matched = assignment.matched_gt
-        labels = torch.where(matched == IGNORED, matched, -1)
-        labels[positives.image, positives.site] = positives.labels
+        labels = torch.where(matched == IGNORED, matched, BACKGROUND)
+        labels[positives.image, positives.location] = positives.labels
         options: dict[str, Any] = {"reduction": "sum", "normalizer": count_positives(positives)}
         options["inplace_grad"] = inplace_grad
         if self.class_loss == "bce":
             return binary_cross_entropy(class_logits, SparseTargets(labels), **options)
         if self.class_loss == "focal":
             return sigmoid_focal_loss(class_logits, SparseTargets(labels), self.alpha, self.gamma, **options)
-        quality = iou.new_zeros(matched.shape)
-        quality[positives.image, positives.site] = iou
-        return quality_focal_loss(class_logits, SparseTargets(labels, quality), beta=self.beta, **options)
+        iou_target = iou.new_zeros(matched.shape)
+        iou_target[positives.image, positives.location] = iou
+        return quality_focal_loss(class_logits, SparseTargets(labels, iou_target), beta=self.beta, **options)
 
 
 def count_positives(positives: Positives) -> Tensor:
-    """Positives of the whole batch, a process's share of them, at least 1."""
+    """Number of positives in the whole batch divided by the number of processes, at least 1."""
     return mean_over_processes(positives.boxes_xyxy.new_tensor(float(positives.gt.numel()))).clamp(min=1.0)
 
 
 def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
-    """``(N,)`` the detached largest class probability of each positive: the weight of its box in GFL."""
+    """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
     channels = _classes(class_logits, assignment)
-    logits = gather_sites([level.detach() for level in class_logits], channels, positives.image, positives.site)
+    logits = gather_locations([level.detach() for level in class_logits], channels, positives.image, positives.location)
     return logits.float().amax(dim=-1).sigmoid()
 
 
 def _classes(class_logits: list[Tensor], assignment: Assignment) -> int:
-    locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
-    return class_logits[0].shape[1] * locations // assignment.matched_gt.shape[1]
+    num_cells = sum(level.shape[2] * level.shape[3] for level in class_logits)
+    return class_logits[0].shape[1] * num_cells // assignment.matched_gt.shape[1]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from focaldet.records.calibration import Calibration
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.side_bands import percent_of, side_bands
 
 Floats = NDArray[np.float64]
@@ -31,13 +31,13 @@ class Certainty:
                 chances[mine] = self.calibration.maps[index](chances[mine])
         return chances
 
-    def calibrated(self, found: Found) -> Found:
+    def calibrated(self, found: DetectionArrays) -> DetectionArrays:
         """Detections with chances as scores, best first; their own scores become ``raw_scores``."""
         scores = self.chances(found.scores, found.labels).astype(np.float32)
         order = np.argsort(-scores, kind="stable")  # equal float32 chances keep the order of the scores
         return replace(found, scores=scores, raw_scores=found.scores).at(order)
 
-    def with_bands(self, found: Found, coverage: float, photo_size: tuple[int, int]) -> Found:
+    def with_bands(self, found: DetectionArrays, coverage: float, photo_size: tuple[int, int]) -> DetectionArrays:
         """Detections with the bands that contain the whole true box as often as promised.
 
         Args:

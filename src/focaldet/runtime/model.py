@@ -1,4 +1,4 @@
-"""What every detector in use can do, whatever runs it, and what it takes and gives."""
+"""The interface of detectors for inference, and their inputs and outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A photo as the network sees it.
+class NetworkInput:
+    """A photo scaled for the network.
 
     Args:
-        pixels: of the kind that the model takes.
-        size: (height, width) of what the network sees.
+        pixels: the image, in the format of the model.
+        size: (height, width) of the image.
         photo_size: (height, width) of the photo.
     """
 
@@ -25,19 +25,24 @@ class Seen:
     size: tuple[int, int]
     photo_size: tuple[int, int]
 
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Scale (x, y) from pixels of the network input to pixels of the photo."""
+        return self.photo_size[1] / self.size[1], self.photo_size[0] / self.size[0]
+
 
 @dataclass(frozen=True)
-class Found:
-    """The objects of one photo, best first: ``focaldet.Detections`` as arrays.
+class DetectionArrays:
+    """Detections in one photo, best first: ``focaldet.Detections`` as arrays.
 
     Args:
         boxes_xyxy: ``(N, 4)`` float32, pixels of the photo.
-        scores: ``(N,)`` float32 in [0, 1], not increasing.
+        scores: ``(N,)`` float32 in [0, 1], non-increasing.
         labels: ``(N,)`` int64 in [0, C).
-        side_std_px: ``(N, 4)`` float32, the standard deviation of each side (left, top, right, bottom) in pixels of the
-            photo, or ``None`` for a method whose sides are single numbers.
-        raw_scores: ``(N,)`` float32, the scores as the network gives them, where ``scores`` are calibrated.
-        side_low_px, side_high_px: ``(N, 4)`` float32, where bands of the sides were asked for.
+        side_std_px: ``(N, 4)`` float32, standard deviation of each side (left, top, right, bottom) in pixels of the
+            photo; ``None`` for methods without distributions.
+        raw_scores: ``(N,)`` float32, the network's own scores, if ``scores`` are calibrated.
+        side_low_px, side_high_px: ``(N, 4)`` float32, the bands of the sides, if they were asked for.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -51,44 +56,57 @@ class Found:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def above(self, score: float) -> "Found":
-        """Those with a higher score.
+    def above(self, score: float) -> "DetectionArrays":
+        """The detections with a higher score.
 
         >>> boxes = np.zeros((2, 4), np.float32)
-        >>> len(Found(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
+        >>> len(DetectionArrays(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
         1
         """
         return self.at(self.scores > score)
 
-    def at(self, index: NDArray[Any]) -> "Found":
-        """Some of them, by a mask or in the order of their indices."""
+    def at(self, index: NDArray[Any]) -> "DetectionArrays":
+        """The detections of a mask, or of indices in their order."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
-        return Found(**chosen)
+        return DetectionArrays(**chosen)
 
-    def in_photo(self, seen: Seen, *, last_pixel: bool = False) -> "Found":
-        """These, of what the network saw, in pixels of the photo.
+    def to_photo(self, seen: NetworkInput, *, last_pixel: bool = False) -> "DetectionArrays":
+        """Convert from pixels of the network input to pixels of the photo.
 
         Args:
-            last_pixel: a box's right and bottom side are the last column and row of pixels in it.
+            seen: the network input.
+            last_pixel: see ``boxes_to_photo``.
 
-        >>> seen = Seen(None, (24, 32), (48, 64))
+        >>> seen = NetworkInput(None, (24, 32), (48, 64))
         >>> boxes = np.array([[1, 2, 3, 4]], np.float32)
-        >>> Found(boxes, np.ones(1, np.float32), np.zeros(1, np.int64), None).in_photo(seen).boxes_xyxy
+        >>> DetectionArrays(boxes, np.ones(1, np.float32), np.zeros(1, np.int64), None).to_photo(seen).boxes_xyxy
         array([[2., 4., 6., 8.]], dtype=float32)
         """
+        boxes = boxes_to_photo(self.boxes_xyxy, seen, last_pixel=last_pixel)
+        stds = None if self.side_std_px is None else self.side_std_px * np.array(seen.scale_xy * 2, np.float32)
+        return replace(self, boxes_xyxy=boxes, side_std_px=stds)
+
+
+def boxes_to_photo(
+    boxes_xyxy: NDArray[np.float32], seen: NetworkInput, *, last_pixel: bool = False
+) -> NDArray[np.float32]:
+    """Convert boxes ``(N, 4)`` from pixels of the network input to pixels of the photo.
+
+    Args:
+        seen: the network input.
+        last_pixel: the right and bottom sides of a box are its last column and row of pixels, as in mmdetection before
+            version 2, so in the photo it ends one pixel farther.
+    """
+    boxes = boxes_xyxy * np.array(seen.scale_xy * 2, np.float32)
+    if last_pixel:
         height, width = seen.photo_size
-        scale = np.array([width / seen.size[1], height / seen.size[0]] * 2, np.float32)
-        boxes = self.boxes_xyxy * scale
-        if last_pixel:
-            boxes = (boxes + np.array([0, 0, 1, 1], np.float32)).clip(0, np.array([width, height] * 2, np.float32))
-        return replace(
-            self, boxes_xyxy=boxes, side_std_px=None if self.side_std_px is None else self.side_std_px * scale
-        )
+        boxes = (boxes + np.array([0, 0, 1, 1], np.float32)).clip(0, np.array([width, height] * 2, np.float32))
+    return boxes
 
 
 class Model(Protocol):
-    """A detector in two steps: the first on any thread, the second a batch at a time."""
+    """A detector in two steps: ``prepare`` on any thread, ``detect`` on batches."""
 
     certainty: "Certainty | None"
     """Its calibration, which ``detect`` has applied to the scores."""
@@ -97,8 +115,8 @@ class Model(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Name of each label."""
 
-    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
+    def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
         """Scale a photo ``(H, W, 3)`` for the network."""
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
-        """The objects of some photos that the network sees at one size."""
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+        """Detect objects in a batch of inputs of one size; boxes are in pixels of each photo."""

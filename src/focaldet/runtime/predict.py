@@ -1,4 +1,4 @@
-"""Detect in files: photos, folders of photos, videos. Each is drawn, and all boxes are written as COCO JSON."""
+"""Detection in files: photos, folders of photos and videos. Writes a picture of each, and all boxes as COCO JSON."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from focaldet.photos.depth import depth_note
 from focaldet.photos.draw import draw_detections
 from focaldet.photos.folder import photos_below, skipped_line
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
-from focaldet.runtime.model import Found, Model
+from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.selection import Selection, select_by_score
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
@@ -33,22 +33,22 @@ def predict_files(
     select: Selection | None = None,
     say: Callable[[str], None] = print,
 ) -> list[str]:
-    """Detect in photos and videos, and write each drawn and all as ``predictions.json``.
+    """Detect objects in photos and videos; write drawn copies and ``predictions.json``.
 
     Args:
-        paths: files, or folders of photos, whose sub-folders are looked into too.
-        out: folder for ``<photo>.png``, ``<video>.mp4`` and ``predictions.json``, in which each frame of a video is an
-            image with the video's name, its ``frame`` and ``seconds``. Photos of sub-folders are drawn into sub-folders
-            of the same names.
-        score: boxes have a higher one.
-        select: picks the boxes, instead of ``score``.
-        say: prints a line: which files of folders were skipped, and which photos were brightened.
+        paths: files, or folders of photos including sub-folders.
+        out: folder for ``<photo>.png``, ``<video>.mp4`` and ``predictions.json``. In the latter, each frame of a video
+            is an image with the video's name, its ``frame`` and ``seconds``. Photos in sub-folders are drawn into
+            sub-folders of the same names.
+        score: confidence threshold; boxes have a higher score.
+        select: chooses the boxes, instead of ``score``.
+        say: prints a line about files skipped in folders or photos that were brightened.
 
     Returns:
-        A line for each file that could not be read; the others are done.
+        A line for each file that could not be read. All others are processed.
 
     Raises:
-        InputError: nothing is there to look at, or the folder cannot be written, or holds something else.
+        InputError: there is no photo or video, or the folder cannot be written or contains something else.
     """
     check_out(out, "predictions")
     listed, skipped = list_images(paths, out)
@@ -59,7 +59,7 @@ def predict_files(
     whites: list[int] = []
     found = out / "predictions.json"
     if not found.exists():
-        write_json(found, record.document)  # from here on it shows what the folder is for
+        write_json(found, record.document)  # marks the folder as one of predictions
     try:
         for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True):
             video = file.suffix.lower() in VIDEO_SUFFIXES
@@ -77,7 +77,7 @@ def predict_files(
                 drawn = _draw(photo, record.look(photo, file), model.class_names, record.select.coverage)
                 with replacing(out / name) as beside:
                     drawn.save(beside, format="PNG")
-    finally:  # Ctrl-C keeps what was found before it
+    finally:  # keeps the results so far after Ctrl-C
         write_json(found, record.document)
     if line := depth_note(whites):
         say(line)
@@ -85,7 +85,7 @@ def predict_files(
 
 
 class _Record:
-    """Detects, and keeps what ``predictions.json`` holds."""
+    """Detects objects and collects the content of ``predictions.json``."""
 
     def __init__(self, model: Model, select: Selection) -> None:
         self.model, self.select = model, select
@@ -94,7 +94,7 @@ class _Record:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What was noted since is forgotten when an error ends it: a video that is damaged in its middle."""
+        """Discard the entries added inside if an error occurs, as in a video damaged halfway."""
         before = {key: len(entries) for key, entries in self.document.items()}
         try:
             yield
@@ -103,8 +103,8 @@ class _Record:
                 del self.document[key][length:]
             raise
 
-    def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> Found:
-        """The objects in a photo, which is noted."""
+    def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> DetectionArrays:
+        """Detect the objects in a photo and add it to the document."""
         (found,) = self.model.detect([self.model.prepare(photo)])
         found = self.select(found, (photo.shape[0], photo.shape[1]))
         number = len(self.document["images"]) + 1
@@ -115,7 +115,7 @@ class _Record:
 
 
 def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Image.Image, Fraction]]:
-    """The drawn frames of a video, one after the other: no two are in memory."""
+    """Yield the drawn frames of a video one at a time, so that only one is in memory."""
     for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         coverage = record.select.coverage
@@ -123,9 +123,9 @@ def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Im
 
 
 def _draw(
-    photo: NDArray[np.uint8], found: Found, class_names: Sequence[str], coverage: float | None, **options: Any
+    photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequence[str], coverage: float | None, **options: Any
 ) -> Image.Image:
-    """The photo with its boxes, and with their bands, or else the deviations of their sides."""
+    """Draw the boxes with their bands, or else with the standard deviations of their sides."""
     reach = found.side_std_px
     if coverage is not None and found.side_low_px is not None and found.side_high_px is not None:
         reach = np.maximum(found.boxes_xyxy - found.side_low_px, found.side_high_px - found.boxes_xyxy)
@@ -134,11 +134,11 @@ def _draw(
 
 
 class Listed(NamedTuple):
-    """A photo or video to look at.
+    """A photo or video to process.
 
     Args:
-        file: where it is.
-        place: its folder below the one that was given; "." of what was given itself.
+        file: path of the file.
+        place: its folder relative to the given one; "." for a file that was given itself.
     """
 
     file: Path
@@ -146,13 +146,14 @@ class Listed(NamedTuple):
 
 
 def list_images(paths: Sequence[Path], out: Path) -> tuple[list[Listed], Counter[str]]:
-    """The photos and videos that files name, the photos in folders, and what else is there, by its suffix.
+    """List given photos and videos and the photos in given folders; count other files by suffix.
 
     Args:
-        out: where pictures will be drawn; below a folder of photos it is not looked into.
+        paths: files and folders.
+        out: folder for the results, which is skipped if it is inside a folder of photos.
 
     Raises:
-        InputError: a path is not there, or there is no photo at all.
+        InputError: a path does not exist, or there is no photo or video.
     """
     listed: list[Listed] = []
     skipped: Counter[str] = Counter()
@@ -167,16 +168,16 @@ def list_images(paths: Sequence[Path], out: Path) -> tuple[list[Listed], Counter
             else:
                 raise InputError(f"{path}: no such file or folder")
         except OSError as error:
-            raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not listed:
         line = f"; {skipped_line(skipped)}" if skipped else ""
         looked = f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}{line}"
-        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; {looked}")
+        raise InputError(f"{paths[0] if paths else 'images'}: contains no photo; {looked}")
     return listed, skipped
 
 
 def _drawn_names(listed: Sequence[Listed], out: Path) -> list[Path]:
-    """A name for each file's picture: the file's, longer or numbered when another one has it already."""
+    """A unique name for the picture of each file: that of the file, extended or numbered if taken."""
     names: dict[Path, None] = {}
     for file, place in listed:
         kind = ".mp4" if file.suffix.lower() in VIDEO_SUFFIXES else ".png"
@@ -187,5 +188,5 @@ def _drawn_names(listed: Sequence[Listed], out: Path) -> list[Path]:
     sources = {file.resolve() for file, _ in listed}
     for drawn in names:
         if (out / drawn).resolve() in sources:
-            raise InputError(f"--out {out}: would write over {drawn} itself; choose another folder")
+            raise InputError(f"--out {out}: would overwrite {drawn} itself; choose another folder")
     return list(names)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from focaldet.checks import InputError
 from focaldet.records.calibration import PERCENTS, Promise
 from focaldet.runtime.certainty import Certainty
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.side_bands import percent_of
 
 PLAIN_SCORE = 0.3
@@ -100,7 +100,9 @@ class Selection:
         left_out = np.isinf(self.least_raw)
         return [2.0 if out else max(self.above, chance) for out, chance in zip(left_out, chances.tolist(), strict=True)]
 
-    def __call__(self, found: Found, photo_size: tuple[int, int], *, score: float | None = None) -> Found:
+    def __call__(
+        self, found: DetectionArrays, photo_size: tuple[int, int], *, score: float | None = None
+    ) -> DetectionArrays:
         """The detections of one photo to show, with their bands.
 
         Args:

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
-from focaldet.runtime.model import Found, Model, Seen
+from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.runtime.selection import Selection, select_by_score
 from focaldet.serve.batching import Batcher
 from focaldet.serve.careful import Careful
@@ -110,7 +110,7 @@ def create_app(
     score: float = 0.3,
     select: Selection | None = None,
     limits: Limits = DEFAULTS,
-    lanes: int = 1,
+    workers: int = 1,
     root_path: str = "",
     cors: str | None = None,
 ) -> FastAPI:
@@ -122,7 +122,7 @@ def create_app(
         score: default confidence threshold for requests without one.
         select: picks the boxes of requests without one, instead of ``score``; adds the bands.
         limits: limits on requests.
-        lanes: number of batches that run in parallel.
+        workers: number of batches that run in parallel.
         root_path: path under which a proxy serves it, such as ``/cells``.
         cors: origin whose pages may call it from a browser, such as ``https://example.org``, or ``*`` for all.
 
@@ -136,7 +136,7 @@ def create_app(
     if cors is not None and not re.fullmatch(r"\*|https?://[\w.:\[\]-]+", cors, re.ASCII):
         raise InputError(f"--cors: expected an origin such as https://example.org, or *, got {cors!r}")
     metrics = Metrics()
-    batcher = Batcher(model, limits.batch, metrics.batch, lanes=lanes)
+    batcher = Batcher(model, limits.batch, metrics.batch, workers=workers)
     decoders = ThreadPoolExecutor(cores(), "decode")
     answering: set[Request] = set()
     uploads = Uploads(limits)
@@ -194,7 +194,7 @@ def create_app(
                 raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
             answering.add(request)
             seen = await prepared(data, request.headers.get("content-type", ""))
-            del data  # let go before it waits for the network
+            del data  # free the upload before waiting for the network
             async with asyncio.timeout(limits.seconds):
                 found = await batcher.detect(seen)
         except TimeoutError:
@@ -208,7 +208,7 @@ def create_app(
         found = chosen(found, seen.photo_size, score=least)
         return JSONResponse(_answer(found, seen.photo_size, model.class_names))
 
-    async def prepared(data: bytes, content_type: str) -> Seen:
+    async def prepared(data: bytes, content_type: str) -> NetworkInput:
         """Decode the photo of a request for the network."""
         try:
             async with asyncio.timeout(limits.seconds):
@@ -241,18 +241,18 @@ def create_app(
 
 
 def _hint(data: bytes, content_type: str) -> str:
-    """What may have become of a photo that is none."""
+    """Guess why the body is not a photo."""
     if data.startswith(b"data:") or (len(data) > 64 and re.fullmatch(rb"[\w+/=\s-]+", data[:4096])):
-        return "; the body is text, perhaps base64: send the bytes of the photo's file themselves"
+        return "; the body is text, perhaps base64; send the bytes of the photo file"
     if data.lstrip()[:1] in (b"{", b"["):
-        return "; the body is JSON: send the bytes of the photo's file themselves"
+        return "; the body is JSON; send the bytes of the photo file"
     by_curl = content_type.startswith("application/x-www-form-urlencoded")
     if data and by_curl and not any(byte in data for byte in LOST_BY_CURL):
-        return "; curl -d takes bytes away from a file, --data-binary does not"
+        return "; curl -d removes bytes from a file, use --data-binary"
     return ""
 
 
-def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
+def _decoded(data: bytes, model: Model, limits: Limits) -> NetworkInput:
     """Decode and scale a photo; the header is checked for the number of pixels before anything is decoded."""
     if not data:
         raise InputError("the body is empty; send the photo file as the body")
@@ -265,7 +265,7 @@ def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
     return model.prepare(read_photo(io.BytesIO(data)))
 
 
-def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...]) -> dict[str, Any]:
+def _answer(found: DetectionArrays, photo_size: tuple[int, int], names: tuple[str, ...]) -> dict[str, Any]:
     stds = found.side_std_px
     return {
         "width": photo_size[1],
@@ -284,7 +284,7 @@ def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...]) -
     }
 
 
-def _certainty(found: Found, i: int) -> dict[str, Any]:
+def _certainty(found: DetectionArrays, i: int) -> dict[str, Any]:
     """What a calibrated box has beside the others."""
     more: dict[str, Any] = {}
     if found.raw_scores is not None:

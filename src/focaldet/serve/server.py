@@ -20,7 +20,7 @@ from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.system.cores import cores
 
-MOST_LANES = 8
+MAX_WORKERS = 8
 """Largest number of batches in parallel. With more cores, each batch gets several."""
 
 
@@ -53,39 +53,39 @@ def serve(
         say: prints a line, with the address of the server.
 
     Raises:
-        InputError: the model cannot be read or run, or the address cannot be listened on.
+        InputError: the model cannot be read or run, or the server cannot listen on the address.
     """
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
         options = {"coverage": coverage, "calibrated": calibrated, "max_detections": max_detections}
-        detector, select, lanes = load_lanes(model, score, openvino=openvino, **options)
+        detector, select, workers = load_with_workers(model, score, openvino=openvino, **options)
         for note in select.notes:
             say(note)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
         app = create_app(
-            detector, name=model.name, select=select, limits=limits, lanes=lanes, root_path=root_path, cors=cors
+            detector, name=model.name, select=select, limits=limits, workers=workers, root_path=root_path, cors=cors
         )
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_lanes(
+def load_with_workers(
     path: Path, score: ScoreChoice | None = None, *, openvino: bool = False, **options: Any
 ) -> tuple[Model, Selection, int]:
-    """Load a detector for serving; return it with what picks its boxes and the number of batches to run in parallel.
+    """Load a detector for serving; return it with what chooses its boxes and the number of batches to run in parallel.
 
-    Requests may choose lower scores, so the detector looks at all that it was made for.
+    Requests may choose lower scores, so the detector keeps all detections that it was made for.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
     additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
     """
     if openvino:
         return *load_selected(path, score, lower_only=True, openvino=True, **options), 1
-    lanes = min(cores(), MOST_LANES)
-    detector, select = load_selected(path, score, lower_only=True, threads=cores() - lanes + 1, **options)
-    return detector, select, lanes if isinstance(detector, OnnxDetector) else 1
+    workers = min(cores(), MAX_WORKERS)
+    detector, select = load_selected(path, score, lower_only=True, threads=cores() - workers + 1, **options)
+    return detector, select, workers if isinstance(detector, OnnxDetector) else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
@@ -106,8 +106,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except UnicodeError as error:  # of a name that is none: a..b
-        raise InputError(f"--host {host}: no name of a machine; choose another") from error
+    except UnicodeError as error:  # an invalid name such as a..b
+        raise InputError(f"--host {host}: not a valid host name; choose another") from error
     except OSError as error:
         number = None if isinstance(error, socket.gaierror) else error.errno
         reason = os.strerror(number) if number else error.strerror  # without the address that Python appends

@@ -27,7 +27,7 @@ Key = tuple[str, int]
 POLL_S = 0.5
 """Seconds between two checks of the processes."""
 
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 """Seeds of a study, and rungs side by side."""
 
 CORES_OF_A_RUNG = 4
@@ -52,7 +52,7 @@ def run_study(
         given: options of ``focaldet train`` for all rungs.
         out: folder of the study; ``None``: named after the data.
         rungs, gammas, betas, bins: see ``choose_rungs``.
-        seeds: number of seeds; ``None``: those of the existing study, or 3.
+        seeds: number of seeds; ``None``: as in the existing study, or 3.
         parallel: number of rungs to run in parallel; ``None``: one for every four cores.
         say: prints a line.
 
@@ -64,9 +64,9 @@ def run_study(
     """
     available = cores()
     parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
-    check_range("--parallel", parallel, 1, MOST_RUNS)
+    check_range("--parallel", parallel, 1, MAX_RUNS)
     if seeds is not None:
-        check_range("--seeds", seeds, 1, MOST_RUNS)
+        check_range("--seeds", seeds, 1, MAX_RUNS)
     out = study_folder(given, out)
     check_out(out, "a study")
     with alone_in(out, "study"):
@@ -107,7 +107,7 @@ def write_summary(out: Path) -> str:
     """Write ``summary.json`` from the existing results and return the table.
 
     Raises:
-        InputError: the folder has no study, or one of its files is broken.
+        InputError: the folder has no study, or one of its files is damaged.
     """
     study, lines = read_study(out), read_lines(out)
     summary = summarise(study, lines)

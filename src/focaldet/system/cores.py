@@ -1,8 +1,57 @@
-"""How many cores there are to work with."""
+"""Number of usable cores."""
 
+import math
 import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows the limits of groups of processes, which containers are."""
+
+OWN_CGROUPS = Path("/proc/self/cgroup")
+"""The groups of this process, a line for each hierarchy: number, controllers, path."""
 
 
 def cores() -> int:
-    """Cores that this process may use: fewer than the machine has, where a container or ``taskset`` says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: fewer than the machine has, where ``taskset`` or a container says so.
+
+    A container can forbid cores, or allow so much time a second on any of them; a part of a core counts as one.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return allowed if quota is None else min(allowed, max(1, math.ceil(quota)))
+
+
+def cpu_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
+    """Seconds of processor time a second that the groups of this process allow; ``None``: no limit, or no Linux.
+
+    The least of its own group and of those around it, in both versions of control groups.
+    """
+    try:
+        groups = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return None
+    quotas = []
+    for _, controllers, path in groups:
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / controllers
+        folder = top / path.lstrip("/")  # in a container it may not be there: what is there is the container's
+        for place in (folder, *folder.parents):
+            if place.is_relative_to(top) and (quota := _quota_of(place)) is not None:
+                quotas.append(quota)
+    return min(quotas, default=None)
+
+
+def _quota_of(folder: Path) -> float | None:
+    """Of one group: ``cpu.max`` holds "quota period" or "max period", version 1 has a file for each."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period")
+            )
+        share = float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+    return share if 0 < share else None

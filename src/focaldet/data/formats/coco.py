@@ -25,9 +25,13 @@ from focaldet.data.formats.labelme import looks_like_labelme
 from focaldet.data.formats.masks import mask_box
 from focaldet.data.formats.values import as_flag, as_id, as_number, as_size
 from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, split_of
 
 _KEYS = ("images", "annotations", "categories")
+
+_BOX_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd")
+"""What is read of an annotation."""
 
 _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
 """Beginnings of the names of files of the same shape that come beside COCO's boxes."""
@@ -35,16 +39,13 @@ _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url", "flickr_url")
 """Where an image's file name may stand; the last two are web addresses that end in it."""
 
-_OUTSIDE_SHARE = 0.1
-"""So many boxes that leave their image, while all fit as corners, are no accident."""
-
 
 def find_coco(tree: Tree) -> list[str]:
     """The files that are COCO annotations, sorted."""
     files = tree.with_suffix(".json")
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
     # By their place, even if they are broken; a list is a file of results, and alone it is a broken annotation file.
-    declared = [name for name in declared if not looks_like_labelme(tree.path(name))]
+    declared = [name for name in declared if not looks_like_labelme(tree, name)]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
     if not declared:
         declared = [name for name in files if _starts_with(tree, name, b"{") and _holds(tree, name, b'"images"')]
@@ -53,12 +54,11 @@ def find_coco(tree: Tree) -> list[str]:
 
 
 def _starts_with(tree: Tree, name: str, character: bytes) -> bool:
-    with tree.path(name).open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
+    return tree.head(name, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
 
 
 def _holds(tree: Tree, name: str, *words: bytes) -> bool:
-    content = tree.path(name).read_bytes()
+    content = tree.read(name)
     return any(word in content for word in words)
 
 
@@ -124,7 +124,7 @@ def _no_collector() -> Iterator[None]:
 def _load(tree: Tree, name: str) -> dict[str, Any]:
     try:
         with _no_collector():
-            document = json.loads(tree.path(name).read_bytes(), object_hook=_without_masks)
+            document = json.loads(_text(tree, name), object_hook=_lean)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not readable as JSON ({error}); export the annotations again") from None
     if not isinstance(document, dict):
@@ -135,14 +135,20 @@ def _load(tree: Tree, name: str) -> dict[str, Any]:
     return document
 
 
-def _without_masks(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry without its segmentation, once that is a box: most of a file's memory is polygons."""
+def _text(tree: Tree, name: str) -> str:
+    """The text of a file, in any encoding that JSON may have; its bytes are not kept."""
+    data = tree.read(name)
+    return data.decode(json.detect_encoding(data), "surrogatepass")
+
+
+def _lean(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of what is read alone, once its segmentation is a box: most of a file's memory is polygons."""
     if "segmentation" in entry:
         mask = entry.pop("segmentation")
         if not entry.get("bbox") and (box := mask_box(mask)) is not None:
             x1, y1, x2, y2 = box
             entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return entry
+    return {key: entry[key] for key in _BOX_KEYS if key in entry} if "image_id" in entry else entry
 
 
 def _check_keys(document: dict[str, Any], name: str) -> None:
@@ -208,7 +214,6 @@ class _CocoFile:
         for row, entry in enumerate(entries):
             if (photo := photos[row]) is not None:
                 annotations.append(self._annotation(entry, photo, boxes[row]))
-        _check_sizes_not_corners(annotations, self.source)
         return annotations, self.faults, self.notes
 
     def _entries(self) -> tuple[list[dict[str, Any]], dict[int | str, int]]:
@@ -332,7 +337,9 @@ class _CocoFile:
                 photos[row] = None
         renamed = sum(photo is not None and photo.certainty == 0 for photo in photos)
         if renamed:
-            self.notes.append(f"{self.source}: {renamed:,} photos have another suffix here than in the file")
+            self.notes.append(
+                f"{self.source}: {renamed:,} photos have another suffix here, or their name before an upload"
+            )
         return photos
 
     def _image_folder(self, names: list[str]) -> list[str]:
@@ -364,6 +371,7 @@ class _CocoFile:
             item=f"{entry['file_name']}: annotations[{{}}]",
             class_names=self.class_names,
             areas=table[:, 4],
+            form="size",
         )
 
 
@@ -377,24 +385,3 @@ def _file_name(entry: dict[str, Any]) -> str:
         if isinstance(value, str) and value.strip():
             return value
     return ""
-
-
-def _check_sizes_not_corners(annotations: list[Annotation], source: str) -> None:
-    """Raise InputError where every box makes sense as two corners, and many leave the image as COCO's sizes."""
-    total = outside = 0
-    for annotation in annotations:
-        if annotation.stated_size is None or not len(annotation.boxes_xyxy):
-            continue
-        width, height = annotation.stated_size
-        x1, y1, x2, y2 = annotation.boxes_xyxy.T
-        with np.errstate(invalid="ignore"):  # infinite numbers are faults of their boxes, found later
-            w, h = x2 - x1, y2 - y1
-        if not ((w > x1) & (h > y1) & (w <= width + 1) & (h <= height + 1)).all():
-            return
-        total += len(x1)
-        outside += int(((x2 > width + 1) | (y2 > height + 1)).sum())
-    if outside and outside >= _OUTSIDE_SHARE * total:
-        raise InputError(
-            f"{source}: {outside:,} of {total:,} boxes leave their image, and all of them fit as corners: they look "
-            "like [x1, y1, x2, y2], and COCO's are [x, y, width, height]; convert them"
-        )

@@ -1,0 +1,66 @@
+"""float16: steps that the scaler left out, because a gradient was too large for the number format."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+from tqdm import tqdm
+
+from focaldet.engine.module import NotFiniteError
+
+
+class SkippedSteps(Callback):
+    """Tells after each epoch how many steps were left out; ends a run of which no scale makes the gradients finite.
+
+    The loss is multiplied by a scale, so that small gradients do not become 0 in float16. Where one becomes infinite
+    the scaler leaves the step out and halves the scale: that is normal, now and then, and most of all at the start.
+    With bfloat16 and float32 there is no scaler, and nothing to tell.
+
+    Args:
+        say: prints a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.asked = self.made = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if _scaler(trainer) is not None:
+            trainer.optimizers[0].register_step_post_hook(self._made)  # the scaler calls no step that it leaves out
+
+    def _made(self, *args: Any) -> None:
+        self.made += 1
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.asked = self.made = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self.asked += 1
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        scaler, skipped = _scaler(trainer), self.asked - self.made
+        if scaler is None or not skipped:
+            return
+        scale = scaler.get_scale()
+        if scale < 1:  # all processes have the same one; the first says it
+            if not trainer.is_global_zero:
+                raise SystemExit(0)
+            raise NotFiniteError(
+                f"step {trainer.global_step}: the gradient is not finite, however small the loss is scaled; try a "
+                "lower --lr, or --precision 32-true; weights that the run has kept so far stay in it"
+            )
+        with tqdm.external_write_mode():
+            self.say(
+                f"epoch {trainer.current_epoch + 1}: {skipped} of {self.asked} steps left out, their gradients were "
+                f"beyond float16 (the loss is now scaled by {scale:g})"
+            )
+
+
+def _scaler(trainer: L.Trainer) -> "torch.amp.GradScaler | None":
+    plugin = trainer.precision_plugin
+    return plugin.scaler if isinstance(plugin, MixedPrecision) else None
