@@ -46,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     files = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     photos = [file.read_bytes() for file in files[: args.requests]]
-    bare, workers = load_with_workers(args.model)
+    bare, _, workers = load_with_workers(args.model)
     with ThreadPoolExecutor(args.concurrency) as pool:
         lines = list(table(rows(args, bare, photos, pool)))
     text = [

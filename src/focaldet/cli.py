@@ -72,6 +72,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
             "detect objects in photos and videos; write annotated photos and JSON, with the uncertainty of each side",
         )
     )
+    _calibrate(add("calibrate", "measure on labelled photos how far a run's scores and sides can be trusted"))
     _serve(add("serve", "serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it"))
     _export(add("export", "export a run as one file that needs no training code, and compare its output with the run"))
     _import(add("import", "turn a published detector of torchvision or mmdetection into a run"))
@@ -94,6 +95,7 @@ WORK: dict[str, Work] = {
     "train": commands.train,
     "eval": commands.evaluate,
     "predict": commands.predict,
+    "calibrate": commands.calibrate,
     "serve": commands.serve,
     "export": commands.export,
     "import": commands.import_,
@@ -139,9 +141,15 @@ def _predict(command: Parser) -> None:
     )
     command.add("--split", str, help="split of TRUTH: train, val or test (default: test, or val if there is no test)")
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
-    command.add("--score", float, default=0.3, help="confidence threshold (default: 0.3)")
+    _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+
+
+def _calibrate(command: Parser) -> None:
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("--data", Path, metavar="DIR", required=True, help="labelled photos that the run was not trained on")
+    command.add("--split", str, default="val", help="train, val or test (default: val)")
 
 
 def _serve(command: Parser) -> None:
@@ -154,7 +162,7 @@ def _serve(command: Parser) -> None:
         help="address to listen on (default: 127.0.0.1, this machine only)",
     )
     command.add("--port", int, default=8000, help="port; 0 picks a free one (default: 8000)")
-    command.add("--score", float, default=0.3, help="confidence threshold of requests without their own (default: 0.3)")
+    _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     command.add("--max-mb", float, default=LIMITS.megabytes, help="largest upload, in MB (default: 20)")
     command.add("--max-megapixels", float, default=LIMITS.megapixels, help="largest photo, in megapixels (default: 40)")
@@ -204,6 +212,20 @@ def _import(command: Parser) -> None:
     command.add(
         "--batch-norm-eps", float, metavar="EPS", help="ε of torchvision's frozen batch norms (default: torchvision's)"
     )
+
+
+def _add_selection(command: Parser) -> None:
+    """Add the options of commands that choose boxes by their scores."""
+    command.add(
+        "--score",
+        str,
+        help="confidence threshold, or precision=0.95, or recall=0.9 (default: the threshold with the best F1 for each "
+        "class; 0.3 for a model without a calibration)",
+    )
+    command.add(
+        "--coverage", float, metavar="SHARE", help="add bands that contain the whole true box of this share of objects"
+    )
+    command.add("--calibrated", bool, default=True, help="calibrated scores; --no-calibrated: the network's own scores")
 
 
 def _study(command: Parser) -> None:

@@ -55,11 +55,15 @@ def predict(chosen: Namespace) -> int | None:
         raise InputError("predict: missing PHOTO; see focaldet predict --help")
     if chosen.split is not None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
-    from focaldet.engine.load import load_model
+    from focaldet.engine.load import load_selected
     from focaldet.runtime.predict import predict_files
+    from focaldet.runtime.selection import ScoreChoice
 
-    model = load_model(chosen.run, score=chosen.score, **_model_options(chosen))
-    faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
+    choice = ScoreChoice.parse(chosen.score)
+    model, select = load_selected(chosen.run, choice, coverage=chosen.coverage, **_model_options(chosen))
+    for note in select.notes:
+        say(note)
+    faults = predict_files(model, chosen.images, chosen.out, select=select)
     for fault in faults:
         mistake(fault)
     say(f"annotated photos and predictions.json: {chosen.out}")
@@ -71,24 +75,32 @@ def _compare(chosen: Namespace) -> None:
         raise InputError(f"predict: got both {chosen.images[0]} and --compare, whose photos come from TRUTH; give one")
     from focaldet.engine.compare import detect_labelled
     from focaldet.report import write_errors
+    from focaldet.runtime.selection import ScoreChoice
 
     check_out(chosen.out, "predictions")
-    found = detect_labelled(
-        chosen.run, chosen.compare, split=chosen.split, score=chosen.score, **_model_options(chosen)
-    )
+    choice = ScoreChoice.parse(chosen.score)
+    found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=choice, **_model_options(chosen))
     page = write_errors(
         found.truth,
         found.results,
         chosen.out / "errors.html",
-        score=chosen.score,
+        score=found.least_score,
         title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().name} {found.split}".rstrip(),
         notes=found.notes,
     )
     say(f"errors, worst first: {page}")
 
 
+def calibrate(chosen: Namespace) -> None:
+    """``focaldet calibrate``"""
+    from focaldet.engine.calibrate import calibrate_run
+
+    calibrate_run(chosen.run, chosen.data, chosen.split, say=say)
+
+
 def serve(chosen: Namespace) -> None:
     """``focaldet serve``"""
+    from focaldet.runtime.selection import ScoreChoice
     from focaldet.serve.server import serve
 
     limits = Limits(
@@ -98,7 +110,8 @@ def serve(chosen: Namespace) -> None:
         chosen.model,
         host=chosen.host,
         port=chosen.port,
-        score=chosen.score,
+        score=ScoreChoice.parse(chosen.score),
+        coverage=chosen.coverage,
         limits=limits,
         root_path=chosen.root_path or "",
         cors=chosen.cors,
@@ -216,7 +229,11 @@ def doctor(chosen: Namespace) -> None:
 
 def _model_options(chosen: Namespace) -> dict[str, Any]:
     """Options that the loaders of a model share."""
-    return {"max_detections": chosen.max_detections, "openvino": chosen.openvino}
+    return {
+        "max_detections": chosen.max_detections,
+        "openvino": chosen.openvino,
+        "calibrated": chosen.calibrated,
+    }
 
 
 def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":

@@ -8,11 +8,12 @@ from typing import Any
 from focaldet.checks import InputError, first_names
 from focaldet.data import DataFolder, ImageRecord, read_labels
 from focaldet.data.truth import category_ids, coco_truth, image_ids
-from focaldet.engine.load import load_model
+from focaldet.engine.load import load_selected
 from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.results import coco_results
+from focaldet.runtime.selection import ScoreChoice
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Comparison:
         results: entries of a COCO results file.
         split: the split of the photos; empty for all photos, or if the labels name no splits.
         notes: sentences about which photos were used and what is left out.
+        least_score: no box has a lower score.
     """
 
     truth: dict[str, Any]
     results: list[dict[str, Any]]
     split: str
     notes: list[str]
+    least_score: float
 
 
 def detect_labelled(
@@ -37,7 +40,8 @@ def detect_labelled(
     labels: Path,
     *,
     split: str | None = None,
-    score: float = 0.3,
+    score: float | ScoreChoice | None = None,
+    calibrated: bool = True,
     max_detections: int | None = None,
     openvino: bool = False,
 ) -> Comparison:
@@ -49,19 +53,23 @@ def detect_labelled(
         split: split of the folder; ``None``: test, or val if there is no test. If the folder has no splits of its own,
             those recorded by the run are used, and photos that the run has not seen count as test photos. Without a
             record, all photos are used.
-        score: confidence threshold.
-        max_detections, openvino: see ``load_model``.
+        score: confidence threshold, or a value of ``--score``; ``None``: as ``predict`` chooses boxes without one.
+        calibrated, max_detections, openvino: see ``load_model``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
-    detector = load_model(run, score=score, max_detections=max_detections, openvino=openvino)
+    choice = ScoreChoice("score", score) if isinstance(score, int | float) else score
+    detector, select = load_selected(
+        run, choice, max_detections=max_detections, openvino=openvino, calibrated=calibrated
+    )
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names
     shared = [name for name in known if name in labelled]
     if not shared:
         raise InputError(f"{labels}: its classes are {first_names(labelled)}; {run} knows only {first_names(known)}")
+    notes += select.notes
     notes += [f"{len(folder.faults):,} faults in the labels; the first: {folder.faults[0]}"] if folder.faults else []
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
@@ -74,7 +82,8 @@ def detect_labelled(
             notes.append(f"photo left out: {error}")
             continue
         records.append(record)
-        found += detector.detect([detector.prepare(photo)])
+        (boxes,) = detector.detect([detector.prepare(photo)])
+        found.append(select(boxes, (photo.shape[0], photo.shape[1])))
     truth = coco_truth(records, labelled, folder.category_ids)
     ids = dict(zip(labelled, category_ids(labelled, folder.category_ids), strict=True))
     own = {known.index(name) + 1: ids[name] for name in shared}
@@ -83,10 +92,10 @@ def detect_labelled(
     results = [
         entry | {"category_id": own[entry["category_id"]]}
         for key, boxes in zip(image_ids(records), found, strict=True)
-        for entry in coco_results(key, boxes.above(score))
+        for entry in coco_results(key, boxes)
         if entry["category_id"] in own
     ]
-    return Comparison(truth, results, split, notes)
+    return Comparison(truth, results, split, notes, max(0.0, min(select.least_chances()) - 1e-5))
 
 
 def _chosen(

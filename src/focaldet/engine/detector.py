@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
+from focaldet.engine.certain import calibrated_detections, detection_bands, read_certainty
 from focaldet.engine.detect import as_arrays, to_photo
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
+from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.structures import Detections, HeadOutputs
 
@@ -45,6 +47,7 @@ class Detector:
         *,
         score_threshold: float | None = None,
         max_detections: int | None = None,
+        certainty: Certainty | None = None,
     ) -> None:
         if max_detections is not None:
             spec = replace(spec, postprocess=spec.postprocess.with_room(max_detections))
@@ -52,6 +55,7 @@ class Detector:
         if not 0 <= threshold < 1:
             raise InputError(f"score: expected a number in [0, 1), got {threshold}")
         self.spec = spec
+        self.certainty = certainty
         self.net = net.eval()
         self.method = method
         self.postprocess = PostProcess(method, net.strides, spec.postprocess, score_threshold=threshold)
@@ -67,13 +71,19 @@ class Detector:
 
     @classmethod
     def load(
-        cls, run: str | Path, *, score_threshold: float | None = None, max_detections: int | None = None
+        cls,
+        run: str | Path,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        calibrated: bool = True,
     ) -> Detector:
         """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
             run: the folder.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
+            calibrated: give calibrated scores if the run has a ``calibration.json``.
 
         Raises:
             InputError: a file is missing or damaged, or was written by a newer focaldet.
@@ -89,9 +99,20 @@ class Detector:
         net, method = spec.build()
         net.load_state_dict(load_file(file))
         check_finite_weights(file, net.state_dict())
-        detector = cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        detector = cls(
+            spec,
+            net,
+            method,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            certainty=read_certainty(run, spec.class_names) if calibrated else None,
+        )
         check_finite_outputs(file, detector.net)
         return detector
+
+    def with_score_threshold(self, score: float) -> Detector:
+        """A copy that keeps detections with a higher score than this, before calibration."""
+        return Detector(self.spec, self.net, self.method, score_threshold=score, certainty=self.certainty)
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
         """Detect the objects in one photo; boxes are in pixels of the photo.
@@ -101,7 +122,25 @@ class Detector:
                 orientation; a PIL image is used as it is.
         """
         (found,) = self._detections([self.prepare(as_photo(image))])
-        return found
+        return found if self.certainty is None else calibrated_detections(found, self.certainty)
+
+    def side_bands(
+        self, detections: Detections, photo_size: tuple[int, int], *, coverage: float = 0.9, whole_box: bool = True
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest position of each side in pixels, both ``(N, 4)``: left, top, right, bottom.
+
+        In a share ``coverage`` of the detected objects, the true box lies between the two.
+
+        Args:
+            detections: of one photo.
+            photo_size: (height, width).
+            coverage: 0.5 to 0.99.
+            whole_box: promise all four sides of a box at once, else each side by itself.
+
+        Raises:
+            InputError: the run has no calibration, or too few boxes matched an object when it was made.
+        """
+        return detection_bands(self.certainty, detections, photo_size, coverage=coverage, whole_box=whole_box)
 
     def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
         """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first half of ``predict``. Thread-safe."""
@@ -110,7 +149,8 @@ class Detector:
 
     def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         """Detect on prepared photos of the same size: the second half of ``predict``, with arrays as result."""
-        return [as_arrays(found) for found in self._detections(batch)]
+        found = [as_arrays(found) for found in self._detections(batch)]
+        return found if self.certainty is None else [self.certainty.calibrated(boxes) for boxes in found]
 
     def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
         with torch.no_grad():

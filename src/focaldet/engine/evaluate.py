@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +63,9 @@ def evaluate_split(
     Raises:
         InputError: no such split, or none of the run's classes in it.
     """
-    if not folder.splits.get(split):
-        raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, max_detections=max_detections)
-    folder = as_trained(folder, detector, say)
-    dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    postprocess = detector.evaluation_postprocess()
-    truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
-    show = sys.stderr.isatty()
-
-    def progress(done: int) -> None:
-        if show:
-            end = "\n" if done == len(dataset) else ""
-            print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
-
-    ids = category_ids(folder.class_names, folder.category_ids)
-    results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
-    for problem in dataset.newly_unreadable():
-        say(without_detections(problem))
-    evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
+    detected = detect_split(run, folder, split, max_detections=max_detections, say=say)
+    dataset, truth, results = detected.dataset, detected.truth, detected.results
+    evaluation = average_precision(truth, results, max_detections=detected.max_detections)
     report = {
         "split": split,
         "images": len(dataset),
@@ -96,6 +81,51 @@ def evaluate_split(
     write_json(run / "evaluation.json", report)
     say(evaluation_table(report))
     return report
+
+
+@dataclass(frozen=True)
+class DetectedSplit:
+    """A split and what a run detects on it.
+
+    Args:
+        dataset: the photos.
+        truth: COCO data set.
+        results: entries of a COCO results file, with the network's own scores.
+        max_detections: limit of detections per photo.
+        least_score: detections have higher scores.
+    """
+
+    dataset: DetectionDataset
+    truth: dict[str, Any]
+    results: list[dict[str, Any]]
+    max_detections: int
+    least_score: float
+
+
+def detect_split(
+    run: Path, folder: DataFolder, split: str, *, max_detections: int | None = None, say: Callable[[str], None] = print
+) -> DetectedSplit:
+    """Detect on a split; arguments and errors as in ``evaluate_split``."""
+    if not folder.splits.get(split):
+        raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
+    detector = Detector.load(run, max_detections=max_detections, calibrated=False)
+    folder = as_trained(folder, detector, say)
+    dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
+    postprocess = detector.evaluation_postprocess()
+    truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
+    show = sys.stderr.isatty()
+
+    def progress(done: int) -> None:
+        if show:
+            end = "\n" if done == len(dataset) else ""
+            print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
+
+    ids = category_ids(folder.class_names, folder.category_ids)
+    results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
+    for problem in dataset.newly_unreadable():
+        say(without_detections(problem))
+    config = postprocess.config
+    return DetectedSplit(dataset, truth, results, config.max_detections, config.score_threshold)
 
 
 def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None]) -> DataFolder:

@@ -1,10 +1,15 @@
 """Loading a detector from a path; torch is only imported for a run folder."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 from focaldet.checks import InputError
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
+from focaldet.runtime.selection import ScoreChoice, Selection, select
+
+_BELOW_ONE = 1 - 1e-6  # a detector's threshold is below 1
 
 
 def load_model(
@@ -14,6 +19,7 @@ def load_model(
     max_detections: int | None = None,
     threads: int | None = None,
     openvino: bool = False,
+    calibrated: bool = True,
 ) -> Model:
     """Load the detector of a run folder, or an exported ONNX file.
 
@@ -22,6 +28,7 @@ def load_model(
             this one must not be lower.
         max_detections: limit per photo; ``None``: the model's own, which an exported model cannot exceed.
         threads, openvino: for an exported model, see ``OnnxDetector.load``.
+        calibrated: give calibrated scores if the model has a calibration.
 
     Raises:
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
@@ -34,7 +41,9 @@ def load_model(
     if is_file:
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
             raise InputError(f"{path}: this file belongs to a run; give the folder, {path.parent}")
-        model = OnnxDetector.load(path, max_detections=max_detections, threads=threads, openvino=openvino)
+        model = OnnxDetector.load(
+            path, max_detections=max_detections, threads=threads, openvino=openvino, calibrated=calibrated
+        )
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
             raise InputError(
@@ -48,4 +57,48 @@ def load_model(
         raise InputError(f"{path}: --openvino needs an exported model; make one with: focaldet export {path}")
     from focaldet.engine.detector import Detector
 
-    return Detector.load(path, score_threshold=score, max_detections=max_detections)
+    return Detector.load(path, score_threshold=score, max_detections=max_detections, calibrated=calibrated)
+
+
+def load_selected(
+    path: Path,
+    choice: ScoreChoice | None,
+    *,
+    coverage: float | None = None,
+    lower_only: bool = False,
+    **options: Any,
+) -> tuple[Model, Selection]:
+    """A detector that looks at all detections that ``--score`` can pick, and what picks them.
+
+    Args:
+        choice, coverage: see ``select``.
+        lower_only: never look at fewer detections than the model does by itself.
+        options: see ``load_model``.
+
+    Raises:
+        InputError: as ``load_model`` and ``select``, or the choice needs detections that an exported model does not
+            look at.
+    """
+    model = load_model(path, **options)
+    selection = select(choice, model.certainty, len(model.class_names), coverage=coverage)
+    if not isinstance(model, OnnxDetector):
+        from focaldet.engine.detector import Detector
+
+        assert isinstance(model, Detector)
+        most = model.postprocess.config.score_threshold if lower_only else _BELOW_ONE
+        return model.with_score_threshold(min(selection.needed, most)), selection
+    least = model.card.score_threshold
+    if choice is not None and choice.kind == "score":
+        if model.certainty is not None:
+            labels = range(len(model.class_names))
+            least = math.ceil(1000 * float(model.certainty.chances([least] * len(labels), labels).max())) / 1000
+        if choice.value < least:
+            raise InputError(
+                f"score: expected a number in [{least:g}, 1), got {choice.value:g}; {path} looks at nothing below"
+            )
+    elif choice is not None and selection.needed < least - 2e-5:  # of rounding
+        raise InputError(
+            f"--score {choice.kind}={choice.value:g}: needs detections with scores from {selection.needed:.3f}, and "
+            f"{path} looks at nothing below {least:g}; use the run folder instead"
+        )
+    return model, selection

@@ -27,6 +27,7 @@ from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
 from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConfig
 from focaldet.photos.resize import Resize
+from focaldet.records.calibration import remove_calibration
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""
@@ -263,7 +264,11 @@ def _field_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
-    """Write ``model.safetensors`` and ``model.json``, each completely or not at all."""
+    """Write ``model.safetensors`` and ``model.json``, each completely or not at all.
+
+    Removes the run's calibration, which belongs to other weights.
+    """
+    remove_calibration(run)
     with replacing(run / "model.safetensors") as beside:
         # Not save_file: its error on a full disk lacks an errno.
         beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))

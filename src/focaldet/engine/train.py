@@ -24,6 +24,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
+from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
     WholeFiles,
@@ -71,7 +72,8 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
 
     Returns:
         The run folder, with ``model.safetensors``, ``model.json``, ``config.yaml``, ``metrics.jsonl``, ``last.ckpt``,
-        and, from the validation split, ``evaluation.json``, ``truth.json`` and ``predictions.json``.
+        and, from the validation split, ``evaluation.json``, ``truth.json``, ``predictions.json`` and, if it has enough
+        objects, ``calibration.json``.
 
     Raises:
         InputError: the data, the configuration or the run folder is not usable; another process trains into the
@@ -141,6 +143,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
         evaluate_split(run, folder, "val", say=say_once)
+        calibrate_on_val(run, folder, say_once)
     if ended is not None:
         raise ended
     return run

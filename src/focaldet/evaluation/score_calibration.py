@@ -79,7 +79,7 @@ def fit_map(scores: Floats, targets: Floats | np.ndarray) -> ScoreMap | None:
     least = min(right, len(targets) - right)
     if least < MIN_PLATT:
         return None
-    line = _isotonic(scores, targets) if least >= MIN_ISOTONIC else _platt(scores, targets)
+    line = fit_isotonic(scores, targets) if least >= MIN_ISOTONIC else fit_platt(scores, targets)
     if line is None:
         return None
     x, chances = line
@@ -93,7 +93,7 @@ def fit_map(scores: Floats, targets: Floats | np.ndarray) -> ScoreMap | None:
     )
 
 
-def _isotonic(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
+def fit_isotonic(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
     """Corners of the broken line, the first at score 0 and the last at 1.
 
     Half a right and half a wrong detection are added to each step: ten right of ten do not make a score certain.
@@ -118,7 +118,7 @@ def _isotonic(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
     return np.concatenate([[0.0], middle, [1.0]]), np.concatenate([[0.0], smoothed, smoothed[-1:]])
 
 
-def _platt(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
+def fit_platt(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
     """The same for Platt's curve, with his targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) for right and wrong."""
     from sklearn.linear_model import LogisticRegression
 

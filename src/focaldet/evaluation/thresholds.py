@@ -8,7 +8,7 @@ Two things would make the bound too good. Detections of one photo are not indepe
 the design effect, the variance between photos relative to a binomial one (Korn and Graubard 1998). And the best of
 many thresholds is lucky, so they are tried one by one in an order that is fixed in advance, the safest first, and the
 first failure ends the search: then the chance of a wrong promise stays 10 %, however many are tried (Angelopoulos et
-al., "Learn then Test", 2021).
+al., "Learn then Test", 2021). Searches from several starts share the 10 %.
 
 Axes: N detections, S thresholds that are tried, best score first.
 """
@@ -55,7 +55,7 @@ def promises(hits: ArrayLike, count: ArrayLike, share: float, confidence: float 
 
 
 def design_effect(hits: ArrayLike, counts: ArrayLike) -> float:
-    """Variance of a share over photos, relative to that of independent draws; at least 1.
+    """Variance of a share over photos, relative to that of independent draws; at least 1, and 1 for one draw a photo.
 
     Args:
         hits, counts: ``(photos,)`` hits and draws of each photo.
@@ -65,11 +65,11 @@ def design_effect(hits: ArrayLike, counts: ArrayLike) -> float:
     """
     hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
     hits, counts = hits[counts > 0], counts[counts > 0]
-    photos, total = len(counts), float(counts.sum())
+    total = float(counts.sum())
     share = float(hits.sum()) / max(total, 1.0)
-    if photos < 2 or share in (0.0, 1.0):
+    if len(counts) < 2 or share in (0.0, 1.0):
         return 1.0
-    between = photos / (photos - 1) * float(((hits - share * counts) ** 2).sum())
+    between = float(((hits - share * counts) ** 2).sum())
     return max(1.0, between / (total * share * (1 - share)))
 
 
@@ -129,13 +129,28 @@ def promised_precision(one: Scored, percents: Sequence[int] = PERCENTS) -> Promi
     counts = ends.astype(np.float64)
     thresholds: list[float | None] = []
     more: list[int | None] = []
+    objects = len(one.object_scores)
     for percent in percents:
         least = percent / 100
-        begin = max(fewest(least, 0), min(fewest(least, _ALLOWED), math.ceil(len(one.object_scores) / 2)))
-        passed = _passed(promises(hits / effect, counts / effect, least), np.flatnonzero(ends >= begin))
+        starts, confidence = _starts(least, objects)
+        enough = promises(hits / effect, counts / effect, least, confidence)
+        ways = [_passed(enough, np.flatnonzero(ends >= start)) for start in starts]
+        passed = max((way for way in ways if way is not None), default=None)
         thresholds.append(None if passed is None else float(scores[ends[passed] - 1]))
-        more.append(None if passed is not None else _more(hits, counts, effect, least, len(one.object_scores)))
+        more.append(None if passed is not None else _more(hits, counts, effect, least, objects, confidence))
     return Promise(tuple(thresholds), tuple(more))
+
+
+def _starts(least: float, objects: int) -> tuple[list[int], float]:
+    """Numbers of best detections at which the search for a precision begins, and the confidence of each search.
+
+    Near the best detections a few early mistakes end a search, so a class with many objects has two more searches, from
+    a quarter and from half as many detections as objects. They share the chance of a wrong promise.
+    """
+    first = max(fewest(least, 0), min(fewest(least, _ALLOWED), math.ceil(objects / 2)))
+    more = [start for start in (objects // 4, objects // 2) if start >= 2 * first]
+    confidence = 1 - (1 - CONFIDENCE) / (1 + len(more))
+    return [max(start, fewest(least, 0, confidence)) for start in (first, *more)], confidence
 
 
 def promised_recall(one: Scored, percents: Sequence[int] = PERCENTS) -> Promise:
@@ -192,12 +207,14 @@ def _passed(enough: Bools, order: Ints) -> int | None:
     return int(tried[-1]) if len(tried) else None
 
 
-def _more(hits: Floats, counts: Floats, effect: Floats, least: float, objects: int) -> int | None:
+def _more(
+    hits: Floats, counts: Floats, effect: Floats, least: float, objects: int, confidence: float = CONFIDENCE
+) -> int | None:
     """About how many more objects would promise a share, if the shares stay; ``None`` if no share is above it."""
     useful = (hits > least * counts) & (counts >= 10)
     if not useful.any() or not objects:
         return None
-    factor = float(_times((hits / effect)[useful], (counts / effect)[useful], least).min())
+    factor = float(_times((hits / effect)[useful], (counts / effect)[useful], least, confidence).min())
     if factor > _MOST_TIMES:
         return None
     more = max(_LEAST_MORE, factor - 1) * objects
@@ -206,17 +223,17 @@ def _more(hits: Floats, counts: Floats, effect: Floats, least: float, objects: i
     return math.ceil(more / unit) * unit
 
 
-def _times(hits: Floats, counts: Floats, least: float) -> Floats:
+def _times(hits: Floats, counts: Floats, least: float, confidence: float) -> Floats:
     """How many times as much data, with the same shares of hits, promises a share."""
     low, high = np.ones_like(hits), np.full_like(hits, 2.0)
     for _ in range(20):
-        short = ~promises(hits * high, counts * high, least)
+        short = ~promises(hits * high, counts * high, least, confidence)
         low = np.where(short, high, low)
         if not short.any():
             break
         high = np.where(short, 2 * high, high)
     for _ in range(10):
         middle = (low + high) / 2
-        short = ~promises(hits * middle, counts * middle, least)
+        short = ~promises(hits * middle, counts * middle, least, confidence)
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     return high

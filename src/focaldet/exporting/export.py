@@ -101,6 +101,7 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
         nms_iou=config.nms_iou,
         max_detections=config.max_detections,
         last_pixel=config.last_pixel,
+        calibration=None if detector.certainty is None else detector.certainty.calibration.for_export(),
     )
 
 

@@ -76,6 +76,7 @@ def draw_detections(
     *,
     scale: int | None = None,
     legend: bool = True,
+    band: str = "band: side ± 1 standard deviation",
 ) -> Image.Image:
     """Draw detected boxes: lines in the class's colour, error bars, labels, and the colours' names below.
 
@@ -89,6 +90,7 @@ def draw_detections(
             or ``None``: boxes without error bars.
         scale: enlarge by this whole number; by default a photo under 1000 px is enlarged up to four times.
         legend: with the strip of colours below; its height depends on how many classes there are.
+        band: meaning of the error bars, for the strip.
 
     Returns:
         A new RGB picture, the photo's size times ``scale``, and the strip.
@@ -106,8 +108,7 @@ def draw_detections(
     canvas.draw_labels()
     if not legend:
         return canvas.picture
-    note = "" if side_std_px is None else "band: side ± 1 standard deviation"
-    return canvas.with_legend(note)
+    return canvas.with_legend("" if side_std_px is None else band)
 
 
 def draw_truth(

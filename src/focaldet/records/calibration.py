@@ -3,9 +3,10 @@
 A run holds the whole file; an exported model carries it without its ``report``. Both are checked before they are used.
 """
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,67 @@ BORDERS = ("inside", "at the border")
 
 Scale = Literal["deviation", "size"]
 """Unit of a band: the side's own standard deviation, or the length of the box."""
+
+
+class ReliabilityRow(TypedDict):
+    """Detections with scores in one tenth: how many, their mean score, and the share that is right."""
+
+    detections: int
+    score: float
+    right: float
+
+
+class ScoreReport(TypedDict):
+    """Errors of the scores, each before and after calibration, and the diagrams of both."""
+
+    error: list[float | None]
+    error_75: list[float | None]
+    laece0: list[float | None]
+    laace0: list[float | None]
+    before: list[ReliabilityRow]
+    after: list[ReliabilityRow]
+
+
+class Curves(TypedDict):
+    """Precision, recall and F1 of a class at some thresholds of the network's score."""
+
+    threshold: list[float]
+    precision: list[float]
+    recall: list[float]
+    f1: list[float]
+
+
+class ClassReport(TypedDict):
+    """Counts of a class at its best-F1 threshold: objects found and missed, false alarms, and found at IoU 0.75."""
+
+    found: int
+    false: int
+    missed: int
+    found_75: int
+    curves: Curves
+
+
+class SideReport(TypedDict):
+    """How many boxes (sides) a promised coverage contained, of how many, and the mean width of the bands."""
+
+    promised: float
+    box_inside: int
+    box_count: int
+    box_width_px: float | None
+    side_inside: int
+    side_count: int
+    side_width_px: float | None
+
+
+class Report(TypedDict):
+    """The ``report`` of a calibration, measured by cross-fitting.
+
+    ``sides`` has the bands in use, and beside bands by standard deviations those by the size of the box.
+    """
+
+    scores: ScoreReport
+    classes: list[ClassReport]
+    sides: dict[str, list[SideReport]]
 
 
 @dataclass(frozen=True)
@@ -159,7 +221,8 @@ class Calibration:
         class_maps: for each class the index of its map, or ``None`` where there were too few detections for any.
         thresholds: one per class.
         bands: ``None`` with too few matched boxes.
-        report: measurements for people, see ``focaldet.evaluation.certainty``; ``None`` in an exported model.
+        report: measurements for people, a ``Report``; ``None`` in an exported model. Prediction does not need it, so
+            only the page checks it.
     """
 
     class_names: tuple[str, ...]
@@ -174,9 +237,10 @@ class Calibration:
     bands: Bands | None
     report: dict[str, Any] | None = None
 
-    def without_report(self) -> "Calibration":
-        """The part that prediction needs."""
-        return replace(self, report=None)
+    def for_export(self) -> dict[str, Any]:
+        """The part that prediction needs, as plain JSON values. It names no folder."""
+        content: dict[str, Any] = json.loads(json.dumps(replace(self, report=None, data="").to_json()))
+        return content
 
     def to_json(self) -> dict[str, Any]:
         """Content of the file."""

@@ -99,7 +99,7 @@ def _templates() -> Environment:
 
 def run_context(run: Run) -> dict[str, Any]:
     """Variables of the template run.html for one run."""
-    from focaldet.report import charts
+    from focaldet.report import certainty, charts
 
     results = _matched(run)
     threshold = best_threshold(results)
@@ -130,6 +130,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "threshold": threshold,
         "calibration": calibration,
         "calibration_chart": charts.calibration_chart("sides", sides) if sides else None,
+        "certainty": certainty.certainty_context(run, bool(results)),
         "training": facts.training_rows(run),
         "step": facts.step_shares(run),
         "settings": facts.flat_settings(run.config) if run.config else {},

@@ -8,6 +8,7 @@ from focaldet import __version__
 from focaldet.checks import InputError, check_range
 from focaldet.files import parse_json
 from focaldet.photos.resize import MOST_SIZE, Resize
+from focaldet.records.calibration import parse_calibration
 from focaldet.schema import check_schema
 
 FORMAT = 1
@@ -36,6 +37,7 @@ class ModelCard:
         max_detections: largest number of detections per image.
         last_pixel: see ``DetectionArrays.to_photo``.
         int8: whether convolutions use 8 bits.
+        calibration: content of the run's calibration.json without its report, see ``focaldet.records.calibration``.
     """
 
     method: str
@@ -49,6 +51,7 @@ class ModelCard:
     max_detections: int
     last_pixel: bool = False
     int8: bool = False
+    calibration: dict[str, Any] | None = None
 
     def with_room(self, max_detections: int | None) -> "ModelCard":
         """A copy that allows this many detections per image; ``None``: unchanged.
@@ -101,6 +104,7 @@ class ModelCard:
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The checked fields of a card. Files may come from anywhere, so every value is validated."""
+    values = {"calibration": None, **values}  # older files have none
     values = {field.name: values[field.name] for field in fields(ModelCard)}
     check_schema("", values, ModelCard)
     for name in ("class_names", "strides"):
@@ -110,6 +114,10 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     check_range("score_threshold", values["score_threshold"], 0, 1)
     check_range("nms_iou", 0 if values["nms_iou"] is None else values["nms_iou"], 0, 1)
     check_range("max_detections", values["max_detections"], 1)
+    if values["calibration"] is not None:
+        calibration = parse_calibration(values["calibration"])
+        if list(calibration.class_names) != values["class_names"]:
+            raise ValueError("calibration: its class names are not those of the model")
     return values | {
         "class_names": tuple(values["class_names"]),
         "strides": tuple(values["strides"]),

@@ -1,11 +1,14 @@
 """The interface of detectors for inference, and their inputs and outputs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from focaldet.runtime.certainty import Certainty
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class DetectionArrays:
         labels: ``(N,)`` int64 in [0, C).
         side_std_px: ``(N, 4)`` float32, standard deviation of each side (left, top, right, bottom) in pixels of the
             photo; ``None`` for methods without distributions.
+        raw_scores: ``(N,)`` float32, the network's own scores, if ``scores`` are calibrated.
+        side_low_px, side_high_px: ``(N, 4)`` float32, the bands of the sides, if they were asked for.
     """
 
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     side_std_px: NDArray[np.float32] | None
+    raw_scores: NDArray[np.float32] | None = None
+    side_low_px: NDArray[np.float32] | None = None
+    side_high_px: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -55,9 +63,13 @@ class DetectionArrays:
         >>> len(DetectionArrays(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
         1
         """
-        keep = self.scores > score
-        stds = None if self.side_std_px is None else self.side_std_px[keep]
-        return DetectionArrays(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], stds)
+        return self.at(self.scores > score)
+
+    def at(self, index: NDArray[Any]) -> "DetectionArrays":
+        """The detections of a mask, or of indices in their order."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
+        return DetectionArrays(**chosen)
 
     def to_photo(self, seen: NetworkInput, *, last_pixel: bool = False) -> "DetectionArrays":
         """Convert from pixels of the network input to pixels of the photo.
@@ -73,7 +85,7 @@ class DetectionArrays:
         """
         boxes = boxes_to_photo(self.boxes_xyxy, seen, last_pixel=last_pixel)
         stds = None if self.side_std_px is None else self.side_std_px * np.array(seen.scale_xy * 2, np.float32)
-        return DetectionArrays(boxes, self.scores, self.labels, stds)
+        return replace(self, boxes_xyxy=boxes, side_std_px=stds)
 
 
 def boxes_to_photo(
@@ -95,6 +107,9 @@ def boxes_to_photo(
 
 class Model(Protocol):
     """A detector in two steps: ``prepare`` on any thread, ``detect`` on batches."""
+
+    certainty: "Certainty | None"
+    """Its calibration, which ``detect`` has applied to the scores."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from PIL import Image
 from focaldet.checks import InputError, check_range, one_line
 from focaldet.files import read_bytes
 from focaldet.photos.images import as_photo
+from focaldet.records.calibration import parse_calibration
 from focaldet.runtime.card import KEY, ModelCard
+from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.external_data import external_folder
 from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.runtime.outputs import OutputArrays, check_outputs, read_outputs
@@ -34,9 +36,11 @@ class OnnxDetector:
     >>> found.boxes_xyxy, found.side_std_px, [model.class_names[label] for label in found.labels]  # doctest: +SKIP
     """
 
-    def __init__(self, session: "InferenceSession", card: ModelCard) -> None:
+    def __init__(self, session: "InferenceSession", card: ModelCard, *, calibrated: bool = True) -> None:
         self.session = session
         self.card = card
+        use = calibrated and card.calibration is not None
+        self.certainty = Certainty(parse_calibration(card.calibration)) if use else None
         self._input = session.get_inputs()[0]
         self._outputs = [output.name for output in session.get_outputs()]
 
@@ -48,6 +52,7 @@ class OnnxDetector:
         max_detections: int | None = None,
         threads: int | None = None,
         openvino: bool = False,
+        calibrated: bool = True,
     ) -> "OnnxDetector":
         """Load an exported file.
 
@@ -59,6 +64,7 @@ class OnnxDetector:
             openvino: run with OpenVINO on all cores, regardless of ``threads``, and in bfloat16 if the processor
                 supports it (AMX or AVX512-BF16; detected on Linux only). Needs the package onnxruntime-openvino instead
                 of onnxruntime.
+            calibrated: give calibrated scores if the file carries a calibration.
 
         Raises:
             InputError: the file is missing, broken, not a focaldet model or from a newer focaldet, or OpenVINO is not
@@ -72,7 +78,7 @@ class OnnxDetector:
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
             if text is None:
                 raise InputError("an ONNX file, but not a focaldet model; create one with focaldet export RUN")
-            model = cls(session, ModelCard.from_json(text).with_room(max_detections))
+            model = cls(session, ModelCard.from_json(text).with_room(max_detections), calibrated=calibrated)
             model._check_ends()
             if openvino:
                 model.session = openvino_session(data, folder=folder)
@@ -105,7 +111,8 @@ class OnnxDetector:
             raise InputError(f"the exported model returned invalid boxes ({error}); export it again") from error
         found = [read_outputs(outputs, index, self.card) for index in range(len(batch))]
         last_pixel = self.card.last_pixel
-        return [boxes.to_photo(seen, last_pixel=last_pixel) for boxes, seen in zip(found, batch, strict=True)]
+        found = [boxes.to_photo(seen, last_pixel=last_pixel) for boxes, seen in zip(found, batch, strict=True)]
+        return found if self.certainty is None else [self.certainty.calibrated(boxes) for boxes in found]
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> DetectionArrays:
         """Detect objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Boxes are in its pixels.

@@ -20,11 +20,18 @@ from focaldet.photos.folder import photos_below, skipped_line
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
 from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.results import coco_results
+from focaldet.runtime.selection import Selection, select_by_score
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
 
 
 def predict_files(
-    model: Model, paths: Sequence[Path], out: Path, *, score: float = 0.3, say: Callable[[str], None] = print
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    score: float = 0.3,
+    select: Selection | None = None,
+    say: Callable[[str], None] = print,
 ) -> list[str]:
     """Detect objects in photos and videos; write drawn copies and ``predictions.json``.
 
@@ -34,6 +41,7 @@ def predict_files(
             is an image with the video's name, its ``frame`` and ``seconds``. Photos in sub-folders are drawn into
             sub-folders of the same names.
         score: confidence threshold; boxes have a higher score.
+        select: chooses the boxes, instead of ``score``.
         say: prints a line about files skipped in folders or photos that were brightened.
 
     Returns:
@@ -46,7 +54,7 @@ def predict_files(
     listed, skipped = list_images(paths, out)
     if line := skipped_line(skipped):
         say(line)
-    record = _Record(model, score)
+    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select)
     faults: list[str] = []
     whites: list[int] = []
     found = out / "predictions.json"
@@ -66,7 +74,7 @@ def predict_files(
                 faults.append(str(error))
                 continue
             if not video:
-                drawn = _draw(photo, record.look(photo, file), model.class_names)
+                drawn = _draw(photo, record.look(photo, file), model.class_names, record.select.coverage)
                 with replacing(out / name) as beside:
                     drawn.save(beside, format="PNG")
     finally:  # keeps the results so far after Ctrl-C
@@ -79,8 +87,8 @@ def predict_files(
 class _Record:
     """Detects objects and collects the content of ``predictions.json``."""
 
-    def __init__(self, model: Model, score: float) -> None:
-        self.model, self.score = model, score
+    def __init__(self, model: Model, select: Selection) -> None:
+        self.model, self.select = model, select
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
         self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
 
@@ -98,7 +106,7 @@ class _Record:
     def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> DetectionArrays:
         """Detect the objects in a photo and add it to the document."""
         (found,) = self.model.detect([self.model.prepare(photo)])
-        found = found.above(self.score)
+        found = self.select(found, (photo.shape[0], photo.shape[1]))
         number = len(self.document["images"]) + 1
         size = {"width": photo.shape[1], "height": photo.shape[0]}
         self.document["images"].append({"id": number, "file_name": str(file), **size, **more})
@@ -110,13 +118,19 @@ def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Im
     """Yield the drawn frames of a video one at a time, so that only one is in memory."""
     for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
-        yield _draw(frame.photo, found, record.model.class_names, scale=1, legend=False), frame.rate
+        coverage = record.select.coverage
+        yield _draw(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate
 
 
-def _draw(photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequence[str], **options: Any) -> Image.Image:
-    return draw_detections(
-        photo, found.boxes_xyxy, found.labels, found.scores, class_names, found.side_std_px, **options
-    )
+def _draw(
+    photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequence[str], coverage: float | None, **options: Any
+) -> Image.Image:
+    """Draw the boxes with their bands, or else with the standard deviations of their sides."""
+    reach = found.side_std_px
+    if coverage is not None and found.side_low_px is not None and found.side_high_px is not None:
+        reach = np.maximum(found.boxes_xyxy - found.side_low_px, found.side_high_px - found.boxes_xyxy)
+        options["band"] = f"band: {coverage:.0%} of the true boxes"
+    return draw_detections(photo, found.boxes_xyxy, found.labels, found.scores, class_names, reach, **options)
 
 
 class Listed(NamedTuple):

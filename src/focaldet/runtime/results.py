@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+CHANCE_DIGITS = 7
+"""Digits of a calibrated score: a map may be so flat that scores which differ in the fifth digit differ here."""
+
 COCO_DETECTIONS = 100
 """Number of detections per photo that count in COCO's AP, best first."""
 
@@ -50,7 +53,20 @@ def coco_results(
     if found.side_std_px is not None:
         for entry, deviation in zip(entries, found.side_std_px.tolist(), strict=True):
             entry["side_std"] = _rounded(deviation)
+    _add_certainty(entries, found)
     return entries
+
+
+def _add_certainty(entries: list[dict[str, Any]], found: Boxes) -> None:
+    """Add what calibrated detections have beside the others: the network's own score, and bands."""
+    if (raw := getattr(found, "raw_scores", None)) is not None:
+        for entry, score, own in zip(entries, found.scores.tolist(), raw.tolist(), strict=True):
+            entry["score"] = round(score, CHANCE_DIGITS)
+            entry["raw_score"] = round(own, 5)
+    for key in ("side_low", "side_high"):
+        if (sides := getattr(found, f"{key}_px", None)) is not None:
+            for entry, side in zip(entries, sides.tolist(), strict=True):
+                entry[key] = _rounded(side)
 
 
 def named_limit(max_detections: int) -> str:

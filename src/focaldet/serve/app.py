@@ -19,6 +19,7 @@ from focaldet import __version__
 from focaldet.checks import InputError, check_range
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
 from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
+from focaldet.runtime.selection import Selection, select_by_score
 from focaldet.serve.batching import Batcher
 from focaldet.serve.careful import Careful
 from focaldet.serve.limits import DEFAULTS, Limits
@@ -48,6 +49,13 @@ class Box(BaseModel):
     side_std_px: Side4 | None = Field(
         description="standard deviation of each side in pixels: left, top, right, bottom; null if the method has none"
     )
+    raw_score: float | None = Field(
+        default=None, ge=0, le=1, description="score as the network gives it; only if scores are calibrated"
+    )
+    side_low_px: Side4 | None = Field(
+        default=None, description="the true sides are not below these as often as --coverage promises; only with it"
+    )
+    side_high_px: Side4 | None = Field(default=None, description="nor above these")
 
 
 class Prediction(BaseModel):
@@ -100,6 +108,7 @@ def create_app(
     *,
     name: str,
     score: float = 0.3,
+    select: Selection | None = None,
     limits: Limits = DEFAULTS,
     workers: int = 1,
     root_path: str = "",
@@ -111,6 +120,7 @@ def create_app(
         model: the detector.
         name: name of the model, for people.
         score: default confidence threshold for requests without one.
+        select: picks the boxes of requests without one, instead of ``score``; adds the bands.
         limits: limits on requests.
         workers: number of batches that run in parallel.
         root_path: path under which a proxy serves it, such as ``/cells``.
@@ -120,6 +130,7 @@ def create_app(
         InputError: the threshold, the path or the origin is not valid.
     """
     check_range("score", score, 0, 1)
+    chosen = select_by_score(len(model.class_names), score) if select is None else select
     if not re.fullmatch(r"(/[\w.~-]+)*", root_path, re.ASCII):
         raise InputError(f"--root-path: expected a path such as /cells, got {root_path!r}")
     if cors is not None and not re.fullmatch(r"\*|https?://[\w.:\[\]-]+", cors, re.ASCII):
@@ -165,8 +176,14 @@ def create_app(
     async def predict(
         request: Request,
         least: Annotated[
-            float, Query(alias="score", ge=0, le=1, description="confidence threshold: lowest score of a box")
-        ] = score,
+            float | None,
+            Query(
+                alias="score",
+                ge=0,
+                le=1,
+                description="confidence threshold: lowest score of a box; without it, that of the server",
+            ),
+        ] = None,
     ) -> JSONResponse:
         """The body is the photo file itself, as sent by `curl --data-binary @photo.jpg`."""
         for unknown in request.query_params.keys() - {"score"}:
@@ -188,7 +205,8 @@ def create_app(
             raise HTTPException(503, "the server is shutting down") from None
         finally:
             answering.discard(request)
-        return JSONResponse(_answer(found.above(least), seen.photo_size, model.class_names))
+        found = chosen(found, seen.photo_size, score=least)
+        return JSONResponse(_answer(found, seen.photo_size, model.class_names))
 
     async def prepared(data: bytes, content_type: str) -> NetworkInput:
         """Decode the photo of a request for the network."""
@@ -213,7 +231,7 @@ def create_app(
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return try_page(name, model.class_names, score)
+        return try_page(name, model.class_names, chosen.least_chances())
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
@@ -259,10 +277,22 @@ def _answer(found: DetectionArrays, photo_size: tuple[int, int], names: tuple[st
                 "label": int(found.labels[i]),
                 "name": names[found.labels[i]],
                 "side_std_px": None if stds is None else [round(v, 3) for v in stds[i].tolist()],
+                **_certainty(found, i),
             }
             for i in range(len(found))
         ],
     }
+
+
+def _certainty(found: DetectionArrays, i: int) -> dict[str, Any]:
+    """What a calibrated box has beside the others."""
+    more: dict[str, Any] = {}
+    if found.raw_scores is not None:
+        more["raw_score"] = round(float(found.raw_scores[i]), 5)
+    for key in ("side_low_px", "side_high_px"):
+        if (sides := getattr(found, key)) is not None:
+            more[key] = [round(v, 3) for v in sides[i].tolist()]
+    return more
 
 
 def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:

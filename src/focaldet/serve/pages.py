@@ -15,9 +15,15 @@ from focaldet.photos.draw import class_color
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def try_page(name: str, class_names: Sequence[str], score: float) -> HTMLResponse:
-    """The page to try the model: drop a photo and see its boxes."""
-    model = {"names": list(class_names), "colors": [class_color(i) for i in range(len(class_names))], "score": score}
+def try_page(name: str, class_names: Sequence[str], least: Sequence[float]) -> HTMLResponse:
+    """The page to try the model: drop a photo and see its boxes.
+
+    Args:
+        least: lowest score of a box of each class, until the slider is moved.
+    """
+    colors = [class_color(i) for i in range(len(class_names))]
+    model = {"names": list(class_names), "colors": colors, "least": [round(one, 6) for one in least]}
+    model["score"] = round(min(least), 2)
     return _page("try.html", (_TEMPLATES / "try.js").read_text(encoding="utf-8"), name=name, model=model)
 
 

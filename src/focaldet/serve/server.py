@@ -4,15 +4,17 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
 from focaldet.checks import InputError, check_range, printable
-from focaldet.engine.load import load_model
+from focaldet.engine.load import load_selected
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
+from focaldet.runtime.selection import ScoreChoice, Selection
 from focaldet.serve.app import create_app
 from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
@@ -27,7 +29,9 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    score: float = 0.3,
+    score: ScoreChoice | None = None,
+    coverage: float | None = None,
+    calibrated: bool = True,
     limits: Limits = DEFAULTS,
     max_detections: int | None = None,
     root_path: str = "",
@@ -41,7 +45,8 @@ def serve(
         model: a run folder, or an exported ONNX file.
         host: address to listen on; by default, this machine only.
         port: port to listen on; 0 picks a free one.
-        score: default confidence threshold for requests without one.
+        score, coverage: what is picked for requests without a threshold, and the bands; see ``select``.
+        calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
         max_detections, openvino: see ``load_model``.
@@ -53,27 +58,34 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector, workers = load_with_workers(model, max_detections=max_detections, openvino=openvino)
+        options = {"coverage": coverage, "calibrated": calibrated, "max_detections": max_detections}
+        detector, select, workers = load_with_workers(model, score, openvino=openvino, **options)
+        for note in select.notes:
+            say(note)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
         app = create_app(
-            detector, name=model.name, score=score, limits=limits, workers=workers, root_path=root_path, cors=cors
+            detector, name=model.name, select=select, limits=limits, workers=workers, root_path=root_path, cors=cors
         )
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_with_workers(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
-    """Load a detector for serving; return it with the number of batches to run in parallel.
+def load_with_workers(
+    path: Path, score: ScoreChoice | None = None, *, openvino: bool = False, **options: Any
+) -> tuple[Model, Selection, int]:
+    """Load a detector for serving; return it with what chooses its boxes and the number of batches to run in parallel.
+
+    Requests may choose lower scores, so the detector keeps all detections that it was made for.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
     additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
     """
     if openvino:
-        return load_model(path, max_detections=max_detections, openvino=True), 1
+        return *load_selected(path, score, lower_only=True, openvino=True, **options), 1
     workers = min(cores(), MAX_WORKERS)
-    detector = load_model(path, max_detections=max_detections, threads=cores() - workers + 1)
-    return detector, workers if isinstance(detector, OnnxDetector) else 1
+    detector, select = load_selected(path, score, lower_only=True, threads=cores() - workers + 1, **options)
+    return detector, select, workers if isinstance(detector, OnnxDetector) else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:

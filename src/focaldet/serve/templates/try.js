@@ -7,6 +7,7 @@
     ["drop", "file", "status", "result", "least", "photo", "boxes", "rows"].map(byId);
   let prediction = null;
   let asked = 0;
+  let moved = false; // until then each class has the threshold of the server
 
   const say = (words, bad = false) => {
     status.textContent = words;
@@ -60,8 +61,9 @@
 
   const show = () => {
     const from = Number(least.value);
-    byId("least-value").textContent = from.toFixed(2);
-    const kept = prediction.boxes.filter((box) => box.score >= from);
+    const same = Math.min(...model.least) === Math.max(...model.least);
+    byId("least-value").textContent = moved || same ? from.toFixed(2) : "by class";
+    const kept = prediction.boxes.filter((box) => box.score >= (moved ? from : model.least[box.label]));
     const area = ({ box_xyxy: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
     const pairs = kept.map((box) => ({ box, group: drawn(box), row: listed(box) }));
     for (const { group, row } of pairs) {
@@ -107,7 +109,7 @@
 
   // The server can read this format but the browser cannot: show the boxes without the photo.
   photo.addEventListener("error", () => { photo.hidden = true; boxes.classList.add("blank"); });
-  least.addEventListener("input", show);
+  least.addEventListener("input", () => { moved = true; show(); });
   file.addEventListener("change", () => { if (file.files.length) predict(file.files[0]); file.value = ""; });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     addEventListener(kind, (event) => {

@@ -1,0 +1,108 @@
+"""``focaldet calibrate``: measure on labelled photos what a run's scores and sides are worth."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from focaldet.checks import InputError
+from focaldet.data import DataFolder, ImageRecord, read_folder
+from focaldet.engine.evaluate import detect_split
+from focaldet.engine.splits import BETTER, recorded_splits, trained_on, with_recorded_splits
+from focaldet.evaluation.average_precision import EVALUATION_SCORE
+from focaldet.evaluation.certainty import calibrate
+from focaldet.evaluation.score_calibration import MIN_PLATT
+from focaldet.records.calibration import FILE, Calibration, remove_calibration, write_calibration
+from focaldet.records.run_files import Run, number, read_run
+
+
+def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[str], None] = print) -> Calibration:
+    """Calibrate a run on labelled photos that did not train it, and write ``calibration.json``.
+
+    Where the folder gives no splits, they are those that the run recorded, and photos that are not recorded belong to
+    the split; without a record, all photos do.
+
+    Raises:
+        InputError: as ``evaluate_run``, or photos of the split trained the run, or too few objects are found.
+    """
+    folder = read_folder(data)
+    recorded = recorded_splits(run, folder)
+    if recorded:
+        folder = with_recorded_splits(folder, recorded, new=split)
+    elif split in folder.made_splits:
+        photos: dict[ImageRecord, None] = dict.fromkeys(r for records in folder.splits.values() for r in records)
+        folder = replace(folder, splits={split: tuple(photos)}, split_origin="the folder gives no splits: all photos")
+    if split in folder.made_splits:
+        say(folder.split_origin)
+    if warning := trained_on(folder.splits.get(split, ()), recorded):
+        raise InputError(
+            f"{warning.removesuffix(f'. {BETTER}')}; a calibration on them would promise too much: choose another "
+            "--split or --data"
+        )
+    found = detect_split(run, folder, split, say=say)
+    described = f"{len(found.dataset)} photos of {data.resolve().name}, split {split}"
+    calibration = calibrate(
+        Run(run, truth=found.truth, predictions=found.results),
+        data=described,
+        split=split,
+        least_score=found.least_score,
+    )
+    if calibration is None:
+        raise InputError(f"{data}: the run finds fewer than {MIN_PLATT} of its objects; {FILE} needs more to be of use")
+    write_calibration(run, calibration)
+    for line in calibration_lines(calibration):
+        say(line)
+    return calibration
+
+
+def calibrate_on_val(run: Path, folder: DataFolder, say: Callable[[str], None]) -> None:
+    """Calibrate a trained run on the validation split that it was just measured on.
+
+    With too few found objects there is no calibration, and a line says so.
+    """
+    records = folder.splits["val"]
+    remove_calibration(run)
+    if warning := trained_on(records, recorded_splits(run, folder)):
+        say(f"not calibrated: {warning.removesuffix(f'. {BETTER}')}; calibrate it on new ones: {_command(run)}")
+        return
+    described = f"{len(records)} photos of {folder.root.resolve().name}, split val"
+    there = read_run(run)
+    least = number(there.model.get("evaluation_score")) or EVALUATION_SCORE
+    calibration = calibrate(there, data=described, split="val", least_score=least)
+    if calibration is None:
+        say(f"not calibrated: fewer than {MIN_PLATT} objects of val are found; calibrate it on more: {_command(run)}")
+        return
+    write_calibration(run, calibration)
+    for line in calibration_lines(calibration):
+        say(line)
+
+
+def calibration_lines(calibration: Calibration) -> list[str]:
+    """What a calibration says, for a terminal."""
+    report = calibration.report or {}
+    lines = [f"calibrated on {calibration.data}: {calibration.objects:,} objects"]
+    scores = report.get("scores", {})
+    if calibration.maps and None not in scores.get("error", [None]):
+        before, after = scores["error"]
+        lines.append(f"scores are off by {before:.3f} on average; calibrated, by {after:.3f}")
+    chosen = ", ".join(
+        f"{name} {each.best_f1:.2f}"
+        for name, each in list(zip(calibration.class_names, calibration.thresholds, strict=True))[:_FEW]
+    )
+    more = len(calibration.class_names) - _FEW
+    lines.append(f"scores with the best F1: {chosen}" + (f" and {more} more classes" if more > 0 else ""))
+    rows = report.get("sides", {}).get(calibration.bands.scale, []) if calibration.bands else []
+    measured = ", ".join(
+        f"{row['box_inside'] / row['box_count']:.1%} for {row['promised']:.0%}" for row in rows if row["box_count"]
+    )
+    if measured:
+        lines.append(f"bands that contain the whole true box: {measured}")
+    elif calibration.bands is None:
+        lines.append("too few boxes for bands around the sides")
+    return lines
+
+
+_FEW = 6
+
+
+def _command(run: Path) -> str:
+    return f"focaldet calibrate {run} --data DIR"

@@ -1,0 +1,62 @@
+"""The calibration of a run in use on torch's detections."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from focaldet.checks import InputError
+from focaldet.records.calibration import FILE, read_calibration
+from focaldet.runtime.certainty import Certainty
+from focaldet.runtime.side_bands import side_bands
+from focaldet.structures import Detections
+
+Floats = NDArray[np.float64]
+
+
+def read_certainty(run: Path, class_names: Sequence[str]) -> Certainty | None:
+    """The calibration of a run; ``None`` if it has none.
+
+    Raises:
+        InputError: it is broken, or of a model with other classes.
+    """
+    calibration = read_calibration(run)
+    if calibration is None:
+        return None
+    if calibration.class_names != tuple(class_names):
+        raise InputError(f"{run / FILE}: is of a model with other classes; write it again, or remove it")
+    return Certainty(calibration)
+
+
+def calibrated_detections(detections: Detections, certainty: Certainty) -> Detections:
+    """Detections with chances as scores, best first."""
+    chances = certainty.chances(detections.scores.numpy(), detections.labels.numpy()).astype(np.float32)
+    order = torch.from_numpy(np.argsort(-chances, kind="stable"))
+    scores = torch.from_numpy(chances)
+    return Detections(detections.boxes_xyxy, scores, detections.labels, detections.side_std_px)[order]
+
+
+def detection_bands(
+    certainty: Certainty | None,
+    detections: Detections,
+    photo_size: tuple[int, int],
+    *,
+    coverage: float,
+    whole_box: bool,
+) -> tuple[Floats, Floats]:
+    """See ``Detector.side_bands``."""
+    if certainty is None or certainty.calibration.bands is None:
+        missing = "has no calibration" if certainty is None else "matched too few boxes when it was calibrated"
+        raise InputError(f"the run {missing}, so no band can be promised: focaldet calibrate RUN --data DIR")
+    boxes, labels, stds = detections.boxes_xyxy, detections.labels, detections.side_std_px
+    return side_bands(
+        certainty.calibration.bands,
+        coverage,
+        boxes.numpy(),
+        labels.numpy(),
+        None if stds is None else stds.numpy(),
+        photo_size,
+        whole_box=whole_box,
+    )
