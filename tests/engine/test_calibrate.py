@@ -14,6 +14,7 @@ from focaldet.checks import InputError
 from focaldet.cli import main
 from focaldet.data import read_folder
 from focaldet.engine.calibrate import calibrate_on_val, calibrate_run
+from focaldet.engine.compare import detect_labelled
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run, evaluate_split
@@ -221,6 +222,18 @@ def test_detector_looks_as_low_as_the_choice_needs(calibrated: Path) -> None:
     assert model.postprocess.config.score_threshold == pytest.approx(picked.needed)
     served, _ = load_selected(calibrated, None, lower_only=True)
     assert served.postprocess.config.score_threshold == pytest.approx(min(0.9, picked.needed))
+
+
+def test_page_of_errors_names_the_threshold_of_each_class(calibrated: Path, labelled: Path) -> None:
+    compared = detect_labelled(calibrated, labelled)
+    calibration = read_calibration(calibrated)
+    (note,) = [note for note in compared.notes if note.startswith("least score of each class: ")]
+    assert note.count(",") == len(calibration.class_names) - 1
+    assert compared.results
+    assert min(entry["score"] for entry in compared.results) >= compared.least_score
+    plain = detect_labelled(calibrated, labelled, score=0.2)
+    assert plain.least_score == pytest.approx(0.2, abs=1e-4)
+    assert not [note for note in plain.notes if note.startswith("least score")]
 
 
 def test_calibration_of_another_model_is_refused(calibrated: Path, capfd) -> None:

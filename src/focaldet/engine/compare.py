@@ -1,6 +1,6 @@
 """Detections next to the labels of the same photos, for the page of errors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on
 from focaldet.photos.images import read_photo
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.results import coco_results
-from focaldet.runtime.selection import ScoreChoice
+from focaldet.runtime.selection import ScoreChoice, Selection
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def detect_labelled(
     shared = [name for name in known if name in labelled]
     if not shared:
         raise InputError(f"{labels}: its classes are {first_names(labelled)}; {run} knows only {first_names(known)}")
-    notes += select.notes
+    notes += [*select.notes, *_thresholds(detector.class_names, select)]
     notes += [f"{len(folder.faults):,} faults in the labels; the first: {folder.faults[0]}"] if folder.faults else []
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
@@ -120,6 +120,15 @@ def _chosen(
     if warning := trained_on(chosen, recorded):
         notes.append(warning)
     return chosen, split, notes
+
+
+def _thresholds(class_names: Sequence[str], select: Selection) -> list[str]:
+    """A sentence where the classes have different least scores."""
+    least = [f"{score:.2f}" for score in select.least_chances()]
+    if len(set(least)) == 1:
+        return []
+    by_class = [f"{name} {score}" for name, score in zip(class_names, least, strict=True) if float(score) <= 1]
+    return [f"least score of each class: {first_names(by_class)}"]
 
 
 def _left_out(things: str, why: str, names: Iterable[str]) -> list[str]:
