@@ -19,16 +19,18 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from focaldet.data import read_folder
-from focaldet.data.batching import Batch, DetectionDataset
+from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import detect_records
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, spec_of
+from focaldet.engine.step_terms import READ_EVERY
 from focaldet.engine.train import fit
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.methods.fcos import FCOS as OurFCOS
+from focaldet.methods.targets import TrainingBatch
 from focaldet.models.backbone import Backbone, load_backbone_weights
 from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
 from focaldet.models.postprocess import Reading
@@ -93,7 +95,7 @@ class PeerNet(nn.Module):
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))  # where our loop asks for the device
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Losses of a batch, by torchvision's names."""
         truth = batch.truth
         images = [image[:, :height, :width] for image, (height, width) in zip(batch[0], batch[1].tolist(), strict=True)]
@@ -116,16 +118,15 @@ def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, d
 class PeerModule(DetectionModule):
     """Our training step with torchvision's losses."""
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_index: int) -> Tensor:
         net: Any = self.net
         terms = net.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
-        self.last_terms = {"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()}
-        self._stop_unless_finite()
-        self.last_matched = torch.arange(batch.truth.labels.numel())  # it does not report which have positives
-        self.last_beyond_reach = 0
+        self.terms.add(self.global_step, {"loss": loss.detach()} | {name: t.detach() for name, t in terms.items()})
+        self.counts[0] += batch.truth.labels.numel()  # it does not report which have positives
+        if batch_index % READ_EVERY == 0:
+            self.read_terms()
         self.clock.mark("forward")
-        self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
         return loss
 
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from focaldet.boxes.level_index import level_index
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -161,14 +163,6 @@ def gather_sites(
     tensor([[ 4., 10.],
             [ 1.,  3.]])
     """
-    found, order, start = [], [], 0
-    for level in maps:
-        anchors, width = level.shape[1] // channels, level.shape[3]
-        size = level.shape[2] * width * anchors
-        here = ((site >= start) & (site < start + size)).nonzero()[:, 0]
-        location, anchor = (site[here] - start) // anchors, (site[here] - start) % anchors
-        numbers = level[image[here], :, location // width, location % width].view(-1, anchors, channels)
-        found.append(numbers[torch.arange(here.numel(), device=here.device), anchor])
-        order.append(here)
-        start += size
-    return torch.cat(found)[torch.cat(order).argsort()]
+    anchors = maps[0].shape[1] // channels
+    index = level_index([(level.shape[2], level.shape[3]) for level in maps], anchors, image, site)
+    return index.gather(maps, channels)

@@ -19,6 +19,7 @@ from focaldet.engine.checkpoints import check_loops
 from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, save_model
+from focaldet.engine.step_terms import READ_EVERY
 from focaldet.evaluation.average_precision import Evaluation, average_precision
 from focaldet.files import cannot_write, parse_json, write_text
 from focaldet.runtime.results import named_limit
@@ -35,7 +36,7 @@ class TimeBudget(Callback):
 
     def __init__(self, minutes: float | None) -> None:
         self.budget_s = None if minutes is None else minutes * 60
-        self.before_s = 0.0
+        self.before_s = self.latest_s = 0.0
         self.start = time.perf_counter()
         self.interrupted = False
         """Set it to end the run after the current step."""
@@ -58,15 +59,21 @@ class TimeBudget(Callback):
         # Before the module's own hook, which reads it.
         if self.budget_s is not None:
             # The latest clock of all processes: with schedules of their own their weights would drift apart.
-            elapsed = torch.tensor(self.elapsed_s, device=module.device)
-            latest = float(trainer.strategy.reduce(elapsed, reduce_op="max"))
-            module.progress = min(1.0, latest / self.budget_s)  # type: ignore[assignment]
+            if trainer.world_size > 1 and index % READ_EVERY == 0:
+                elapsed = torch.tensor(self.elapsed_s, device=module.device)
+                self.latest_s = float(trainer.strategy.reduce(elapsed, reduce_op="max"))
+            elif trainer.world_size == 1:
+                self.latest_s = self.elapsed_s
+            module.progress = min(1.0, self.latest_s / self.budget_s)  # type: ignore[assignment]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         done = self.interrupted or (self.budget_s is not None and self.elapsed_s >= self.budget_s)
-        # All processes stop after the same step: one that went on alone would wait for the others forever.
+        # All processes stop after the same step: one that went on alone would wait for the others forever. They ask
+        # each other now and then, since the answer waits for the device.
+        if trainer.world_size > 1 and index % READ_EVERY and index + 1 < trainer.num_training_batches:
+            return
         if trainer.strategy.reduce_boolean_decision(done, all=False):
             trainer.should_stop = True
 
@@ -95,7 +102,6 @@ class RunRecorder(Callback):
         self.run, self.spec, self.val, self.every, self.clock, self.say = run, spec, val, every, clock, say
         self.best = -1.0
         self.measured = 0
-        self.sums: dict[str, float] = {}
         self.steps = 0
         self.epoch_start = time.perf_counter()
         self.unmatched = self.beyond_reach = self.objects = 0
@@ -120,31 +126,20 @@ class RunRecorder(Callback):
             drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.sums, self.steps = {}, 0
-        self.unmatched = self.beyond_reach = self.objects = 0
+        assert isinstance(module, DetectionModule)
+        self.steps, module.counts = 0, [0, 0, 0]
         self.epoch_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        assert isinstance(module, DetectionModule)
-        for name, value in module.last_terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        self._count_unlearned(module, batch)
         self.steps += 1
-
-    def _count_unlearned(self, module: DetectionModule, batch: Any) -> None:
-        """Objects without a positive site, and objects with a side that no bin is far enough for."""
-        truth, matched = batch.truth, module.last_matched
-        counts = torch.bincount(matched[matched >= 0], minlength=truth.labels.numel())
-        self.objects += truth.labels.numel()
-        self.unmatched += int((counts == 0).sum())
-        self.beyond_reach += int(module.last_beyond_reach)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
         module.stop_unless_weights_finite()  # before they are measured, and written
-        counts = torch.tensor([self.objects, self.unmatched, self.beyond_reach], device=module.device)
+        terms = module.terms.take_means()
+        counts = torch.tensor(module.counts, device=module.device)
         counts = trainer.strategy.reduce(counts, reduce_op="sum")
         self.objects, self.unmatched, self.beyond_reach = counts.tolist()
         if not trainer.is_global_zero or not self.steps:
@@ -157,7 +152,7 @@ class RunRecorder(Callback):
             "step": trainer.global_step,
             "minutes": round(self.clock.elapsed_s / 60, 3),
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
-            "train": {name: float(f"{value / self.steps:.6g}") for name, value in self.sums.items()},
+            "train": {name: float(f"{value:.6g}") for name, value in terms.items()},
             "val": None if evaluation is None else evaluation.metrics,
             "images_per_second": round(self.steps * module.config.batch * trainer.world_size / seconds, 2),
             "objects": self.objects,

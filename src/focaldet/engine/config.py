@@ -56,7 +56,7 @@ class TrainConfig:
         val_every: measure AP on the validation split each so many epochs; 0: five times in the run
         seed: of weights, order, augmentation, and of splits that have to be made
         verify: decode all photos first and leave out those that cannot be read
-        workers: processes that load data; -1: none when the decoded photos fit in memory, else all cores but one, 8 at most
+        workers: processes that load data; -1: none when the decoded photos fit in memory, else a core less, at most 8
         device: auto, cpu or gpu
         devices: processes on this machine, each with a batch of its own
         nodes: machines: the same command on each, with MASTER_ADDR, MASTER_PORT and its NODE_RANK set, or by torchrun

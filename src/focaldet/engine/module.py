@@ -1,22 +1,23 @@
 """The training step: what Lightning drives."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from focaldet.boxes.locations import Lattice
 from focaldet.checks import InputError, first_not_finite
 from focaldet.data.batching import Batch
+from focaldet.engine.average import MovingAverage
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.step_clock import BETWEEN, StepClock
+from focaldet.engine.step_terms import READ_EVERY, StepTerms
 from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes, process_count
-from focaldet.methods.positives import find_positives
+from focaldet.methods.targets import Targets, TrainingBatch, make_targets
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
@@ -45,37 +46,44 @@ class DetectionModule(L.LightningModule):
         self.config = config
         self.offset = offset
         self._freeze()  # before DDP looks at which parameters have a gradient
-        self.average = AveragedModel(net, multi_avg_fn=_average(config.ema), use_buffers=True)
-        self.average.requires_grad_(False)
+        self.average = MovingAverage(net, config.ema)
+        self.learning_rate = 0.0
         self.progress = 0.0
         """Share of the run that is done, in [0, 1]; the schedule follows it."""
+        self.terms = StepTerms()
+        self.counts = [0, 0, 0]
+        """Objects of the epoch so far, those without a positive, and those with a side beyond reach."""
         self.clock = StepClock(torch.cuda.synchronize if config.profile and torch.cuda.is_available() else None)
 
     @property
     def average_net(self) -> DenseDetector:
         """The network with the averaged weights: what is evaluated and kept."""
-        return cast(DenseDetector, self.average.module)
+        return self.average.module
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        images, valid_sizes, truth = batch
-        outputs = self.net(images)
+    def training_step(self, batch: TrainingBatch, batch_index: int) -> Tensor:
+        outputs = self.net(batch.images)
         self.clock.mark("forward")
-        lattice = Lattice(outputs.level_shapes, self.net.strides, self.offset)
-        assignment = self.method.assign(truth, lattice, valid_sizes)
+        targets = self._targets(batch, outputs.level_shapes)
         self.clock.mark("assign")
-        with torch.autocast(images.device.type, enabled=False):
-            positives = find_positives(truth, assignment, self.method.sites(lattice, images.device))
-            terms = self.method.losses(outputs, assignment, positives)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            terms = self.method.losses(outputs, targets.assignment, targets.positives)
             loss = torch.stack(list(terms.values())).sum()
         whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
-        self.last_terms = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
-        self._stop_unless_finite()
-        self.last_matched = assignment.matched_gt
-        self.last_beyond_reach = self.method.beyond_reach(positives)
+        self.terms.add(self.global_step, {"loss": whole.sum()} | dict(zip(terms, whole, strict=True)))
+        for index, count in enumerate((targets.num_objects, targets.num_unmatched, targets.num_beyond_reach)):
+            self.counts[index] += count
         self.clock.mark("loss")
-        self.log_dict(dict(self.last_terms), prog_bar=True, logger=True)
+        if batch_index % READ_EVERY == 0:
+            self.read_terms()
         self.clock.mark("log")
         return loss
+
+    def _targets(self, batch: TrainingBatch, level_shapes: tuple[tuple[int, int], ...]) -> Targets:
+        """Those of the batch; made here where it has none, or the backbone's maps have other shapes than most have."""
+        if batch.targets is not None and batch.targets.lattice.level_shapes == level_shapes:
+            return batch.targets
+        lattice = Lattice(level_shapes, self.net.strides, self.offset)
+        return make_targets(self.method, batch.truth, lattice, batch.valid_sizes).to(batch.images.device)
 
     def on_after_backward(self) -> None:
         self.clock.mark("backward")
@@ -89,26 +97,36 @@ class DetectionModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)  # the closure in it does all of the above
         self.clock.mark("update")
 
-    def _stop_unless_finite(self) -> None:
-        """One look at the sum: on a GPU it waits for the step, and costs no more than the progress bar does."""
-        if bool(self.last_terms["loss"].isfinite()):
-            return
-        if self.global_rank:  # all processes have the same terms and stop here; the first one says it
-            raise SystemExit(0)
-        # From the back: the sum stands first, and is named only when finite terms overflow in it.
-        name, value = next(item for item in reversed(self.last_terms.items()) if not bool(item[1].isfinite()))
-        raise NotFiniteError(
-            f"step {self.global_step}: the {name} loss is {value.item()}; try a lower --lr, or "
-            "--precision 32-true; weights that the run has kept so far stay in it"
-        )
+    def read_terms(self) -> None:
+        """Look at the losses of the steps since the last call, and write them where they are followed.
+
+        Raises:
+            NotFiniteError: one is infinite, or not a number.
+        """
+        bad = self.terms.read()
+        if bad is not None:
+            if self.global_rank:  # all processes have the same terms and stop here; the first one says it
+                raise SystemExit(0)
+            raise NotFiniteError(
+                f"step {bad.step}: the {bad.name} loss is {bad.value}; try a lower --lr, or "
+                "--precision 32-true; weights that the run has kept so far stay in it"
+            )
+        for logger in self.loggers:
+            logger.log_metrics(self.shown, step=self.global_step)
+
+    @property
+    def shown(self) -> dict[str, float]:
+        """The learning rate, and the losses that were read last."""
+        return {"lr": self.learning_rate} | self.terms.last
 
     def stop_unless_weights_finite(self) -> None:
-        """Look at the weights and at the optimiser's moments before they are kept; the losses of the last step are of
-        the weights before it.
+        """Look at the losses that nobody has looked at yet, and at the weights and the optimiser's moments, before they
+        are kept; the losses of the last step are of the weights before it.
 
         Raises:
             NotFiniteError: one holds infinity or what is not a number.
         """
+        self.read_terms()
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.named_parameters()}
         optimizer = self.trainer.optimizers[0]
         moments = {
@@ -143,7 +161,7 @@ class DetectionModule(L.LightningModule):
         if self.config.freeze_norm:
             freeze_batch_norm(self.net.backbone)
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_start(self, batch: TrainingBatch, batch_index: int) -> None:
         self.clock.mark("load")
         step, config = self.global_step, self.config
         of_epoch = int(self.trainer.num_training_batches)
@@ -157,12 +175,12 @@ class DetectionModule(L.LightningModule):
         factor = min(1.0, (step + 1) / max(warmup, 1)) * schedule(self.progress)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = group["peak_lr"] * factor
-        self.log("lr", group["lr"], prog_bar=True)
+        self.learning_rate = group["lr"]
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_index: int) -> None:
         self.clock.steps += 1
         self.clock.mark("log")  # the callbacks come before this hook
-        self.average.update_parameters(self.net)
+        self.average.update(self.net)
         self.clock.mark("update")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -185,9 +203,12 @@ class DetectionModule(L.LightningModule):
             groups.setdefault((lr, decay), []).append(parameter)
         return groups
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        images = batch.images.to(device, non_blocking=True)
-        return Batch(images, batch.valid_sizes.to(device), batch.truth.to(str(device)))
+    def transfer_batch_to_device(
+        self, batch: Batch | TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
+        # Sizes and boxes stay: they have gone into the targets.
+        targets = batch.targets.to(device) if isinstance(batch, TrainingBatch) and batch.targets is not None else None
+        return TrainingBatch(batch.images.to(device, non_blocking=True), batch.valid_sizes, batch.truth, targets)
 
 
 def schedule(progress: float) -> float:
@@ -197,18 +218,3 @@ def schedule(progress: float) -> float:
     (1.0, 0.01)
     """
     return FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def _average(decay: float) -> Any:
-    """The moving average's step: a short memory at the start, ``decay`` later on."""
-
-    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-        count = int(num_averaged)
-        weight = 1 - min(decay, (1 + count) / (10 + count))
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, weight)
-        else:
-            for mine, theirs in zip(average, current, strict=True):
-                mine.copy_(theirs)
-
-    return update

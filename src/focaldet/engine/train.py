@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_folder
-from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
+from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
@@ -48,6 +48,7 @@ from focaldet.engine.splits import record_splits, recorded_splits, trained_on, w
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import alone_in, make_numbered, write_text
 from focaldet.methods.method import Method
+from focaldet.methods.targets import TargetCollate
 from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
@@ -181,7 +182,7 @@ def fit(
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer)
+        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset))
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
@@ -217,7 +218,7 @@ def first_detector(
     return spec, net, method
 
 
-def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "DataLoader[Any]":
+def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
     transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
@@ -234,8 +235,9 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "Dat
         dataset,
         batch_size=config.batch,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=targets,
         num_workers=workers,
+        pin_memory=trainer.strategy.root_device.type == "cuda",
         worker_init_fn=begin_worker,
         persistent_workers=workers > 0,
     )
@@ -256,7 +258,6 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             callbacks=callbacks,
             plugins=[WholeFiles()],
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
-            log_every_n_steps=10,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",

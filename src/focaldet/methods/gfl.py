@@ -17,7 +17,7 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_distances, distribution_mean, distribution_std, encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.boxes.locations import Lattice, Sites
 from focaldet.checks import check_range
 from focaldet.functional import distribution_focal_loss, giou_loss
 from focaldet.methods.method import ClassLoss, Method, score_weights
@@ -79,7 +79,7 @@ class GFL(Method):
     ) -> dict[str, Tensor]:
         """The terms, with logits of what a detection's score will be; ``inplace_grad`` as in ``class_term``."""
         sites, gt_boxes = positives.sites, positives.boxes_xyxy
-        numbers = gather_sites(box_outputs, self.box_outputs, positives.image, positives.site)
+        numbers = positives.gather(box_outputs, self.box_outputs)
         sides = numbers.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
         boxes = decode_distances(sites.points_xy, sites.strides, distribution_mean(sides))
         iou = paired_iou(boxes.detach(), gt_boxes)

@@ -1,11 +1,14 @@
 """The positive samples of a batch: the sites that have an object to find, and what they are to find."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from focaldet.boxes.locations import Sites
+from focaldet.boxes.level_index import LevelIndex, level_index
+from focaldet.boxes.locations import Lattice, Sites, gather_sites
 from focaldet.structures import Assignment, GroundTruth
 
 
@@ -17,6 +20,7 @@ class Positives:
         image, site, gt: ``(N,)`` the image, the place in the lattice's order, and the object, of each.
         sites: their geometry.
         boxes_xyxy, labels: ``(N, 4)`` and ``(N,)``, of their objects.
+        index: where they are in the maps, if that is known before the maps are; else it is found out in the step.
     """
 
     image: Int64[Tensor, " N"]
@@ -25,10 +29,41 @@ class Positives:
     sites: Sites
     boxes_xyxy: Float[Tensor, "N 4"]
     labels: Int64[Tensor, " N"]
+    index: LevelIndex | None = None
+
+    def gather(self, maps: Sequence[Tensor], channels: int) -> Float[Tensor, "N D"]:
+        """What the maps ``(B, A * D, H, W)`` of the levels say of each."""
+        if self.index is None:
+            return gather_sites(maps, channels, self.image, self.site)
+        return self.index.gather(maps, channels)
+
+    def to(self, device: torch.device | str) -> "Positives":
+        """The same on another device."""
+        index = None if self.index is None else self.index.to(device)
+        return self._each(lambda x: x.to(device, non_blocking=True), index)
+
+    def pin_memory(self) -> "Positives":
+        """The same where a GPU copies from without waiting."""
+        return self._each(Tensor.pin_memory, None if self.index is None else self.index.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor], index: LevelIndex | None) -> "Positives":
+        anchors = self.sites.anchors_xyxy
+        sites = Sites(
+            change(self.sites.points_xy), change(self.sites.strides), None if anchors is None else change(anchors)
+        )
+        image, site, gt = change(self.image), change(self.site), change(self.gt)
+        return Positives(image, site, gt, sites, change(self.boxes_xyxy), change(self.labels), index)
 
 
-def find_positives(truth: GroundTruth, assignment: Assignment, sites: Sites) -> Positives:
-    """The positives of an assignment over all ``sites`` of the pyramid."""
-    image, site = (assignment.matched_gt >= 0).nonzero(as_tuple=True)
-    gt = assignment.matched_gt[image, site]
-    return Positives(image, site, gt, sites[site], truth.boxes_xyxy[gt], truth.labels[gt])
+def find_positives(
+    truth: GroundTruth, assignment: Assignment, sites: Sites, lattice: Lattice | None = None
+) -> Positives:
+    """The positives of an assignment over all ``sites`` of the pyramid; given the lattice, with their places in its
+    maps."""
+    matched = assignment.matched_gt
+    image, site = (matched >= 0).nonzero(as_tuple=True)
+    gt = matched[image, site]
+    index = None
+    if lattice is not None:
+        index = level_index(lattice.level_shapes, matched.shape[1] // lattice.num_sites, image, site)
+    return Positives(image, site, gt, sites[site], truth.boxes_xyxy[gt], truth.labels[gt], index)

@@ -18,7 +18,7 @@ from focaldet.assign.max_iou import assign_max_iou
 from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, site_anchors
 from focaldet.boxes.coding import decode_deltas, encode_deltas
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.boxes.locations import Lattice, Sites
 from focaldet.functional import giou_loss
 from focaldet.methods.method import Method, count_positives
 from focaldet.methods.positives import Positives
@@ -75,7 +75,7 @@ class RetinaNet(Method):
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
         anchors, gt_boxes = positives.sites.anchors_xyxy, positives.boxes_xyxy
         assert anchors is not None
-        deltas = gather_sites(outputs.box_outputs, self.box_outputs, positives.image, positives.site).float()
+        deltas = positives.gather(outputs.box_outputs, self.box_outputs).float()
         boxes = decode_deltas(anchors, deltas, self.stds)
         iou = paired_iou(boxes.detach(), gt_boxes)
         num_pos = count_positives(positives)
