@@ -170,6 +170,32 @@ void tiles_to_pixels(const Shape& s, const float* tiles, const float* bias, floa
   }
 }
 
+// The largest size of a number, by its bits, which are in the same order: NaN above infinity above all numbers.
+FOCALDET_CLONES
+uint32_t largest_bits(const float* x, int64_t n) {
+  uint32_t largest = 0;
+  for (int64_t k = 0; k < n; ++k) {
+    const uint32_t size = std::bit_cast<uint32_t>(x[k]) & 0x7fffffffu;
+    largest = size > largest ? size : largest;
+  }
+  return largest;
+}
+
+// The largest size of a number in a tensor; NaN where there is one.
+double largest(Tensor x) {
+  STD_TORCH_CHECK(x.is_contiguous() && x.scalar_type() == torch::headeronly::ScalarType::Float,
+                  "expected contiguous float32");
+  constexpr int64_t kStretch = 1 << 16;
+  const float* from = static_cast<const float*>(x.const_data_ptr());
+  const int64_t total = x.numel();
+  std::vector<uint32_t> partial((total + kStretch - 1) / kStretch, 0);
+  torch::stable::parallel_for(0, partial.size(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k)
+      partial[k] = largest_bits(from + k * kStretch, std::min(kStretch, total - k * kStretch));
+  });
+  return std::bit_cast<float>(partial.empty() ? 0u : *std::max_element(partial.begin(), partial.end()));
+}
+
 void check(const Tensor& map, const Tensor& tiles, int64_t first, int64_t count, int64_t at) {
   constexpr auto kFloat = torch::headeronly::ScalarType::Float;
   STD_TORCH_CHECK(map.dim() == 4 && map.is_contiguous() && map.scalar_type() == kFloat,
@@ -222,6 +248,7 @@ void write_tiles(Tensor tiles, MaybeTensor bias, Tensor map, int64_t first, int6
 }  // namespace focaldet
 
 STABLE_TORCH_LIBRARY_IMPL(focaldet, CPU, library) {
+  library.impl("largest", TORCH_BOX(&focaldet::largest));
   library.impl("pixels_to_tiles", TORCH_BOX(&focaldet::read_tiles<focaldet::pixels_to_tiles>));
   library.impl("gradient_to_tiles", TORCH_BOX(&focaldet::read_tiles<focaldet::gradient_to_tiles>));
   library.impl("tiles_to_pixels", TORCH_BOX(&focaldet::write_tiles));

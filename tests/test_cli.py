@@ -6,7 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import PIL.Image
@@ -16,7 +16,7 @@ import torch
 from focaldet.bench import losses
 from focaldet.bench.measure import interleaved_ms
 from focaldet.cli import build_parser, main
-from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.config import GROUPS, TrainConfig, load_config
 
 Refuse = Callable[..., str]
 TINY = ("--backbone", "mobilenetv3_small_050", "--size", "64", "--channels", "16", "--head-depth", "1")
@@ -63,8 +63,8 @@ def test_a_class_to_ignore_that_is_not_there_is_named(refuse: Refuse, out: Path,
     expected = f"--ignore Platelet: {cells} has no such class; did you mean 'Platelets'?"
     assert expected in refuse("train", "--data", cells, "--out", out, "--ignore", "RBC,Platelet")
     assert expected in refuse("data", "check", cells, "--ignore", "Platelet")
-    assert "--ignore: expected names of classes" in refuse("train", "--data", cells, "--out", out, "--ignore", ",")
-    assert "--ignore: expected names of classes" in refuse("data", "check", cells, "--ignore", ",")
+    assert "--ignore: expected class names" in refuse("train", "--data", cells, "--out", out, "--ignore", ",")
+    assert "--ignore: expected class names" in refuse("data", "check", cells, "--ignore", ",")
     assert not out.exists()
 
 
@@ -202,7 +202,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("predict run", "predict: missing PHOTO; see focaldet predict --help"),
         (
             "predict run a.jpg --compare photos",
-            "predict: a.jpg beside --compare, which takes its photos from TRUTH; give one",
+            "predict: got both a.jpg and --compare, whose photos come from TRUTH; give one",
         ),
         ("predict run a.jpg --score high", "--score: expected a number, got 'high'"),
         ("serve", "serve: missing MODEL; see focaldet serve --help"),
@@ -262,7 +262,7 @@ def test_an_option_out_of_range_is_not_blamed_on_the_config(refuse: Refuse, run:
     assert line == "--weight-decay: expected at least 0, got -2.0\n"
 
 
-@pytest.mark.parametrize(("count", "bound"), [("-1", "at least 0"), ("999999999999", "at most 4")])
+@pytest.mark.parametrize(("count", "bound"), [("-1", "at least 0"), ("999999999999", "0 to 4")])
 def test_more_frozen_stages_than_any_backbone_has_are_refused(
     refuse: Refuse, cells: Path, out: Path, count: str, bound: str
 ) -> None:
@@ -392,7 +392,7 @@ def test_predict_of_a_text_file_is_named(refuse: Refuse, run: Path, out: Path, t
 
 def test_a_split_of_photos_that_are_given_by_their_names_is_refused(refuse: Refuse, run: Path, cells: Path) -> None:
     photo = next((cells / "JPEGImages").iterdir())
-    assert "--split goes with --compare TRUTH" in refuse("predict", run, photo, "--split", "val")
+    assert "--split needs --compare TRUTH" in refuse("predict", run, photo, "--split", "val")
 
 
 def test_a_broken_record_of_splits_is_one_line(refuse: Refuse, run: Path, unsplit_cells: Path, out: Path) -> None:
@@ -405,19 +405,47 @@ def test_a_broken_record_of_splits_is_one_line(refuse: Refuse, run: Path, unspli
     assert not out.exists()
 
 
-@pytest.mark.parametrize("command", build_parser()[1])
-def test_help_lists_every_option_with_its_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def printed_help(capsys: pytest.CaptureFixture[str], command: str, option: str = "--help") -> str:
+    """Help of a command, with its lines joined."""
     with pytest.raises(SystemExit) as done:
-        main([command, "--help"])
+        main([command, option])
     assert done.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    if command == "train":
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", [command for command in build_parser()[1] if command != "doctor"])
+def test_help_lists_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--" in printed_help(capsys, command).replace("--help", "")
+
+
+def test_help_of_train_has_ten_options_and_help_all_has_every_one_with_its_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    short, whole = printed_help(capsys, "train"), printed_help(capsys, "train", "--help-all")
+    for field in fields(TrainConfig):
+        name, line = f" --{field.name.replace('_', '-')} ", field.metadata["help"]
+        assert name in whole.replace(",", " "), name
+        assert line in whole
+        assert (line in short) == field.metadata["main"]
+    assert sum(field.metadata["main"] for field in fields(TrainConfig)) == 10
+    headings = [whole.index(f" {group}: ") for group in GROUPS]
+    assert headings == sorted(headings)
+
+
+def test_the_page_of_options_has_every_option_of_train_below_its_group() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "options.md").read_text(encoding="utf-8")
+    lines = []
+    for group in GROUPS:
+        lines += [f"## {group.capitalize()}", "", "| option | meaning | default |", "|---|---|---|"]
         for field in fields(TrainConfig):
-            assert f"--{field.name.replace('_', '-')}" in text
-        for line in re.findall(r"^ {8}\w+: (.*)$", TrainConfig.__doc__ or "", re.MULTILINE):
-            assert line in text
-    elif command != "doctor":
-        assert "--" in text.replace("--help", "")
+            if field.metadata["group"] == group:
+                default = "required" if field.default is MISSING else str(field.default)
+                default = {"None": "none", "False": "off"}.get(default, default)
+                name = f"--{field.name.replace('_', '-')}"
+                name = f"**`{name}`**" if field.metadata["main"] else f"`{name}`"
+                lines.append(f"| {name} | {field.metadata['help']} | {default} |")
+        lines.append("")
+    assert "\n".join(lines) in page + "\n"
 
 
 @pytest.mark.slow

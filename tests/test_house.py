@@ -1,6 +1,7 @@
 """The floors of the house: which folder of the package may import which, read from the source without running it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +20,14 @@ PACKAGE = Path(focaldet.__file__).parent
 FLOORS = (
     {"structures", "checks"},
     {"boxes", "files", "photos", "schema", "system"},
-    {"losses", "kernels", "assign", "records", "runtime"},
+    {"losses", "kernels", "assign", "records"},
+    {"runtime"},
     {"evaluation", "functional"},
     {"models", "data"},
     {"methods"},
     {"engine"},
     {"exporting", "importing", "study", "report", "bench", "options", "terminal", "serve"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )
@@ -107,7 +110,7 @@ def test_unknown_public_name_is_an_attribute_error():
 def test_what_runs_an_exported_model_is_imported_without_torch():
     """docs/adr/0008: the rooms whole, and what leads to them and to the page of errors."""
     torchless = {"checks", "files", "options", "terminal", "photos", "records", "evaluation", "runtime", "serve"}
-    paths = [path for path in SOURCES if folder_of(path) in {*torchless, "cli", "__main__"}]
+    paths = [path for path in SOURCES if folder_of(path) in {*torchless, "commands", "cli", "__main__"}]
     paths += [PACKAGE / "engine" / "load.py", PACKAGE / "engine" / "compare.py", PACKAGE / "report" / "errors.py"]
     modules = [".".join(("focaldet", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths]
     code = (
@@ -132,6 +135,14 @@ def test_every_module_that_states_shapes_is_checked():
     names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in stating]
     checked = (*MODULES, *UNCHECKED)
     assert [name for name in names if not any(f"{name}.".startswith(f"{module}.") for module in checked)] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_pages_about_the_house_name_files_that_exist(page):
+    root = PACKAGE.parents[1]
+    named = re.findall(r"`([\w./]+/[\w./]*)`", (root / page).read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [name for name in named if not any((base / name).exists() for base in (root, PACKAGE))] == []
 
 
 def test_no_file_or_folder_is_named_after_nothing():

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 import focaldet
 from focaldet import SparseTargets
@@ -22,63 +21,11 @@ POSITIONS = torch.tensor([0.0, 0.5, 3.0, 2.2, 1.0, 1.7])
 BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 4, 3], [0, 0, 1, 5]])
 OTHERS = BOXES + 0.3
 
-LOSSES: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
-    "binary": (partial(focaldet.binary_cross_entropy, targets=SOFT), Z),
-    "focal": (partial(focaldet.sigmoid_focal_loss, targets=SOFT), Z),
-    "focal, sparse": (partial(focaldet.sigmoid_focal_loss, targets=SparseTargets(LABELS)), Z),
-    "quality focal": (partial(focaldet.quality_focal_loss, targets=SOFT), Z),
-    "varifocal": (partial(focaldet.varifocal_loss, targets=SOFT), Z),
-    "matchability": (partial(focaldet.matchability_aware_loss, targets=SOFT), Z),
-    "cross entropy": (partial(focaldet.cross_entropy, labels=CLASSES), Z),
-    "softmax focal": (partial(focaldet.softmax_focal_loss, labels=CLASSES, label_smoothing=0.1), Z),
-    "distribution": (partial(focaldet.distribution_focal_loss, targets=POSITIONS), Z),
-    "giou": (partial(focaldet.giou_loss, target_boxes_xyxy=OTHERS), BOXES),
-    "iou": (partial(focaldet.iou_loss, target_boxes_xyxy=OTHERS), BOXES),
-    "quadratic": (partial(focaldet.quadratic_loss, targets=SOFT), Z),
-}
-
 
 def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     z = z.clone().requires_grad_()
     (grad,) = torch.autograd.grad(loss(z), z)
     return grad
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.torch.jit.script. is deprecated")
-def test_transforms_give_what_autograd_gives(name):
-    loss, z = LOSSES[name]
-
-    def total(x: Tensor) -> Tensor:
-        return loss(x, reduction="sum")
-
-    true = gradient(total, z)
-    close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
-    close(torch.func.grad(total)(z), true)
-    close(torch.func.jacrev(total)(z), true)
-    several = torch.stack([z, z + 0.1])
-    close(torch.func.vmap(total)(several), torch.stack([total(x) for x in several]))
-    close(torch.func.vmap(torch.func.grad(total))(several), torch.stack([gradient(total, x) for x in several]))
-    close(torch.autograd.functional.jacobian(total, z, vectorize=True), true)
-    _, tangent = torch.func.jvp(total, (z,), (torch.ones_like(z),))
-    close(tangent, true.sum())
-    with forward_ad.dual_level():
-        made = forward_ad.unpack_dual(total(forward_ad.make_dual(z, torch.ones_like(z)))).tangent
-        close(made, true.sum())
-    x = z.clone().requires_grad_()
-    (batched,) = torch.autograd.grad(total(x), x, torch.tensor([1.0, 2.0]), is_grads_batched=True)
-    close(batched, torch.stack([true, 2 * true]))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_fake_tensors_of_every_dtype_pass(name):
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    loss, z = LOSSES[name]
-    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            total = loss(torch.empty(z.shape, dtype=dtype), reduction="sum")
-        assert total.shape == ()
 
 
 @pytest.mark.parametrize("impl", ["fused", "reference"])

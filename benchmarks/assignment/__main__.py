@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.assignment.work import IMAGES, PEER_NAMES, differing_sites, has_peer, ready, warm
+from benchmarks.assignment.work import IMAGES, PEER_NAMES, differing_locations, has_peer, ready, warm
 from benchmarks.provenance import printed, provenance
 from matplotlib import pyplot as plt
 
@@ -40,7 +40,7 @@ def rows(height: int, width: int, objects: int, seconds: float) -> Iterator[Row]
         if memory["ours"] is not None and memory["peer"] is not None:
             ratio = memory["peer"] / max(memory["ours"], 1e5)  # a rise below 0.1 MB is noise
             yield Row(work, f"{peer} / ours, extra peak memory", ratio, "x", leaner)
-        yield Row(work, "locations assigned differently from the peer", differing_sites(method, *size), "", "")
+        yield Row(work, "locations assigned differently from the peer", differing_locations(method, *size), "", "")
 
 
 def growth(sides: tuple[int, ...], seconds: float) -> dict[str, dict[str, list[float]]]:

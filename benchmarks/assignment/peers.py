@@ -60,7 +60,7 @@ def mmdet_atss(truth: GroundTruth, lattice: Lattice) -> Any:
     from mmdet.models.task_modules.assigners import ATSSAssigner
     from mmengine.structures import InstanceData
 
-    points, half = lattice.points(), 4 * lattice.site_strides()[:, None]
+    points, half = lattice.points(), 4 * lattice.location_strides()[:, None]
     priors = InstanceData(priors=torch.cat([points - half, points + half], dim=1))
     images = [InstanceData(bboxes=boxes, labels=torch.arange(len(boxes))) for boxes in of_images(truth)]
     assigner = ATSSAssigner(topk=9)

@@ -12,7 +12,7 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.assign.center_region import assign_center_region
 from focaldet.assign.max_iou import assign_max_iou
-from focaldet.boxes.anchors import anchor_shapes, site_anchors
+from focaldet.boxes.anchors import anchor_shapes, grid_anchors
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import GroundTruth
@@ -51,18 +51,18 @@ def ready(method: str, who: str, height: int, width: int, objects: int) -> Calla
     shapes = anchor_shapes(STRIDES)
     if who == "ours":
         return partial(assign_max_iou, truth, lattice, shapes)
-    return peers.torchvision_max_iou(truth, site_anchors(lattice, shapes))
+    return peers.torchvision_max_iou(truth, grid_anchors(lattice, shapes))
 
 
 def fcos_targets(truth: GroundTruth, lattice: Lattice) -> tuple[Any, Tensor, Tensor]:
     """The assignment, with labels and target distances, which the peer computes as well."""
     assignment = assign_center_region(truth, lattice)
     matched = assignment.matched_gt
-    image, site = (matched >= 0).nonzero(as_tuple=True)
-    gt = matched[image, site]
+    image, location = (matched >= 0).nonzero(as_tuple=True)
+    gt = matched[image, location]
     labels = torch.full_like(matched, -1)
-    labels[image, site] = truth.labels[gt]
-    distances = encode_distances(lattice.points()[site], lattice.site_strides()[site], truth.boxes_xyxy[gt])
+    labels[image, location] = truth.labels[gt]
+    distances = encode_distances(lattice.points()[location], lattice.location_strides()[location], truth.boxes_xyxy[gt])
     return assignment, labels, distances
 
 
@@ -72,7 +72,7 @@ def warm(method: str, who: str, height: int, width: int, objects: int) -> Callab
     return ready(method, who, height, width, objects)
 
 
-def differing_sites(method: str, height: int, width: int, objects: int) -> int:
+def differing_locations(method: str, height: int, width: int, objects: int) -> int:
     """Number of locations that focaldet and the peer assign to different objects."""
     ours = ready(method, "ours", height, width, objects)()
     matched = (ours[0] if method == "FCOS" else ours).matched_gt

@@ -14,9 +14,10 @@ from torch.nn.functional import conv2d
 
 from focaldet.bench.measure import interleaved_ms
 from focaldet.files import write_text
-from focaldet.kernels.convolution import conv3x3
+from focaldet.kernels.convolution import LIMIT, conv3x3
 from focaldet.system.heap import keep_memory
 
+largest = torch.ops.focaldet.largest
 RESULT = Path(__file__).parents[1] / "results" / "convolution.md"
 LEVELS = 5
 CASES = (
@@ -73,6 +74,19 @@ def measure(channels: int, out: int, images: int, side: int, seconds: float) -> 
     )
 
 
+def check_share(channels: int, out: int, images: int, side: int, seconds: float) -> str:
+    """The time of looking for numbers that are too large, beside that of a forward pass, which includes it."""
+    maps, weight = pyramid(channels, images, side), torch.randn(out, channels, 3, 3)
+    ms = interleaved_ms(
+        {
+            "check": lambda: all(largest(x.permute(0, 2, 3, 1)) <= LIMIT for x in maps) and largest(weight) <= LIMIT,
+            "forward": lambda: conv3x3(maps, weight, None),
+        },
+        seconds=seconds,
+    )
+    return f"{channels} → {out}, {images} × {side}²: {ms['check']:.2f} of {ms['forward']:.2f} ms"
+
+
 def max_error(found: list[Tensor], exact: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / b.std()) for a, b in zip(found, exact, strict=True))
 
@@ -81,8 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3, help="seconds of each measurement")
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--check", action="store_true", help="only print what the check for large numbers costs")
     args = parser.parse_args()
     keep_memory()
+    if args.check:
+        for case in CASES:
+            print(check_share(*case, args.seconds))
+        return
     text = [
         "# The Winograd 3 x 3 convolution compared with torch's",
         "",

@@ -46,7 +46,7 @@ def measure(method_name: str, size: dict[str, Any], queue: "multiprocessing.Queu
         outputs = net(images)
         lattice = Lattice(outputs.level_shapes, net.strides)
         assignment = method.assign(truth, lattice, sizes)
-        positives = find_positives(truth, assignment, method.sites(lattice))
+        positives = find_positives(truth, assignment, method.locations(lattice))
         loss = torch.stack(list(method.losses(outputs, assignment, positives).values())).sum()
         logits = sum(level.nbytes for level in outputs.class_logits)
         del outputs

@@ -39,7 +39,7 @@ def gfl_maps(height: int, width: int) -> HeadOutputs:
 
 
 def our_reading(outputs: HeadOutputs, height: int, width: int) -> Callable[[], Detections]:
-    postprocess = PostProcess(GFL(), STRIDES, candidates=CANDIDATES, offset=0.0)
+    postprocess = PostProcess(GFL(), STRIDES, topk_candidates=CANDIDATES, offset=0.0)
     return lambda: postprocess(outputs, [(height, width)])[0]
 
 
@@ -69,7 +69,7 @@ def mmdet_reading(outputs: HeadOutputs, height: int, width: int) -> Callable[[],
 
     def run() -> Detections:
         with torch.no_grad():
-            (found,) = head.predict_by_feat(outputs.class_logits, outputs.box_outputs, batch_img_metas=[meta])
+            (found,) = head.predict_by_feat(outputs.class_logits, outputs.box_maps, batch_img_metas=[meta])
         return Detections(found.bboxes, found.scores, found.labels)
 
     return run

@@ -33,7 +33,7 @@ from focaldet.methods.fcos import FCOS as OurFCOS
 from focaldet.methods.targets import TrainingBatch
 from focaldet.models.backbone import Backbone, load_backbone_weights
 from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.structures import Detections
 
 PEERS = {"torchvision-retinanet": RetinaNet, "torchvision-fcos": FCOS}
@@ -133,7 +133,7 @@ class PeerModule(DetectionModule):
 class AlreadyRead:
     """Replacement for post-processing, which torchvision's detector has done already."""
 
-    reading = Reading()
+    config = PostProcessConfig()
 
     def __call__(self, outputs: list[Detections], sizes: object) -> list[Detections]:
         return outputs
@@ -143,7 +143,7 @@ class AlreadyRead:
 class PeerSpec(ModelSpec):
     """A spec whose network returns its own detections."""
 
-    def evaluation_reader(self, *_: Any) -> Any:
+    def evaluation_postprocess(self, *_: Any) -> Any:
         return AlreadyRead()
 
 
@@ -168,8 +168,8 @@ def train_peer(name: str, config: TrainConfig) -> Path:
 
     net.load_state_dict(load_file(run / "model.safetensors"))
     dataset = DetectionDataset(folder.splits["test"], spec.transform)
-    reader: Any = AlreadyRead()
-    results = detect_records(net, reader, dataset)
+    postprocess: Any = AlreadyRead()
+    results = detect_records(net, postprocess, dataset)
     evaluation = average_precision(coco_truth(dataset.records, folder.class_names), results)
     write_json(
         run / "evaluation.json",

@@ -79,7 +79,7 @@ def with_weights_of(model: nn.Module, num_classes: int = NUM_CLASSES) -> Ours:
     )
     net, method = source.spec.build()
     fit(net, source, Path("random weights"))
-    postprocess = PostProcess(method, net.strides, source.spec.reading)
+    postprocess = PostProcess(method, net.strides, source.spec.postprocess)
     net = net.to(memory_format=torch.channels_last)
     return Ours(source.spec, net, method, postprocess, source.spec.offset)
 
@@ -118,7 +118,7 @@ def training_step(name: str, who: str, images: int, size: int) -> Callable[[], o
             outputs = ours.net(photos)
             lattice = Lattice(outputs.level_shapes, ours.net.strides, ours.offset)
             assignment = ours.method.assign(truth, lattice, sizes)
-            positives = find_positives(truth, assignment, ours.method.sites(lattice))
+            positives = find_positives(truth, assignment, ours.method.locations(lattice))
             return torch.stack(list(ours.method.losses(outputs, assignment, positives).values())).sum()
 
     else:

@@ -133,7 +133,7 @@ def accuracy_rows(run: Path, scene: Scene, files: Path, split: str) -> Iterator[
     if HAS_OPENVINO:
         file = files / f"{run.name}.onnx"
         file.write_bytes(data)
-        least = detector.spec.reading.score_threshold
+        least = detector.spec.postprocess.score_threshold
         before, after = (100 * found_ap(file, scene, split, least, openvino=openvino) for openvino in (False, True))
         yield Row(work, f"AP on {split} with predict (score threshold {least:g})", before, "", "")
         yield Row(work, "the same, --openvino", after, "", f">= {before - 1:.2f}")

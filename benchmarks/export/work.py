@@ -74,7 +74,7 @@ def own_detector(scene: Scene) -> Detector:
     outputs = net(torch.from_numpy(scene.images[0]).permute(0, 3, 1, 2))
     for layer, maps, spread, centre in (
         (net.head.class_logits, outputs.class_logits, 1.0, -4.0),
-        (net.head.box_outputs, outputs.box_outputs, 1.0, 0.0),
+        (net.head.box_outputs, outputs.box_maps, 1.0, 0.0),
     ):
         there = torch.cat([(level - layer.bias[:, None, None]).flatten() for level in maps])  # type: ignore[index]
         layer.weight.mul_(spread / there.std())
@@ -99,11 +99,11 @@ def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
 
 def eager(detector: Detector, *, tiles: bool = True, bf16: bool = False) -> Callable[[NDArray[np.uint8]], object]:
     """The run: as it is, with torch's instead of Winograd's convolutions, or in bfloat16 with torch's autocast."""
-    least = conv3x3.LEAST_TILES if tiles else sys.maxsize
+    least = conv3x3.MIN_TILES if tiles else sys.maxsize
 
     def detect(images: NDArray[np.uint8]) -> object:
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
-        with torch.no_grad(), autocast, patch.object(conv3x3, "LEAST_TILES", least):
+        with torch.no_grad(), autocast, patch.object(conv3x3, "MIN_TILES", least):
             outputs = detector.net(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
         return detector.postprocess(outputs, [images.shape[1:3]] * len(images))
 

@@ -29,7 +29,7 @@ from focaldet.bench.losses import Row, table
 from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
-from focaldet.serve.server import load_lanes
+from focaldet.serve.server import load_with_workers
 
 RESULT = Path(__file__).parents[1] / "results" / "serve.md"
 
@@ -46,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     files = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     photos = [file.read_bytes() for file in files[: args.requests]]
-    bare, lanes = load_lanes(args.model)
+    bare, workers = load_with_workers(args.model)
     with ThreadPoolExecutor(args.concurrency) as pool:
         lines = list(table(rows(args, bare, photos, pool)))
     text = [
@@ -54,7 +54,7 @@ def main() -> None:
         "",
         f"{provenance(given_command('benchmarks.serve'))}, onnxruntime {version('onnxruntime')}.",
         "",
-        f"The model: {described(args.model, bare)}; {lanes} batches in parallel. {len(photos)} photos in turn, "
+        f"The model: {described(args.model, bare)}; {workers} batches in parallel. {len(photos)} photos in turn, "
         f"{sum(map(len, photos)) / len(photos) / 1000:.0f} KB each, {args.concurrency} at a time; medians of "
         f"{args.rounds} interleaved rounds of {args.requests:,}. The client and the server share the cores. "
         "*Served*: JPEG files over HTTP to `focaldet serve` in a separate process. *File to boxes*: threads of one "

@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 DIVERGED = "diverged"
 """Instead of a number: whether training succeeds at all."""
 
-LEAST_AP = 0.01
+MIN_AP = 0.01
 """Below this AP, a detector has learned nothing."""
 
 
@@ -212,7 +212,7 @@ def judge(claim: Claim, rows: dict[str, Row]) -> tuple[str, str]:
     """The measurement, and whether it confirms the claim."""
     row, before = rows[claim.rung], rows[claim.before]
     if claim.number == DIVERGED:
-        learned = [value for value in row["numbers"]["AP"]["values"] if value >= LEAST_AP]
+        learned = [value for value in row["numbers"]["AP"]["values"] if value >= MIN_AP]
         here = f"{len(row['diverged'])} of {len(row['seeds'])} seeds diverge, AP {cell(row['numbers']['AP'])}"
         return here, "not confirmed" if len(learned) == len(row["seeds"]) else "confirmed" if not learned else "in part"
     if not all(each["numbers"][claim.number]["values"] for each in (row, before)):

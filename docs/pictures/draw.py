@@ -13,7 +13,7 @@ import torch
 
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, gather_sites
+from focaldet.boxes.locations import Lattice, gather_locations
 from focaldet.data import read_folder
 from focaldet.data.batching import DetectionDataset, collate
 from focaldet.data.transforms import EvalTransform
@@ -50,7 +50,7 @@ def positives_of(method, batch, strides):
     height, width = batch.images.shape[-2:]
     lattice = Lattice(tuple((-(-height // s), -(-width // s)) for s in strides), strides)
     assignment = method.assign(batch.truth, lattice, batch.valid_sizes)
-    return find_positives(batch.truth, assignment, method.sites(lattice))
+    return find_positives(batch.truth, assignment, method.locations(lattice))
 
 
 def two_photos(batch):
@@ -76,7 +76,7 @@ def draw(name, batch, detector, file) -> None:
     for gt, box in enumerate(batch.truth.boxes_xyxy.tolist()):
         rectangle(left, box, COLOURS[gt % 10], 1.2)
     for (x, y), stride, gt in zip(
-        positives.sites.points_xy.tolist(), positives.sites.strides.tolist(), positives.gt.tolist(), strict=True
+        positives.locations.points_xy.tolist(), positives.locations.strides.tolist(), positives.gt.tolist(), strict=True
     ):
         left.plot(x, y, "o", color=COLOURS[gt % 10], markersize=1.5 + stride / 6, markeredgecolor="white", mew=0.5)
     found = len(set(positives.gt.tolist()))
@@ -105,24 +105,24 @@ def rectangle(axes, box, colour, width, **options) -> None:
 
 def anchors(axes, positives, gt, batch, detector) -> None:
     own = (positives.gt == gt).nonzero()[:, 0]
-    for box in positives.sites.anchors_xyxy[own].tolist():
+    for box in positives.locations.anchors_xyxy[own].tolist():
         rectangle(axes, box, "tab:red", 0.9, linestyle="--", clip_on=True)
     axes.set_title(f"an object, and its {own.numel()} positive anchors (dashed)", fontsize=10)
 
 
 def distances(axes, positives, gt, batch, detector) -> None:
     own = int((positives.gt == gt).nonzero()[0, 0])
-    (x, y), (x1, y1, x2, y2) = positives.sites.points_xy[own].tolist(), positives.boxes_xyxy[own].tolist()
+    (x, y), (x1, y1, x2, y2) = positives.locations.points_xy[own].tolist(), positives.boxes_xyxy[own].tolist()
     for end in ((x1, y), (x, y1), (x2, y), (x, y2)):
         axes.annotate("", end, (x, y), arrowprops={"arrowstyle": "->", "color": "tab:red", "linewidth": 1.6})
     axes.plot(x, y, "o", color="tab:red")
     strides = encode_distances(
-        positives.sites.points_xy[own : own + 1],
-        positives.sites.strides[own : own + 1],
+        positives.locations.points_xy[own : own + 1],
+        positives.locations.strides[own : own + 1],
         positives.boxes_xyxy[own : own + 1],
     )
     text = ", ".join(f"{value:.1f}" for value in strides[0].tolist())
-    axes.set_title(f"an object, and its distances from one site: {text} strides", fontsize=10)
+    axes.set_title(f"an object, and its distances from one location: {text} strides", fontsize=10)
 
 
 def distributions(axes, positives, gt, batch, detector) -> None:
@@ -130,24 +130,24 @@ def distributions(axes, positives, gt, batch, detector) -> None:
     with torch.no_grad():
         outputs = detector.net(batch.images)
     own = (positives.gt == gt).nonzero()[:, 0]
-    image, site = positives.image[own], positives.site[own]
-    scores = gather_sites(outputs.class_logits, len(detector.class_names), image, site).amax(dim=1)
+    image, location = positives.image[own], positives.location[own]
+    scores = gather_locations(outputs.class_logits, len(detector.class_names), image, location).amax(dim=1)
     best = own[scores.argmax()]
-    method = detector.postprocess.method
-    numbers = gather_sites(
-        outputs.box_outputs, method.box_outputs, positives.image[best[None]], positives.site[best[None]]
+    method = detector.method
+    box_params = gather_locations(
+        outputs.box_maps, method.num_box_channels, positives.image[best[None]], positives.location[best[None]]
     )
-    deviation = draw_distributions(axes, numbers, positives.sites[best[None]], method)
+    deviation = draw_distributions(axes, box_params, positives.locations[best[None]], method)
     text = ", ".join(f"{value:.1f}" for value in deviation)
     axes.set_title(f"its predicted distributions (blue), their means (red); std {text} px", fontsize=10)
 
 
-def draw_distributions(axes, numbers, place, method) -> list[float]:
+def draw_distributions(axes, box_params, place, method) -> list[float]:
     """Draw the box of a location with the distribution of each side; return the standard deviations in pixels."""
-    box, deviation = method.decode(numbers, place)
+    box, deviation = method.decode(box_params, place)
     rectangle(axes, box[0].tolist(), "tab:red", 1.4)
     (x, y), stride = place.points_xy[0].tolist(), float(place.strides[0])
-    probs = numbers.view(4, -1).softmax(dim=1)
+    probs = box_params.view(4, -1).softmax(dim=1)
     for side, (dx, dy) in enumerate(((-1, 0), (0, -1), (1, 0), (0, 1))):
         for step, p in enumerate(probs[side].tolist()):
             if p > 0.01:
@@ -167,24 +167,24 @@ def draw_distributions(axes, numbers, place, method) -> list[float]:
 
 def draw_quality(batch, detector, file) -> None:
     """Draw the positives with the highest and the lowest quality among those with a confident class."""
-    method, num_classes = detector.postprocess.method, len(detector.class_names)
+    method, num_classes = detector.method, len(detector.class_names)
     positives = positives_of(method, batch, detector.net.strides)
     with torch.no_grad():
         outputs = detector.net(batch.images)
 
     def at_positives(maps, channels):
-        return gather_sites(maps, channels, positives.image, positives.site)
+        return gather_locations(maps, channels, positives.image, positives.location)
 
-    numbers = at_positives(outputs.box_outputs, method.box_outputs)
+    box_params = at_positives(outputs.box_maps, method.num_box_channels)
     probability = at_positives(outputs.class_logits, num_classes).sigmoid().amax(dim=1)
     quality = at_positives(outputs.quality_logits, 1).sigmoid()[:, 0]
-    iou = paired_iou(method.decode(numbers, positives.sites)[0], positives.boxes_xyxy)
+    iou = paired_iou(method.decode(box_params, positives.locations)[0], positives.boxes_xyxy)
     sure = (probability > 0.5).nonzero()[:, 0]
     figure, halves = two_photos(batch)
     for axes, chosen in zip(halves, (quality[sure].argmax(), quality[sure].argmin()), strict=True):
         one = sure[chosen][None]
         rectangle(axes, positives.boxes_xyxy[one][0].tolist(), "black", 2)
-        draw_distributions(axes, numbers[one], positives.sites[one], method)
+        draw_distributions(axes, box_params[one], positives.locations[one], method)
         axes.set_title(
             f"class {float(probability[one]):.2f} × quality {float(quality[one]):.2f} = "
             f"{float(probability[one] * quality[one]):.2f}; IoU with the object (black) {float(iou[one]):.2f}",

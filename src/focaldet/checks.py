@@ -25,11 +25,9 @@ def in_transform(*tensors: object) -> bool:
     import torch
     from torch.autograd import forward_ad
 
-    if torch.compiler.is_compiling():
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch._C._are_functorch_transforms_active():
         return True
-    if forward_ad._current_level < 0:
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return False
     unpack: Any = forward_ad.unpack_dual
     return any(isinstance(x, torch.Tensor) and unpack(x).tangent is not None for x in tensors)

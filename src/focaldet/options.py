@@ -1,4 +1,4 @@
-"""Options of a command line, each with its type; a mistake in one is answered in one line of plain words."""
+"""Typed command-line options. A mistake in one is reported in one plain line."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from focaldet.checks import InputError
 
 EXPECTED = {int: "a whole number", float: "a number", str: "a value", Path: "a path"}
-"""What an option takes, in words."""
+"""Type of an option -> its name in a message."""
 
 ANSWERS = {
     r"argument (-\S+): expected one argument": r"\1: expected a value",
@@ -24,40 +24,87 @@ ANSWERS = {
     r"the following arguments are required: (.*)": r"{command}: missing \1; see {prog} --help",
     r"unrecognized arguments: (.*)": r"{command}: unexpected: \1; see {prog} --help",
 }
-"""argparse's messages, and what is said instead."""
+"""argparse's messages -> the messages that replace them."""
+
+
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "FILE"}
+"""Type of an option -> placeholder for its value in the help."""
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help with room for long option names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+
+class HelpAll(argparse.Action):
+    """``--help-all``: print the help with the options that ``--help`` leaves out, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        assert isinstance(parser, Parser)
+        for action, help in parser.hidden.items():
+            action.help = help
+        parser.print_help()
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
-    """A command, that raises a mistake in it as the one line that answers it."""
+    """Parser of one command. It raises a mistake as an InputError with a one-line message.
 
-    def add(self, name: str, hint: Any, *, help: str, **options: Any) -> None:
-        """An option, or a positional argument, that takes what this type says."""
+    Attributes:
+        hidden: option that only ``--help-all`` shows -> its help.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, **options)
+        self.hidden: dict[argparse.Action, str] = {}
+        self.groups: dict[str, argparse._ArgumentGroup] = {}
+
+    def add(
+        self, name: str, hint: Any, *, help: str, group: str | None = None, hidden: bool = False, **options: Any
+    ) -> None:
+        """Add an option or a positional argument.
+
+        Args:
+            hint: type of the value; ``bool`` makes a pair of flags, ``--name`` and ``--no-name``.
+            group: heading in the help below which the option stands.
+            hidden: only ``--help-all`` shows it.
+        """
         help = help.replace("%", "%%")
         if hint is bool:
-            self.add_argument(name, action=argparse.BooleanOptionalAction, help=help, **options)
-            return
-        if get_origin(hint) is Literal:
-            options.setdefault("metavar", f"{{{','.join(get_args(hint))}}}")
-        self.add_argument(name, type=reader(hint), help=help, **options)
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = reader(hint)
+            if name.startswith("-") and options.get("metavar") is None:
+                options["metavar"] = _metavar(hint)
+        if group is not None and group not in self.groups:
+            self.groups[group] = self.add_argument_group(group)
+        place = self if group is None else self.groups[group]
+        action = place.add_argument(name, help=argparse.SUPPRESS if hidden else help, **options)
+        if hidden:
+            if not self.hidden:
+                self.add_argument("--help-all", action=HelpAll, nargs=0, help="show all options and exit")
+            self.hidden[action] = help
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The values. An option that is not known is refused first, with the one that was meant; then what is missing.
+        """Parse the arguments. Unknown options are reported first, with the nearest known one; then missing arguments.
 
         Raises:
-            InputError: a mistake.
+            InputError: the arguments contain a mistake.
         """
         known = [option for action in self._actions for option in action.option_strings]
         for argument in takewhile(lambda argument: argument != "--", arguments):
             name, _, value = argument.partition("=")
             if re.match("--?[A-Za-z]", name) and name not in known:
                 raise InputError(f"unknown option {name}{_meant(name, known) or f'; see {self.prog} --help'}")
-            if value == "--":  # which argparse takes away
+            if value == "--":  # argparse would drop it
                 raise InputError(f"{name}: expected a value, got '--'")
         try:
             return self.parse_args(arguments)
         except InputError as mistake:
             with contextlib.suppress(InputError):
-                return self.parse_intermixed_args(arguments)  # options stand between photos
+                return self.parse_intermixed_args(arguments)  # options may stand between photos
             raise mistake
 
     def error(self, message: str) -> NoReturn:
@@ -69,7 +116,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def option_name(field: str) -> str:
-    """What the option of a dataclass's field is called.
+    """Name of the option for a dataclass field.
 
     >>> option_name("weight_decay")
     '--weight-decay'
@@ -78,7 +125,7 @@ def option_name(field: str) -> str:
 
 
 def reader(hint: Any) -> Callable[[str], Any]:
-    """Reads a value of a type: one of some words, a number, a path; ``none`` where nothing is a value too.
+    """Make a function that converts text to a value of this type; ``none`` becomes ``None`` if the type allows it.
 
     >>> reader(int)("8"), reader(float | None)("none"), reader(Literal["light", "strong"])("light")
     (8, None, 'light')
@@ -103,7 +150,7 @@ def reader(hint: Any) -> Callable[[str], Any]:
             return None
         with contextlib.suppress(ValueError):
             value = kind(text)
-            # Python's own readers take 1_0 and the digits of every script for numbers.
+            # int and float also accept 1_0 and the digits of other scripts.
             plain = kind not in (int, float) or (text.isascii() and "_" not in text)
             plain = plain and (kind is not int or value.bit_length() < 64)
             if text and plain and (kind is not float or math.isfinite(value)):
@@ -112,6 +159,11 @@ def reader(hint: Any) -> Callable[[str], Any]:
         raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
     return read
+
+
+def _metavar(hint: Any) -> str:
+    kind = get_args(hint)[0] if get_origin(hint) in (UnionType, Union) else hint
+    return f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else METAVARS[kind]
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

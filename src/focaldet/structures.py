@@ -1,6 +1,6 @@
 """What travels between the parts, as frozen dataclasses with documented shapes.
 
-Axes: B images, L levels, P prediction sites (all levels, level by level, row by row), G ground-truth boxes of the
+Axes: B images, L levels, P prediction locations (all levels, level by level, row by row), G ground-truth boxes of the
 whole batch, R ignored regions of the whole batch, C classes, N detections.
 
 There is no background class and no 1-based index anywhere: classes are 0 .. C-1, and the two labels that are not a
@@ -13,24 +13,24 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
 BACKGROUND = -1
-"""Label, or matched object, of a site that belongs to no object: a negative sample."""
+"""Label, or matched object, of a location that belongs to no object: a negative sample."""
 
 IGNORED = -2
-"""Label, or matched object, of a site that takes no part in the loss."""
+"""Label, or matched object, of a location that takes no part in the loss."""
 
 
 @dataclass(frozen=True)
 class SparseTargets:
-    """Targets of the sigmoid losses as a detector has them: one class (or none) for each site.
+    """Targets of the sigmoid losses as a detector has them: one class (or none) for each location.
 
-    It stands for a dense ``(..., C)`` tensor that is zero everywhere but at the site's class, where it is 1, or
+    It stands for a dense ``(..., C)`` tensor that is zero everywhere but at the location's class, where it is 1, or
     ``quality`` when that is given; nothing of that size is built.
 
     Args:
         labels: ``(...)`` int64 or int32, the logits' shape without the class axis. A class in ``[0, C)``,
             ``BACKGROUND`` (-1: every class is a negative) or ``IGNORED`` (-2: no loss, no gradient).
-        quality: ``(...)`` float in ``[0, 1]``, the target of the site's own class: in quality focal loss, the IoU of
-            the predicted box with its object. Read only where a label is a class. ``None`` means 1.
+        quality: ``(...)`` float in ``[0, 1]``, the target of the location's own class: in quality focal loss, the IoU
+            of the predicted box with its object. Read only where a label is a class. ``None`` means 1.
     """
 
     labels: Integer[Tensor, "..."]
@@ -71,7 +71,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which object each prediction site is to find.
+    """Which object each prediction location is to find.
 
     Args:
         matched_gt: ``(B, P)`` int64: an index into the batch's ``GroundTruth``, ``BACKGROUND`` or ``IGNORED``.
@@ -86,12 +86,12 @@ class HeadOutputs:
 
     Args:
         class_logits: L maps ``(B, A * C, H, W)`` (A anchors a location).
-        box_outputs: L maps ``(B, A * D, H, W)``; what the D numbers mean is the method's box coding.
+        box_maps: L maps ``(B, A * D, H, W)``; what the D parameters of a box mean is the method's box coding.
         quality_logits: L maps ``(B, A, H, W)`` of a separate quality branch (centerness), or ``None``.
     """
 
     class_logits: list[Float[Tensor, "B AC _ _"]]
-    box_outputs: list[Float[Tensor, "B AD _ _"]]
+    box_maps: list[Float[Tensor, "B AD _ _"]]
     quality_logits: list[Float[Tensor, "B A _ _"]] | None = None
 
     @property

@@ -64,7 +64,7 @@ def random_boxes(rng, count, height, width):
     return boxes.astype(np.float32)
 
 
-def check_padded(assign, textbook, seed, anchors=1):
+def check_padded(assign, textbook, seed, num_anchors=1):
     """Images of several sizes in one batch: what is padded is ignored, and each has the assignment that it has alone.
 
     ``assign(truth, lattice, image_sizes)`` gives ``(B, P anchors)``, ``textbook(truth, lattice)`` what is right.
@@ -76,7 +76,7 @@ def check_padded(assign, textbook, seed, anchors=1):
     matched = assign(truth_of(*images), padded, torch.tensor(sizes))
     first = 0
     for row, inside, boxes, size in zip(matched, padded.inside(torch.tensor(sizes)), images, sizes, strict=True):
-        alone, inside = textbook(truth_of(boxes), lattice_of(*size))[0], inside.repeat_interleave(anchors)
+        alone, inside = textbook(truth_of(boxes), lattice_of(*size))[0], inside.repeat_interleave(num_anchors)
         assert torch.equal(row[inside], torch.where(alone >= 0, alone + first, alone))
         assert bool((row[~inside] == IGNORED).all())
         first += len(boxes)
@@ -84,7 +84,7 @@ def check_padded(assign, textbook, seed, anchors=1):
 
 @st.composite
 def tied_scenes(draw):
-    """Small pyramids of any levels, objects on the half-pixel grid of the sites, where ties are the rule."""
+    """Small pyramids of any levels, objects on the half-pixel grid of the locations, where ties are the rule."""
     height, width = draw(st.integers(1, 90)), draw(st.integers(1, 90))
     strides = draw(st.sampled_from([(8,), (16,), (8, 16), (4, 8, 64), STRIDES]))
     lattice = lattice_of(height, width, strides, draw(st.sampled_from([0.0, 0.5])))

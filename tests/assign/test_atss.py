@@ -48,7 +48,7 @@ def test_assignment_is_the_textbooks_on_many_scenes(seed):
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 0), (1, 1), (1, 30), (64, 300)])
-def test_assignment_is_the_textbooks_with_more_objects_than_sites(size, count):
+def test_assignment_is_the_textbooks_with_more_objects_than_locations(size, count):
     lattice, truth = lattice_of(size, size), truth_of(random_boxes(np.random.default_rng(count), count, size, size), [])
     assert torch.equal(assign_atss(truth, lattice).matched_gt, textbook(truth, lattice))
 
@@ -74,14 +74,14 @@ def test_side_of_the_anchor_is_an_option(anchor_scale):
     assert torch.equal(assign_atss(truth, lattice, anchor_scale=anchor_scale).matched_gt, expected)
 
 
-def test_of_equal_objects_the_first_has_the_sites():
+def test_of_equal_objects_the_first_has_the_locations():
     box = [20.0, 20, 84, 84]
     matched = assign_atss(truth_of([box, box, box]), lattice_of(128, 128)).matched_gt
     assert matched.unique().tolist() == [BACKGROUND, 0]
 
 
-def test_of_sites_equally_far_the_lower_index_is_nearer():
-    """The centre lies between four sites of one level, and one site is asked for."""
+def test_of_locations_equally_far_the_lower_index_is_nearer():
+    """The centre lies between four locations of one level, and one location is asked for."""
     matched = assign_atss(truth_of([[0.0, 0, 64, 64]]), Lattice(((8, 8),), (8,)), top_k=1).matched_gt
     assert (matched[0] == 0).nonzero()[:, 0].tolist() == [3 * 8 + 3]
 
@@ -97,21 +97,21 @@ def test_candidates_that_all_overlap_alike_are_all_positive(top_k):
 
 
 @pytest.mark.parametrize(("distance_px", "num_pos"), [(0.02, 9), (0.005, 1)])
-def test_site_nearer_to_a_side_than_the_margin_is_not_inside(distance_px, num_pos):
+def test_location_nearer_to_a_side_than_the_margin_is_not_inside(distance_px, num_pos):
     """All 3 x 3 candidates overlap alike; the outer eight are this far inside the object."""
     low, high = 28 - distance_px, 44 + distance_px
     truth, lattice = truth_of([[low, low, high, high]]), Lattice(((8, 8),), (8,))
     assert int((assign_atss(truth, lattice, anchor_scale=32.0).matched_gt == 0).sum()) == num_pos
 
 
-def test_contested_site_goes_to_the_object_that_it_overlaps_more():
+def test_contested_location_goes_to_the_object_that_it_overlaps_more():
     anchor_like, large = [32.0, 32, 96, 96], [16.0, 16, 112, 112]
     lattice = lattice_of(128, 128)
     alone = assign_atss(truth_of([large]), lattice).matched_gt
     for order, small_index in (([large, anchor_like], 1), ([anchor_like, large], 0)):
         matched = assign_atss(truth_of(order), lattice).matched_gt
-        site = 7 * 16 + 7  # stride 8, centre (60, 60): a candidate of both
-        assert int(matched[0, site]) == small_index
+        location = 7 * 16 + 7  # stride 8, centre (60, 60): a candidate of both
+        assert int(matched[0, location]) == small_index
     assert int((alone >= 0).sum()) > 0
 
 
@@ -124,12 +124,12 @@ def test_image_without_objects_is_background_and_indices_count_over_the_batch():
 
 def test_batch_without_any_object_is_background():
     matched = assign_atss(truth_of([], []), lattice_of(40, 50)).matched_gt
-    assert matched.shape == (2, lattice_of(40, 50).num_sites)
+    assert matched.shape == (2, lattice_of(40, 50).num_locations)
     assert matched.dtype == torch.int64
     assert bool((matched == BACKGROUND).all())
 
 
-def test_sites_of_the_padding_are_ignored_and_the_others_are_not():
+def test_locations_of_the_padding_are_ignored_and_the_others_are_not():
     lattice = lattice_of(128, 128)
     sizes = torch.tensor([[128, 128], [40, 100]])
     matched = assign_atss(truth_of([[8.0, 8, 72, 72]], [[8.0, 8, 72, 36]]), lattice, image_sizes=sizes).matched_gt

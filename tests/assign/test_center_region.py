@@ -22,7 +22,7 @@ def textbook(truth, lattice, **options):
 
 
 def positives(matched):
-    """Sites of the one-level, 8 x 8 lattice that have an object, as (row, column)."""
+    """Locations of the one-level, 8 x 8 lattice that have an object, as (row, column)."""
     return (matched.view(8, 8) >= 0).nonzero().tolist()
 
 
@@ -62,7 +62,7 @@ def test_assignment_is_the_textbooks_on_many_scenes(seed):
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 0), (1, 1), (1, 30), (64, 300)])
-def test_assignment_is_the_textbooks_with_more_objects_than_sites(size, count):
+def test_assignment_is_the_textbooks_with_more_objects_than_locations(size, count):
     lattice, truth = lattice_of(size, size), truth_of(random_boxes(np.random.default_rng(count), count, size, size), [])
     for radius in (1.5, None):
         found = assign_center_region(truth, lattice, radius=radius).matched_gt
@@ -138,14 +138,14 @@ def test_point_at_the_radius_or_on_a_side_is_outside():
     assert len(positives(assign_center_region(truth_of([box]), ONE_LEVEL, radius=None).matched_gt)) == 5
 
 
-def test_contested_site_goes_to_the_smaller_object_and_of_equals_to_the_first():
+def test_contested_location_goes_to_the_smaller_object_and_of_equals_to_the_first():
     small, large = [8.0, 8.0, 40.0, 32.0], [8.0, 8.0, 40.0, 40.0]
     for order, winner in (([small, large], 0), ([large, small], 1), ([large, large, small, small], 2)):
         matched = assign_center_region(truth_of(order), ONE_LEVEL).matched_gt.view(8, 8)
         assert int(matched[2, 2]) == winner
 
 
-def test_object_between_the_points_has_no_site():
+def test_object_between_the_points_has_no_location():
     matched = assign_center_region(truth_of([[5.0, 5.0, 11.0, 11.0]]), ONE_LEVEL).matched_gt
     assert matched.unique().tolist() == [BACKGROUND]
 

@@ -13,7 +13,7 @@ from focaldet.assign.max_iou import assign_max_iou
 from focaldet.boxes.anchors import anchor_shapes
 from focaldet.structures import BACKGROUND, IGNORED, GroundTruth
 
-CLAIMS = [  # site, object, value
+CLAIMS = [  # location, object, value
     (0, 1, 0.5),
     (0, 2, 0.7),
     (0, 3, 0.7),
@@ -24,10 +24,10 @@ CLAIMS = [  # site, object, value
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_highest_value_has_the_site_and_of_equals_the_first_object(order):
+def test_highest_value_has_the_location_and_of_equals_the_first_object(order):
     matched, best = torch.full((4,), BACKGROUND), torch.full((4,), -1.0)
-    site, gt, value = (torch.tensor(x) for x in zip(*[CLAIMS[i] for i in [*order, 3, 4, 5]], strict=True))
-    claim(matched, best, site, gt, value)
+    location, gt, value = (torch.tensor(x) for x in zip(*[CLAIMS[i] for i in [*order, 3, 4, 5]], strict=True))
+    claim(matched, best, location, gt, value)
     assert matched.tolist() == [2, -1, 4, -1]
     assert best[[0, 2]].tolist() == pytest.approx([0.7, 0.9])
 
@@ -35,8 +35,8 @@ def test_highest_value_has_the_site_and_of_equals_the_first_object(order):
 @pytest.mark.parametrize("parts", [(6,), (1, 5), (2, 4), (5, 1), (1, 1, 1, 1, 1, 1)])
 def test_claims_may_come_in_parts(parts):
     matched, best = torch.full((4,), BACKGROUND), torch.full((4,), -1.0)
-    site, gt, value = (torch.tensor(x).split(parts) for x in zip(*CLAIMS, strict=True))
-    for part in zip(site, gt, value, strict=True):
+    location, gt, value = (torch.tensor(x).split(parts) for x in zip(*CLAIMS, strict=True))
+    for part in zip(location, gt, value, strict=True):
         claim(matched, best, *part)
     assert matched.tolist() == [2, -1, 4, -1]
 
@@ -49,15 +49,15 @@ def test_no_claim_changes_nothing():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_sites_in_a_region_are_those_of_the_comparison_with_each_region(seed):
-    """Regions that overlap, lie outside, are a point, or end exactly on a site."""
+def test_locations_in_a_region_are_those_of_the_comparison_with_each_region(seed):
+    """Regions that overlap, lie outside, are a point, or end exactly on a location."""
     rng = np.random.default_rng(seed)
     lattice = lattice_of(*random_size(rng, 1, 200), offset=(0.0, 0.5)[seed % 2])
     regions = [np.round(random_boxes(rng, count, 200, 200)) for count in (30, 0, 4)]
     regions[2][0, 2:] = regions[2][0, :2]
     index = np.repeat(np.arange(3), [len(r) for r in regions])
     truth = truth_of([], [], [], ignored=np.concatenate(regions), ignored_image=index)
-    matched = torch.full((3, lattice.num_sites, 2), BACKGROUND)
+    matched = torch.full((3, lattice.num_locations, 2), BACKGROUND)
     matched[:, ::5] = 7
     ignore_unknown(matched, truth, lattice, None)
     points = lattice.points()
@@ -70,7 +70,7 @@ def test_sites_in_a_region_are_those_of_the_comparison_with_each_region(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sites_that_an_object_of_the_regions_box_would_have_are_ignored(seed):
+def test_locations_that_an_object_of_the_regions_box_would_have_are_ignored(seed):
     rng = np.random.default_rng(seed)
     lattice, boxes = lattice_of(220, 300), random_boxes(rng, 30, 220, 300)
     shapes = anchor_shapes(lattice.strides)
@@ -87,12 +87,12 @@ def test_sites_that_an_object_of_the_regions_box_would_have_are_ignored(seed):
 
 
 @pytest.mark.slow
-def test_ignoring_many_regions_costs_no_matrix_of_regions_and_sites():
+def test_ignoring_many_regions_costs_no_matrix_of_regions_and_locations():
     lattice = lattice_of(1600, 1600)
-    count = 1_000_000  # times 53,400 sites: 53 GB as a matrix of bytes
+    count = 1_000_000  # times 53,400 locations: 53 GB as a matrix of bytes
     corner = torch.rand(count, 2) * 1600
     index, none = torch.zeros(count, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     truth = GroundTruth(torch.zeros(0, 4), none, none, 1, torch.cat([corner, corner + 10], dim=1), index)
-    matched = torch.full((1, lattice.num_sites, 1), BACKGROUND)
+    matched = torch.full((1, lattice.num_locations, 1), BACKGROUND)
     ignore_unknown(matched, truth, lattice, None)
     assert (matched == IGNORED).all()

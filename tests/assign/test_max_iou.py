@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from focaldet.assign.max_iou import assign_max_iou
-from focaldet.boxes.anchors import anchor_shapes, site_anchors
+from focaldet.boxes.anchors import anchor_shapes, grid_anchors
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, IGNORED
 
@@ -24,7 +24,7 @@ def textbook(truth, lattice, shapes_px=SHAPES, **options):
 
 def torchvisions(truth, lattice, shapes_px=SHAPES, positive_iou=0.5, negative_iou=0.4, low_quality=True):
     """For images with objects that all are overlapped by some anchor."""
-    anchors, matcher = site_anchors(lattice, shapes_px), Matcher(positive_iou, negative_iou, low_quality)
+    anchors, matcher = grid_anchors(lattice, shapes_px), Matcher(positive_iou, negative_iou, low_quality)
     rows = []
     for image in range(truth.num_images):
         of_image = (truth.image_index == image).nonzero()[:, 0]
@@ -78,7 +78,7 @@ def test_assignment_is_that_of_torchvisions_matcher_with_many_objects():
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 0), (1, 1), (1, 30), (64, 300)])
-def test_assignment_is_the_textbooks_with_more_objects_than_sites(size, count):
+def test_assignment_is_the_textbooks_with_more_objects_than_locations(size, count):
     lattice, truth = lattice_of(size, size), truth_of(random_boxes(np.random.default_rng(count), count, size, size), [])
     assert torch.equal(assign_max_iou(truth, lattice, SHAPES).matched_gt, textbook(truth, lattice))
 
@@ -138,7 +138,7 @@ def test_all_anchors_that_tie_for_an_objects_best_are_positive(side):
 
 
 def test_best_anchor_of_an_object_belongs_to_the_object_that_it_overlaps_most():
-    tiny, large = [35.0, 35.0, 37.0, 37.0], [20.0, 20.0, 52.0, 52.0]  # large is the anchor of the site (36, 36)
+    tiny, large = [35.0, 35.0, 37.0, 37.0], [20.0, 20.0, 52.0, 52.0]  # large is the anchor of the location (36, 36)
     for order, winner in (([tiny, large], 1), ([large, tiny], 0)):
         matched = assign_max_iou(truth_of(order), ONE_LEVEL, SQUARE).matched_gt.view(8, 8)
         assert int(matched[4, 4]) == winner
@@ -162,7 +162,7 @@ def test_object_that_no_anchor_overlaps_has_none(box):
 def test_images_have_their_own_objects_and_indices_count_over_the_batch():
     box = [10.0, 10, 70, 70]
     matched = assign_max_iou(truth_of([], [box], [], [box]), lattice_of(96, 96), SHAPES).matched_gt
-    assert matched.shape == (4, 9 * lattice_of(96, 96).num_sites)
+    assert matched.shape == (4, 9 * lattice_of(96, 96).num_locations)
     assert [row.unique().tolist() for row in matched] == [[-1], [-2, -1, 0], [-1], [-2, -1, 1]]
     assert torch.equal(matched[1] == 0, matched[3] == 1)
 
@@ -174,7 +174,7 @@ def test_padding_is_ignored_and_leaves_the_assignment_of_the_content_as_it_was(s
     def assign(truth, lattice, sizes):
         return assign_max_iou(truth, lattice, SHAPES, image_sizes=sizes).matched_gt
 
-    check_padded(assign, textbook, seed, anchors=9)
+    check_padded(assign, textbook, seed, num_anchors=9)
 
 
 def test_background_at_a_location_in_a_region_of_unknown_content_is_ignored_and_objects_are_not():

@@ -7,7 +7,7 @@ from focaldet.assign import windows
 from focaldet.assign.atss import assign_atss
 from focaldet.assign.center_region import assign_center_region
 from focaldet.assign.max_iou import assign_max_iou
-from focaldet.assign.windows import own_columns_and_rows, ragged, sites_within
+from focaldet.assign.windows import locations_within, own_columns_and_rows, ragged
 from focaldet.boxes.anchors import anchor_shapes
 from focaldet.boxes.locations import Lattice
 
@@ -29,7 +29,7 @@ def test_parts_are_as_large_as_a_chunk_allows(monkeypatch):
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 @pytest.mark.parametrize("seed", range(4))
-def test_sites_within_a_rectangle_are_those_whose_point_is_in_it(seed, offset):
+def test_locations_within_a_rectangle_are_those_whose_point_is_in_it(seed, offset):
     rng = np.random.default_rng(seed)
     lattice = lattice_of(100, 180, offset=offset)
     points = lattice.points().double()
@@ -38,26 +38,26 @@ def test_sites_within_a_rectangle_are_those_whose_point_is_in_it(seed, offset):
     reach = torch.from_numpy(rng.integers(-1, 30, (40, 2)) * 4.0)
     shape = own_columns_and_rows(lattice, torch.tensor([0]), None)[0, level]
     found = {i: [] for i in range(40)}
-    for rectangle, site, point in sites_within(lattice, level, centers, reach, shape):
-        assert torch.equal(point.double(), points[site])
-        for i, s in zip(rectangle.tolist(), site.tolist(), strict=True):
+    for rectangle, location, point in locations_within(lattice, level, centers, reach, shape):
+        assert torch.equal(point.double(), points[location])
+        for i, s in zip(rectangle.tolist(), location.tolist(), strict=True):
             found[i].append(s)
-    first = [*lattice.level_starts, lattice.num_sites]
+    first = [*lattice.level_starts, lattice.num_locations]
     for i in range(40):
         of_level = torch.arange(first[level[i]], first[level[i] + 1])
         within = ((points[of_level] - centers[i]).abs() <= reach[i]).all(dim=1)
         assert found[i] == of_level[within].tolist()
 
 
-def test_sites_of_the_padding_are_not_found():
+def test_locations_of_the_padding_are_not_found():
     lattice = Lattice(((4, 6),), (8,))
     shape = own_columns_and_rows(lattice, torch.tensor([1]), torch.tensor([[32, 48], [9, 25]]))[:, 0]
     far = torch.tensor([[1e4, 1e4]]).double()
-    ((_, site, _),) = sites_within(lattice, torch.tensor([0]), torch.zeros_like(far), far, shape)
-    assert site.tolist() == [0, 1, 2, 3, 6, 7, 8, 9]
+    ((_, location, _),) = locations_within(lattice, torch.tensor([0]), torch.zeros_like(far), far, shape)
+    assert location.tolist() == [0, 1, 2, 3, 6, 7, 8, 9]
 
 
-def test_own_sites_are_at_most_those_of_the_batch_and_as_many_as_lie_inside():
+def test_own_locations_are_at_most_those_of_the_batch_and_as_many_as_lie_inside():
     lattice = lattice_of(90, 150)
     sizes = torch.tensor([[90, 150], [1, 1], [33, 128], [90, 17]])
     own = own_columns_and_rows(lattice, torch.arange(4), sizes)
@@ -67,7 +67,7 @@ def test_own_sites_are_at_most_those_of_the_batch_and_as_many_as_lie_inside():
 
 
 @pytest.mark.parametrize("placing", [{"shift_px": -0.5}, {"steps": ((8, 7),)}])
-def test_sites_elsewhere_than_at_multiples_of_the_stride_are_refused(placing):
+def test_locations_elsewhere_than_at_multiples_of_the_stride_are_refused(placing):
     lattice, truth = Lattice(((4, 4),), (8,), **placing), truth_of([[0.0, 0.0, 30.0, 30.0]])
     for assign in (assign_atss, assign_center_region, lambda *args: assign_max_iou(*args, anchor_shapes((8,)))):
         with pytest.raises(ValueError, match="expected neither steps nor a shift"):

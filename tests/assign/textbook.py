@@ -1,4 +1,4 @@
-"""The assignments as the papers write them: every site against every object, image by image, object by object.
+"""The assignments as the papers write them: every location against every object, image by image, object by object.
 
 Plain NumPy. Where two numbers may tie it states what the tie is decided on: IoUs, areas and the distances to an
 object's sides are float32 (so that equal boxes have equal numbers); in ATSS the distances of centres and the statistics
@@ -11,8 +11,8 @@ import numpy as np
 BACKGROUND, IGNORED = -1, -2
 
 
-def sites_and_anchors(level_shapes, strides, offset, anchor_scale):
-    """Centres ``(P, 2)``, anchors ``(P, 4)`` and level ``(P,)`` of all sites."""
+def locations_and_anchors(level_shapes, strides, offset, anchor_scale):
+    """Centres ``(P, 2)``, anchors ``(P, 4)`` and level ``(P,)`` of all locations."""
     points, anchors, levels = [], [], []
     for level, ((height, width), stride) in enumerate(zip(level_shapes, strides, strict=True)):
         half = anchor_scale * stride / 2
@@ -36,7 +36,7 @@ def iou(anchors, box):
 
 def atss(boxes_xyxy, level_shapes, strides, *, offset=0.5, top_k=9, anchor_scale=8.0):
     """Algorithm 1 of the paper."""
-    points, anchors, levels = sites_and_anchors(level_shapes, strides, offset, anchor_scale)
+    points, anchors, levels = locations_and_anchors(level_shapes, strides, offset, anchor_scale)
     matched = np.full(len(points), BACKGROUND)
     matched_iou = np.full(len(points), -1.0)
     for g, box in enumerate(boxes_xyxy):
@@ -45,23 +45,23 @@ def atss(boxes_xyxy, level_shapes, strides, *, offset=0.5, top_k=9, anchor_scale
         candidates = []
         for level in range(len(strides)):
             of_level = np.flatnonzero(levels == level)
-            order = np.argsort(squared[of_level], kind="stable")  # of equally far sites the lower index first
+            order = np.argsort(squared[of_level], kind="stable")  # of equally far locations the lower index first
             candidates += of_level[order[:top_k]].tolist()
         overlaps = iou(anchors[candidates], box)
         spread = overlaps.std(ddof=1, dtype=np.float64) if len(candidates) > 1 else 0.0
         threshold = overlaps.mean(dtype=np.float64) + spread
-        for site, overlap in zip(candidates, overlaps, strict=True):
-            x, y = points[site]
+        for location, overlap in zip(candidates, overlaps, strict=True):
+            x, y = points[location]
             inside = min(x - box[0], y - box[1], box[2] - x, box[3] - y) > np.float32(0.01)
-            # Of objects with equal IoU the first keeps the site.
-            if overlap >= threshold and inside and overlap > matched_iou[site]:
-                matched[site], matched_iou[site] = g, overlap
+            # Of objects with equal IoU the first keeps the location.
+            if overlap >= threshold and inside and overlap > matched_iou[location]:
+                matched[location], matched_iou[location] = g, overlap
     return matched
 
 
 def center_region(boxes_xyxy, level_shapes, strides, *, offset=0.5, radius=1.5, ranges=None):
     """FCOS: inside the object and its centre region, the largest distance in the level's range, smallest object."""
-    points, _, levels = sites_and_anchors(level_shapes, strides, offset, 1.0)
+    points, _, levels = locations_and_anchors(level_shapes, strides, offset, 1.0)
     if ranges is None:
         ends = [64 * 2**level for level in range(len(strides) - 1)]  # the paper's, for strides 8, 16, 32 ...
         ranges = list(zip([0, *ends], [*ends, np.inf], strict=True))
@@ -75,14 +75,14 @@ def center_region(boxes_xyxy, level_shapes, strides, *, offset=0.5, radius=1.5, 
         top, bottom = np.maximum(y1, center_y - margin), np.minimum(y2, center_y + margin)
         largest = np.max([x - x1, y - y1, x2 - x, y2 - y], axis=0)
         positive = (left < x) & (x < right) & (top < y) & (y < bottom) & (low <= largest) & (largest <= high)
-        positive &= area < matched_area  # of objects of equal area the first keeps the site
+        positive &= area < matched_area  # of objects of equal area the first keeps the location
         matched[positive], matched_area[positive] = g, area
     return matched
 
 
 def anchors_of_shapes(level_shapes, strides, offset, shapes_px):
-    """Anchors ``(P A, 4)``: ``shapes_px`` ``(L, A, 2)`` around every site."""
-    points, _, levels = sites_and_anchors(level_shapes, strides, offset, 1.0)
+    """Anchors ``(P A, 4)``: ``shapes_px`` ``(L, A, 2)`` around every location."""
+    points, _, levels = locations_and_anchors(level_shapes, strides, offset, 1.0)
     half = shapes_px[levels] / np.float32(2)  # (P, A, 2)
     return np.concatenate([points[:, None] - half, points[:, None] + half], axis=2).reshape(-1, 4)
 

@@ -6,7 +6,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
-from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, chosen_anchors, site_anchors
+from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, chosen_anchors, grid_anchors
 from focaldet.boxes.locations import Lattice
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -38,7 +38,7 @@ def test_anchors_and_their_order_are_torchvisions(size):
     images = ImageList(torch.zeros(1, 3, *size), [size])
     lattice = Lattice(tuple((m.shape[2], m.shape[3]) for m in maps), STRIDES, offset=0.0)
     (expected,) = _default_anchorgen()(images, maps)
-    assert torch.equal(site_anchors(lattice, anchor_shapes(STRIDES, whole_px=True)), expected)
+    assert torch.equal(grid_anchors(lattice, anchor_shapes(STRIDES, whole_px=True)), expected)
 
 
 def test_sides_that_end_on_half_pixels_are_rounded_as_torchvisions():
@@ -51,18 +51,18 @@ def test_sides_that_end_on_half_pixels_are_rounded_as_torchvisions():
 
 def test_anchors_lie_around_their_location_and_follow_each_other():
     lattice, shapes = Lattice(((2, 3), (1, 1)), (8, 16)), anchor_shapes((8, 16), RETINANET_SCALES, RETINANET_RATIOS)
-    anchors = site_anchors(lattice, shapes).view(7, 9, 4)
-    for site, point in enumerate(lattice.points()):
-        level = 0 if site < 6 else 1
-        torch.testing.assert_close((anchors[site, :, :2] + anchors[site, :, 2:]) / 2, point.expand(9, 2))
-        torch.testing.assert_close(anchors[site, :, 2:] - anchors[site, :, :2], shapes[level])
+    anchors = grid_anchors(lattice, shapes).view(7, 9, 4)
+    for location, point in enumerate(lattice.points()):
+        level = 0 if location < 6 else 1
+        torch.testing.assert_close((anchors[location, :, :2] + anchors[location, :, 2:]) / 2, point.expand(9, 2))
+        torch.testing.assert_close(anchors[location, :, 2:] - anchors[location, :, :2], shapes[level])
 
 
 @pytest.mark.parametrize("placing", [{"offset": 0.0}, {"shift_px": -0.5}, {"steps": ((7, 8), (15, 14), (33, 30))}])
-def test_chosen_anchors_are_those_of_all_sites(placing):
+def test_chosen_anchors_are_those_of_all_locations(placing):
     lattice = Lattice(((5, 7), (3, 4), (1, 1)), (7, 16, 33), **placing)
     shapes = anchor_shapes(lattice.strides)
-    every = site_anchors(lattice, shapes)
+    every = grid_anchors(lattice, shapes)
     index = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
     assert torch.equal(chosen_anchors(lattice, shapes, index), every[index])
     assert chosen_anchors(lattice, shapes, index[:0]).shape == (0, 4)
@@ -71,6 +71,6 @@ def test_chosen_anchors_are_those_of_all_sites(placing):
 def test_number_of_levels_must_agree():
     lattice, shapes = Lattice(((2, 2),), (8,)), anchor_shapes(STRIDES)
     with pytest.raises(ValueError, match="shapes: expected 1 levels, got 5"):
-        site_anchors(lattice, shapes)
+        grid_anchors(lattice, shapes)
     with pytest.raises(ValueError, match="shapes: expected 1 levels, got 5"):
         chosen_anchors(lattice, shapes, torch.tensor([0]))

@@ -72,7 +72,7 @@ def test_half_precision_logits_are_computed_in_float32():
     assert torch.equal(distribution_std(logits), distribution_std(logits.float()))
 
 
-def test_no_site_gives_empty_boxes():
+def test_no_location_gives_empty_boxes():
     none = torch.zeros(0, 4, 17)
     assert distribution_mean(none).shape == (0, 4)
     assert decode_distances(torch.zeros(0, 2), torch.zeros(0), distribution_mean(none)).shape == (0, 4)

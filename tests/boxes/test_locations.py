@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from focaldet.boxes.locations import Lattice, flatten_levels, gather_sites
+from focaldet.boxes.locations import Lattice, flatten_levels, gather_locations
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -24,30 +24,30 @@ def test_points_are_those_of_the_plain_loops(height, width, offset):
                 points.append([(j + offset) * stride, (i + offset) * stride])
                 strides.append(float(stride))
     assert lattice.points().tolist() == points
-    assert lattice.site_strides().tolist() == strides
-    assert lattice.num_sites == len(points) == sum(lattice.level_sizes)
+    assert lattice.location_strides().tolist() == strides
+    assert lattice.num_locations == len(points) == sum(lattice.level_sizes)
 
 
 def test_level_starts_are_where_the_stride_changes():
     lattice = lattice_of(100, 75)
-    strides = lattice.site_strides()
+    strides = lattice.location_strides()
     assert [float(strides[start]) for start in lattice.level_starts] == list(STRIDES)
     assert all(strides[start - 1] != strides[start] for start in lattice.level_starts[1:])
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (96, 128), (129, 64)])
-def test_sites_inside_are_those_of_the_image_alone(size, offset):
+def test_locations_inside_are_those_of_the_image_alone(size, offset):
     padded = lattice_of(160, 192, offset)
     alone = lattice_of(*size, offset)
     (inside,) = padded.inside(torch.tensor([size]))
     assert torch.equal(padded.points()[inside], alone.points())
-    assert torch.equal(padded.site_strides()[inside], alone.site_strides())
+    assert torch.equal(padded.location_strides()[inside], alone.location_strides())
 
 
-def test_each_image_has_its_own_sites_inside():
+def test_each_image_has_its_own_locations_inside():
     inside = lattice_of(64, 64).inside(torch.tensor([[64, 64], [8, 64], [64, 8]]))
-    assert inside.shape == (3, lattice_of(64, 64).num_sites)
+    assert inside.shape == (3, lattice_of(64, 64).num_locations)
     assert bool(inside[0].all())
     assert inside[1, :64].view(8, 8).nonzero()[:, 0].unique().tolist() == [0]
     assert inside[2, :64].view(8, 8).nonzero()[:, 1].unique().tolist() == [0]
@@ -82,22 +82,22 @@ def test_strides_and_levels_must_be_as_many():
         Lattice(((2, 2), (1, 1)), (8,))
 
 
-@pytest.mark.parametrize("anchors", [1, 3])
+@pytest.mark.parametrize("num_anchors", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_gathered_sites_are_those_of_the_flattened_maps(anchors, memory_format):
+def test_gathered_locations_are_those_of_the_flattened_maps(num_anchors, memory_format):
     generator = torch.Generator().manual_seed(0)
     maps = [
-        torch.randn(2, anchors * 5, *shape, generator=generator).to(memory_format=memory_format).requires_grad_()
+        torch.randn(2, num_anchors * 5, *shape, generator=generator).to(memory_format=memory_format).requires_grad_()
         for shape in ((6, 8), (3, 4), (1, 1))
     ]
     flat = flatten_levels(maps, 5)
     image = torch.randint(2, (40,), generator=generator)
-    site = torch.randint(flat.shape[1], (40,), generator=generator)  # in no order, some twice
-    gathered = gather_sites(maps, 5, image, site)
-    assert torch.equal(gathered, flat[image, site])
+    location = torch.randint(flat.shape[1], (40,), generator=generator)  # in no order, some twice
+    gathered = gather_locations(maps, 5, image, location)
+    assert torch.equal(gathered, flat[image, location])
     weight = torch.randn(40, 5, generator=generator)
-    found, expected = (torch.autograd.grad((x * weight).sum(), maps) for x in (gathered, flat[image, site]))
+    found, expected = (torch.autograd.grad((x * weight).sum(), maps) for x in (gathered, flat[image, location]))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
-    nothing = gather_sites(maps, 5, image[:0], site[:0])
+    nothing = gather_locations(maps, 5, image[:0], location[:0])
     assert nothing.shape == (0, 5)

@@ -60,8 +60,7 @@ def assert_as_drawn(folder: DataFolder, names=NAMES, atol: float = 1e-3) -> None
     """Every photo is there once, with the boxes that were drawn on it."""
     found = {}
     for record in (r for records in folder.splits.values() for r in records):
-        name = record.path.stem
-        assert record.path.read_bytes() == photo_bytes(name), record.path
+        (name,) = (n for n in NAMES if record.path.read_bytes() == photo_bytes(n))
         boxes = sorted(
             [(folder.class_names[i], *np.round(b, 2)) for i, b in zip(record.labels, record.boxes_xyxy, strict=True)]
         )
@@ -393,6 +392,7 @@ def table(header: str, row: str, *, file: str = "labels.csv", empty: str | None 
                 values = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "w": x2 - x1, "h": y2 - y1, "W": W, "H": H}
                 values |= {"u1": x1 / W, "v1": y1 / H, "u2": x2 / W, "v2": y2 / H}
                 values |= {"cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2}
+                values |= {"ucx": (x1 + x2) / 2 / W, "ucy": (y1 + y2) / 2 / H, "uw": (x2 - x1) / W, "uh": (y2 - y1) / H}
                 lines.append(row.format(n=name, c=label, **values))
             if not PHOTOS[name] and empty is not None:
                 lines.append(empty.format(n=name))
@@ -405,6 +405,69 @@ def open_images(root: Path) -> None:
     header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"
     table(header, "{n},xclick,/m/{c},1,{u1},{u2},{v1},{v2},0,0,0", file="train-annotations-bbox.csv")(root)
     write(root / "class-descriptions-boxable.csv", "/m/cat,cat\n/m/dog,dog\n")
+
+
+def label_studio(photo: str, label: str, write_labels: Callable[[Path, dict[str, str]], None]) -> Make:
+    """Photos before their upload, and labels with the names that they had after it."""
+
+    def make(root: Path) -> None:
+        for name in NAMES:
+            photos(root / "images", [name])
+            (root / "images" / f"{name}.jpg").rename(root / "images" / photo.format(name))
+        write_labels(root, {name: label.format(name) for name in NAMES})
+
+    return make
+
+
+def uploaded_yolo(root: Path, uploaded: dict[str, str]) -> None:
+    write(root / "classes.txt", "cat\ndog\n")
+    for name, stem in uploaded.items():
+        write(root / "labels" / f"{stem}.txt", yolo_lines(PHOTOS[name]))
+
+
+def uploaded_voc(root: Path, uploaded: dict[str, str]) -> None:
+    for name, stem in uploaded.items():
+        write(root / "Annotations" / f"{stem}.xml", xml(name).replace(f"{name}.jpg", f"{stem}.jpg"))
+
+
+def uploaded_coco(root: Path, uploaded: dict[str, str]) -> None:
+    def change(image: dict) -> None:
+        image["file_name"] = f"/data/upload/3/{uploaded[image['file_name'][0]]}.jpg"
+
+    write(root / "result.json", each("images", change))
+
+
+def rewritten_xml(change: Callable[[str], str], encoding: str = "utf-8") -> Make:
+    def make(root: Path) -> None:
+        photos(root / "images")
+        for name in NAMES:
+            write(root / "annotations" / f"{name}.xml", change(xml(name)), encoding)
+
+    return make
+
+
+def yolo_composed(root: Path) -> None:
+    yolo(root)
+    for folder, form, suffix in (("images", "NFD", "jpg"), ("labels", "NFC", "txt")):
+        for name in NAMES:
+            to = unicodedata.normalize(form, f"é {name}")
+            (root / folder / f"{name}.{suffix}").rename(root / folder / f"{to}.{suffix}")
+
+
+def yolo_names_elsewhere(root: Path) -> None:
+    yolo(root, yaml="train: images\nval: images\nnames: lists/pets.names\n")
+    write(root / "lists" / "pets.names", "cat\ndog\n")
+
+
+def yolo_without_names(root: Path) -> None:
+    yolo(root, yaml="train: images\nval: images\nnc: 2\n")
+    write(root / "labels" / "classes.txt", "cat\ndog\n")
+
+
+def yolo_list_in_each_folder(root: Path) -> None:
+    yolo(root, yaml=None)
+    write(root / "labels" / "classes.txt", "cat\ndog\n")
+    write(root / "images" / "classes.txt", "cat\n")
 
 
 WITH_EMPTY = {
@@ -447,6 +510,28 @@ WITH_EMPTY = {
         lambda line: f"{line} .5 .5 2 0 0 0", yaml="train: images\nval: images\nkpt_shape: [2, 3]\nnames: [cat, dog]\n"
     ),
     "yolo: another YAML file with names": yolo_two_descriptions,
+    "yolo: composed labels, decomposed photos": yolo_composed,
+    "yolo: names in a file": yolo_names_elsewhere,
+    "yolo: a description without names": yolo_without_names,
+    "yolo: a list of classes in each folder": yolo_list_in_each_folder,
+    "yolo: names numbered from 1": rewritten(
+        lambda line: f"{int(line[0]) + 1}{line[1:]}", yaml="train: images\nval: images\nnames: {2: dog, 1: cat}\n"
+    ),
+    "yolo: names in the lines": rewritten(lambda line: f"{CLASSES[int(line[0])]}{line[1:]}"),
+    "yolo: remarks": rewritten(lambda line: f"# a box\n{line}"),
+    "yolo: Label Studio's names": label_studio("my {}.jpg", "1f0c9a3e-my_{}", uploaded_yolo),
+    "voc: Label Studio's names": label_studio("{}.jpg", "1f0c9a3e-{}", uploaded_voc),
+    "coco: Label Studio's names": label_studio("my {} (1).jpg", "1f0c9a3e-my_{}_1", uploaded_coco),
+    "voc: a namespace": rewritten_xml(lambda text: text.replace("<annotation>", '<annotation xmlns="http://x/y">')),
+    "voc: a namespace with a prefix": rewritten_xml(
+        lambda text: text.replace("<annotation>", '<v:annotation xmlns:v="http://x/y">').replace(
+            "</annotation>", "</v:annotation>"
+        )
+    ),
+    "voc: GB2312": rewritten_xml(
+        lambda text: f'<?xml version="1.0" encoding="gb2312"?>{text.replace("<size>", "<folder>图片</folder><size>")}',
+        "gb2312",
+    ),
     "coco: FiftyOne's data and labels.json": coco_of(coco(), "data", "labels.json"),
     "coco: beside the photos": coco_of(coco(), "", "result.json"),
     "coco: Label Studio's images/": coco_of(each("images", lambda i: i.update(file_name=f"images/{i['file_name']}"))),
@@ -481,6 +566,9 @@ WITH_EMPTY = {
     "csv: a photo without objects": table(
         "filename,class,xmin,ymin,xmax,ymax", "{n}.jpg,{c},{x1},{y1},{x2},{y2}", empty="{n}.jpg,,,,,"
     ),
+    "csv: an empty photo in pandas' words": table(
+        "filename,class,xmin,ymin,xmax,ymax", "{n}.jpg,{c},{x1},{y1},{x2},{y2}", empty="{n}.jpg,NaN,NaN,NaN,NaN,NaN"
+    ),
     "csv: Keras RetinaNet, without a header": table(
         "", "images/{n}.jpg,{x1},{y1},{x2},{y2},{c}", empty="images/{n}.jpg,,,,,"
     ),
@@ -502,6 +590,19 @@ WITHOUT_EMPTY = {
     ),
     "csv: shares": table("image,label,xmin,ymin,xmax,ymax", "{n}.jpg,{c},{u1},{v1},{u2},{v2}"),
     "csv: Open Images": open_images,
+    "csv: centres in shares": table("image,label,x_center,y_center,width,height", "{n}.jpg,{c},{ucx},{ucy},{uw},{uh}"),
+    "csv: prefixes": table(
+        "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId", "{n}.jpg;{W};{H};{x1};{y1};{x2};{y2};{c}"
+    ),
+    "csv: the box's width beside the photo's": table(
+        "image,width,height,label,bbox_x,bbox_y,bbox_width,bbox_height", "{n}.jpg,{W},{H},{c},{x1},{y1},{w},{h}"
+    ),
+    "csv: SKU-110K, without a header": table("", "{n}.jpg,{x1},{y1},{x2},{y2},{c},{W},{H}"),
+    "csv: VGG's annotator with two attributes": table(
+        "filename,file_size,region_shape_attributes,region_attributes",
+        '{n}.jpg,1,"{{""name"":""rect"",""x"":{x1},""y"":{y1},""width"":{w},""height"":{h}}}",'
+        '"{{""quality"":""good"",""type"":{{""{c}"":true}}}}"',
+    ),
     "csv: VGG's annotator": table(
         "filename,file_size,region_shape_attributes,region_attributes",
         '{n}.jpg,1,"{{""name"":""rect"",""x"":{x1},""y"":{y1},""width"":{w},""height"":{h}}}","{{""kind"":""{c}""}}"',
@@ -603,10 +704,67 @@ def ambiguous(root: Path) -> None:
     write(root / "annotations" / "all.json", coco())
 
 
+def yolo_lists_that_differ(root: Path) -> None:
+    yolo_list_in_each_folder(root)
+    write(root / "images" / "classes.txt", "dog\ncat\n")
+
+
+def yolo_corner_and_size(root: Path) -> None:
+    yolo(root)
+    write(root / "labels" / "a.txt", "".join(f"0 {i / 10} 0 0.1 0.1\n" for i in range(10)))
+    for name in "bc":
+        write(root / "labels" / f"{name}.txt", "")
+
+
+def as_corners(line: str) -> str:
+    label, x, y, w, h = map(float, line.split())
+    return f"{label:.0f} {x - w / 2} {y - h / 2} {x + w / 2} {y + h / 2}"
+
+
 def yolo_twins(root: Path) -> None:
     yolo(root)
     for name in NAMES:
         Image.new("RGB", SIZE).save(root / "images" / f"{name}.png")
+
+
+LABELS_THAT_ARE_NOT_READ = {
+    "via.json": (
+        '{"a.jpg1": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "rect"}}]}}',
+        "VGG Image Annotator",
+    ),
+    "ann/a.jpg.json": ('{"objects": [{"classTitle": "cat", "points": {"exterior": [[1, 1], [9, 9]]}}]}', "Supervisely"),
+    "project.json": ('[{"annotations": [{"result": [{"type": "rectanglelabels"}]}]}]', "Label Studio"),
+    "annotations/default.json": ('{"items": [{"annotations": [{"label_id": 0}]}]}', "Datumaro"),
+    "train/_annotations.createml.json": (
+        '[{"image": "a.jpg", "annotations": [{"coordinates": {"x": 1}}]}]',
+        "CreateML",
+    ),
+    "train.tfrecord": ("\0", "TensorFlow"),
+    "label_2/a.txt": ("Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n", "KITTI"),
+    "labelTxt/a.txt": ("imagesource:GoogleEarth\ngsd:0.5\n1 1 9 1 9 9 1 9 cat 0\n", "DOTA"),
+    "boxes.csv": ("file,from,to\na.jpg,1,2\n", "its columns .file, from, to. no box"),
+    "export.zip": ("PK", "unpack export.zip"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS_THAT_ARE_NOT_READ)
+def test_labels_of_a_kind_that_is_not_read_are_called_by_their_name(tmp_path, name):
+    text, words = LABELS_THAT_ARE_NOT_READ[name]
+    photos(tmp_path / "images")
+    write(tmp_path / name, text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_folder(tmp_path)
+    assert name in str(caught.value)
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    write(tmp_path / "set.zip", "PK")
+    with pytest.raises(InputError, match=r"set\.zip: not a folder; unpack it"):
+        read_folder(tmp_path / "set.zip")
+    write_coco(tmp_path / "set")
+    write(tmp_path / "set" / "images.zip", "PK")
+    (tmp_path / "set" / "images" / "a.jpg").unlink()
+    assert "photos are missing, and there are archives: unpack images.zip" in read_folder(tmp_path / "set").notes
 
 
 @pytest.mark.parametrize(
@@ -623,6 +781,21 @@ def yolo_twins(root: Path) -> None:
         (ambiguous, "one/a.jpg and images/two/a.jpg fit equally well"),
         (two_sets_of_labels, "one/a.xml and two/a.xml label it differently"),
         (yolo_twins, "may label it or"),
+        (yolo_lists_that_differ, "images/classes.txt and labels/classes.txt list the classes in another way"),
+        (rewritten(lambda line: f"{int(line[0]) + 1}{line[1:]}"), "count the classes from 1 to 2"),
+        (rewritten(as_corners), "and others: .* look like .x1, y1, x2, y2."),
+        (yolo_corner_and_size, "labels/a.txt: .* look like .x, y, width, height."),
+        (
+            table("image,bbox,label", '{n}.jpg,"[{x1}, {y1}, {x2}, {y2}]",{c}'),
+            "labels.csv: .* look like .x1, y1, x2, y2.",
+        ),
+        (
+            table(
+                "filename,region_shape_attributes,region_attributes",
+                '{n}.jpg,"{{""name"":""rect"",""x"":1,""y"":1,""width"":9,""height"":9}}","{{""a"":""{c}"",""b"":""c""}}"',
+            ),
+            "regions have the attributes a, b; call the one that is the class 'class'",
+        ),
         (table("filename,class,xmin,ymin,xmax,ymax", "{n}.jpg,{c},{x2},{y1},{x1},{y2}"), "zero-area"),
     ],
 )  # fmt: skip

@@ -62,7 +62,7 @@ def test_bare_folders_with_a_list_of_classes_get_splits_made(tmp_path):
         ("0 .5 .5 -.1 .1", "zero-area"),
         ("0 1.5 .5 .1 .1", "outside"),
         ("0 .5 .5 .1", "bad-entry"),
-        ("cat .5 .5 .1 .1", "bad-entry"),
+        ("cow .5 .5 .1 .1", "bad-entry"),
     ],
 )
 def test_one_faulty_line_leaves_the_others_usable(tmp_path, line, kind):
@@ -101,7 +101,8 @@ def test_labels_that_are_no_text_leave_their_photo_out(tmp_path):
     [
         ("names: [cat\n", "not readable as YAML"),
         ("names: cat\n", "expected 'names' as a list"),
-        ("names: {1: cat, 2: dog}\n", "expected 'names' as a list"),
+        ("names: {a: cat, b: dog}\n", "expected 'names' as a list"),
+        ("train: train/images\nval: valid/images\n", "'names' is missing"),
         ("names: [[cat]]\n", "expected 'names' as a list"),
         ("names: []\n", "no class names"),
         ("names: [cat, dog]\ntrain: {a: 1}\n", "expected 'train' as a path"),

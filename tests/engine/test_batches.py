@@ -30,18 +30,16 @@ def photos(coco_photos: Path) -> tuple[ImageRecord, ...]:
 
 def found_in(detector: Detector, records: tuple[ImageRecord, ...], batch: int) -> dict[Any, list[dict[str, Any]]]:
     dataset = DetectionDataset(records, detector.spec.transform)
-    reader = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
+    postprocess = detector.evaluation_postprocess()
     found: dict[Any, list[dict[str, Any]]] = {}
-    for entry in detect_records(detector.net, reader, dataset, batch=batch):
+    for entry in detect_records(detector.net, postprocess, dataset, batch=batch):
         found.setdefault(entry["image_id"], []).append(entry)
     assert list(found) == [record.image_id for record in records]  # in the order of the photos
     return found
 
 
 def by_predict(detector: Detector, records: tuple[ImageRecord, ...]) -> dict[Any, list[dict[str, Any]]]:
-    eager = Detector(
-        detector.spec, detector.net, detector.postprocess.method, score_threshold=detector.spec.evaluation_score
-    )
+    eager = Detector(detector.spec, detector.net, detector.method, score_threshold=detector.spec.evaluation_score)
     return {record.image_id: coco_results(record.image_id, eager.predict(record.path)) for record in records}
 
 

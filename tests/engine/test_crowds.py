@@ -23,7 +23,7 @@ from focaldet.engine.spec import room_for, spec_of, with_room
 from focaldet.engine.train import train
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.methods.fcos import FCOS
-from focaldet.models.postprocess import PostProcess, Reading
+from focaldet.models.postprocess import PostProcess, PostProcessConfig
 from focaldet.runtime.card import KEY
 from focaldet.runtime.results import coco_results
 from focaldet.structures import HeadOutputs
@@ -62,8 +62,8 @@ def dot_maps() -> HeadOutputs:
     return HeadOutputs([logits[None, None]], [boxes])
 
 
-def dots_found(reading: Reading) -> list[dict[str, Any]]:
-    process = PostProcess(FCOS(class_loss="quality_focal"), (8,), reading)
+def dots_found(config: PostProcessConfig) -> list[dict[str, Any]]:
+    process = PostProcess(FCOS(class_loss="quality_focal"), (8,), config)
     (found,) = process(dot_maps(), [(SPACING * DOTS, SPACING * DOTS)])
     return coco_results(1, found)
 
@@ -100,13 +100,13 @@ def test_fewer_detections_do_not_change_what_ap_means() -> None:
 
 def test_a_photo_of_256_dots_reaches_what_uncapped_detections_reach() -> None:
     truth = crowded_truth(256)
-    uncapped = dots_found(Reading(candidates=10**6, max_detections=10**6))
+    uncapped = dots_found(PostProcessConfig(topk_candidates=10**6, max_detections=10**6))
     assert len(uncapped) == 256
-    assert dots_found(Reading().with_room(600)) == uncapped
+    assert dots_found(PostProcessConfig().with_room(600)) == uncapped
     assert average_precision(truth, uncapped, max_detections=600).metrics["AP"] == pytest.approx(1)
     # Room for the detections alone is not enough: the thousand best locations lie around the surest 112 dots.
-    assert len(dots_found(Reading(max_detections=600))) == 112
-    assert len(dots_found(Reading())) == 100
+    assert len(dots_found(PostProcessConfig(max_detections=600))) == 112
+    assert len(dots_found(PostProcessConfig())) == 100
 
 
 def dotted_photos(root: Path, count: int) -> Path:
@@ -173,9 +173,9 @@ def test_the_ap_of_a_run_is_that_of_all_its_detections(run: Path, dots: Path) ->
     detector = Detector.load(run, max_detections=10**5)
     folder = read_folder(dots)
     dataset = DetectionDataset(folder.splits["val"], detector.spec.transform)
-    reader = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
+    postprocess = detector.evaluation_postprocess()
     truth = coco_truth(dataset.records, folder.class_names)
-    results = detect_records(detector.net, reader, dataset)
+    results = detect_records(detector.net, postprocess, dataset)
     assert len(results) > 128
     uncapped = average_precision(truth, results, max_detections=10**5)
     evaluation = json.loads((run / "evaluation.json").read_text())
@@ -187,13 +187,15 @@ def test_room_is_said_where_it_is_made_and_not_where_it_was_asked_for(dots: Path
     records = read_folder(dots).splits["train"]
     said: list[str] = []
     spec = spec_of(TrainConfig(data=str(dots)), ("dot",))
-    assert with_room(spec, TrainConfig(data=str(dots)), records, said.append).reading == Reading().with_room(300)
+    assert with_room(
+        spec, TrainConfig(data=str(dots)), records, said.append
+    ).postprocess == PostProcessConfig().with_room(300)
     (line,) = said
     assert "has 128 objects" in line
     assert "up to 300 detections" in line
     assert "--max-detections" in line
     asked = TrainConfig(data=str(dots), max_detections=40)
-    assert with_room(spec, asked, records, said.append).reading == Reading(max_detections=40)
+    assert with_room(spec, asked, records, said.append).postprocess == PostProcessConfig(max_detections=40)
     assert with_room(spec, TrainConfig(data=str(dots)), [], said.append) == spec
     assert len(said) == 1
 

@@ -46,7 +46,7 @@ def step(net, method, truth, sizes):
     outputs = net(torch.randint(256, (len(sizes), 3, height, width), dtype=torch.uint8))
     lattice = Lattice(outputs.level_shapes, net.strides)
     assignment = method.assign(truth, lattice, torch.tensor(sizes))
-    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.sites(lattice)))
+    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.locations(lattice)))
     torch.stack(list(terms.values())).sum().backward()
     assert all(bool(term.isfinite()) for term in terms.values()), terms
     grads = {key: parameter.grad for key, parameter in net.named_parameters() if parameter.grad is not None}

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
-from focaldet.cli import _train_config
+from focaldet.commands import train_config
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.finetune import network_options
 from focaldet.engine.spec import save_model, spec_of
 from focaldet.engine.train import first_detector, train
 from focaldet.models.detector import Variant
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 NAMES = ("Platelets", "RBC", "WBC")
@@ -118,7 +118,7 @@ def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_th
         tmp_path / "imported",
         method_options={"distances": "relu"},
         network=variant,
-        reading=Reading(score_threshold=0.2, keep_empty=True, offset=0.0, steps="fitted"),
+        postprocess=PostProcessConfig(score_threshold=0.2, keep_empty=True, offset=0.0, steps="fitted"),
         resize=Resize(short_side=48, resampling="torchvision"),
     )
     said: list[str] = []
@@ -127,7 +127,7 @@ def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_th
     assert "its locations were fitted to each image; now they lie at multiples of the strides" in lines
     assert "scaled to a shorter side of 48 px (torchvision); now to a longer side of 64 px" in lines
     spec = Detector.load(tuned).spec
-    assert (spec.network, spec.resize, spec.reading) == (variant, Resize(), Reading(offset=0.0))
+    assert (spec.network, spec.resize, spec.postprocess) == (variant, Resize(), PostProcessConfig(offset=0.0))
     assert spec.method_options["distances"] == "relu"
     assert (tuned / "evaluation.json").exists()
 
@@ -135,7 +135,7 @@ def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_th
 def test_locations_counted_from_the_middles_of_pixels_are_said_to_move(
     begin: Callable[..., Begun], config: TrainConfig, tmp_path: Path
 ) -> None:
-    run = make_run(config, tmp_path / "old", reading=Reading(shift_px=-0.5, last_pixel=True))
+    run = make_run(config, tmp_path / "old", postprocess=PostProcessConfig(shift_px=-0.5, last_pixel=True))
     _, said = begin(run=run)
     assert said[1:] == ["  its locations and boxes counted pixels by their middles; now they count by their borders"]
 
@@ -157,7 +157,7 @@ def test_a_run_that_is_not_there_is_refused_and_nothing_is_left(config: TrainCon
 
 
 def test_two_sources_of_the_backbones_weights_are_refused(config: TrainConfig, trained: Path) -> None:
-    with pytest.raises(InputError, match="weights: has the backbone's weights too"):
+    with pytest.raises(InputError, match="weights: includes the backbone's weights"):
         replace(config, weights=str(trained), pretrained=True)
 
 
@@ -165,12 +165,12 @@ def test_options_that_are_not_given_are_those_of_the_run(trained: Path, config: 
     options = network_options(trained)
     assert options["method"] == "gfl"
     assert (options["backbone"], options["size"], options["channels"]) == ("mobilenetv3_small_050", 64, 16)
-    chosen = _train_config(data=config.data, weights=str(trained), size=96)
+    chosen = train_config(data=config.data, weights=str(trained), size=96)
     assert (chosen.backbone, chosen.channels, chosen.head_depth, chosen.size) == ("mobilenetv3_small_050", 16, 1, 96)
-    other = _train_config(data=config.data, weights=str(trained), method="fcos")
+    other = train_config(data=config.data, weights=str(trained), method="fcos")
     assert (other.method, other.class_loss, other.backbone) == ("fcos", "default", "mobilenetv3_small_050")
     with pytest.raises(InputError, match="--weights nowhere: no such run folder"):
-        _train_config(data=config.data, weights="nowhere")
+        train_config(data=config.data, weights="nowhere")
 
 
 @pytest.mark.slow

@@ -286,7 +286,7 @@ def test_a_model_keeps_how_its_boxes_are_read(run: Path, photo: Path) -> None:
     detector = Detector.load(run)
     assert len(detector.predict(photo)) == 3
     assert detector.spec.transform.resize.short_side == 40
-    assert detector.postprocess.reading.nms_iou is None
+    assert detector.postprocess.config.nms_iou is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00\x01"])

@@ -12,7 +12,7 @@ from focaldet.cli import main
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import ModelSpec, save_model
 from focaldet.models.detector import Variant
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 CELLS = ("Platelets", "RBC", "WBC")
@@ -21,7 +21,7 @@ CELLS = ("Platelets", "RBC", "WBC")
 TORCHVISION = {
     "network": Variant(pad_to=32, p6_from="c5", tower_norm="none", tower_bias=True),
     "resize": Resize(short_side=70, resampling="torchvision"),
-    "reading": Reading(nms_iou=0.5, max_detections=30, keep_empty=True, offset=0.0, steps="fitted"),
+    "postprocess": PostProcessConfig(nms_iou=0.5, max_detections=30, keep_empty=True, offset=0.0, steps="fitted"),
 }
 """What torchvision's RetinaNet does in its own way, see ``focaldet.importing``."""
 
@@ -31,7 +31,7 @@ TORCHVISION_FCOS = TORCHVISION | {"network": Variant(pad_to=32, tower_bias=True)
 MMDETECTION = {
     "network": Variant(pad_to=32, relu_before_p7=False),
     "resize": Resize(short_side=70, resampling="opencv"),
-    "reading": Reading(nms_iou=0.6, max_detections=30, offset=0.0, shift_px=3.5, last_pixel=True),
+    "postprocess": PostProcessConfig(nms_iou=0.6, max_detections=30, offset=0.0, shift_px=3.5, last_pixel=True),
     "method_options": {"score": "product", "threshold_on": "class"},
 }
 """And mmdetection's ATSS, and GFL's authors' code."""

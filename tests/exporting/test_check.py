@@ -12,7 +12,7 @@ from random_runs import TORCHVISION, random_detector
 
 from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
-from focaldet.exporting.check import MOST_BOX_PX, Reader, check, check_images, check_photos
+from focaldet.exporting.check import MAX_BOX_DIFFERENCE_PX, Reader, check, check_images, check_photos
 from focaldet.files import write_json
 from focaldet.structures import Detections
 
@@ -127,7 +127,7 @@ def test_whatever_differs_is_refused(detector: Detector, images: list[np.ndarray
 
 def test_a_difference_below_what_is_allowed_is_told(detector: Detector, images: list[np.ndarray]) -> None:
     agreement = check(reader_of(detector, lambda found: moved(found, 0.02)), detector, images)
-    assert 0.01 < agreement.px < MOST_BOX_PX
+    assert 0.01 < agreement.px < MAX_BOX_DIFFERENCE_PX
     assert "within 0.02 px and 0 in score" in str(agreement)
 
 
@@ -145,8 +145,8 @@ def test_boxes_at_the_threshold_and_at_the_last_place_are_no_difference(images: 
     """What another program's rounding decides otherwise: a threshold and a number of candidates hardly changed."""
     detector = random_detector("gfl")
     scores = reader_of(detector)(images[0][None]).scores
-    strict = Detector(detector.spec, detector.net, detector.postprocess.method, score_threshold=float(scores[-1]))
-    slack = Detector(detector.spec, detector.net, detector.postprocess.method, score_threshold=float(scores[-1]) - 1e-6)
+    strict = Detector(detector.spec, detector.net, detector.method, score_threshold=float(scores[-1]))
+    slack = Detector(detector.spec, detector.net, detector.method, score_threshold=float(scores[-1]) - 1e-6)
     assert len(reader_of(slack)(images[0][None])) == len(reader_of(strict)(images[0][None])) + 1
     check(reader_of(slack), strict, images)
     check(reader_of(strict), slack, images)

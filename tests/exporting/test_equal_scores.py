@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from focaldet.exporting.graph import DetectionGraph, SiteGraph
+from focaldet.exporting.graph import DetectionGraph, LocationGraph
+from focaldet.exporting.nms import largest_float32, onnx_nms, onnx_topk, topk
 from focaldet.exporting.onnx_file import onnx_bytes, onnx_runner
-from focaldet.exporting.suppression import best_by_key, best_values, largest_float32, suppress_by_class
 from focaldet.methods.gfl import GFL
+from focaldet.models.nms import batched_nms as nms_in_torch
 from focaldet.models.postprocess import PostProcess
-from focaldet.models.suppression import suppress_by_class as suppress_in_torch
 from focaldet.photos.resize import Resize
 from focaldet.runtime.card import ModelCard
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
+from focaldet.runtime.nms import batched_nms as nms_in_numpy
 from focaldet.runtime.outputs import read_outputs
-from focaldet.runtime.suppression import suppress as suppress_in_numpy
 from focaldet.structures import Detections, HeadOutputs
 
 STRIDES, CLASSES, BINS = (8, 16), 3, 5
@@ -51,12 +51,12 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (3, *SIZE, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
-def reader(**options: Any) -> PostProcess:
+def postprocess(**options: Any) -> PostProcess:
     return PostProcess(GFL(num_bins=BINS), STRIDES, score_threshold=0.3, **options)
 
 
 def card(outputs: Any, process: PostProcess) -> ModelCard:
-    reading = process.reading
+    config = process.config
     return ModelCard(
         method="gfl",
         class_names=("a", "b", "c"),
@@ -64,9 +64,9 @@ def card(outputs: Any, process: PostProcess) -> ModelCard:
         resize=Resize(),
         strides=STRIDES,
         outputs=outputs,
-        score_threshold=reading.score_threshold,
-        nms_iou=reading.nms_iou,
-        max_detections=reading.max_detections,
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
     )
 
 
@@ -76,14 +76,14 @@ def in_torch(net: Any, process: PostProcess, images: torch.Tensor) -> list[Detec
     return found
 
 
-def in_onnx(graph: DetectionGraph | SiteGraph, outputs: str, images: torch.Tensor) -> list[Found]:
+def in_onnx(graph: DetectionGraph | LocationGraph, outputs: str, images: torch.Tensor) -> list[DetectionArrays]:
     described = card(outputs, graph.postprocess)
     run = onnx_runner(onnx_bytes(graph, described, torch.uint8))
     arrays = run(images.numpy())
     return [read_outputs(arrays, index, described) for index in range(len(images))]
 
 
-def assert_same(found: Found, expected: Detections) -> None:
+def assert_same(found: DetectionArrays, expected: Detections) -> None:
     assert len(found) == len(expected)
     assert found.labels.tolist() == expected.labels.tolist()
     np.testing.assert_allclose(found.scores, expected.scores.numpy(), atol=1e-6)
@@ -92,27 +92,27 @@ def assert_same(found: Found, expected: Detections) -> None:
 
 @pytest.mark.slow
 def test_onnx_keeps_the_boxes_of_torch(net: Any, images: torch.Tensor) -> None:
-    process = reader(candidates=100)
+    process = postprocess(topk_candidates=100)
     expected = in_torch(net, process, images)
     scores = expected[0].scores
-    assert len(scores) == process.reading.max_detections
+    assert len(scores) == process.config.max_detections
     assert len(scores.unique()) < len(scores) / 5
-    graph = DetectionGraph(net, process, suppress_by_class, best_values)
+    graph = DetectionGraph(net, process, onnx_nms, onnx_topk)
     for mine, theirs in zip(in_onnx(graph, "detections", images), expected, strict=True):
         assert_same(mine, theirs)
 
 
 @pytest.mark.slow
 def test_numpy_keeps_the_boxes_of_torch(net: Any, images: torch.Tensor) -> None:
-    process = reader(candidates=10_000, max_detections=400)
+    process = postprocess(topk_candidates=10_000, max_detections=400)
     for mine, theirs in zip(
-        in_onnx(SiteGraph(net, process), "sites", images), in_torch(net, process, images), strict=True
+        in_onnx(LocationGraph(net, process), "sites", images), in_torch(net, process, images), strict=True
     ):
         assert_same(mine, theirs)
 
 
 def test_the_batch_changes_nothing(net: Any, images: torch.Tensor) -> None:
-    process = reader(candidates=50)
+    process = postprocess(topk_candidates=50)
     alone = [in_torch(net, process, image[None])[0] for image in images]
     for mine, theirs in zip(in_torch(net, process, images.flip(0)), alone[::-1], strict=True):
         assert torch.equal(mine.boxes_xyxy, theirs.boxes_xyxy)
@@ -122,26 +122,26 @@ def test_the_batch_changes_nothing(net: Any, images: torch.Tensor) -> None:
 def test_of_equal_candidates_the_first_locations_go_on() -> None:
     logits = [torch.zeros(1, CLASSES, 4, 4), torch.zeros(1, CLASSES, 2, 2)]
     outputs = HeadOutputs(logits, [torch.zeros(1, 4 * BINS, 4, 4), torch.zeros(1, 4 * BINS, 2, 2)])
-    process = reader(candidates=5, nms_iou=None)
-    found = process.candidates(outputs, 0, (32, 32), process.sites(outputs))
-    assert found.site.tolist() == [0, 0, 0, 1, 1, 16, 16, 16, 17, 17]
+    process = postprocess(topk_candidates=5, nms_iou=None)
+    found = process.candidates(outputs, 0, (32, 32), process.locations(outputs))
+    assert found.location.tolist() == [0, 0, 0, 1, 1, 16, 16, 16, 17, 17]
     assert found.labels.tolist() == [0, 1, 2, 0, 1] * 2
 
 
 @pytest.mark.parametrize("iou", [0.0, 0.5, 0.6, 1.0])
 @pytest.mark.parametrize("step", [1.0, 0.25])
-def test_suppression_is_one_in_torch_and_numpy(iou: float, step: float) -> None:
+def test_nms_is_one_in_torch_and_numpy(iou: float, step: float) -> None:
     """Boxes of a grid overlap by just the limit, too, and thousands of scores are equal."""
     chance = np.random.default_rng(int(10 * iou))
     corners = (chance.integers(0, 60, (5000, 2)) * step).astype(np.float32)
     boxes = np.concatenate([corners, corners + (chance.integers(1, 12, (5000, 2)) * step).astype(np.float32)], axis=1)
     scores, labels = (chance.integers(1, 6, 5000) / 5).astype(np.float32), chance.integers(3, size=5000)
     tensors = torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels)
-    expected = suppress_in_torch(*tensors, iou, 2000)
+    expected = nms_in_torch(*tensors, iou, 2000)
     ranked = expected.numpy()
     order = np.lexsort((ranked, -scores[ranked]))  # by score, then by place
     assert np.array_equal(order, np.arange(len(order)))
-    assert suppress_in_numpy(boxes, scores, labels, iou, 2000).tolist() == expected.tolist()
+    assert nms_in_numpy(boxes, scores, labels, iou, 2000).tolist() == expected.tolist()
 
 
 def test_without_the_kernel_equal_scores_are_ordered_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +150,12 @@ def test_without_the_kernel_equal_scores_are_ordered_too(monkeypatch: pytest.Mon
     corners = chance.uniform(0, 60, (5000, 2)).astype(np.float32)
     boxes = torch.from_numpy(np.concatenate([corners, corners + chance.uniform(1, 9, (5000, 2))], axis=1)).float()
     scores, labels = torch.from_numpy(chance.integers(1, 6, 5000) / 5).float(), torch.arange(5000) % 3
-    expected = suppress_in_torch(boxes, scores, labels, 0.5, 1000)
+    expected = nms_in_torch(boxes, scores, labels, 0.5, 1000)
     monkeypatch.setattr("focaldet.kernels.available", lambda: {"cpu": "not here"})
-    assert suppress_in_torch(boxes, scores, labels, 0.5, 1000).tolist() == expected.tolist()
+    assert nms_in_torch(boxes, scores, labels, 0.5, 1000).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("best", [best_by_key, best_values])
+@pytest.mark.parametrize("best", [topk, onnx_topk])
 def test_of_equal_values_the_first_are_the_best(best: Any) -> None:
     values = torch.randint(-2, 3, (3, 3000), generator=torch.Generator().manual_seed(0)) * torch.tensor(-0.3)
     expected = np.argsort(-values.numpy(), axis=1, kind="stable")

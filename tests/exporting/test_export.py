@@ -18,7 +18,7 @@ from torch import nn
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.engine.detector import Detector, as_found
+from focaldet.engine.detector import Detector, as_arrays
 from focaldet.exporting import export, same_padding
 from focaldet.exporting.check import Agreement, Reader
 from focaldet.exporting.graph import head_outputs
@@ -28,16 +28,16 @@ from focaldet.exporting.torch_file import CARD_FILE
 from focaldet.exporting.tracing import trace
 from focaldet.models.detector import DenseDetector
 from focaldet.runtime.card import ModelCard
-from focaldet.runtime.model import Found, Model
+from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.structures import Detections
 
 SIZES = [(64, 48), (101, 77), (77, 101), (300, 40), (3, 5), (640, 480)]
 """Width and height of photos; none but the first is a multiple of a stride."""
 
-MOST_BOX_PX = 0.05
+MAX_BOX_DIFFERENCE_PX = 0.05
 
-SURE_OF_LITTLE = replace(MMDETECTION["reading"], score_threshold=0.4)
+SURE_OF_LITTLE = replace(MMDETECTION["postprocess"], score_threshold=0.4)
 """So that there are photos without a detection."""
 
 
@@ -47,18 +47,18 @@ def blots(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
 
 
-def sides(found: Found) -> np.ndarray:
+def sides(found: DetectionArrays) -> np.ndarray:
     return found.boxes_xyxy if found.side_std_px is None else np.hstack([found.boxes_xyxy, found.side_std_px])
 
 
-def assert_same(found: Found, expected: Found, scale: float = 1.0) -> None:
+def assert_same(found: DetectionArrays, expected: DetectionArrays, scale: float = 1.0) -> None:
     """The same boxes in any order, since of two whose scores are alike to six digits either may come first.
 
     Args:
         scale: pixels of the photo for one that the network sees.
     """
     assert len(found) == len(expected)
-    apart = np.abs(sides(found)[:, None] - sides(expected)).max(axis=2, initial=0) / (MOST_BOX_PX * scale)
+    apart = np.abs(sides(found)[:, None] - sides(expected)).max(axis=2, initial=0) / (MAX_BOX_DIFFERENCE_PX * scale)
     apart = np.maximum(apart, np.abs(found.scores[:, None] - expected.scores) / 1e-4)
     apart[found.labels[:, None] != expected.labels] = np.inf
     nearest = apart.argmin(axis=1) if len(found) else np.zeros(0)
@@ -127,18 +127,18 @@ def assert_constant_where_openvino_wants_it(graph: onnx.GraphProto) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "options"), [("retinanet", TORCHVISION), ("atss", MMDETECTION | {"reading": SURE_OF_LITTLE})]
+    ("method", "options"), [("retinanet", TORCHVISION), ("atss", MMDETECTION | {"postprocess": SURE_OF_LITTLE})]
 )
 def test_imported_networks_are_exported_as_they_are(tmp_path: Path, method: str, options: dict) -> None:
     made = exported(random_run(tmp_path / "run", method, **options))
-    assert made.difference_px < MOST_BOX_PX
+    assert made.difference_px < MAX_BOX_DIFFERENCE_PX
     assert_whole(made, "detections")
-    assert_same_on_photos(OnnxDetector.load(made.file), made.run, some_without=options["reading"] is SURE_OF_LITTLE)
+    assert_same_on_photos(OnnxDetector.load(made.file), made.run, some_without=options["postprocess"] is SURE_OF_LITTLE)
 
 
 @pytest.mark.slow
 def test_gfl_is_exported_with_its_deviations(gfl: Exported) -> None:
-    assert gfl.difference_px < MOST_BOX_PX
+    assert gfl.difference_px < MAX_BOX_DIFFERENCE_PX
     assert f"use it: focaldet predict {gfl.file} PHOTO" in gfl.said
     assert_whole(gfl, "detections")
     assert_same_on_photos(OnnxDetector.load(gfl.file), gfl.run)
@@ -155,16 +155,16 @@ def test_a_file_that_gave_maps_too_has_the_detections_of_gflv2(gflv2_with_maps: 
 @pytest.mark.slow
 def test_a_small_network_with_padding_of_tensorflow_is_under_16_mb(tmp_path: Path) -> None:
     made = exported(random_run(tmp_path / "run", "fcos", backbone="tf_efficientnet_lite0", channels=64, depth=2))
-    assert made.difference_px < MOST_BOX_PX
+    assert made.difference_px < MAX_BOX_DIFFERENCE_PX
     assert made.file.stat().st_size < 16e6
     assert_whole(made, "detections")
     assert_same_on_photos(OnnxDetector.load(made.file), made.run)
 
 
 @pytest.mark.slow
-def test_without_suppression_a_box_of_every_site_is_given(tmp_path: Path) -> None:
+def test_without_suppression_a_box_of_every_location_is_given(tmp_path: Path) -> None:
     made = exported(random_run(tmp_path / "run", "fcos"), "--no-nms")
-    assert made.difference_px < MOST_BOX_PX
+    assert made.difference_px < MAX_BOX_DIFFERENCE_PX
     assert_whole(made, "sites")
     model = OnnxDetector.load(made.file)
     assert {output.name for output in model.session.get_outputs()} == {"boxes_xyxy", "scores"}
@@ -174,7 +174,7 @@ def test_without_suppression_a_box_of_every_site_is_given(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_raw_maps_hold_the_detections(raw_fcos: Exported) -> None:
-    assert raw_fcos.difference_px < MOST_BOX_PX
+    assert raw_fcos.difference_px < MAX_BOX_DIFFERENCE_PX
     assert "use it" not in raw_fcos.said
     assert_whole(raw_fcos, "raw")
     with pytest.raises(InputError, match="raw maps, which are for other programs"):
@@ -185,13 +185,13 @@ def test_raw_maps_hold_the_detections(raw_fcos: Exported) -> None:
     expected = found_by_run(detector, images)
     assert min(map(len, expected)) > 3
     for ours, theirs in zip(found, expected, strict=True):
-        assert_same(as_found(ours), as_found(theirs))
+        assert_same(as_arrays(ours), as_arrays(theirs))
 
 
 @pytest.mark.slow
 def test_a_program_of_torch_takes_images_of_any_size(tmp_path: Path) -> None:
     made = exported(random_run(tmp_path / "run", "gfl"), "--format", "torch", file=tmp_path / "model.pt2")
-    assert made.difference_px < MOST_BOX_PX
+    assert made.difference_px < MAX_BOX_DIFFERENCE_PX
     assert "use it" not in made.said
     extra = {CARD_FILE: ""}
     program = torch.export.load(made.file, extra_files=extra).module()
@@ -203,7 +203,9 @@ def test_a_program_of_torch_takes_images_of_any_size(tmp_path: Path) -> None:
             boxes, scores, labels, deviations, counts = (x.numpy() for x in program(torch.tensor(images)))
             for image, theirs in enumerate(found_by_run(detector, images)):
                 best = slice(int(counts[image]))
-                assert_same(Found(*(x[image][best] for x in (boxes, scores, labels, deviations))), as_found(theirs))
+                assert_same(
+                    DetectionArrays(*(x[image][best] for x in (boxes, scores, labels, deviations))), as_arrays(theirs)
+                )
 
 
 @pytest.fixture
@@ -249,7 +251,7 @@ def test_a_graph_that_was_changed_is_refused_and_nothing_is_written(
 
 def test_a_run_that_finds_nothing_is_compared_without_its_threshold(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(detector: Detector, *_: str, maps_too: bool) -> tuple[bytes, Reader]:
-        threshold = detector.postprocess.reading.score_threshold
+        threshold = detector.postprocess.config.score_threshold
         return str(threshold).encode(), lambda images: found_by_run(detector, images)[0]
 
     monkeypatch.setattr(export, "make_file", make)

@@ -6,16 +6,16 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.std_conv import ScaledStdConv2dSame
 from torch import nn
-from torchvision.ops import batched_nms
+from torchvision import ops as torchvision_ops
 
 from focaldet.checks import InputError
+from focaldet.exporting.nms import batched_nms, onnx_nms
 from focaldet.exporting.same_padding import conv2d_same, conv2d_same_by_index, with_same_convolutions
-from focaldet.exporting.suppression import suppress_by_class, suppress_far_apart
 
 ways = pytest.mark.parametrize("convolution", [conv2d_same, conv2d_same_by_index])
 
 
-@pytest.mark.parametrize("suppress", [suppress_far_apart, suppress_by_class])
+@pytest.mark.parametrize("suppress", [batched_nms, onnx_nms])
 @pytest.mark.parametrize("far", [0.0, 1e5])
 def test_images_and_classes_do_not_suppress_each_other(suppress, far: float) -> None:
     chance = np.random.default_rng(0)
@@ -28,12 +28,14 @@ def test_images_and_classes_do_not_suppress_each_other(suppress, far: float) -> 
     mask = suppress(boxes, scores, labels, 4, 0.5, 200)
     for image in range(3):
         there = (scores[image] >= 0).nonzero()[:, 0]
-        kept = batched_nms(boxes[image, there].double(), scores[image, there].double(), labels[image, there], 0.5)
+        kept = torchvision_ops.batched_nms(
+            boxes[image, there].double(), scores[image, there].double(), labels[image, there], 0.5
+        )
         assert mask[image].nonzero()[:, 0].tolist() == there[kept].sort().values.tolist()
 
 
 def test_no_box_is_suppressed_to_none() -> None:
-    mask = suppress_far_apart(torch.zeros(2, 5, 4), torch.full((2, 5), -1.0), torch.zeros(2, 5).long(), 3, 0.5, 10)
+    mask = batched_nms(torch.zeros(2, 5, 4), torch.full((2, 5), -1.0), torch.zeros(2, 5).long(), 3, 0.5, 10)
     assert not mask.any()
 
 

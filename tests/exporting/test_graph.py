@@ -6,17 +6,17 @@ import pytest
 import torch
 from random_runs import MMDETECTION, TORCHVISION, random_detector
 
-from focaldet.engine.detector import as_found
+from focaldet.engine.detector import as_arrays
 from focaldet.engine.spec import METHODS
 from focaldet.exporting.export import model_card
-from focaldet.exporting.graph import PADDING, DetectionGraph, RawGraph, SiteGraph
-from focaldet.exporting.suppression import suppress_far_apart
+from focaldet.exporting.graph import PADDING, DetectionGraph, LocationGraph, RawGraph
+from focaldet.exporting.nms import batched_nms
 from focaldet.models.postprocess import PostProcess
 from focaldet.runtime.outputs import read_outputs
 from focaldet.structures import HeadOutputs
 
-READINGS = {
-    "few candidates": {"candidates": 20},
+CONFIGS = {
+    "few candidates": {"topk_candidates": 20},
     "many detections": {"max_detections": 3000},
     "one detection": {"max_detections": 1},
     "no suppression": {"nms_iou": None},
@@ -38,10 +38,10 @@ def noise(size: tuple[int, int], count: int = 3) -> torch.Tensor:
     return (255 * blots).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def found_by_run(detector, images: torch.Tensor, reader: PostProcess) -> list:
+def found_by_run(detector, images: torch.Tensor, postprocess: PostProcess) -> list:
     with torch.no_grad():
         outputs = detector.net(images.permute(0, 3, 1, 2))
-    return [as_found(found) for found in reader(outputs, [tuple(images.shape[1:3])] * len(images))]
+    return [as_arrays(found) for found in postprocess(outputs, [tuple(images.shape[1:3])] * len(images))]
 
 
 def found_by(graph, images: torch.Tensor, card) -> list:
@@ -68,7 +68,7 @@ def detectors() -> dict:
 @pytest.mark.parametrize("method", METHODS)
 def test_detections_are_those_of_the_run(detectors: dict, method: str) -> None:
     detector = detectors[method]
-    graph = DetectionGraph(detector.net, detector.postprocess, suppress_far_apart)
+    graph = DetectionGraph(detector.net, detector.postprocess, batched_nms)
     for size in SIZES:
         images = noise(size)
         expected = found_by_run(detector, images, detector.postprocess)
@@ -77,31 +77,31 @@ def test_detections_are_those_of_the_run(detectors: dict, method: str) -> None:
             assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("method", ["fcos", "gflv2"])
-def test_detections_are_those_of_the_run_however_they_are_read(detectors: dict, method: str, reading: str) -> None:
+def test_detections_are_those_of_the_run_however_they_are_read(detectors: dict, method: str, config: str) -> None:
     detector, images = detectors[method], noise((77, 101), 2)
-    reader = PostProcess(detector.postprocess.method, detector.net.strides, **READINGS[reading])
-    graph = DetectionGraph(detector.net, reader, suppress_far_apart)
-    expected = found_by_run(detector, images, reader)
-    assert (max(map(len, expected)) == 0) == (reading == "nothing")
-    card = replace(model_card(detector, "detections"), max_detections=reader.reading.max_detections)
+    postprocess = PostProcess(detector.method, detector.net.strides, **CONFIGS[config])
+    graph = DetectionGraph(detector.net, postprocess, batched_nms)
+    expected = found_by_run(detector, images, postprocess)
+    assert (max(map(len, expected)) == 0) == (config == "nothing")
+    card = replace(model_card(detector, "detections"), max_detections=postprocess.config.max_detections)
     for ours, theirs in zip(found_by(graph, images, card), expected, strict=True):
         assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_box_of_every_site_gives_the_detections_of_the_run(detectors: dict, method: str) -> None:
+def test_a_box_of_every_location_gives_the_detections_of_the_run(detectors: dict, method: str) -> None:
     detector = detectors[method]
-    reader = PostProcess(detector.postprocess.method, detector.net.strides, candidates=10**6)
-    graph = SiteGraph(detector.net, reader)
+    postprocess = PostProcess(detector.method, detector.net.strides, topk_candidates=10**6)
+    graph = LocationGraph(detector.net, postprocess)
     images = noise((77, 101), 2)
     with torch.no_grad():
         boxes, scores, *_ = graph(images)
     assert boxes.shape == (2, scores.shape[1], 4)
     assert scores.shape[2] == 3
     assert bool((boxes >= 0).all())
-    expected = found_by_run(detector, images, reader)
+    expected = found_by_run(detector, images, postprocess)
     for ours, theirs in zip(found_by(graph, images, model_card(detector, "sites")), expected, strict=True):
         assert_same(ours, theirs)
 
@@ -114,7 +114,7 @@ def test_raw_maps_are_those_of_the_network(detectors: dict, method: str) -> None
         maps = dict(zip(graph.output_names, graph(images), strict=True))
         expected: HeadOutputs = net(images.permute(0, 3, 1, 2))
     levels = [f"p{level}" for level in range(3, 8)]
-    kinds = {"class_logits": expected.class_logits, "box_outputs": expected.box_outputs}
+    kinds = {"class_logits": expected.class_logits, "box_outputs": expected.box_maps}
     if expected.quality_logits is not None:
         kinds["quality_logits"] = expected.quality_logits
     assert list(maps) == [f"{kind}_{level}" for kind in kinds for level in levels]
@@ -126,7 +126,7 @@ def test_raw_maps_are_those_of_the_network(detectors: dict, method: str) -> None
 @pytest.mark.parametrize(("method", "options"), [("retinanet", TORCHVISION), ("atss", MMDETECTION)])
 def test_networks_from_elsewhere_are_read_in_their_own_way(method: str, options: dict) -> None:
     detector = random_detector(method, **options)
-    graph = DetectionGraph(detector.net, detector.postprocess, suppress_far_apart)
+    graph = DetectionGraph(detector.net, detector.postprocess, batched_nms)
     for size in ((77, 101), (70, 93)):
         images = noise(size).float() if options is TORCHVISION else noise(size)
         expected = found_by_run(detector, images, detector.postprocess)
@@ -137,7 +137,7 @@ def test_networks_from_elsewhere_are_read_in_their_own_way(method: str, options:
 
 def test_what_an_image_does_not_fill_is_marked(detectors: dict) -> None:
     detector = detectors["gfl"]
-    graph = DetectionGraph(detector.net, detector.postprocess, suppress_far_apart)
+    graph = DetectionGraph(detector.net, detector.postprocess, batched_nms)
     images = noise((96, 128))
     images[1] = 0
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_weights_that_are_no_numbers_give_no_box() -> None:
     detector = random_detector("gfl")
     with torch.no_grad():
         detector.net.head.box_outputs.weight[:17] = torch.nan
-    graph = DetectionGraph(detector.net, detector.postprocess, suppress_far_apart)
+    graph = DetectionGraph(detector.net, detector.postprocess, batched_nms)
     with torch.no_grad():
         *_, count = graph(noise((96, 128)))
     assert count.tolist() == [0, 0, 0]

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "browser"
 
-MOST_PX = 0.01
+MAX_PX = 0.01
 """Between the boxes of the page and those of predict, in pixels of the photo: WebAssembly sums in another order."""
 
 
@@ -73,7 +73,7 @@ class _Files(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
+def location(folder: Path) -> Iterator[str]:
     """What `python -m http.server` does."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
         Thread(target=server.serve_forever).start()
@@ -123,7 +123,7 @@ def test_it_is_of_60_lines_at_most() -> None:
 
 def test_its_boxes_and_deviations_are_those_of_predict(browser: Browser, page: Path, photos: list[Path]) -> None:
     model = OnnxDetector.load(page / "model.onnx")
-    with site(page) as address:
+    with location(page) as address:
         assert opened(browser, address) == "Detects a, b, c."
         for photo in photos:
             found = model.predict(photo).above(0.3)
@@ -131,9 +131,9 @@ def test_its_boxes_and_deviations_are_those_of_predict(browser: Browser, page: P
             assert len(shown) == len(found) > 0
             assert [box["name"] for box in shown] == [model.class_names[label] for label in found.labels]
             assert np.abs([box["score"] for box in shown] - found.scores).max() < 1e-3
-            assert np.abs([box["box"] for box in shown] - found.boxes_xyxy).max() < MOST_PX
+            assert np.abs([box["box"] for box in shown] - found.boxes_xyxy).max() < MAX_PX
             assert found.side_std_px is not None
-            assert np.abs([box["std"] for box in shown] - found.side_std_px).max() < MOST_PX
+            assert np.abs([box["std"] for box in shown] - found.side_std_px).max() < MAX_PX
         assert browser.evaluate("document.documentElement.scrollWidth") <= 360
         assert without_complaint_or_foreign_request(browser, address)
 
@@ -145,12 +145,12 @@ def test_it_draws_each_box_and_a_bar_of_one_deviation_to_each_direction_on_its_s
       const draw = CanvasRenderingContext2D.prototype[what], drawn = (window[what] = []);
       CanvasRenderingContext2D.prototype[what] = function (...at) { drawn.push(at); draw.apply(this, at); };
     }"""
-    with site(page) as address:
+    with location(page) as address:
         opened(browser, address)
         browser.evaluate(record)
         shown = [json.loads(line) for line in choose(browser, photos[0]).splitlines()]
         boxes, bars = browser.evaluate("[strokeRect, fillRect]")
-    assert [[x, y, x + w, y + h] for x, y, w, h in boxes] == [pytest.approx(one["box"], abs=MOST_PX) for one in shown]
+    assert [[x, y, x + w, y + h] for x, y, w, h in boxes] == [pytest.approx(one["box"], abs=MAX_PX) for one in shown]
     assert len(bars) == 4 * len(shown)
     for one, (left, right, top, bottom) in zip(shown, zip(*[iter(bars)] * 4, strict=True), strict=True):
         x1, y1, x2, y2 = one["box"]
@@ -158,12 +158,12 @@ def test_it_draws_each_box_and_a_bar_of_one_deviation_to_each_direction_on_its_s
             (left, x1, (y1 + y2) / 2, one["std"][0]),
             (right, x2, (y1 + y2) / 2, one["std"][2]),
         ):
-            assert [x, x + w, y + h / 2] == pytest.approx([side - std, side + std, middle], abs=2 * MOST_PX)
+            assert [x, x + w, y + h / 2] == pytest.approx([side - std, side + std, middle], abs=2 * MAX_PX)
         for (x, y, w, h), side, middle, std in (
             (top, y1, (x1 + x2) / 2, one["std"][1]),
             (bottom, y2, (x1 + x2) / 2, one["std"][3]),
         ):
-            assert [y, y + h, x + w / 2] == pytest.approx([side - std, side + std, middle], abs=2 * MOST_PX)
+            assert [y, y + h, x + w / 2] == pytest.approx([side - std, side + std, middle], abs=2 * MAX_PX)
 
 
 def test_a_method_without_deviations_has_boxes_without_bars(
@@ -172,7 +172,7 @@ def test_a_method_without_deviations_has_boxes_without_bars(
     sure = onnx.load(page / "model.onnx")
     (deviations,) = (output for output in sure.graph.output if output.name == "side_std_px")
     sure.graph.output.remove(deviations)
-    with site(with_model(page, tmp_path, sure)) as address:
+    with location(with_model(page, tmp_path, sure)) as address:
         opened(browser, address)
         shown = [json.loads(line) for line in choose(browser, photos[0]).splitlines()]
         assert len(shown) > 0
@@ -184,7 +184,7 @@ def test_a_file_that_is_no_photo_is_told_and_the_next_photo_is_taken(
     browser: Browser, page: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("not a photo")
-    with site(page) as address:
+    with location(page) as address:
         opened(browser, address)
         assert "could not be decoded" in choose(browser, tmp_path / "notes.txt")
         assert choose(browser, photos[0]).startswith('{"name":')
@@ -197,7 +197,7 @@ def test_a_model_that_wants_its_photos_scaled_in_another_way_is_told(
     (pair,) = (pair for pair in imported.metadata_props if pair.key == KEY)
     card = ModelCard.from_json(pair.value)
     pair.value = replace(card, resize=Resize(short_side=800, resampling="opencv")).to_json()
-    with site(with_model(page, tmp_path, imported)) as address:
+    with location(with_model(page, tmp_path, imported)) as address:
         assert opened(browser, address) == "This model needs photos scaled differently."
         assert browser.evaluate("document.getElementById('file').disabled") is True
 

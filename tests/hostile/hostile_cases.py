@@ -341,7 +341,7 @@ def options(samples: Path, work: Path, rng: random.Random) -> list[object]:
     }
     command = rng.choice(sorted(starts))
     known = [option for action in build_parser()[1][command]._actions for option in action.option_strings]
-    without = ("-h", "--help", "--out") if command == "demo" else ("-h", "--help")  # which would make one
+    without = ("-h", "--help", "--help-all", *(("--out",) if command == "demo" else ()))  # --out would make a demo
     names = rng.choices([name for name in known if name not in without], k=rng.choice((1, 1, 2)))
     arguments: list[object] = [command, *starts[command]]
     for name in names:

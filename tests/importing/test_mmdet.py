@@ -67,7 +67,7 @@ def test_loss_terms_and_gradients_are_mmdetections(case):
     lattice = Lattice(outputs.level_shapes, STRIDES, spec.offset)
     truth = truth_of()
     assignment = method.assign(truth, lattice)
-    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.sites(lattice)))
+    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.locations(lattice)))
     expected = {TERMS[key.removeprefix("loss.")]: float(v) for key, v in tensors.items() if key.startswith("loss.")}
     assert {key: float(term.detach()) for key, term in terms.items()} == pytest.approx(expected, rel=2e-5)
     torch.stack(list(terms.values())).sum().backward()
@@ -83,7 +83,7 @@ def test_detections_of_the_same_maps_are_mmdetections(case):
     spec = read_mmdet(checkpoint).spec
     maps = [[level.detach() for level in levels] for levels in maps_of(tensors)]
     outputs = HeadOutputs(maps[0], maps[1], maps[2] if len(maps) > 2 else None)
-    process = PostProcess(METHODS[spec.method](**spec.method_options), STRIDES, spec.reading)
+    process = PostProcess(METHODS[spec.method](**spec.method_options), STRIDES, spec.postprocess)
     for image, detections in enumerate(process(outputs, [TOOL.IMAGE] * 2)):
         assert_found(detections, tensors, f"found.{image}")
 
@@ -99,5 +99,5 @@ def test_whole_network_with_the_same_weights_is_mmdetections(case):
         outputs = net.eval()(TOOL.image()[None])
     logits = torch.cat([level.flatten() for level in outputs.class_logits])
     torch.testing.assert_close(logits, tensors["whole.class_logits"], atol=1e-3, rtol=0)
-    (detections,) = PostProcess(method, net.strides, source.spec.reading)(outputs, [TOOL.IMAGE])
+    (detections,) = PostProcess(method, net.strides, source.spec.postprocess)(outputs, [TOOL.IMAGE])
     assert_found(detections, tensors, "whole", rounding=1e-4)  # of a Caffe network, whose inputs reach 255

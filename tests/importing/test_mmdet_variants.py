@@ -57,7 +57,7 @@ def test_gflv2_is_known_by_its_quality_branch():
     assert source.spec.method == "gflv2"
     with torch.no_grad():
         outputs = net(TOOL.image()[None])
-        probs = outputs.box_outputs[1].reshape(1, 4, 17, 4, 6).softmax(dim=2)
+        probs = outputs.box_maps[1].reshape(1, 4, 17, 4, 6).softmax(dim=2)
         largest = probs.topk(4, dim=2).values
         numbers = torch.cat([largest, largest.mean(dim=2, keepdim=True)], dim=2).reshape(1, 20, 4, 6)
         first, second = (state[f"bbox_head.reg_conf.{layer}.weight"] for layer in (0, 2))
@@ -70,11 +70,11 @@ def test_configuration_of_version_1_is_read():
     state = weights("gfl")
     state["bbox_head.distribution_project.project"] = state.pop("bbox_head.integral.project")
     source, net, _ = imported(state, config=OLD, mmdet_version="1.1.0", CLASSES=("a", "b", "c"))
-    spec, reading = source.spec, source.spec.reading
+    spec, config = source.spec, source.spec.postprocess
     assert spec.class_names == ("a", "b", "c")
     assert (spec.size, spec.resize.short_side, spec.resize.resampling) == (667, 400, "opencv")
     assert (spec.network.bottleneck_stride, spec.network.pad_to, spec.network.p6_from) == ("1x1", 64, "p5")
-    assert (reading.candidates, reading.score_threshold, reading.nms_iou, reading.max_detections) == (
+    assert (config.topk_candidates, config.score_threshold, config.nms_iou, config.max_detections) == (
         500,
         0.1,
         0.45,
@@ -87,14 +87,14 @@ def test_configuration_of_version_1_is_read():
 
 def test_boxes_of_version_1_end_with_their_last_pixel():
     state = zeros("gfl")
-    reading = understood(state, config=OLD).spec.reading
+    postprocess = understood(state, config=OLD).spec.postprocess
     logits, sides = torch.full((1, 1, 4, 4), -9.0), torch.zeros(1, 68, 4, 4)
     logits[0, 0, 1, 2], sides[:, 1::17] = 3.0, 60.0  # one stride to each side
-    (found,) = PostProcess(GFL(), (8,), reading)(HeadOutputs([logits], [sides]), [(32, 32)])
+    (found,) = PostProcess(GFL(), (8,), postprocess)(HeadOutputs([logits], [sides]), [(32, 32)])
     # Version 1: the centre of a cell is i s + (s - 1) / 2, boxes are cut at the last pixel, and w = x2 - x1 + 1.
     cx, cy = 2 * 8 + 3.5, 1 * 8 + 3.5
     assert found.boxes_xyxy.tolist() == [[cx - 8, cy - 8, cx + 8, cy + 8]]
-    photo = to_photo(found, (32, 32), (16, 16), last_pixel=reading.last_pixel).boxes_xyxy
+    photo = to_photo(found, (32, 32), (16, 16), last_pixel=postprocess.last_pixel).boxes_xyxy
     assert photo.tolist() == [[(cx - 8) / 2, (cy - 8) / 2, (cx + 8) / 2 + 1, (cy + 8) / 2 + 1]]
 
 
@@ -113,7 +113,7 @@ def test_the_zoos_detector_is_what_its_configuration_says(name):
     bare = read_mmdet(Checkpoint(Path("x"), state)).spec
     told = read_mmdet(Checkpoint(Path("x"), state, {"cfg": text})).spec
     assert bare.network == told.network
-    assert bare.reading == told.reading
+    assert bare.postprocess == told.postprocess
     assert bare.resize == told.resize
     method = METHODS[told.method]
     assert method(**told.method_options) == method(**bare.method_options)

@@ -175,7 +175,7 @@ def test_imported_run_predicts_from_the_command_line(photos, tmp_path, capsys):
     assert main(["import", str(tmp_path / "peer.pth"), "--out", str(tmp_path / "run")]) == 0
     assert "torchvision's fcos_resnet50_fpn, resnet18, 80 classes" in capsys.readouterr().out
     spec = Detector.load(tmp_path / "run").spec
-    assert spec.evaluation_score == spec.reading.score_threshold == 0.2
+    assert spec.evaluation_score == spec.postprocess.score_threshold == 0.2
     assert spec.class_names[0] == "person"
     assert main(["import", str(tmp_path / "peer.pth"), "--out", str(tmp_path / "run")]) == 2
     assert "holds a run already" in capsys.readouterr().err

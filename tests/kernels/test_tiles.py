@@ -1,5 +1,6 @@
 """The 3 x 3 convolution by tiles is ``conv2d``: values and derivatives, of every size, batch and number of levels."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -116,12 +117,81 @@ def test_only_what_is_asked_for_is_derived():
     assert moving.grad is not None
 
 
-def test_two_runs_give_the_same_bits():
+@pytest.mark.parametrize(("channels", "out"), [(40, 40), (256, 80), (33, 70)])
+def test_any_number_of_threads_gives_the_same_bits(channels, out):
     torch.manual_seed(0)
-    maps, weight, bias = [torch.randn(2, 40, 30, 30)], torch.randn(40, 40, 3, 3), torch.randn(40)
-    first, second = (values_and_derivatives(conv3x3, maps, weight, bias, [torch.ones(2, 40, 30, 30)]) for _ in range(2))
-    for name in first:
-        assert all(torch.equal(a, b) for a, b in zip(first[name], second[name], strict=True))
+    maps = [torch.randn(2, channels, 30, 30), torch.randn(2, channels, 9, 11)]
+    weight, bias = torch.randn(out, channels, 3, 3), torch.randn(out)
+    grads = [torch.randn(2, out, 30, 30), torch.randn(2, out, 9, 11)]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            found.append(values_and_derivatives(conv3x3, maps, weight, bias, grads))
+    finally:
+        torch.set_num_threads(before)
+    for again in found[1:]:
+        for name, numbers in found[0].items():
+            assert all(torch.equal(a, b) for a, b in zip(numbers, again[name], strict=True)), name
+
+
+EXTREME = [math.nan, math.inf, -3e38, 1e30, 66_000.0]
+
+
+@pytest.mark.parametrize("extreme", EXTREME)
+def test_what_is_extreme_in_a_map_reaches_what_conv2d_lets_it_reach(extreme):
+    torch.manual_seed(0)
+    maps, weight, bias = [torch.randn(2, 8, 12, 9), torch.randn(1, 8, 7, 7)], torch.randn(8, 8, 3, 3), torch.randn(8)
+    maps[0][1, 3, 5, 5] = extreme
+    grads = [torch.randn(x.shape) for x in maps]
+    assert_extremes_are_conv2ds(maps, weight, bias, grads)
+    far = torch.ones(2, 8, 12, 9, dtype=torch.bool)
+    far[1, :, 4:7, 4:7] = False
+    (ours, _), (theirs, _) = conv3x3(maps, weight, bias), by_conv2d(maps, weight, bias)
+    torch.testing.assert_close(ours[far], theirs[far], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("extreme", EXTREME)
+def test_what_is_extreme_in_the_weight_or_a_gradient_reaches_what_conv2d_lets_it_reach(extreme):
+    torch.manual_seed(0)
+    maps, weight, bias = [0.1 * torch.rand(2, 8, 12, 9), torch.rand(1, 8, 7, 7)], torch.rand(8, 8, 3, 3), None
+    grads = [torch.randn(x.shape) for x in maps]
+    spoiled = weight.clone()
+    spoiled[2, 3, 0, 0] = extreme
+    assert_extremes_are_conv2ds(maps, spoiled, bias, grads)
+    grads[1][0, 3, 5, 5] = extreme
+    assert_extremes_are_conv2ds(maps, weight, bias, grads)
+
+
+def assert_extremes_are_conv2ds(maps: list[Tensor], weight: Tensor, bias: Tensor | None, grads: list[Tensor]) -> None:
+    ours, theirs = (values_and_derivatives(convolve, maps, weight, bias, grads) for convolve in (conv3x3, by_conv2d))
+    for name, expected in theirs.items():
+        for a, b in zip(ours[name], expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+def test_the_largest_number_that_goes_by_tiles_leaves_its_rounding_in_its_tiles():
+    torch.manual_seed(0)
+    x, weight = torch.rand(1, 4, 12, 12), torch.rand(4, 4, 3, 3)
+    x[0, 2, 5, 5] = convolution.LIMIT
+    (ours,), (exact,) = conv3x3([x], weight, None), by_conv2d([x.double()], weight.double(), None)
+    error = (ours - exact).abs()
+    spoiled = error > 1e-4
+    assert spoiled.any(dim=1).any()
+    near = torch.zeros_like(spoiled)
+    near[:, :, 4:8, 4:8] = True
+    assert not (spoiled & ~near).any()
+    assert error.max() <= 32 * 1.2e-7 * 9 * convolution.LIMIT
+
+
+def test_several_gradients_at_once():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 4, 8, 8, requires_grad=True), torch.randn(4, 4, 3, 3)
+    (output,) = conv3x3([x], weight, None)
+    grads = torch.randn(3, *output.shape)
+    (together,) = torch.autograd.grad(output, x, grads, is_grads_batched=True, retain_graph=True)
+    singly = [torch.autograd.grad(output, x, grad, retain_graph=True)[0] for grad in grads]
+    torch.testing.assert_close(together, torch.stack(singly), rtol=1e-4, atol=1e-4)
 
 
 def test_second_derivatives_are_those_of_conv2d():

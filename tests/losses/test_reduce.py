@@ -29,6 +29,13 @@ def test_mean_over_no_element_is_zero_and_keeps_the_graph():
     assert empty.grad.shape == (0, 3)
 
 
+@pytest.mark.parametrize("count", [1, torch.tensor(1)])
+def test_mean_over_one_element_is_that_element(count):
+    assert float(reduce_loss(torch.tensor([3.0]), reduction="mean")) == 3
+    scale, divisor, _ = resolve_reduction("mean", None, count)
+    assert scale / (1 if divisor is None else float(divisor)) == 1
+
+
 def test_unknown_reduction_is_an_error_that_names_the_near_one():
     with pytest.raises(ValueError, match="did you mean 'mean'"):
         reduce_loss(LOSS, reduction="maen")

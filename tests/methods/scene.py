@@ -19,14 +19,14 @@ def random_maps(generator, batch, channels, spread):
 
 def outputs_of(method, seed=0, batch=2, spread=1.0):
     """What a head of the method's shape could say, with gradients on every map."""
-    generator, anchors = torch.Generator().manual_seed(seed), method.anchors_per_location
-    class_logits = random_maps(generator, batch, anchors * NUM_CLASSES, spread)
-    box_outputs = random_maps(generator, batch, anchors * method.box_outputs, spread)
+    generator, num_anchors = torch.Generator().manual_seed(seed), method.anchors_per_location
+    class_logits = random_maps(generator, batch, num_anchors * NUM_CLASSES, spread)
+    box_maps = random_maps(generator, batch, num_anchors * method.num_box_channels, spread)
     if getattr(method, "distances", None) == "relu":  # a negative number is a distance of 0, without a gradient
-        for level in box_outputs:
+        for level in box_maps:
             level.data.abs_()
-    quality = None if method.quality == "none" else random_maps(generator, batch, anchors, spread)
-    return HeadOutputs(class_logits, box_outputs, quality)
+    quality_logits = None if method.quality_branch == "none" else random_maps(generator, batch, num_anchors, spread)
+    return HeadOutputs(class_logits, box_maps, quality_logits)
 
 
 def truth_of(boxes, labels, image_index, num_images=2):
@@ -43,16 +43,16 @@ def truth_of(boxes, labels, image_index, num_images=2):
 TRUTH = truth_of([[3.0, 4, 40, 44], [30, 2, 62, 20], [0, 0, 64, 48]], [2, 0, 1], [0, 0, 1])
 
 
-def assignment_of(sites, anchors=1, batch=2):
-    """An assignment from {(image, site): object}."""
-    matched = torch.full((batch, LATTICE.num_sites * anchors), BACKGROUND)
-    for (image, site), gt in sites.items():
-        matched[image, site] = gt
+def assignment_of(locations, num_anchors=1, batch=2):
+    """An assignment from {(image, location): object}."""
+    matched = torch.full((batch, LATTICE.num_locations * num_anchors), BACKGROUND)
+    for (image, location), gt in locations.items():
+        matched[image, location] = gt
     return Assignment(matched)
 
 
 def losses_of(method, outputs, truth, assignment):
-    return method.losses(outputs, assignment, find_positives(truth, assignment, method.sites(LATTICE)))
+    return method.losses(outputs, assignment, find_positives(truth, assignment, method.locations(LATTICE)))
 
 
 def values(losses):

@@ -17,7 +17,7 @@ from focaldet.methods.centerness import centerness
 from focaldet.methods.positives import find_positives
 from focaldet.models.postprocess import ScoreRule
 
-SITES = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (1, 27): 2, (1, 54): 2}
+LOCATIONS = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (1, 27): 2, (1, 54): 2}
 CENTERED = [name for name in METHODS if name in ("atss", "fcos")]
 
 
@@ -30,8 +30,8 @@ def by_hand(point, box):
 
 
 def test_centerness_is_the_papers():
-    positives = find_positives(TRUTH, assignment_of(SITES), ATSS().sites(LATTICE))
-    points, boxes = positives.sites.points_xy.tolist(), positives.boxes_xyxy.tolist()
+    positives = find_positives(TRUTH, assignment_of(LOCATIONS), ATSS().locations(LATTICE))
+    points, boxes = positives.locations.points_xy.tolist(), positives.boxes_xyxy.tolist()
     expected = [by_hand(point, box) for point, box in zip(points, boxes, strict=True)]
     assert centerness(positives).tolist() == pytest.approx(expected, rel=1e-5)
     assert len({round(value, 3) for value in expected}) > 4
@@ -41,18 +41,20 @@ def test_centerness_is_the_papers():
 @pytest.mark.parametrize("class_loss", ["focal", "quality_focal"])
 def test_box_term_is_giou_weighted_by_centerness_or_by_the_score(name, class_loss):
     method = METHODS[name](class_loss=class_loss)
-    outputs, assignment = outputs_of(method), assignment_of(SITES)
+    outputs, assignment = outputs_of(method), assignment_of(LOCATIONS)
     terms = values(losses_of(method, outputs, TRUTH, assignment))
-    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
-    numbers = flatten_levels(outputs.box_outputs, 4)[positives.image, positives.site]
-    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    positives = find_positives(TRUTH, assignment, method.locations(LATTICE))
+    box_params = flatten_levels(outputs.box_maps, 4)[positives.image, positives.location]
+    boxes, _ = method.decode(box_params.detach(), positives.locations)
     giou = generalized_box_iou_loss(boxes.double(), positives.boxes_xyxy.double())
     weight = centerness(positives)
     if class_loss == "quality_focal":
         assert "centerness" not in terms
-        weight = flatten_levels(outputs.class_logits, 3)[positives.image, positives.site].detach().sigmoid().amax(dim=1)
+        weight = (
+            flatten_levels(outputs.class_logits, 3)[positives.image, positives.location].detach().sigmoid().amax(dim=1)
+        )
     else:
-        logits = flatten_levels(outputs.quality_logits, 1)[positives.image, positives.site, 0]
+        logits = flatten_levels(outputs.quality_logits, 1)[positives.image, positives.location, 0]
         assert terms["centerness"] == pytest.approx(
             float(binary_cross_entropy_with_logits(logits.detach(), weight)), rel=1e-5
         )
@@ -63,26 +65,26 @@ def test_box_term_is_giou_weighted_by_centerness_or_by_the_score(name, class_los
 @pytest.mark.parametrize("name", CENTERED)
 def test_box_term_is_the_logarithm_of_the_iou_on_demand(name):
     method = METHODS[name](box_loss="iou")
-    outputs, assignment = outputs_of(method), assignment_of(SITES)
+    outputs, assignment = outputs_of(method), assignment_of(LOCATIONS)
     term = losses_of(method, outputs, TRUTH, assignment)["box"]
-    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
-    numbers = flatten_levels(outputs.box_outputs, 4)[positives.image, positives.site]
-    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    positives = find_positives(TRUTH, assignment, method.locations(LATTICE))
+    box_params = flatten_levels(outputs.box_maps, 4)[positives.image, positives.location]
+    boxes, _ = method.decode(box_params.detach(), positives.locations)
     weight = centerness(positives)
     expected = -(weight * paired_iou(boxes, positives.boxes_xyxy).clamp(min=1e-6).log()).sum() / weight.sum()
     assert float(term.detach()) == pytest.approx(float(method.giou_weight * expected), rel=1e-4)
     term.backward()
-    assert all(bool(level.grad.isfinite().all()) for level in outputs.box_outputs)
+    assert all(bool(level.grad.isfinite().all()) for level in outputs.box_maps)
 
 
 @pytest.mark.parametrize("name", CENTERED)
-def test_a_single_site_counts_fully_however_small_its_weight(name):
+def test_a_single_location_counts_fully_however_small_its_weight(name):
     method, truth = METHODS[name](), truth_of([[19.9, 4, 64, 44]], [0], [0])
     outputs, assignment = outputs_of(method), assignment_of({(0, 18): 0})  # centre (20, 20), 0.1 px from the left side
-    positives = find_positives(truth, assignment, method.sites(LATTICE))
+    positives = find_positives(truth, assignment, method.locations(LATTICE))
     assert float(centerness(positives)) < 0.06
-    numbers = flatten_levels(outputs.box_outputs, 4)[positives.image, positives.site]
-    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    box_params = flatten_levels(outputs.box_maps, 4)[positives.image, positives.location]
+    boxes, _ = method.decode(box_params.detach(), positives.locations)
     giou = float(generalized_box_iou_loss(boxes, positives.boxes_xyxy))
     terms = values(losses_of(method, outputs, truth, assignment))
     assert terms["box"] == pytest.approx(method.giou_weight * giou, rel=1e-4)
@@ -92,11 +94,11 @@ def test_a_box_that_overlaps_its_object_by_a_thousandth_still_learns_from_the_lo
     method, truth = METHODS["fcos"](box_loss="iou"), truth_of([[0.0, 0, 64, 48]], [0], [0])
     outputs, assignment = outputs_of(method), assignment_of({(0, 18): 0})
     with torch.no_grad():
-        outputs.box_outputs[0].fill_(0.125)  # strides of 8 px: a box of 2 x 2 px inside the object
+        outputs.box_maps[0].fill_(0.125)  # strides of 8 px: a box of 2 x 2 px inside the object
     term = losses_of(method, outputs, truth, assignment)["box"]
     assert float(term.detach()) == pytest.approx(-math.log(4 / (64 * 48)), rel=1e-4)
     term.backward()
-    assert bool(outputs.box_outputs[0].grad[0, :, 2, 2].all())
+    assert bool(outputs.box_maps[0].grad[0, :, 2, 2].all())
 
 
 @pytest.mark.parametrize("name", CENTERED)
@@ -108,12 +110,12 @@ def test_score_rule_is_of_the_branch_that_the_head_has(name):
 
 def test_atss_reads_deltas_from_one_square_anchor_of_eight_strides():
     method = ATSS()
-    sites = method.sites(LATTICE)
-    sides = sites.anchors_xyxy[:, 2:] - sites.anchors_xyxy[:, :2]
-    assert torch.equal(sides, (8 * sites.strides)[:, None].expand(-1, 2))
-    boxes = torch.tensor([[3.0, 4, 40, 44]]).expand(sites.strides.numel(), 4)
-    deltas = encode_deltas(sites.anchors_xyxy, boxes, (0.1, 0.1, 0.2, 0.2))
-    torch.testing.assert_close(method.decode(deltas, sites)[0], boxes)
+    locations = method.locations(LATTICE)
+    sides = locations.anchors_xyxy[:, 2:] - locations.anchors_xyxy[:, :2]
+    assert torch.equal(sides, (8 * locations.strides)[:, None].expand(-1, 2))
+    boxes = torch.tensor([[3.0, 4, 40, 44]]).expand(locations.strides.numel(), 4)
+    deltas = encode_deltas(locations.anchors_xyxy, boxes, (0.1, 0.1, 0.2, 0.2))
+    torch.testing.assert_close(method.decode(deltas, locations)[0], boxes)
 
 
 @pytest.mark.skipif("fcos" not in METHODS, reason="FCOS is not there")
@@ -121,11 +123,11 @@ def test_atss_reads_deltas_from_one_square_anchor_of_eight_strides():
 @pytest.mark.parametrize("unit", ["stride", "px"])
 def test_fcos_reads_distances_in_its_unit(distances, unit):
     method = METHODS["fcos"](distances=distances, unit=unit)
-    sites = method.sites(LATTICE)
-    inside = sites[torch.tensor([18, 27, 53])]
+    locations = method.locations(LATTICE)
+    inside = locations[torch.tensor([18, 27, 53])]
     boxes = torch.tensor([[3.0, 4, 40, 44]]).expand(3, 4)
-    numbers = encode_distances(inside.points_xy, inside.strides, boxes)
-    assert bool((numbers > 0).all())
+    box_params = encode_distances(inside.points_xy, inside.strides, boxes)
+    assert bool((box_params > 0).all())
     if unit == "px":
-        numbers = numbers * inside.strides[:, None]
-    torch.testing.assert_close(method.decode(numbers.log() if distances == "exp" else numbers, inside)[0], boxes)
+        box_params = box_params * inside.strides[:, None]
+    torch.testing.assert_close(method.decode(box_params.log() if distances == "exp" else box_params, inside)[0], boxes)

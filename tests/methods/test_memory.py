@@ -33,8 +33,8 @@ def loss_step(name):
         levels = [torch.randn(size, generator=generator).sub_(4) for size in sizes]
         return [level.to(memory_format=torch.channels_last).requires_grad_() for level in levels]
 
-    quality = None if method.quality == "none" else maps(1)
-    outputs = HeadOutputs(maps(NUM_CLASSES), maps(method.box_outputs), quality)
+    quality = None if method.quality_branch == "none" else maps(1)
+    outputs = HeadOutputs(maps(NUM_CLASSES), maps(method.num_box_channels), quality)
     corner = torch.rand(IMAGES * OBJECTS, 2, generator=generator) * 80
     index = torch.arange(IMAGES).repeat_interleave(OBJECTS)
     labels = torch.randint(NUM_CLASSES, index.shape, generator=generator)
@@ -43,10 +43,10 @@ def loss_step(name):
 
     def step():
         assignment = method.assign(truth, lattice)
-        positives = find_positives(truth, assignment, method.sites(lattice))
+        positives = find_positives(truth, assignment, method.locations(lattice))
         assert positives.gt.numel() > IMAGES * OBJECTS
         loss = torch.stack(list(method.losses(outputs, assignment, positives).values())).sum()
-        return torch.autograd.grad(loss, [*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or [])])
+        return torch.autograd.grad(loss, [*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or [])])
 
     return step, outputs.class_logits
 
@@ -59,7 +59,7 @@ def ready(name):
 @pytest.mark.slow
 @pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="the C++ kernels are not built")
 @pytest.mark.parametrize("name", METHODS)
-def test_a_loss_adds_no_tensor_of_sites_times_classes_but_the_gradient(name):
+def test_a_loss_adds_no_tensor_of_locations_times_classes_but_the_gradient(name):
     size = sum(level.nbytes for level in loss_step(name)[1])
     assert size > 60e6
     extra = extra_peak_bytes(ready, name)

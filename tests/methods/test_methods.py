@@ -21,10 +21,21 @@ every_method = pytest.mark.parametrize(("name", "class_loss"), CASES)
 
 def scene_of(name, class_loss, seed=0):
     method = METHODS[name](class_loss=class_loss)
-    anchors = method.anchors_per_location
-    sites = {(0, 18): 0, (0, 19): 0, (0, 13): 1, (0, 53): 0, (0, 5): IGNORED, (1, 27): 2, (1, 54): 2, (1, 0): IGNORED}
-    spread = {(image, site * anchors + site % anchors): gt for (image, site), gt in sites.items()}
-    return method, outputs_of(method, seed), assignment_of(spread, anchors)
+    num_anchors = method.anchors_per_location
+    locations = {
+        (0, 18): 0,
+        (0, 19): 0,
+        (0, 13): 1,
+        (0, 53): 0,
+        (0, 5): IGNORED,
+        (1, 27): 2,
+        (1, 54): 2,
+        (1, 0): IGNORED,
+    }
+    spread = {
+        (image, location * num_anchors + location % num_anchors): gt for (image, location), gt in locations.items()
+    }
+    return method, outputs_of(method, seed), assignment_of(spread, num_anchors)
 
 
 @every_method
@@ -35,11 +46,11 @@ def test_class_term_is_the_dense_loss_of_an_independent_implementation(name, cla
     if name == "gflv2":  # the score is the product
         quality = flatten_levels(outputs.quality_logits, 1).double()
         logits = (logits.sigmoid() * quality.sigmoid()).logit()
-    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
-    numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[positives.image, positives.site]
-    iou = paired_iou(method.decode(numbers, positives.sites)[0], positives.boxes_xyxy).double()
+    positives = find_positives(TRUTH, assignment, method.locations(LATTICE))
+    box_params = flatten_levels(outputs.box_maps, method.num_box_channels)[positives.image, positives.location]
+    iou = paired_iou(method.decode(box_params, positives.locations)[0], positives.boxes_xyxy).double()
     targets = torch.zeros_like(logits)
-    targets[positives.image, positives.site, positives.labels] = iou if class_loss == "quality_focal" else 1.0
+    targets[positives.image, positives.location, positives.labels] = iou if class_loss == "quality_focal" else 1.0
     if class_loss == "bce":
         dense = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     elif class_loss == "focal":
@@ -61,12 +72,12 @@ def test_batch_without_any_object_still_trains_the_classifier(name, class_loss):
 
 
 @every_method
-def test_ignored_sites_give_no_gradient_and_positives_train_their_boxes(name, class_loss):
+def test_ignored_locations_give_no_gradient_and_positives_train_their_boxes(name, class_loss):
     method, outputs, assignment = scene_of(name, class_loss)
     sum(losses_of(method, outputs, TRUTH, assignment).values()).backward()
     class_grad, box_grad = (
         flatten_levels([level.grad for level in maps], channels)
-        for maps, channels in ((outputs.class_logits, NUM_CLASSES), (outputs.box_outputs, method.box_outputs))
+        for maps, channels in ((outputs.class_logits, NUM_CLASSES), (outputs.box_maps, method.num_box_channels))
     )
     matched = assignment.matched_gt
     assert not class_grad[matched == IGNORED].any()
@@ -91,10 +102,10 @@ def test_an_ignored_region_trains_no_background_and_leaves_the_boxes_as_they_are
         losses = losses_of(method, outputs, truth, assignment)
         sum(losses.values()).backward()
         terms.append(values(losses))
-        maps = (outputs.class_logits, NUM_CLASSES), (outputs.box_outputs, method.box_outputs)
+        maps = (outputs.class_logits, NUM_CLASSES), (outputs.box_maps, method.num_box_channels)
         grads.append([flatten_levels([level.grad for level in levels], channels) for levels, channels in maps])
     plain = method.assign(plain_truth, LATTICE).matched_gt
-    points = method.sites(LATTICE).points_xy
+    points = method.locations(LATTICE).points_xy
     within = torch.stack([((points >= r[:2]) & (points <= r[2:])).all(dim=1) for r in regions])
     left_alone = within & (plain < 0)
     assert bool(left_alone.any(dim=1).all())
@@ -120,7 +131,7 @@ def test_half_precision_outputs_give_float32_losses(name, class_loss):
 
     def half(dtype):
         quality = None if outputs.quality_logits is None else rounded(outputs.quality_logits, dtype)
-        return HeadOutputs(rounded(outputs.class_logits, dtype), rounded(outputs.box_outputs, dtype), quality)
+        return HeadOutputs(rounded(outputs.class_logits, dtype), rounded(outputs.box_maps, dtype), quality)
 
     losses = losses_of(method, half(torch.bfloat16), TRUTH, assignment)
     assert {value.dtype for value in losses.values()} == {torch.float32}
@@ -129,17 +140,17 @@ def test_half_precision_outputs_give_float32_losses(name, class_loss):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_own_assignment_covers_every_site_and_finds_the_objects(name):
+def test_own_assignment_covers_every_location_and_finds_the_objects(name):
     method, lattice = METHODS[name](), Lattice(((16, 16), (8, 8), (4, 4)), (8, 16, 32))
     truth = truth_of([[8.0, 4, 70, 60], [80, 40, 120, 90], [0, 0, 90, 60]], [2, 0, 1], [0, 0, 1])
     matched = method.assign(truth, lattice).matched_gt
-    sites = method.sites(lattice)
-    assert matched.shape == (2, lattice.num_sites * method.anchors_per_location)
-    assert sites.points_xy.shape == (matched.shape[1], 2)
+    locations = method.locations(lattice)
+    assert matched.shape == (2, lattice.num_locations * method.anchors_per_location)
+    assert locations.points_xy.shape == (matched.shape[1], 2)
     assert {0, 1} <= set(matched[0].tolist())
     assert 2 in matched[1].tolist()
     padded = method.assign(truth, lattice, torch.tensor([[128, 128], [64, 96]])).matched_gt
-    top_left = sites.points_xy - lattice.offset * sites.strides[:, None]
+    top_left = locations.points_xy - lattice.offset * locations.strides[:, None]
     outside = (top_left[:, 0] >= 96) | (top_left[:, 1] >= 64)
     assert bool((padded[1][outside] == IGNORED).all())
     assert not (padded[1][~outside] == BACKGROUND).all()
@@ -149,7 +160,7 @@ def test_own_assignment_covers_every_site_and_finds_the_objects(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_fall_when_the_numbers_follow_their_gradient(name):
     method, outputs, assignment = scene_of(name, METHODS[name]().class_loss)
-    maps = [*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or [])]
+    maps = [*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or [])]
     optimizer = torch.optim.Adam(maps, lr=0.1)
     start = values(losses_of(method, outputs, TRUTH, assignment))
     for _ in range(150):
@@ -159,9 +170,9 @@ def test_losses_fall_when_the_numbers_follow_their_gradient(name):
     end = values(losses_of(method, outputs, TRUTH, assignment))
     assert end["class"] < 0.1 * start["class"]
     assert end["box"] < 0.1 * start["box"]
-    positives = find_positives(TRUTH, assignment, method.sites(LATTICE))
-    numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[positives.image, positives.site]
-    boxes, _ = method.decode(numbers.detach(), positives.sites)
+    positives = find_positives(TRUTH, assignment, method.locations(LATTICE))
+    box_params = flatten_levels(outputs.box_maps, method.num_box_channels)[positives.image, positives.location]
+    boxes, _ = method.decode(box_params.detach(), positives.locations)
     assert float(paired_iou(boxes, positives.boxes_xyxy).min()) > 0.9
 
 

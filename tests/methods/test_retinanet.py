@@ -27,27 +27,27 @@ def torchvision_anchors(lattice):
 @pytest.mark.parametrize("strides", [(8, 16), (8, 16, 32, 64, 128)])
 def test_anchors_of_whole_pixels_are_torchvisions(strides):
     lattice = Lattice(tuple((256 // s, 384 // s) for s in strides), strides, offset=0.0)
-    assert torch.equal(RetinaNet(whole_px=True).sites(lattice).anchors_xyxy, torchvision_anchors(lattice))
+    assert torch.equal(RetinaNet(whole_px=True).locations(lattice).anchors_xyxy, torchvision_anchors(lattice))
 
 
 @pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
 def test_assignment_and_box_term_are_torchvisions(box_loss):
     method = RetinaNet(box_loss=box_loss)
     outputs = outputs_of(method, spread=0.3)
-    sites = method.sites(LATTICE)
+    locations = method.locations(LATTICE)
     assignment = method.assign(TRUTH, LATTICE)
-    deltas = flatten_levels(outputs.box_outputs, 4).detach()
+    deltas = flatten_levels(outputs.box_maps, 4).detach()
     expected, num_pos = 0.0, 0
     for image in range(2):
         of_image = (TRUTH.image_index == image).nonzero()[:, 0]
         boxes = TRUTH.boxes_xyxy[of_image]
-        match = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(boxes, sites.anchors_xyxy))
+        match = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(boxes, locations.anchors_xyxy))
         ours = assignment.matched_gt[image]
         assert torch.equal(ours == BACKGROUND, match == Matcher.BELOW_LOW_THRESHOLD)
         assert torch.equal(ours == IGNORED, match == Matcher.BETWEEN_THRESHOLDS)
         positive = match >= 0
         assert torch.equal(ours[positive], of_image[match[positive]])
-        anchors, gt, found = sites.anchors_xyxy[positive], boxes[match[positive]], deltas[image, positive]
+        anchors, gt, found = locations.anchors_xyxy[positive], boxes[match[positive]], deltas[image, positive]
         if box_loss == "smooth_l1":
             target = BoxCoder((1.0, 1.0, 1.0, 1.0)).encode_single(gt, anchors)
             expected += float(smooth_l1_loss(found, target, beta=1 / 9, reduction="sum"))

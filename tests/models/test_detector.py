@@ -11,7 +11,7 @@ from focaldet.models.fpn import STRIDES, CoarseLevels, PyramidNeck, backbone_str
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    return DenseDetector(Backbone("test_resnet"), num_classes=3, box_outputs=68, channels=16, head_depth=1).eval()
+    return DenseDetector(Backbone("test_resnet"), num_classes=3, num_box_channels=68, channels=16, head_depth=1).eval()
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (33, 47), (64, 128), (129, 31)])
@@ -21,7 +21,7 @@ def test_levels_of_any_image_size_are_the_size_over_the_stride_rounded_up(detect
     shapes = tuple((math.ceil(height / s), math.ceil(width / s)) for s in STRIDES["p3-p7"])
     assert outputs.level_shapes == shapes
     assert [tuple(m.shape) for m in outputs.class_logits] == [(2, 3, *shape) for shape in shapes]
-    assert [tuple(m.shape) for m in outputs.box_outputs] == [(2, 68, *shape) for shape in shapes]
+    assert [tuple(m.shape) for m in outputs.box_maps] == [(2, 68, *shape) for shape in shapes]
 
 
 def test_image_is_normalised_as_the_backbones_weights_expect(detector):
@@ -39,15 +39,15 @@ def test_images_of_a_batch_do_not_touch_each_other(detector):
     pair = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
     with torch.no_grad():
         both, one = detector(pair), detector(pair[1:])
-    for ours, theirs in zip(both.box_outputs, one.box_outputs, strict=True):
+    for ours, theirs in zip(both.box_maps, one.box_maps, strict=True):
         torch.testing.assert_close(ours[1:], theirs)
 
 
 def test_every_parameter_is_trained():
     torch.manual_seed(0)
-    detector = DenseDetector(Backbone("test_resnet"), 2, 8, channels=16, head_depth=1, quality="centerness")
+    detector = DenseDetector(Backbone("test_resnet"), 2, 8, channels=16, head_depth=1, quality_branch="centerness")
     outputs = detector(torch.rand(2, 3, 64, 64) * 255)
-    maps = [*outputs.class_logits, *outputs.box_outputs, *outputs.quality_logits]
+    maps = [*outputs.class_logits, *outputs.box_maps, *outputs.quality_logits]
     sum(level.square().sum() for level in maps).backward()
     assert [name for name, p in detector.named_parameters() if p.grad is None] == []
     # In the backbone some gradients are zero at first: timm starts the last norm of a residual branch at zero.

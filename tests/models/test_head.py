@@ -16,13 +16,13 @@ def pyramid(channels=16, batch=2, shapes=((8, 12), (4, 6), (2, 3), (1, 2), (1, 1
 @pytest.fixture
 def head():
     torch.manual_seed(0)
-    return DenseHead(16, num_classes=7, box_outputs=68, quality="centerness")
+    return DenseHead(16, num_classes=7, num_box_channels=68, quality_branch="centerness")
 
 
 @pytest.mark.parametrize("prior_prob", [0.01, 0.1])
 def test_every_class_probability_starts_near_the_prior(prior_prob):
     torch.manual_seed(0)
-    head = DenseHead(64, num_classes=20, box_outputs=4, prior_prob=prior_prob)
+    head = DenseHead(64, num_classes=20, num_box_channels=4, prior_prob=prior_prob)
     with torch.no_grad():
         probs = torch.cat([level.flatten().sigmoid() for level in head(pyramid(64)).class_logits])
     assert prior_prob / 3 < float(probs.min()) < float(probs.max()) < prior_prob * 3
@@ -47,12 +47,12 @@ def test_maps_have_their_channels_and_the_levels_shapes(head):
     levels = pyramid()
     outputs = head(levels)
     assert outputs.level_shapes == tuple(tuple(level.shape[2:]) for level in levels)
-    for maps, channels in ((outputs.class_logits, 7), (outputs.box_outputs, 68), (outputs.quality_logits, 1)):
+    for maps, channels in ((outputs.class_logits, 7), (outputs.box_maps, 68), (outputs.quality_logits, 1)):
         assert [tuple(m.shape) for m in maps] == [(2, channels, *level.shape[2:]) for level in levels]
 
 
 def test_quality_branch_is_there_only_when_asked_for():
-    head = DenseHead(16, num_classes=2, box_outputs=4)
+    head = DenseHead(16, num_classes=2, num_box_channels=4)
     assert head(pyramid()).quality_logits is None
     assert not [name for name, _ in head.named_parameters() if "quality" in name]
 
@@ -65,7 +65,7 @@ def test_each_level_scales_its_own_boxes_and_nothing_else(head):
     after = head(levels)
     for level in range(5):
         factor = 3.0 if level == 1 else 1.0
-        torch.testing.assert_close(after.box_outputs[level], before.box_outputs[level] * factor)
+        torch.testing.assert_close(after.box_maps[level], before.box_maps[level] * factor)
         assert torch.equal(after.class_logits[level], before.class_logits[level])
         assert torch.equal(after.quality_logits[level], before.quality_logits[level])
 
@@ -74,7 +74,7 @@ def test_towers_are_shared_by_the_levels(head):
     same = [pyramid(shapes=((5, 5),))[0]] * 5
     outputs = head(same)
     assert all(torch.equal(level, outputs.class_logits[0]) for level in outputs.class_logits)
-    assert all(torch.equal(level, outputs.box_outputs[0]) for level in outputs.box_outputs)
+    assert all(torch.equal(level, outputs.box_maps[0]) for level in outputs.box_maps)
 
 
 def test_class_and_box_towers_are_separate(head):
@@ -100,7 +100,7 @@ def test_as_many_levels_as_promised_are_asked_for(head):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_hidden_units_of_the_distribution_quality_live_through_the_first_steps(seed):
     torch.manual_seed(seed)
-    head = DenseHead(16, num_classes=3, box_outputs=36, num_levels=1, depth=1, quality="distribution")
+    head = DenseHead(16, num_classes=3, num_box_channels=36, num_levels=1, depth=1, quality_branch="distribution")
     level = torch.randn(4, 16, 20, 20)
     positive = torch.rand(4, 400) < 0.05
     labels = torch.where(positive, torch.randint(3, (4, 400)), -1)

@@ -27,45 +27,45 @@ def random_outputs(seed, batch=2, low=-7.0, high=4.0):
     class_logits = [
         level.view(batch, NUM_CLASSES, *shape) for level, shape in zip(logits.split(counts), SHAPES, strict=True)
     ]
-    box_outputs = [torch.randn(batch, 68, *shape, generator=generator) * 3 for shape in SHAPES]
-    return HeadOutputs(class_logits, box_outputs)
+    box_maps = [torch.randn(batch, 68, *shape, generator=generator) * 3 for shape in SHAPES]
+    return HeadOutputs(class_logits, box_maps)
 
 
-def plain(outputs, image, size, *, threshold=0.05, candidates=1000, nms_iou=0.6, max_detections=100):
+def plain(outputs, image, size, *, threshold=0.05, topk_candidates=1000, nms_iou=0.6, max_detections=100):
     """The detections of an image by the plain steps: boxes, scores, labels, deviations."""
     lattice = Lattice(SHAPES, STRIDES)
     scores = flatten_levels(outputs.class_logits, NUM_CLASSES)[image].double().sigmoid()
-    numbers = flatten_levels(outputs.box_outputs, 68)[image]
-    boxes, deviation = GFL().decode(numbers, GFL().sites(lattice))
+    box_params = flatten_levels(outputs.box_maps, 68)[image]
+    boxes, deviation = GFL().decode(box_params, GFL().locations(lattice))
     limits = torch.tensor([size[1], size[0], size[1], size[0]])
     boxes = boxes.clamp(min=torch.zeros(4), max=limits)
-    chosen = []  # (score, site, label)
+    chosen = []  # (score, location, label)
     for start, count in zip(lattice.level_starts, lattice.level_sizes, strict=True):
         level = [
-            (float(scores[site, label]), site, label)
-            for site in range(start, start + count)
+            (float(scores[location, label]), location, label)
+            for location in range(start, start + count)
             for label in range(NUM_CLASSES)
-            if scores[site, label] > threshold
+            if scores[location, label] > threshold
         ]
-        chosen += sorted(level, reverse=True)[:candidates]
+        chosen += sorted(level, reverse=True)[:topk_candidates]
     kept = []
     overlaps = pairwise_iou(boxes.double(), boxes.double())
-    for score, site, label in sorted(chosen, reverse=True):
-        x1, y1, x2, y2 = boxes[site].tolist()
+    for score, location, label in sorted(chosen, reverse=True):
+        x1, y1, x2, y2 = boxes[location].tolist()
         if x2 <= x1 or y2 <= y1:
             continue
-        if all(overlaps[site, other] <= nms_iou for _, other, other_label in kept if other_label == label):
-            kept.append((score, site, label))
+        if all(overlaps[location, other] <= nms_iou for _, other, other_label in kept if other_label == label):
+            kept.append((score, location, label))
     kept = kept[:max_detections]
-    sites = [site for _, site, _ in kept]
-    return boxes[sites], [score for score, _, _ in kept], [label for _, _, label in kept], deviation[sites]
+    locations = [location for _, location, _ in kept]
+    return boxes[locations], [score for score, _, _ in kept], [label for _, _, label in kept], deviation[locations]
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"candidates": 20},
+        {"topk_candidates": 20},
         {"max_detections": 7},
         {"nms_iou": 0.2},
         {"nms_iou": 1.0, "max_detections": 5000},
@@ -114,9 +114,9 @@ def test_batch_of_no_image_gives_no_results():
     assert PostProcess(GFL(), STRIDES)(random_outputs(0, batch=1), []) == []
 
 
-def one_peak(logit, label=1, site=(2, 3)):
+def one_peak(logit, label=1, location=(2, 3)):
     outputs = random_outputs(0, batch=1, low=-20, high=-10)
-    outputs.class_logits[0][0, label, *site] = logit
+    outputs.class_logits[0][0, label, *location] = logit
     return outputs
 
 
@@ -138,7 +138,7 @@ def test_nan_logit_is_no_detection_and_hides_no_other():
 
 def test_nan_box_is_no_detection():
     outputs = one_peak(3.0)
-    outputs.box_outputs[0][0, 0, 2, 3] = math.nan
+    outputs.box_maps[0][0, 0, 2, 3] = math.nan
     assert len(PostProcess(GFL(), STRIDES)(outputs, [IMAGE])[0]) == 0
 
 
@@ -152,8 +152,8 @@ def test_same_box_of_two_classes_is_two_detections_and_of_one_class_is_one():
 
 def test_offset_moves_the_boxes_by_half_a_stride():
     outputs = one_peak(3.0)
-    outputs.box_outputs[0].zero_()
-    outputs.box_outputs[0][0, 1::17] = 50.0  # every side at bin 1
+    outputs.box_maps[0].zero_()
+    outputs.box_maps[0][0, 1::17] = 50.0  # every side at bin 1
     (half,) = PostProcess(GFL(), STRIDES)(outputs, [IMAGE])
     (zero,) = PostProcess(GFL(), STRIDES, offset=0.0)(outputs, [IMAGE])
     assert half.boxes_xyxy.tolist() == [[20, 12, 36, 28]]  # around column 3, row 2: (28, 20)
@@ -162,7 +162,7 @@ def test_offset_moves_the_boxes_by_half_a_stride():
 
 def test_method_whose_sides_are_single_numbers_has_no_deviations():
     outputs = random_outputs(1)
-    distances = [level[:, :4].abs() for level in outputs.box_outputs]
+    distances = [level[:, :4].abs() for level in outputs.box_maps]
     found = PostProcess(ATSS(class_loss="quality_focal"), STRIDES)(
         HeadOutputs(outputs.class_logits, distances), [IMAGE, IMAGE]
     )
@@ -171,7 +171,7 @@ def test_method_whose_sides_are_single_numbers_has_no_deviations():
 
 def test_half_precision_maps_give_float32_detections():
     outputs = random_outputs(2)
-    half = HeadOutputs([m.bfloat16() for m in outputs.class_logits], [m.bfloat16() for m in outputs.box_outputs])
+    half = HeadOutputs([m.bfloat16() for m in outputs.class_logits], [m.bfloat16() for m in outputs.box_maps])
     detections = PostProcess(GFL(), STRIDES)(half, [IMAGE, IMAGE])[0]
     assert detections.boxes_xyxy.dtype == detections.scores.dtype == torch.float32
 
@@ -180,7 +180,7 @@ def with_quality(seed):
     outputs = random_outputs(seed)
     generator = torch.Generator().manual_seed(seed + 100)
     quality = [torch.randn(2, 1, *shape, generator=generator) for shape in SHAPES]
-    return HeadOutputs(outputs.class_logits, outputs.box_outputs, quality)
+    return HeadOutputs(outputs.class_logits, outputs.box_maps, quality)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,12 +196,12 @@ class Ruled(GFL):
 
 @pytest.mark.parametrize("combine", ["product", "sqrt"])
 @pytest.mark.parametrize("threshold_on", ["score", "class"])
-@pytest.mark.parametrize("candidates", [1000, 30])
-def test_score_of_class_and_quality_is_that_of_the_plain_steps(combine, threshold_on, candidates):
+@pytest.mark.parametrize("topk_candidates", [1000, 30])
+def test_score_of_class_and_quality_is_that_of_the_plain_steps(combine, threshold_on, topk_candidates):
     outputs = with_quality(3)
     method = Ruled(rule=ScoreRule(combine, threshold_on))
     process = PostProcess(
-        method, STRIDES, nms_iou=None, max_detections=10_000, candidates=candidates, score_threshold=0.2
+        method, STRIDES, nms_iou=None, max_detections=10_000, topk_candidates=topk_candidates, score_threshold=0.2
     )
     for image, detections in enumerate(process(outputs, [IMAGE, IMAGE])):
         expected = []
@@ -211,7 +211,7 @@ def test_score_of_class_and_quality_is_that_of_the_plain_steps(combine, threshol
             score = score.sqrt() if combine == "sqrt" else score
             ranked = score if threshold_on == "score" else p
             kept = sorted(((float(r), float(s)) for r, s in zip(ranked.flatten(), score.flatten(), strict=True)))
-            expected += [s for r, s in kept[::-1][:candidates] if r > 0.2]
+            expected += [s for r, s in kept[::-1][:topk_candidates] if r > 0.2]
             assert height * width == p.shape[1]
         # Boxes that the image cuts to nothing are left out.
         found = detections.scores.tolist()

@@ -13,7 +13,7 @@ from focaldet.models.caffe_resnet import stride_first_convolutions
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import PyramidNeck
 from focaldet.models.head import DenseHead
-from focaldet.models.postprocess import PostProcess, Reading
+from focaldet.models.postprocess import PostProcess, PostProcessConfig
 from focaldet.structures import HeadOutputs
 
 
@@ -52,7 +52,7 @@ def test_tower_has_a_bias_before_its_group_norm_on_demand():
 @pytest.mark.parametrize("tower", ["box", "class"])
 def test_centerness_is_read_from_the_named_tower(tower):
     torch.manual_seed(0)
-    head = DenseHead(8, 2, 4, num_levels=1, quality="centerness", quality_on=tower)
+    head = DenseHead(8, 2, 4, num_levels=1, quality_branch="centerness", quality_on=tower)
     (level,) = features(8)
     (read,) = (head.box_tower if tower == "box" else head.class_tower)([level])
     expected = head.centerness(read)
@@ -106,17 +106,17 @@ def peak():
 
 
 @pytest.mark.parametrize(
-    ("reading", "box"),
+    ("config", "box"),
     [
-        (Reading(), [40, 24, 72, 56]),
-        (Reading(offset=0.0), [32, 16, 64, 48]),
-        (Reading(shift_px=-0.5), [39.5, 23.5, 71.5, 55.5]),
+        (PostProcessConfig(), [40, 24, 72, 56]),
+        (PostProcessConfig(offset=0.0), [32, 16, 64, 48]),
+        (PostProcessConfig(shift_px=-0.5), [39.5, 23.5, 71.5, 55.5]),
         # 96 // 5 = 19 pixels to the right, 80 // 5 = 16 down; sides are still counted in strides.
-        (Reading(offset=0.0, steps="fitted"), [57 - 16, 32 - 16, 57 + 16, 32 + 16]),
+        (PostProcessConfig(offset=0.0, steps="fitted"), [57 - 16, 32 - 16, 57 + 16, 32 + 16]),
     ],
 )
-def test_box_lies_around_the_centre_that_the_reading_says(reading, box):
-    (found,) = PostProcess(GFL(), (8, 16), reading)(peak(), [(80, 96)])
+def test_box_lies_around_the_centre_that_the_config_says(config, box):
+    (found,) = PostProcess(GFL(), (8, 16), config)(peak(), [(80, 96)])
     assert found.boxes_xyxy.tolist() == [pytest.approx(box)]
 
 
@@ -133,7 +133,7 @@ def test_box_of_last_pixels_is_cut_at_the_last_pixel():
 
 
 def test_options_by_name_replace_those_of_the_reading():
-    reading = Reading(nms_iou=0.4, candidates=7)
-    assert PostProcess(GFL(), (8,), reading, candidates=9).reading == replace(reading, candidates=9)
+    config = PostProcessConfig(nms_iou=0.4, topk_candidates=7)
+    assert PostProcess(GFL(), (8,), config, topk_candidates=9).config == replace(config, topk_candidates=9)
     with pytest.raises(TypeError, match="nms_iuo"):
         PostProcess(GFL(), (8,), nms_iuo=0.4)

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
 from focaldet.engine.load import load_model
-from focaldet.runtime.model import Found, Model, Seen
+from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.serve.app import create_app
 from focaldet.serve.limits import Limits
 
@@ -178,18 +178,18 @@ class Slow:
 
     class_names = ("cell",)
 
-    def prepare(self, photo: np.ndarray) -> Seen:
-        return Seen(photo, photo.shape[:2], photo.shape[:2])
+    def prepare(self, photo: np.ndarray) -> NetworkInput:
+        return NetworkInput(photo, photo.shape[:2], photo.shape[:2])
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         time.sleep(0.3)
-        return [Found(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64), None)] * len(batch)
+        return [DetectionArrays(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64), None)] * len(batch)
 
 
 class Broken(Slow):
     """A network that fails."""
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         raise MemoryError
 
 
@@ -205,8 +205,10 @@ def test_an_answer_that_takes_too_long_is_a_503_and_the_next_one_is_answered() -
 
 def test_a_method_without_deviations_answers_null() -> None:
     class Sure(Slow):
-        def detect(self, batch: Sequence[Seen]) -> list[Found]:
-            return [Found(np.array([[0, 1, 2, 3]], np.float32), np.ones(1), np.zeros(1, np.int64), None)] * len(batch)
+        def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+            return [
+                DetectionArrays(np.array([[0, 1, 2, 3]], np.float32), np.ones(1), np.zeros(1, np.int64), None)
+            ] * len(batch)
 
     with TestClient(create_app(Sure(), name="sure")) as client:
         (box,) = client.post("/predict", content=png(8, 8)).json()["boxes"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 import numpy as np
 import pytest
 
-from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.serve.batching import Batcher
 
 
@@ -20,24 +20,26 @@ class Gated:
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
 
-    def prepare(self, photo: np.ndarray) -> Seen:
+    def prepare(self, photo: np.ndarray) -> NetworkInput:
         raise NotImplementedError
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         self.gate.wait(10)
         self.batches.append([seen.pixels for seen in batch])
         if -1 in self.batches[-1]:
             raise RuntimeError("no network for minus one")
-        return [Found(np.full((1, 4), seen.pixels), np.ones(1), np.zeros(1, np.int64), None) for seen in batch]
+        return [
+            DetectionArrays(np.full((1, 4), seen.pixels), np.ones(1), np.zeros(1, np.int64), None) for seen in batch
+        ]
 
 
-def photo(number: int, width: int = 64) -> Seen:
-    return Seen(number, (48, width), (480, 10 * width))
+def photo(number: int, width: int = 64) -> NetworkInput:
+    return NetworkInput(number, (48, width), (480, 10 * width))
 
 
-def run(network: Gated, ask: Callable[[Batcher], Coroutine], most: int = 4, lanes: int = 1) -> object:
+def run(network: Gated, ask: Callable[[Batcher], Coroutine], most: int = 4, workers: int = 1) -> object:
     async def serve() -> object:
-        batcher = Batcher(network, most, lanes=lanes)
+        batcher = Batcher(network, most, workers=workers)
         task = asyncio.create_task(batcher.run())
         try:
             return await ask(batcher)
@@ -47,7 +49,7 @@ def run(network: Gated, ask: Callable[[Batcher], Coroutine], most: int = 4, lane
     return asyncio.run(serve())
 
 
-async def first_then(batcher: Batcher, network: Gated, photos: Sequence[Seen]) -> list:
+async def first_then(batcher: Batcher, network: Gated, photos: Sequence[NetworkInput]) -> list:
     """Ask for photo 0, and while the network holds it, for the others."""
     asked = [asyncio.create_task(batcher.detect(photo(0)))]
     await asyncio.sleep(0.05)
@@ -77,10 +79,10 @@ def test_lanes_share_what_waits_and_run_at_the_same_time() -> None:
     both = threading.Barrier(2)
     network.gate.wait = lambda timeout: both.wait(timeout)  # neither goes on before the other is there
 
-    async def ask(batcher: Batcher) -> list[Found]:
+    async def ask(batcher: Batcher) -> list[DetectionArrays]:
         return await asyncio.gather(*(batcher.detect(photo(n)) for n in range(3)))
 
-    found = run(network, ask, lanes=2)
+    found = run(network, ask, workers=2)
     assert sorted(network.batches) == [[0, 1], [2]]
     assert [f.boxes_xyxy[0, 0] for f in found] == list(range(3))
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from listening import listening
 
-from focaldet.runtime.model import Found, Seen
-from focaldet.serve.connections import MOST_CONNECTIONS
+from focaldet.runtime.model import DetectionArrays, NetworkInput
+from focaldet.serve.connections import MAX_CONNECTIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]  # they watch the clock
 
@@ -26,10 +26,10 @@ class Idle:
 
     class_names = ("cell",)
 
-    def prepare(self, photo: np.ndarray) -> Seen:
+    def prepare(self, photo: np.ndarray) -> NetworkInput:
         raise NotImplementedError
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         raise NotImplementedError
 
 
@@ -85,7 +85,7 @@ def test_a_connection_in_use_stays_open(address: tuple[str, int]) -> None:
 def test_clients_that_stall_keep_nobody_out_and_are_no_more_than_a_process_has_files_for() -> None:
     connections = []
     with listening(Idle(), seconds=60) as address, ExitStack() as stalled:
-        for _ in range(3 * MOST_CONNECTIONS):
+        for _ in range(3 * MAX_CONNECTIONS):
             connections.append(stalled.enter_context(socket.create_connection(address, timeout=10)))
             time.sleep(0.001)  # the server's turn: one that finds no room to wait in tries again after a second
         for connection in connections:
@@ -105,4 +105,4 @@ def test_clients_that_stall_keep_nobody_out_and_are_no_more_than_a_process_has_f
                 still_open += 1
             except ConnectionResetError:
                 pass
-        assert MOST_CONNECTIONS / 2 < still_open <= MOST_CONNECTIONS
+        assert MAX_CONNECTIONS / 2 < still_open <= MAX_CONNECTIONS

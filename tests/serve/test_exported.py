@@ -1,4 +1,4 @@
-"""An exported model behind the server: as many batches at a time as lanes, each photo answered for itself."""
+"""An exported model behind the server: as many batches at a time as workers, each photo answered for itself."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 def test_many_photos_at_a_time_on_two_lanes_are_each_answered_for_themselves(file: Path) -> None:
     photos = [colour(*np.roll([51 * n, 0, 0], n), width=60 + 20 * (n % 2)) for n in range(2, 6)]
     with (
-        TestClient(create_app(load_model(file, threads=1), name="colours", score=0, lanes=2)) as client,
+        TestClient(create_app(load_model(file, threads=1), name="colours", score=0, workers=2)) as client,
         ThreadPoolExecutor(8) as pool,
     ):
         answers = list(pool.map(lambda n: client.post("/predict", content=photos[n % 4]), range(64)))

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.serve import uploads
 from focaldet.serve.app import create_app
 
@@ -31,11 +31,11 @@ class Blind:
 
     class_names = ("cell",)
 
-    def prepare(self, photo: np.ndarray) -> Seen:
-        return Seen(photo, photo.shape[:2], photo.shape[:2])
+    def prepare(self, photo: np.ndarray) -> NetworkInput:
+        return NetworkInput(photo, photo.shape[:2], photo.shape[:2])
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
-        none = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), None)
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
+        none = DetectionArrays(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), None)
         return [none] * len(batch)
 
 
@@ -76,7 +76,7 @@ def status_of(address: tuple[str, int], body: bytes) -> int:
 @pytest.mark.slow
 def test_stalled_uploads_keep_nobody_out() -> None:
     with listening(Blind()) as address, ExitStack() as stalled:
-        for _ in range(uploads.MOST_UPLOADS):
+        for _ in range(uploads.MAX_UPLOADS):
             connection = stalled.enter_context(socket.create_connection(address, timeout=10))
             connection.sendall(HEAD + b"Content-Length: 1000000\r\n\r\nx")
         time.sleep(1.5 * uploads.SAFE_SECONDS)
@@ -87,7 +87,7 @@ def test_stalled_uploads_keep_nobody_out() -> None:
 
 
 def test_one_that_gives_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MOST_UPLOADS", 1)
+    monkeypatch.setattr(uploads, "MAX_UPLOADS", 1)
     monkeypatch.setattr(uploads, "SAFE_SECONDS", 0.0)
     with listening(Blind()) as address, socket.create_connection(address) as slow:
         slow.sendall(HEAD + b"Content-Length: 100\r\n\r\nx")
@@ -97,7 +97,7 @@ def test_one_that_gives_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_uploads_that_have_only_begun_are_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MOST_UPLOADS", 1)
+    monkeypatch.setattr(uploads, "MAX_UPLOADS", 1)
     with listening(Blind()) as address, socket.create_connection(address) as slow:
         slow.sendall(HEAD + b"Content-Length: 100\r\n\r\nx")
         time.sleep(0.1)

@@ -21,7 +21,7 @@ def make_scene(
     std: list[list[float]] | None = None,
     image_id: int = 1,
 ) -> Scene:
-    """One class; every site's box goes into the suppression."""
+    """One class; every location's box goes into the suppression."""
     count = len(boxes)
     boxes_xyxy, scores = torch.tensor(boxes, dtype=torch.float32).view(-1, 4), torch.tensor(class_scores)
     final = scores if quality is None else scores * torch.tensor(quality)

@@ -45,7 +45,7 @@ def test_the_cost_is_that_of_the_runs_lines(measured, trained):
     assert [moment["epoch"] for moment in details["history"]] == [0, 1, 2, 3]
 
 
-def test_start_and_end_are_looked_at_on_the_same_sites(measured):
+def test_start_and_end_are_looked_at_on_the_same_locations(measured):
     line, _ = measured
     start, end = line["imbalance_start"], line["imbalance_end"]
     assert (start["background_sites"], start["object_sites"]) == (end["background_sites"], end["object_sites"])

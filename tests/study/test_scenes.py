@@ -31,8 +31,8 @@ def folder(cells: Path):
 def test_a_scene_has_the_detections_that_are_evaluated(folder, method):
     detector = untrained(method, folder.class_names)
     dataset = DetectionDataset(folder.splits["val"], detector.spec.transform)
-    reader = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
-    expected = detect_records(detector.net, reader, dataset)
+    postprocess = detector.evaluation_postprocess()
+    expected = detect_records(detector.net, postprocess, dataset)
     found = [entry for scene in scenes(detector, dataset) for entry in coco_results(scene.image_id, scene.detections)]
     assert len(found) == len(expected) > 0
     for mine, theirs in zip(found, expected, strict=True):
@@ -42,13 +42,13 @@ def test_a_scene_has_the_detections_that_are_evaluated(folder, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_candidate_is_the_box_and_the_score_of_its_site(folder, method):
+def test_a_candidate_is_the_box_and_the_score_of_its_location(folder, method):
     detector = untrained(method, folder.class_names)
     scene = next(scenes(detector, DetectionDataset(folder.splits["val"], detector.spec.transform)))
     boxes = scene.candidates
-    torch.testing.assert_close(boxes.boxes_xyxy, scene.boxes_xyxy[boxes.site], atol=1e-3, rtol=1e-4)
-    score = scene.scores[boxes.site, boxes.labels]
-    if detector.postprocess.method.score_rule.combine == "sqrt":
+    torch.testing.assert_close(boxes.boxes_xyxy, scene.boxes_xyxy[boxes.location], atol=1e-3, rtol=1e-4)
+    score = scene.scores[boxes.location, boxes.labels]
+    if detector.method.score_rule.combine == "sqrt":
         score = score.sqrt()
     torch.testing.assert_close(boxes.scores, score)
 

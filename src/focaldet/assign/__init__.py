@@ -1,1 +1,1 @@
-"""Which object each prediction site is to find: boxes in, assignment out, no gradients."""
+"""Which object each prediction location is to find: boxes in, assignment out, no gradients."""

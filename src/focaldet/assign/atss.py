@@ -1,14 +1,14 @@
 """Adaptive Training Sample Selection (Zhang et al., CVPR 2020, arXiv 1912.02424, algorithm 1).
 
-For each object take, on every level, the ``top_k`` sites nearest to its centre. The mean plus the standard deviation of
-these candidates' IoU with the object is the object's own threshold; candidates that reach it, and whose site lies
-inside the object, are positive. A site claimed by several objects goes to the one it overlaps most.
+For each object take, on every level, the ``top_k`` locations nearest to its centre. The mean plus the standard
+deviation of these candidates' IoU with the object is the object's own threshold; candidates that reach it, and whose
+location lies inside the object, are positive. A location claimed by several objects goes to the one it overlaps most.
 
-The sites of a level are a lattice, so its nearest ones lie in a small window around the object's centre: the work grows
-with the number of objects, not with the image, and no (sites x objects) matrix is built.
+The locations of a level are a lattice, so its nearest ones lie in a small window around the object's centre: the work
+grows with the number of objects, not with the image, and no (locations x objects) matrix is built.
 
-Ties are decided, so that every device gives the same answer: of sites equally far the lower index is nearer; of objects
-with equal IoU the lower index wins.
+Ties are decided, so that every device gives the same answer: of locations equally far the lower index is nearer; of
+objects with equal IoU the lower index wins.
 """
 
 import math
@@ -25,7 +25,7 @@ from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
 
 INSIDE_MARGIN_PX = 0.01
-"""A site is inside an object when it is farther than this from each side (the authors' code)."""
+"""A location is inside an object when it is farther than this from each side (the authors' code)."""
 
 
 @torch.no_grad()
@@ -37,18 +37,18 @@ def assign_atss(
     anchor_scale: float = 8.0,
     image_sizes: Int64[Tensor, "B 2"] | None = None,
 ) -> Assignment:
-    """Assign the objects of a batch to the sites of a pyramid.
+    """Assign the objects of a batch to the locations of a pyramid.
 
     Args:
         truth: the batch's objects. Centres must lie inside the image.
-        lattice: the sites, one square anchor each.
-        top_k: candidates a level; a level with fewer sites gives all it has.
+        lattice: the locations, one square anchor each.
+        top_k: candidates a level; a level with fewer locations gives all it has.
         anchor_scale: side of the anchor, in strides.
-        image_sizes: height and width of each image's content when the batch is padded. The padding's sites are ignored,
-            and an object has the sites that it would have in its image alone.
+        image_sizes: height and width of each image's content when the batch is padded. The padding's locations are
+            ignored, and an object has the locations that it would have in its image alone.
 
     Returns:
-        ``matched_gt`` over the ``B x P`` sites.
+        ``matched_gt`` over the ``B x P`` locations.
 
     Raises:
         ValueError: the lattice has steps or a shift.
@@ -57,16 +57,16 @@ def assign_atss(
     >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
     >>> no_box, zero = torch.zeros(0, 4), torch.zeros(1, dtype=torch.int64)
     >>> truth = GroundTruth(box, zero, zero, 1, no_box, zero[:0])
-    >>> assign_atss(truth, Lattice(((8, 8), (4, 4)), (8, 16))).matched_gt.ge(0).sum()  # of the 64 + 16 sites
+    >>> assign_atss(truth, Lattice(((8, 8), (4, 4)), (8, 16))).matched_gt.ge(0).sum()  # of the 64 + 16 locations
     tensor(4)
     """
     check_plain(lattice)
     device = truth.boxes_xyxy.device
-    num_sites, num_gt = lattice.num_sites, truth.boxes_xyxy.shape[0]
-    matched = torch.full((truth.num_images * num_sites,), BACKGROUND, dtype=torch.int64, device=device)
+    num_locations, num_gt = lattice.num_locations, truth.boxes_xyxy.shape[0]
+    matched = torch.full((truth.num_images * num_locations,), BACKGROUND, dtype=torch.int64, device=device)
     if num_gt:
         columns_and_rows = own_columns_and_rows(lattice, truth.image_index, image_sizes)
-        sites, points, anchors, exists = _nearest_sites(
+        locations, points, anchors, exists = _nearest_locations(
             truth.boxes_xyxy, columns_and_rows, lattice, top_k, anchor_scale
         )
         gt_boxes = truth.boxes_xyxy[:, None]
@@ -74,10 +74,10 @@ def assign_atss(
         margin = torch.cat([points - gt_boxes[..., :2], gt_boxes[..., 2:] - points], dim=-1).amin(dim=-1)
         positive = exists & (iou >= _thresholds(iou, exists)[:, None]) & (margin > INSIDE_MARGIN_PX)
 
-        site_of_batch = truth.image_index[:, None] * num_sites + sites
+        location_of_batch = truth.image_index[:, None] * num_locations + locations
         best = torch.full(matched.shape, -1.0, device=device)
-        claim(matched, best, site_of_batch[positive], positive.nonzero()[:, 0], iou[positive])
-    matched = matched.view(truth.num_images, num_sites)
+        claim(matched, best, location_of_batch[positive], positive.nonzero()[:, 0], iou[positive])
+    matched = matched.view(truth.num_images, num_locations)
     ignore_unknown(matched[..., None], truth, lattice, image_sizes)
     return Assignment(matched)
 
@@ -92,20 +92,21 @@ def _thresholds(iou: Float[Tensor, "G T"], exists: Bool[Tensor, "G T"]) -> Float
     return mean + (squares / (count - 1).clamp(min=1)).sqrt()
 
 
-def _nearest_sites(
+def _nearest_locations(
     boxes_xyxy: Float[Tensor, "G 4"],
     columns_and_rows: Int64[Tensor, "G L 2"],
     lattice: Lattice,
     top_k: int,
     anchor_scale: float,
 ) -> tuple[Int64[Tensor, "G T"], Float[Tensor, "G T 2"], Float[Tensor, "G T 4"], Bool[Tensor, "G T"]]:
-    """The candidates of every object: site index, centre and anchor of the nearest sites of each level.
+    """The candidates of every object: location index, centre and anchor of the nearest locations of each level.
 
-    An image has fewer sites than the padded lattice; the last result says which candidates it has.
+    An image has fewer locations than the padded lattice; the last result says which candidates it has.
 
-    Along each axis only a window around the centre is looked at. With m = ceil(sqrt(top_k)), the m x m sites around a
-    centre are at most m deep and m/2 aside of it (a centre may lie up to one cell beyond the border's sites), so none
-    of the nearest is farther than hypot(m, m/2). An image narrower than m has to give its share along the other axis.
+    Along each axis only a window around the centre is looked at. With m = ceil(sqrt(top_k)), the m x m locations around
+    a centre are at most m deep and m/2 aside of it (a centre may lie up to one cell beyond the border's locations), so
+    none of the nearest is farther than hypot(m, m/2). An image narrower than m has to give its share along the other
+    axis.
     """
     m = math.ceil(math.sqrt(top_k))
     near, far = 2 * int(math.hypot(m, m / 2) + 0.5) + 1, 2 * top_k + 1
@@ -127,10 +128,10 @@ def _nearest_sites(
         index, exists = nearest.indices[:, :top_k], nearest.values[:, :top_k].isfinite()
         point = torch.stack([x.gather(1, index), y.gather(1, index)], dim=-1)
         half = anchor_scale * stride / 2
-        site = start + row.gather(1, index) * width + column.gather(1, index)
-        found.append((site, point, torch.cat([point - half, point + half], dim=-1), exists))
-    sites, points, anchors, exists = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    return sites, points, anchors, exists
+        location = start + row.gather(1, index) * width + column.gather(1, index)
+        found.append((location, point, torch.cat([point - half, point + half], dim=-1), exists))
+    locations, points, anchors, exists = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    return locations, points, anchors, exists
 
 
 def _first(
@@ -140,6 +141,6 @@ def _first(
     stride: int,
     offset: float,
 ) -> Int64[Tensor, "G 1"]:
-    """Along one axis, where the window of ``size`` sites begins whose middle is nearest to the centre."""
+    """Along one axis, where the window of ``size`` locations begins whose middle is nearest to the centre."""
     nearest = (center_px / stride - offset).round().long()
     return (nearest - size // 2).clamp(min=0).minimum(length - size)

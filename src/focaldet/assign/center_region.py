@@ -1,11 +1,11 @@
 """The centre region of FCOS (Tian et al., ICCV 2019, arXiv 1904.01355; with center sampling, arXiv 2006.09214).
 
-A site is positive for an object when its point lies inside the object and within ``radius`` strides of the object's
-centre, and the largest of its distances to the four sides is in the range of the site's level. Of several objects the
-smallest has the site.
+A location is positive for an object when its point lies inside the object and within ``radius`` strides of the object's
+centre, and the largest of its distances to the four sides is in the range of the location's level. Of several objects
+the smallest has the location.
 
-Only the few sites around each centre are looked at: the work grows with the number of objects, not with the image, and
-no (sites x objects) matrix is built.
+Only the few locations around each centre are looked at: the work grows with the number of objects, not with the image,
+and no (locations x objects) matrix is built.
 
 Where codes differ: inside means strictly inside, and a range includes both its ends, so that a box may train two levels
 (the paper, mmdetection). torchvision has ranges of 4 to 8 strides on each level, without their ends, and takes nothing
@@ -21,14 +21,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
-from focaldet.assign.windows import check_plain, own_columns_and_rows, sites_within
+from focaldet.assign.windows import check_plain, locations_within, own_columns_and_rows
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import box_area
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
 
 ROUNDING_PX = 1e-2
-"""Sites are looked for so much farther than they can be; what counts is the test of each one."""
+"""Locations are looked for so much farther than they can be; what counts is the test of each one."""
 
 
 @torch.no_grad()
@@ -40,21 +40,22 @@ def assign_center_region(
     ranges: Sequence[tuple[float, float]] | None = None,
     image_sizes: Int64[Tensor, "B 2"] | None = None,
 ) -> Assignment:
-    """Assign the objects of a batch to the sites of a pyramid.
+    """Assign the objects of a batch to the locations of a pyramid.
 
-    An object has no site at all when it is so small that it contains no point, or when all points in it go to smaller
-    objects.
+    An object has no location at all when it is so small that it contains no point, or when all points in it go to
+    smaller objects.
 
     Args:
         truth: the batch's objects.
-        lattice: the sites, one point each.
+        lattice: the locations, one point each.
         radius: half a side of the centre region, in strides; ``None`` for the whole object.
         ranges: lowest and highest of the largest distance, in pixels, of each level. ``None`` is up to 8 strides, from
             where the level before ends, without an end on the last: the paper's 0, 64, 128, 256, 512, infinity.
-        image_sizes: height and width of each image's content when the batch is padded. The padding's sites are ignored.
+        image_sizes: height and width of each image's content when the batch is padded. The padding's locations are
+            ignored.
 
     Returns:
-        ``matched_gt`` over the ``B x P`` sites.
+        ``matched_gt`` over the ``B x P`` locations.
 
     Raises:
         ValueError: ``radius`` is not positive, there is not one range a level, or the lattice has steps or a shift.
@@ -77,17 +78,17 @@ def assign_center_region(
     if len(ranges) != len(lattice.strides):
         raise ValueError(f"ranges: expected one for each of {len(lattice.strides)} levels, got {len(ranges)}")
     boxes, device = truth.boxes_xyxy, truth.boxes_xyxy.device
-    matched = torch.full((truth.num_images * lattice.num_sites,), BACKGROUND, dtype=torch.int64, device=device)
+    matched = torch.full((truth.num_images * lattice.num_locations,), BACKGROUND, dtype=torch.int64, device=device)
     best = torch.full(matched.shape, -math.inf, device=device)
     low, high = torch.tensor(ranges, dtype=torch.float32, device=device).unbind(dim=1)
     around = torch.tensor(lattice.strides, device=device) * (math.inf if radius is None else radius)
 
-    # How far from the centre a positive site of a level may be, along x and y: (G, L, 2).
+    # How far from the centre a positive location of a level may be, along x and y: (G, L, 2).
     half = (boxes[:, None, 2:] - boxes[:, None, :2]).double() / 2
     reach = torch.minimum(half, around[:, None]).minimum(high[:, None] - half)
     possible = (reach > -ROUNDING_PX).all(dim=-1) & ((half + reach).amax(dim=-1) >= low - ROUNDING_PX)
     gt_of_window, level = possible.nonzero(as_tuple=True)
-    windows = sites_within(
+    windows = locations_within(
         lattice,
         level,
         box_centers(boxes.double())[gt_of_window],
@@ -96,17 +97,17 @@ def assign_center_region(
     )
 
     areas, centers = box_area(boxes), box_centers(boxes)
-    for window, site, points in windows:
+    for window, location, points in windows:
         gt, of_level = gt_of_window[window], level[window]
         distances = torch.cat([points - boxes[gt, :2], boxes[gt, 2:] - points], dim=-1)
         largest = distances.amax(dim=-1)
         center, margin = centers[gt], around[of_level, None]
         near = ((points > center - margin) & (points < center + margin)).all(dim=-1)
         positive = near & (distances > 0).all(dim=-1) & (largest >= low[of_level]) & (largest <= high[of_level])
-        site_of_batch = truth.image_index[gt] * lattice.num_sites + site
-        claim(matched, best, site_of_batch[positive], gt[positive], -areas[gt[positive]])
+        location_of_batch = truth.image_index[gt] * lattice.num_locations + location
+        claim(matched, best, location_of_batch[positive], gt[positive], -areas[gt[positive]])
 
-    matched = matched.view(truth.num_images, lattice.num_sites)
+    matched = matched.view(truth.num_images, lattice.num_locations)
     ignore_unknown(matched[..., None], truth, lattice, image_sizes)
     return Assignment(matched)
 

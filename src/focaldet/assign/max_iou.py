@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
-from focaldet.assign.windows import CHUNK, check_plain, own_columns_and_rows, sites_within
+from focaldet.assign.windows import CHUNK, check_plain, locations_within, own_columns_and_rows
 from focaldet.boxes.anchors import check_levels, chosen_anchors
 from focaldet.boxes.formats import box_centers
 from focaldet.boxes.iou import paired_iou
@@ -54,7 +54,7 @@ def assign_max_iou(
             ignored, and an object has the anchors that it would have in its image alone.
 
     Returns:
-        ``matched_gt`` over the ``B x (P A)`` anchors, in the order of `focaldet.boxes.anchors.site_anchors`.
+        ``matched_gt`` over the ``B x (P A)`` anchors, in the order of `focaldet.boxes.anchors.grid_anchors`.
 
     Raises:
         ValueError: not 0 < ``negative_iou`` <= ``positive_iou``, shapes for another number of levels, or the lattice
@@ -74,7 +74,7 @@ def assign_max_iou(
     check_levels(lattice, shapes_px)
     boxes, image_of_gt = truth.boxes_xyxy, truth.image_index
     num_shapes = shapes_px.shape[1]
-    num_anchors = lattice.num_sites * num_shapes  # of an image
+    num_anchors = lattice.num_locations * num_shapes  # of an image
     matched = torch.full((truth.num_images * num_anchors,), BACKGROUND, dtype=torch.int64, device=boxes.device)
     best = torch.full(matched.shape, -1.0, device=boxes.device)
 
@@ -82,11 +82,11 @@ def assign_max_iou(
     windows, sure = _windows(boxes, columns_and_rows, lattice, shapes_px, negative_iou, low_quality)
     level, shape, gt_of_window, reach = windows
     near = []  # anchors, objects and IoUs of the pairs that may be the best of their object
-    centers, own_sites = box_centers(boxes.double())[gt_of_window], columns_and_rows[gt_of_window, level]
-    for window, site, points in sites_within(lattice, level, centers, reach, own_sites):
+    centers, own_locations = box_centers(boxes.double())[gt_of_window], columns_and_rows[gt_of_window, level]
+    for window, location, points in locations_within(lattice, level, centers, reach, own_locations):
         gt, half = gt_of_window[window], shapes_px[level[window], shape[window]] / 2
         iou = paired_iou(torch.cat([points - half, points + half], dim=-1), boxes[gt])
-        anchor = image_of_gt[gt] * num_anchors + site * num_shapes + shape[window]
+        anchor = image_of_gt[gt] * num_anchors + location * num_shapes + shape[window]
         enough, candidate = iou >= negative_iou, (iou >= sure[gt]) & (iou > 0)
         claim(matched, best, anchor[enough], gt[enough], iou[enough])
         near.append((anchor[candidate], gt[candidate], iou[candidate]))
@@ -102,7 +102,7 @@ def assign_max_iou(
         matched[weak] = _most_overlapped(of_image, weak // num_anchors, truth)
     matched.masked_fill_(between, IGNORED)
     matched = matched.view(truth.num_images, -1)
-    ignore_unknown(matched.view(truth.num_images, lattice.num_sites, -1), truth, lattice, image_sizes)
+    ignore_unknown(matched.view(truth.num_images, lattice.num_locations, -1), truth, lattice, image_sizes)
     return Assignment(matched)
 
 
@@ -117,7 +117,8 @@ def _windows(
     """Where the anchors are that may overlap an object by ``negative_iou`` or be its best.
 
     Along each axis the overlap of two boxes is ``min(smaller side, mean side - distance of the centres)``. So of all
-    anchors of one shape the site nearest to the centre has the highest IoU, and an IoU needs a certain intersection:
+    anchors of one shape the location nearest to the centre has the highest IoU, and an IoU needs a certain
+    intersection:
 
         IoU >= t   <=>   intersection >= t / (1 + t) * (sum of the areas)
 

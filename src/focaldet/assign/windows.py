@@ -1,4 +1,4 @@
-"""Sites of a pyramid inside rectangles, by index arithmetic: the work grows with what is found, not with the image."""
+"""Locations of a pyramid inside rectangles, by index arithmetic: the work grows with the result, not with the image."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,7 +14,7 @@ CHUNK = 2**16
 
 
 def check_plain(lattice: Lattice) -> None:
-    """Raise ValueError unless the sites lie at multiples of the strides, as all index arithmetic here takes them to."""
+    """Raise ValueError unless the locations lie at multiples of the strides, as all index arithmetic here assumes."""
     if lattice.steps is not None or lattice.shift_px:
         raise ValueError(
             f"lattice: expected neither steps nor a shift where objects are assigned, got steps {lattice.steps} and "
@@ -40,28 +40,29 @@ def own_columns_and_rows(
     return own.minimum(shapes)
 
 
-def sites_within(
+def locations_within(
     lattice: Lattice,
     level: Int64[Tensor, " N"],
     centers: Float64[Tensor, "N 2"],
     reach: Float64[Tensor, "N 2"],
     columns_and_rows: Int64[Tensor, "N 2"],
 ) -> Iterator[tuple[Int64[Tensor, " K"], Int64[Tensor, " K"], Float[Tensor, "K 2"]]]:
-    """The sites of N rectangles, each on one level, in parts of bounded size.
+    """The locations of N rectangles, each on one level, in parts of bounded size.
 
     Args:
-        lattice: the sites.
+        lattice: the locations.
         level: the level of each rectangle.
         centers: (x, y) of each rectangle's middle, pixels.
-        reach: sites at most so far from the middle are found, along x and y, pixels.
-        columns_and_rows: the sites that the level has in the rectangle's image.
+        reach: locations at most so far from the middle are found, along x and y, pixels.
+        columns_and_rows: the locations that the level has in the rectangle's image.
 
     Yields:
-        For each site found: the index of its rectangle (not decreasing), of the site, and the site's (x, y).
+        For each location found: the index of its rectangle (not decreasing), of the location, and the location's (x,
+            y).
 
     >>> lattice = Lattice(((4, 4),), (8,))
     >>> middle, reach = torch.tensor([[12.0, 4.0]]).double(), torch.tensor([[8.0, 0.0]]).double()
-    >>> for part in sites_within(lattice, torch.tensor([0]), middle, reach, torch.tensor([[4, 4]])):
+    >>> for part in locations_within(lattice, torch.tensor([0]), middle, reach, torch.tensor([[4, 4]])):
     ...     print(part)
     (tensor([0, 0, 0]), tensor([0, 1, 2]), tensor([[ 4.,  4.], [12.,  4.], [20.,  4.]]))
     """
@@ -77,8 +78,8 @@ def sites_within(
         columns = sides[rectangle, 0]
         index = first[rectangle] + torch.stack([cell % columns, cell // columns], dim=-1)  # column and row
         of_level = level[rectangle]
-        site = starts[of_level] + index[:, 1] * widths[of_level] + index[:, 0]
-        yield rectangle, site, (index.float() + lattice.offset) * strides[of_level, None]
+        location = starts[of_level] + index[:, 1] * widths[of_level] + index[:, 0]
+        yield rectangle, location, (index.float() + lattice.offset) * strides[of_level, None]
 
 
 def ragged(counts: Int64[Tensor, " N"]) -> Iterator[tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]]:

@@ -1,4 +1,4 @@
-"""Anchors: boxes of a few shapes around every site of a pyramid (RetinaNet: arXiv 1708.02002, section 4).
+"""Anchors: boxes of a few shapes around every location of a pyramid (RetinaNet: arXiv 1708.02002, section 4).
 
 The shapes of a pyramid are one tensor ``(L, A, 2)``, width and height in pixels of the A anchors of each level. The
 anchors of a location follow each other, ratio by ratio and within a ratio scale by scale, as in torchvision and
@@ -51,14 +51,14 @@ def anchor_shapes(
     return 2 * (shapes / 2).round() if whole_px else shapes
 
 
-def site_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[Tensor, "PA 4"]:
-    """The anchors of all sites as boxes, location by location in the lattice's order, A boxes at each.
+def grid_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[Tensor, "PA 4"]:
+    """The anchors of all locations as boxes, location by location in the lattice's order, A boxes at each.
 
     Raises:
         ValueError: the lattice has another number of levels than the shapes.
 
     >>> lattice = Lattice(((1, 2), (1, 1)), (8, 16))
-    >>> site_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)))[1:4]
+    >>> grid_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)))[1:4]
     tensor([[-4., -4., 12., 12.], [ 8.,  0., 16.,  8.], [ 4., -4., 20., 12.]])
     """
     check_levels(lattice, shapes_px)
@@ -71,7 +71,7 @@ def site_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[T
 def chosen_anchors(
     lattice: Lattice, shapes_px: Float[Tensor, "L A 2"], index: Int64[Tensor, " N"]
 ) -> Float[Tensor, "N 4"]:
-    """``site_anchors(lattice, shapes_px)[index]`` without the others.
+    """``grid_anchors(lattice, shapes_px)[index]`` without the others.
 
     >>> lattice = Lattice(((1, 2), (1, 1)), (8, 16))
     >>> chosen_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)), torch.tensor([3, 1]))
@@ -82,9 +82,9 @@ def chosen_anchors(
     widths = torch.tensor([width for _, width in lattice.level_shapes], device=index.device)
     steps = lattice.steps or tuple((stride, stride) for stride in lattice.strides)
     steps_xy = torch.tensor(steps, device=index.device).flip(-1)
-    site, shape = index // shapes_px.shape[1], index % shapes_px.shape[1]
-    level = torch.bucketize(site, starts, right=True) - 1
-    cell, width = site - starts[level], widths[level]
+    location, shape = index // shapes_px.shape[1], index % shapes_px.shape[1]
+    level = torch.bucketize(location, starts, right=True) - 1
+    cell, width = location - starts[level], widths[level]
     column_and_row = torch.stack([cell % width, cell // width], dim=-1)
     points = (column_and_row.float() + lattice.offset) * steps_xy[level] + lattice.shift_px
     half = shapes_px[level, shape] / 2

@@ -1,6 +1,6 @@
-"""How a box is written at a site, and read back: distances to its sides, distributions of distances, anchor deltas.
+"""How a box is written at a location, and read back: distances to its sides, distributions of distances, anchor deltas.
 
-``encode_*`` and ``decode_*`` are inverse. Distances are (left, top, right, bottom), in strides of the site's level.
+``encode_*`` and ``decode_*`` are inverse. Distances are (left, top, right, bottom), in strides of the location's level.
 Deltas are (x, y, width, height) as seen from an anchor (Faster R-CNN, arXiv 1506.01497, equation 2).
 """
 

@@ -54,13 +54,13 @@ class LevelIndex:
 
 
 def level_index(
-    level_shapes: Sequence[tuple[int, int]], anchors: int, image: Int64[Tensor, " N"], site: Int64[Tensor, " N"]
+    level_shapes: Sequence[tuple[int, int]], num_anchors: int, image: Int64[Tensor, " N"], location: Int64[Tensor, " N"]
 ) -> LevelIndex:
     """The places of N locations that are given by their image and their place in the pyramid's order.
 
     Args:
         level_shapes: (height, width) of each level's map.
-        anchors: A, of each location.
+        num_anchors: A, of each location.
 
     >>> index = level_index(((2, 3), (1, 2)), 1, torch.tensor([0, 1, 1]), torch.tensor([7, 0, 4]))
     >>> index.places, index.counts, index.order
@@ -69,14 +69,14 @@ def level_index(
              [0, 1, 1],
              [0, 0, 0]]), (2, 1), tensor([2, 0, 1]))
     """
-    device = site.device
-    sizes = torch.tensor([height * width * anchors for height, width in level_shapes], device=device)
+    device = location.device
+    sizes = torch.tensor([height * width * num_anchors for height, width in level_shapes], device=device)
     widths = torch.tensor([width for _, width in level_shapes], device=device)
     ends = sizes.cumsum(0)
-    level = torch.bucketize(site, ends, right=True)
-    inside = site - (ends - sizes)[level]
-    location, anchor = inside // anchors, inside % anchors
-    places = torch.stack([image, location // widths[level], location % widths[level], anchor])
+    level = torch.bucketize(location, ends, right=True)
+    inside = location - (ends - sizes)[level]
+    cell, anchor = inside // num_anchors, inside % num_anchors
+    places = torch.stack([image, cell // widths[level], cell % widths[level], anchor])
     by_level = level.argsort(stable=True)
     counts = torch.bincount(level, minlength=len(sizes)).tolist()
     return LevelIndex(places[:, by_level], tuple(counts), by_level.argsort())

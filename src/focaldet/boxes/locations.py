@@ -1,4 +1,4 @@
-"""The prediction sites of a pyramid: a regular lattice of locations on each level.
+"""The prediction locations of a pyramid: a regular lattice of locations on each level.
 
 Location (row i, column j) of a level with stride s is centred on pixel ``((j + offset) * s, (i + offset) * s)``. Public
 codes disagree on ``offset`` (0 or ½), and weights trained with one decode half a stride off with the other: so it is a
@@ -16,8 +16,8 @@ from focaldet.boxes.level_index import level_index
 
 
 @dataclass(frozen=True)
-class Sites:
-    """What N prediction sites need to know of themselves to write a box as numbers and to read it back.
+class Locations:
+    """What N prediction locations need to know of themselves to write a box as numbers and to read it back.
 
     Args:
         points_xy: ``(N, 2)`` the centre of each, pixels.
@@ -29,14 +29,14 @@ class Sites:
     strides: Float[Tensor, " N"]
     anchors_xyxy: Float[Tensor, "N 4"] | None = None
 
-    def __getitem__(self, index: Tensor) -> "Sites":
+    def __getitem__(self, index: Tensor) -> "Locations":
         anchors = None if self.anchors_xyxy is None else self.anchors_xyxy[index]
-        return Sites(self.points_xy[index], self.strides[index], anchors)
+        return Locations(self.points_xy[index], self.strides[index], anchors)
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """All sites of a pyramid in their one order: level by level, row by row.
+    """All locations of a pyramid in their one order: level by level, row by row.
 
     Args:
         level_shapes: (height, width) of each level's map, in locations.
@@ -47,7 +47,7 @@ class Lattice:
             (see ``fitted_steps``). Read by ``points`` only: what is assigned by closed form keeps to the strides.
 
     >>> lattice = Lattice(((2, 3), (1, 2)), (8, 16))
-    >>> lattice.num_sites
+    >>> lattice.num_locations
     8
     >>> lattice.points()[:2], lattice.points()[-1]
     (tensor([[ 4.,  4.], [12.,  4.]]), tensor([24.,  8.]))
@@ -72,19 +72,19 @@ class Lattice:
 
     @property
     def level_starts(self) -> tuple[int, ...]:
-        """Index of each level's first site."""
+        """Index of each level's first location."""
         starts = [0]
         for size in self.level_sizes[:-1]:
             starts.append(starts[-1] + size)
         return tuple(starts)
 
     @property
-    def num_sites(self) -> int:
-        """P, the number of sites of all levels."""
+    def num_locations(self) -> int:
+        """P, the number of locations of all levels."""
         return sum(self.level_sizes)
 
     def points(self, device: torch.device | str | None = None) -> Float[Tensor, "P 2"]:
-        """The centre (x, y) of every site, in pixels."""
+        """The centre (x, y) of every location, in pixels."""
         return torch.cat(self.level_points(device))
 
     def level_points(self, device: torch.device | str | None = None) -> list[Float[Tensor, "_ 2"]]:
@@ -99,8 +99,8 @@ class Lattice:
             )
         return levels
 
-    def site_strides(self, device: torch.device | str | None = None) -> Float[Tensor, " P"]:
-        """The stride of every site's level, in pixels."""
+    def location_strides(self, device: torch.device | str | None = None) -> Float[Tensor, " P"]:
+        """The stride of every location's level, in pixels."""
         return torch.cat(
             [
                 torch.full((size,), float(stride), device=device)
@@ -109,16 +109,16 @@ class Lattice:
         )
 
     def inside(self, image_sizes: Tensor) -> Bool[Tensor, "B P"]:
-        """Which sites an image has of its own, when it was padded to the batch's size.
+        """Which locations an image has of its own, when it was padded to the batch's size.
 
         Args:
             image_sizes: ``(B, 2)`` height and width in pixels of each image's content, at the top left.
 
         Returns:
-            ``(B, P)``: True where the site's cell begins inside the content, which are exactly the sites of the image
-            alone, unpadded.
+            ``(B, P)``: True where the location's cell begins inside the content, which are exactly the locations of the
+            image alone, unpadded.
         """
-        corner = self.points(image_sizes.device) - self.offset * self.site_strides(image_sizes.device)[:, None]
+        corner = self.points(image_sizes.device) - self.offset * self.location_strides(image_sizes.device)[:, None]
         height, width = image_sizes[:, :1], image_sizes[:, 1:]
         return (corner[:, 0] < width) & (corner[:, 1] < height)
 
@@ -143,26 +143,26 @@ def flatten_levels(maps: Sequence[Tensor], channels: int) -> Float[Tensor, "B P 
 
     Args:
         maps: one map a level.
-        channels: D, the numbers that belong to one site.
+        channels: D, the numbers that belong to one location.
     """
     return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, channels) for m in maps], dim=1)
 
 
-def gather_sites(
-    maps: Sequence[Tensor], channels: int, image: Int64[Tensor, " N"], site: Int64[Tensor, " N"]
+def gather_locations(
+    maps: Sequence[Tensor], channels: int, image: Int64[Tensor, " N"], location: Int64[Tensor, " N"]
 ) -> Float[Tensor, "N D"]:
-    """The numbers of chosen sites, ``flatten_levels(maps, channels)[image, site]`` without the copy of everything.
+    """The channels of chosen locations: ``flatten_levels(maps, channels)[image, location]`` without copying all of it.
 
     Args:
         maps: one map ``(B, A * D, H, W)`` a level.
-        channels: D, the numbers that belong to one site.
-        image, site: the chosen sites, by image and by place in the lattice's order.
+        channels: D, the numbers that belong to one location.
+        image, location: the chosen locations, by image and by place in the lattice's order.
 
     >>> maps = [torch.arange(12.0).view(1, 2, 2, 3), torch.arange(4.0).view(1, 2, 1, 2)]
-    >>> gather_sites(maps, 2, torch.tensor([0, 0]), torch.tensor([4, 7]))
+    >>> gather_locations(maps, 2, torch.tensor([0, 0]), torch.tensor([4, 7]))
     tensor([[ 4., 10.],
             [ 1.,  3.]])
     """
-    anchors = maps[0].shape[1] // channels
-    index = level_index([(level.shape[2], level.shape[3]) for level in maps], anchors, image, site)
+    num_anchors = maps[0].shape[1] // channels
+    index = level_index([(level.shape[2], level.shape[3]) for level in maps], num_anchors, image, location)
     return index.gather(maps, channels)

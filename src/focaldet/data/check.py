@@ -26,8 +26,8 @@ ANCHOR_SCALE = 8
 """ATSS's anchor of a level is a square of 8 strides. https://arxiv.org/abs/1912.02424"""
 
 SMALL_STRIDES = 3
-"""An object of fewer strides has few sites, and each side of it is a stride or two: measured on BCCD's platelets, which
-have 2.4, see benchmarks/results."""
+"""An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
+which have 2.4, see benchmarks/results."""
 
 _MAX_LISTED = 20
 """Classes that a table shows before it is cut."""

@@ -13,6 +13,7 @@ from focaldet.data.formats.coco import find_coco, read_coco
 from focaldet.data.formats.csv_table import find_csv, read_csv
 from focaldet.data.formats.cvat import find_cvat, read_cvat
 from focaldet.data.formats.labelme import find_labelme, read_labelme
+from focaldet.data.formats.unread import is_packed, packed, unread_labels, without_labels
 from focaldet.data.formats.voc import find_voc, read_voc
 from focaldet.data.formats.yolo import find_yolo, read_yolo
 from focaldet.data.parallel import Progress
@@ -90,7 +91,8 @@ def _read_folder(root: Path, seed: int, rescale: bool, progress: Progress | None
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
-        raise InputError(f"{root}: not a folder; give the folder that holds the photos and their labels")
+        remedy = "unpack it, and give the folder" if is_packed(root.name) else "give the folder"
+        raise InputError(f"{root}: not a folder; {remedy} that holds the photos and their labels")
     tree = Tree(root)
     if not tree.files:
         raise InputError(f"{root}: the folder is empty; looked for {_LOOKED_FOR}")
@@ -99,7 +101,9 @@ def _read_folder(root: Path, seed: int, rescale: bool, progress: Progress | None
     faults += [
         Fault("not-a-file", name, "", "a link that leads nowhere, or a device") for name in sorted(tree.unusable)
     ]
-    _check_usable(root, parsed, records, faults)
+    if any(fault.kind == "missing-image" for fault in faults) and (archives := packed(tree)):
+        notes = (*notes, f"photos are missing, and there are archives: {archives}")
+    _check_usable(root, parsed, records, faults, unread_labels(tree) or packed(tree))
     splits, origin, made = _make_splits(records, seed)
     return _folder(root, layout, replace(parsed, notes=notes), splits, origin, faults, made)
 
@@ -135,9 +139,15 @@ def _folder(
 def _parse(tree: Tree) -> tuple[str, ParsedLayout]:
     for layout, (find, read) in _FORMATS.items():
         if files := find(tree):
-            parsed = read(tree, files)
+            try:
+                parsed = read(tree, files)
+            except InputError as error:
+                if other := unread_labels(tree):
+                    raise InputError(f"{error}; {other}") from None
+                raise
             return layout, replace(parsed, notes=(*parsed.notes, *_not_read(tree, layout)))
-    raise InputError(f"{tree.root}: no layout recognised; looked for {_LOOKED_FOR}")
+    found = unread_labels(tree) or without_labels(tree)
+    raise InputError(f"{tree.root}: no layout recognised; " + (found or f"looked for {_LOOKED_FOR}"))
 
 
 def _not_read(tree: Tree, layout: str) -> list[str]:
@@ -179,9 +189,14 @@ def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annota
 
 
 def _check_usable(
-    root: Path, parsed: ParsedLayout, records: dict[str, tuple[ImageRecord, ...]], faults: list[Fault]
+    root: Path, parsed: ParsedLayout, records: dict[str, tuple[ImageRecord, ...]], faults: list[Fault], other: str = ""
 ) -> None:
-    first = f"; the first fault: {faults[0]}" if faults else ""
+    """Raise InputError unless there are photos with objects.
+
+    Args:
+        other: what else is in the folder, and what to do about it.
+    """
+    first = (f"; the first fault: {faults[0]}" if faults else "") + (f"; {other}" if other else "")
     if not any(records.values()):
         raise InputError(f"{root}: {parsed.description}, but no usable image{first}")
     everything = [record for split in records.values() for record in split]

@@ -1,7 +1,7 @@
 """Classes that are labelled only to be left alone: their boxes become regions that are neither objects nor background.
 
-Such a region tells nothing: no site in it is trained as background (``focaldet.assign.claims.ignore_unknown``), and a
-detection in it, of whatever class, counts neither as right nor as wrong (COCO's crowds). Data sets mark in this way
+Such a region tells nothing: no location in it is trained as background (``focaldet.assign.claims.ignore_unknown``), and
+a detection in it, of whatever class, counts neither as right nor as wrong (COCO's crowds). Data sets mark in this way
 crowds, reflections, or what is too small to tell (KITTI's DontCare, VisDrone's ignored regions).
 """
 

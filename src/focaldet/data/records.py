@@ -5,6 +5,7 @@ Axes: N boxes of one image. Pixels are those of the image as it is displayed, af
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,9 @@ class Fault:
         return FAULT_KINDS[self.kind] == "image left out"
 
 
+Form = Literal["corners", "size", "centre"]
+
+
 @dataclass(frozen=True, eq=False)
 class Annotation:
     """One image as its annotation file describes it, before anything has been compared with the image itself.
@@ -95,6 +99,7 @@ class Annotation:
         class_names: C names.
         relative: whether boxes are fractions.
         areas: ``(N,)`` float64, pixels² as the file states them (NaN where it states none), or ``None``.
+        form: how the file writes a box: two corners, a corner and a size, or a centre and a size.
     """
 
     path: Path
@@ -110,6 +115,7 @@ class Annotation:
     class_names: tuple[str, ...]
     relative: bool = False
     areas: NDArray[np.float64] | None = None
+    form: Form = "corners"
 
     def item_of(self, box: int) -> str:
         """What a fault calls a box: its place in the file, and its class."""

@@ -15,6 +15,17 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from focaldet.checks import InputError
+from focaldet.data.spelling import (
+    as_uploaded,
+    bare_name,
+    before_upload,
+    folded,
+    folder_of,
+    inside,
+    is_absolute,
+    spelled,
+    stem,
+)
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 SPLIT_WORDS = {
@@ -141,22 +152,38 @@ class Tree:
     def _by_path(self) -> dict[str, list[str]]:
         index: dict[str, list[str]] = {}
         for name in self.photos:
-            index.setdefault(_folded(name), []).append(name)
+            index.setdefault(folded(name), []).append(name)
         return index
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         index: dict[str, list[str]] = {}
         for name in self.photos:
-            index.setdefault(_folded(name.rpartition("/")[2]), []).append(name)
+            index.setdefault(folded(name.rpartition("/")[2]), []).append(name)
         return index
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         index: dict[str, list[str]] = {}
         for name in self.photos:
-            index.setdefault(_folded(stem(name)), []).append(name)
+            index.setdefault(folded(stem(name)), []).append(name)
         return index
+
+    @cached_property
+    def _by_uploaded_stem(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.photos:
+            index.setdefault(as_uploaded(stem(name)), []).append(name)
+        return index
+
+    def uploaded(self, bare: str) -> list[str]:
+        """The photos that Label Studio calls so, in any format.
+
+        Args:
+            bare: of a photo, without its suffix.
+        """
+        before = before_upload(bare)
+        return self._by_uploaded_stem.get(before, []) if before else []
 
     def at(self, folder: str, stated: str) -> str | None:
         """The photo at a path that is relative to a folder of the tree.
@@ -165,19 +192,19 @@ class Tree:
             stated: in any spelling of a path; one that leads out of the tree is at no photo.
         """
         name = self._joined(folder, stated)
-        return None if name is None else _exact(name, self._by_path.get(_folded(name), []))
+        return None if name is None else _exact(name, self._by_path.get(folded(name), []))
 
     def _joined(self, folder: str, stated: str) -> str | None:
-        path = _spelled(stated)
-        if not _is_absolute(path):
-            name = _inside(f"{folder}/{path}")
+        path = spelled(stated)
+        if not is_absolute(path):
+            name = inside(f"{folder}/{path}")
             if name is not None:
                 return name
             path = _normal(f"{self.root.absolute().as_posix()}/{folder}/{path}")  # out of the folder, and into it again
         for root in (self.root.resolve(), self.root.absolute()):
             start = f"{root.as_posix().rstrip('/')}/"
             if f"{path}/".startswith(start):
-                return _inside(path[len(start) :])
+                return inside(path[len(start) :])
         return None
 
     def photo(self, stated: str, *, beside: str, folders: Sequence[str] = ("",)) -> FoundPhoto:
@@ -192,26 +219,29 @@ class Tree:
         Raises:
             PhotoError: there is no such photo, or more than one.
         """
-        spellings = [_spelled(stated)]
+        spellings = [spelled(stated)]
         if "%" in stated:  # of an address
-            spellings.append(_spelled(unquote(stated)))
+            spellings.append(spelled(unquote(stated)))
         for spelling in spellings:
             for folder in folders:
                 if (name := self.at(folder, spelling)) is not None:
                     return FoundPhoto(name, AS_STATED)
         for spelling in spellings:
             bare = spelling.rpartition("/")[2]
-            candidates = self._by_name.get(_folded(bare), [])
+            candidates = self._by_name.get(folded(bare), [])
             if candidates := [c for c in candidates if not _other_split(spelling, c)]:
                 return self._nearest(spelling, candidates, beside)
         for spelling in spellings:
             bare = spelling.rpartition("/")[2]
             known = _suffix(bare) in IMAGE_SUFFIXES
-            candidates = self._by_stem.get(_folded(stem(bare) if known else bare), [])
+            candidates = self._by_stem.get(folded(stem(bare) if known else bare), [])
             if candidates := [c for c in candidates if not _other_split(spelling, c)]:
                 found = self._nearest(spelling, candidates, beside)
                 # A name without a suffix is whole; of a name with another suffix only the rest agrees.
                 return FoundPhoto(found.name, 0 if known else found.certainty)
+        for spelling in spellings:
+            if candidates := [c for c in self.uploaded(stem(spelling)) if not _other_split(spelling, c)]:
+                return self._nearest(spelling, candidates, beside)
         raise PhotoError(f"there is no photo {_shown(stated)} here")
 
     def photo_of(self, label_file: str, stated: Sequence[str] = ()) -> FoundPhoto:
@@ -225,14 +255,14 @@ class Tree:
         Raises:
             PhotoError: there is no such photo, or more than one.
         """
-        own = _folded(stem(label_file))  # "c", or "c.jpg" of "c.jpg.xml"
-        candidates = self._by_stem.get(own) or self._by_name.get(own, [])
+        own = folded(stem(label_file))  # "c", or "c.jpg" of "c.jpg.xml"
+        candidates = self._by_stem.get(own) or self._by_name.get(own) or self.uploaded(stem(label_file))
         if candidates := [c for c in candidates if not _other_split(label_file, c)]:
             # A mask of its name may lie nearer: the suffix that the file states tells it from the photo.
-            names = {_folded(_spelled(path).rpartition("/")[2]) for path in stated}
-            best = _most_alike(label_file, [c for c in candidates if _folded(_bare(c)) in names] or candidates)
+            names = {folded(spelled(path).rpartition("/")[2]) for path in stated}
+            best = _most_alike(label_file, [c for c in candidates if folded(bare_name(c)) in names] or candidates)
             for path in stated:
-                best = _longest_tails(_spelled(path), best)[1]
+                best = _longest_tails(spelled(path), best)[1]
             return FoundPhoto(self._only(best), AS_STATED)
         problem = PhotoError(f"there is no photo named {stem(label_file)!r:.120}")
         for path in stated:
@@ -268,7 +298,7 @@ class Tree:
         Returns:
             Names of folders or files; ``None`` when there is nothing.
         """
-        path = _spelled(stated).rstrip("/") or "."
+        path = spelled(stated).rstrip("/") or "."
         there = self._entries
         for folder in folders:
             name = self._joined(folder, path)
@@ -278,85 +308,34 @@ class Tree:
             return None
         parts = [part for part in path.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
         for start in range(len(parts)):
-            if (name := "/".join(parts[start:])) and (known := there.get(_folded(name))):
+            if (name := "/".join(parts[start:])) and (known := there.get(folded(name))):
                 return (known,)
         return None
 
     def _outside(self, folder: str, path: str) -> bool:
         """Whether there is such a folder or file on this machine, and not in this folder."""
-        return "\0" not in path and os.path.exists(path if _is_absolute(path) else self.root / folder / path)
+        return "\0" not in path and os.path.exists(path if is_absolute(path) else self.root / folder / path)
 
     @cached_property
     def _entries(self) -> dict[str, str]:
-        return {_folded(name): name for name in (*self.folders, *self.files)}
+        return {folded(name): name for name in (*self.folders, *self.files)}
 
     def _matching(self, name: str) -> tuple[str, ...]:
         if "*" not in name and "?" not in name:
-            known = self._entries.get(_folded(name))
+            known = self._entries.get(folded(name))
             return () if known is None else (known,)
-        pattern = re.escape(_folded(name)).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*")
+        pattern = re.escape(folded(name)).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*")
         pattern = pattern.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        return tuple(photo for photo in self.photos if re.fullmatch(pattern, _folded(photo)))
-
-
-def stem(name: str) -> str:
-    """The bare name of a file without its last suffix.
-
-    >>> stem("a/b.c.jpg")
-    'b.c'
-    """
-    return os.path.splitext(name.rpartition("/")[2])[0]
-
-
-def folder_of(name: str) -> str:
-    """The folder of a file of the tree; ``""`` is the tree's own.
-
-    >>> folder_of("a/b/c.jpg"), folder_of("c.jpg")
-    ('a/b', '')
-    """
-    return name.rpartition("/")[0]
+        return tuple(photo for photo in self.photos if re.fullmatch(pattern, folded(photo)))
 
 
 def _shown(stated: str) -> str:
-    outside = _is_absolute(path := _spelled(stated)) or _inside(path) is None
+    outside = is_absolute(path := spelled(stated)) or inside(path) is None
     return f"{stated!r:.160}" + (", which leads out of the folder, nor one of its name," if outside else "")
-
-
-def _spelled(path: str) -> str:
-    """A path with forward slashes, without ``./`` before it; of an address, the path in it."""
-    path = path.strip().replace("\\", "/")
-    if address := re.match(r"([a-z][a-z0-9+.-]+)://[^/]*", path, re.IGNORECASE):
-        path = path[address.end() :]
-        if address[1].lower().startswith("http"):
-            path = re.sub(r"[?#].*", "", path)
-        if re.match(r"/[A-Za-z]:/", path):
-            path = path[1:]
-    return re.sub(r"^(?:\./+)+", "", path)
-
-
-def _is_absolute(path: str) -> bool:
-    return path.startswith("/") or path[1:2] == ":"
-
-
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _normal(path: str) -> str:
     return os.path.normpath(path).replace("\\", "/")
-
-
-def _inside(path: str) -> str | None:
-    """A relative path without ``.`` and ``..``, or ``None`` when it leads out."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def _parts(name: str) -> list[str]:
@@ -365,13 +344,6 @@ def _parts(name: str) -> list[str]:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
-
-
-def _folded(name: str) -> str:
-    """Equal for names that differ in case, or in how their accents are composed."""
-    if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _exact(name: str, candidates: list[str]) -> str | None:
@@ -385,10 +357,10 @@ def _exact(name: str, candidates: list[str]) -> str | None:
 
 def _longest_tails(stated: str, candidates: list[str]) -> tuple[int, list[str]]:
     """The candidates that agree with a path in the most of its last parts, and in how many."""
-    parts = _folded(stated).split("/")[::-1]
+    parts = folded(stated).split("/")[::-1]
     agree = {}
     for name in candidates:
-        pairs = zip(parts, _folded(name).split("/")[::-1], strict=False)
+        pairs = zip(parts, folded(name).split("/")[::-1], strict=False)
         agree[name] = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), name.count("/") + 1))
     most = max(agree.values())
     return most, [name for name in candidates if agree[name] == most]
@@ -396,7 +368,7 @@ def _longest_tails(stated: str, candidates: list[str]) -> tuple[int, list[str]]:
 
 def _words(folders: str) -> list[str]:
     """What folders say: the split, or the name itself."""
-    return [split_of(part) or part for part in _folded(folders).split("/") if part]
+    return [split_of(part) or part for part in folded(folders).split("/") if part]
 
 
 def _other_split(stated: str, there: str) -> bool:
@@ -404,7 +376,7 @@ def _other_split(stated: str, there: str) -> bool:
 
     Folders of another machine may be called anything.
     """
-    if _is_absolute(stated):
+    if is_absolute(stated):
         return False
     a, b = (next(filter(None, map(split_of, folder_of(path).split("/")[::-1])), "") for path in (stated, there))
     return bool(a and b and a != b)

@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from focaldet.checks import InputError
+from focaldet.data.forms import check_forms
 from focaldet.data.parallel import Progress, each
 from focaldet.data.records import Annotation, Fault, ImageRecord
 from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header, upright_boxes
@@ -53,9 +54,13 @@ def validate_all(
     Args:
         rescale: move boxes of another stated size by its scale.
         progress: called with how many are done, and how many there are.
+
+    Raises:
+        InputError: the boxes are written in another form than they were read.
     """
     with no_size_warnings():
         headers = each(_header, [annotation.path for annotation in annotations], progress)
+    check_forms(annotations, headers)
     pairs = list(zip(annotations, headers, strict=True))
     turned_first = any(starmap(_drawn_upright, pairs))
     checked = [_compared(*pair, rescale=rescale, turned_first=turned_first) for pair in pairs]

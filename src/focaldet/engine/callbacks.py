@@ -190,10 +190,10 @@ class RunRecorder(Callback):
         if self.val is None:
             save_model(self.run, self.spec, net)
             return None
-        postprocess = self.spec.evaluation_reader(module.method, net.strides)
+        postprocess = self.spec.evaluation_postprocess(module.method, net.strides)
         results = detect_records(net, postprocess, self.val)
         truth = coco_truth(self.val.records, self.spec.class_names)
-        evaluation = average_precision(truth, results, max_detections=postprocess.reading.max_detections)
+        evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
         ap, ap50 = evaluation.metrics["AP"], evaluation.metrics["AP50"]
         if ap is None or ap50 is None:
             measured, kept = "val AP –", " (val has no object to measure it by; these weights are kept)"

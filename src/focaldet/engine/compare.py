@@ -11,7 +11,7 @@ from focaldet.data.truth import category_ids, coco_truth, image_ids
 from focaldet.engine.load import load_model
 from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.results import coco_results
 
 
@@ -65,7 +65,7 @@ def detect_labelled(
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
     records: list[ImageRecord] = []
-    found: list[Found] = []
+    found: list[DetectionArrays] = []
     for record in chosen:
         try:
             photo = read_photo(record.path)

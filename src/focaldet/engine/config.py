@@ -1,113 +1,235 @@
-"""Everything that a training run depends on, as one typed dataclass. ``config.yaml`` in a run folder is one, whole."""
+"""All settings of a training run as one typed dataclass; ``config.yaml`` in a run folder holds them."""
 
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from focaldet.checks import InputError, check_range, near_name, split_names
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MOST_SIZE
 
 MOST_MINUTES = 527_040
-"""Of training: a year."""
+"""Longest training: a year."""
+
+GROUPS = ("data", "model", "loss", "schedule", "augmentation", "hardware", "output")
+"""Groups of options, in the order of ``focaldet train --help`` and docs/options.md."""
+
+AT_LEAST_0, AT_LEAST_1 = (0, math.inf), (1, 2**31)
+
+Value = TypeVar("Value")
+
+
+def option(
+    group: str,
+    default: Value,
+    help: str,
+    *,
+    range: tuple[float, float] | None = None,
+    metavar: str | None = None,
+    main: bool = False,
+) -> Value:
+    """Field of ``TrainConfig`` with all that the command line and the documentation say about it.
+
+    Args:
+        group: one of ``GROUPS``.
+        default: value of the field; ``MISSING`` for a field that must be given.
+        help: one line, with the unit. The default is appended unless the line states it.
+        range: smallest and largest value.
+        metavar: placeholder for the value.
+        main: one of the ten options that ``--help`` shows; ``--help-all`` shows the others too.
+    """
+    metadata = {"group": group, "help": help, "range": range, "metavar": metavar, "main": main}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """
-    Args:
-        data: folder of labelled photos (COCO JSON, Pascal VOC or YOLO; recognised by what is in it)
-        ignore: classes, separated by commas, whose boxes are neither objects nor background
-        out: the run folder to make; by default runs/<name of the data>-<method>, numbered
-        method: the detector (docs/methods.md)
-        class_loss: what trains the classes; default: the method's own (gfl, gflv2: quality_focal; the others: focal)
-        backbone: any network of timm with feature maps of strides 8, 16 and 32
-        pretrained: fetch timm's pretrained weights of the backbone
-        backbone_weights: safetensors file with the backbone's weights, by timm's names
-        weights: run to begin with (of train or import); its network, and its size, are taken where not given
-        size: longer side of the image the network sees, in pixels
-        levels: of the pyramid; p2-p6 begins at stride 4, finds objects of less than about 20 px better and costs more
-        channels: width of the pyramid and of the head's towers
-        head_depth: convolutions of each tower
-        prior_prob: probability of every class at every site when training begins
-        alpha: of focal loss: weight of the objects, 1 - alpha that of the background; none: both 1
-        gamma: of focal loss: how far easy sites are silenced; 0: not at all
-        beta: of quality focal loss: how far sites with about the right score are silenced
-        num_bins: bins of each box side's distribution; a side reaches num_bins - 1 strides
-        weight_floor: least sum of score weights that the box terms are divided by (mmdetection: 1; see docs/adr/0003)
-        epochs: passes over the training photos; not used when minutes is given
-        minutes: train for this many minutes instead; the learning-rate schedule ends with them
-        batch: images of a step, on each device
-        lr: peak learning rate of AdamW for a batch of 8; it is scaled with the square root of the whole batch
-        backbone_lr: factor on the learning rate of the backbone
-        weight_decay: of AdamW, on weights with more than one axis
-        warmup: steps of linear warm-up, at most a tenth of the run
-        clip: largest norm of the gradient; 0 for none
-        ema: decay of the moving average of the weights, which is what is evaluated and kept
-        augment: how far zoom, crop and colour go
-        flips: none for what a mirror changes (digits, signs), all for photos without an up (cells, aerial views)
-        frozen_stages: stages of the backbone that keep their weights (1: all up to stride 4, 2: up to 8, ...)
-        freeze_norm: keep the backbone's batch norms as they are (for pretrained weights and small batches)
-        max_detections: boxes found in a photo, at most; auto: 100, and twice what a crowded training photo holds
-        val_every: measure AP on the validation split each so many epochs; 0: five times in the run
-        seed: of weights, order, augmentation, and of splits that have to be made
-        verify: decode all photos first and leave out those that cannot be read
-        workers: processes that load data; -1: none when the decoded photos fit in memory, else a core less, at most 8
-        device: auto, cpu or gpu
-        devices: processes on this machine, each with a batch of its own
-        nodes: machines: the same command on each, with MASTER_ADDR, MASTER_PORT and its NODE_RANK set, or by torchrun
-        precision: auto takes bfloat16 where the machine computes it natively
-        profile: tell at the end where the time of a step went
-        resume: continue the run in --out; options given here replace its own, more epochs or minutes extend it
+    """All settings of a training run; docs/options.md and ``focaldet train --help-all`` explain each.
+
+    Raises:
+        InputError: a value has the wrong type or is out of range, or two values contradict each other.
     """
 
-    data: str
-    ignore: str | None = None
-    out: str | None = None
-    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = "gfl"
-    class_loss: Literal["default", "bce", "focal", "quality_focal"] = "default"
-    backbone: str = "regnetx_002"
-    pretrained: bool = False
-    backbone_weights: str | None = None
-    weights: str | None = None
-    size: int = 320
-    levels: Literal["p3-p7", "p2-p6"] = "p3-p7"
-    channels: int = 64
-    head_depth: int = 2
-    prior_prob: float = 0.01
-    alpha: float | None = 0.25
-    gamma: float = 2.0
-    beta: float = 2.0
-    num_bins: int = 17
-    weight_floor: float = 1e-6
-    epochs: int = 50
-    minutes: float | None = None
-    batch: int = 8
-    lr: float = 3e-3
-    backbone_lr: float = 1.0
-    weight_decay: float = 0.05
-    warmup: int = 50
-    clip: float = 10.0
-    ema: float = 0.995
-    augment: Literal["none", "light", "medium", "strong"] = "light"
-    flips: Literal["none", "horizontal", "all"] = "horizontal"
-    frozen_stages: int = 0
-    freeze_norm: bool = False
-    max_detections: int | Literal["auto"] = "auto"
-    val_every: int = 0
-    seed: int = 0
-    verify: bool = False
-    workers: int = -1
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    nodes: int = 1
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    profile: bool = False
-    resume: bool = False
+    data: str = option(
+        "data",
+        cast(str, MISSING),
+        "folder of labelled photos; the label format is detected (README lists the formats)",
+        metavar="DIR",
+        main=True,
+    )
+    ignore: str | None = option(
+        "data",
+        None,
+        "classes whose boxes count neither as objects nor as background, separated by commas",
+        metavar="NAMES",
+    )
+    verify: bool = option("data", False, "decode every photo first and leave out those that cannot be read")
+
+    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = option(
+        "model", "gfl", "detector (docs/methods.md)", main=True
+    )
+    weights: str | None = option(
+        "model",
+        None,
+        "start from the weights of this trained or imported run; network options not given are taken from it",
+        metavar="RUN",
+        main=True,
+    )
+    pretrained: bool = option("model", False, "download timm's pretrained weights for the backbone", main=True)
+    size: int = option(
+        "model",
+        320,
+        "longer side of the image that the network sees, in pixels",
+        range=(32, MOST_SIZE),
+        metavar="PX",
+        main=True,
+    )
+    backbone: str = option("model", "regnetx_002", "any timm network with feature maps at strides 8, 16 and 32")
+    backbone_weights: str | None = option(
+        "model", None, "safetensors file of backbone weights that uses timm's names", metavar="FILE"
+    )
+    levels: Literal["p3-p7", "p2-p6"] = option(
+        "model",
+        "p3-p7",
+        "pyramid levels; p2-p6 starts at stride 4: better for objects below about 20 px, but slower",
+    )
+    channels: int = option("model", 64, "channels of the pyramid and of the head's towers", range=(8, 2**12))
+    head_depth: int = option("model", 2, "convolutions in each tower of the head", range=(0, 2**6))
+    num_bins: int = option(
+        "model",
+        17,
+        "bins of the distribution of each box side; a side reaches num_bins - 1 strides",
+        range=(2, 2**10),
+    )
+    prior_prob: float = option(
+        "model", 0.01, "probability of every class at every location when training starts", metavar="P"
+    )
+    frozen_stages: int = option(
+        "model",
+        0,
+        "number of backbone stages whose weights stay fixed; 1 freezes up to stride 4, 2 up to stride 8, and so on",
+        range=(0, 4),
+    )
+    freeze_norm: bool = option(
+        "model", False, "keep the backbone's batch norms fixed (for pretrained weights and small batches)"
+    )
+
+    class_loss: Literal["default", "bce", "focal", "quality_focal"] = option(
+        "loss",
+        "default",
+        "classification loss; default: quality_focal for gfl and gflv2, focal for the others",
+    )
+    alpha: float | None = option(
+        "loss",
+        0.25,
+        "weight α of objects in the focal loss; background has 1 - α; none gives both weight 1",
+        range=(0, 1),
+        metavar="A",
+    )
+    gamma: float = option(
+        "loss", 2.0, "focusing exponent γ of the focal loss; 0 disables focusing", range=AT_LEAST_0, metavar="G"
+    )
+    beta: float = option(
+        "loss", 2.0, "focusing exponent β of the quality focal loss; 0 disables focusing", range=AT_LEAST_0, metavar="B"
+    )
+    weight_floor: float = option(
+        "loss",
+        1e-6,
+        "lower bound of the box losses' normaliser; mmdetection uses 1 (docs/adr/0003)",
+        range=AT_LEAST_0,
+    )
+
+    epochs: int = option(
+        "schedule", 50, "passes over the training photos; ignored with --minutes", range=AT_LEAST_1, main=True
+    )
+    minutes: float | None = option(
+        "schedule",
+        None,
+        "train for this many minutes instead; the learning-rate schedule ends with them",
+        metavar="MIN",
+        main=True,
+    )
+    batch: int = option("schedule", 8, "images per step and device", range=AT_LEAST_1)
+    lr: float = option(
+        "schedule",
+        3e-3,
+        "peak learning rate of AdamW at batch 8; scales with the square root of the total batch",
+        range=AT_LEAST_0,
+    )
+    backbone_lr: float = option("schedule", 1.0, "learning-rate multiplier for the backbone", range=AT_LEAST_0)
+    weight_decay: float = option(
+        "schedule", 0.05, "weight decay of AdamW; biases and norms have none", range=AT_LEAST_0
+    )
+    warmup: int = option(
+        "schedule", 50, "steps of linear warm-up, at most a tenth of a run of epochs", range=AT_LEAST_0
+    )
+    clip: float = option("schedule", 10.0, "largest norm of the gradient; 0 disables clipping", range=AT_LEAST_0)
+    ema: float = option(
+        "schedule", 0.995, "decay per step of the weights' moving average, which is evaluated and saved"
+    )
+    seed: int = option(
+        "schedule", 0, "random seed for weights, photo order, augmentation and automatic splits", range=(0, 2**32 - 1)
+    )
+
+    augment: Literal["none", "light", "medium", "strong"] = option(
+        "augmentation", "light", "strength of zoom, crop and colour changes"
+    )
+    flips: Literal["none", "horizontal", "all"] = option(
+        "augmentation",
+        "horizontal",
+        "random flips; none: a mirror image means something else (digits, signs); all: photos have no natural up "
+        "(cells, aerial views)",
+        main=True,
+    )
+
+    device: Literal["auto", "cpu", "gpu"] = option("hardware", "auto", "where to train")
+    devices: int = option(
+        "hardware", 1, "training processes on this machine, each with its own batch", range=AT_LEAST_1
+    )
+    nodes: int = option(
+        "hardware",
+        1,
+        "number of machines; run the same command on each, with MASTER_ADDR, MASTER_PORT and its NODE_RANK set, or use "
+        "torchrun",
+        range=AT_LEAST_1,
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = option(
+        "hardware", "auto", "floating-point format; auto uses bfloat16 where the hardware computes it natively"
+    )
+    workers: int = option(
+        "hardware",
+        -1,
+        "data-loading processes; -1: none if the decoded photos fit in memory, else cores minus one, at most 8",
+        range=(-1, 2**10),
+    )
+    profile: bool = option("hardware", False, "print a breakdown of the step time when training ends")
+
+    out: str | None = option(
+        "output",
+        None,
+        "run folder to create (default: runs/<name of the data>-<method>, numbered)",
+        metavar="RUN",
+        main=True,
+    )
+    resume: bool = option(
+        "output",
+        False,
+        "continue the run in --out; options given with it replace the run's, and more epochs or minutes extend it",
+        main=True,
+    )
+    val_every: int = option(
+        "output", 0, "measure AP on the validation split every N epochs; 0: five times per run", range=AT_LEAST_0
+    )
+    max_detections: int | Literal["auto"] = option(
+        "output",
+        "auto",
+        "most detections per photo; auto: 100, or twice the objects of the fullest training photo if it has over 50",
+        metavar="N|auto",
+    )
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
@@ -117,49 +239,38 @@ class TrainConfig:
             check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:
             raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
-        if self.frozen_stages > 4:
-            raise InputError(f"frozen_stages: expected at most 4, all of the backbone, got {self.frozen_stages}")
         if self.size <= 32 and self.batch * self.devices * self.nodes == 1 and not self.freeze_norm:
             raise InputError(
                 f"batch: a single photo of {self.size} px has one location at stride 32, and batch norms need two; use "
                 "--batch 2 or a larger --size"
             )
-        if self.seed >= 2**32:
-            raise InputError(f"seed: expected less than 2**32, as NumPy does, got {self.seed}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
         if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
-            raise InputError(f"minutes: expected more than 0, and at most {MOST_MINUTES:,}, got {self.minutes}")
+            raise InputError(f"minutes: expected more than 0 and at most {MOST_MINUTES:,}, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
-            raise InputError(f"ignore: expected names of classes, separated by commas, got {self.ignore!r}")
+            raise InputError(f"ignore: expected class names separated by commas, got {self.ignore!r}")
         if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
-            raise InputError("weights: has the backbone's weights too; leave out pretrained and backbone_weights")
+            raise InputError("weights: includes the backbone's weights; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
-            raise InputError("resume: give the run folder to continue with --out RUN")
+            raise InputError("resume: missing --out RUN, the run folder to continue")
 
     def to_yaml(self) -> str:
-        """The whole configuration, as ``config.yaml`` holds it."""
-        import yaml  # here: a command that needs no configuration runs without it
+        """All settings in the format of ``config.yaml``."""
+        import yaml  # imported here: commands without a configuration do not need it
 
         return str(yaml.safe_dump(asdict(self), sort_keys=False))
 
 
 RANGES: dict[str, tuple[float, float]] = {
-    "size": (32, MOST_SIZE),
-    "channels": (8, 2**12),
-    "head_depth": (0, 2**6),
-    "num_bins": (2, 2**10),
-    "alpha": (0, 1),
-    **dict.fromkeys(("epochs", "batch", "devices", "nodes"), (1, 2**31)),
-    "workers": (-1, 2**10),
-    **dict.fromkeys(("frozen_stages", "warmup", "val_every", "seed"), (0, math.inf)),
-    **dict.fromkeys(("lr", "backbone_lr", "weight_decay", "clip", "weight_floor", "gamma", "beta"), (0, math.inf)),
+    field.name: field.metadata["range"] for field in fields(TrainConfig) if field.metadata["range"] is not None
 }
-"""Least and most of an option, in ``config.yaml`` and in ``model.json``: a network that can be trained can be read."""
+"""Smallest and largest value of an option, in ``config.yaml`` and in ``model.json``: a network that can be trained can
+be read."""
 
 
 def check_ranges(options: Mapping[str, Any]) -> None:
-    """Raise InputError where an option is beyond its range; nothing (``None``) is in every range, infinity in none."""
+    """Raise InputError if an option is out of range. ``None`` is in every range, infinity in none."""
     for name, value in options.items():
         if name in RANGES and value is not None:
             least, most = RANGES[name]
@@ -173,17 +284,17 @@ Options = TypeVar("Options")
 
 
 def typed_dataclass(kind: type[Options], values: Any) -> Options:
-    """Options of a dataclass as a file holds them, each checked.
+    """Build a dataclass from the values in a file, and check each of them.
 
     Raises:
-        InputError: not a mapping, an unknown key, or a value of another type.
+        InputError: not a mapping, an unknown key, or a value that has the wrong type or is out of range.
     """
     if not isinstance(values, dict):
         raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
     hints = get_type_hints(kind)
     _check_keys(values, hints)
     options = {name: typed_value(name, value, hints[name]) for name, value in values.items()}
-    made = kind(**options)  # with its own ranges
+    made = kind(**options)  # checks its own ranges
     check_ranges(options)
     return made
 
@@ -195,7 +306,11 @@ def _check_keys(values: dict[Any, Any], known: Iterable[str]) -> None:
 
 
 def typed_value(name: str, value: Any, hint: Any) -> Any:
-    """The value as its field's type; a YAML file, unlike a command line, has not been checked."""
+    """Convert a value from a YAML file to its field's type.
+
+    Raises:
+        InputError: the value does not fit.
+    """
     kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     if get_origin(hint) is Literal:
         if isinstance(value, str) and value in get_args(hint):
@@ -208,7 +323,7 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Path) and str in kinds:
         return str(value)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 2e-3, without a point, as a word
+        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 2e-3, which has no decimal point, as text
             value = float(value)
     if any(type(value) is kind for kind in kinds):
         if isinstance(value, float) and not math.isfinite(value):
@@ -221,17 +336,17 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
 
 
 def _words(kind: Any) -> str:
-    """What a type is called in a message."""
+    """Name of a type in a message."""
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    return "nothing" if kind is NoneType else str(kind.__name__)
+    return {NoneType: "nothing", dict: "a mapping"}.get(kind, str(kind.__name__))
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:
     """Read a ``config.yaml``; ``changes`` replace its fields.
 
     Raises:
-        InputError: no such file, not YAML, a key that is none of the fields, or a value that does not fit.
+        InputError: no such file, not YAML, an unknown key, or a value that does not fit.
     """
     values = read_yaml(file)
     if not isinstance(values, dict):

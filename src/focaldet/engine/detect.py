@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from focaldet.boxes.formats import clip_boxes
 from focaldet.data.batching import DetectionDataset, Sample, collate
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.data.truth import CocoId, image_ids
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.runtime.results import coco_results
 from focaldet.structures import Detections
 
@@ -78,7 +78,7 @@ def _detect(
     for sample, size, detections in zip(samples, sizes, postprocess(outputs, sizes), strict=True):
         record = records[sample.index]
         photo = (record.height, record.width)
-        yield sample.index, to_photo(detections, size, photo, last_pixel=postprocess.reading.last_pixel)
+        yield sample.index, to_photo(detections, size, photo, last_pixel=postprocess.config.last_pixel)
 
 
 def without_detections(problem: str) -> str:
@@ -87,21 +87,29 @@ def without_detections(problem: str) -> str:
 
 
 def to_photo(
-    detections: Detections, seen: Sequence[int], photo: Sequence[int], *, last_pixel: bool = False
+    detections: Detections, size: tuple[int, int], photo_size: tuple[int, int], *, last_pixel: bool = False
 ) -> Detections:
-    """Detections in the pixels of the photo, of detections in the pixels that the network saw.
+    """Detections in pixels of the photo, on the CPU.
 
     Args:
-        seen, photo: (height, width).
-        last_pixel: the boxes name the last pixel in them, see ``Reading``.
+        detections: in pixels of the network's input.
+        size, photo_size: (height, width) of the network's input and of the photo.
+        last_pixel: see ``PostProcessConfig``.
     """
-    scale = torch.tensor([photo[1] / seen[1], photo[0] / seen[0]]).repeat(2)
-    boxes, deviation = detections.boxes_xyxy.cpu() * scale, detections.side_std_px
-    if last_pixel:
-        boxes = clip_boxes(boxes + torch.tensor([0.0, 0.0, 1.0, 1.0]), photo[0], photo[1])
+    found = as_arrays(detections).to_photo(NetworkInput(None, size, photo_size), last_pixel=last_pixel)
     return Detections(
-        boxes,
-        detections.scores.cpu(),
-        detections.labels.cpu(),
-        None if deviation is None else deviation.cpu() * scale,
+        torch.from_numpy(found.boxes_xyxy),
+        torch.from_numpy(found.scores),
+        torch.from_numpy(found.labels),
+        None if found.side_std_px is None else torch.from_numpy(found.side_std_px),
+    )
+
+
+def as_arrays(detections: Detections) -> DetectionArrays:
+    """The same detections as arrays."""
+    return DetectionArrays(
+        detections.boxes_xyxy.cpu().numpy(),
+        detections.scores.cpu().numpy(),
+        detections.labels.cpu().numpy(),
+        None if detections.side_std_px is None else detections.side_std_px.cpu().numpy(),
     )

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
-from focaldet.engine.detect import to_photo
+from focaldet.engine.detect import as_arrays, to_photo
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
-from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.structures import Detections
 
 if TYPE_CHECKING:
@@ -47,18 +47,23 @@ class Detector:
         max_detections: int | None = None,
     ) -> None:
         if max_detections is not None:
-            spec = replace(spec, reading=spec.reading.with_room(max_detections))
-        threshold = spec.reading.score_threshold if score_threshold is None else score_threshold
+            spec = replace(spec, postprocess=spec.postprocess.with_room(max_detections))
+        threshold = spec.postprocess.score_threshold if score_threshold is None else score_threshold
         if not 0 <= threshold < 1:
             raise InputError(f"score: expected a number in [0, 1), got {threshold}")
         self.spec = spec
         self.net = net.eval()
-        self.postprocess = PostProcess(method, net.strides, spec.reading, score_threshold=threshold)
+        self.method = method
+        self.postprocess = PostProcess(method, net.strides, spec.postprocess, score_threshold=threshold)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each label."""
         return self.spec.class_names
+
+    def evaluation_postprocess(self) -> PostProcess:
+        """The post-processing with which AP is measured."""
+        return self.spec.evaluation_postprocess(self.method, self.net.strides)
 
     @classmethod
     def load(
@@ -68,7 +73,7 @@ class Detector:
 
         Args:
             run: the folder.
-            score_threshold, max_detections: see ``Reading``; ``None``: the model's own.
+            score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
 
         Raises:
             InputError: a file is missing or broken, or was written by a newer focaldet.
@@ -94,34 +99,24 @@ class Detector:
         (found,) = self._detections([self.prepare(as_photo(image))])
         return found
 
-    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
+    def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
         """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first step of ``predict``, on any thread."""
         pixels = as_tensor(self.spec.resize(photo, self.spec.size))
-        return Seen(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
+        return NetworkInput(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         """The second: the objects of some photos that the network sees at one size, as arrays."""
-        return [as_found(found) for found in self._detections(batch)]
+        return [as_arrays(found) for found in self._detections(batch)]
 
-    def _detections(self, batch: Sequence[Seen]) -> list[Detections]:
+    def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
         with torch.no_grad():
             outputs = self.net(torch.stack([seen.pixels for seen in batch]))
         found = self.postprocess(outputs, [seen.size for seen in batch])
-        last_pixel = self.spec.reading.last_pixel
+        last_pixel = self.spec.postprocess.last_pixel
         return [
             to_photo(detections, seen.size, seen.photo_size, last_pixel=last_pixel)
             for detections, seen in zip(found, batch, strict=True)
         ]
-
-
-def as_found(detections: Detections) -> Found:
-    """The same detections as arrays."""
-    return Found(
-        detections.boxes_xyxy.numpy(),
-        detections.scores.numpy(),
-        detections.labels.numpy(),
-        None if detections.side_std_px is None else detections.side_std_px.numpy(),
-    )
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:

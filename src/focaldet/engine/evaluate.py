@@ -66,7 +66,7 @@ def evaluate_split(
     detector = Detector.load(run, max_detections=max_detections)
     folder = as_trained(folder, detector, say)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    postprocess = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
+    postprocess = detector.evaluation_postprocess()
     truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
     show = sys.stderr.isatty()
 
@@ -79,7 +79,7 @@ def evaluate_split(
     results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
-    evaluation = average_precision(truth, results, max_detections=postprocess.reading.max_detections)
+    evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
     report = {
         "split": split,
         "images": len(dataset),

@@ -18,7 +18,7 @@ from focaldet.engine.detector import Detector
 from focaldet.engine.spec import METHODS, ModelSpec, read_spec, spec_of
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 LAST_LAYERS = tuple(f"head.{name}." for name in ("class_logits", "box_outputs", "scales", "centerness", "quality"))
@@ -70,7 +70,7 @@ def tuned_spec(config: TrainConfig, class_names: tuple[str, ...], source: ModelS
         spec,
         network=source.network,
         method_options=options | spec.method_options,
-        reading=Reading(offset=source.reading.offset),
+        postprocess=PostProcessConfig(offset=source.postprocess.offset),
     )
 
 
@@ -81,7 +81,7 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
         A line about each thing that begins anew or is left out.
     """
     own, theirs = net.state_dict(), source.net.state_dict()
-    before: Any = source.postprocess.method
+    before = source.method
     taken = {name: value for name, value in theirs.items() if not name.startswith(LAST_LAYERS)}
     lines = []
     if method.anchors_per_location == before.anchors_per_location:
@@ -98,13 +98,15 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
             f"{source.spec.method} {before.anchors_per_location}"
         )
     same_kind = type(method).decode is type(before).decode
-    alike = same_kind and method.box_outputs == before.box_outputs
+    alike = same_kind and method.num_box_channels == before.num_box_channels
     kept = ("head.centerness.", *(("head.box_outputs.", "head.scales.", "head.quality.") if alike else ()))
     taken |= {name: value for name, value in theirs.items() if name.startswith(kept) and name in own}
     if not same_kind:
         lines.append(f"box outputs begin anew: {spec.method} does not write boxes as {source.spec.method} did")
     elif not alike:
-        lines.append(f"box outputs begin anew: {method.box_outputs} numbers for a box, not {before.box_outputs}")
+        lines.append(
+            f"box outputs begin anew: {method.num_box_channels} numbers for a box, not {before.num_box_channels}"
+        )
     lines += [f"begins anew: {name}" for name in ("head.centerness", "head.quality") if _has(own, name, taken)]
     lines += [f"left out: {name}" for name in ("head.centerness", "head.quality") if _has(theirs, name, own)]
     net.load_state_dict(own | taken)
@@ -134,10 +136,10 @@ def begin_with(
 
 def _read_anew(spec: ModelSpec, source: ModelSpec) -> list[str]:
     """What the run's own code does in another way than is trained here."""
-    lines, reading = [], source.reading
-    if reading.steps == "fitted":
+    lines, postprocess = [], source.postprocess
+    if postprocess.steps == "fitted":
         lines.append("its locations were fitted to each image; now they lie at multiples of the strides")
-    if reading.shift_px or reading.last_pixel:
+    if postprocess.shift_px or postprocess.last_pixel:
         lines.append("its locations and boxes counted pixels by their middles; now they count by their borders")
     if source.resize != Resize():
         short = source.resize.short_side

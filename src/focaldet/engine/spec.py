@@ -25,7 +25,7 @@ from focaldet.methods.retinanet import RetinaNet
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
-from focaldet.models.postprocess import BoxReader, PostProcess, Reading
+from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConfig
 from focaldet.photos.resize import Resize
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
@@ -46,8 +46,11 @@ SPEC_TYPES = {
 }
 """Keys of ``model.json`` that it always has, and the type of each."""
 
-GROUPS = {"network": Variant, "resize": Resize, "reading": Reading}
+GROUPS = {"network": Variant, "resize": Resize, "reading": PostProcessConfig}
 """Keys that hold options with a default, and what they are."""
+
+OLDER_NAMES = {"postprocess": "reading", "topk_candidates": "candidates"}
+"""Field -> its key in ``model.json``, which keeps the names that such files have always had."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class ModelSpec:
         backbone: a network of timm.
         size: longer side of the image that the network sees, pixels.
         channels, head_depth: of pyramid and head.
-        network, resize, reading: what networks of other codes do in their own way, see ``focaldet.importing``.
+        network, resize, postprocess: what networks of other codes do in their own way, see ``focaldet.importing``.
         evaluation_score: least score of a detection that counts in AP.
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
     """
@@ -75,23 +78,23 @@ class ModelSpec:
     method_options: dict[str, Any] = field(default_factory=dict)
     network: Variant = field(default_factory=Variant)
     resize: Resize = field(default_factory=Resize)
-    reading: Reading = field(default_factory=Reading)
+    postprocess: PostProcessConfig = field(default_factory=PostProcessConfig)
     evaluation_score: float = EVALUATION_SCORE
     ignored_classes: tuple[str, ...] = ()
 
     @property
     def offset(self) -> float:
         """Centre of a cell, in strides."""
-        return self.reading.offset
+        return self.postprocess.offset
 
     @property
     def transform(self) -> EvalTransform:
         """From a photo to what the network sees."""
         return EvalTransform(self.size, self.resize)
 
-    def evaluation_reader(self, method: BoxReader, strides: tuple[int, ...]) -> PostProcess:
+    def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
         """The post-processing with which AP is measured."""
-        return PostProcess(method, strides, self.reading, score_threshold=self.evaluation_score)
+        return PostProcess(method, strides, self.postprocess, score_threshold=self.evaluation_score)
 
     def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:
         """The network, freshly initialised, and its method.
@@ -104,9 +107,9 @@ class ModelSpec:
         net = DenseDetector(
             Backbone(self.backbone, backbone_strides(self.network.levels), pretrained=pretrained),
             len(self.class_names),
-            method.box_outputs,
-            anchors=method.anchors_per_location,
-            quality=method.quality,
+            method.num_box_channels,
+            num_anchors=method.anchors_per_location,
+            quality_branch=method.quality_branch,
             channels=self.channels,
             head_depth=self.head_depth,
             prior_prob=prior_prob,
@@ -123,7 +126,7 @@ class ModelSpec:
         return {
             "format": FORMAT,
             "focaldet": __version__,
-            **asdict(self),
+            **_file_keys(asdict(self)),
             "method_options": options,
             "strides": list(strides),
         }
@@ -148,16 +151,16 @@ def with_room(
         say: prints a line for the person who waits.
     """
     if config.max_detections != "auto":
-        return replace(spec, reading=spec.reading.with_room(int(config.max_detections)))
+        return replace(spec, postprocess=spec.postprocess.with_room(int(config.max_detections)))
     most = room_for(records)
-    if most <= spec.reading.max_detections:
+    if most <= spec.postprocess.max_detections:
         return spec
     fullest = max(record.num_objects for record in records)
     say(
         f"the fullest training photo has {fullest} objects: a photo can have up to {most} detections, and all of them "
         "count in AP; another number: --max-detections"
     )
-    return replace(spec, reading=spec.reading.with_room(most))
+    return replace(spec, postprocess=spec.postprocess.with_room(most))
 
 
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
@@ -236,11 +239,28 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         options = asdict(typed_dataclass(METHODS[method], spec["method_options"]))
     except InputError as error:
         raise InputError(f"method_options: {error}") from error
-    groups: dict[str, Any] = {key: typed_dataclass(group, values.get(key, {})) for key, group in GROUPS.items()}
+    groups: dict[str, Any] = {
+        key: typed_dataclass(group, _field_names(typed_value(key, values.get(key, {}), dict)))
+        for key, group in GROUPS.items()
+    }
     ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": options}
-    return ModelSpec(**spec, **groups, evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+    return ModelSpec(**spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+
+
+def _file_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields and their values by the keys of ``model.json``."""
+    return {
+        OLDER_NAMES.get(name, name): _file_keys(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+
+
+def _field_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The values under keys of ``model.json`` by the names of their fields."""
+    names = {key: name for name, key in OLDER_NAMES.items()}
+    return {names.get(key, key): value for key, value in values.items()}
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:

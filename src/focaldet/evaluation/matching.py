@@ -1,4 +1,4 @@
-"""Match predicted boxes to objects by COCO's greedy rule at IoU 0.5, with a result per box for pictures and counts.
+"""Match predicted boxes to objects by COCO's greedy rule, with a result per box for pictures and counts.
 
 Axes: N predicted boxes, G objects of one image.
 """
@@ -75,8 +75,11 @@ def pairwise_iou(a_xyxy: Floats, b_xyxy: Floats, over_a: bool = False) -> Floats
     return result
 
 
-def match_run(run: Run) -> list[ImageResult]:
+def match_run(run: Run, *, iou: float = MATCH_IOU) -> list[ImageResult]:
     """Match every image of the evaluated split; an empty list if ground truth or predictions are missing.
+
+    Args:
+        iou: a box matches an object only with at least this IoU; 0: with any overlap.
 
     Raises:
         ValueError: an entry is not in COCO format, or a box belongs to a photo that is not in the ground truth.
@@ -89,7 +92,9 @@ def match_run(run: Run) -> list[ImageResult]:
         objects, predicted = _by_image(rows(run.truth.get("annotations"))), _by_image(run.predictions)
         if strange := [key for key in predicted if key not in images]:
             raise ValueError(f"a box belongs to photo {strange[0]!r}, which is not in truth.json")
-        return [_match_image(image, objects.get(k, []), predicted.get(k, []), index) for k, image in images.items()]
+        return [
+            _match_image(image, objects.get(k, []), predicted.get(k, []), index, iou) for k, image in images.items()
+        ]
     except KeyError as error:
         raise ValueError(f"an entry has no {error}") from error
     except (TypeError, OverflowError) as error:
@@ -103,14 +108,16 @@ def _by_image(items: Iterable[Json]) -> dict[object, list[Json]]:
     return grouped
 
 
-def _match_image(image: Json, objects: list[Json], predicted: list[Json], index: dict[object, int]) -> ImageResult:
+def _match_image(
+    image: Json, objects: list[Json], predicted: list[Json], index: dict[object, int], least_iou: float
+) -> ImageResult:
     predicted = sorted((p for p in predicted if p["category_id"] in index), key=lambda p: -p["score"])
     crowd = [o for o in objects if o.get("iscrowd")]
     objects = [o for o in objects if not o.get("iscrowd") and o["category_id"] in index]
     boxes, gt = _xyxy(predicted), _xyxy(objects)
     labels, gt_labels = (np.array([index[x["category_id"]] for x in xs], np.int64) for xs in (predicted, objects))
     overlap, same_class = pairwise_iou(boxes, gt), labels[:, None] == gt_labels[None, :]
-    matched, best = _greedy(overlap * same_class)
+    matched, best = _greedy(overlap * same_class, least_iou)
     crowd_labels = np.array([index.get(c["category_id"], -1) for c in crowd], np.int64)
     in_crowd = (pairwise_iou(boxes, _xyxy(crowd), over_a=True) >= MATCH_IOU) & (labels[:, None] == crowd_labels)
     matched[(matched == UNMATCHED) & in_crowd.any(axis=1)] = IN_CROWD
@@ -145,15 +152,15 @@ def _xyxy(items: Sequence[Json]) -> Floats:
     return boxes
 
 
-def _greedy(iou: Floats) -> tuple[Ints, Floats]:
-    """Match each box, best score first, to the free object it overlaps most, if the IoU is at least ``MATCH_IOU``."""
+def _greedy(iou: Floats, least: float) -> tuple[Ints, Floats]:
+    """Match each box, best score first, to the free object it overlaps most, if the IoU is at least ``least``."""
     count, num_gt = iou.shape
     matched, best = np.full(count, UNMATCHED, np.int64), iou.max(axis=1, initial=0.0)
     free = np.ones(num_gt, bool)
     for i in range(count if num_gt else 0):
         candidates = np.where(free, iou[i], -1.0)
         g = int(candidates.argmax())
-        if candidates[g] >= MATCH_IOU:
+        if candidates[g] >= least and candidates[g] > 0:
             matched[i], best[i], free[g] = g, iou[i, g], False
     return matched, best
 

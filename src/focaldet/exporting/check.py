@@ -20,10 +20,10 @@ from focaldet.photos.resize import Seen as Pixels
 from focaldet.schema import check_schema
 from focaldet.structures import Detections
 
-MOST_BOX_PX = 0.05
+MAX_BOX_DIFFERENCE_PX = 0.05
 """That a side of a box may differ by, in pixels of what the network sees."""
 
-MOST_SCORE = 1e-3
+MAX_SCORE_DIFFERENCE = 1e-3
 """That a score may differ by."""
 
 IOU_SLACK = 1e-2
@@ -130,10 +130,10 @@ def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> Agreeme
         px, score = largest_difference(found, run_candidates(detector, image, slack=True))
         worst_px, worst_score, boxes = max(worst_px, px), max(worst_score, score), boxes + len(found)
         faults.append(fault_of_choice(found, run_candidates(detector, image), detector))
-    if not (worst_px <= MOST_BOX_PX and worst_score <= MOST_SCORE):
+    if not (worst_px <= MAX_BOX_DIFFERENCE_PX and worst_score <= MAX_SCORE_DIFFERENCE):
         raise _mismatch(
-            f"boxes by {worst_px:.3g} px (at most {MOST_BOX_PX} allowed), scores by {worst_score:.2g} (at most "
-            f"{MOST_SCORE})"
+            f"boxes by {worst_px:.3g} px (at most {MAX_BOX_DIFFERENCE_PX} allowed), scores by {worst_score:.2g} "
+            f"(at most {MAX_SCORE_DIFFERENCE})"
         )
     for fault in filter(None, faults):
         raise _mismatch(fault)
@@ -146,14 +146,19 @@ def run_candidates(detector: Detector, image: Pixels, *, slack: bool = False) ->
     Args:
         slack: also what is hardly below the threshold, or hardly not among the best of its level.
     """
-    reader = detector.postprocess
+    postprocess = detector.postprocess
     if slack:
-        reading = reader.reading
-        least, most = max(reading.score_threshold - MOST_SCORE, 0), MORE_CANDIDATES * reading.candidates
-        reader = PostProcess(reader.method, reader.strides, replace(reading, score_threshold=least, candidates=most))
+        config = postprocess.config
+        config = replace(
+            config,
+            score_threshold=max(config.score_threshold - MAX_SCORE_DIFFERENCE, 0),
+            topk_candidates=MORE_CANDIDATES * config.topk_candidates,
+        )
+        postprocess = PostProcess(detector.method, detector.net.strides, config)
     with torch.no_grad():
         outputs = detector.net(torch.from_numpy(image.copy()).permute(2, 0, 1)[None].contiguous())
-    return reader.candidates(outputs, 0, (image.shape[0], image.shape[1]), reader.sites(outputs))
+    size = (image.shape[0], image.shape[1])
+    return postprocess.candidates(outputs, 0, size, postprocess.locations(outputs))
 
 
 def largest_difference(found: Detections, candidates: Candidates) -> tuple[float, float]:
@@ -169,25 +174,25 @@ def largest_difference(found: Detections, candidates: Candidates) -> tuple[float
     px = torch.cdist(_sides(found), _sides(candidates), p=torch.inf)
     px[found.labels[:, None] != candidates.labels] = torch.inf
     score = (found.scores[:, None] - candidates.scores).abs()
-    alike = torch.maximum(px / MOST_BOX_PX, score / MOST_SCORE).argmin(dim=1, keepdim=True)
+    alike = torch.maximum(px / MAX_BOX_DIFFERENCE_PX, score / MAX_SCORE_DIFFERENCE).argmin(dim=1, keepdim=True)
     return float(px.gather(1, alike).max()), float(score.gather(1, alike).max())
 
 
 def fault_of_choice(found: Detections, candidates: Candidates, detector: Detector) -> str | None:
     """What is wrong with a choice of candidates as the outcome of the run's suppression; ``None``: nothing."""
-    reading = detector.postprocess.reading
-    iou = 1.0 if reading.nms_iou is None else reading.nms_iou
+    config = detector.postprocess.config
+    iou = 1.0 if config.nms_iou is None else config.nms_iou
     together = _overlaps(found, found).fill_diagonal_(0)
     if bool((together > iou + IOU_SLACK).any()):
         return "two boxes stay of which one should go"
-    full = len(found) == reading.max_detections
-    least = float(found.scores[-1]) if full else reading.score_threshold
+    full = len(found) == config.max_detections
+    least = float(found.scores[-1]) if full else config.score_threshold
     # A box without area overlaps nothing, not even itself.
-    itself = torch.cdist(candidates.boxes_xyxy, found.boxes_xyxy, p=torch.inf) <= MOST_BOX_PX
+    itself = torch.cdist(candidates.boxes_xyxy, found.boxes_xyxy, p=torch.inf) <= MAX_BOX_DIFFERENCE_PX
     itself &= candidates.labels[:, None] == found.labels
     over = itself | (_overlaps(candidates, found) > iou - IOU_SLACK)
-    better = found.scores >= candidates.scores[:, None] - MOST_SCORE
-    missing = (candidates.scores > least + MOST_SCORE) & ~(over & better).any(dim=1)
+    better = found.scores >= candidates.scores[:, None] - MAX_SCORE_DIFFERENCE
+    missing = (candidates.scores > least + MAX_SCORE_DIFFERENCE) & ~(over & better).any(dim=1)
     return f"{int(missing.sum())} boxes are missing" if bool(missing.any()) else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
-from focaldet.exporting import same_padding, suppression
+from focaldet.exporting import nms, same_padding
 from focaldet.exporting.check import Agreement, Reader, check, check_images, check_photos
-from focaldet.exporting.graph import DetectionGraph, MeasuredGraph, RawGraph, SiteGraph, head_outputs
+from focaldet.exporting.graph import DetectionGraph, LocationGraph, MeasuredGraph, RawGraph, head_outputs
 from focaldet.exporting.int8 import Int8, quantised
 from focaldet.exporting.tracing import Graph
 from focaldet.files import replacing
-from focaldet.methods.method import Method
 from focaldet.photos.resize import Seen as Pixels
 from focaldet.runtime.card import ModelCard, Outputs
-from focaldet.runtime.model import Found
+from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.outputs import Runner, read_outputs
 from focaldet.structures import Detections
 
@@ -78,7 +77,7 @@ def export_run(
         data, agreement = _checked(detector, format, outputs, images, maps_too=int8 is not None)
         if not agreement.boxes:
             say("the run finds nothing in the photos of the check, which is repeated with 0 as the least score")
-            eager = Detector(detector.spec, detector.net, cast(Method, detector.postprocess.method), score_threshold=0)
+            eager = Detector(detector.spec, detector.net, detector.method, score_threshold=0)
             _, agreement = _checked(eager, format, outputs, images)
         say(str(agreement))
         if int8 is not None and labelled is not None:
@@ -90,7 +89,7 @@ def export_run(
 
 def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
     """What an export of a run says of itself."""
-    spec, reading = detector.spec, detector.postprocess.reading
+    spec, config = detector.spec, detector.postprocess.config
     return ModelCard(
         method=spec.method,
         class_names=spec.class_names,
@@ -98,10 +97,10 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
         resize=spec.resize,
         strides=detector.net.strides,
         outputs=outputs,
-        score_threshold=reading.score_threshold,
-        nms_iou=reading.nms_iou,
-        max_detections=reading.max_detections,
-        last_pixel=reading.last_pixel,
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
+        last_pixel=config.last_pixel,
     )
 
 
@@ -119,14 +118,14 @@ def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too:
     if format == "onnx":
         from focaldet.exporting.onnx_file import onnx_bytes, onnx_runner
 
-        own = (suppression.suppress_by_class, suppression.best_values)
+        own = (nms.onnx_nms, nms.onnx_topk)
         graph = _graph(detector, outputs, same_padding.conv2d_same, own, maps_too=maps_too)
         data = onnx_bytes(graph, card, dtype)
         run = onnx_runner(data)
     else:
         from focaldet.exporting.torch_file import torch_bytes, torch_runner
 
-        operators = (suppression.suppress_far_apart, suppression.best_by_key)
+        operators = (nms.batched_nms, nms.topk)
         graph = _graph(detector, outputs, same_padding.conv2d_same_by_index, operators)
         data = torch_bytes(graph, card, dtype)
         run = torch_runner(data, graph.output_names)
@@ -137,15 +136,18 @@ def _graph(
     detector: Detector,
     outputs: Outputs,
     convolution: same_padding.SameConvolution,
-    operators: tuple[suppression.Suppression, suppression.Best],
+    operators: tuple[nms.NMS, nms.TopK],
     *,
     maps_too: bool = False,
 ) -> Graph:
     net = same_padding.with_same_convolutions(detector.net, convolution)
     if outputs == "raw":
         return RawGraph(net)
-    sites = outputs == "sites"
-    graph = SiteGraph(net, detector.postprocess) if sites else DetectionGraph(net, detector.postprocess, *operators)
+    graph: LocationGraph | DetectionGraph
+    if outputs == "sites":
+        graph = LocationGraph(net, detector.postprocess)
+    else:
+        graph = DetectionGraph(net, detector.postprocess, *operators)
     return MeasuredGraph(graph) if maps_too else graph
 
 
@@ -160,7 +162,7 @@ def _reader(run: Runner, detector: Detector, card: ModelCard) -> Reader:
     return read
 
 
-def _as_detections(found: Found) -> Detections:
+def _as_detections(found: DetectionArrays) -> Detections:
     boxes, scores, labels = (torch.from_numpy(np.array(x)) for x in (found.boxes_xyxy, found.scores, found.labels))
     return Detections(
         boxes, scores, labels, None if found.side_std_px is None else torch.from_numpy(np.array(found.side_std_px))

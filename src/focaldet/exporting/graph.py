@@ -3,18 +3,15 @@
 It computes what ``DenseDetector`` and ``PostProcess`` do; where those make lists of what passes a threshold, it keeps
 all and marks what does not pass, so that every shape follows from the batch's.
 
-Axes: B images, P sites of all levels, C classes, D numbers of a box, N candidates, M detections at most.
+Axes: B images, P locations of all levels, C classes, D parameters of a box, N candidates, M detections at most.
 """
-
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from focaldet.boxes.formats import clip_boxes
-from focaldet.boxes.locations import Sites, flatten_levels
-from focaldet.exporting.suppression import Best, Suppression, best_by_key
-from focaldet.methods.method import Method
+from focaldet.boxes.locations import Locations, flatten_levels
+from focaldet.exporting.nms import NMS, TopK, topk
 from focaldet.models.detector import DenseDetector
 from focaldet.models.joint import joint_logits
 from focaldet.models.postprocess import PostProcess
@@ -42,7 +39,7 @@ class RawGraph(nn.Module):
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of what the network gives for images."""
-        return (*outputs.class_logits, *outputs.box_outputs, *(outputs.quality_logits or ()))
+        return (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
 
 
 def head_outputs(maps: OutputArrays) -> HeadOutputs:
@@ -55,7 +52,7 @@ def head_outputs(maps: OutputArrays) -> HeadOutputs:
 
 
 class BoxGraph(nn.Module):
-    """What the two graphs below share: which pairs of site and class are candidates, and where a site's box is.
+    """What the two graphs below share: which pairs of location and class are candidates, and where a location's box is.
 
     Args:
         net: the network.
@@ -66,9 +63,9 @@ class BoxGraph(nn.Module):
         super().__init__()
         self.net = net
         self.postprocess = postprocess
-        self.method = cast(Method, postprocess.method)
-        self.reading = postprocess.reading
-        self.std_names = ("side_std_px",) * (self.method.box_outputs > 4)
+        self.method = postprocess.method
+        self.config = postprocess.config
+        self.std_names = ("side_std_px",) * (self.method.num_box_channels > 4)
 
     def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor]:
         """``(B, P, C)`` of a level: the logit of the score, and that which ranks and is held against the threshold."""
@@ -85,21 +82,21 @@ class BoxGraph(nn.Module):
         probs = joint.sigmoid()
         return probs.sqrt() if self.method.score_rule.combine == "sqrt" else probs
 
-    def boxes(self, numbers: Tensor, sites: Sites, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The boxes ``(B, N, 4)`` of ``(B, N, D)`` numbers, cut to the image, their deviations, and ``(B, N)`` whether
-        anything is left of each."""
-        shape = (*numbers.shape[:2], 4)
-        boxes, deviation = self.method.decode(numbers.flatten(0, 1), sites)
-        last = int(self.reading.last_pixel)
+    def boxes(self, box_params: Tensor, locations: Locations, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The boxes ``(B, N, 4)`` of ``(B, N, D)`` box parameters, cut to the image, their deviations, and ``(B, N)``
+        whether anything is left of each."""
+        shape = (*box_params.shape[:2], 4)
+        boxes, deviation = self.method.decode(box_params.flatten(0, 1), locations)
+        last = int(self.config.last_pixel)
         boxes = clip_boxes(boxes, images.shape[1] - last, images.shape[2] - last).view(shape)
         sides = boxes[..., 2:] - boxes[..., :2]
-        left = (sides >= 0 if self.reading.keep_empty else sides > 0).all(dim=-1)
+        left = (sides >= 0 if self.config.keep_empty else sides > 0).all(dim=-1)
         return boxes, None if deviation is None else deviation.view(shape), left
 
 
-class SiteGraph(BoxGraph):
+class LocationGraph(BoxGraph):
     """Images ``(B, H, W, 3)`` to the box ``(B, P, 4)``, the scores ``(B, P, C)`` and the deviations ``(B, P, 4)`` of
-    every site; scores that do not pass the threshold are 0. For programs that have a suppression of their own."""
+    every location; scores that do not pass the threshold are 0. For programs that have a suppression of their own."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -110,9 +107,9 @@ class SiteGraph(BoxGraph):
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of what the network gives for images."""
-        numbers = flatten_levels(outputs.box_outputs, self.method.box_outputs)
-        index = torch.arange(numbers.shape[1], device=images.device).repeat(images.shape[0])
-        boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[index], images)
+        box_params = flatten_levels(outputs.box_maps, self.method.num_box_channels)
+        index = torch.arange(box_params.shape[1], device=images.device).repeat(images.shape[0])
+        boxes, deviation, left = self.boxes(box_params, self.postprocess.locations(outputs)[index], images)
         levels = [self.level_scores(outputs, level) for level in range(len(self.net.strides))]
         joint, ranked = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         scores = torch.where((ranked > self.postprocess.threshold) & left[..., None], self.score(joint), 0.0)
@@ -124,12 +121,10 @@ class DetectionGraph(BoxGraph):
     that have them, and how many of an image's M are detections ``(B,)``. Best first; the others are 0, their label is
     ``PADDING``."""
 
-    def __init__(
-        self, net: DenseDetector, postprocess: PostProcess, suppress: Suppression, largest: Best = best_by_key
-    ) -> None:
+    def __init__(self, net: DenseDetector, postprocess: PostProcess, nms: NMS, topk: TopK = topk) -> None:
         super().__init__(net, postprocess)
-        self.suppress = suppress
-        self.largest = largest
+        self.nms = nms
+        self.topk = topk
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -140,40 +135,40 @@ class DetectionGraph(BoxGraph):
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of what the network gives for images."""
-        score, label, site, numbers, passes = self.candidates(outputs)
-        boxes, deviation, left = self.boxes(numbers, self.postprocess.sites(outputs)[site.flatten()], images)
+        score, label, location, box_params, passes = self.candidates(outputs)
+        boxes, deviation, left = self.boxes(box_params, self.postprocess.locations(outputs)[location.flatten()], images)
         score = torch.where(passes & left, score, -1.0)
-        if self.reading.nms_iou is not None:
-            most = self.reading.max_detections
-            kept = self.suppress(boxes, score, label, self.net.num_classes, self.reading.nms_iou, most)
+        if self.config.nms_iou is not None:
+            limits = self.config.nms_iou, self.config.max_detections
+            kept = self.nms(boxes, score, label, self.net.num_classes, *limits)
             score = torch.where(kept, score, -1.0)
         return self.best(boxes, score, label, deviation)
 
     def candidates(self, outputs: HeadOutputs) -> tuple[Tensor, ...]:
-        """Of each level's best pairs of site and class: ``(B, N)`` score, label and site, ``(B, N, D)`` the numbers of
-        the box, ``(B, N)`` whether they pass the threshold. In the order of the sites, which decides between equal
-        scores."""
+        """Of each level's best pairs of location and class: ``(B, N)`` score, label and location, ``(B, N, D)`` the box
+        parameters, ``(B, N)`` whether they pass the threshold. In the order of the locations, which decides between
+        equal scores."""
         bests, indices, joints, start = [], [], [], 0
         for level in range(len(self.net.strides)):
             joint, ranked = self.level_scores(outputs, level)
             pairs = ranked.flatten(1)
-            index = self.largest(pairs, self.reading.candidates).sort(dim=1).values
+            index = self.topk(pairs, self.config.topk_candidates).sort(dim=1).values
             bests.append(pairs.gather(1, index))
             indices.append(index + start)
             joints.append(joint)
             start = start + pairs.shape[1]
         best, index = torch.cat(bests, dim=1), torch.cat(indices, dim=1)
-        site, label = index // self.net.num_classes, index % self.net.num_classes
-        numbers = flatten_levels(outputs.box_outputs, self.method.box_outputs)
-        chosen = numbers.gather(1, site[..., None].expand(-1, -1, self.method.box_outputs))
+        location, label = index // self.net.num_classes, index % self.net.num_classes
+        box_params = flatten_levels(outputs.box_maps, self.method.num_box_channels)
+        chosen = box_params.gather(1, location[..., None].expand(-1, -1, self.method.num_box_channels))
         score = self.score(best if joint is ranked else torch.cat(joints, dim=1).flatten(1).gather(1, index))
-        return score, label, site, chosen, best > self.postprocess.threshold
+        return score, label, location, chosen, best > self.postprocess.threshold
 
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
         """The best M of each image, of those whose score is not negative."""
-        room = self.reading.max_detections
+        room = self.config.max_detections
         score = nn.functional.pad(score, (0, room), value=-1.0)
-        place = self.largest(score, room)
+        place = self.topk(score, room)
         score = score.gather(1, place)
         there = score >= 0
         place = torch.where(there, place, 0)
@@ -189,7 +184,7 @@ class DetectionGraph(BoxGraph):
 class MeasuredGraph(nn.Module):
     """The outputs of a graph, and the head's maps behind them: AP is measured by all boxes that are in the maps."""
 
-    def __init__(self, graph: SiteGraph | DetectionGraph) -> None:
+    def __init__(self, graph: LocationGraph | DetectionGraph) -> None:
         super().__init__()
         self.whole = graph  # torch has a use of its own for the name "graph"
         self.maps = RawGraph(graph.net)

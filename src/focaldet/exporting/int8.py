@@ -32,7 +32,7 @@ PHOTOS = 128
 TURNS = 15
 """Of either file, when they are timed."""
 
-MOST_LOSS = 0.01
+MAX_LOSS = 0.01
 """Of AP, that 8 bits may cost unless more is allowed."""
 
 FLOAT_PARTS: dict[str, Callable[[str], bool]] = {
@@ -57,7 +57,7 @@ class Int8:
 
     data: Path
     split: str = "val"
-    most_loss: float = MOST_LOSS
+    most_loss: float = MAX_LOSS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
     """
     from focaldet.exporting.quantise import with_8_bits, without_maps
 
-    most = named_limit(detector.spec.reading.max_detections)
+    most = named_limit(detector.spec.postprocess.max_detections)
     photos, split = by.photos(folder), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
     before = after = file_ap(data, detector, folder, by.split)
     say(f"{split}: {before:.3f} in float32; {len(photos)} train photos tell the range of each map")
@@ -121,11 +121,11 @@ def file_ap(data: bytes, detector: Detector, folder: DataFolder, split: str) -> 
         InputError: there is no object to measure it by.
     """
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    reader = detector.spec.evaluation_reader(detector.postprocess.method, detector.net.strides)
+    postprocess = detector.evaluation_postprocess()
     net: Any = MapsOf(data, detector)
     truth = coco_truth(dataset.records, folder.class_names)
-    results = detect_records(net, reader, dataset)
-    ap = average_precision(truth, results, max_detections=reader.reading.max_detections).metrics["AP"]
+    results = detect_records(net, postprocess, dataset)
+    ap = average_precision(truth, results, max_detections=postprocess.config.max_detections).metrics["AP"]
     if ap is None:
         raise InputError(f"{folder.root}: no object in split {split!r}, by which AP could be measured")
     return ap

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from focaldet.checks import InputError, one_line
-from focaldet.exporting import same_padding, suppression
+from focaldet.exporting import nms, same_padding
 from focaldet.exporting.tracing import Graph, trace
 from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.onnx_detector import onnx_session
@@ -25,7 +25,7 @@ def onnx_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
     Raises:
         InputError: the network cannot be traced, or uses what ONNX does not have.
     """
-    translations = suppression.onnx_translations() | same_padding.onnx_translations() | _product_translations()
+    translations = nms.onnx_translations() | same_padding.onnx_translations() | _product_translations()
     program = trace(graph, dtype)
     try:
         with torch.no_grad(), warnings.catch_warnings():

@@ -6,9 +6,9 @@ import torch
 from torch.export import Dim, ExportedProgram, export
 
 from focaldet.checks import InputError, one_line
-from focaldet.exporting.graph import DetectionGraph, MeasuredGraph, RawGraph, SiteGraph
+from focaldet.exporting.graph import DetectionGraph, LocationGraph, MeasuredGraph, RawGraph
 
-Graph = DetectionGraph | SiteGraph | RawGraph | MeasuredGraph
+Graph = DetectionGraph | LocationGraph | RawGraph | MeasuredGraph
 
 TRACED_SIZE = (2, 192, 256)
 """Batch, height and width of the images that a graph is traced with."""

@@ -139,12 +139,14 @@ def tower_depth(weights: Mapping[str, Tensor], prefix: str) -> int:
     return sum(name.startswith(prefix) and value.ndim == 4 for name, value in weights.items())
 
 
-def class_count(rows: int, anchors: int, architecture: str) -> int:
+def class_count(rows: int, num_anchors: int, architecture: str) -> int:
     """Classes that so many rows of the class convolution are for.
 
     Raises:
         InputError: they do not divide among the anchors.
     """
-    if rows % anchors:
-        raise InputError(f"does not fit {architecture}: {rows} class outputs, expected a multiple of {anchors} anchors")
-    return rows // anchors
+    if rows % num_anchors:
+        raise InputError(
+            f"does not fit {architecture}: {rows} class outputs, expected a multiple of {num_anchors} anchors"
+        )
+    return rows // num_anchors

@@ -26,7 +26,7 @@ from focaldet.importing.fitting import Import, class_count, renamed, resnet_name
 from focaldet.importing.mmdet_facts import Facts, read_facts, zoo_facts
 from focaldet.importing.torchvision_models import COCO_CLASSES
 from focaldet.models.detector import Variant
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 
@@ -37,20 +37,20 @@ class Head:
     Args:
         method: its name here.
         type: its name there.
-        classes, boxes, quality: its last convolutions there.
-        anchors: at a location.
+        classes, boxes, quality_branch: its last convolutions there.
+        num_anchors: at a location.
     """
 
     method: str
     type: str
     classes: str
     boxes: str
-    quality: str | None = None
-    anchors: int = 1
+    quality_branch: str | None = None
+    num_anchors: int = 1
 
 
 HEADS = (
-    Head("retinanet", "RetinaHead", "retina_cls", "retina_reg", anchors=9),
+    Head("retinanet", "RetinaHead", "retina_cls", "retina_reg", num_anchors=9),
     Head("fcos", "FCOSHead", "conv_cls", "conv_reg", "conv_centerness"),
     Head("atss", "ATSSHead", "atss_cls", "atss_reg", "atss_centerness"),
     Head("gflv2", "GFocalHead", "gfl_cls", "gfl_reg", "reg_conf.0"),
@@ -82,7 +82,7 @@ def read_mmdet(checkpoint: Checkpoint, class_names: tuple[str, ...] | None = Non
     head = _head(weights)
     architecture = f"mmdetection's {head.type}"
     rows = tensor(weights, f"bbox_head.{head.classes}.weight", architecture).shape[0]
-    classes = class_count(rows, head.anchors, architecture)
+    classes = class_count(rows, head.num_anchors, architecture)
     text = config or checkpoint.meta.get("cfg") or checkpoint.meta.get("config")
     notes = []
     if isinstance(text, str):
@@ -122,9 +122,9 @@ def read_mmdet(checkpoint: Checkpoint, class_names: tuple[str, ...] | None = Non
             pad_to=facts.pad_to,
         ),
         resize=Resize(short_side=facts.short_side, resampling="opencv"),
-        reading=Reading(
+        postprocess=PostProcessConfig(
             score_threshold=facts.score_threshold,
-            candidates=facts.candidates,
+            topk_candidates=facts.topk_candidates,
             nms_iou=facts.nms_iou,
             max_detections=facts.max_detections,
             offset=0.5 if old or head.method == "fcos" else 0.0,
@@ -138,7 +138,7 @@ def read_mmdet(checkpoint: Checkpoint, class_names: tuple[str, ...] | None = Non
 
 def _head(weights: dict[str, Tensor]) -> Head:
     for head in HEADS:
-        parts = [part for part in (head.classes, head.boxes, head.quality) if part]
+        parts = [part for part in (head.classes, head.boxes, head.quality_branch) if part]
         if all(f"bbox_head.{part}.weight" in weights for part in parts):
             return head
     first = next(name for name in weights if name.startswith("bbox_head."))
@@ -181,7 +181,7 @@ def _name_there(head: Head, layers: int) -> Callable[[str], str | None]:
             (r"neck\.fpn\.extra_blocks\.p7(.*)", r"neck.fpn_convs.4.conv\1"),
             (r"head\.class_logits(.*)", rf"bbox_head.{head.classes}\1"),
             (r"head\.box_outputs(.*)", rf"bbox_head.{head.boxes}\1"),
-            (r"head\.centerness(.*)", rf"bbox_head.{head.quality}\1"),
+            (r"head\.centerness(.*)", rf"bbox_head.{head.quality_branch}\1"),
             (r"head\.quality\.layers(.*)", r"bbox_head.reg_conf\1"),
             (r"head\.scales\.(\d)\.factor", None if head.method == "retinanet" else r"bbox_head.scales.\1.scale"),
         ]

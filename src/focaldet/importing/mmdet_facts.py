@@ -23,7 +23,7 @@ class Facts:
         caffe: strides are in the 1x1 convolutions.
         pad_to, p6_from, relu_before_p7, quality_on: see ``Variant``.
         size, short_side: the image is scaled so that neither side is longer.
-        score_threshold, candidates, nms_iou, max_detections: see ``Reading``.
+        score_threshold, topk_candidates, nms_iou, max_detections: see ``PostProcessConfig``.
         version_1: of mmdetection 1: one class more, for the background.
         options: of the method.
     """
@@ -40,7 +40,7 @@ class Facts:
     size: int = 1333
     short_side: int = 800
     score_threshold: float = 0.05
-    candidates: int = 1000
+    topk_candidates: int = 1000
     nms_iou: float = 0.6
     max_detections: int = 100
     version_1: bool = False
@@ -123,7 +123,7 @@ def _facts(config: dict[str, Any], head: str, classes: int) -> Facts:
         p6_from="c5" if _extra_convolutions(neck) == "on_input" else "p5",
         relu_before_p7=bool(neck.get("relu_before_extra_convs", False)),
         score_threshold=float(test.get("score_thr", 0.05)),
-        candidates=int(test.get("nms_pre", 1000)),
+        topk_candidates=int(test.get("nms_pre", 1000)),
         nms_iou=float(nms.get("iou_threshold", nms.get("iou_thr", 0.5))),
         max_detections=int(test.get("max_per_img", 100)),
         version_1=box_head["num_classes"] == classes + 1,

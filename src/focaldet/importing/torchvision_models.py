@@ -28,7 +28,7 @@ from focaldet.engine.spec import ModelSpec
 from focaldet.importing.checkpoint import Checkpoint
 from focaldet.importing.fitting import Import, class_count, renamed, resnet_name, tensor, tower_depth
 from focaldet.models.detector import Variant
-from focaldet.models.postprocess import Reading
+from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 CLASSES = "head.classification_head."
@@ -74,17 +74,19 @@ def read_torchvision(
     architecture = "torchvision's " + (
         "fcos_resnet50_fpn" if fcos else "retinanet_resnet50_fpn" + ("_v2" if norm else "")
     )
-    anchors = 1 if fcos else 9
-    columns = class_count(tensor(weights, f"{CLASSES}cls_logits.weight", architecture).shape[0], anchors, architecture)
+    num_anchors = 1 if fcos else 9
+    columns = class_count(
+        tensor(weights, f"{CLASSES}cls_logits.weight", architecture).shape[0], num_anchors, architecture
+    )
     names, kept = _classes(columns, class_names)
     for part, axes in (("weight", 4), ("bias", 1)):
         rows = tensor(weights, f"{CLASSES}cls_logits.{part}", architecture, axes)
-        if rows.shape[0] != anchors * columns:
+        if rows.shape[0] != num_anchors * columns:
             raise InputError(
                 f"does not fit {architecture}: '{CLASSES}cls_logits.{part}' has {rows.shape[0]} rows, expected "
-                f"{anchors * columns}"
+                f"{num_anchors * columns}"
             )
-        weights[f"{CLASSES}cls_logits.{part}"] = rows.view(anchors, columns, *rows.shape[1:])[:, kept].flatten(0, 1)
+        weights[f"{CLASSES}cls_logits.{part}"] = rows.view(num_anchors, columns, *rows.shape[1:])[:, kept].flatten(0, 1)
     notes = []
     if batch_norm_eps is None and _is_published_without_eps(checkpoint.file):
         batch_norm_eps = 0.0
@@ -92,10 +94,10 @@ def read_torchvision(
     if batch_norm_eps is not None:
         _fold_eps(weights, batch_norm_eps)
 
-    reading = Reading(nms_iou=0.5, max_detections=300, keep_empty=True, offset=0.0, steps="fitted")
+    postprocess = PostProcessConfig(nms_iou=0.5, max_detections=300, keep_empty=True, offset=0.0, steps="fitted")
     options: dict[str, Any] = {"whole_px": True, "smooth_l1_beta": 0.0, "box_loss": "giou" if norm else "smooth_l1"}
     if fcos:
-        reading = Reading(score_threshold=0.2, keep_empty=True, offset=0.0, steps="fitted")
+        postprocess = PostProcessConfig(score_threshold=0.2, keep_empty=True, offset=0.0, steps="fitted")
         options = {"distances": "relu"}
     spec = ModelSpec(
         method="fcos" if fcos else "retinanet",
@@ -112,8 +114,8 @@ def read_torchvision(
             pad_to=32,
         ),
         resize=Resize(short_side=800, resampling="torchvision"),
-        reading=reading,
-        evaluation_score=reading.score_threshold,
+        postprocess=postprocess,
+        evaluation_score=postprocess.score_threshold,
     )
     name_there = _name_there(
         flat_towers=fcos or f"{CLASSES}conv.0.weight" in weights,

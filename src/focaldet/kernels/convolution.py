@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from focaldet.kernels.ops import LIBRARY
+from focaldet.kernels.ops import LIBRARY, is_plain
 
 for _name in ("pixels_to_tiles", "gradient_to_tiles"):
     LIBRARY.define(f"{_name}(Tensor map, Tensor(a!) tiles, int first, int count, int at) -> ()")
+LIBRARY.define("largest(Tensor x) -> float")
 LIBRARY.define("tiles_to_pixels(Tensor tiles, Tensor? bias, Tensor(a!) map, int first, int count, int at) -> ()")
 _ops: Any = torch.ops.focaldet
 
@@ -36,15 +37,34 @@ _WEIGHTS = torch.kron(torch.tensor(_ROWS, dtype=torch.float64), torch.tensor(_RO
 """``(36, 9)``: from the weights of a kernel to its factors."""
 
 
+LIMIT = 2.0**16
+"""Larger numbers, infinities and NaN are left to ``conv2d``, where they reach only their neighbours: by tiles, the
+rounding of a large number spoils its whole tile. Below the limit no sum of products overflows."""
+
+
 def conv3x3(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     """``conv2d(x, weight, bias, padding=1)`` of every map ``(B, C, H, W)``.
+
+    A map that holds a number beyond `LIMIT`, an infinity or NaN is left to ``conv2d``, and all maps are if the weight
+    holds one.
 
     Args:
         maps: float32 on the CPU, of any batch and size; in channels-last order nothing is copied.
         weight: ``(O, C, 3, 3)``.
         bias: ``(O,)``.
     """
-    return list(_Conv3x3.apply(weight, bias, *maps))
+    fit = [_is_small(x) for x in maps] if _is_small(weight) else [False] * len(maps)
+    tiled = iter(_Conv3x3.apply(weight, bias, *(x for x, by_tiles in zip(maps, fit, strict=True) if by_tiles)))
+    return [
+        next(tiled) if by_tiles else conv2d(x, weight, bias, padding=1) for x, by_tiles in zip(maps, fit, strict=True)
+    ]
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether no number is beyond `LIMIT`; NaN is."""
+    dense = x if x.is_contiguous() else _channels_last(x)
+    small: bool = _ops.largest(dense) <= LIMIT
+    return small
 
 
 class _Conv3x3(torch.autograd.Function):
@@ -56,8 +76,9 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, bias, *maps = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a derivative of this derivative will be asked for
-            return _differentiable_backward(ctx.needs_input_grad, weight, bias, maps, grads)
+        # With grad enabled, a derivative of this derivative will be asked for.
+        if torch.is_grad_enabled() or not all(is_plain(grad) and _is_small(grad) for grad in grads):
+            return _backward_by_torch(ctx.needs_input_grad, weight, bias, maps, grads)
         inputs, outputs = [_channels_last(x) for x in maps], [_channels_last(grad) for grad in grads]
         grad_maps: list[Tensor | None] = [None] * len(inputs)
         grad_weight = grad_bias = None
@@ -70,13 +91,14 @@ class _Conv3x3(torch.autograd.Function):
         return grad_weight, grad_bias, *grad_maps
 
 
-def _differentiable_backward(
+def _backward_by_torch(
     needed: Sequence[bool], weight: Tensor, bias: Tensor | None, maps: list[Tensor], grads: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """By torch's own convolution."""
     inputs = [x for x, wanted in zip((weight, bias, *maps), needed, strict=True) if wanted and x is not None]
-    outputs = [conv2d(x, weight, bias, padding=1) for x in maps]
-    found = iter(torch.autograd.grad(outputs, inputs, grads, create_graph=True))
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = [conv2d(x, weight, bias, padding=1) for x in maps]
+    found = iter(torch.autograd.grad(outputs, inputs, grads, create_graph=differentiable))
     return tuple(next(found) if wanted else None for wanted in needed)
 
 

@@ -120,19 +120,19 @@ def _remaining(op: str, args: Sequence[Any]) -> float | Tensor:
     return remaining
 
 
-def _plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Whether a tensor is no more than numbers: neither of a trace nor a batch of ``vmap``."""
     if type(x) is not Tensor or torch.compiler.is_compiling() or in_transform():
         return False
     try:
-        return x.device.type != "cpu" or x.numel() == 0 or x.view(-1)[0].item() is not None
+        return x.device.type != "cpu" or x.numel() == 0 or x[(0,) * x.ndim].item() is not None
     except RuntimeError:  # a batch of autograd's own vmap (is_grads_batched) has no first number
         return False
 
 
 def _times(grad: Tensor, factor: Tensor, *, in_place: bool) -> Tensor:
     """``grad * factor``, computed in float32; over the stored derivative where no other backward will need it."""
-    if not in_place or not _plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
+    if not in_place or not is_plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
         return (grad.float() * _over_classes(factor, grad)).to(grad.dtype)
     _multiply(grad, factor)
     return grad

@@ -69,6 +69,8 @@ def soft_cross_entropy(
 
     >>> soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]), alpha=torch.tensor([1.0, 3.0]))
     tensor([1.3863])
+    >>> soft_cross_entropy(torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([3.0486])
     """
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]

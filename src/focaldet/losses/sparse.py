@@ -26,7 +26,8 @@ def _readable(x: Tensor) -> bool:
     """Whether there are values, and looking at them stalls nothing: on the CPU, outside of a trace and of
     ``torch.func``."""
     plain = type(x) is Tensor and x.device.type == "cpu" and x.numel() > 0
-    return plain and not torch.compiler.is_compiling() and not in_transform(x)
+    traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return plain and not traced and not in_transform(x)
 
 
 def check_positions(positions: Float[Tensor, "..."], num_bins: int) -> None:

@@ -6,8 +6,8 @@
 
     L = 1/N_pos ( sum_all FL + sum_pos BCE(centerness) ) + 1/N_c sum_pos c ( 2 GIoU )
 
-``c`` is the centerness that the site should have, ``N_c`` its sum. With quality focal loss the score already tells the
-box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
+``c`` is the centerness that the location should have, ``N_c`` its sum. With quality focal loss the score already tells
+the box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_deltas
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.methods.centerness import CenternessMethod
 from focaldet.structures import Assignment, GroundTruth
 
@@ -37,14 +37,14 @@ class ATSS(CenternessMethod):
     anchor_scale: float = 8.0
     stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
 
-    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
-        points, strides = lattice.points(device), lattice.site_strides(device)
+    def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
+        points, strides = lattice.points(device), lattice.location_strides(device)
         half = strides[:, None] * self.anchor_scale / 2
-        return Sites(points, strides, torch.cat([points - half, points + half], dim=-1))
+        return Locations(points, strides, torch.cat([points - half, points + half], dim=-1))
 
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
         return assign_atss(truth, lattice, top_k=self.top_k, anchor_scale=self.anchor_scale, image_sizes=image_sizes)
 
-    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, None]:
-        assert sites.anchors_xyxy is not None
-        return decode_deltas(sites.anchors_xyxy, numbers, self.stds), None
+    def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, None]:
+        assert locations.anchors_xyxy is not None
+        return decode_deltas(locations.anchors_xyxy, box_params, self.stds), None

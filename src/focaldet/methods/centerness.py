@@ -1,4 +1,4 @@
-"""Centerness, and what FCOS and ATSS share: a box of four numbers, and a branch that tells how central a site is.
+"""Centerness, and what FCOS and ATSS share: a box of four numbers, and a branch that tells how central a location is.
 
 Tian et al., ICCV 2019, arXiv 1904.01355, equation 3.
 """
@@ -13,16 +13,16 @@ from torch import Tensor
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.functional import binary_cross_entropy, giou_loss, iou_loss
-from focaldet.methods.method import Method, Quality, count_positives, score_weights
+from focaldet.methods.method import Method, QualityBranch, count_positives, score_weights
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
 from focaldet.structures import Assignment, HeadOutputs
 
-LEAST_WEIGHT = 1e-6
+MIN_WEIGHT = 1e-6
 """Of the sum of box weights that the box term is divided by."""
 
-LEAST_IOU = 1e-6
+MIN_IOU = 1e-6
 """Of a box whose logarithm is taken; worse ones have no gradient."""
 
 
@@ -44,20 +44,20 @@ class CenternessMethod(Method):
     threshold_on: Literal["score", "class"] = "score"
 
     @property
-    def box_outputs(self) -> int:
+    def num_box_channels(self) -> int:
         return 4
 
     @property
-    def quality(self) -> Quality:
+    def quality_branch(self) -> QualityBranch:
         return "none" if self.class_loss == "quality_focal" else "centerness"
 
     @property
     def score_rule(self) -> ScoreRule:
-        return ScoreRule() if self.quality == "none" else ScoreRule(self.score, self.threshold_on)
+        return ScoreRule() if self.quality_branch == "none" else ScoreRule(self.score, self.threshold_on)
 
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        numbers = positives.gather(outputs.box_outputs, self.box_outputs)
-        boxes, _ = self.decode(numbers.float(), positives.sites)
+        box_params = positives.gather(outputs.box_maps, self.num_box_channels)
+        boxes, _ = self.decode(box_params.float(), positives.locations)
         iou = paired_iou(boxes.detach(), positives.boxes_xyxy)
         terms = {"class": self.class_term(outputs.class_logits, assignment, positives, iou)}
         if outputs.quality_logits is None:
@@ -65,12 +65,12 @@ class CenternessMethod(Method):
         else:
             weight = centerness(positives)
             terms["centerness"] = centerness_loss(outputs.quality_logits, positives, weight)
-        total = mean_over_processes(weight.sum()).clamp(min=LEAST_WEIGHT)
+        total = mean_over_processes(weight.sum()).clamp(min=MIN_WEIGHT)
         if self.box_loss == "giou":
             box = giou_loss(boxes, positives.boxes_xyxy, weight=weight, reduction="sum", normalizer=total)
         else:
             overlap = 1 - iou_loss(boxes, positives.boxes_xyxy)
-            box = -(weight * overlap.clamp(min=LEAST_IOU).log()).sum() / total
+            box = -(weight * overlap.clamp(min=MIN_IOU).log()).sum() / total
         return terms | {"box": self.giou_weight * box}
 
 
@@ -78,13 +78,13 @@ def centerness(positives: Positives) -> Float[Tensor, " N"]:
     """``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, 1 in the middle of the object and 0 on its border.
 
     >>> import torch
-    >>> from focaldet.boxes.locations import Sites
+    >>> from focaldet.boxes.locations import Locations
     >>> box, zero = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.zeros(1, dtype=torch.int64)
-    >>> sites = Sites(torch.tensor([[2.0, 4.0]]), torch.tensor([8.0]))
-    >>> centerness(Positives(zero, zero, zero, sites, box, zero))
+    >>> locations = Locations(torch.tensor([[2.0, 4.0]]), torch.tensor([8.0]))
+    >>> centerness(Positives(zero, zero, zero, locations, box, zero))
     tensor([0.5774])
     """
-    distances = encode_distances(positives.sites.points_xy, positives.sites.strides, positives.boxes_xyxy)
+    distances = encode_distances(positives.locations.points_xy, positives.locations.strides, positives.boxes_xyxy)
     pairs = distances.clamp(min=0).view(-1, 2, 2)  # (left, top), (right, bottom)
     return (pairs.amin(dim=1) / pairs.amax(dim=1).clamp(min=torch.finfo(pairs.dtype).tiny)).prod(dim=1).sqrt()
 

@@ -6,8 +6,8 @@
 
     L = 1/N_pos ( sum_all FL + sum_pos BCE(centerness) ) + 1/N_c sum_pos c GIoU
 
-``c`` is the centerness that the site should have, ``N_c`` its sum. With quality focal loss the score already tells the
-box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
+``c`` is the centerness that the location should have, ``N_c`` its sum. With quality focal loss the score already tells
+the box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from focaldet.assign.center_region import assign_center_region
 from focaldet.boxes.coding import MAX_LOG_SIDE, decode_distances
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.methods.centerness import CenternessMethod
 from focaldet.structures import Assignment, GroundTruth
 
@@ -40,9 +40,9 @@ class FCOS(CenternessMethod):
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
         return assign_center_region(truth, lattice, radius=self.radius, image_sizes=image_sizes)
 
-    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, None]:
+    def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, None]:
         # The bound, thousands of strides, keeps a wild number from becoming infinity, and its gradient NaN.
-        distances = numbers.clamp(max=2 * MAX_LOG_SIDE).exp() if self.distances == "exp" else numbers.relu()
+        distances = box_params.clamp(max=2 * MAX_LOG_SIDE).exp() if self.distances == "exp" else box_params.relu()
         if self.unit == "px":
-            distances = distances / sites.strides[:, None]
-        return decode_distances(sites.points_xy, sites.strides, distances), None
+            distances = distances / locations.strides[:, None]
+        return decode_distances(locations.points_xy, locations.strides, distances), None

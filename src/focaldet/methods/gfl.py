@@ -6,7 +6,7 @@
 
     L = 1/N_pos sum_all QFL + 1/N_w sum_pos w ( 2 GIoU + 1/4 mean over the four sides of DFL )
 
-``w`` is the detached largest class probability of the site, ``N_w`` its sum.
+``w`` is the detached largest class probability of the location, ``N_w`` its sum.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_distances, distribution_mean, distribution_std, encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.checks import check_range
 from focaldet.functional import distribution_focal_loss, giou_loss
 from focaldet.methods.method import ClassLoss, Method, score_weights
@@ -25,7 +25,7 @@ from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
-MOST_BINS = 1024
+MAX_BINS = 1024
 """Of a side: more strides than a photo has."""
 
 CLAMP_MARGIN = 0.1
@@ -56,37 +56,37 @@ class GFL(Method):
     weight_floor: float = 1e-6
 
     def __post_init__(self) -> None:
-        check_range("num_bins", self.num_bins, 2, MOST_BINS)
+        check_range("num_bins", self.num_bins, 2, MAX_BINS)
 
     @property
-    def box_outputs(self) -> int:
+    def num_box_channels(self) -> int:
         return 4 * self.num_bins
 
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
         return assign_atss(truth, lattice, top_k=self.top_k, anchor_scale=self.anchor_scale, image_sizes=image_sizes)
 
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        return self.losses_of_scores(outputs.class_logits, outputs.box_outputs, assignment, positives)
+        return self.losses_of_scores(outputs.class_logits, outputs.box_maps, assignment, positives)
 
     def losses_of_scores(
         self,
         class_logits: list[Tensor],
-        box_outputs: list[Tensor],
+        box_maps: list[Tensor],
         assignment: Assignment,
         positives: Positives,
         *,
         inplace_grad: bool = False,
     ) -> dict[str, Tensor]:
         """The terms, with logits of what a detection's score will be; ``inplace_grad`` as in ``class_term``."""
-        sites, gt_boxes = positives.sites, positives.boxes_xyxy
-        numbers = positives.gather(box_outputs, self.box_outputs)
-        sides = numbers.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
-        boxes = decode_distances(sites.points_xy, sites.strides, distribution_mean(sides))
+        locations, gt_boxes = positives.locations, positives.boxes_xyxy
+        box_params = positives.gather(box_maps, self.num_box_channels)
+        sides = box_params.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
+        boxes = decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
         iou = paired_iou(boxes.detach(), gt_boxes)
 
         weight = score_weights(class_logits, assignment, positives)
         weight_sum = mean_over_processes(weight.sum()).clamp(min=self.weight_floor)
-        targets = encode_distances(sites.points_xy, sites.strides, gt_boxes)
+        targets = encode_distances(locations.points_xy, locations.strides, gt_boxes)
         targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
         terms = {
             "box": self.giou_weight * giou_loss(boxes, gt_boxes, weight=weight, reduction="sum", normalizer=weight_sum),
@@ -99,10 +99,10 @@ class GFL(Method):
 
     def beyond_reach(self, positives: Positives) -> int:
         """Such a side is trained towards the last bin, and the box comes out too small."""
-        distances = encode_distances(positives.sites.points_xy, positives.sites.strides, positives.boxes_xyxy)
+        distances = encode_distances(positives.locations.points_xy, positives.locations.strides, positives.boxes_xyxy)
         return int(torch.unique(positives.gt[distances.amax(dim=1) > self.num_bins - 1]).numel())
 
-    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, Tensor]:
-        sides = numbers.view(-1, 4, self.num_bins)
-        boxes = decode_distances(sites.points_xy, sites.strides, distribution_mean(sides))
-        return boxes, distribution_std(sides) * sites.strides[:, None]
+    def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor]:
+        sides = box_params.view(-1, 4, self.num_bins)
+        boxes = decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
+        return boxes, distribution_std(sides) * locations.strides[:, None]

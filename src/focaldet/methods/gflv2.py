@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from focaldet.methods.gfl import GFL
-from focaldet.methods.method import Quality
+from focaldet.methods.method import QualityBranch
 from focaldet.methods.positives import Positives
 from focaldet.models.joint import joint_logits
 from focaldet.models.postprocess import ScoreRule
@@ -26,7 +26,7 @@ class GFLv2(GFL):
     """GFL, whose score is class probability times the quality that its distributions show."""
 
     @property
-    def quality(self) -> Quality:
+    def quality_branch(self) -> QualityBranch:
         return "distribution"
 
     @property
@@ -36,4 +36,4 @@ class GFLv2(GFL):
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
         assert outputs.quality_logits is not None
         joint = [joint_logits(c, q) for c, q in zip(outputs.class_logits, outputs.quality_logits, strict=True)]
-        return self.losses_of_scores(joint, outputs.box_outputs, assignment, positives, inplace_grad=True)
+        return self.losses_of_scores(joint, outputs.box_maps, assignment, positives, inplace_grad=True)

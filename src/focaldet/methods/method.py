@@ -7,15 +7,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.functional import binary_cross_entropy, quality_focal_loss, sigmoid_focal_loss
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
-from focaldet.structures import IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
+from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
 
 ClassLoss = Literal["bce", "focal", "quality_focal"]
-Quality = Literal["none", "centerness", "distribution"]
+QualityBranch = Literal["none", "centerness", "distribution"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,11 @@ class Method(ABC):
 
     @property
     @abstractmethod
-    def box_outputs(self) -> int:
-        """D, the numbers that describe a site's box."""
+    def num_box_channels(self) -> int:
+        """D, the parameters of a box."""
 
     @property
-    def quality(self) -> Quality:
+    def quality_branch(self) -> QualityBranch:
         """What the head says of a box's quality beside its class: nothing, a centerness, or what GFLv2 reads from the
         distributions."""
         return "none"
@@ -52,13 +52,13 @@ class Method(ABC):
         """How a detection's score is made of class and quality."""
         return ScoreRule()
 
-    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
-        """The geometry of all prediction sites, in the lattice's order."""
-        return Sites(lattice.points(device), lattice.site_strides(device))
+    def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
+        """The geometry of all prediction locations, in the lattice's order."""
+        return Locations(lattice.points(device), lattice.location_strides(device))
 
     @abstractmethod
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
-        """Which object each site is to find. ``image_sizes``: ``(B, 2)``, when the images were padded."""
+        """Which object each location is to find. ``image_sizes``: ``(B, 2)``, when the images were padded."""
 
     @abstractmethod
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
@@ -68,12 +68,12 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, Tensor | None]:
-        """Boxes ``(N, 4)`` in pixels of ``(N, D)`` numbers; for distributions, also the standard deviation of each side
-        in pixels."""
+    def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
+        """Boxes ``(N, 4)`` in pixels of ``(N, D)`` box parameters; for distributions, also the standard deviation of
+        each side in pixels."""
 
     def beyond_reach(self, positives: Positives) -> int:
-        """Number of objects with a side that the box coding cannot reach from one of their sites."""
+        """Number of objects with a side that the box coding cannot reach from one of their locations."""
         return 0
 
     def class_term(
@@ -85,7 +85,7 @@ class Method(ABC):
         *,
         inplace_grad: bool = False,
     ) -> Tensor:
-        """The class loss over all sites, divided by the number of positives in the whole batch (at least 1).
+        """The class loss over all locations, divided by the number of positives in the whole batch (at least 1).
 
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
@@ -93,17 +93,17 @@ class Method(ABC):
             inplace_grad: nobody else needs these logits: their gradient may take their place.
         """
         matched = assignment.matched_gt
-        labels = torch.where(matched == IGNORED, matched, -1)
-        labels[positives.image, positives.site] = positives.labels
+        labels = torch.where(matched == IGNORED, matched, BACKGROUND)
+        labels[positives.image, positives.location] = positives.labels
         options: dict[str, Any] = {"reduction": "sum", "normalizer": count_positives(positives)}
         options["inplace_grad"] = inplace_grad
         if self.class_loss == "bce":
             return binary_cross_entropy(class_logits, SparseTargets(labels), **options)
         if self.class_loss == "focal":
             return sigmoid_focal_loss(class_logits, SparseTargets(labels), self.alpha, self.gamma, **options)
-        quality = iou.new_zeros(matched.shape)
-        quality[positives.image, positives.site] = iou
-        return quality_focal_loss(class_logits, SparseTargets(labels, quality), beta=self.beta, **options)
+        iou_target = iou.new_zeros(matched.shape)
+        iou_target[positives.image, positives.location] = iou
+        return quality_focal_loss(class_logits, SparseTargets(labels, iou_target), beta=self.beta, **options)
 
 
 def count_positives(positives: Positives) -> Tensor:
@@ -119,5 +119,5 @@ def score_weights(class_logits: list[Tensor], assignment: Assignment, positives:
 
 
 def _classes(class_logits: list[Tensor], assignment: Assignment) -> int:
-    locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
-    return class_logits[0].shape[1] * locations // assignment.matched_gt.shape[1]
+    num_cells = sum(level.shape[2] * level.shape[3] for level in class_logits)
+    return class_logits[0].shape[1] * num_cells // assignment.matched_gt.shape[1]

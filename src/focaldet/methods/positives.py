@@ -1,4 +1,4 @@
-"""The positive samples of a batch: the sites that have an object to find, and what they are to find."""
+"""The positive samples of a batch: the locations that have an object to find, and what they are to find."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from focaldet.boxes.level_index import LevelIndex, level_index
-from focaldet.boxes.locations import Lattice, Sites, gather_sites
+from focaldet.boxes.locations import Lattice, Locations, gather_locations
 from focaldet.structures import Assignment, GroundTruth
 
 
@@ -17,16 +17,16 @@ class Positives:
     """N positive samples.
 
     Args:
-        image, site, gt: ``(N,)`` the image, the place in the lattice's order, and the object, of each.
-        sites: their geometry.
+        image, location, gt: ``(N,)`` the image, the place in the lattice's order, and the object, of each.
+        locations: their geometry.
         boxes_xyxy, labels: ``(N, 4)`` and ``(N,)``, of their objects.
         index: where they are in the maps, if that is known before the maps are; else it is found out in the step.
     """
 
     image: Int64[Tensor, " N"]
-    site: Int64[Tensor, " N"]
+    location: Int64[Tensor, " N"]
     gt: Int64[Tensor, " N"]
-    sites: Sites
+    locations: Locations
     boxes_xyxy: Float[Tensor, "N 4"]
     labels: Int64[Tensor, " N"]
     index: LevelIndex | None = None
@@ -34,7 +34,7 @@ class Positives:
     def gather(self, maps: Sequence[Tensor], channels: int) -> Float[Tensor, "N D"]:
         """What the maps ``(B, A * D, H, W)`` of the levels say of each."""
         if self.index is None:
-            return gather_sites(maps, channels, self.image, self.site)
+            return gather_locations(maps, channels, self.image, self.location)
         return self.index.gather(maps, channels)
 
     def to(self, device: torch.device | str) -> "Positives":
@@ -47,23 +47,25 @@ class Positives:
         return self._each(Tensor.pin_memory, None if self.index is None else self.index.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor], index: LevelIndex | None) -> "Positives":
-        anchors = self.sites.anchors_xyxy
-        sites = Sites(
-            change(self.sites.points_xy), change(self.sites.strides), None if anchors is None else change(anchors)
+        anchors = self.locations.anchors_xyxy
+        locations = Locations(
+            change(self.locations.points_xy),
+            change(self.locations.strides),
+            None if anchors is None else change(anchors),
         )
-        image, site, gt = change(self.image), change(self.site), change(self.gt)
-        return Positives(image, site, gt, sites, change(self.boxes_xyxy), change(self.labels), index)
+        image, location, gt = change(self.image), change(self.location), change(self.gt)
+        return Positives(image, location, gt, locations, change(self.boxes_xyxy), change(self.labels), index)
 
 
 def find_positives(
-    truth: GroundTruth, assignment: Assignment, sites: Sites, lattice: Lattice | None = None
+    truth: GroundTruth, assignment: Assignment, locations: Locations, lattice: Lattice | None = None
 ) -> Positives:
-    """The positives of an assignment over all ``sites`` of the pyramid; given the lattice, with their places in its
+    """The positives of an assignment over all ``locations`` of the pyramid; given the lattice, with their places in its
     maps."""
     matched = assignment.matched_gt
-    image, site = (matched >= 0).nonzero(as_tuple=True)
-    gt = matched[image, site]
+    image, location = (matched >= 0).nonzero(as_tuple=True)
+    gt = matched[image, location]
     index = None
     if lattice is not None:
-        index = level_index(lattice.level_shapes, matched.shape[1] // lattice.num_sites, image, site)
-    return Positives(image, site, gt, sites[site], truth.boxes_xyxy[gt], truth.labels[gt], index)
+        index = level_index(lattice.level_shapes, matched.shape[1] // lattice.num_locations, image, location)
+    return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt], index)

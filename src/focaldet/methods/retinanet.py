@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from focaldet.assign.max_iou import assign_max_iou
-from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, site_anchors
+from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, grid_anchors
 from focaldet.boxes.coding import decode_deltas, encode_deltas
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.functional import giou_loss
 from focaldet.methods.method import Method, count_positives
 from focaldet.methods.positives import Positives
@@ -49,18 +49,18 @@ class RetinaNet(Method):
     anchors_per_location = len(RETINANET_SCALES) * len(RETINANET_RATIOS)
 
     @property
-    def box_outputs(self) -> int:
+    def num_box_channels(self) -> int:
         return 4
 
     def shapes(self, lattice: Lattice) -> Tensor:
         """``(L, 9, 2)`` widths and heights of the anchors of each level, pixels."""
         return anchor_shapes(lattice.strides, whole_px=self.whole_px)
 
-    def sites(self, lattice: Lattice, device: torch.device | str | None = None) -> Sites:
-        anchors = site_anchors(lattice, self.shapes(lattice).to(device))
+    def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
+        anchors = grid_anchors(lattice, self.shapes(lattice).to(device))
         repeat = self.anchors_per_location
-        points, strides = lattice.points(device), lattice.site_strides(device)
-        return Sites(points.repeat_interleave(repeat, 0), strides.repeat_interleave(repeat), anchors)
+        points, strides = lattice.points(device), lattice.location_strides(device)
+        return Locations(points.repeat_interleave(repeat, 0), strides.repeat_interleave(repeat), anchors)
 
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
         return assign_max_iou(
@@ -73,9 +73,9 @@ class RetinaNet(Method):
         )
 
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        anchors, gt_boxes = positives.sites.anchors_xyxy, positives.boxes_xyxy
+        anchors, gt_boxes = positives.locations.anchors_xyxy, positives.boxes_xyxy
         assert anchors is not None
-        deltas = positives.gather(outputs.box_outputs, self.box_outputs).float()
+        deltas = positives.gather(outputs.box_maps, self.num_box_channels).float()
         boxes = decode_deltas(anchors, deltas, self.stds)
         iou = paired_iou(boxes.detach(), gt_boxes)
         num_pos = count_positives(positives)
@@ -86,6 +86,6 @@ class RetinaNet(Method):
             box = smooth_l1_loss(deltas, targets, beta=self.smooth_l1_beta, reduction="sum") / num_pos
         return {"class": self.class_term(outputs.class_logits, assignment, positives, iou), "box": box}
 
-    def decode(self, numbers: Tensor, sites: Sites) -> tuple[Tensor, None]:
-        assert sites.anchors_xyxy is not None
-        return decode_deltas(sites.anchors_xyxy, numbers, self.stds), None
+    def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, None]:
+        assert locations.anchors_xyxy is not None
+        return decode_deltas(locations.anchors_xyxy, box_params, self.stds), None

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from focaldet.boxes.locations import Lattice, Sites
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.data.batching import Sample, collate
 from focaldet.methods.method import Method
 from focaldet.methods.positives import Positives, find_positives
@@ -61,7 +61,7 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
         image_sizes: (height, width) of each image without its padding.
     """
     assignment = method.assign(truth, lattice, image_sizes)
-    positives = find_positives(truth, assignment, _sites(method, lattice), lattice)
+    positives = find_positives(truth, assignment, _locations(method, lattice), lattice)
     num_objects = truth.labels.numel()
     num_matched = torch.bincount(positives.gt, minlength=num_objects).count_nonzero()
     beyond = method.beyond_reach(positives)
@@ -69,9 +69,9 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
 
 
 @lru_cache(maxsize=8)
-def _sites(method: Method, lattice: Lattice) -> Sites:
+def _locations(method: Method, lattice: Lattice) -> Locations:
     """Of all locations. Batches of one size share them."""
-    return method.sites(lattice)
+    return method.locations(lattice)
 
 
 class TrainingBatch(NamedTuple):

@@ -7,9 +7,9 @@ from focaldet import kernels
 from focaldet.checks import in_transform
 from focaldet.kernels.convolution import conv3x3, num_tiles
 
-LEAST_CHANNELS = 32
+MIN_CHANNELS = 32
 """In and out: with fewer, the transforms cost more than the multiplications that they save."""
-LEAST_TILES = 24
+MIN_TILES = 24
 """In all maps together: with fewer, the transform of the weights does."""
 
 
@@ -45,14 +45,16 @@ class Conv3x3(nn.Conv2d):
     def _pays(self, maps: list[Tensor]) -> bool:
         return (
             all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (self.weight, *maps))
-            and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
-            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or in_transform(*maps))
+            and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
+            and all(type(x) is Tensor for x in maps)  # no fake tensors
+            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+            and not in_transform(self.weight, self.bias, *maps)
             and kernels.available()["cpu"] is None
-            and sum(num_tiles(x.shape[0], *x.shape[2:]) for x in maps) >= LEAST_TILES
+            and sum(num_tiles(x.shape[0], *x.shape[2:]) for x in maps) >= MIN_TILES
         )
 
 
-def with_tiles(module: nn.Module) -> None:
+def with_winograd(module: nn.Module) -> None:
     """Make a ``Conv3x3`` of every convolution in a module that it can stand for, with the same parameters."""
     for name, child in module.named_children():
         if type(child) is nn.Conv2d and _same_as_3x3(child):
@@ -61,7 +63,7 @@ def with_tiles(module: nn.Module) -> None:
             conv.weight, conv.bias = child.weight, child.bias
             setattr(module, name, conv)
         else:
-            with_tiles(child)
+            with_winograd(child)
 
 
 def _same_as_3x3(conv: nn.Conv2d) -> bool:

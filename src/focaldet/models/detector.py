@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from focaldet.checks import check_range
 from focaldet.models.backbone import Backbone
 from focaldet.models.caffe_resnet import stride_first_convolutions
-from focaldet.models.conv3x3 import with_tiles
+from focaldet.models.conv3x3 import with_winograd
 from focaldet.models.fpn import STRIDES, Levels, PyramidNeck
 from focaldet.models.head import DenseHead
 from focaldet.structures import HeadOutputs
@@ -48,7 +48,7 @@ class DenseDetector(nn.Module):
     Args:
         backbone: gives C3, C4, C5, and C2 for a pyramid that begins at P2.
         num_classes: C.
-        box_outputs, anchors, quality: what the method asks of the head, see ``DenseHead``.
+        num_box_channels, num_anchors, quality_branch: what the method asks of the head, see ``DenseHead``.
         channels: width of the pyramid and of the towers.
         head_depth: convolutions of each tower.
         prior_prob: see ``DenseHead``.
@@ -62,10 +62,10 @@ class DenseDetector(nn.Module):
         self,
         backbone: Backbone,
         num_classes: int,
-        box_outputs: int,
+        num_box_channels: int,
         *,
-        anchors: int = 1,
-        quality: Literal["none", "centerness", "distribution"] = "none",
+        num_anchors: int = 1,
+        quality_branch: Literal["none", "centerness", "distribution"] = "none",
         channels: int = 256,
         head_depth: int = 4,
         prior_prob: float = 0.01,
@@ -81,17 +81,17 @@ class DenseDetector(nn.Module):
         self.head = DenseHead(
             channels,
             num_classes,
-            box_outputs,
-            anchors=anchors,
+            num_box_channels,
+            num_anchors=num_anchors,
             num_levels=len(STRIDES[variant.levels]),
             depth=head_depth,
             prior_prob=prior_prob,
-            quality=quality,
+            quality_branch=quality_branch,
             quality_on=variant.quality_on,
             tower_norm=variant.tower_norm,
             tower_bias=variant.tower_bias,
         )
-        with_tiles(self)
+        with_winograd(self)
         self.pad_to = variant.pad_to
         self.num_classes = num_classes
         self.strides = STRIDES[variant.levels]

@@ -55,18 +55,18 @@ class DistributionQuality(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Class logits and box numbers at every site of every level.
+    """Class logits and box parameters at every location of every level.
 
     Args:
         channels: of the pyramid's maps and of the towers.
         num_classes: C, of objects; there is no background class.
-        box_outputs: D, numbers that describe a site's box (4 x bins for distributions).
-        anchors: A, sites of a location.
+        num_box_channels: D, parameters of a box (4 x bins for distributions).
+        num_anchors: A, anchors at each location.
         num_levels: L, for the factor that each level has of its own.
         depth: convolutions of each tower.
-        prior_prob: the class probability of every site at the start (focal loss paper, section 3.3): without it the
+        prior_prob: the class probability of every location at the start (focal loss paper, section 3.3): without it the
             first steps are swamped by the background.
-        quality: a third output: ``"centerness"``, or ``"distribution"``, read from the box numbers.
+        quality_branch: a third output: ``"centerness"``, or ``"distribution"``, read from the box parameters.
         quality_on: the tower that the centerness is read from.
         tower_norm: group norm after each convolution of the towers, or none.
         tower_bias: the convolutions have a bias before the group norm too; without a norm they always have.
@@ -76,13 +76,13 @@ class DenseHead(nn.Module):
         self,
         channels: int,
         num_classes: int,
-        box_outputs: int,
+        num_box_channels: int,
         *,
-        anchors: int = 1,
+        num_anchors: int = 1,
         num_levels: int = 5,
         depth: int = 4,
         prior_prob: float = 0.01,
-        quality: Literal["none", "centerness", "distribution"] = "none",
+        quality_branch: Literal["none", "centerness", "distribution"] = "none",
         quality_on: Literal["box", "class"] = "box",
         tower_norm: Literal["group", "none"] = "group",
         tower_bias: bool = False,
@@ -91,11 +91,12 @@ class DenseHead(nn.Module):
         self.quality_on = quality_on
         self.class_tower = Tower(channels, depth, tower_norm, tower_bias)
         self.box_tower = Tower(channels, depth, tower_norm, tower_bias)
-        self.class_logits = Conv3x3(channels, anchors * num_classes)
-        self.box_outputs = Conv3x3(channels, anchors * box_outputs)
+        # The modules' names are keys of saved weights: they stay.
+        self.class_logits = Conv3x3(channels, num_anchors * num_classes)
+        self.box_outputs = Conv3x3(channels, num_anchors * num_box_channels)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
-        self.centerness = Conv3x3(channels, anchors) if quality == "centerness" else None
-        self.quality = DistributionQuality(box_outputs // 4) if quality == "distribution" else None
+        self.centerness = Conv3x3(channels, num_anchors) if quality_branch == "centerness" else None
+        self.quality = DistributionQuality(num_box_channels // 4) if quality_branch == "distribution" else None
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -110,14 +111,14 @@ class DenseHead(nn.Module):
         """Maps of the pyramid in, raw maps of every level out."""
         class_features, box_features = self.class_tower(pyramid), self.box_tower(pyramid)
         class_logits = self.class_logits.of_levels(class_features)
-        box_outputs = self.box_outputs.of_levels(box_features)
-        box_outputs = [scale(outputs) for scale, outputs in zip(self.scales, box_outputs, strict=True)]
+        unscaled = self.box_outputs.of_levels(box_features)
+        box_maps = [scale(level) for scale, level in zip(self.scales, unscaled, strict=True)]
         quality_logits = None
         if self.centerness is not None:
             quality_logits = self.centerness.of_levels(box_features if self.quality_on == "box" else class_features)
         if self.quality is not None:
-            quality_logits = [self.quality(outputs) for outputs in box_outputs]
-        return HeadOutputs(class_logits, box_outputs, quality_logits)
+            quality_logits = [self.quality(level) for level in box_maps]
+        return HeadOutputs(class_logits, box_maps, quality_logits)
 
 
 class Tower(nn.Sequential):

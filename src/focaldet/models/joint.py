@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 
 class _Joint(torch.autograd.Function):
-    """By the closed forms above: of a detector's (sites x classes) numbers, only the result and its gradient are kept.
+    """By the closed forms above: of a detector's (locations x classes) maps, only the result and its gradient are kept.
 
     The operators themselves would keep four more.
     """

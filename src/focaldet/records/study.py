@@ -87,11 +87,11 @@ class ClassRow(TypedDict):
 
 
 class Split(TypedDict):
-    """How a class loss and its gradient are divided between sites of the background and sites of objects.
+    """How a class loss and its gradient are divided between locations of the background and locations of objects.
 
     Args:
         loss_share, gradient_share: of the background; gradient is the sum of absolute derivatives on the class logits.
-        background_loss, object_loss: the two parts of the loss, divided by the number of positive sites.
+        background_loss, object_loss: the two parts of the loss, divided by the number of positive locations.
     """
 
     loss_share: float | None
@@ -104,9 +104,9 @@ class Imbalance(TypedDict):
     """The class loss of the rung itself on a few training photos.
 
     Args:
-        background_sites, object_sites: number of sites of each kind (of ignored ones, none).
+        background_sites, object_sites: number of locations of each kind (of ignored ones, none).
         own: as the rung is trained.
-        hardest_percent: share of the background's loss that its hardest hundredth of sites has.
+        hardest_percent: share of the background's loss that its hardest hundredth of locations has.
     """
 
     background_sites: int
@@ -116,12 +116,12 @@ class Imbalance(TypedDict):
 
 
 class Ranks(TypedDict):
-    """Spearman's rank correlation with the true IoU, of all sites whose box has an IoU of at least 0.5 with an object.
+    """Spearman's rank correlation with the true IoU, over all locations whose box has an IoU ≥ 0.5 with an object.
 
     Args:
-        pooled: over all these sites.
-        per_object: mean over objects of the correlation among the sites of one object, which is what the suppression
-            goes by.
+        pooled: over all these locations.
+        per_object: mean over objects of the correlation among the locations of one object, which is what the
+            suppression goes by.
     """
 
     pooled: float | None

@@ -11,8 +11,8 @@ class LossCurve(TypedDict):
     Args:
         gamma: of the focal loss without alpha; 0 is cross entropy.
         split: with this loss.
-        background, objects: share of the kind's loss in the fraction of its sites with the least loss, at each of
-            ``Curves.fractions``; ``null`` when there is no such site or no loss.
+        background, objects: share of the kind's loss in the fraction of its locations with the least loss, at each of
+            ``Curves.fractions``; ``null`` when there is no such location or no loss.
     """
 
     gamma: float
@@ -25,7 +25,7 @@ class Curves(TypedDict):
     """The cumulative losses of one moment.
 
     Args:
-        fractions: of the sites, from the easiest to all, 0 to 1; denser towards 1, where the curves rise.
+        fractions: of the locations, from the easiest to all, 0 to 1; denser towards 1, where the curves rise.
         losses: cross entropy, and focal loss by gamma, all on the same outputs.
     """
 
@@ -56,7 +56,7 @@ class Box(TypedDict):
         side_std_px: of each side's distribution, or ``null``.
         distributions: ``(4, K)`` probabilities, or ``null``. Bin k of a side is at ``origin_xy`` minus (left, top) or
             plus (right, bottom) k times ``bin_xy``, in x for left and right and in y for top and bottom.
-        origin_xy, bin_xy: the site, and the width of a bin, in pixels of the photo; ``null`` without distributions.
+        origin_xy, bin_xy: the location, and the width of a bin, in pixels of the photo; ``null`` without distributions.
     """
 
     box_xyxy: list[float]

@@ -19,7 +19,7 @@ Kind = Literal["confusion", "false alarm", "missed"]
 
 _NUM_CUTOUTS = 24  # per kind of error; the page counts the others
 _SURROUNDINGS = 2.2  # side of a cut-out, relative to the longer side of the error
-_LEAST_CUTOUT_PX = 64
+_MIN_CUTOUT_PX = 64
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _cutouts(
     run: Run, errors: Sequence[Error], names: Sequence[str], threshold: float, key: str
 ) -> list[gallery.Photo]:
     """Cut-outs of the photos that show errors and their surroundings."""
-    windows = [gallery.window_around(e.result, e.boxes_xyxy, _SURROUNDINGS, _LEAST_CUTOUT_PX) for e in errors]
+    windows = [gallery.window_around(e.result, e.boxes_xyxy, _SURROUNDINGS, _MIN_CUTOUT_PX) for e in errors]
     data: dict[int, str] = {}
     by_photo: dict[object, list[int]] = {}
     for number, error in enumerate(errors):

@@ -13,7 +13,7 @@ from focaldet.report import gallery
 NAMES = ("left", "top", "right", "bottom")
 
 _SURROUNDINGS = 1.9
-_LEAST_CUTOUT_PX = 48
+_MIN_CUTOUT_PX = 48
 _HEIGHT = 0.24  # of the highest probability, relative to the side of the picture
 _SEEN = 0.01  # of the highest probability; lower values would only draw a line along the base
 
@@ -52,7 +52,7 @@ def side_pictures(
 def _side_picture(run: Run, result: ImageResult, example: Json, names: Sequence[str], key: str) -> SidePicture:
     box, side = example["box"], int(example["side"])
     corners, truth = (np.array(x, np.float64) for x in (box["box_xyxy"], example["object_xyxy"]))
-    window = gallery.window_around(result, np.stack([corners, truth]), _SURROUNDINGS, _LEAST_CUTOUT_PX)
+    window = gallery.window_around(result, np.stack([corners, truth]), _SURROUNDINGS, _MIN_CUTOUT_PX)
     (data,) = gallery.embed_cutouts(gallery.photo_path(run, result), result, [window])
     x, y, width, height = window
     label = int(box["label"])

@@ -158,11 +158,11 @@ def _imbalance(files: StudyFiles) -> dict[str, Any] | None:
         curves = [mapping(shown.details.get(f"curves_{when}")) for when in ("start", "end")]
         by_gamma = [{loss["gamma"]: loss["split"] for loss in rows(one.get("losses"))} for one in curves]
         shares = [(gamma, split, by_gamma[1].get(gamma, {})) for gamma, split in sorted(by_gamma[0].items())]
-    sites = [rung.mean("imbalance_start", f"{kind}_sites") for rung in ladder for kind in ("background", "object")]
+    locations = [rung.mean("imbalance_start", f"{kind}_sites") for rung in ladder for kind in ("background", "object")]
     return {
         "rungs": [
             (rung, background, objects)
-            for rung, background, objects in zip(ladder, sites[::2], sites[1::2], strict=True)
+            for rung, background, objects in zip(ladder, locations[::2], locations[1::2], strict=True)
         ],
         "shown": shown,
         "shares": shares,

@@ -30,11 +30,11 @@ class ModelCard:
         resize: how a photo is scaled to it.
         strides: of the pyramid's levels, pixels.
         outputs: ``"detections"``: boxes, scores, labels, side deviations and their count; ``"sites"``: boxes and scores
-            of every site, without suppression; ``"raw"``: the head's maps.
-        score_threshold: sites below it are not looked at.
+            of every location, without suppression; ``"raw"``: the head's maps.
+        score_threshold: locations below it are not looked at.
         nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: none is.
         max_detections: of an image.
-        last_pixel: see ``Found.in_photo``.
+        last_pixel: see ``DetectionArrays.to_photo``.
         int8: whether convolutions are computed with 8 bits.
     """
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Seen:
+class NetworkInput:
     """A photo as the network sees it.
 
     Args:
@@ -22,9 +22,14 @@ class Seen:
     size: tuple[int, int]
     photo_size: tuple[int, int]
 
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Pixels of the photo for one pixel of the network's input, along x and y."""
+        return self.photo_size[1] / self.size[1], self.photo_size[0] / self.size[0]
+
 
 @dataclass(frozen=True)
-class Found:
+class DetectionArrays:
     """The objects of one photo, best first: ``focaldet.Detections`` as arrays.
 
     Args:
@@ -43,34 +48,46 @@ class Found:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def above(self, score: float) -> "Found":
+    def above(self, score: float) -> "DetectionArrays":
         """Those with a higher score.
 
         >>> boxes = np.zeros((2, 4), np.float32)
-        >>> len(Found(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
+        >>> len(DetectionArrays(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
         1
         """
         keep = self.scores > score
         stds = None if self.side_std_px is None else self.side_std_px[keep]
-        return Found(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], stds)
+        return DetectionArrays(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], stds)
 
-    def in_photo(self, seen: Seen, *, last_pixel: bool = False) -> "Found":
+    def to_photo(self, seen: NetworkInput, *, last_pixel: bool = False) -> "DetectionArrays":
         """These, of what the network saw, in pixels of the photo.
 
         Args:
             last_pixel: a box's right and bottom side are the last column and row of pixels in it.
 
-        >>> seen = Seen(None, (24, 32), (48, 64))
+        >>> seen = NetworkInput(None, (24, 32), (48, 64))
         >>> boxes = np.array([[1, 2, 3, 4]], np.float32)
-        >>> Found(boxes, np.ones(1, np.float32), np.zeros(1, np.int64), None).in_photo(seen).boxes_xyxy
+        >>> DetectionArrays(boxes, np.ones(1, np.float32), np.zeros(1, np.int64), None).to_photo(seen).boxes_xyxy
         array([[2., 4., 6., 8.]], dtype=float32)
         """
+        boxes = boxes_to_photo(self.boxes_xyxy, seen, last_pixel=last_pixel)
+        stds = None if self.side_std_px is None else self.side_std_px * np.array(seen.scale_xy * 2, np.float32)
+        return DetectionArrays(boxes, self.scores, self.labels, stds)
+
+
+def boxes_to_photo(
+    boxes_xyxy: NDArray[np.float32], seen: NetworkInput, *, last_pixel: bool = False
+) -> NDArray[np.float32]:
+    """Boxes ``(N, 4)`` in pixels of the network's input, in pixels of the photo.
+
+    Args:
+        last_pixel: a box's right and bottom side are the last column and row of pixels in it.
+    """
+    boxes = boxes_xyxy * np.array(seen.scale_xy * 2, np.float32)
+    if last_pixel:
         height, width = seen.photo_size
-        scale = np.array([width / seen.size[1], height / seen.size[0]] * 2, np.float32)
-        boxes = self.boxes_xyxy * scale
-        if last_pixel:
-            boxes = (boxes + np.array([0, 0, 1, 1], np.float32)).clip(0, np.array([width, height] * 2, np.float32))
-        return Found(boxes, self.scores, self.labels, None if self.side_std_px is None else self.side_std_px * scale)
+        boxes = (boxes + np.array([0, 0, 1, 1], np.float32)).clip(0, np.array([width, height] * 2, np.float32))
+    return boxes
 
 
 class Model(Protocol):
@@ -80,8 +97,8 @@ class Model(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Name of each label."""
 
-    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
+    def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
         """Scale a photo ``(H, W, 3)`` for the network."""
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         """The objects of some photos that the network sees at one size."""

@@ -14,7 +14,7 @@ from focaldet.files import read_bytes
 from focaldet.photos.images import as_photo
 from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.external_data import external_folder
-from focaldet.runtime.model import Found, Seen
+from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.runtime.outputs import OutputArrays, check_outputs, read_outputs
 
 if TYPE_CHECKING:
@@ -87,12 +87,12 @@ class OnnxDetector:
         """Name of each label."""
         return self.card.class_names
 
-    def prepare(self, photo: NDArray[np.uint8]) -> Seen:
+    def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
         """Scale a photo ``(H, W, 3)`` uint8 RGB as in training."""
         pixels = self.card.resize(photo, self.card.size)
-        return Seen(pixels, (pixels.shape[0], pixels.shape[1]), (photo.shape[0], photo.shape[1]))
+        return NetworkInput(pixels, (pixels.shape[0], pixels.shape[1]), (photo.shape[0], photo.shape[1]))
 
-    def detect(self, batch: Sequence[Seen]) -> list[Found]:
+    def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
         """The objects of some photos that the network sees at one size, in pixels of each photo.
 
         Raises:
@@ -105,9 +105,9 @@ class OnnxDetector:
             raise InputError(f"the exported model gives what are no boxes ({error}); export it again") from error
         found = [read_outputs(outputs, index, self.card) for index in range(len(batch))]
         last_pixel = self.card.last_pixel
-        return [boxes.in_photo(seen, last_pixel=last_pixel) for boxes, seen in zip(found, batch, strict=True)]
+        return [boxes.to_photo(seen, last_pixel=last_pixel) for boxes, seen in zip(found, batch, strict=True)]
 
-    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Found:
+    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> DetectionArrays:
         """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
 
         A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.runtime.card import ModelCard
-from focaldet.runtime.model import Found
-from focaldet.runtime.suppression import suppress
+from focaldet.runtime.model import DetectionArrays
+from focaldet.runtime.nms import batched_nms
 
 OutputArrays = dict[str, NDArray[Any]]
 """The outputs of a batch by name."""
@@ -53,7 +53,7 @@ def check_outputs(outputs: OutputArrays, images: int, card: ModelCard) -> None:
             raise ValueError(f"labels: one is not in [0, {len(card.class_names)})")
 
 
-def read_outputs(outputs: OutputArrays, index: int, card: ModelCard) -> Found:
+def read_outputs(outputs: OutputArrays, index: int, card: ModelCard) -> DetectionArrays:
     """The objects of one image of the batch, in pixels of what the network saw.
 
     Args:
@@ -64,9 +64,13 @@ def read_outputs(outputs: OutputArrays, index: int, card: ModelCard) -> Found:
     stds = None if stds is None else stds[index]
     if card.outputs == "detections":
         best = slice(min(int(outputs["count"][index]), card.max_detections))
-        return Found(boxes[best], scores[best], outputs["labels"][index][best], None if stds is None else stds[best])
-    sites, labels = np.nonzero(scores)  # those that do not pass the threshold are 0
+        return DetectionArrays(
+            boxes[best], scores[best], outputs["labels"][index][best], None if stds is None else stds[best]
+        )
+    locations, labels = np.nonzero(scores)  # those that do not pass the threshold are 0
     iou = 1.0 if card.nms_iou is None else card.nms_iou  # nothing overlaps by more
-    kept = suppress(boxes[sites], scores[sites, labels], labels, iou, card.max_detections)
-    sites, labels = sites[kept], labels[kept]
-    return Found(boxes[sites], scores[sites, labels], labels, None if stds is None else stds[sites])
+    kept = batched_nms(boxes[locations], scores[locations, labels], labels, iou, card.max_detections)
+    locations, labels = locations[kept], labels[kept]
+    return DetectionArrays(
+        boxes[locations], scores[locations, labels], labels, None if stds is None else stds[locations]
+    )

@@ -18,7 +18,7 @@ from focaldet.photos.depth import depth_note
 from focaldet.photos.draw import draw_detections
 from focaldet.photos.folder import photos_below, skipped_line
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
-from focaldet.runtime.model import Found, Model
+from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
 
@@ -95,7 +95,7 @@ class _Record:
                 del self.document[key][length:]
             raise
 
-    def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> Found:
+    def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> DetectionArrays:
         """The objects in a photo, which is noted."""
         (found,) = self.model.detect([self.model.prepare(photo)])
         found = found.above(self.score)
@@ -113,7 +113,7 @@ def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Im
         yield _draw(frame.photo, found, record.model.class_names, scale=1, legend=False), frame.rate
 
 
-def _draw(photo: NDArray[np.uint8], found: Found, class_names: Sequence[str], **options: Any) -> Image.Image:
+def _draw(photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequence[str], **options: Any) -> Image.Image:
     return draw_detections(
         photo, found.boxes_xyxy, found.labels, found.scores, class_names, found.side_std_px, **options
     )

@@ -15,7 +15,7 @@ class Numbers(Protocol):
 
 
 class Boxes(Protocol):
-    """``Found``, or ``focaldet.Detections``."""
+    """``DetectionArrays``, or ``focaldet.Detections``."""
 
     @property
     def boxes_xyxy(self) -> Numbers: ...

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
 from focaldet.photos.images import no_size_warnings, read_header, read_photo
-from focaldet.runtime.model import Found, Model, Seen
+from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.serve.batching import Batcher
 from focaldet.serve.careful import Careful
 from focaldet.serve.limits import DEFAULTS, Limits
@@ -101,7 +101,7 @@ def create_app(
     name: str,
     score: float = 0.3,
     limits: Limits = DEFAULTS,
-    lanes: int = 1,
+    workers: int = 1,
     root_path: str = "",
     cors: str | None = None,
 ) -> FastAPI:
@@ -112,7 +112,7 @@ def create_app(
         name: name of the model, for people.
         score: default confidence threshold for requests without one.
         limits: limits on requests.
-        lanes: number of batches that run in parallel.
+        workers: number of batches that run in parallel.
         root_path: path under which a proxy serves it, such as ``/cells``.
         cors: origin whose pages may call it from a browser, such as ``https://example.org``, or ``*`` for all.
 
@@ -125,7 +125,7 @@ def create_app(
     if cors is not None and not re.fullmatch(r"\*|https?://[\w.:\[\]-]+", cors, re.ASCII):
         raise InputError(f"--cors: expected an origin such as https://example.org, or *, got {cors!r}")
     metrics = Metrics()
-    batcher = Batcher(model, limits.batch, metrics.batch, lanes=lanes)
+    batcher = Batcher(model, limits.batch, metrics.batch, workers=workers)
     decoders = ThreadPoolExecutor(cores(), "decode")
     answering: set[Request] = set()
     uploads = Uploads(limits)
@@ -190,7 +190,7 @@ def create_app(
             answering.discard(request)
         return JSONResponse(_answer(found.above(least), seen.photo_size, model.class_names))
 
-    async def prepared(data: bytes, content_type: str) -> Seen:
+    async def prepared(data: bytes, content_type: str) -> NetworkInput:
         """Decode the photo of a request for the network."""
         try:
             async with asyncio.timeout(limits.seconds):
@@ -234,7 +234,7 @@ def _hint(data: bytes, content_type: str) -> str:
     return ""
 
 
-def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
+def _decoded(data: bytes, model: Model, limits: Limits) -> NetworkInput:
     """Decode and scale a photo; the header is checked for the number of pixels before anything is decoded."""
     if not data:
         raise InputError("the body is empty; send the photo file as the body")
@@ -247,7 +247,7 @@ def _decoded(data: bytes, model: Model, limits: Limits) -> Seen:
     return model.prepare(read_photo(io.BytesIO(data)))
 
 
-def _answer(found: Found, photo_size: tuple[int, int], names: tuple[str, ...]) -> dict[str, Any]:
+def _answer(found: DetectionArrays, photo_size: tuple[int, int], names: tuple[str, ...]) -> dict[str, Any]:
     stds = found.side_std_px
     return {
         "width": photo_size[1],

@@ -10,7 +10,7 @@ from collections import Counter
 from h11 import LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-MOST_CONNECTIONS = 128
+MAX_CONNECTIONS = 128
 """Largest number of open connections."""
 
 AT_ONCE = 32
@@ -18,7 +18,7 @@ AT_ONCE = 32
 and some systems allow a process only 256 files."""
 
 
-def bounded(seconds: float, most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
+def bounded(seconds: float, most: int = MAX_CONNECTIONS) -> type[H11Protocol]:
     """uvicorn's HTTP protocol with a time limit for requests and a limit on connections.
 
     Args:

@@ -18,7 +18,7 @@ from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.system.cores import cores
 
-MOST_LANES = 8
+MAX_WORKERS = 8
 """Largest number of batches in parallel. With more cores, each batch gets several."""
 
 
@@ -53,17 +53,17 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector, lanes = load_lanes(model, max_detections=max_detections, openvino=openvino)
+        detector, workers = load_with_workers(model, max_detections=max_detections, openvino=openvino)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
         app = create_app(
-            detector, name=model.name, score=score, limits=limits, lanes=lanes, root_path=root_path, cors=cors
+            detector, name=model.name, score=score, limits=limits, workers=workers, root_path=root_path, cors=cors
         )
         address = f"[{host}]" if ":" in host else host
         say(f"serving {printable(str(model))} at http://{address}:{listener.getsockname()[1]}/ (stop with Ctrl-C)")
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_lanes(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
+def load_with_workers(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
     """Load a detector for serving; return it with the number of batches to run in parallel.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
@@ -71,9 +71,9 @@ def load_lanes(path: Path, *, max_detections: int | None = None, openvino: bool 
     """
     if openvino:
         return load_model(path, max_detections=max_detections, openvino=True), 1
-    lanes = min(cores(), MOST_LANES)
-    detector = load_model(path, max_detections=max_detections, threads=cores() - lanes + 1)
-    return detector, lanes if isinstance(detector, OnnxDetector) else 1
+    workers = min(cores(), MAX_WORKERS)
+    detector = load_model(path, max_detections=max_detections, threads=cores() - workers + 1)
+    return detector, workers if isinstance(detector, OnnxDetector) else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:

@@ -12,10 +12,10 @@ from starlette.requests import ClientDisconnect
 
 from focaldet.serve.limits import Limits
 
-MOST_UPLOADS = 64
+MAX_UPLOADS = 64
 """At a time, so that their memory has a bound."""
 
-LEAST_RATE = 10_000
+MIN_RATE = 10_000
 """Bytes a second, on average since the request began."""
 
 PATIENCE = 5.0
@@ -83,7 +83,7 @@ class Uploads:
     @asynccontextmanager
     async def _place(self, request: Request) -> AsyncIterator[Upload]:
         """One of the places that there are."""
-        if len(self._there) >= MOST_UPLOADS:
+        if len(self._there) >= MAX_UPLOADS:
             self._make_room()
         now = asyncio.get_running_loop().time()
         deadline = asyncio.timeout_at(now + min(PATIENCE, self._limits.seconds))
@@ -105,7 +105,7 @@ class Uploads:
             self._there.discard(upload)
 
     def _deadline(self, upload: Upload) -> float:
-        return upload.began + min(PATIENCE + upload.size / LEAST_RATE, self._limits.seconds)
+        return upload.began + min(PATIENCE + upload.size / MIN_RATE, self._limits.seconds)
 
     def _make_room(self) -> None:
         """Give up the slowest upload of the client that has the most.
@@ -116,7 +116,7 @@ class Uploads:
         now = asyncio.get_running_loop().time()
         old = [upload for upload in self._there if now - upload.began > SAFE_SECONDS and not upload.gave_way]
         if not old:
-            raise _busy(f"{MOST_UPLOADS} photos are being received")
+            raise _busy(f"{MAX_UPLOADS} photos are being received")
         number = Counter(upload.client for upload in self._there)
         slowest = min(old, key=lambda one: (-number[one.client], one.size / (now - one.began)))
         slowest.gave_way = True

@@ -16,14 +16,14 @@ def page_boxes(scene: Scene) -> list[Box]:
 
 def _box(scene: Scene, index: int, iou: float, found: bool) -> Box:
     boxes = scene.candidates
-    site, label = int(boxes.site[index]), int(boxes.labels[index])
+    location, label = int(boxes.location[index]), int(boxes.labels[index])
     deviation = boxes.side_std_px
     box = Box(
         box_xyxy=_numbers(boxes.boxes_xyxy[index], 2),
         label=label,
         score=round(float(boxes.scores[index]), 4),
-        class_score=round(float(scene.class_scores[site, label]), 4),
-        quality=None if scene.quality is None else round(float(scene.quality[site]), 4),
+        class_score=round(float(scene.class_scores[location, label]), 4),
+        quality=None if scene.quality is None else round(float(scene.quality[location]), 4),
         iou=round(iou, 4),
         found=found,
         side_std_px=None,
@@ -33,9 +33,9 @@ def _box(scene: Scene, index: int, iou: float, found: bool) -> Box:
     )
     if deviation is not None:
         box["side_std_px"] = _numbers(deviation[index], 2)
-        box["distributions"] = [_numbers(side, 4) for side in boxes.numbers[index].view(4, -1).softmax(dim=-1)]
-        box["origin_xy"] = _numbers(scene.points_xy[site], 2)
-        box["bin_xy"] = _numbers(scene.strides_xy[site], 3)
+        box["distributions"] = [_numbers(side, 4) for side in boxes.box_params[index].view(4, -1).softmax(dim=-1)]
+        box["origin_xy"] = _numbers(scene.points_xy[location], 2)
+        box["bin_xy"] = _numbers(scene.strides_xy[location], 3)
     return box
 
 

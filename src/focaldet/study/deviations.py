@@ -111,7 +111,7 @@ class DeviationMeasure:
         self.error.append(errors.flatten())
         self.deviation.append(deviation.flatten())
         self.length.append(sides.repeat(1, 2).flatten())
-        bins = deviation / scene.strides_xy[scene.candidates.site[scene.kept[right]]].repeat(1, 2)
+        bins = deviation / scene.strides_xy[scene.candidates.location[scene.kept[right]]].repeat(1, 2)
         for place, index in enumerate(right.tolist()):
             for side in (int(bins[place].argmin()), int(bins[place].argmax())):
                 self.scores.append(float(found.scores[index]))

@@ -26,7 +26,7 @@ from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
 
-MOST_SEED = 2**32
+MAX_SEED = 2**32
 """Seeds are smaller."""
 
 MINUTES, SEEDS = 10.0, 3
@@ -202,7 +202,7 @@ def _check_study(study: Study) -> None:
         raise InputError(f"settings: {strange[0]!r} is {'missing' if strange[0] in SHARED else 'no option of a study'}")
     if study["split"] not in study["photos"]:
         raise InputError(f"split: {study['split']!r} has no photos")
-    if not all(0 <= number < MOST_SEED for number in study["seeds"]):
+    if not all(0 <= number < MAX_SEED for number in study["seeds"]):
         raise InputError(f"seeds: expected numbers of at least 0, got {study['seeds']}")
     if not 0 <= study["rare_label"] < len(study["class_names"]):
         raise InputError(f"rare_label: expected the number of a class, got {study['rare_label']}")

@@ -30,7 +30,7 @@ FRACTIONS = (*(i / 20 for i in range(19)), 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 
 
 
 @dataclass(frozen=True)
-class SiteLosses:
+class LocationLosses:
     """Class loss of each location, summed over the classes and not normalised.
 
     Args:
@@ -55,10 +55,12 @@ class SiteLosses:
         return max(int(self.is_object.sum()), 1)
 
 
-def site_losses(net: DenseDetector, method: Method, batches: Iterable[Batch], *, offset: float = 0.5) -> SiteLosses:
+def location_losses(
+    net: DenseDetector, method: Method, batches: Iterable[Batch], *, offset: float = 0.5
+) -> LocationLosses:
     """Class losses of a network on some photos, in its current mode (training or evaluation)."""
     parts = [_of_batch(net, method, batch, offset) for batch in batches]
-    return SiteLosses(
+    return LocationLosses(
         is_object=torch.cat([part.is_object for part in parts]),
         own_gradient=torch.cat([part.own_gradient for part in parts]),
         own_background=sum(part.own_background for part in parts),
@@ -69,18 +71,18 @@ def site_losses(net: DenseDetector, method: Method, batches: Iterable[Batch], *,
     )
 
 
-def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -> SiteLosses:
+def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -> LocationLosses:
     images, valid_sizes, truth = batch
     with torch.no_grad():
         outputs = net(images)
     outputs = replace(outputs, class_logits=[logits.float().requires_grad_() for logits in outputs.class_logits])
     lattice = Lattice(outputs.level_shapes, net.strides, offset)
-    assignment, sites = method.assign(truth, lattice, valid_sizes), method.sites(lattice)
+    assignment, locations = method.assign(truth, lattice, valid_sizes), method.locations(lattice)
     matched = assignment.matched_gt
 
     def class_loss(chosen: Assignment) -> Tensor:
         """The method's own loss, multiplied by its number of positives again."""
-        positives = find_positives(truth, chosen, sites)
+        positives = find_positives(truth, chosen, locations)
         return method.losses(outputs, chosen, positives)["class"] * max(positives.gt.numel(), 1)
 
     own = class_loss(assignment)
@@ -93,8 +95,8 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
     )
     logits, labels = score_logits(outputs, method, net.num_classes)[part].detach(), labels[part]
     own_gamma = {"bce": 0.0, "focal": method.gamma, "quality_focal": method.beta}[method.class_loss]
-    by_gamma = {gamma: focal_by_site(logits, labels, gamma) for gamma in {*GAMMAS, own_gamma}}
-    return SiteLosses(
+    by_gamma = {gamma: focal_by_location(logits, labels, gamma) for gamma in {*GAMMAS, own_gamma}}
+    return LocationLosses(
         is_object=labels != BACKGROUND,
         own_gradient=gradients.abs().sum(dim=-1)[part],
         own_background=background,
@@ -108,17 +110,17 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
 def score_logits(outputs: HeadOutputs, method: Method, num_classes: int) -> Float[Tensor, "B P C"]:
     """The logits that enter the class loss; for GFLv2, those of the product of class and quality."""
     logits = flatten_levels(outputs.class_logits, num_classes)
-    if method.quality != "distribution" or outputs.quality_logits is None:
+    if method.quality_branch != "distribution" or outputs.quality_logits is None:
         return logits
     return joint_logits(logits, flatten_levels(outputs.quality_logits, 1))
 
 
-def focal_by_site(
+def focal_by_location(
     logits: Float[Tensor, "N C"], labels: Tensor, gamma: float
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Focal loss without alpha for each location, and the sum of its absolute derivatives.
 
-    >>> loss, gradient = focal_by_site(torch.zeros(1, 2), torch.tensor([0]), 0.0)
+    >>> loss, gradient = focal_by_location(torch.zeros(1, 2), torch.tensor([0]), 0.0)
     >>> loss, gradient  # cross entropy: log 2 and a half, twice
     (tensor([1.3863]), tensor([1.]))
     """
@@ -128,29 +130,29 @@ def focal_by_site(
     return losses.detach(), gradients.abs().sum(dim=-1)
 
 
-def imbalance(sites: SiteLosses) -> Imbalance:
+def imbalance(locations: LocationLosses) -> Imbalance:
     """Shares of background and objects in the rung's own loss."""
-    background = ~sites.is_object
-    gradient = _two_sums(sites.own_gradient, sites.is_object)
+    background = ~locations.is_object
+    gradient = _two_sums(locations.own_gradient, locations.is_object)
     return Imbalance(
         background_sites=int(background.sum()),
-        object_sites=int(sites.is_object.sum()),
-        own=_split((sites.own_background, sites.own_objects), gradient, sites.num_pos),
-        hardest_percent=hardest_share(sites.losses[sites.own_gamma][background], 0.01),
+        object_sites=int(locations.is_object.sum()),
+        own=_split((locations.own_background, locations.own_objects), gradient, locations.num_pos),
+        hardest_percent=hardest_share(locations.losses[locations.own_gamma][background], 0.01),
     )
 
 
-def curves(sites: SiteLosses) -> Curves:
+def curves(locations: LocationLosses) -> Curves:
     """Cumulative cross entropy and focal losses on these outputs (focal loss paper, figure 4)."""
-    return Curves(fractions=list(FRACTIONS), losses=[_loss_curve(sites, gamma) for gamma in GAMMAS])
+    return Curves(fractions=list(FRACTIONS), losses=[_loss_curve(locations, gamma) for gamma in GAMMAS])
 
 
-def _loss_curve(sites: SiteLosses, gamma: float) -> LossCurve:
-    losses, is_object = sites.losses[gamma], sites.is_object
-    sums = _two_sums(losses, is_object), _two_sums(sites.gradients[gamma], is_object)
+def _loss_curve(locations: LocationLosses, gamma: float) -> LossCurve:
+    losses, is_object = locations.losses[gamma], locations.is_object
+    sums = _two_sums(losses, is_object), _two_sums(locations.gradients[gamma], is_object)
     return LossCurve(
         gamma=gamma,
-        split=_split(*sums, sites.num_pos),
+        split=_split(*sums, locations.num_pos),
         background=cumulative(losses[~is_object], FRACTIONS),
         objects=cumulative(losses[is_object], FRACTIONS),
     )

@@ -24,7 +24,7 @@ from focaldet.records.study_details import Details, Moment, Photo
 from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
 from focaldet.study.deviations import DeviationMeasure, deciles, deviations
-from focaldet.study.imbalance import SiteLosses, curves, imbalance, site_losses
+from focaldet.study.imbalance import LocationLosses, curves, imbalance, location_losses
 from focaldet.study.ranking import RankingMeasure
 from focaldet.study.scenes import scenes
 
@@ -97,11 +97,10 @@ def _measure_detector(
     line: Line, details: Details, detector: Detector, config: TrainConfig, folder: DataFolder
 ) -> None:
     """Fill in the measurements that need a detector."""
-    spec, net = detector.spec, detector.net
+    spec = detector.spec
     dataset = DetectionDataset(folder.splits[line["split"]], spec.transform)
     truth = coco_truth(dataset.records, folder.class_names)
-    method = detector.postprocess.method
-    ranking = RankingMeasure(spec.evaluation_reader(method, net.strides).suppress)
+    ranking = RankingMeasure(detector.evaluation_postprocess().nms)
     width = DeviationMeasure()
     shown = set(spread_over(len(dataset), SHOWN_PHOTOS))
     results: list[dict[str, Any]] = []
@@ -113,10 +112,10 @@ def _measure_detector(
         if index in shown:
             visible = [box for box in boxes if box["score"] >= SHOWN_SCORE]
             details["photos"].append(Photo(image_id=scene.image_id, boxes=visible))
-    evaluation = average_precision(truth, results, max_detections=spec.reading.max_detections)
+    evaluation = average_precision(truth, results, max_detections=spec.postprocess.max_detections)
     line["metrics"] = evaluation.metrics
     line["per_class"] = evaluation.per_class  # type: ignore[typeddict-item]
-    line["ranking"] = ranking.result(truth, spec.reading.max_detections)
+    line["ranking"] = ranking.result(truth, spec.postprocess.max_detections)
     if (sides := width.sides()) is not None:
         line["deviations"] = deviations(sides)
         details["deciles"] = deciles(sides)
@@ -125,19 +124,19 @@ def _measure_detector(
     line["imbalance_end"], details["curves_end"] = imbalance(after), curves(after)
 
 
-def _losses_before(config: TrainConfig, folder: DataFolder) -> SiteLosses:
+def _losses_before(config: TrainConfig, folder: DataFolder) -> LocationLosses:
     """Class losses at the first step: an untrained network, with batch statistics in its batch norms."""
     spec, net, method = first_detector(config, folder.class_names)
     net.train()
     if config.freeze_norm:
         freeze_batch_norm(net.backbone)
-    return site_losses(net, method, loss_batches(spec, folder.splits["train"], config.batch), offset=spec.offset)
+    return location_losses(net, method, loss_batches(spec, folder.splits["train"], config.batch), offset=spec.offset)
 
 
-def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> SiteLosses:
-    spec, method = detector.spec, detector.postprocess.method
+def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> LocationLosses:
+    spec, method = detector.spec, detector.method
     batches = loss_batches(spec, folder.splits["train"], config.batch, same_size=True)
-    return site_losses(detector.net, method, batches, offset=spec.offset)  # type: ignore[arg-type]
+    return location_losses(detector.net, method, batches, offset=spec.offset)
 
 
 def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], most: int, *, same_size: bool = False) -> list[Batch]:

@@ -16,7 +16,7 @@ from focaldet.runtime.results import COCO_DETECTIONS, coco_results
 from focaldet.structures import Detections
 from focaldet.study.scenes import FOUND_IOU, Scene, best_iou
 
-LEAST_BOXES = 5
+MIN_BOXES = 5
 """Fewest boxes per object for a meaningful rank correlation."""
 
 STEP = 0.05
@@ -88,7 +88,7 @@ def ranks(values: Float[Tensor, " N"], iou: Float[Tensor, " N"], object: Int64[T
     -1.0
     """
     groups = _groups(object)
-    each = [rank_correlation(values[group], iou[group]) for group in groups if len(group) >= LEAST_BOXES]
+    each = [rank_correlation(values[group], iou[group]) for group in groups if len(group) >= MIN_BOXES]
     known = [value for value in each if value is not None]
     return Ranks(pooled=rank_correlation(values, iou), per_object=round(sum(known) / len(known), 6) if known else None)
 

@@ -27,7 +27,7 @@ Key = tuple[str, int]
 POLL_S = 0.5
 """Seconds between two checks of the processes."""
 
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 """Seeds of a study, and rungs side by side."""
 
 CORES_OF_A_RUNG = 4
@@ -64,9 +64,9 @@ def run_study(
     """
     available = cores()
     parallel = max(1, available // CORES_OF_A_RUNG) if parallel is None else parallel
-    check_range("--parallel", parallel, 1, MOST_RUNS)
+    check_range("--parallel", parallel, 1, MAX_RUNS)
     if seeds is not None:
-        check_range("--seeds", seeds, 1, MOST_RUNS)
+        check_range("--seeds", seeds, 1, MAX_RUNS)
     out = study_folder(given, out)
     check_out(out, "a study")
     with alone_in(out, "study"):

@@ -17,8 +17,8 @@ from focaldet.boxes.locations import flatten_levels
 from focaldet.data.batching import DetectionDataset, collate
 from focaldet.data.truth import CocoId, image_ids
 from focaldet.engine.detector import Detector
-from focaldet.methods.method import Method
 from focaldet.models.postprocess import Candidates
+from focaldet.runtime.model import NetworkInput, boxes_to_photo
 from focaldet.structures import Detections
 
 FOUND_IOU = 0.5
@@ -82,9 +82,8 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
         detector: the detector.
         dataset: photos with the transform of the detector.
     """
-    net, method = detector.net, detector.postprocess.method
-    assert isinstance(method, Method)
-    reader = detector.spec.evaluation_reader(method, net.strides)
+    net, method = detector.net, detector.method
+    postprocess = detector.evaluation_postprocess()
     keys = image_ids(dataset.records)
     for index, record in enumerate(dataset.records):
         sample = dataset.sample(index)
@@ -93,29 +92,35 @@ def scenes(detector: Detector, dataset: DetectionDataset) -> Iterator[Scene]:
         images, valid_sizes, _ = collate([sample])
         outputs = net(images.to(net.mean.device))
         height, width = valid_sizes[0].tolist()
-        sites = reader.sites(outputs)
-        scale = torch.tensor([record.width / width, record.height / height])
-        box_scale = scale.repeat(2)
+        locations = postprocess.locations(outputs)
+        seen = NetworkInput(None, (height, width), (record.height, record.width))
+        scale, last_pixel = torch.tensor(seen.scale_xy), postprocess.config.last_pixel
 
-        found = reader.candidates(outputs, 0, (height, width), sites)
-        kept = reader.suppress(found.boxes_xyxy, found.scores, found.labels)
-        deviation = None if found.side_std_px is None else found.side_std_px.cpu() * box_scale
-        numbers = flatten_levels(outputs.box_outputs, method.box_outputs)[0].float()
-        boxes = clip_boxes(method.decode(numbers, sites)[0], height, width)
+        found = postprocess.candidates(outputs, 0, (height, width), locations)
+        kept = postprocess.nms(found.boxes_xyxy, found.scores, found.labels)
+        std = None if found.side_std_px is None else found.side_std_px.cpu() * scale.repeat(2)
+        box_params = flatten_levels(outputs.box_maps, method.num_box_channels)[0].float()
+        boxes = clip_boxes(method.decode(box_params, locations)[0], height - last_pixel, width - last_pixel)
         quality = None if outputs.quality_logits is None else flatten_levels(outputs.quality_logits, 1)[0, :, 0]
         objects = torch.from_numpy(~record.ignored)
         yield Scene(
             image_id=keys[index],
             gt_xyxy=torch.from_numpy(record.boxes_xyxy)[objects],
             gt_labels=torch.from_numpy(record.labels)[objects],
-            boxes_xyxy=boxes.cpu() * box_scale,
+            boxes_xyxy=_to_photo(boxes, seen, last_pixel=last_pixel),
             class_scores=flatten_levels(outputs.class_logits, net.num_classes)[0].float().sigmoid().cpu(),
             quality=None if quality is None else quality.float().sigmoid().cpu(),
-            candidates=replace(found, boxes_xyxy=found.boxes_xyxy.cpu() * box_scale, side_std_px=deviation),
+            candidates=replace(
+                found, boxes_xyxy=_to_photo(found.boxes_xyxy, seen, last_pixel=last_pixel), side_std_px=std
+            ),
             kept=kept,
-            points_xy=sites.points_xy.cpu() * scale,
-            strides_xy=sites.strides.cpu()[:, None] * scale,
+            points_xy=locations.points_xy.cpu() * scale,
+            strides_xy=locations.strides.cpu()[:, None] * scale,
         )
+
+
+def _to_photo(boxes_xyxy: Tensor, seen: NetworkInput, *, last_pixel: bool) -> Tensor:
+    return torch.from_numpy(boxes_to_photo(boxes_xyxy.cpu().numpy(), seen, last_pixel=last_pixel))
 
 
 def best_iou(iou: Float[Tensor, "N G"]) -> Float[Tensor, " N"]:

@@ -25,7 +25,8 @@ from focaldet.data.formats.labelme import looks_like_labelme
 from focaldet.data.formats.masks import mask_box
 from focaldet.data.formats.values import as_flag, as_id, as_number, as_size
 from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, split_of
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -34,9 +35,6 @@ _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
 
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url", "flickr_url")
 """Where an image's file name may stand; the last two are web addresses that end in it."""
-
-_OUTSIDE_SHARE = 0.1
-"""So many boxes that leave their image, while all fit as corners, are no accident."""
 
 
 def find_coco(tree: Tree) -> list[str]:
@@ -208,7 +206,6 @@ class _CocoFile:
         for row, entry in enumerate(entries):
             if (photo := photos[row]) is not None:
                 annotations.append(self._annotation(entry, photo, boxes[row]))
-        _check_sizes_not_corners(annotations, self.source)
         return annotations, self.faults, self.notes
 
     def _entries(self) -> tuple[list[dict[str, Any]], dict[int | str, int]]:
@@ -364,6 +361,7 @@ class _CocoFile:
             item=f"{entry['file_name']}: annotations[{{}}]",
             class_names=self.class_names,
             areas=table[:, 4],
+            form="size",
         )
 
 
@@ -377,24 +375,3 @@ def _file_name(entry: dict[str, Any]) -> str:
         if isinstance(value, str) and value.strip():
             return value
     return ""
-
-
-def _check_sizes_not_corners(annotations: list[Annotation], source: str) -> None:
-    """Raise InputError where every box makes sense as two corners, and many leave the image as COCO's sizes."""
-    total = outside = 0
-    for annotation in annotations:
-        if annotation.stated_size is None or not len(annotation.boxes_xyxy):
-            continue
-        width, height = annotation.stated_size
-        x1, y1, x2, y2 = annotation.boxes_xyxy.T
-        with np.errstate(invalid="ignore"):  # infinite numbers are faults of their boxes, found later
-            w, h = x2 - x1, y2 - y1
-        if not ((w > x1) & (h > y1) & (w <= width + 1) & (h <= height + 1)).all():
-            return
-        total += len(x1)
-        outside += int(((x2 > width + 1) | (y2 > height + 1)).sum())
-    if outside and outside >= _OUTSIDE_SHARE * total:
-        raise InputError(
-            f"{source}: {outside:,} of {total:,} boxes leave their image, and all of them fit as corners: they look "
-            "like [x1, y1, x2, y2], and COCO's are [x, y, width, height]; convert them"
-        )

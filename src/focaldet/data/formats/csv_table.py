@@ -2,9 +2,10 @@
 
 Read are the tables of TensorFlow's object detection, Roboflow, Open Images (shares of the image, ``IsGroupOf`` as a
 region to ignore, ``class-descriptions*.csv`` for the names), VGG's annotator, Kaggle (a column ``bbox``), and, without
-a header, Keras RetinaNet's (``path,x1,y1,x2,y2,class``) and makesense.ai's (``class,x,y,w,h,file,width,height``). A
-line without numbers is a photo without objects. Boxes are corners or a corner and a size, in continuous pixel
-coordinates; where every number of a table lies between 0 and 1, in shares of the image.
+a header, Keras RetinaNet's (``path,x1,y1,x2,y2,class``), SKU-110K's (the same, then the image's width and height) and
+makesense.ai's (``class,x,y,w,h,file,width,height``). A line without numbers is a photo without objects. Boxes are
+corners or a corner and a size, in continuous pixel coordinates; where every number of a table lies between 0 and 1, in
+shares of the image.
 """
 
 import codecs
@@ -14,16 +15,18 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, first_names
 from focaldet.data.formats.rows import Box, Rows, annotated, listed_classes, one_of_each_photo, split_of_pair
 from focaldet.data.formats.values import as_flag, as_number, as_size, decoded
-from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
+from focaldet.data.records import Annotation, Fault, Form, ParsedLayout
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import FoundPhoto, PhotoError, Tree, split_of
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 _FILE = ("filename", "file", "imagename", "imagepath", "imagefile", "filepath", "path", "imageid", "image", "imgname",
-         "imageurl", "url", "imgid", "img", "photo", "frame", "name")  # fmt: skip
+         "imageurl", "url", "imgid", "imgfile", "imgpath", "img", "photo", "frame", "name")  # fmt: skip
 _CLASS = ("class", "classname", "label", "labelname", "category", "categoryname", "objectclass", "objectname", "object",
           "name", "type", "target", "classid", "labelid", "categoryid")  # fmt: skip
 _CORNERS = (
@@ -32,8 +35,7 @@ _CORNERS = (
     ("x0", "y0", "x1", "y1"),
     ("xtl", "ytl", "xbr", "ybr"),
     ("left", "top", "right", "bottom"),
-    ("bboxx1", "bboxy1", "bboxx2", "bboxy2"),
-    ("bboxxmin", "bboxymin", "bboxxmax", "bboxymax"),
+    ("minx", "miny", "maxx", "maxy"),
 )
 _SIZES = (
     ("x", "y", "w", "h"),
@@ -41,8 +43,6 @@ _SIZES = (
     ("xmin", "ymin", "w", "h"),
     ("xmin", "ymin", "width", "height"),
     ("left", "top", "width", "height"),
-    ("bboxx", "bboxy", "bboxw", "bboxh"),
-    ("bboxx", "bboxy", "bboxwidth", "bboxheight"),
 )
 _CENTRES = (
     ("xcenter", "ycenter", "width", "height"),
@@ -61,7 +61,16 @@ _HEAD = 1 << 16
 _ONE_CLASS = "object"
 """Name of the class where a table has no column for it."""
 
-_Corners = Callable[[Sequence[float]], Box]
+_NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none", "[]", "{}"})
+"""What stands in a cell that is empty."""
+
+_ROUNDING = 0.01
+"""By which shares may leave the image, as centres and sizes of few digits do; no box of pixels is so small."""
+
+_BEFORE_SIDES = ("bbox", "box", "roi", "rect", "")
+"""What a table may write before the names of a box's sides."""
+
+_SIDES: dict[Form, Sequence[Sequence[str]]] = {"corners": _CORNERS, "size": _SIZES, "centre": _CENTRES}
 
 
 class _Table:
@@ -83,16 +92,16 @@ class _Table:
         self.bbox = self._first(_BOX)
         self.shape = self._first(("regionshapeattributes",))
         self.attributes = self._first(("regionattributes",))
+        self.class_attribute = ""
         self.split = self._first(_SPLIT)
         self.group = self._first(("isgroupof", "iscrowd"))
         self.sides: tuple[int, ...] = ()
-        self.corners: _Corners = _as_corners
-        size_names: tuple[str, ...] = ()
-        for kinds, corners in ((_CORNERS, _as_corners), (_SIZES, _of_size), (_CENTRES, _of_centre)):
-            for names in kinds:
+        size_names: list[str] = []
+        self.form: Form = "size" if self.bbox is not None else "corners"
+        for before, (form, kinds) in product(_BEFORE_SIDES, _SIDES.items()):
+            for names in ([before + name for name in kind] for kind in kinds):
                 if not self.sides and all(name in columns for name in names):
-                    self.sides, self.corners = tuple(columns[name] for name in names), corners
-                    size_names = names
+                    self.sides, self.form, size_names = tuple(columns[name] for name in names), form, names
         self.size = next(
             (tuple(columns[n] for n in pair) for pair in _IMAGE_SIZES
              if all(n in columns and n not in size_names for n in pair)), ()
@@ -121,6 +130,13 @@ def _of_centre(values: Sequence[float]) -> Box:
     return x - w / 2, y - h / 2, x + w / 2, y + h / 2
 
 
+_AS_CORNERS: dict[Form, Callable[[Sequence[float]], Box]] = {
+    "corners": _as_corners,
+    "size": _of_size,
+    "centre": _of_centre,
+}
+
+
 def find_csv(tree: Tree) -> list[str]:
     """The tables that have a file and a box in each line, sorted."""
     return [name for name in tree.with_suffix(".csv", ".tsv") if (table := _table(tree, name, 20)) and table.usable]
@@ -134,7 +150,7 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
     """
     with tree.path(name).open("rb") as file:
         data = file.read(-1 if most is None else _HEAD)
-    text = _text(data, cut=len(data) == _HEAD)
+    text = table_text(data, cut=len(data) == _HEAD)
     if most is not None:
         text = "".join(text.splitlines(keepends=True)[: most + 1])
     first = text.partition("\n")[0]
@@ -145,12 +161,22 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
         return None
     if not rows:
         return None
-    columns = {re.sub(r"[^a-z0-9]", "", cell.lower()): i for i, cell in reversed(list(enumerate(rows[0])))}
+    columns = {_column(cell): i for i, cell in reversed(list(enumerate(rows[0])))}
     table = _Table(name, rows[1:], columns, delimiter)
     return table if table.usable else _without_header(name, rows, delimiter)
 
 
-def _text(data: bytes, *, cut: bool = False) -> str:
+def _column(cell: str) -> str:
+    """A column's name without capitals and what is no letter or digit."""
+    return re.sub(r"[^a-z0-9]", "", cell.lower())
+
+
+def table_text(data: bytes, *, cut: bool = False) -> str:
+    """The text of a table, in a spreadsheet's own code page if need be.
+
+    Args:
+        cut: these are only the first bytes of the file.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="ignore")
     try:
@@ -159,17 +185,21 @@ def _text(data: bytes, *, cut: bool = False) -> str:
         return data.decode("latin-1")
 
 
-def _without_header(name: str, rows: list[list[str]], delimiter: str) -> _Table | None:
-    def is_photo(cell: str) -> bool:
-        return "." in cell and f".{cell.strip().lower().rpartition('.')[2]}" in IMAGE_SUFFIXES
+def looks_like_photo(cell: str) -> bool:
+    """Whether a cell holds the name of an image file."""
+    return "." in cell and f".{cell.strip().lower().rpartition('.')[2]}" in IMAGE_SUFFIXES
 
+
+def _without_header(name: str, rows: list[list[str]], delimiter: str) -> _Table | None:
     def fits(row: list[str], file: int, numbers: Sequence[int]) -> bool:
-        if len(row) <= max(file, *numbers) or not is_photo(row[file]):
+        if len(row) <= max(file, *numbers) or not looks_like_photo(row[file]):
             return False
         return all(as_number(row[i]) is not None or not row[i].strip() for i in numbers)
 
     if all(len(row) == 6 and fits(row, 0, (1, 2, 3, 4)) for row in rows):
         names: tuple[str, ...] = ("filename", "x1", "y1", "x2", "y2", "class")
+    elif all(len(row) == 8 and fits(row, 0, (1, 2, 3, 4, 6, 7)) for row in rows):
+        names = ("filename", "x1", "y1", "x2", "y2", "class", "imagewidth", "imageheight")
     elif all(len(row) == 8 and fits(row, 5, (1, 2, 3, 4, 6, 7)) for row in rows):
         names = ("class", "x", "y", "w", "h", "filename", "imagewidth", "imageheight")
     else:
@@ -192,6 +222,7 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
         table = _table(tree, name)
         if table is None:
             raise InputError(f"{name}: not a table throughout; save it as CSV in UTF-8")
+        table.class_attribute = _class_attribute(table)
         found = _read_table(tree, table, names, len(rows), faults)
         for row, split in found:
             rows.append(row)
@@ -218,7 +249,7 @@ def _descriptions(tree: Tree, tables: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in tree.with_suffix(".csv"):
         if name not in tables and "class-descriptions" in name.lower():
-            lines = csv.reader(io.StringIO(_text(tree.path(name).read_bytes())))
+            lines = csv.reader(io.StringIO(table_text(tree.path(name).read_bytes())))
             with contextlib.suppress(csv.Error):
                 names |= {row[0]: row[1] for row in lines if len(row) == 2}
     return names
@@ -248,7 +279,7 @@ def _read_table(
             _add(entry[0], table, cells, i + 1, names, faults)
     entries = [entry for entry in found.values() if entry is not None]
     values = [v for rows, _ in entries for box in rows.boxes for v in box]
-    if values and max(values) <= 1 and min(values) >= 0:
+    if values and max(values) <= 1 + _ROUNDING and min(values) >= -_ROUNDING:
         for rows, _ in entries:
             rows.relative = True
     return entries
@@ -259,7 +290,7 @@ def _photo_rows(table: _Table, cells: list[str], stated: str, photo: FoundPhoto,
         return cells[place] if place < len(cells) else ""
 
     size = as_size(*(cell(i) for i in table.size)) if table.size else None
-    rows = Rows(photo, table.source, f"{stated}: row {{}}", number, stated_size=size)
+    rows = Rows(photo, table.source, f"{stated}: row {{}}", number, stated_size=size, form=table.form)
     return rows, split_of(cell(table.split)) if table.split is not None else ""
 
 
@@ -268,7 +299,7 @@ def _add(rows: Rows, table: _Table, cells: list[str], number: int, names: dict[s
     item = f"{rows.item.rpartition('{}')[0]}{number}"
     places = [place for place in (*table.sides, table.bbox, table.shape) if place is not None]
     box_cells = [cells[place].strip() if place < len(cells) else "" for place in places]
-    if not any(box_cells) or box_cells in (["[]"], ["{}"]):
+    if all(cell.lower() in _NOTHING for cell in box_cells):
         return  # a photo without objects
     box = _box(table, cells)
     label = _label(table, cells, names)
@@ -286,16 +317,15 @@ def _add(rows: Rows, table: _Table, cells: list[str], number: int, names: dict[s
 def _box(table: _Table, cells: list[str]) -> Box | None:
     if table.sides:
         texts = [cells[place] if place < len(cells) else "" for place in table.sides]
-        corners = table.corners
     elif table.bbox is not None:  # Kaggle's "[x, y, width, height]"
-        texts, corners = re.split(r"[\s,;]+", cells[table.bbox].strip().strip("[](){}").strip()), _of_size
+        texts = re.split(r"[\s,;]+", cells[table.bbox].strip().strip("[](){}").strip())
     else:
         return _drawn(cells[table.shape or 0])
     # Where commas do not part the cells, they may part the decimals.
     values = [as_number(text.replace(",", ".") if table.decimal_commas else text) for text in texts]
     if len(values) != 4 or any(value is None for value in values):
         return None
-    return corners(values)  # type: ignore[arg-type]
+    return _AS_CORNERS[table.form](values)  # type: ignore[arg-type]
 
 
 def _drawn(text: str) -> Box | None:
@@ -321,9 +351,35 @@ def _label(table: _Table, cells: list[str], names: dict[str, str]) -> str:
         return names.get(text, text)
     if table.attributes is None:
         return _ONE_CLASS
+    return _attributes(table, cells).get(table.class_attribute, "")
+
+
+def _attributes(table: _Table, cells: list[str]) -> dict[str, str]:
+    """What VGG's annotator writes about a region: its attributes and their values; of several boxes, the ticked one."""
     try:
-        values = json.loads(cells[table.attributes])
+        found = json.loads(cells[table.attributes or 0])
     except (ValueError, RecursionError, IndexError):
+        return {}
+    values: dict[str, str] = {}
+    for key, value in found.items() if isinstance(found, dict) else ():
+        ticked = [word for word, is_set in value.items() if is_set is True] if isinstance(value, dict) else [value]
+        if len(ticked) == 1 and isinstance(ticked[0], str) and ticked[0].strip():
+            values[key] = ticked[0].strip()
+    return values
+
+
+def _class_attribute(table: _Table) -> str:
+    """The attribute of a region that names its class.
+
+    Raises:
+        InputError: there are several, and no name says which.
+    """
+    if table.attributes is None:
         return ""
-    words = [v for v in values.values() if isinstance(v, str) and v.strip()] if isinstance(values, dict) else []
-    return words[0].strip() if words else ""
+    keys = list(dict.fromkeys(key for cells in table.rows for key in _attributes(table, cells)))
+    called_so = [key for wanted in _CLASS for key in keys if _column(key) == wanted]
+    if len(keys) > 1 and not called_so:
+        raise InputError(
+            f"{table.source}: regions have the attributes {first_names(keys)}; call the one that is the class 'class'"
+        )
+    return (called_so or keys or [""])[0]

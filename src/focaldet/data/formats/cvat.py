@@ -13,7 +13,8 @@ from focaldet.data.formats.rows import Box, Rows, annotated, around, around_turn
 from focaldet.data.formats.values import as_number, as_size
 from focaldet.data.formats.xml_file import parse_xml, root_element
 from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import PhotoError, Tree, folder_of, split_of, stem
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import PhotoError, Tree, split_of
 
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 

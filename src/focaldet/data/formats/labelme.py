@@ -21,7 +21,8 @@ from focaldet.data.formats.rows import (
 )
 from focaldet.data.formats.values import as_number, as_size
 from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import PhotoError, Tree, folder_of, stem
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import PhotoError, Tree
 
 _CLASS_LISTS = ("labels.txt", "classes.txt")
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from focaldet.checks import InputError, near_name
 from focaldet.data.formats.values import read_lines
-from focaldet.data.records import Annotation, Fault
-from focaldet.data.tree import FoundPhoto, Tree, folder_of, split_of, stem
+from focaldet.data.records import Annotation, Fault, Form
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import FoundPhoto, Tree, split_of
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""
@@ -26,6 +27,7 @@ class Rows:
         file_name: of the photo as the label file has it; default: as the folder has it.
         stated_size: (width, height) that the label file claims.
         relative: whether boxes are fractions.
+        form: as in ``Annotation``.
     """
 
     photo: FoundPhoto
@@ -35,6 +37,7 @@ class Rows:
     file_name: str = ""
     stated_size: tuple[int, int] | None = None
     relative: bool = False
+    form: Form = "corners"
     boxes: list[Box] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
@@ -70,6 +73,7 @@ class Rows:
             item=self.item,
             class_names=tuple(label_of),
             relative=self.relative,
+            form=self.form,
         )
 
 

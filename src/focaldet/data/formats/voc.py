@@ -28,7 +28,8 @@ from focaldet.data.formats.rows import (
 from focaldet.data.formats.values import as_number, as_size, read_lines
 from focaldet.data.formats.xml_file import parse_xml, root_element
 from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import PhotoError, Tree, folder_of, stem
+from focaldet.data.spelling import folder_of, stem
+from focaldet.data.tree import PhotoError, Tree
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -4,13 +4,16 @@ import re
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 
 from focaldet.checks import InputError
 from focaldet.data.tree import Tree
 
 _HEAD = 4096
 """Bytes in which an XML file names its root element."""
+
+_KNOWN_ENCODINGS = frozenset({b"utf-8", b"utf-16", b"iso-8859-1", b"us-ascii", b"ascii"})
+"""Encodings that the parser reads itself."""
 
 
 def root_element(tree: Tree, name: str) -> str:
@@ -19,7 +22,9 @@ def root_element(tree: Tree, name: str) -> str:
         head = file.read(_HEAD)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         head = head.replace(b"\0", b"")
-    found = re.search(rb"<([A-Za-z_][\w.:-]*)", re.sub(rb"<!--.*?(?:-->|$)", b"", head, flags=re.DOTALL))
+    found = re.search(
+        rb"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)", re.sub(rb"<!--.*?(?:-->|$)", b"", head, flags=re.DOTALL)
+    )
     return found[1].decode() if found else ""
 
 
@@ -31,13 +36,23 @@ def parse_xml(tree: Tree, name: str) -> Element:
         ValueError: it is not XML.
     """
     try:
-        root: Element = parse(tree.path(name), forbid_dtd=False).getroot()
+        root: Element = fromstring(_with_known_encoding(tree.path(name).read_bytes()), forbid_dtd=False)
     except DefusedXmlException as error:
         # Annotations have no use for entities: this file is an attack or an accident, and nothing of it is expanded.
         kind = type(error).__name__
         raise InputError(
             f"{name}: the XML declares or includes entities ({kind}); remove the file or the DTD"
         ) from None
-    except (ParseError, LookupError, RecursionError) as error:
-        raise ValueError(f"not readable as XML ({error})") from None
+    except (ParseError, LookupError, RecursionError, UnicodeError) as error:
+        raise ValueError(f"not readable as XML ({error}); save it again, in UTF-8") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # without its namespace
     return root
+
+
+def _with_known_encoding(data: bytes) -> bytes:
+    """The same in UTF-8 where it declares an encoding that the parser does not know, such as GB2312."""
+    declared = re.match(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"'][^>]*\?>", data[:_HEAD])
+    if declared is None or declared[1].lower() in _KNOWN_ENCODINGS:
+        return data
+    return data[declared.end() :].decode(declared[1].decode()).encode()

@@ -11,14 +11,14 @@ import contextlib
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import yaml
 
 from focaldet.checks import InputError
-from focaldet.data.formats.rows import Rows
-from focaldet.data.formats.values import as_number, decoded, read_lines
+from focaldet.data.formats.values import as_id, as_number, read_lines
+from focaldet.data.formats.yolo_lines import LabelReader, label_text, looks_like_labels
 from focaldet.data.records import Annotation, Fault, ParsedLayout
-from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, folder_of, split_of, stem
+from focaldet.data.spelling import bare_name, folded, folder_of, stem
+from focaldet.data.tree import PhotoError, Tree, split_of
 
 _NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")
 """Files that list the classes, one a line, the surest first."""
@@ -37,18 +37,14 @@ def find_yolo(tree: Tree) -> str | None:
     if described:
         return _one_description(tree, described)
     texts = tree.with_suffix(".txt")
-    named = {stem(photo).casefold() for photo in tree.photos}
-    labels = [name for name in texts if stem(name).casefold() in named]
+    named = {folded(stem(photo)) for photo in tree.photos}
+    labels = [name for name in texts if folded(stem(name)) in named]
     if not labels and not any("labels" in name.lower().split("/")[:-1] for name in texts):
         return None
-    for wanted in _NAME_LISTS:
-        for name in [*texts, *tree.with_suffix(".names", ".labels")]:
-            if name.rpartition("/")[2].lower() == wanted:
-                return name
-    if names := tree.with_suffix(".names"):
-        return names[0]
+    if lists := _class_lists(tree):
+        return lists[0]
     # What looks like labels of YOLO has nowhere to say what its numbers mean.
-    numbers = [name for name in labels[:20] if _looks_like_labels(tree, name)]
+    numbers = [name for name in labels[:20] if looks_like_labels(tree, name)]
     if numbers:
         raise InputError(
             f"{tree.root}: YOLO label files such as {numbers[0]}, and no list of classes; write their names, one a "
@@ -57,12 +53,31 @@ def find_yolo(tree: Tree) -> str | None:
     return None
 
 
-def _looks_like_labels(tree: Tree, name: str) -> bool:
-    try:
-        lines = read_lines(tree.path(name), name)[:20]
-    except InputError:
-        return False
-    return bool(lines) and all(isinstance(_line(line, 10_000, 0), list) for line in lines)
+def _class_lists(tree: Tree) -> list[str]:
+    """The files that list the classes, one a line, the surest first."""
+    names = tree.with_suffix(".names")
+    files = [*tree.with_suffix(".txt"), *names, *tree.with_suffix(".labels")]
+    return [name for wanted in _NAME_LISTS for name in files if bare_name(name).lower() == wanted] or names
+
+
+def _listed_names(tree: Tree, source: str) -> dict[int, str]:
+    """The classes of a text file; another of its name, of another folder of labels, may only have fewer of them.
+
+    Raises:
+        InputError: it is no text or empty, or they contradict each other.
+    """
+    listed = read_lines(tree.path(source), source)
+    for other in _class_lists(tree):
+        if bare_name(other) == bare_name(source):
+            theirs = read_lines(tree.path(other), other)
+            shared = min(len(listed), len(theirs))
+            if listed[:shared] != theirs[:shared]:
+                raise InputError(
+                    f"{tree.root}: {source} and {other} list the classes in another way; make one list of them, and "
+                    "give the label files its numbers"
+                )
+            listed = max(listed, theirs, key=len)
+    return dict(enumerate(listed))
 
 
 def _describes(tree: Tree, name: str) -> bool:
@@ -72,7 +87,7 @@ def _describes(tree: Tree, name: str) -> bool:
         if stem(name) != "data":  # somebody's other YAML file
             return False
         raise
-    return isinstance(document, dict) and "names" in document
+    return isinstance(document, dict) and ("names" in document or {"train", "val"} <= document.keys())
 
 
 def _one_description(tree: Tree, files: list[str]) -> str:
@@ -86,10 +101,10 @@ def _one_description(tree: Tree, files: list[str]) -> str:
     if len(files) > 1:
         documents = [_load_yaml(tree, name) for name in files]
         labels = _highest_class(tree)
-        fitting = [n for n, d in zip(files, documents, strict=True) if len(d["names"]) > labels]
+        fitting = [n for n, d in zip(files, documents, strict=True) if len(d.get("names", ())) > labels]
         usual = [n for n in fitting if stem(n).lower() in ("data", "dataset")]
         files = usual or fitting or files
-        names = [(folder_of(name), _load_yaml(tree, name)["names"]) for name in files]
+        names = [(folder_of(name), _load_yaml(tree, name).get("names")) for name in files]
         if any(other != names[0] for other in names):
             raise InputError(f"{tree.root}: both {files[0]} and {files[1]} describe it; keep one, or give its folder")
     return files[0]
@@ -107,7 +122,7 @@ def _highest_class(tree: Tree) -> int:
     highest = -1
     for name in tree.with_suffix(".txt")[:2000]:
         with contextlib.suppress(UnicodeError):
-            firsts = [line.split(maxsplit=1)[0] for line in _text(tree, name).splitlines() if line.strip()]
+            firsts = [line.split(maxsplit=1)[0] for line in label_text(tree, name).splitlines() if line.strip()]
             numbers = [int(f) for f in firsts if f.isascii() and f.isdigit() and len(f) < 6]
             highest = max(highest, *numbers, -1)
     return highest
@@ -116,7 +131,7 @@ def _highest_class(tree: Tree) -> int:
 def _load_yaml(tree: Tree, name: str) -> Any:
     # The loader that knows only words: a class may be called "no", or 010.
     try:
-        return yaml.load(_text(tree, name), yaml.BaseLoader)
+        return yaml.load(label_text(tree, name), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
         raise InputError(f"{name}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
 
@@ -132,14 +147,15 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     points = 0
     if described_by.lower().endswith((".yaml", ".yml")):
         document = _load_yaml(tree, described_by)
-        class_names = _yaml_names(document, described_by)
+        names = _yaml_names(document, described_by, tree)
         points = _key_point_numbers(document, described_by)
         images = _yaml_splits(document, described_by, tree, faults, notes)
     else:
-        class_names = tuple(read_lines(tree.path(described_by), described_by))
+        names = _listed_names(tree, described_by)
         images = _darknet_splits(tree, faults) or _folder_splits(tree)
-    if not class_names:
+    if not names:
         raise InputError(f"{described_by}: no class names")
+    class_names = tuple(names.values())
     if len(set(class_names)) < len(class_names):
         twice = next(name for name in class_names if class_names.count(name) > 1)
         raise InputError(f"{described_by}: two classes are called {twice!r}; rename one")
@@ -147,10 +163,12 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     photos = list(dict.fromkeys(photo for paths in images.values() for photo in paths))
     labels, doubtful = _label_files(tree, photos, faults)
     label_of = {name: label for label, name in enumerate(class_names)}
+    reader = LabelReader(tree, names, points, faults)
     annotations: dict[str, Annotation] = {}
     for number, photo in enumerate(photos):
-        if photo not in doubtful and (rows := _rows(tree, photo, labels, number, class_names, points, faults)):
+        if photo not in doubtful and (rows := reader.rows(photo, labels.get(photo, ""), number)):
             annotations[photo] = rows.annotation(tree, label_of, faults)
+    reader.check_numbers(described_by)
     splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
     faults += _orphans(tree, labels)
     if unused := len(tree.photos) - len(photos):
@@ -165,16 +183,25 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     )
 
 
-def _yaml_names(document: dict[str, Any], source: str) -> tuple[str, ...]:
-    names = document["names"]
-    if isinstance(names, dict) and set(names) == {str(i) for i in range(len(names))}:
-        names = [names[str(i)] for i in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{source}: expected 'names' as a list, or as a mapping from 0, 1, 2, … to names")
+def _yaml_names(document: dict[str, Any], source: str, tree: Tree) -> dict[int, str]:
+    """Class number -> name, of the description or of a text file that it means."""
+    names = document.get("names")
+    if isinstance(names, str) and names and (found := tree.entry(names, (folder_of(source), ""))):
+        names = read_lines(tree.path(found[0]), found[0]) if found[0] in tree.files else None
+    elif names in (None, ""):
+        if not (lists := _class_lists(tree)):
+            raise InputError(f"{source}: 'names' is missing; list the classes in it, or one a line in classes.txt")
+        names = list(_listed_names(tree, lists[0]).values())
+    if isinstance(names, dict) and all(isinstance(as_id(key), int) for key in names):
+        names = {int(key): name for key, name in names.items()}
+    elif isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(k, int) and isinstance(n, str) for k, n in names.items()):
+        raise InputError(f"{source}: expected 'names' as a list, or as a mapping from numbers to names")
     count = as_number(document.get("nc"))
     if count is not None and count != len(names):
         raise InputError(f"{source}: 'nc' says {count:g} classes, and 'names' has {len(names)}; correct one of them")
-    return tuple(name.strip() for name in names)
+    return {number: names[number].strip() for number in sorted(names)}
 
 
 def _key_point_numbers(document: dict[str, Any], source: str) -> int:
@@ -228,11 +255,11 @@ def _photos_of(place: str, bases: list[str], tree: Tree, faults: list[Fault]) ->
         return [place]
     photos = []
     for line in read_lines(tree.path(place), place):
-        if line.startswith("#"):
-            continue
         try:
             photos.append(tree.photo(line, beside=place, folders=[folder_of(place), *bases]).name)
         except PhotoError as error:
+            if line.startswith("#"):
+                continue
             faults.append(Fault("missing-image", place, line, str(error)))
     return photos
 
@@ -268,20 +295,23 @@ def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[di
     name, where that leaves no choice.
     """
     doubtful: set[str] = set()
-    texts = {name.casefold(): name for name in tree.with_suffix(".txt")}
+    texts = {folded(name): name for name in tree.with_suffix(".txt")}
     labels: dict[str, str] = {}
     for photo in photos:
         for place in _label_places(photo):
-            if (label := texts.get(place.casefold())) is not None or place in tree.unusable or place in tree.folders:
+            if (label := texts.get(folded(place))) is not None or place in tree.unusable or place in tree.folders:
                 labels[photo] = label or place
                 break
     claimed = set(labels.values())
     by_stem: dict[str, list[str]] = {}
+    by_photo: dict[str, list[str]] = {}
     for name in texts.values():
         if name not in claimed:
-            by_stem.setdefault(stem(name).casefold(), []).append(name)
+            by_stem.setdefault(folded(stem(name)), []).append(name)
+            for photo in tree.uploaded(stem(name)):
+                by_photo.setdefault(photo, []).append(name)
     for photo in photos:
-        candidates = [] if photo in labels else by_stem.get(stem(photo).casefold(), [])
+        candidates = [] if photo in labels else by_stem.get(folded(stem(photo))) or by_photo.get(photo, [])
         split = _nearest_split(photo)
         candidates = [c for c in candidates if not (split and _nearest_split(c)) or split == _nearest_split(c)]
         if len(candidates) == 1:
@@ -314,77 +344,8 @@ def _label_places(photo: str) -> list[str]:
         if folders[i].lower() in _PHOTO_FOLDERS:
             places += [[*folders[:i], name, *folders[i + 1 :]] for name in _LABEL_FOLDERS]
     places += [folders, *([*folders, name] for name in _LABEL_FOLDERS)]
-    bare = photo.rpartition("/")[2]
-    return ["/".join([*place, f"{name}.txt"]) for name in (stem(bare), bare) for place in places]
-
-
-def _rows(
-    tree: Tree,
-    photo: str,
-    labels: dict[str, str],
-    number: int,
-    class_names: tuple[str, ...],
-    points: int,
-    faults: list[Fault],
-) -> Rows | None:
-    label_file = labels.get(photo, "")
-    rows = Rows(FoundPhoto(photo, AS_STATED), label_file or photo, "line {}", number, relative=True)
-    if not label_file:
-        return rows
-    try:
-        text = "\0" if label_file in tree.unusable or label_file in tree.folders else _text(tree, label_file)
-    except UnicodeError:
-        text = "\0"
-    if "\0" in text:
-        faults.append(Fault("unreadable-annotation", label_file, "", "not a text file"))
-        return None
-    for i, line in enumerate(text.splitlines()):
-        if line.strip():
-            read = _line(line, len(class_names), points)
-            if isinstance(read, tuple):
-                faults.append(Fault(read[0], label_file, f"line {i + 1}", read[1]))
-            else:
-                rows.add(read[1:], class_names[int(read[0])], i + 1)
-    return rows
-
-
-def _text(tree: Tree, name: str) -> str:
-    data = tree.path(name).read_bytes()
-    text = decoded(data)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to say UTF-16
-        raise UnicodeError("not text")
-    return text
-
-
-def _line(line: str, num_classes: int, points: int) -> list[float] | tuple[str, str]:
-    """``[label, x1, y1, x2, y2]`` in fractions, or the kind and the problem of a fault.
-
-    Args:
-        points: how many numbers of key points follow a box.
-    """
-    words = line.split()
-    if len(words) == 1:
-        words = line.split(",")
-    values = [as_number(word.removesuffix(",")) for word in words]
-    if any(value is None for value in values):
-        return "bad-entry", f"expected numbers, got {line.strip()!r:.60}"
-    numbers: list[float] = values  # type: ignore[assignment]
-    if points and len(numbers) == 5 + points:
-        numbers = numbers[:5]
-    if len(numbers) == 6:
-        # A detector's own output ends in a confidence, a turned box in an angle.
-        if not 0 <= (last := numbers.pop()) <= 1:
-            return "bad-entry", f"the sixth number, {last:g}, is no confidence; is it an angle? export corners instead"
-    if not (len(numbers) == 5 or (len(numbers) >= 7 and len(numbers) % 2 == 1)):
-        return "bad-entry", f"expected 5 numbers (or a polygon), got {len(numbers)}"
-    label, rest = numbers[0], numbers[1:]
-    if not label.is_integer() or not 0 <= label < num_classes:
-        return "unknown-class", f"class {label:g}, and there are {num_classes} (0 to {num_classes - 1})"
-    if len(rest) > 4:
-        corners = np.array(rest).reshape(-1, 2)
-        return [label, *corners.min(0).tolist(), *corners.max(0).tolist()]
-    x, y, w, h = rest
-    return [label, x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+    names = (stem(photo), bare_name(photo))
+    return ["/".join([*place, f"{name}.txt"]) for name in names for place in places]
 
 
 def _orphans(tree: Tree, labels: dict[str, str]) -> list[Fault]:
@@ -397,7 +358,7 @@ def _orphans(tree: Tree, labels: dict[str, str]) -> list[Fault]:
         Fault("missing-image", name, "", "labels without an image of this name")
         for name in texts
         if name not in used
-        and name.rpartition("/")[2].lower() not in _NAME_LISTS
+        and bare_name(name).lower() not in _NAME_LISTS
         and stem(name).lower() not in _NO_LABELS
         and stem(name) not in named
     ]

@@ -13,43 +13,49 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision import ops as torchvision_ops
 
 
-class Suppression(Protocol):
+class NMS(Protocol):
     """Which boxes stay.
 
     Args:
         boxes_xyxy: ``(B, N, 4)``.
         scores: ``(B, N)``; negative: not a candidate.
         labels: ``(B, N)`` in [0, num_classes).
-        iou: a box goes that overlaps a better one of its class by more.
-        most: of a class and image, at most so many are needed.
+        iou_threshold: a box goes that overlaps a better one of its class by more.
+        max_per_class: of a class and image, at most so many are needed.
 
     Returns:
         ``(B, N)`` bool.
     """
 
     def __call__(
-        self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int
+        self,
+        boxes_xyxy: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        iou_threshold: float,
+        max_per_class: int,
     ) -> Tensor: ...
 
 
-class Best(Protocol):
+class TopK(Protocol):
     """The largest values and their places.
 
     Args:
         values: ``(B, N)``.
-        most: of a row; all where it has no more.
+        k: of a row; all where it has no more.
 
     Returns:
         ``(B, K)`` the places; of equal values the first is the better.
     """
 
-    def __call__(self, values: Tensor, most: int) -> Tensor: ...
+    def __call__(self, values: Tensor, k: int) -> Tensor: ...
 
 
-def best_by_key(values: Tensor, most: int) -> Tensor:
+def topk(values: Tensor, k: int) -> Tensor:
     """By whole numbers of which no two are equal: a float32's bits, in its order, and behind them the place.
 
     A stable sort would do the same in five times the time.
@@ -57,22 +63,22 @@ def best_by_key(values: Tensor, most: int) -> Tensor:
     bits = (values.float() + 0.0).view(torch.int32)  # -0 becomes 0, which it is equal to
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
     keys = (ordered << 32) - torch.arange(values.shape[1], device=values.device)
-    return keys.topk(torch.sym_min(most, values.shape[1]), dim=1).indices
+    return keys.topk(torch.sym_min(k, values.shape[1]), dim=1).indices
 
 
-@torch.library.custom_op("focaldet::best", mutates_args=())
-def best_values(values: Tensor, most: int) -> Tensor:
+@torch.library.custom_op("focaldet::topk", mutates_args=())
+def onnx_topk(values: Tensor, k: int) -> Tensor:
     """The same as one operator, which becomes ONNX's ``TopK``."""
-    return best_by_key(values, most)
+    return topk(values, k)
 
 
-@best_values.register_fake
-def _(values: Tensor, most: int) -> Tensor:
-    return values.new_empty(values.shape[0], torch.sym_min(most, values.shape[1]), dtype=torch.int64)
+@onnx_topk.register_fake
+def _(values: Tensor, k: int) -> Tensor:
+    return values.new_empty(values.shape[0], torch.sym_min(k, values.shape[1]), dtype=torch.int64)
 
 
-def suppress_far_apart(
-    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int
+def batched_nms(
+    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou_threshold: float, max_per_class: int
 ) -> Tensor:
     """One call of torchvision's operator for all: images and classes are laid side by side, where none overlaps.
 
@@ -82,21 +88,23 @@ def suppress_far_apart(
     place = (image * num_classes + labels).double()[..., None]
     wide = boxes_xyxy.double()
     apart = wide + place * (wide.max() - wide.min() + 1)
-    kept = nms(apart.flatten(0, 1), scores.double().flatten(), iou)
+    kept = torchvision_ops.nms(apart.flatten(0, 1), scores.double().flatten(), iou_threshold)
     mask = torch.zeros_like(scores, dtype=torch.bool).flatten()
     return mask.index_fill(0, kept, True).view_as(scores) & (scores >= 0)
 
 
-@torch.library.custom_op("focaldet::suppress", mutates_args=())
-def suppress_by_class(
-    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int
+@torch.library.custom_op("focaldet::nms", mutates_args=())
+def onnx_nms(
+    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou_threshold: float, max_per_class: int
 ) -> Tensor:
     """The same as one operator, which becomes ONNX's ``NonMaxSuppression`` (see ``onnx_translations``)."""
-    return suppress_far_apart(boxes_xyxy, scores, labels, num_classes, iou, most)
+    return batched_nms(boxes_xyxy, scores, labels, num_classes, iou_threshold, max_per_class)
 
 
-@suppress_by_class.register_fake
-def _(boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou: float, most: int) -> Tensor:
+@onnx_nms.register_fake
+def _(
+    boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou_threshold: float, max_per_class: int
+) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
@@ -106,12 +114,14 @@ def onnx_translations() -> dict[Any, Any]:
 
     op: Any = opset18
 
-    def best(values: Any, most: int) -> Any:
+    def topk(values: Any, k: int) -> Any:
         length = op.Gather(op.Shape(values), op.Constant(value_ints=[1]))
-        _, places = op.TopK(values, op.Min(length, op.Constant(value_ints=[most])), axis=1)
+        _, places = op.TopK(values, op.Min(length, op.Constant(value_ints=[k])), axis=1)
         return places
 
-    def suppress(boxes_xyxy: Any, scores: Any, labels: Any, num_classes: int, iou: float, most: int) -> Any:
+    def nms(
+        boxes_xyxy: Any, scores: Any, labels: Any, num_classes: int, iou_threshold: float, max_per_class: int
+    ) -> Any:
         classes = op.Constant(value_ints=list(range(num_classes)))
         own = op.Equal(op.Unsqueeze(labels, [1]), op.Unsqueeze(classes, [0, 2]))  # (B, C, N)
         of_class = op.Where(own, op.Unsqueeze(scores, [1]), op.Constant(value_float=-1.0))
@@ -119,8 +129,8 @@ def onnx_translations() -> dict[Any, Any]:
         chosen = op.NonMaxSuppression(
             boxes,
             of_class,
-            op.Constant(value_ints=[most]),
-            op.Constant(value_floats=[largest_float32(iou)]),
+            op.Constant(value_ints=[max_per_class]),
+            op.Constant(value_floats=[largest_float32(iou_threshold)]),
             op.Constant(value_floats=[-0.5]),
         )  # (S, 3): image, class, box
         places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
@@ -128,7 +138,7 @@ def onnx_translations() -> dict[Any, Any]:
         ones = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(op.Gather(places, 0, axis=1)))
         return op.Greater(op.ScatterND(nothing, places, ones), op.Constant(value_float=0.0))
 
-    return {torch.ops.focaldet.suppress.default: suppress, torch.ops.focaldet.best.default: best}
+    return {torch.ops.focaldet.nms.default: nms, torch.ops.focaldet.topk.default: topk}
 
 
 def largest_float32(value: float) -> float:

@@ -4,24 +4,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def suppress(
-    boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], iou: float, most: int
+def batched_nms(
+    boxes_xyxy: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    iou_threshold: float,
+    max_detections: int,
 ) -> NDArray[np.int64]:
-    """Which boxes stay, best first: none overlaps a better one of its class by more than ``iou``.
+    """Which boxes stay, best first: none overlaps a better one of its class by more than ``iou_threshold``.
 
     Args:
         boxes_xyxy: ``(N, 4)``.
         scores, labels: ``(N,)``; of equal scores the first is the best.
-        most: boxes that stay, at most.
+        max_detections: boxes that stay, at most.
 
     >>> boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10]], np.float32)
-    >>> suppress(boxes, np.array([0.5, 0.9, 0.2], np.float32), np.zeros(3, np.int64), 0.6, 100)
+    >>> batched_nms(boxes, np.array([0.5, 0.9, 0.2], np.float32), np.zeros(3, np.int64), 0.6, 100)
     array([1, 2])
     """
     order = np.argsort(-scores, kind="stable")
     areas = (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
     kept: list[int] = []
-    while len(order) and len(kept) < most:
+    while len(order) and len(kept) < max_detections:
         best, order = order[0], order[1:]
         kept.append(best)
         low, high = boxes_xyxy[best, :2], boxes_xyxy[best, 2:]
@@ -29,6 +33,8 @@ def suppress(
         shared = np.prod(np.maximum(sides, 0), axis=1)
         whole = areas[order] + areas[best] - shared
         # In the steps and the precision of torchvision's, so that an overlap of just the limit is none here either.
-        overlaps = np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0).astype(np.float64) > iou
+        overlaps = (
+            np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0).astype(np.float64) > iou_threshold
+        )
         order = order[~overlaps | (labels[order] != labels[best])]
     return np.array(kept, np.int64)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from focaldet.models.suppression import suppress_by_class
+from focaldet.models.nms import batched_nms
 
 
 def scene(count, num_classes, seed, size=100.0):
@@ -25,9 +25,9 @@ def class_by_class(boxes, scores, labels, iou):
 @pytest.mark.parametrize(("count", "num_classes"), [(0, 1), (1, 1), (300, 1), (300, 7), (1500, 80)])
 def test_the_boxes_are_torchvisions_class_by_class(count, num_classes, iou):
     boxes, scores, labels = scene(count, num_classes, seed=count)
-    keep = suppress_by_class(boxes, scores, labels, iou, count)
+    keep = batched_nms(boxes, scores, labels, iou, count)
     assert torch.equal(keep, class_by_class(boxes, scores, labels, iou))
-    assert torch.equal(suppress_by_class(boxes, scores, labels, iou, 10), keep[:10])
+    assert torch.equal(batched_nms(boxes, scores, labels, iou, 10), keep[:10])
 
 
 @pytest.mark.parametrize("iou", [0.5, 1 / 3, 0.1])
@@ -37,22 +37,22 @@ def test_an_overlap_of_just_the_limit_is_none(iou):
     others = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 20], [5, 0, 15, 10], [0, 0, 10, 1], [0, 0, 10, 100]])
     for other in others:
         boxes, scores, labels = torch.cat([a, other[None]]), torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64)
-        assert torch.equal(suppress_by_class(boxes, scores, labels, iou, 2), nms(boxes, scores, iou))
+        assert torch.equal(batched_nms(boxes, scores, labels, iou, 2), nms(boxes, scores, iou))
 
 
 def test_of_equal_scores_the_first_is_the_better():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
-    keep = suppress_by_class(boxes, torch.full((3,), 0.5), torch.zeros(3, dtype=torch.int64), 0.5, 3)
+    keep = batched_nms(boxes, torch.full((3,), 0.5), torch.zeros(3, dtype=torch.int64), 0.5, 3)
     assert keep.tolist() == [0, 2]
 
 
 def test_boxes_of_no_area_and_infinite_ones_are_torchvisions():
     boxes = torch.tensor([[5.0, 5, 5, 5], [5, 5, 5, 5], [0, 0, float("inf"), 10], [0, 0, float("inf"), 10]])
     scores, labels = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.zeros(4, dtype=torch.int64)
-    assert torch.equal(suppress_by_class(boxes, scores, labels, 0.5, 4), nms(boxes, scores, 0.5))
+    assert torch.equal(batched_nms(boxes, scores, labels, 0.5, 4), nms(boxes, scores, 0.5))
 
 
 def test_other_dtypes_are_taken():
     boxes, scores, labels = scene(50, 3, seed=0)
-    keep = suppress_by_class(boxes.double(), scores.double(), labels, 0.5, 50)
-    assert torch.equal(keep, suppress_by_class(boxes, scores, labels, 0.5, 50))
+    keep = batched_nms(boxes.double(), scores.double(), labels, 0.5, 50)
+    assert torch.equal(keep, batched_nms(boxes, scores, labels, 0.5, 50))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import batched_nms
+from torchvision import ops as torchvision_ops
 
-from focaldet.runtime.suppression import suppress
+from focaldet.runtime.nms import batched_nms
 
 
 @pytest.mark.parametrize("iou", [0.0, 0.3, 0.6, 1.0])
@@ -16,9 +16,10 @@ def test_the_choice_is_torchvisions(count: int, iou: float) -> None:
     boxes = np.concatenate([corners, corners + chance.uniform(0, 30, (count, 2)).astype(np.float32)], axis=1)
     scores, labels = chance.uniform(0, 1, count).astype(np.float32), chance.integers(3, size=count)
     scores[::7] = scores[:1]  # ties
-    expected = batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels), iou).numpy()
+    tensors = (torch.from_numpy(each) for each in (boxes, scores, labels))
+    expected = torchvision_ops.batched_nms(*tensors, iou).numpy()
     for most in (1, 10, 1000):
-        kept = suppress(boxes, scores, labels, iou, most)
+        kept = batched_nms(boxes, scores, labels, iou, most)
         assert len(kept) == min(len(expected), most)
         assert set(kept) <= set(expected)
         assert np.array_equal(scores[kept], scores[expected[:most]])
@@ -27,11 +28,11 @@ def test_the_choice_is_torchvisions(count: int, iou: float) -> None:
 def test_of_equal_scores_the_first_stays() -> None:
     boxes = np.tile(np.array([[0, 0, 10, 10]], np.float32), (4, 1))
     scores, labels = np.full(4, 0.5, np.float32), np.array([1, 0, 1, 0])
-    assert suppress(boxes, scores, labels, 0.6, 10).tolist() == [0, 1]
+    assert batched_nms(boxes, scores, labels, 0.6, 10).tolist() == [0, 1]
 
 
 def test_boxes_without_area_suppress_nothing() -> None:
     boxes = np.array([[5, 5, 5, 9], [5, 5, 5, 9], [0, 0, 10, 10]], np.float32)
     scores, labels = np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64)
     with np.errstate(all="raise"):
-        assert suppress(boxes, scores, labels, 0.5, 10).tolist() == [0, 1, 2]
+        assert batched_nms(boxes, scores, labels, 0.5, 10).tolist() == [0, 1, 2]

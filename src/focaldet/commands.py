@@ -1,0 +1,256 @@
+"""The work of each command: takes the parsed options and returns an exit code, or ``None`` for 0."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from focaldet.checks import InputError, split_names
+from focaldet.files import check_out
+from focaldet.options import option_name
+from focaldet.serve.limits import Limits
+from focaldet.terminal import mistake, say
+
+if TYPE_CHECKING:
+    from focaldet.engine.config import TrainConfig
+
+STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
+"""Options of the study itself; all others belong to its rungs."""
+
+
+def train(chosen: Namespace) -> int | None:
+    """``focaldet train``"""
+    from focaldet.engine.interruption import Terminated
+    from focaldet.engine.processes import is_first_process
+    from focaldet.engine.train import train
+    from focaldet.report import write_report
+
+    config, code = train_config(**vars(chosen)), None
+    try:
+        run = train(config, say=say)
+    except Terminated as end:
+        run, code = end.run, end.exit_code
+    if not is_first_process(config):
+        return code
+    say(f"report: {write_report(run)}")
+    say(f"measure it on the test split: focaldet eval {run} --data {config.data} --split test")
+    say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+    return code
+
+
+def evaluate(chosen: Namespace) -> None:
+    """``focaldet eval``"""
+    from focaldet.engine.evaluate import evaluate_run
+    from focaldet.report import write_report
+
+    evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections, say=say)
+    say(f"report: {write_report(chosen.run)}")
+
+
+def predict(chosen: Namespace) -> int | None:
+    """``focaldet predict``, with or without ``--compare``"""
+    if chosen.compare is not None:
+        _compare(chosen)
+        return None
+    if not chosen.images:
+        raise InputError("predict: missing PHOTO; see focaldet predict --help")
+    if chosen.split is not None:
+        raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
+    from focaldet.engine.load import load_model
+    from focaldet.runtime.predict import predict_files
+
+    model = load_model(chosen.run, score=chosen.score, **_model_options(chosen))
+    faults = predict_files(model, chosen.images, chosen.out, score=chosen.score)
+    for fault in faults:
+        mistake(fault)
+    say(f"annotated photos and predictions.json: {chosen.out}")
+    return 2 if faults else 0
+
+
+def _compare(chosen: Namespace) -> None:
+    if chosen.images:
+        raise InputError(f"predict: got both {chosen.images[0]} and --compare, whose photos come from TRUTH; give one")
+    from focaldet.engine.compare import detect_labelled
+    from focaldet.report import write_errors
+
+    check_out(chosen.out, "predictions")
+    found = detect_labelled(
+        chosen.run, chosen.compare, split=chosen.split, score=chosen.score, **_model_options(chosen)
+    )
+    page = write_errors(
+        found.truth,
+        found.results,
+        chosen.out / "errors.html",
+        score=chosen.score,
+        title=f"{chosen.run.resolve().name} on {chosen.compare.resolve().name} {found.split}".rstrip(),
+        notes=found.notes,
+    )
+    say(f"errors, worst first: {page}")
+
+
+def serve(chosen: Namespace) -> None:
+    """``focaldet serve``"""
+    from focaldet.serve.server import serve
+
+    limits = Limits(
+        megabytes=chosen.max_mb, megapixels=chosen.max_megapixels, seconds=chosen.timeout, batch=chosen.batch
+    )
+    serve(
+        chosen.model,
+        host=chosen.host,
+        port=chosen.port,
+        score=chosen.score,
+        limits=limits,
+        root_path=chosen.root_path or "",
+        cors=chosen.cors,
+        say=say,
+        **_model_options(chosen),
+    )
+
+
+def export(chosen: Namespace) -> None:
+    """``focaldet export``"""
+    from focaldet.exporting.export import export_run
+    from focaldet.exporting.int8 import Int8
+
+    if chosen.int8 != (chosen.data is not None):
+        raise InputError(
+            "export: --int8 needs --data DIR, and --data needs --int8: the photos calibrate the 8-bit maps"
+        )
+    int8 = Int8(chosen.data, chosen.split, chosen.ap_loss) if chosen.int8 else None
+    if chosen.outputs == "detections" and not chosen.nms:
+        chosen.outputs = "sites"
+    options = {"format": chosen.format, "outputs": chosen.outputs, "max_detections": chosen.max_detections}
+    file = export_run(chosen.run, chosen.out, **options, int8=int8, say=say)
+    if chosen.format == "onnx" and chosen.outputs != "raw":
+        say(f"use it: focaldet predict {file} PHOTO... --out FOLDER")
+
+
+def import_(chosen: Namespace) -> None:
+    """``focaldet import``"""
+    from focaldet.importing.run import import_checkpoint
+
+    run = import_checkpoint(
+        chosen.file,
+        chosen.out,
+        class_names=chosen.class_names,
+        config=chosen.config,
+        batch_norm_eps=chosen.batch_norm_eps,
+        say=say,
+    )
+    say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+
+
+def study(chosen: Namespace) -> None:
+    """``focaldet study``"""
+    from focaldet.report import write_report
+    from focaldet.study.run import run_study, study_folder, write_summary
+
+    options = vars(chosen)
+    table = options.pop("table", False)
+    own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
+    if table:
+        say(write_summary(study_folder(options, own.get("out"))))
+    else:
+        say(f"report: {write_report(run_study(options, say=say, **own))}")
+
+
+def report(chosen: Namespace) -> None:
+    """``focaldet report``"""
+    from focaldet.report import write_report
+
+    runs = chosen.runs
+    say(f"report: {write_report(runs[0] if len(runs) == 1 else runs, chosen.out)}")
+
+
+def data(chosen: Namespace) -> None:
+    """``focaldet data check`` and ``focaldet data convert``"""
+    from focaldet.data import check_folder, convert_folder, ignore_classes, read_folder
+    from focaldet.data.progress import progress_bar
+
+    if chosen.action == "convert" and chosen.out is None:
+        raise InputError("data convert: missing --out NEW, the folder to create")
+    ignored = split_names(chosen.ignore or "")
+    if chosen.ignore is not None and not ignored:
+        raise InputError(f"--ignore: expected class names separated by commas, got {chosen.ignore!r}")
+    with progress_bar("reading headers") as progress:
+        folder = read_folder(chosen.data, rescale=chosen.rescale, progress=progress)
+    folder = ignore_classes(folder, ignored)
+    if chosen.action == "check":
+        with progress_bar("decoding") as progress:
+            say(check_folder(folder, size=chosen.size, progress=progress).text)
+        return
+    with progress_bar("writing") as progress:
+        lost = convert_folder(folder, chosen.out, chosen.to, copy=chosen.copy, progress=progress)
+    for line in (folder.description, folder.split_origin, *folder.notes, folder.fault_summary(), *lost):
+        if line:
+            say(line)
+    photos = sum(map(len, folder.splits.values()))
+    say(f"{chosen.out}: {photos:,} photos in {chosen.to.upper()} format")
+
+
+def demo(chosen: Namespace) -> None:
+    """``focaldet demo``"""
+    from focaldet.engine.demo import run_demo
+    from focaldet.report import write_report
+
+    run = run_demo(chosen.out, minutes=chosen.minutes, seed=chosen.seed, say=say)
+    say(f"report: {write_report(run)}")
+    say("now try your own photos: focaldet train --data DIR")
+
+
+def bench(chosen: Namespace) -> None:
+    """``focaldet bench``"""
+    from focaldet.bench.losses import loss_rows, machine, table
+
+    say(machine())
+    for line in table(loss_rows(compiled=chosen.compiled, memory=chosen.memory)):
+        say(line)
+
+
+def doctor(chosen: Namespace) -> None:
+    """``focaldet doctor``"""
+    from focaldet.engine.doctor import describe
+
+    say(describe())
+
+
+def _model_options(chosen: Namespace) -> dict[str, Any]:
+    """Options that the loaders of a model share."""
+    return {"max_detections": chosen.max_detections, "openvino": chosen.openvino}
+
+
+def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
+    """Build the configuration of ``focaldet train``.
+
+    Args:
+        config: ``config.yaml`` of a run; given options replace its values.
+        given: options from the command line.
+
+    Raises:
+        InputError: ``data`` is missing, or a value is out of range; the message names the option.
+    """
+    from focaldet.engine.config import TrainConfig, load_config
+
+    if config is None and given.get("resume"):
+        from focaldet.engine.processes import is_first_process
+        from focaldet.engine.resume import resumed_config
+
+        if given.get("out") is None:
+            raise InputError("--resume: missing --out RUN, the run folder to continue")
+        resumed, lines = resumed_config(Path(given["out"]), given)
+        for line in lines if is_first_process(resumed) else ():
+            say(line)
+        return resumed
+    if config is None and "data" not in given:
+        raise InputError("train: --data DIR is missing: the folder of labelled photos")
+    if config is None and given.get("weights") is not None:
+        from focaldet.engine.finetune import network_options
+
+        given = network_options(Path(given["weights"]), given.get("method")) | given
+    try:
+        return TrainConfig(**given) if config is None else load_config(config, **given)
+    except InputError as error:
+        field, _, fault = str(error).removeprefix(f"{config}: ").partition(": ")
+        if field in given:  # name the option that was given, not the field of the file
+            raise InputError(f"{option_name(field)}: {fault}") from error
+        raise

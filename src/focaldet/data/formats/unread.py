@@ -1,0 +1,104 @@
+"""Labels that are recognised and not read: what they are, and what to export instead."""
+
+import csv
+import io
+
+from focaldet.checks import first_names
+from focaldet.data.formats.csv_table import looks_like_photo, table_text
+from focaldet.data.spelling import bare_name
+from focaldet.data.tree import Tree
+
+_EXPORT = "export as COCO, YOLO or Pascal VOC"
+
+_KINDS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str], ...] = (
+    ((".json",), (b'"shape_attributes"',), "VGG Image Annotator's JSON; export as CSV or COCO"),
+    ((".json",), (b'"classTitle"',), f"Supervisely's JSON; {_EXPORT}"),
+    ((".json", ".csv", ".tsv"), (b"rectanglelabels",), f"Label Studio's own format; {_EXPORT}"),
+    ((".json",), (b'"label_id"', b'"items"'), f"Datumaro's JSON; {_EXPORT}"),
+    ((".json",), (b'"coordinates"', b'"annotations"'), f"CreateML's JSON; {_EXPORT}"),
+    ((".json",), (b'"bounding_poly"',), f"a cloud service's JSON; {_EXPORT}"),
+    ((".tfrecord", ".tfrecords", ".record"), (), f"TensorFlow's records; {_EXPORT}"),
+    ((".parquet", ".arrow"), (), f"a table in binary; {_EXPORT}, or a CSV with a line a box"),
+    ((".mat",), (), f"MATLAB's file; {_EXPORT}, or a CSV with a line a box"),
+)
+"""Ends of names, words in their first bytes, and what such files are."""
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+_HEAD = 1 << 16
+_MOST_FILES = 20
+"""Files of a kind that are looked into."""
+
+_KITTI, _DOTA = (15, 16), (9, 10)
+"""Words in a line: a class and 14 numbers, perhaps a score; eight corners, a class and perhaps how difficult it is."""
+
+
+def unread_labels(tree: Tree) -> str:
+    """What labels of a kind that is not read there are, and what to do; empty where there are none."""
+    for suffixes, words, what in _KINDS:
+        for name in tree.with_suffix(*suffixes)[:_MOST_FILES]:
+            head = _head(tree, name) if words else b""
+            if all(word in head for word in words):
+                return f"{name} is {what}"
+    for name in tree.with_suffix(".txt")[:_MOST_FILES]:
+        if kind := _kind_of_lines(_head(tree, name)):
+            return f"{name} has labels of {kind}; {_EXPORT}"
+    return ""
+
+
+def without_labels(tree: Tree) -> str:
+    """What there is in a folder where no labels were found, and what to do; empty where that is not known."""
+    for name in tree.with_suffix(".csv", ".tsv")[:_MOST_FILES]:
+        if columns := _columns(_head(tree, name)):
+            return (
+                f"{name} names photos, and its columns ({first_names(columns)}) no box that can be read: call them "
+                "file, class, xmin, ymin, xmax, ymax, with a line a box"
+            )
+    return packed(tree)
+
+
+def packed(tree: Tree) -> str:
+    """What to do about archives; empty where there are none."""
+    archives = tree.with_suffix(*_ARCHIVES)
+    return f"unpack {first_names(archives)}" if archives else ""
+
+
+def is_packed(name: str) -> bool:
+    """Whether a file is an archive, by its name."""
+    return bare_name(name).lower().endswith(_ARCHIVES)
+
+
+def _head(tree: Tree, name: str) -> bytes:
+    with tree.path(name).open("rb") as file:
+        return file.read(_HEAD)
+
+
+def _kind_of_lines(head: bytes) -> str:
+    lines = [line.split() for line in head.decode("latin-1").splitlines()[:10]]
+    lines = [words for words in lines if len(words) > 1]  # DOTA's files begin with what they are of
+    if not lines:
+        return ""
+    if all(len(words) in _KITTI and _all_numbers(words[1:]) and not _all_numbers(words[:1]) for words in lines):
+        return "KITTI"
+    if all(len(words) in _DOTA and _all_numbers(words[:8]) and not _all_numbers(words[8:9]) for words in lines):
+        return "DOTA"
+    return ""
+
+
+def _all_numbers(words: list[str]) -> bool:
+    try:
+        return [float(word) for word in words] != []
+    except ValueError:
+        return False
+
+
+def _columns(head: bytes) -> list[str]:
+    """The header of a table that names photos."""
+    text = table_text(head, cut=len(head) == _HEAD)
+    lines = text.splitlines()[:_MOST_FILES]
+    delimiter = max(",;\t|", key=lines[0].count) if lines else ","
+    try:
+        rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
+    except csv.Error:
+        return []
+    return rows[0] if any(looks_like_photo(cell) for row in rows for cell in row) else []

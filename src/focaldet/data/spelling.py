@@ -1,0 +1,88 @@
+"""Paths as label files spell them."""
+
+import os
+import re
+import unicodedata
+
+
+def spelled(path: str) -> str:
+    """A path with forward slashes, without ``./`` before it; of an address, the path in it."""
+    path = path.strip().replace("\\", "/")
+    if address := re.match(r"([a-z][a-z0-9+.-]+)://[^/]*", path, re.IGNORECASE):
+        path = path[address.end() :]
+        if address[1].lower().startswith("http"):
+            path = re.sub(r"[?#].*", "", path)
+        if re.match(r"/[A-Za-z]:/", path):
+            path = path[1:]
+    return re.sub(r"^(?:\./+)+", "", path)
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path, spelled with forward slashes, begins at a root or a drive.
+
+    >>> is_absolute("/a.jpg"), is_absolute("C:/a.jpg"), is_absolute("a.jpg")
+    (True, True, False)
+    """
+    return path.startswith("/") or path[1:2] == ":"
+
+
+def inside(path: str) -> str | None:
+    """A relative path without ``.`` and ``..``, or ``None`` when it leads out."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def folded(name: str) -> str:
+    """Equal for names that differ in case, or in how their accents are composed."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def stem(name: str) -> str:
+    """The bare name of a file without its last suffix.
+
+    >>> stem("a/b.c.jpg")
+    'b.c'
+    """
+    return os.path.splitext(name.rpartition("/")[2])[0]
+
+
+def folder_of(name: str) -> str:
+    """The folder of a file of the tree; ``""`` is the tree's own.
+
+    >>> folder_of("a/b/c.jpg"), folder_of("c.jpg")
+    ('a/b', '')
+    """
+    return name.rpartition("/")[0]
+
+
+def bare_name(name: str) -> str:
+    """The last part of a path."""
+    return name.rpartition("/")[2]
+
+
+def as_uploaded(bare: str) -> str:
+    """Equal for a photo's bare name before and after its upload to Label Studio, which writes another one.
+
+    >>> as_uploaded("my photo (1).jpg"), as_uploaded("my_photo_1.jpg")
+    ('my_photo_1.jpg', 'my_photo_1.jpg')
+    """
+    return re.sub(r"[^-\w.]", "", folded(bare).replace(" ", "_"))
+
+
+def before_upload(bare: str) -> str:
+    """What ``as_uploaded`` gives for the photo of an uploaded one's name; empty where it is no such name.
+
+    >>> before_upload("1f0c9a3e-my_photo_1.jpg"), before_upload("my-photo.jpg")
+    ('my_photo_1.jpg', '')
+    """
+    name = re.fullmatch(r"[0-9a-f]{8}-(.+)", bare)
+    return as_uploaded(name[1]) if name else ""

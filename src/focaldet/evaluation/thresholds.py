@@ -1,0 +1,222 @@
+"""Thresholds of the score: the best F1, and promises of precision and recall with a confidence bound.
+
+A promise holds with 90 % confidence: the lower Clopper-Pearson bound of the precision (recall) reaches the value,
+
+    bound(k of n) = the p with  P(Binomial(n, p) >= k) = 10 %  =  Beta^-1(10 %; k, n - k + 1).
+
+Two things would make the bound too good. Detections of one photo are not independent, so k and n are first divided by
+the design effect, the variance between photos relative to a binomial one (Korn and Graubard 1998). And the best of
+many thresholds is lucky, so they are tried one by one in an order that is fixed in advance, the safest first, and the
+first failure ends the search: then the chance of a wrong promise stays 10 %, however many are tried (Angelopoulos et
+al., "Learn then Test", 2021).
+
+Axes: N detections, S thresholds that are tried, best score first.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from focaldet.evaluation.matching import Floats, Ints
+from focaldet.evaluation.scored import Bools, Scored, pooled
+from focaldet.records.calibration import PERCENTS, ClassThresholds, Promise
+
+CONFIDENCE = 0.9
+"""How often a promise holds, over repetitions of collecting the photos."""
+
+MIN_FOUND = 10
+"""A class with fewer found objects takes the best-F1 threshold of all classes together."""
+
+NO_THRESHOLD = 0.5
+"""Best-F1 threshold where nothing is found."""
+
+_STEP = 1.1  # each threshold that is tried for a precision lets through this many times as many detections
+_LEAST_MORE = 0.1  # share of the objects that more of them begin with: a bound that just fails may fail again
+_MOST_TIMES = 100  # the share is hardly above the promised value: more objects would not show it to be
+_ALLOWED = 2  # wrong detections that the first of them allows: with none, a single early mistake would end the search
+
+
+def promises(hits: ArrayLike, count: ArrayLike, share: float, confidence: float = CONFIDENCE) -> Bools:
+    """Whether the lower Clopper-Pearson bound of hits / count reaches a share. Neither needs to be a whole number.
+
+    >>> promises([21, 22], [21, 22], 0.9)  # 0.9 ** 22 = 0.098 is a chance below 10 %
+    array([False,  True])
+    """
+    from scipy.special import betainc  # here: an exported model is used without SciPy
+
+    hits, count = np.asarray(hits, np.float64), np.asarray(count, np.float64)
+    some = hits > 0
+    chance = betainc(np.where(some, hits, 1.0), np.maximum(count - hits, 0.0) + 1, share)  # P(Binomial >= hits)
+    enough: Bools = some & (chance <= 1 - confidence)
+    return enough
+
+
+def design_effect(hits: ArrayLike, counts: ArrayLike) -> float:
+    """Variance of a share over photos, relative to that of independent draws; at least 1.
+
+    Args:
+        hits, counts: ``(photos,)`` hits and draws of each photo.
+
+    >>> round(design_effect([4, 0] * 50, [4] * 100), 1)  # all four of a photo, or none
+    4.0
+    """
+    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
+    hits, counts = hits[counts > 0], counts[counts > 0]
+    photos, total = len(counts), float(counts.sum())
+    share = float(hits.sum()) / max(total, 1.0)
+    if photos < 2 or share in (0.0, 1.0):
+        return 1.0
+    between = photos / (photos - 1) * float(((hits - share * counts) ** 2).sum())
+    return max(1.0, between / (total * share * (1 - share)))
+
+
+def class_thresholds(classes: Sequence[Scored]) -> list[ClassThresholds]:
+    """Thresholds of all classes."""
+    shared = best_f1(pooled(classes))
+    chosen = []
+    for one in classes:
+        too_few = int((one.object_scores >= 0).sum()) < MIN_FOUND
+        chosen.append(
+            ClassThresholds(
+                objects=len(one.object_scores),
+                pooled=too_few,
+                best_f1=shared if too_few else best_f1(one),
+                precision=promised_precision(one),
+                recall=promised_recall(one),
+            )
+        )
+    return chosen
+
+
+def best_f1(one: Scored) -> float:
+    """The score with the best F1 = 2 right / (detections + objects)."""
+    order = np.argsort(-one.scores, kind="stable")
+    found = np.cumsum(one.right[order])
+    if not one.right.any():
+        return NO_THRESHOLD
+    scores = one.scores[order]
+    last = np.append(np.diff(scores) != 0, True)  # of equal scores, all are let through
+    f1 = 2 * found / (np.arange(1, len(order) + 1) + len(one.object_scores))
+    return float(scores[int(np.where(last, f1, -1.0).argmax())])
+
+
+def curves(one: Scored, points: int = 100) -> dict[str, list[float]]:
+    """Precision, recall and F1 at evenly spaced thresholds that let through at least one detection."""
+    thresholds = np.arange(points) / points
+    thresholds = thresholds[thresholds <= one.scores.max(initial=0.0)]
+    sorted_scores, sorted_right = np.sort(one.scores), np.sort(one.scores[one.right])
+    detections = len(sorted_scores) - np.searchsorted(sorted_scores, thresholds)
+    right = len(sorted_right) - np.searchsorted(sorted_right, thresholds)
+    objects = len(one.object_scores)
+    return {
+        "threshold": [round(float(v), 4) for v in thresholds],
+        "precision": [round(float(v), 4) for v in right / np.maximum(detections, 1)],
+        "recall": [round(float(v), 4) for v in right / max(objects, 1)],
+        "f1": [round(float(v), 4) for v in 2 * right / np.maximum(detections + objects, 1)],
+    }
+
+
+def promised_precision(one: Scored, percents: Sequence[int] = PERCENTS) -> Promise:
+    """The lowest threshold for each precision that the detections can promise."""
+    order = np.argsort(-one.scores, kind="stable")
+    scores, right, photo = one.scores[order], one.right[order], one.photo[order]
+    ends = _prefixes(scores)
+    hits = np.array([float(right[:end].sum()) for end in ends])
+    effect = np.array([_effect(right[:end], photo[:end]) for end in ends])
+    counts = ends.astype(np.float64)
+    thresholds: list[float | None] = []
+    more: list[int | None] = []
+    for percent in percents:
+        least = percent / 100
+        begin = max(fewest(least, 0), min(fewest(least, _ALLOWED), math.ceil(len(one.object_scores) / 2)))
+        passed = _passed(promises(hits / effect, counts / effect, least), np.flatnonzero(ends >= begin))
+        thresholds.append(None if passed is None else float(scores[ends[passed] - 1]))
+        more.append(None if passed is not None else _more(hits, counts, effect, least, len(one.object_scores)))
+    return Promise(tuple(thresholds), tuple(more))
+
+
+def promised_recall(one: Scored, percents: Sequence[int] = PERCENTS) -> Promise:
+    """The highest threshold for each recall that the objects can promise."""
+    count = len(one.object_scores)
+    found = np.sort(one.object_scores[one.object_scores >= 0])
+    if not len(found):
+        return Promise((None,) * len(percents), (None,) * len(percents))
+    tried = np.unique(found[np.unique(np.linspace(0, len(found) - 1, 100).astype(np.int64))])
+    hits = np.array([float((one.object_scores >= score).sum()) for score in tried])
+    effect = np.array([_effect(one.object_scores >= score, one.object_photo) for score in tried])
+    thresholds: list[float | None] = []
+    more: list[int | None] = []
+    for percent in percents:
+        least = percent / 100
+        passed = _passed(promises(hits / effect, count / effect, least), np.arange(len(tried)))
+        thresholds.append(None if passed is None else float(tried[passed]))
+        # The lowest threshold finds most.
+        more.append(None if passed is not None else _more(hits[:1], np.array([count], float), effect[:1], least, count))
+    return Promise(tuple(thresholds), tuple(more))
+
+
+@cache
+def fewest(share: float, misses: int, confidence: float = CONFIDENCE) -> int:
+    """The least count at which so many misses still promise a share.
+
+    >>> fewest(0.9, 0), fewest(0.95, 0), fewest(0.95, 2)
+    (22, 45, 105)
+    """
+    count = misses + 1
+    while not promises(count - misses, count, share, confidence):
+        count += max(1, count // 200)
+    return count
+
+
+def _prefixes(scores: Floats) -> Ints:
+    """Numbers of best detections to try, each a tenth larger than the last; equal scores stay together."""
+    total = len(scores)
+    ends = [0]
+    while ends[-1] < total:
+        end = min(max(ends[-1] + 1, math.ceil(ends[-1] * _STEP)), total)
+        ends.append(int(np.searchsorted(-scores, -scores[end - 1], side="right")))
+    return np.array(ends[1:], np.int64)
+
+
+def _effect(hit: Bools, photo: Ints) -> float:
+    return design_effect(np.bincount(photo, hit), np.bincount(photo))
+
+
+def _passed(enough: Bools, order: Ints) -> int | None:
+    """The last index, in this order, before the first threshold that does not promise enough."""
+    failed = np.flatnonzero(~enough[order])
+    tried = order if not len(failed) else order[: failed[0]]
+    return int(tried[-1]) if len(tried) else None
+
+
+def _more(hits: Floats, counts: Floats, effect: Floats, least: float, objects: int) -> int | None:
+    """About how many more objects would promise a share, if the shares stay; ``None`` if no share is above it."""
+    useful = (hits > least * counts) & (counts >= 10)
+    if not useful.any() or not objects:
+        return None
+    factor = float(_times((hits / effect)[useful], (counts / effect)[useful], least).min())
+    if factor > _MOST_TIMES:
+        return None
+    more = max(_LEAST_MORE, factor - 1) * objects
+    digits = max(0, len(str(math.ceil(more))) - 2)  # two digits are enough for "about"
+    unit = int(10**digits)
+    return math.ceil(more / unit) * unit
+
+
+def _times(hits: Floats, counts: Floats, least: float) -> Floats:
+    """How many times as much data, with the same shares of hits, promises a share."""
+    low, high = np.ones_like(hits), np.full_like(hits, 2.0)
+    for _ in range(20):
+        short = ~promises(hits * high, counts * high, least)
+        low = np.where(short, high, low)
+        if not short.any():
+            break
+        high = np.where(short, 2 * high, high)
+    for _ in range(10):
+        middle = (low + high) / 2
+        short = ~promises(hits * middle, counts * middle, least)
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return high

@@ -1,0 +1,297 @@
+"""``calibration.json``: what the scores, thresholds and sides of a run are worth, measured on labelled photos.
+
+A run holds the whole file; an exported model carries it without its ``report``. Both are checked before they are used.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from focaldet import __version__
+from focaldet.checks import InputError, check_range
+from focaldet.files import read_json, write_json
+from focaldet.schema import check_schema
+
+FILE = "calibration.json"
+"""Name of the file in a run folder."""
+
+FORMAT = 1
+"""Format of the file; raised when an older focaldet could not read a new one."""
+
+PERCENTS = tuple(range(50, 100))
+"""Promised precision, recall and coverage for which a table has an entry, in percent."""
+
+SIZES = ("small", "medium", "large")
+"""COCO's names of box sizes."""
+
+SIZE_AREAS = (32.0**2, 96.0**2)
+"""Areas in pixels of the photo at which the next size begins."""
+
+BORDERS = ("inside", "at the border")
+
+Scale = Literal["deviation", "size"]
+"""Unit of a band: the side's own standard deviation, or the length of the box."""
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """A strictly increasing broken line from score to the chance that a detection is right.
+
+    Args:
+        method: how it was fitted.
+        scores, chances: its corners; the first score is 0, the last 1.
+        detections: number of detections it was fitted on.
+        right: how many of them matched an object.
+    """
+
+    method: Literal["isotonic", "platt"]
+    scores: tuple[float, ...]
+    chances: tuple[float, ...]
+    detections: int
+    right: int
+
+    def __call__(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """The chances of some scores.
+
+        >>> ScoreMap("platt", (0.0, 0.5, 1.0), (0.0, 0.8, 1.0), 100, 60)([0.25, 0.5])
+        array([0.4, 0.8])
+        """
+        return np.interp(np.asarray(scores, np.float64), self.scores, self.chances)
+
+    def inverse(self, chance: float) -> float:
+        """The score that has this chance; the nearest end where no score has it."""
+        return float(np.interp(chance, self.chances, self.scores))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Score thresholds for promised values, one per entry of ``PERCENTS``.
+
+    Args:
+        thresholds: score as the network gives it; ``None`` where the photos cannot promise the value.
+        more_objects: where it is ``None``, about how many more labelled objects would be needed if the detector does as
+            well on them; ``None`` where no number helps, because the detector does not reach the value.
+    """
+
+    thresholds: tuple[float | None, ...]
+    more_objects: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class ClassThresholds:
+    """Thresholds of one class.
+
+    Args:
+        objects: number of labelled objects.
+        pooled: whether the class has too few found objects, so that ``best_f1`` is the threshold of all classes
+            together.
+        best_f1: score with the best F1.
+        precision, recall: thresholds for a promised precision or recall.
+    """
+
+    objects: int
+    pooled: bool
+    best_f1: float
+    precision: Promise
+    recall: Promise
+
+
+@dataclass(frozen=True)
+class BandGroup:
+    """Boxes (or sides) that share the width of their bands.
+
+    Args:
+        name: description for people.
+        count: number of boxes, or of sides.
+        photos: number of photos they are in.
+        factors: one per entry of ``PERCENTS``: a band reaches this many units to either side; ``None`` where there are
+            too few boxes to promise the coverage.
+    """
+
+    name: str
+    count: int
+    photos: int
+    factors: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class BandTable:
+    """Groups, and the group of each cell.
+
+    Args:
+        groups: at least one.
+        cells: index of a group for each (class, size, border): ``(label * 3 + size) * 2 + border``.
+    """
+
+    groups: tuple[BandGroup, ...]
+    cells: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Conformal bands around the sides of detected boxes.
+
+    Args:
+        scale: unit of the factors.
+        whole_box: bands that contain all four true sides at once; a box is at the border if one of its sides is.
+        each_side: bands that contain one true side; each side is at the border, or not, by itself.
+    """
+
+    scale: Scale
+    whole_box: BandTable
+    each_side: BandTable
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Everything in a ``calibration.json``.
+
+    Args:
+        class_names: in the order of the labels.
+        data: description of the photos, for people.
+        split: split that was used.
+        photos, objects: how many.
+        least_score: detections with lower scores were not looked at.
+        maps: maps from score to chance.
+        class_maps: for each class the index of its map, or ``None`` where there were too few detections for any.
+        thresholds: one per class.
+        bands: ``None`` with too few matched boxes.
+        report: measurements for people, see ``focaldet.evaluation.certainty``; ``None`` in an exported model.
+    """
+
+    class_names: tuple[str, ...]
+    data: str
+    split: str
+    photos: int
+    objects: int
+    least_score: float
+    maps: tuple[ScoreMap, ...]
+    class_maps: tuple[int | None, ...]
+    thresholds: tuple[ClassThresholds, ...]
+    bands: Bands | None
+    report: dict[str, Any] | None = None
+
+    def without_report(self) -> "Calibration":
+        """The part that prediction needs."""
+        return replace(self, report=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of the file."""
+        return {"format": FORMAT, "focaldet": __version__, **asdict(self)}
+
+
+def read_calibration(run: Path) -> Calibration | None:
+    """Read the calibration of a run; ``None`` if it has none.
+
+    Raises:
+        InputError: the file is broken, or was written by a newer focaldet.
+    """
+    file = run / FILE
+    if not file.is_file():
+        return None
+    try:
+        return parse_calibration(read_json(file))
+    except InputError as error:
+        text = str(error).removeprefix(f"{file}: ")
+        raise InputError(
+            f"{file}: {text}; remove it, or write it again: focaldet calibrate {run} --data DIR"
+        ) from error
+
+
+def write_calibration(run: Path, calibration: Calibration) -> None:
+    """Write the file into a run folder."""
+    write_json(run / FILE, calibration.to_json())
+
+
+def remove_calibration(run: Path) -> None:
+    """Remove the file, because the weights that it describes are replaced."""
+    (run / FILE).unlink(missing_ok=True)
+
+
+def parse_calibration(value: Any) -> Calibration:
+    """Check and build what a file or a model's metadata says. Files come from anywhere.
+
+    Raises:
+        InputError: a value is missing, has another type or is out of its range, or the format is newer.
+    """
+    if not isinstance(value, dict) or "format" not in value:
+        raise InputError("not a calibration ('format' is missing)")
+    if value["format"] != FORMAT:
+        raise InputError(
+            f"format {value['format']!r}, written by focaldet {value.get('focaldet', '?')}; this focaldet reads format "
+            f"{FORMAT}"
+        )
+    value = {"report": None, **value}
+    check_schema("", value, Calibration)
+    classes = len(value["class_names"])
+    if not classes:
+        raise InputError("class_names: expected at least one")
+    for name in ("class_maps", "thresholds"):
+        if len(value[name]) != classes:
+            raise InputError(f"{name}: expected one per class ({classes}), got {len(value[name])}")
+    check_range("least_score", value["least_score"], 0, 1)
+    maps = tuple(_map(f"maps[{i}]", each) for i, each in enumerate(value["maps"]))
+    for each in value["class_maps"]:
+        if each is not None:
+            check_range("class_maps", each, 0, len(maps) - 1)
+    bands = value["bands"]
+    return Calibration(
+        class_names=tuple(value["class_names"]),
+        data=value["data"],
+        split=value["split"],
+        photos=value["photos"],
+        objects=value["objects"],
+        least_score=value["least_score"],
+        maps=maps,
+        class_maps=tuple(value["class_maps"]),
+        thresholds=tuple(_thresholds(f"thresholds[{i}]", each) for i, each in enumerate(value["thresholds"])),
+        bands=None
+        if bands is None
+        else Bands(
+            bands["scale"],
+            _table("bands.whole_box", bands["whole_box"], classes),
+            _table("bands.each_side", bands["each_side"], classes),
+        ),
+        report=value["report"],
+    )
+
+
+def _map(name: str, value: dict[str, Any]) -> ScoreMap:
+    scores, chances = tuple(map(float, value["scores"])), tuple(map(float, value["chances"]))
+    ends = scores[:1] == (0.0,) and scores[-1:] == (1.0,)
+    increasing = all(bool((np.diff(line) > 0).all()) for line in (scores, chances))
+    if not (ends and increasing and len(scores) == len(chances) >= 2 and chances[0] >= 0 and chances[-1] <= 1):
+        raise InputError(f"{name}: expected scores from 0 to 1 and as many chances in [0, 1], both strictly increasing")
+    return ScoreMap(value["method"], scores, chances, value["detections"], value["right"])
+
+
+def _thresholds(name: str, value: dict[str, Any]) -> ClassThresholds:
+    check_range(f"{name}.best_f1", value["best_f1"], 0, 1)
+    promises = []
+    for kind in ("precision", "recall"):
+        thresholds, more = value[kind]["thresholds"], value[kind]["more_objects"]
+        if not len(thresholds) == len(more) == len(PERCENTS):
+            raise InputError(f"{name}.{kind}: expected {len(PERCENTS)} entries, for 50 to 99 percent")
+        for threshold in thresholds:
+            check_range(f"{name}.{kind}", 0 if threshold is None else threshold, 0, 1)
+        promises.append(Promise(tuple(thresholds), tuple(more)))
+    return ClassThresholds(value["objects"], value["pooled"], value["best_f1"], *promises)
+
+
+def _table(name: str, value: dict[str, Any], classes: int) -> BandTable:
+    groups = tuple(
+        BandGroup(each["name"], each["count"], each["photos"], tuple(each["factors"])) for each in value["groups"]
+    )
+    if len(value["cells"]) != classes * len(SIZES) * len(BORDERS):
+        raise InputError(f"{name}.cells: expected one per class, size and border")
+    for cell in value["cells"]:
+        check_range(f"{name}.cells", cell, 0, len(groups) - 1)
+    for group in groups:
+        if len(group.factors) != len(PERCENTS):
+            raise InputError(f"{name}.groups: expected {len(PERCENTS)} factors, for 50 to 99 percent")
+        for factor in group.factors:
+            check_range(f"{name}.factors", 0 if factor is None else factor, 0)
+    return BandTable(groups, tuple(value["cells"]))
