@@ -15,6 +15,10 @@ from focaldet.terminal import exit_code, say
 
 MAX_DETECTIONS_HELP = "most detections per photo, best first (default: the model's own limit)"
 
+DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
+
+DEVICE_HELP = "where a run's network is computed; auto: the first CUDA GPU, else the CPU (default: auto)"
+
 OPENVINO_HELP = (
     "run an exported model by onnxruntime-openvino in bfloat16: several times as fast on CPUs that support it"
 )
@@ -115,6 +119,7 @@ def _eval(command: Parser) -> None:
     command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
     command.add("--split", str, default="test", help="train, val or test (default: test)")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _predict(command: Parser) -> None:
@@ -132,6 +137,7 @@ def _predict(command: Parser) -> None:
     command.add("--score", float, default=0.3, help="confidence threshold (default: 0.3)")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _serve(command: Parser) -> None:
@@ -155,6 +161,7 @@ def _serve(command: Parser) -> None:
     )
     command.add("--batch", int, default=LIMITS.batch, help="largest number of photos per batch (default: 8)")
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _export(command: Parser) -> None:

@@ -42,7 +42,8 @@ def evaluate(chosen: Namespace) -> None:
     from focaldet.engine.evaluate import evaluate_run
     from focaldet.report import write_report
 
-    evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections, say=say)
+    options = {"max_detections": chosen.max_detections, "device": chosen.device}
+    evaluate_run(chosen.run, chosen.data, chosen.split, **options, say=say)
     say(f"report: {write_report(chosen.run)}")
 
 
@@ -216,7 +217,7 @@ def doctor(chosen: Namespace) -> None:
 
 def _model_options(chosen: Namespace) -> dict[str, Any]:
     """Options that the loaders of a model share."""
-    return {"max_detections": chosen.max_detections, "openvino": chosen.openvino}
+    return {"max_detections": chosen.max_detections, "openvino": chosen.openvino, "device": chosen.device}
 
 
 def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":

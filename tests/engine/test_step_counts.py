@@ -25,10 +25,13 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+def spec_of(name: str) -> ModelSpec:
+    return ModelSpec(name, ("a", "b"), "test_resnet", 128, 16, 1)
+
+
 def module_of(name: str) -> DetectionModule:
     torch.manual_seed(0)
-    spec = ModelSpec(name, ("a", "b"), "test_resnet", 128, 16, 1)
-    net, method = spec.build(prior_prob=0.05)
+    net, method = spec_of(name).build(prior_prob=0.05)
     return DetectionModule(net, method, TrainConfig(data="", batch=3, epochs=1))
 
 

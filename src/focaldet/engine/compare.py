@@ -40,6 +40,7 @@ def detect_labelled(
     score: float = 0.3,
     max_detections: int | None = None,
     openvino: bool = False,
+    device: str = "auto",
 ) -> Comparison:
     """Detect in labelled photos.
 
@@ -49,12 +50,12 @@ def detect_labelled(
         split: of the folder; ``None``: test, or val when there is no test. Where the folder gives no splits, they are
             those that the run recorded, and photos that are not recorded belong to test; without a record, all photos.
         score: least score of a box.
-        max_detections, openvino: see ``load_model``.
+        max_detections, openvino, device: see ``load_model``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
-    detector = load_model(run, score=score, max_detections=max_detections, openvino=openvino)
+    detector = load_model(run, score=score, max_detections=max_detections, openvino=openvino, device=device)
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names

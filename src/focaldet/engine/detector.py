@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
 from focaldet.engine.detect import as_arrays, to_photo
+from focaldet.engine.devices import choose_device
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
@@ -67,16 +68,22 @@ class Detector:
 
     @classmethod
     def load(
-        cls, run: str | Path, *, score_threshold: float | None = None, max_detections: int | None = None
+        cls,
+        run: str | Path,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        device: str | torch.device = "auto",
     ) -> Detector:
         """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
 
         Args:
             run: the folder.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
+            device: where the network runs, see ``choose_device``.
 
         Raises:
-            InputError: a file is missing or broken, or was written by a newer focaldet.
+            InputError: a file is missing or broken, or was written by a newer focaldet; or there is no such device.
         """
         run = Path(run)
         if not run.is_dir():
@@ -89,7 +96,18 @@ class Detector:
         net, method = spec.build()
         net.load_state_dict(load_file(file))
         check_finite_weights(file, net.state_dict())
-        return cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        detector = cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        return detector.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.net.mean.device
+
+    def to(self, device: str | torch.device) -> Detector:
+        """This detector, with its network on another device."""
+        self.net.to(choose_device(device))
+        return self
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
         """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
@@ -110,7 +128,7 @@ class Detector:
 
     def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
         with torch.no_grad():
-            outputs = self.net(torch.stack([seen.pixels for seen in batch]))
+            outputs = self.net(torch.stack([seen.pixels for seen in batch]).to(self.device))
         found = self.postprocess(outputs, [seen.size for seen in batch])
         last_pixel = self.spec.postprocess.last_pixel
         return [

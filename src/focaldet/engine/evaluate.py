@@ -12,6 +12,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.detector import Detector
+from focaldet.engine.devices import describe_device
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
@@ -24,6 +25,7 @@ def evaluate_run(
     split: str,
     *,
     max_detections: int | None = None,
+    device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run on labelled photos. Where their folder gives no splits, they are those that the run recorded.
@@ -38,7 +40,7 @@ def evaluate_run(
     folder = with_recorded_splits(folder, recorded, new="test")
     if split in folder.made_splits:
         say(folder.split_origin)
-    report = evaluate_split(run, folder, split, max_detections=max_detections, say=say)
+    report = evaluate_split(run, folder, split, max_detections=max_detections, device=device, say=say)
     if warning := trained_on(folder.splits[split], recorded):
         say(warning)
     return report
@@ -50,6 +52,7 @@ def evaluate_split(
     split: str,
     *,
     max_detections: int | None = None,
+    device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
@@ -63,7 +66,9 @@ def evaluate_split(
     """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, max_detections=max_detections)
+    detector = Detector.load(run, max_detections=max_detections, device=device)
+    if detector.device.type != "cpu":
+        say(f"on {describe_device(detector.device)}")
     folder = as_trained(folder, detector, say)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.evaluation_postprocess()

@@ -14,6 +14,7 @@ def load_model(
     max_detections: int | None = None,
     threads: int | None = None,
     openvino: bool = False,
+    device: str = "auto",
 ) -> Model:
     """The detector of a run folder, or an exported one (ONNX).
 
@@ -21,6 +22,7 @@ def load_model(
         score: least score that a run's detector looks at; ``None``: its own. An exported one has it built in.
         max_detections: of a photo; ``None``: the model's own. An exported one has no room for more.
         threads, openvino: of an exported one, see ``OnnxDetector.load``.
+        device: of a run's network, see ``choose_device``. onnxruntime computes an exported one on the CPU.
 
     Raises:
         InputError: it is neither, or broken, or an exported one that looks at nothing with so small a score, or there
@@ -33,6 +35,8 @@ def load_model(
     if is_file:
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
             raise InputError(f"{path}: a file of a run; give its folder, {path.parent}")
+        if device not in ("auto", "cpu"):
+            raise InputError(f"--device {device}: is for run folders; {path} is computed by onnxruntime on the CPU")
         model = OnnxDetector.load(path, max_detections=max_detections, threads=threads, openvino=openvino)
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
@@ -44,4 +48,4 @@ def load_model(
         raise InputError(f"{path}: --openvino is for exported models; make one: focaldet export {path}")
     from focaldet.engine.detector import Detector
 
-    return Detector.load(path, score_threshold=score, max_detections=max_detections)
+    return Detector.load(path, score_threshold=score, max_detections=max_detections, device=device)

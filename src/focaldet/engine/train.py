@@ -35,6 +35,7 @@ from focaldet.engine.checkpoints import (
     remove_leftovers,
 )
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
@@ -53,7 +54,6 @@ from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
-from focaldet.system.cores import cores
 from focaldet.system.heap import keep_memory
 
 
@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
 
 def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
     config = _check_out(config, say)
-    _check_gpus(config)
+    trainer_devices(config.device, config.devices)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
     if folder is None:
         with progress_bar("reading headers") as progress:
@@ -139,7 +139,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
-        evaluate_split(run, folder, "val", say=say)
+        evaluate_split(run, folder, "val", device=config.device, say=say)
     if ended is not None:
         raise ended
     return run
@@ -178,7 +178,7 @@ def fit(
         record_splits(run, folder, resumed=config.resume)
     say(
         f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
-        f"{trainer.precision}, into {run}"
+        f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
@@ -223,7 +223,9 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
     if workers < 0:
-        workers = 0 if dataset.cached else max(1, min(8, cores() // config.devices - 1))
+        # On a GPU the photos are made ready beside its work, be they decoded or not.
+        idle = dataset.cached and trainer.strategy.root_device.type == "cpu"
+        workers = 0 if idle else most_workers(config.devices)
     sampler = TrainingSampler(
         len(dataset),
         batch_size=config.batch,
@@ -248,8 +250,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet():
         return L.Trainer(
-            accelerator=config.device,
-            devices=config.devices,
+            **trainer_devices(config.device, config.devices),
             num_nodes=config.nodes,
             strategy=_processes() if config.devices * config.nodes > 1 else "auto",
             precision=choose_precision(config),  # type: ignore[arg-type]
@@ -270,13 +271,8 @@ def _processes() -> DDPStrategy:
 
 
 def choose_precision(config: TrainConfig) -> str:
-    """``auto``: bfloat16 on GPUs and on CPUs with matrix units for it (AMX); else float32, which is faster there."""
-    if config.precision != "auto":
-        return config.precision
-    if config.device != "cpu" and torch.cuda.is_available():
-        # Not where it is imitated: on a T4 or a V100 float16 is several times as fast.
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+    """The configuration's; ``auto``: ``native_precision`` of its device."""
+    return native_precision(choose_device(config.device)) if config.precision == "auto" else config.precision
 
 
 def _last(config: TrainConfig) -> Path:
@@ -306,14 +302,6 @@ def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
         return config
     say(f"{run} was stopped before its first checkpoint: it begins again")
     return replace(config, resume=False)
-
-
-def _check_gpus(config: TrainConfig) -> None:
-    """Raise InputError when there are fewer GPUs than were asked for."""
-    if config.device == "gpu":
-        count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
-        if config.devices > count:
-            raise InputError(f"--device gpu --devices {config.devices}: this machine has {count} that torch can use")
 
 
 def _make_run_folder(config: TrainConfig) -> Path:

@@ -33,6 +33,7 @@ def serve(
     root_path: str = "",
     cors: str | None = None,
     openvino: bool = False,
+    device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve a model until stopped.
@@ -44,7 +45,7 @@ def serve(
         score: default confidence threshold for requests without one.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
-        max_detections, openvino: see ``load_model``.
+        max_detections, openvino, device: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -53,7 +54,7 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        detector, workers = load_with_workers(model, max_detections=max_detections, openvino=openvino)
+        detector, workers = load_with_workers(model, max_detections=max_detections, openvino=openvino, device=device)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
         app = create_app(
             detector, name=model.name, score=score, limits=limits, workers=workers, root_path=root_path, cors=cors
@@ -63,16 +64,18 @@ def serve(
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_with_workers(path: Path, *, max_detections: int | None = None, openvino: bool = False) -> tuple[Model, int]:
+def load_with_workers(
+    path: Path, *, max_detections: int | None = None, openvino: bool = False, device: str = "auto"
+) -> tuple[Model, int]:
     """Load a detector for serving; return it with the number of batches to run in parallel.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
     additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
     """
     if openvino:
-        return load_model(path, max_detections=max_detections, openvino=True), 1
+        return load_model(path, max_detections=max_detections, openvino=True, device=device), 1
     workers = min(cores(), MAX_WORKERS)
-    detector = load_model(path, max_detections=max_detections, threads=cores() - workers + 1)
+    detector = load_model(path, max_detections=max_detections, threads=cores() - workers + 1, device=device)
     return detector, workers if isinstance(detector, OnnxDetector) else 1
 
 

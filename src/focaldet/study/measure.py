@@ -89,7 +89,7 @@ def measure(
         photos=[],
     )
     if diverged is None:
-        _measure_detector(line, details, Detector.load(run), config, folder)
+        _measure_detector(line, details, Detector.load(run, device="cpu"), config, folder)
     return line, details
 
 
