@@ -26,9 +26,10 @@ struct Sigmoid {
   T log1p_exp;  // log(1 + exp(-|z|))
 };
 
+// NaN gives numbers: the formulas put it back.
 template <class T>
 FOCALDET_INLINE Sigmoid<T> sigmoid(T z) {
-  const T u = exp_nonpositive(z < T(0) ? z : -z);
+  const T u = exp_bounded(minus_size(z));
   const T large = T(1) / (T(1) + u);
   const T small = u * large;
   const bool negative = z < T(0);
@@ -37,19 +38,26 @@ FOCALDET_INLINE Sigmoid<T> sigmoid(T z) {
 
 template <class T>
 FOCALDET_INLINE T binary_cross_entropy(T z, T y, T log1p_exp) {
-  // Both terms are >= 0: nothing cancels.
-  return (z < T(0) ? -y : T(1) - y) * z + log1p_exp;
+  // Both terms are >= 0: nothing cancels. An infinite logit that is right has no loss.
+  const T wrong = z < T(0) ? -y : T(1) - y;
+  return (wrong == T(0) ? T(0) : wrong * z) + log1p_exp;
+}
+
+// Beside p q = 0: what is larger can only come from a huge or infinite logit, whose p q is not quite 0 in float.
+template <class T>
+FOCALDET_INLINE T bounded(T loss) {
+  return loss > T(128) ? T(128) : loss;
 }
 
 template <Power P, bool kConstantFactor, class T>
 FOCALDET_INLINE void negative(T z, T gamma, T& loss, T& grad) {
   const Sigmoid<T> s = sigmoid(z);
-  const T softplus = (T(0) > z ? T(0) : z) + s.log1p_exp;
+  const T softplus = (z < T(0) ? T(0) : z) + s.log1p_exp;  // of NaN the first NaN
   T factor = power<P>(s.p, gamma);
   // log σ(z) needs no log of a rounded p, and no underflow.
   if constexpr (P == Power::kAny) factor = exp_nonpositive(gamma * ((z < T(0) ? z : T(0)) - s.log1p_exp));
   loss = factor * softplus;
-  grad = factor * (kConstantFactor ? s.p : s.p + gamma * (s.q * softplus));
+  grad = factor * (kConstantFactor ? (z != z ? z : s.p) : s.p + gamma * (s.q * bounded(softplus)));
 }
 
 template <Kind K, Power P, class T>
@@ -66,9 +74,11 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     loss = factor * bce;
     grad = factor * d;
     if constexpr (P != Power::kZero) {
-      // p q / t <= 1; where t is 0, factor is 0 too.
-      const T ratio = s.p * s.q / (t == T(0) ? T(1) : t);
-      grad += gamma * (factor * ratio) * ((T(1) - T(2) * y) * bce);
+      // t^γ p q / t, where p q / t <= 1; where t is 0, factor is 0 too.
+      T share = s.p * s.q;
+      if constexpr (P == Power::kTwo) share *= t;
+      if constexpr (P == Power::kAny) share = factor * (share / (t == T(0) ? T(1) : t));
+      grad += gamma * share * ((T(1) - T(2) * y) * bounded(bce));
     }
   } else if constexpr (K == Kind::kQualityFocal) {
     const T bce = binary_cross_entropy(z, y, s.log1p_exp);
@@ -79,8 +89,11 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     grad = factor * d;
     if constexpr (P != Power::kZero) {
       // |d|^(γ-1) sgn(d) = |d|^γ / d, taken as 0 at d = 0. For a saturated logit p q / d is 1, and |d|^γ / d infinite.
-      const T ratio = d == T(0) ? T(0) : s.p * s.q / d;
-      grad += gamma * factor * ratio * bce;
+      T share = s.p * s.q;
+      if constexpr (P == Power::kOne) share = d == T(0) ? T(0) : d < T(0) ? -share : share;
+      if constexpr (P == Power::kTwo) share *= d;
+      if constexpr (P == Power::kAny) share = factor * (d == T(0) ? T(0) : share / d);
+      grad += gamma * share * bounded(bce);
     }
   } else {
     T target = y;
@@ -93,6 +106,8 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     loss = y > T(0) ? positive * bce : alpha * negative_loss;
     grad = y > T(0) ? positive * d : alpha * negative_grad;
   }
+  loss = z != z ? z : loss;
+  grad = z != z ? z : grad;
 }
 
 }  // namespace focaldet

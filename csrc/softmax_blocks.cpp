@@ -31,7 +31,8 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   const int num_classes = spec.num_classes;
   alignas(64) float top[kLanes], target[kLanes], others[kLanes] = {}, shifted_sum[kLanes] = {};
   maximum(z, num_classes, top);
-  for (int j = 0; j < kLanes; ++j) target[j] = z[label[j] * kLanes + j] - top[j];
+  for (int j = 0; j < kLanes; ++j) target[j] = lanes(z, label[j])[j];  // apart from arithmetic, which has vectors
+  for (int j = 0; j < kLanes; ++j) target[j] -= top[j];
   if (spec.smoothing != 0.f)
     for (int k = 0; k < num_classes; ++k) {
       const float* row = lanes(z, k);
@@ -59,48 +60,60 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
     }
     for (int j = 0; j < kLanes; ++j) others[j] += part[j];
   }
-  alignas(64) float a[kLanes], b[kLanes], inverse[kLanes], miss[kLanes], per_others[kLanes];
-  const float gamma = spec.gamma;
-#pragma GCC ivdep
-  for (int j = 0; j < kLanes; ++j) {
-    const float hit = exp_to_zero(target[j]);
-    const float sum = hit + others[j];
-    inverse[j] = 1.f / sum;
-    // 1 - p_t, from the smaller of the two: each keeps its digits.
-    miss[j] = hit < others[j] ? 1.f - hit * inverse[j] : others[j] * inverse[j];
-    // log s; where the label is the maximum, s is 1 + others, and others may be too small to be seen in s.
-    const bool leads = (target[j] == 0.f) & (others[j] < 1.f);
-    const float log_small = log1p_unit(others[j]), log_large = log_positive(sum);
-    const float log_sum = leads ? log_small : log_large;
-    const float nll = log_sum - target[j];
-    const float smoothed =
-        (1.f - smoothing) * own[j] * nll + share * spec.alpha_sum * log_sum - share * shifted_sum[j];
-    const float m = power<P>(miss[j], gamma);
-    loss[j] = factor[j] == 0.f ? 0.f : factor[j] * m * smoothed;
-    a[j] = grad_factor[j] * m;
-    b[j] = P == Power::kZero ? 0.f : gamma * a[j] * (hit * inverse[j]) * smoothed;
-    per_others[j] = others[j] == 0.f ? 0.f : 1.f / others[j];
+  alignas(64) float hit[kLanes], inverse[kLanes], miss[kLanes], log_small[kLanes], log_large[kLanes], smoothed[kLanes];
+  alignas(64) float a[kLanes], b[kLanes], per_others[kLanes];
+  for (int j = 0; j < kLanes; ++j) hit[j] = lanes(z, label[j])[j];
+  // Short loops, in which both sides of a choice are there already: with branches the compiler would make no vectors.
+  for (int j = 0; j < kLanes; ++j) inverse[j] = 1.f / (hit[j] + others[j]);
+  for (int j = 0; j < kLanes; ++j) {  // 1 - p_t, from the smaller of the two: each keeps its digits
+    const float from_hit = 1.f - hit[j] * inverse[j], from_others = others[j] * inverse[j];
+    miss[j] = hit[j] < others[j] ? from_hit : from_others;
   }
+  for (int j = 0; j < kLanes; ++j) log_small[j] = log1p_unit(others[j]);
+  for (int j = 0; j < kLanes; ++j) log_large[j] = log_positive(hit[j] + others[j]);
+  for (int j = 0; j < kLanes; ++j) {
+    // log s; where the label is the maximum, s is 1 + others, and others may be too small to be seen in s.
+    const float log_sum = (target[j] == 0.f) & (others[j] < 1.f) ? log_small[j] : log_large[j];
+    smoothed[j] =
+        (1.f - smoothing) * own[j] * (log_sum - target[j]) + share * spec.alpha_sum * log_sum - share * shifted_sum[j];
+  }
+  for (int j = 0; j < kLanes; ++j) a[j] = power<P>(miss[j], spec.gamma);
+  for (int j = 0; j < kLanes; ++j) b[j] = factor[j] * a[j] * smoothed[j];
+  for (int j = 0; j < kLanes; ++j) loss[j] = factor[j] == 0.f ? 0.f : b[j];
+  for (int j = 0; j < kLanes; ++j) a[j] *= grad_factor[j];
+  for (int j = 0; j < kLanes; ++j) {
+    const float slope = P == Power::kZero ? 0.f : spec.gamma * a[j] * (hit[j] * inverse[j]) * smoothed[j];
+    b[j] = others[j] == 0.f ? 0.f : slope;
+  }
+  for (int j = 0; j < kLanes; ++j) per_others[j] = 1.f / (others[j] == 0.f ? 1.f : others[j]);
   if (!wants_grad) return;
   alignas(64) float slope[kLanes], shift[kLanes];
   for (int j = 0; j < kLanes; ++j) slope[j] = a[j] * whole[j] * inverse[j], shift[j] = a[j] * share;
   for (int k = 0; k < num_classes; ++k) {
     float* row = lanes(z, k);
-    const float alpha = spec.class_alpha == nullptr ? 1.f : spec.class_alpha[k];
     if constexpr (P == Power::kZero) {
-      for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] - alpha * shift[j];
+      for (int j = 0; j < kLanes; ++j) row[j] *= slope[j];
     } else {
-      for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] + (row[j] * per_others[j]) * b[j] - alpha * shift[j];
+      for (int j = 0; j < kLanes; ++j) row[j] = row[j] * slope[j] + (row[j] * per_others[j]) * b[j];
     }
+    if (smoothing == 0.f) continue;
+    const float alpha = spec.class_alpha == nullptr ? 1.f : spec.class_alpha[k];
+    for (int j = 0; j < kLanes; ++j) row[j] -= alpha * shift[j];
   }
-  for (int j = 0; j < kLanes; ++j) {
-    const float seen = others[j] == 0.f ? 0.f : b[j];
-    const float elsewhere = share * (spec.alpha_sum - own[j]);
-    z[label[j] * kLanes + j] = a[j] * elsewhere - a[j] * whole[j] * miss[j] - seen;
-  }
+  for (int j = 0; j < kLanes; ++j) hit[j] = a[j] * share * (spec.alpha_sum - own[j]) - a[j] * whole[j] * miss[j] - b[j];
+  for (int j = 0; j < kLanes; ++j) lanes(z, label[j])[j] = hit[j];
 }
 
 }  // namespace
+
+FOCALDET_CLONES
+void label_lanes(const int64_t* labels, int n, int64_t ignore_index, int* label, float* share) {
+  for (int j = 0; j < n; ++j) {
+    const bool ignored = labels[j] == ignore_index;
+    label[j] = ignored ? 0 : static_cast<int>(labels[j]);
+    share[j] = ignored ? 0.f : 1.f;
+  }
+}
 
 FOCALDET_CLONES
 void rows_to_lanes(const float* rows, int n, int num_classes, float* z) {

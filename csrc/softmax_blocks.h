@@ -39,6 +39,9 @@ void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float
 void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position, const float* factor,
                        const float* grad_factor, bool wants_grad, float* loss);
 
+// Labels as lanes. `share` becomes 0 where a label is ignored, and 1 elsewhere; an ignored row gets the label 0.
+void label_lanes(const int64_t* labels, int n, int64_t ignore_index, int* label, float* share);
+
 // Rows of logits as they lie in memory, (n, num_classes), to lanes and back.
 void rows_to_lanes(const float* rows, int n, int num_classes, float* z);
 void lanes_to_rows(const float* z, int n, int num_classes, float* rows);

@@ -26,28 +26,26 @@ struct Pass {
   double run(int64_t begin, int64_t end) const {
     const int num_classes = spec.num_classes;
     std::vector<float> z(static_cast<size_t>(num_classes) * kLanes), rows(inner == 1 ? z.size() : 0);
-    alignas(64) float loss[kLanes], f[kLanes] = {}, g[kLanes] = {}, position[kLanes] = {};
+    alignas(64) float loss[kLanes], share[kLanes], f[kLanes] = {}, g[kLanes] = {}, position[kLanes] = {};
     int label[kLanes] = {};
     double sum = 0;
     for (int64_t row = begin; row < end;) {
       int n = static_cast<int>(std::min<int64_t>(kLanes, end - row));
       if (inner > 1) n = static_cast<int>(std::min<int64_t>(n, inner - row % inner));  // along one map
       load_rows(row, n, rows.data(), z.data());
-      for (int j = 0; j < n; ++j) {  // lanes beyond n keep what an earlier row left there; nobody looks at them
-        float share = weight ? weight[row + j] : 1.f;
-        if (labels == nullptr) {
-          position[j] = positions[row + j];
-        } else if (labels[row + j] != ignore_index) {
-          label[j] = static_cast<int>(labels[row + j]);
-          if (class_alpha && spec.class_alpha == nullptr) share *= class_alpha[label[j]];
-        } else {
-          share = 0.f;
-          label[j] = 0;
-        }
-        if (share == 0.f)  // no loss and no gradient, whatever stands there
+      // Lanes beyond n keep what an earlier row left there; nobody looks at them.
+      if (labels != nullptr) {
+        label_lanes(labels + row, n, ignore_index, label, share);
+      } else {
+        load_block(positions.dtype, positions.data, row, n, position);
+        std::fill(share, share + n, 1.f);
+      }
+      weigh(row, n, label, share);
+      for (int j = 0; j < n; ++j) {
+        if (share[j] == 0.f)  // no loss and no gradient, whatever stands there
           for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
-        f[j] = share == 0.f ? 0.f : factor * share;
-        g[j] = share == 0.f ? 0.f : grad_factor * share;
+        f[j] = share[j] == 0.f ? 0.f : factor * share[j];
+        g[j] = share[j] == 0.f ? 0.f : grad_factor * share[j];
       }
       if (labels != nullptr) {
         focal_rows(spec, z.data(), label, f, g, grad != nullptr, loss);
@@ -63,6 +61,17 @@ struct Pass {
       row += n;
     }
     return sum;
+  }
+
+  // Multiplies the rows that are not ignored by their weight, and by their class's where no smoothing mixes the classes.
+  void weigh(int64_t row, int n, const int* label, float* share) const {
+    const bool by_class = class_alpha && spec.class_alpha == nullptr;
+    if (!weight && !by_class) return;
+    for (int j = 0; j < n; ++j) {
+      if (share[j] == 0.f) continue;
+      if (weight) share[j] *= weight[row + j];
+      if (by_class) share[j] *= class_alpha[label[j]];
+    }
   }
 
   // Rows of logits lie one after the other (inner = 1): turned into lanes. Lanes lie side by side already in a map.

@@ -45,7 +45,9 @@ struct Floats {
     dtype = dtype_of(*x, name);
   }
   explicit operator bool() const { return data != nullptr; }
-  float operator[](int64_t i) const { return load_one(dtype, data, i); }
+  float operator[](int64_t i) const {
+    return dtype == Dtype::kFloat ? static_cast<const float*>(data)[i] : load_one(dtype, data, i);
+  }
 };
 
 inline const int64_t* labels_of(const MaybeTensor& x, const char* name, int64_t numel) {

@@ -24,10 +24,11 @@ namespace focaldet {
 
 constexpr int kBlock = 512;  // elements of the scratch buffers: a few kB each, in the first-level cache
 
-// exp(x) for x <= 0, to 1e-7; below -87.3 it stays at 1e-38, the smallest normal float.
+constexpr float kLowest = -87.3f;  // whose exp is about the smallest normal float, 1e-38
+
+// exp(x) for kLowest <= x <= 0, to 1e-7.
 // x = n log 2 + r with |r| <= log(2) / 2; exp(r) = 1 + r + r² P(r); 2^n by its bits.
-FOCALDET_INLINE float exp_nonpositive(float x) {
-  x = -87.3f > x ? -87.3f : x;                        // false for NaN, which stays
+FOCALDET_INLINE float exp_bounded(float x) {
   const float shifted = x * 1.44269504f + 12582912.f;  // 1.5 * 2^23: n is in the low bits
   const float n = shifted - 12582912.f;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -38,6 +39,17 @@ FOCALDET_INLINE float exp_nonpositive(float x) {
   const float mantissa = p * r2 + (r + 1.f);
   const uint32_t bits = (std::bit_cast<uint32_t>(shifted) << 23) + (127u << 23);
   return mantissa * std::bit_cast<float>(bits);
+}
+
+// exp(x) for x <= 0; below kLowest it stays at 1e-38.
+FOCALDET_INLINE float exp_nonpositive(float x) {
+  return exp_bounded(kLowest > x ? kLowest : x);  // false for NaN, which stays
+}
+
+// -|z|, but not below kLowest, which NaN becomes too. On bits: a comparison of floats takes the compiler twice as long.
+FOCALDET_INLINE float minus_size(float z) {
+  const uint32_t size = std::bit_cast<uint32_t>(z) | 0x80000000u, lowest = std::bit_cast<uint32_t>(kLowest);
+  return std::bit_cast<float>(size < lowest ? size : lowest);
 }
 
 // 2 atanh(s) for |s| <= 1/3, to 1e-8: log((1 + s) / (1 - s)).
@@ -72,7 +84,9 @@ FOCALDET_INLINE float log_positive(float x) {
   return x != x ? x : y;
 }
 
+FOCALDET_INLINE double exp_bounded(double x) { return std::exp(x); }
 FOCALDET_INLINE double exp_nonpositive(double x) { return std::exp(x); }
+FOCALDET_INLINE double minus_size(double z) { return -std::fabs(z); }
 FOCALDET_INLINE double log1p_unit(double u) { return std::log1p(u); }
 FOCALDET_INLINE double log_positive(double x) { return std::log(x); }
 

@@ -307,7 +307,7 @@ def test_a_config_that_is_not_there_is_named(refuse: Refuse, tmp_path: Path) -> 
 
 
 def test_out_that_holds_a_run_is_refused(refuse: Refuse, cells: Path, trained: Path) -> None:
-    assert "holds a run already" in refuse("train", "--data", cells, "--out", trained)
+    assert "already holds a run" in refuse("train", "--data", cells, "--out", trained)
 
 
 def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Pa
 
 
 def test_resume_without_a_run_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
-    assert "nothing to continue from" in refuse("train", "--data", cells, "--out", out, "--resume")
+    assert "nothing to continue" in refuse("train", "--data", cells, "--out", out, "--resume")
     assert "--out RUN" in refuse("train", "--data", cells, "--resume")
     assert not out.exists()
 
@@ -346,7 +346,7 @@ def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
     done = subprocess.run([*command, "--pretrained"], env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"focaldet: --backbone mobilenetv3_small_050: its pretrained weights could not be fetched \(.*\); "
+        r"focaldet: --backbone mobilenetv3_small_050: its pretrained weights could not be downloaded \(.*\); "
         r"when offline, give a local file with --backbone-weights FILE, or train from scratch with --no-pretrained\n",
         done.stderr,
     )
@@ -457,7 +457,7 @@ def test_train_eval_predict_and_report_print_where_to_look(
     (tmp_path / "small.yaml").write_text(config.to_yaml())
     assert main(["train", "--config", str(tmp_path / "small.yaml"), "--epochs", "1", "--profile"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"not the network \(load, assign, loss, log\): \d+\.\d%", printed)
+    assert re.search(r"outside the network \(load, assign, loss, log\): \d+\.\d%", printed)
     assert f"report: {out / 'report.html'}" in printed
     assert load_config(out / "config.yaml").epochs == 1
     assert main(["eval", str(out), "--data", str(cells), "--split", "train"]) == 0

@@ -129,6 +129,8 @@ def test_cross_entropy_is_torchs(smoothing, weighed, impl):
 
 
 TENSOR = torch.zeros(2, 3)
+MAP = torch.zeros(1, 3, 2, 2)
+SITES = SparseTargets(torch.zeros(1, 8, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,50 @@ TENSOR = torch.zeros(2, 3)
         (lambda: focaldet.generalized_focal_loss(TENSOR, TENSOR, torch.zeros(3)), ValueError, "targets: expected sh"),
         (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR.to("meta")), ValueError, "targets: on meta.*move it"),
         (lambda: focaldet.giou_loss(BOXES, BOXES.to("meta")), ValueError, "on meta.*move it"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, gamma=math.inf), ValueError, "gamma: expected a finite"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, gamma="2"), TypeError, "gamma: .* got a str"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR.numpy(), TENSOR), TypeError, "logits: expected a tensor"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR.numpy()), TypeError, "targets: .* got a ndarray"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, SparseTargets([0, 1])), TypeError, "labels: .* got a list"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, SparseTargets(CLASSES[:2], 0.5)), TypeError, "targets.quality:"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, [0.1] * 3), TypeError, "alpha: .* got a list"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, SOFT[0]), ValueError, r"alpha: .* 3 classes, .* \(4,\)"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, TENSOR), ValueError, r"alpha: .* 3 classes, .* \(2, 3\)"),
+        (lambda: focaldet.cross_entropy(TENSOR, TENSOR, alpha=SOFT[0]), ValueError, r"alpha: .* 3 classes, .* \(4,\)"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, TENSOR, TENSOR[0] * 1j), TypeError, "alpha: .* real numbers"),
+        (lambda: focaldet.quality_focal_loss(TENSOR, TENSOR, weight=TENSOR * 1j), TypeError, "weight: .* real numbers"),
+        (lambda: focaldet.quality_focal_loss(TENSOR, TENSOR, weight=TENSOR[:, 0]), ValueError, r"weight: .*\(2, 3\)"),
+        (lambda: focaldet.cross_entropy(TENSOR, TENSOR, weight=TENSOR[:, :1]), ValueError, r"weight: .* \(2,\)"),
+        (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2], weight=TENSOR), ValueError, r"weight: .* \(2,\)"),
+        (lambda: focaldet.quadratic_loss(TENSOR, TENSOR, weight=TENSOR[None]), ValueError, r"weight: .* \(2, 3\)"),
+        (lambda: focaldet.giou_loss(BOXES, BOXES, weight=TENSOR), ValueError, r"weight: .* against \(3,\), got"),
+        (lambda: focaldet.iou_loss(BOXES, BOXES, weight=[1, 1, 1]), TypeError, "weight: .* got a list"),
+        (lambda: focaldet.quadratic_loss(TENSOR, TENSOR, weight="1"), TypeError, "weight: .* got a str"),
+        (lambda: focaldet.iou_loss(BOXES, BOXES, reduction="sum", normalizer=[3]), TypeError, "normalizer: .* a list"),
+        (lambda: focaldet.iou_loss(BOXES, BOXES, reduction="sum", normalizer="3"), TypeError, "normalizer: .* a str"),
+        (
+            lambda: focaldet.iou_loss(BOXES, BOXES, reduction="sum", normalizer=torch.tensor(1j)),
+            TypeError,
+            "normalizer: expected a real number",
+        ),
+        (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2], ignore_index=1.0), TypeError, "ignore_index: .* a float"),
+        (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2], ignore_index=None), TypeError, "ignore_index: .* None"),
+        (
+            lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2], label_smoothing=TENSOR[0, 0]),
+            TypeError,
+            "label_smoothing: expected a number, got a Tensor",
+        ),
+        (lambda: focaldet.cross_entropy(TENSOR[:, :0], CLASSES[:2]), ValueError, r"at least 1 class, .* \(2, 0\)"),
+        (lambda: focaldet.cross_entropy(TENSOR[0, 0], CLASSES[0]), ValueError, r"at least 1 class, got shape \(\)"),
+        (lambda: focaldet.distribution_focal_loss(TENSOR[:, :1], SOFT[:2, 0]), ValueError, "at least 2 bins"),
+        (lambda: focaldet.distribution_focal_loss(TENSOR, SOFT[0, :2] - 1), ValueError, r"^targets: expected 0 \.\. 2"),
+        (lambda: focaldet.distribution_focal_loss(TENSOR, TENSOR[:, 0] / 0), ValueError, "for 3 bins, got -?nan"),
+        (lambda: focaldet.sigmoid_focal_loss(TENSOR, SparseTargets(CLASSES[:2])), ValueError, r"^labels: .* for 3 cl"),
+        (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2]), ValueError, r"^labels: expected 0 \.\. 2 .* got 3$"),
+        (lambda: focaldet.sigmoid_focal_loss([MAP, MAP.double()], SITES), ValueError, "maps of one dtype, got "),
+        (lambda: focaldet.sigmoid_focal_loss([MAP, MAP.to("meta")], SITES), ValueError, "on meta.*move it"),
+        (lambda: focaldet.sigmoid_focal_loss([MAP[..., :0]], SITES), ValueError, "targets.labels: expected"),
+        (lambda: focaldet.sigmoid_focal_loss([MAP], SparseTargets(CLASSES[0])), ValueError, r"labels: .* got \(\)"),
         (lambda: focaldet.SigmoidFocalLoss(gamma=-1.0), ValueError, "gamma"),
         (lambda: focaldet.CrossEntropy(label_smoothing=2.0), ValueError, "label_smoothing"),
         (lambda: focaldet.QualityFocalLoss(impl="fast"), ValueError, "impl"),
@@ -168,7 +214,7 @@ TENSOR = torch.zeros(2, 3)
 def test_what_no_loss_can_take_is_refused_in_one_sentence(call, error, words):
     with unchecked_shapes(), pytest.raises(error, match=words) as caught:
         call()
-    assert "csrc" not in str(caught.value)
+    assert ".cpp" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

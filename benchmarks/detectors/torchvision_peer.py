@@ -25,7 +25,6 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import detect_records
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, spec_of
-from focaldet.engine.step_terms import READ_EVERY
 from focaldet.engine.train import fit
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
@@ -118,16 +117,14 @@ def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, d
 class PeerModule(DetectionModule):
     """Our training step with torchvision's losses."""
 
-    def training_step(self, batch: TrainingBatch, batch_index: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_index: int) -> dict[str, Any]:
         net: Any = self.net
         terms = net.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
-        self.terms.add(self.global_step, {"loss": loss.detach()} | {name: t.detach() for name, t in terms.items()})
-        self.counts[0] += batch.truth.labels.numel()  # it does not report which have positives
-        if batch_index % READ_EVERY == 0:
-            self.read_terms()
+        # torchvision does not report which objects have positives: count all as matched.
+        result = self.report(terms, batch_index, objects=batch.truth.labels.numel(), unmatched=0, beyond_reach=0)
         self.clock.mark("forward")
-        return loss
+        return {"loss": loss, "result": result}
 
 
 class AlreadyRead:

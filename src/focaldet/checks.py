@@ -66,11 +66,17 @@ def printable(text: str, most: int = MOST_LINE) -> str:
     >>> printable("/data/" + "long/" * 100 + "photo.jpg: no such file", most=40)
     '/data/long/lo.../photo.jpg: no such file'
     """
-    line = escaped(" ".join(text[: 100 * most].split()))
-    if len(line) <= most:
-        return line
+    return shortened(escaped(" ".join(text[: 100 * most].split())), most)
+
+
+def shortened(line: str, most: int) -> str:
+    """A line with at most so many characters: of a longer one, its beginning and its end.
+
+    >>> shortened("cell", 20), shortened("a" * 100 + "z", 20)
+    ('cell', 'aaa...aaaaaaaaaaaaaz')
+    """
     end = most // 2 + 4
-    return f"{line[: most - end - 3]}...{line[-end:]}"
+    return line if len(line) <= most else f"{line[: most - end - 3]}...{line[-end:]}"
 
 
 def near_name(name: str, known: Iterable[str]) -> str:
@@ -117,6 +123,23 @@ def check_shape(name: str, tensor: "Tensor", expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(tensor.shape)}")
 
 
+def check_broadcasts(name: str, tensor: "Tensor", shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``tensor`` broadcasts against ``shape`` without making it larger."""
+    lacking = len(shape) - tensor.ndim
+    if lacking < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, shape[lacking:], strict=True)):
+        raise ValueError(f"{name}: expected a shape that broadcasts against {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in a sentence.
+
+    >>> kind_of([1]), kind_of(1), kind_of(None)
+    ('a list', 'an int', 'None')
+    """
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}" if value is not None else "None"
+
+
 def check_floating(name: str, tensor: "Tensor") -> None:
     """Raise TypeError unless ``tensor`` holds real floating-point numbers."""
     if not tensor.is_floating_point():
@@ -124,7 +147,7 @@ def check_floating(name: str, tensor: "Tensor") -> None:
 
 
 def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
-    """The name of the first tensor that holds infinity or what is not a number.
+    """The name of the first tensor that contains infinity or NaN.
 
     >>> import torch
     >>> first_not_finite({"weight": torch.ones(2), "count": torch.tensor(3)})
@@ -135,10 +158,10 @@ def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
 
 
 def check_finite_weights(file: object, tensors: "Mapping[str, Tensor]") -> None:
-    """Raise InputError where weights of a file hold infinity or what is not a number."""
+    """Raise InputError where weights of a file contain infinity or NaN."""
     if name := first_not_finite(tensors):
         raise InputError(
-            f"{file}: {name!r} holds infinity or what is not a number: the training diverged, or the file is damaged; "
+            f"{file}: {name!r} contains infinity or NaN: the training diverged, or the file is damaged; "
             "use other weights, or train again with a lower --lr"
         )
 

@@ -20,7 +20,7 @@ DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
 DEVICE_HELP = "where a run's network is computed; auto: the first CUDA GPU, else the CPU (default: auto)"
 
 OPENVINO_HELP = (
-    "run an exported model by onnxruntime-openvino in bfloat16: several times as fast on CPUs that support it"
+    "run an exported model with onnxruntime-openvino, in bfloat16 if the CPU supports it: then several times as fast"
 )
 
 Work = Callable[[argparse.Namespace], int | None]
@@ -49,7 +49,12 @@ def _run(arguments: list[str]) -> int | None:
         raise InputError(f"expected a command first: one of {', '.join(parsers)}; see focaldet --help")
     if command not in parsers:
         raise InputError(f"unknown command {command!r}; {near_name(command, parsers)}")
-    return WORK[command](parsers[command].read(arguments[1:]))
+    chosen = parsers[command].read(arguments[1:])
+    if command in ("train", "study", "demo"):
+        from focaldet.engine.processes import check_ranks
+
+        check_ranks()
+    return WORK[command](chosen)
 
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
@@ -65,8 +70,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     # SUPPRESS: the namespace holds only given options, so that only these replace values of a file.
     _train(add("train", "train a detector on a folder of labelled photos", argument_default=argparse.SUPPRESS))
     _eval(add("eval", "measure the AP of a run on labelled photos"))
-    _predict(add("predict", "detect objects in photos and videos; write annotated photos, and JSON with uncertainties"))
-    _serve(add("serve", "answer photos over HTTP with boxes as JSON; includes a web page to try it"))
+    _predict(
+        add(
+            "predict",
+            "detect objects in photos and videos; write annotated photos and JSON, with the uncertainty of each side",
+        )
+    )
+    _serve(add("serve", "serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it"))
     _export(add("export", "export a run as one file that needs no training code, and compare its output with the run"))
     _import(add("import", "turn a published detector of torchvision or mmdetection into a run"))
     _study(
@@ -259,7 +269,7 @@ def _data(command: Parser) -> None:
     command.add("--out", Path, metavar="NEW", help="convert: folder to create")
     command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
     command.add(
-        "--rescale", bool, default=False, help="scale the boxes if the labels state another size than the photo has"
+        "--rescale", bool, default=False, help="scale the boxes if the labels state a different size from the photo's"
     )
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,9 @@ KINDS: dict[str, tuple[str, ...]] = {
 _UNFINISHED = ".focaldet-part"
 """How the name of a file ends that is being written, or was when its process was killed."""
 
+_PART = 2**20
+"""Bytes that are read at a time of a file that has more than it stated."""
+
 _swept: set[Path] = set()
 
 
@@ -74,7 +78,13 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     """
     try:
         with open_regular(file) as opened:
-            data = opened.read() if most is None else opened.read(most + 1)
+            size = os.fstat(opened.fileno()).st_size
+            data = opened.read(size + 1 if most is None else min(size, most) + 1)  # takes so much memory at once
+            while len(data) > size and (most is None or len(data) <= most):  # it grows, or states no size (/proc)
+                part = opened.read(_PART)
+                if not part:
+                    break
+                data += part
     except OSError as error:
         raise cannot_read(file, error) from error
     if most is not None and len(data) > most:
@@ -135,9 +145,34 @@ def read_yaml(file: Path) -> Any:
     Raises:
         InputError: as ``read_text``, it is broken, or its references stand for too many values.
     """
+    try:
+        return parse_yaml(read_text(file, MOST_YAML))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{file}: not a YAML file that can be read ({error})") from error
+
+
+def parse_yaml(text: str, *, words: bool = False) -> Any:
+    """The value of a YAML text, of plain values.
+
+    Args:
+        words: numbers, dates and the like are words too: a class may be called "no", or 010.
+
+    Raises:
+        ValueError: it is broken, or its references stand for too many values.
+
+    >>> parse_yaml("a: &list [1, no]\nb: *list")
+    {'a': [1, False], 'b': [1, False]}
+    >>> parse_yaml("a: [1, no]", words=True)
+    {'a': ['1', 'no']}
+    """
     import yaml  # here: a command that needs no configuration runs without it
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    if len(text) > MOST_YAML:
+        raise ValueError(f"more than {MOST_YAML:,} characters")
+
+    class Loader(yaml.BaseLoader if words else yaml.SafeLoader):  # type: ignore[misc]
         """Counts values before any is made: each place counts where a value is named once and used often."""
 
         def __init__(self, stream: str) -> None:
@@ -161,20 +196,18 @@ def read_yaml(file: Path) -> Any:
                 raise ValueError("a whole number of more than 64 bits")
             return int(value)
 
-    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    if not words:
+        Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     try:
-        loader = Loader(read_text(file, MOST_YAML))
+        loader = Loader(text)
         try:
             return loader.get_single_data()
         finally:
             loader.dispose()
-    except InputError:
-        raise
     except RecursionError as error:
-        raise InputError(f"{file}: not a YAML file that can be read (nested too deeply)") from error
+        raise ValueError("nested too deeply") from error
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file}: not a YAML file that can be read ({reason})") from error
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
 def _parts(node: Any) -> list[Any]:
@@ -189,6 +222,29 @@ def _whole_number(text: str) -> int:
     if len(text) > MOST_DIGITS + 1:
         raise ValueError(f"a whole number of {len(text)} digits")
     return int(text)
+
+
+_ARCHIVE = b"PK\3\4"
+"""How a file begins that torch reads as an archive."""
+
+
+def check_archive(file: Path) -> None:
+    """Raise InputError unless a torch file is a regular one whose parts are not larger than itself.
+
+    torch compresses nothing, but unpacks what others have compressed: a few kilobytes would fill the memory.
+    """
+    with open_regular(file) as opened:
+        if opened.read(len(_ARCHIVE)) != _ARCHIVE:
+            return  # torch's older format
+        try:
+            with zipfile.ZipFile(opened) as archive:
+                size = sum(part.file_size for part in archive.infolist())
+        except OSError as error:
+            raise cannot_read(file, error) from error
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+            raise InputError(f"{file}: not a readable checkpoint ({error}); fetch it again") from error
+        if size > file.stat().st_size:
+            raise InputError(f"{file}: not read: its parts are larger than itself, {size:,} bytes; fetch it again")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a command line says and how it ends: one line about a mistake, and an exit code."""
+"""Output and exit code of a command: mistakes are reported in one line."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from focaldet.checks import InputError, escaped, printable
+from focaldet.checks import InputError, escaped, printable, shortened
 
 EXTRAS = {
     "onnx": "export",
@@ -18,29 +18,33 @@ EXTRAS = {
     "uvicorn": "serve",
     "prometheus_client": "serve",
 }
-"""Package that a command may miss -> the extra that brings it; the others come with ``train``."""
+"""Package that may be missing -> the extra that installs it; all others belong to ``train``."""
+
+
+MOST_SAID = 1000
+"""Characters of a line on stdout: a file of labels may hold a name of any length."""
 
 
 def say(text: str) -> None:
-    """Print lines at once, for whoever follows a log. A reader who has gone (``| head -1``) ends no training."""
+    """Print lines and flush. A closed pipe (``| head -1``) does not end the command."""
     try:
-        print("\n".join(map(escaped, text.split("\n"))), flush=True)
+        print("\n".join(shortened(escaped(line), MOST_SAID) for line in text.split("\n")), flush=True)
     except BrokenPipeError:
         _close_output()
 
 
 def mistake(line: str) -> int:
-    """Tell a mistake of the user's in one line. Returns the exit code."""
+    """Report a user's mistake in one line. Returns the exit code."""
     print(f"focaldet: {printable(line)}", file=sys.stderr)
     return 2
 
 
 def exit_code(work: Callable[[], int | None], command: str = "") -> int:
-    """Do the work of a command, and tell in one line what went wrong.
+    """Do the work of a command, and report errors in one line.
 
     Returns:
-        0, or what the work returns; 2 after a mistake of the user's, or where the machine has no memory, no disk, or
-        no right to a file; 130 after Ctrl-C.
+        0, or the result of ``work``; 2 after a user's mistake, and if memory, disk space or file permissions are
+        missing; 130 after Ctrl-C.
 
     >>> def work():
     ...     raise InputError("photo.jpg: no such file")
@@ -50,7 +54,7 @@ def exit_code(work: Callable[[], int | None], command: str = "") -> int:
     _prepare_streams()
     try:
         code = work() or 0
-        sys.stdout.flush()  # here, not at Python's end, which would say more than a line about a full disk
+        sys.stdout.flush()  # here, because Python's own flush at exit prints a traceback if the disk is full
         return code
     except InputError as error:
         return mistake(str(error))
@@ -60,38 +64,38 @@ def exit_code(work: Callable[[], int | None], command: str = "") -> int:
             raise
         return mistake(f"{command}: {package} is not installed; pip install 'focaldet[{EXTRAS.get(package, 'train')}]'")
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process without another word
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process silently
         print("focaldet: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _close_output()
         return 0
     except MemoryError:
-        return mistake(f"{command}: not enough memory; close other programs, or take less at a time")
+        return mistake(f"{command}: not enough memory; close other programs, or process less at a time")
     except RuntimeError as error:  # Path.resolve before Python 3.13
         if not str(error).startswith("Symlink loop"):
             raise
-        return mistake(f"{command}: {error}: a link that leads to itself; give the file or folder itself")
-    except OSError as error:  # what no command has foreseen: a broken disk, a link that names itself, a name too long
+        return mistake(f"{command}: {error}: this link points to itself; give the file or folder")
+    except OSError as error:  # errors that no command handles: a broken disk, a circular link, a name that is too long
         if error.errno == errno.ENOSPC:
             _close_output()
-            return mistake(f"{error.filename or 'what is written'}: the disk is full; free some space")
+            return mistake(f"{error.filename or 'output'}: the disk is full; free some space")
         place = error.filename or command
         place = os.fsdecode(place) if isinstance(place, str | bytes) else place
         return mistake(f"{place}: cannot be read or written ({error.strerror or error})")
 
 
 def _close_output() -> None:
-    """Nobody reads what is printed from here on."""
+    """Discard all further output."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:
-    """Output that is closed goes nowhere, and what a terminal cannot print is printed as its number."""
+    """Discard output to a closed stream, and escape characters that a terminal cannot print."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed before the process began
+        if stream is None:  # closed before the process started
             setattr(sys, name, open(os.devnull, "w"))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -168,7 +168,9 @@ def test_without_a_single_photo_that_can_be_read_one_line_says_so(records, worke
     for record in records:
         truncate(record)
     dataset = DetectionDataset(records, TrainTransform(48), cache_bytes=0)
-    with pytest.raises(InputError, match=r"no photo of the split can be read; the first: .*a\.jpg: damaged") as caught:
+    with pytest.raises(
+        InputError, match=r"no photo of the split can be read; the first one: .*a\.jpg: damaged"
+    ) as caught:
         list(DataLoader(dataset, sampler=[(0, 1)], batch_size=None, num_workers=workers))
     assert "\n" not in str(caught.value)
 

@@ -145,3 +145,14 @@ def test_pipes_are_no_files(tmp_path):
 )
 def test_an_entry_of_a_description_is_a_folder_a_file_or_a_pattern(tmp_path, stated, found):
     assert tree(tmp_path, "images/train/a.jpg", "images/val/b.jpg").entry(stated, ("",)) == found
+
+
+def test_a_name_after_an_upload_means_the_photo_before_it_unless_a_photo_has_it(tmp_path):
+    found = tree(tmp_path, "my photo (1).jpg", "1f0c9a3e-b.jpg", "b.jpg", "c.jpg", "d/e.jpg", "f/e.jpg")
+    assert found.photo("1f0c9a3e-my_photo_1.jpg", beside="l.json") == ("my photo (1).jpg", 0)
+    assert found.photo("images/1f0c9a3e-b.jpg", beside="l.json").name == "1f0c9a3e-b.jpg"
+    assert found.photo_of("labels/77777777-c.xml").name == "c.jpg"
+    with pytest.raises(PhotoError, match=r"no photo '20260131-c\.jpg'"):  # a date
+        found.photo("20260131-c.jpg", beside="l.json")
+    with pytest.raises(PhotoError, match=r"d/e\.jpg and f/e\.jpg fit equally well"):
+        found.photo("1f0c9a3e-e.jpg", beside="l.json")

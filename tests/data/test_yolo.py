@@ -132,5 +132,11 @@ def test_nested_aliases_in_yaml_do_not_blow_up(tmp_path):
     write_yolo(tmp_path)
     lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]" for i in range(1, 30)]
     (tmp_path / "data.yaml").write_text("\n".join([*lines, "names: [cat, dog]", "train: *a29"]))
-    with pytest.raises(InputError, match="expected 'train' as a path or a list of paths, got a list"):
+    with pytest.raises(InputError, match="more than 100,000 values"):
         read_folder(tmp_path)
+
+
+def test_photos_without_a_label_file_are_counted(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "train" / "labels" / "a.txt").unlink()
+    assert "2 of 3 photos have no label file: they are read as photos without objects" in read_folder(tmp_path).notes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.train import train
 

@@ -125,8 +125,7 @@ def test_where_a_folder_gives_no_splits_no_photo_that_trained_the_run_is_looked_
         compared = detect_labelled(run, unsplit_cells)
         assert (compared.split, names(compared)) == ("test", rest[1:])
         assert compared.notes[0] == (
-            "looked at: 1 of 6 photos, those of test; train, val, test as the run recorded them, because the folder "
-            "gives none"
+            "compared: 1 of 6 photos (test); train, val and test as recorded by the run, because the folder has none"
         )
         assert names(detect_labelled(run, unsplit_cells, split="val")) == rest[:1]
 
@@ -145,8 +144,7 @@ def test_splits_that_the_folder_gives_are_left_alone_and_photos_that_trained_are
     compared = detect_labelled(run, cells)
     assert names(compared) == given
     assert compared.notes == [
-        "photos that trained the detector: 1 of these 2. On photos that trained it, a detector does better than on "
-        "new ones"
+        "1 of these 2 photos trained the detector. A detector scores higher on its training photos than on new ones"
     ]
 
 
@@ -154,7 +152,7 @@ def test_a_coco_file_of_photos_that_trained_says_so(run: Path, cells: Path, tmp_
     (run / "splits.json").write_text(json.dumps({"train": photos_in(cells)}))
     file = coco_file(cells, tmp_path / "photos")
     (note,) = detect_labelled(run, file).notes
-    assert note.startswith("photos that trained the detector: 2 of these 2. ")
+    assert note.startswith("2 of these 2 photos trained the detector. ")
 
 
 def test_of_a_folder_without_splits_all_photos_are_looked_at_that_the_run_does_not_know(
@@ -164,7 +162,7 @@ def test_of_a_folder_without_splits_all_photos_are_looked_at_that_the_run_does_n
     (run / "splits.json").write_text(json.dumps({"train": everything[:1], "val": ["other.jpg"]}))
     compared = detect_labelled(run, unsplit_cells)
     assert (compared.split, names(compared)) == ("test", everything[1:])
-    assert compared.notes[0].endswith("; not recorded, so new and in test: 5")
+    assert compared.notes[0].endswith("; 5 photos not recorded, now in test")
 
 
 def test_a_run_that_recorded_nothing_looks_at_all_photos_and_says_so(run: Path, unsplit_cells: Path) -> None:
@@ -172,12 +170,12 @@ def test_a_run_that_recorded_nothing_looks_at_all_photos_and_says_so(run: Path, 
     compared = detect_labelled(run, unsplit_cells)
     assert (compared.split, names(compared)) == ("", photos_in(unsplit_cells))
     assert compared.notes == [
-        "looked at: 6 of 6 photos; the folder gives no splits; which of them trained the detector is not recorded. "
-        "On photos that trained it, a detector does better than on new ones"
+        "compared: 6 of 6 photos; the folder has no splits; the run has no record of its training photos. "
+        "A detector scores higher on its training photos than on new ones"
     ]
     drawn = detect_labelled(run, unsplit_cells, split="val")
     assert names(drawn) == sorted(record.file_name for record in read_folder(unsplit_cells).splits["val"])
-    assert "which of them trained the detector is not recorded" in drawn.notes[0]
+    assert "no record of its training photos" in drawn.notes[0]
 
 
 def test_an_exported_model_knows_the_splits_of_the_run_that_it_lies_in_and_none_elsewhere(

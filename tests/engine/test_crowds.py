@@ -192,7 +192,7 @@ def test_room_is_said_where_it_is_made_and_not_where_it_was_asked_for(dots: Path
     ).postprocess == PostProcessConfig().with_room(300)
     (line,) = said
     assert "has 128 objects" in line
-    assert "up to 300 detections" in line
+    assert "limit is 300 detections" in line
     assert "--max-detections" in line
     asked = TrainConfig(data=str(dots), max_detections=40)
     assert with_room(spec, asked, records, said.append).postprocess == PostProcessConfig(max_detections=40)
@@ -210,7 +210,7 @@ def test_the_limit_can_be_chosen(run: Path, dots: Path, capsys: pytest.CaptureFi
     assert "at most" not in capsys.readouterr().out
     found("--max-detections", "1000")
     said = capsys.readouterr().out
-    assert "(at most 1000 detections a photo)" in said
+    assert "(at most 1000 detections per photo)" in said
     assert "(COCO's: at most 100)" in said
 
 
@@ -240,5 +240,5 @@ def test_an_exported_model_has_no_more_than_it_was_made_for(tmp_path: Path) -> N
         return len(model.detect([model.prepare(photo)])[0])
 
     assert [count(None), count(3), count(1)] == [2, 2, 1]
-    with pytest.raises(InputError, match=r"made for 3 detections a photo, not 4; export it again"):
+    with pytest.raises(InputError, match=r"exported for 3 detections per photo, not 4; export it again"):
         load_model(file, max_detections=4)

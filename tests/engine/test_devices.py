@@ -128,7 +128,7 @@ def test_a_step_and_a_prediction_have_no_float64(name: str, monkeypatch: pytest.
     batch = batch_of(module)
     optimizer = torch.optim.AdamW(module.parameter_groups()[next(iter(module.parameter_groups()))], lr=1e-3, fused=True)
     with WithoutFloat64():
-        loss = module.training_step(batch, 1)
+        loss = module.training_step(batch, 1)["loss"]
         loss.backward()
         module.configure_gradient_clipping(optimizer)
         optimizer.step()
@@ -171,5 +171,5 @@ def test_a_step_on_a_fake_gpu_mixes_no_devices_and_depends_on_no_value(name: str
         for unmoved in (batch, moved._replace(targets=batch.targets)):  # what is not moved is found
             with pytest.raises(Exception, match="Expected all tensors to be on the same device"):
                 module.training_step(unmoved, 1)
-        loss = module.training_step(moved, 1)
+        loss = module.training_step(moved, 1)["loss"]
     assert loss.device.type == "cuda"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import small_config
+from focaldet.engine.config import TrainConfig
 
 LIKE_WINDOWS = """
 import multiprocessing, os, sys
@@ -35,10 +35,10 @@ def like_windows(tmp_path: Path) -> list[str]:
 
 
 def test_a_run_is_trained_and_used_without_what_is_unix_s_own(
-    like_windows: list[str], cells: Path, tmp_path: Path
+    like_windows: list[str], config: TrainConfig, cells: Path, tmp_path: Path
 ) -> None:
     """Its two workers are spawned, as on Windows and macOS."""
-    (tmp_path / "config.yaml").write_text(small_config(cells, tmp_path / "run").to_yaml())
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
     options = ["--config", str(tmp_path / "config.yaml"), "--epochs", "2", "--workers", "2"]
     done = subprocess.run([*like_windows, "train", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def test_a_run_of_the_same_classes_begins_with_all_its_weights(begin: Callable[.
     theirs = load_file(trained / "model.safetensors")
     assert weights.keys() == theirs.keys()
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
-    assert said == [f"beginning with the weights of {trained}: gfl, mobilenetv3_small_050"]
+    assert said == [f"starting from the weights of {trained}: gfl, mobilenetv3_small_050"]
 
 
 def test_classes_are_taken_by_name_and_the_others_begin_anew(begin: Callable[..., Begun], trained: Path) -> None:
@@ -62,7 +62,7 @@ def test_classes_are_taken_by_name_and_the_others_begin_anew(begin: Callable[...
     assert not torch.isin(weights["head.class_logits.weight"][[1, 3]], theirs["head.class_logits.weight"]).any()
     others = [name for name in theirs if "class_logits" not in name]
     assert all(torch.equal(weights[name], theirs[name]) for name in others)
-    assert said[1:] == ["  classes that begin anew: parasite, dust", "  classes left out: RBC"]
+    assert said[1:] == ["  re-initialised classes: parasite, dust", "  dropped classes: RBC"]
 
 
 @pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gflv2"])
@@ -81,10 +81,10 @@ def test_another_method_keeps_what_means_the_same_in_it(
     )
     assert same_boxes == (method == "gflv2")
     lines = "\n".join(said)
-    assert ("class outputs begin anew: retinanet has 9 at a location, gfl 1" in lines) == (method == "retinanet")
-    assert (f"box outputs begin anew: {method} does not write boxes as gfl did" in lines) == (method != "gflv2")
-    assert ("begins anew: head.centerness" in lines) == (method in ("fcos", "atss"))
-    assert ("begins anew: head.quality" in lines) == (method == "gflv2")
+    assert ("re-initialised: class outputs; retinanet has 9 per location, gfl 1" in lines) == (method == "retinanet")
+    assert (f"re-initialised: box outputs; {method} encodes boxes differently from gfl" in lines) == (method != "gflv2")
+    assert ("re-initialised: head.centerness" in lines) == (method in ("fcos", "atss"))
+    assert ("re-initialised: head.quality" in lines) == (method == "gflv2")
 
 
 def test_a_branch_that_has_no_place_is_said_to_be_left_out(
@@ -92,7 +92,7 @@ def test_a_branch_that_has_no_place_is_said_to_be_left_out(
 ) -> None:
     run = make_run(replace(config, method="atss"), tmp_path / "atss")
     weights, said = begin(run=run, method="atss", class_loss="quality_focal")
-    assert "  left out: head.centerness" in said
+    assert "  dropped: head.centerness" in said
     assert torch.equal(
         weights["head.box_outputs.weight"], load_file(run / "model.safetensors")["head.box_outputs.weight"]
     )
@@ -103,7 +103,7 @@ def test_a_branch_that_has_no_place_is_said_to_be_left_out(
 def test_other_bins_begin_anew(begin: Callable[..., Begun]) -> None:
     weights, said = begin(num_bins=9)
     assert weights["head.box_outputs.bias"].shape == (36,)
-    assert "  box outputs begin anew: 36 numbers for a box, not 68" in said
+    assert "  re-initialised: box outputs; 36 numbers per box, not 68" in said
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_network_of_another_code_is_trained_with_our_lattice_and_photos_and_th
     said: list[str] = []
     tuned = train(replace(config, weights=str(run)), say=said.append)
     lines = "\n".join(said)
-    assert "its locations were fitted to each image; now they lie at multiples of the strides" in lines
+    assert "locations were fitted to each image; now they lie at multiples of the strides" in lines
     assert "scaled to a shorter side of 48 px (torchvision); now to a longer side of 64 px" in lines
     spec = Detector.load(tuned).spec
     assert (spec.network, spec.resize, spec.postprocess) == (variant, Resize(), PostProcessConfig(offset=0.0))
@@ -137,7 +137,7 @@ def test_locations_counted_from_the_middles_of_pixels_are_said_to_move(
 ) -> None:
     run = make_run(config, tmp_path / "old", postprocess=PostProcessConfig(shift_px=-0.5, last_pixel=True))
     _, said = begin(run=run)
-    assert said[1:] == ["  its locations and boxes counted pixels by their middles; now they count by their borders"]
+    assert said[1:] == ["  locations and boxes referred to pixel centres; now they refer to pixel edges"]
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_only_the_process_with_rank_0_in_all_is_the_first(monkeypatch: pytest.Mo
 def test_a_lost_connection_is_one_line_of_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     two = TrainConfig(data="photos", devices=2)
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1")
-    with pytest.raises(InputError, match="another process of the run has ended"), lost_process_in_one_line(two):
+    with pytest.raises(InputError, match="another process of the run failed"), lost_process_in_one_line(two):
         raise lost
     with pytest.raises(RuntimeError, match="shapes"), lost_process_in_one_line(two):
         raise RuntimeError("shapes do not fit")

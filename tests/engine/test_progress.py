@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from focaldet.cli import main
-from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.progress import RunBar, RunLines, progress_display
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from focaldet.data.batching import Sample, collate
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.optimizer import ema_decay, lr_factor, parameter_groups
 from focaldet.engine.spec import ModelSpec
 
 STEPS_AN_EPOCH = 10
@@ -66,7 +67,7 @@ def trained(checkpoint: Path | None = None, **options: Any) -> tuple[DetectionMo
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=config.epochs,
-        callbacks=[watch],
+        callbacks=[watch, module.budget],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -82,6 +83,17 @@ def test_learning_rate_warms_up_for_a_tenth_of_the_run_at_most_and_falls_by_a_co
     total = 3 * STEPS_AN_EPOCH
     cosine = [0.01 + 0.99 * (1 + math.cos(math.pi * step / total)) / 2 for step in range(total)]
     assert watch.factors == pytest.approx([min(1, (step + 1) / steps) * cosine[step] for step in range(total)])
+
+
+def test_a_run_of_minutes_follows_the_clock_and_its_warm_up_is_not_shortened():
+    _, watch = trained(minutes=1000.0, warmup=4)
+    assert watch.factors == pytest.approx([min(1, (step + 1) / 4) for step in range(STEPS_AN_EPOCH)], abs=1e-3)
+
+
+def test_a_run_of_minutes_ends_after_the_step_in_which_they_are_over():
+    module, watch = trained(minutes=1e-6)
+    assert len(watch.factors) == 1
+    assert module.progress <= 1
 
 
 def test_learning_rate_follows_the_root_of_the_batch_and_the_backbone_has_its_own_factor():
@@ -116,3 +128,38 @@ def test_a_run_that_goes_on_has_the_options_of_now(tmp_path):
     assert len(after.factors) == STEPS_AN_EPOCH
     for name, (peak, decay) in before.groups.items():
         assert after.groups[name] == pytest.approx((peak / 10, decay * 4)), name
+
+
+@pytest.mark.parametrize(
+    ("progress", "step", "warmup", "factor"),
+    [
+        (0.0, 0, 10, 0.1),  # the first step of the warm-up is not 0
+        (0.0, 9, 10, 1.0),
+        (0.0, 0, 0, 1.0),  # no warm-up
+        (0.5, 99, 10, 0.505),  # halfway between 1 and FINAL_LR
+        (1.0, 99, 10, 0.01),
+        (1.2, 99, 10, 0.01),  # a last step beyond the budget
+        (0.5, 0, 2, 0.2525),  # both factors
+    ],
+)
+def test_factor_of_the_learning_rate_is_warm_up_times_cosine(progress, step, warmup, factor):
+    assert lr_factor(progress, step, warmup) == pytest.approx(factor)
+
+
+def test_parameters_are_grouped_by_learning_rate_and_weight_decay():
+    net = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 3), "head": torch.nn.Linear(3, 1)})
+    groups = parameter_groups(net, lr=1e-3, batch=32, backbone_lr=0.1, weight_decay=0.05)
+    expected = {
+        (2e-4, 0.05): [net["backbone"].weight],
+        (2e-4, 0.0): [net["backbone"].bias],
+        (2e-3, 0.05): [net["head"].weight],
+        (2e-3, 0.0): [net["head"].bias],
+    }
+    assert [pytest.approx(key) for key in groups] == list(expected)
+    for own, other in zip(groups.values(), expected.values(), strict=True):
+        assert [id(parameter) for parameter in own] == [id(parameter) for parameter in other]
+
+
+@pytest.mark.parametrize(("step", "decay"), [(1, 2 / 11), (10, 11 / 20), (80, 0.9), (1000, 0.9)])
+def test_decay_of_the_average_rises_to_its_limit(step, decay):
+    assert ema_decay(step, 0.9) == pytest.approx(decay)

@@ -46,7 +46,7 @@ def test_what_a_run_keeps_is_refused_with_the_reason(run: Path, given: dict[str,
 
 def test_photos_that_have_moved_are_asked_for(run: Path) -> None:
     (run / "config.yaml").write_text(replace(load_config(run / "config.yaml"), data="/moved/away").to_yaml())
-    with pytest.raises(InputError, match="/moved/away are not there; give their folder with --data"):
+    with pytest.raises(InputError, match="/moved/away does not exist; give its new place with --data"):
         resumed_config(run, {})
 
 
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(run: Pa
     config, _ = resumed_config(run, {})
     said: list[str] = []
     train(config, say=said.append)
-    assert any("begins again" in line for line in said)
+    assert any("starting again" in line for line in said)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
 
 

@@ -79,14 +79,14 @@ def test_a_run_that_is_only_begun_begins_again_without_resume_too(run: Path) -> 
             path.unlink()
     said: list[str] = []
     train(replace(load_config(run / "config.yaml"), out=str(run), epochs=1), say=said.append)
-    assert any("begins again" in line for line in said)
+    assert any("starting again" in line for line in said)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_run_without_its_checkpoint_is_not_begun_again(run: Path) -> None:
     (run / "last.ckpt").unlink()  # to save space
     before = contents(run)
-    with pytest.raises(InputError, match="nothing to continue from; train on from its weights: --weights"):
+    with pytest.raises(InputError, match="nothing to continue; start a new run from its weights with --weights"):
         train(resumed_config(run, {})[0])
     assert contents(run) == before
 
@@ -164,20 +164,20 @@ def callback_without_its_path(checkpoint: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (other_shape, r"exp_avg of parameter 0: \(1,\) float32 there"),
-        (other_type, "exp_avg_sq of parameter 0: .* float64 there"),
-        (overlapping, "exp_avg of parameter 0: .*overlapping there"),
+        (other_shape, r"exp_avg of parameter 0 is \(1,\) float32, expected"),
+        (other_type, "exp_avg_sq of parameter 0 is .* float64, expected"),
+        (overlapping, "exp_avg of parameter 0 is .*overlapping, expected"),
         (without_a_moment, "parameter 0: expected step"),
-        (not_finite_moment, "'exp_avg of parameter 0' holds infinity"),
-        (not_finite_weight, "'net.* holds infinity or what is not a number"),
-        (other_parameters, "a group of other parameters"),
-        (no_number, "no finite numbers"),
+        (not_finite_moment, "'exp_avg of parameter 0' contains infinity"),
+        (not_finite_weight, "'net.* contains infinity or NaN"),
+        (other_parameters, "a parameter group does not hold"),
+        (no_number, "not finite numbers"),
         (two_optimisers, "expected one"),
         (epoch_in_words, "epoch: expected int, got str"),
         (no_callbacks, "callbacks: expected dict"),
         (names_of_numbers, "class_names: expected str, got int"),
-        (loops_without_counts, r"fit_loop\.epoch_progress: no 'total'"),
-        (callback_without_its_path, "ModelCheckpoint: no 'best_model_path'"),
+        (loops_without_counts, r"fit_loop\.epoch_progress: 'total' is missing"),
+        (callback_without_its_path, "ModelCheckpoint: 'best_model_path' is missing"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -208,7 +208,7 @@ def test_weights_that_are_not_finite_are_refused_by_all_that_read_a_run(
         lambda: evaluate_run(run, cells, "val"),
         lambda: again(out=str(run / "tuned"), weights=str(run)),
     ):
-        with pytest.raises(InputError, match=f"model.safetensors: '{name}' holds infinity"):
+        with pytest.raises(InputError, match=f"model.safetensors: '{name}' contains infinity"):
             read()
 
 
@@ -223,7 +223,7 @@ def test_weights_that_are_not_finite_are_neither_measured_nor_kept(
 
     monkeypatch.setattr(RunRecorder, "on_train_batch_end", break_weights)
     config.epochs, config.batch = 1, 4
-    with pytest.raises(NotFiniteError, match=r"step 1: net\..* holds infinity.*lower --lr"):
+    with pytest.raises(NotFiniteError, match=r"step 1: net\..* contains infinity.*lower --lr"):
         train(config, say=lambda line: None)
     assert not {"last.ckpt", "model.json"} & {path.name for path in Path(config.out or "").iterdir()}
 

@@ -50,7 +50,7 @@ def record(run: Path, **splits: list[str]) -> None:
 def test_made_splits_become_those_of_the_run() -> None:
     folder = with_recorded_splits(folder_of(train="cd", val="a", test="b"), RECORDED)
     assert names(folder) == {"train": "ab", "val": "c", "test": "d"}
-    assert folder.split_origin == "train, val, test as the run recorded them, because the folder gives none"
+    assert folder.split_origin == "train, val and test as recorded by the run, because the folder has none"
 
 
 def test_splits_that_the_layout_gives_are_left_alone() -> None:
@@ -61,17 +61,17 @@ def test_splits_that_the_layout_gives_are_left_alone() -> None:
 def test_a_test_split_that_the_layout_gives_is_left_alone_beside_made_ones() -> None:
     folder = with_recorded_splits(folder_of(made=("train", "val"), train="c", val="be", test="adf"), RECORDED)
     assert names(folder) == {"train": "b", "val": "ce", "test": "adf"}  # a trained the run: that is said, see below
-    assert folder.split_origin.endswith("; not recorded, so drawn anew: 1")
+    assert folder.split_origin.endswith("; 1 photo not recorded, split at random")
 
 
 def test_photos_that_are_not_recorded_stay_where_they_were_drawn_unless_a_split_is_named_for_them() -> None:
     drawn = folder_of(train="cxd", val="ay", test="bz")
     stay = with_recorded_splits(drawn, RECORDED)
     assert names(stay) == {"train": "abx", "val": "cy", "test": "dz"}
-    assert stay.split_origin.endswith("because the folder gives none; not recorded, so drawn anew: 3")
+    assert stay.split_origin.endswith("because the folder has none; 3 photos not recorded, split at random")
     moved = with_recorded_splits(drawn, RECORDED, new="test")
     assert names(moved) == {"train": "ab", "val": "c", "test": "dxyz"}
-    assert moved.split_origin.endswith("because the folder gives none; not recorded, so new and in test: 3")
+    assert moved.split_origin.endswith("because the folder has none; 3 photos not recorded, now in test")
 
 
 def test_new_photos_are_not_added_to_a_test_split_that_the_layout_gives() -> None:
@@ -96,7 +96,7 @@ def test_without_a_record_nothing_changes() -> None:
 
 def test_photos_that_trained_are_counted_and_no_others() -> None:
     said = trained_on([photo("a"), photo("b"), photo("c"), photo("x")], RECORDED)
-    assert said.startswith("photos that trained the detector: 2 of these 4. ")
+    assert said.startswith("2 of these 4 photos trained the detector. ")
     assert trained_on([photo("c"), photo("d"), photo("x")], RECORDED) == ""
     assert trained_on([photo("a")], {}) == ""
 
@@ -149,7 +149,7 @@ def test_eval_measures_the_split_that_the_run_recorded(run: Path, unsplit_cells:
         said: list[str] = []
         evaluate_run(run, unsplit_cells, "test", say=said.append)
         assert file_names(run) == rest[1:]
-        assert said[0] == "train, val, test as the run recorded them, because the folder gives none"
+        assert said[0] == "train, val and test as recorded by the run, because the folder has none"
         assert not any("trained the detector" in line for line in said)
 
 
@@ -159,7 +159,7 @@ def test_eval_says_when_its_photos_trained_the_run(run: Path, cells: Path) -> No
     said: list[str] = []
     evaluate_run(run, cells, "val", say=said.append)  # in the splits that the layout gives now
     assert file_names(run) == sorted([first, second])
-    assert said[-1].startswith("photos that trained the detector: 1 of these 2. ")
+    assert said[-1].startswith("1 of these 2 photos trained the detector. ")
 
 
 def test_eval_takes_photos_that_the_run_has_not_seen_for_its_test_split(run: Path, unsplit_cells: Path) -> None:
@@ -217,5 +217,5 @@ def test_a_run_that_begins_with_weights_says_how_many_of_its_val_photos_trained_
     changes = {"data": str(unsplit_cells), "out": str(tmp_path / "tuned"), "weights": str(run), "epochs": 1}
     train(replace(config, **changes), say=said.append)
     count = len(recorded_splits(tmp_path / "tuned", read_folder(unsplit_cells))["val"])
-    expected = f"val, and --weights {run}: photos that trained the detector: {count} of these {count}"
+    expected = f"val split and --weights {run}: {count} of these {count} photos trained the detector"
     assert sum(line.startswith(expected) for line in said) == 1

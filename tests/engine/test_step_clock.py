@@ -31,12 +31,12 @@ def test_the_table_tells_each_part_the_share_of_what_is_not_the_network_and_the_
     clock.steps = 10
     clock.total = {"load": 1.0, "forward": 3.0, "loss": 1.0, "backward": 4.0, "update": 1.0, BETWEEN: 10.0}
     lines = clock.table().splitlines()
-    assert lines[0] == "a step, mean of 10:"
+    assert lines[0] == "time of a step (mean of 10):"
     assert lines[1].split() == ["load", "100.0", "ms", "10.0%"]
     assert lines[4].split() == ["backward", "400.0", "ms", "40.0%"]
-    assert lines[6] == "  not the network (load, loss): 20.0%"
+    assert lines[6] == "  outside the network (load, loss): 20.0%"
     assert lines[7].endswith("10.0 s, 50.0% of the run")
 
 
 def test_a_table_of_no_step_says_so() -> None:
-    assert StepClock().table() == "no step was made"
+    assert StepClock().table() == "no training step was made"

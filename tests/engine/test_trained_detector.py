@@ -173,7 +173,7 @@ def test_pictures_never_take_the_place_of_the_photos(trained: Path, photo: Path,
     opened(photo).save(tmp_path / "cell.png")
     before = (tmp_path / "cell.png").read_bytes()
     (tmp_path / "predictions.json").touch()
-    with pytest.raises(InputError, match=r"would write over cell\.png itself"):
+    with pytest.raises(InputError, match=r"would overwrite cell\.png itself"):
         predict_files(load_model(trained, score=0.0), [tmp_path], tmp_path)
     assert (tmp_path / "cell.png").read_bytes() == before
 
@@ -192,7 +192,7 @@ def test_a_text_file_among_photos_is_named_and_the_others_are_done(
 
 def test_paths_without_photos_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no photo in it"):
+    with pytest.raises(InputError, match="contains no photo"):
         list_images([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(InputError, match="no such file or folder"):
         list_images([tmp_path / "nothing"], tmp_path / "out")

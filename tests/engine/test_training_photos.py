@@ -101,8 +101,8 @@ def test_a_truncated_photo_of_val_is_named_and_counts_as_one_without_detections(
     data = broken("val")
     said: list[str] = []
     train(replace(config, data=data, val_every=1, epochs=2), say=said.append)
-    assert len(damaged(said)) == 2  # once while training, once in the evaluation at its end
-    assert all("without detections" in line for line in damaged(said))
+    (line,) = damaged(said)  # of two epochs and the evaluation at the end
+    assert "without detections" in line
 
     said.clear()
     report = evaluate_run(run, Path(data), "val", say=said.append)

@@ -115,7 +115,7 @@ def without_score(found: Detections) -> Detections:
         (without_score, "boxes by"),
         (without_the_best, "boxes are missing"),
         (without_any, "boxes are missing"),
-        (twice_the_best, "two boxes stay of which one should go"),
+        (twice_the_best, "it keeps a box that NMS should drop"),
     ],
 )
 def test_whatever_differs_is_refused(detector: Detector, images: list[np.ndarray], change: Change, fault: str) -> None:

@@ -65,5 +65,5 @@ def test_the_network_itself_stays_as_it_was(convolution) -> None:
 
 
 def test_layers_that_pad_so_and_do_more_are_refused() -> None:
-    with pytest.raises(InputError, match="ScaledStdConv2dSame pads by the image's size, which cannot be exported"):
+    with pytest.raises(InputError, match="ScaledStdConv2dSame: its padding depends on the image size"):
         with_same_convolutions(nn.Sequential(ScaledStdConv2dSame(3, 3, 3)), conv2d_same)

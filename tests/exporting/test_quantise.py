@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +167,8 @@ def test_too_much_loss_is_refused_and_nothing_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--int8"], "--int8 and --data DIR go together"),
-        (["--data", "DATA"], "--int8 and --data DIR go together"),
+        (["--int8"], "--int8 needs --data DIR"),
+        (["--data", "DATA"], "--data needs --int8"),
         (["--int8", "--data", "DATA", "--format", "torch"], "--format torch: --int8 makes ONNX files only"),
         (["--int8", "--data", "DATA", "--split", "test"], "no photo in split 'test'; it has train, val"),
         (["--int8", "--data", "DATA", "--ap-loss", "2"], "ap_loss"),
@@ -211,13 +212,30 @@ def test_ap_without_an_object_is_refused(raw_fcos: Exported, cells: Path) -> Non
         file_ap(raw_fcos.file.read_bytes(), Detector.load(raw_fcos.run), folder, "val")
 
 
+def test_a_damaged_photo_is_named_and_gives_no_range(cells: Path, tmp_path: Path) -> None:
+    shutil.copytree(cells, tmp_path / "cells")
+    folder = read_folder(tmp_path / "cells")
+    broken, *others = folder.splits["train"]
+    broken.path.write_bytes(broken.path.read_bytes()[:6000])
+    said: list[str] = []
+    chosen = Int8(tmp_path / "cells").photos(folder, said.append)
+    assert {record.path for record in chosen} == {record.path for record in others}
+    (line,) = said
+    assert line.startswith(f"{broken.path}: damaged image")
+    assert line.endswith("; left out")
+    for record in others:
+        record.path.write_bytes(b"")
+    with pytest.raises(InputError, match="no photo of the train split that was chosen for --int8 can be read"):
+        Int8(tmp_path / "cells").photos(folder, said.append)
+
+
 def test_the_photos_of_the_ranges_are_a_seeded_choice_of_the_train_split(cells: Path) -> None:
     folder = read_folder(cells)
     folder.splits["train"] = folder.splits["train"] * 100
-    chosen = Int8(cells).photos(folder)
+    chosen = Int8(cells).photos(folder, print)
     assert len(chosen) == PHOTOS
-    assert [r.path for r in chosen] == [r.path for r in Int8(cells).photos(folder)]
-    assert [r.path for r in chosen] != [r.path for r in Int8(cells, seed=1).photos(folder)]
+    assert [r.path for r in chosen] == [r.path for r in Int8(cells).photos(folder, print)]
+    assert [r.path for r in chosen] != [r.path for r in Int8(cells, seed=1).photos(folder, print)]
     assert {r.path for r in chosen} == {r.path for r in folder.splits["train"]}
 
 

@@ -4,13 +4,15 @@ import json
 import os
 import random
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from hostile_labels import LAYOUTS, labels
 from hostile_mutations import MUTATIONS, changed, damaged
+from hostile_paths import strange_path
 from hostile_samples import BOXES, CARD, PHOTOS, colour_model, strange_checkpoints
+from hostile_surroundings import surroundings
 from onnx import TensorProto, helper, numpy_helper
 
 from focaldet.runtime.card import KEY
@@ -204,50 +206,6 @@ def class_names(samples: Path, work: Path, rng: random.Random) -> list[object]:
     return ["import", samples / "mmdet.pth", "--class-names", file, "--out", work / "out"]
 
 
-def _labels(layout: str, *patterns: str) -> Case:
-    def case(samples: Path, work: Path, rng: random.Random) -> list[object]:
-        folder = _given(samples, work, layout)
-        files = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
-        file = rng.choice(files)
-        if rng.random() < 0.15:
-            file.unlink()
-            strange_path(file, rng)
-        else:
-            _damage(file, rng)
-        return ["data", "check", folder]
-
-    return case
-
-
-STRANGE_PATHS = ("fifo", "folder", "loop", "dangling", "device", "zero", "socket", "empty")
-
-
-def strange_path(place: Path, rng: random.Random) -> Path:
-    """Something at this place that is no regular file with sense in it."""
-    match rng.choice(STRANGE_PATHS):
-        case "fifo":
-            os.mkfifo(place)
-        case "folder":
-            place.mkdir()
-        case "loop":
-            place.symlink_to(place)
-        case "dangling":
-            place.symlink_to("nowhere")
-        case "device":
-            place.symlink_to("/dev/null")
-        case "zero":
-            place.symlink_to("/dev/zero")
-        case "socket":
-            with socket.socket(socket.AF_UNIX) as opened:
-                here = os.getcwd()
-                os.chdir(place.parent)  # the name of a socket is short
-                opened.bind(place.name)
-                os.chdir(here)
-        case _:
-            place.touch()
-    return place
-
-
 def _strange_argument(work: Path, rng: random.Random, suffix: str) -> str:
     """A path that is given where a file or a folder is meant."""
     folder = str(work / "given")
@@ -374,12 +332,11 @@ KINDS: dict[str, Case] = {
     "tensors of a checkpoint": strange_checkpoint,
     "configuration of mmdetection": mmdet_config,
     "names of classes": class_names,
-    "COCO": _labels("coco", "annotations/*.json", "images/*"),
-    "Pascal VOC": _labels("voc", "Annotations/*", "JPEGImages/*"),
-    "YOLO": _labels("yolo", "data.yaml", "*/labels/*", "*/images/*"),
+    **{name: labels(*patterns) for name, patterns in LAYOUTS.items()},
     "paths to read": paths,
     "paths to write": writing,
     "options": options,
+    "surroundings": surroundings,
 }
 """What is damaged -> how."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hostile_cases import KINDS
+from hostile_surroundings import run_in_surroundings
 
 SECONDS = 30
 """Of the processor, that a command may take."""
@@ -27,6 +28,8 @@ MEGABYTES = 1500
 """That it may take beside what the process had before."""
 
 MOST_LINE = 300
+MOST_SAID = 1000
+"""Characters of a line on stderr, and on stdout."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ def judge(kind: str, seed: int, number: int, samples: Path, keep: Path | None = 
         allowed = _may_change(arguments, work)
         before = _snapshot(work, allowed)
         start, memory = time.process_time(), _reset_peak()
-        code, fault, errors, output = _run(arguments, work)
+        if kind == "surroundings":
+            code, fault, errors, output = run_in_surroundings(arguments, work, rng)
+        else:
+            code, fault, errors, output = _run(arguments, work)
         seconds, megabytes = time.process_time() - start, _peak() - memory
         fault = fault or _fault_of(code, errors, output, seconds, megabytes)
         after = _snapshot(work, allowed)
@@ -142,6 +148,8 @@ def _fault_of(code: int | None, errors: str, output: str, seconds: float, megaby
     for line in lines:
         if len(line) > MOST_LINE or not line.isprintable() or not line.startswith("focaldet: "):
             return f"a line of {len(line)} characters: {line[:300]!a}"
+    if any(len(line) > MOST_SAID for line in output.splitlines()):
+        return f"a line of {max(map(len, output.splitlines()))} characters on stdout"
     if any(not c.isprintable() and c != "\n" for c in output):
         return f"output that is not printable: {output[-200:]!a}"
     if megabytes > MEGABYTES:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ TESTS = Path(__file__).resolve().parents[1]
 for folder in ("data", "report", "runtime", "study"):
     sys.path.append(str(TESTS / folder))
 
-from builders import write_coco, write_voc, write_yolo  # noqa: E402
 from colours import BOXES, CARD, colour_model  # noqa: E402
+from hostile_labels import write_layouts  # noqa: E402
 from lines import line  # noqa: E402
 from run_folder import drawn_truth, jittered, write_run  # noqa: E402
 from study_folder import write_study  # noqa: E402
@@ -54,9 +55,9 @@ def make_samples(folder: Path) -> None:
     Image.fromarray(photos).save(folder / "scans.jpg", progressive=True)
     write_video(folder / "film.mp4", [(Image.fromarray(photos), Fraction(25))] * 6)
     (folder / "model.onnx").write_bytes(colour_model({KEY: CARD.to_json()}))
-    write_coco(folder / "coco")
-    write_voc(folder / "voc")
-    write_yolo(folder / "yolo")
+    cats = replace(CARD, class_names=(*CLASSES, "cow"))
+    (folder / "cats.onnx").write_bytes(colour_model({KEY: cats.to_json()}))
+    write_layouts(folder)
     truth = drawn_truth(folder / "measured", list(CLASSES))
     _write_run(folder / "run", truth)
     _write_study(folder / "study", truth, folder / "coco")

@@ -16,6 +16,7 @@ SLOW = {
     "tensors of a checkpoint",
     "model.json, weights",
     "a run that is measured",
+    "surroundings",
 }
 LABELS = {"COCO", "Pascal VOC", "YOLO"}
 QUICK = [kind for kind in KINDS if kind not in SLOW | LABELS]

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_samples import write_coco
+from hostile_labels import write_coco
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_output_that_is_closed_ends_no_command(coco: Path) -> None:
 def test_a_full_disk_behind_the_output_is_one_line(coco: Path) -> None:
     done = shell(f"{CHECK} >/dev/full", coco)
     assert done.returncode == 2
-    assert done.stderr == "focaldet: what is written: the disk is full; free some space\n"
+    assert done.stderr == "focaldet: output: the disk is full; free some space\n"
 
 
 @pytest.mark.slow

@@ -143,7 +143,7 @@ def test_truncated_checkpoint_is_one_line(tmp_path, new):
     whole = saved(tmp_path / "c.pth", WEIGHTS, new=new).read_bytes()
     for size in (0, 1, 9, 200, len(whole) - 20):
         (tmp_path / "cut.pth").write_bytes(whole[:size])
-        assert re.search("not (a )?read", refusal(tmp_path / "cut.pth"))  # a name that is cut is no name either
+        assert re.search("refused|not a read", refusal(tmp_path / "cut.pth"))  # a name that is cut is no name either
 
 
 def test_truncated_safetensors_is_one_line(tmp_path):

@@ -47,8 +47,8 @@ def test_text_that_is_not_python_is_told():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x0 = [1, 1]\n" + "".join(f"x{i + 1} = [x{i}, x{i}]\n" for i in range(60)), "too long: x15"),
-        ("x = " + "-" * 100_000 + "1", "not Python that can be read"),
+        ("x0 = [1, 1]\n" + "".join(f"x{i + 1} = [x{i}, x{i}]\n" for i in range(60)), "too large: x15"),
+        ("x = " + "-" * 100_000 + "1", "not readable Python"),
     ],
 )
 def test_text_that_would_fill_the_memory_is_told(text, message):

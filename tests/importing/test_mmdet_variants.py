@@ -101,7 +101,7 @@ def test_boxes_of_version_1_end_with_their_last_pixel():
 def test_checkpoint_that_does_not_say_is_taken_for_the_zoos():
     state = zeros("gfl")
     source = understood(state)
-    assert "taken as mmdetection's gfl_r50_fpn" in source.notes[0]
+    assert "assuming mmdetection's gfl_r50_fpn" in source.notes[0]
     assert source.spec.class_names == ("class 1", "class 2", "class 3")
     with_config = record("gfl")[1]
     assert source.spec == understood(state, cfg=with_config).spec
@@ -200,7 +200,7 @@ def test_other_heads_and_versions_are_one_line():
     with pytest.raises(InputError, match="expected one of RetinaHead, FCOSHead, ATSSHead, GFocalHead, GFLHead"):
         understood(other)
     more = state | {"backbone.layer2.0.conv2.conv_offset.weight": torch.ones(1)}
-    with pytest.raises(InputError, match=r"no place in it, first 'backbone\.layer2\.0\.conv2\.conv_offset\.weight'"):
+    with pytest.raises(InputError, match=r"are unexpected, first 'backbone\.layer2\.0\.conv2\.conv_offset\.weight'"):
         imported(more, cfg=text)
     atss, text = zeros("atss"), record("atss")[1]
     with pytest.raises(InputError, match="of mmdetection 1"):

@@ -156,7 +156,7 @@ def test_option_that_does_not_concern_the_file_is_one_line(tmp_path, capsys):
     (tmp_path / "mmdet.py").write_text("model = dict()")
     command = ["import", str(tmp_path / "peer.safetensors"), "--out", str(tmp_path / "run")]
     for option, value, message in (
-        ("--config", str(tmp_path / "mmdet.py"), "--config is of mmdetection"),
+        ("--config", str(tmp_path / "mmdet.py"), "--config is for mmdetection"),
         ("--batch-norm-eps", "-1", "--batch-norm-eps: expected a number in [0, 1)"),
     ):
         assert main([*command, f"{option}={value}"]) == 2
@@ -178,7 +178,7 @@ def test_imported_run_predicts_from_the_command_line(photos, tmp_path, capsys):
     assert spec.evaluation_score == spec.postprocess.score_threshold == 0.2
     assert spec.class_names[0] == "person"
     assert main(["import", str(tmp_path / "peer.pth"), "--out", str(tmp_path / "run")]) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already holds a run" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "run"), str(photos[0]), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "predictions.json").exists()
 
@@ -208,12 +208,12 @@ LOGITS = "head.classification_head.cls_logits"
     ("change", "message"),
     [
         (lambda w: w.pop("backbone.body.layer3.1.conv2.weight"), "first 'backbone.body.layer3.1.conv2.weight'"),
-        (lambda w: w.pop("backbone.fpn.extra_blocks.p6.weight"), "'backbone.fpn.extra_blocks.p6.weight' is not in it"),
-        (lambda w: w.update({"roi_heads.box.weight": torch.ones(1)}), "no place in it, first 'roi_heads.box.weight'"),
+        (lambda w: w.pop("backbone.fpn.extra_blocks.p6.weight"), "'backbone.fpn.extra_blocks.p6.weight' is missing"),
+        (lambda w: w.update({"roi_heads.box.weight": torch.ones(1)}), "are unexpected, first 'roi_heads.box.weight'"),
         (lambda w: w.update({"backbone.body.conv1.weight": torch.ones(64, 3, 3, 3)}), r"expected (64, 3, 7, 7)"),
         (lambda w: w.update({f"{LOGITS}.weight": torch.ones(100, 256, 3, 3)}), "expected a multiple of 9 anchors"),
         (lambda w: w.update({f"{LOGITS}.bias": torch.ones(9 * 5)}), "has 45 rows, expected 819"),
-        (lambda w: w.pop(f"{LOGITS}.weight"), "expected RetinaNet or FCOS of torchvision, or"),
+        (lambda w: w.pop(f"{LOGITS}.weight"), "expected RetinaNet or FCOS from torchvision, or"),
         (lambda w: [w.pop(name) for name in list(w) if "layer4.1" in name], "found blocks (2, 2, 2, 1)"),
     ],
 )
@@ -231,7 +231,7 @@ def test_names_of_classes_are_those_of_the_file(tmp_path):
     bias = detector.net.head.class_logits.bias
     assert torch.equal(bias, model.state_dict()[f"{LOGITS}.bias"][1:])
     names.write_text("one\ntwo\n")
-    assert "2 names; the file has 91 columns" in broken(model, tmp_path, lambda w: None, class_names=names)
+    assert "2 names; the file has 91 class columns" in broken(model, tmp_path, lambda w: None, class_names=names)
 
 
 @pytest.mark.slow

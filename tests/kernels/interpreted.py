@@ -1,6 +1,7 @@
 """Run with TRITON_INTERPRET=1: the Triton kernels, interpreted, against float64. Started by test_triton.py."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,32 +17,58 @@ from focaldet.kernels import ops
 
 class Interpreted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, op: str, args: list[Any]) -> Tensor:
+    def forward(ctx: Any, op: str, args: list[Any], *logits: Tensor) -> Tensor:
         from focaldet.kernels import triton_ops  # not on import: without TRITON_INTERPRET it asks for a GPU
 
-        loss, ctx.grad = triton_ops.loss_and_grad(op, logits.detach(), *args, True)
-        again, none = triton_ops.loss_and_grad(op, logits.detach(), *args, False)
-        assert none.numel() == 0
+        def run(*args: Any) -> tuple[Tensor, list[Tensor]]:
+            if op == ops.PYRAMID:
+                return triton_ops.pyramid_loss([x.detach() for x in logits], *args)
+            loss, grad = triton_ops.loss_and_grad(op, logits[0].detach(), *args)
+            return loss, [grad] if grad.numel() else []
+
+        loss, ctx.grads = run(*args, True)
+        again, none = run(*args, False)
+        assert none == []
         assert torch.equal(loss.nan_to_num(-1), again.nan_to_num(-1))
-        place = logits.detach().clone()
-        triton_ops.loss_in_place(op, place, *args)
-        assert torch.equal(place.nan_to_num(-1), ctx.grad.nan_to_num(-1))
+        places = [x.detach().clone(memory_format=torch.preserve_format) for x in logits]
+        if op == ops.PYRAMID:
+            triton_ops.pyramid_loss_in_place(places, *args)
+        else:
+            triton_ops.loss_in_place(op, places[0], *args)
+        for place, grad in zip(places, ctx.grads, strict=True):
+            assert torch.equal(place.nan_to_num(-1), grad.nan_to_num(-1))
         at = ops._GRAD_SCALE[op]
-        if logits.dtype == torch.float32 and args[at - 1] is None and args[-2] == 1:
-            scaled = [*args[:at], torch.tensor(64.0), *args[at + 1 :]]
-            large = triton_ops.loss_and_grad(op, logits.detach(), *scaled, True)[1]
-            torch.testing.assert_close(large, 64 * ctx.grad, equal_nan=True)
+        if logits[0].dtype == torch.float32 and args[at - 1] is None and args[-2] == 1:
+            large = run(*args[:at], torch.tensor(64.0), *args[at + 1 :], True)[1]
+            triton_ops.multiply(large, torch.tensor(1 / 64))
+            torch.testing.assert_close(large, ctx.grads, equal_nan=True)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.grad * ops._over_classes(grad_loss, ctx.grad).to(ctx.grad.dtype), None, None
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(x * ops._over_classes(grad_loss, x).to(x.dtype) for x in ctx.grads)
 
 
-def interpreted(op: str, inplace_grad: bool, logits: Tensor, *args: Any) -> Tensor:
+def interpreted(op: str, inplace_grad: bool, logits: Tensor | list[Tensor], *args: Any) -> Tensor:
     plain = [dispatch._plain(x) if isinstance(x, Tensor) else x for x in args]
     place = ops._GRAD_SCALE[op]
-    return Interpreted.apply(logits.contiguous(), op, [*plain[:place], None, *plain[place:]])
+    tensors = logits if op == ops.PYRAMID else [logits.contiguous()]
+    return Interpreted.apply(op, [*plain[:place], None, *plain[place:]], *tensors)
+
+
+def pyramids() -> Iterator[tuple[list[Tensor], SparseTargets]]:
+    """Maps of several sizes in one memory format, one location among them; several programs for the first."""
+    generator = torch.Generator().manual_seed(3)
+    for anchors, num_classes in ((3, 10), (1, 1)):
+        for last in (False, True):
+            maps = [
+                torch.randn(2, anchors * num_classes, *hw, generator=generator) for hw in ((27, 20), (2, 3), (1, 1))
+            ]
+            if last:
+                maps = [x.to(memory_format=torch.channels_last) for x in maps]
+            sites = anchors * sum(x.shape[2] * x.shape[3] for x in maps)
+            labels = torch.randint(-2, num_classes, (2, sites), generator=generator)
+            yield maps, SparseTargets(labels, torch.rand(2, sites, generator=generator))
 
 
 def main() -> None:
@@ -74,6 +101,26 @@ def main() -> None:
                 for impl in ("fused", "reference")
             ]
             torch.testing.assert_close(*results)
+
+    sigmoid.in_one_launch = lambda maps: True
+    for maps, target in pyramids():
+        num_classes = maps[0].shape[1] * sum(x.shape[2] * x.shape[3] for x in maps) // target.labels.shape[1]
+        sites = target.labels.shape
+        for weight, alpha in (
+            (None, 0.3),
+            (torch.rand(num_classes), 0.3),
+            (torch.rand(*sites, 1), torch.rand(num_classes)),
+            (torch.rand(*sites, num_classes), 0.3),
+        ):
+            kwargs = {"weight": weight, "reduction": "sum", "normalizer": torch.tensor(3)}
+            values = []
+            for impl in ("fused", "reference"):
+                leaves = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in maps]
+                loss = focaldet.sigmoid_focal_loss(leaves, target, alpha, impl=impl, **kwargs)
+                values.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+            for ours, formula in zip(*values, strict=True):
+                torch.testing.assert_close(ours, formula)
+        count += 1
 
     z = torch.zeros(4, 3)
     wrong = torch.tensor([0, 3, -3, -1])

@@ -93,7 +93,7 @@ def test_network_without_the_strides_is_an_error_that_tells_its_strides():
     ],
 )
 def test_network_of_one_image_size_is_an_error_that_names_others(name):
-    with pytest.raises(InputError, match=rf"--backbone {name}: takes images of fixed sizes only.*resnet18") as caught:
+    with pytest.raises(InputError, match=rf"--backbone {name}: requires a fixed image size.*resnet18") as caught:
         check_any_size(Backbone(name))
     assert "\n" not in str(caught.value)
 
@@ -135,7 +135,7 @@ def test_weights_that_cannot_be_fetched_are_an_error_with_the_offline_remedy(mon
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"could not be fetched.*offline.*--backbone-weights FILE") as caught:
+    with pytest.raises(InputError, match=r"could not be downloaded.*offline.*--backbone-weights FILE") as caught:
         Backbone(SMALL, pretrained=True)
     assert "\n" not in str(caught.value)
 

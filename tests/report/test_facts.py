@@ -64,8 +64,8 @@ def test_photos_without_an_object_have_no_ap_and_no_best() -> None:
     evaluation = {"split": "val", "images": 1, "objects": 0, "metrics": nothing}
     run = Run(Path("run"), evaluation=evaluation, metrics=[{"epoch": 0, "val": nothing}])
     assert result_sentence(run, None, 0.5) == (
-        "This detector has been evaluated on the 1 photo of the val split, in which no object is labelled: there is no "
-        "AP."
+        "This detector has been evaluated on the 1 photo of the val split. There is no AP, because no objects are "
+        "labelled there."
     )
     assert not any("best" in name for name, _ in training_rows(run))
 
@@ -74,10 +74,10 @@ def test_ap_of_more_detections_is_named_and_cocos_stands_beside_it() -> None:
     metrics, coco = {"AP": 0.9, "AR100": 0.4, "AR600": 0.95}, {"AP": 0.39, "AP50": 0.4, "AP75": 0.3}
     evaluation = {"max_detections": 600, "metrics": metrics, "coco_metrics": coco}
     run = Run(Path("run"), evaluation=evaluation)
-    assert "(at most 600 detections a photo)" in result_sentence(run, None, 0.5)
+    assert "(at most 600 detections per photo)" in result_sentence(run, None, 0.5)
     rows = {name: (over, value) for name, over, value in metric_rows(run)}
-    assert rows["AR600"] == ("recall, 600 boxes an image", 0.95)
-    assert rows["COCO's AP"] == ("IoU 0.50 to 0.95, at most 100 detections a photo", 0.39)
+    assert rows["AR600"] == ("recall, 600 boxes per image", 0.95)
+    assert rows["COCO's AP"] == ("IoU 0.50 to 0.95, at most 100 detections per photo", 0.39)
     plain = Run(Path("run"), evaluation={"max_detections": 100, "metrics": metrics, "coco_metrics": None})
     assert "at most" not in result_sentence(plain, None, 0.5)
     assert [name for name, _, _ in metric_rows(plain)] == ["AP", "AR100"]

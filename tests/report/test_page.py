@@ -166,7 +166,7 @@ def test_runs_that_count_other_numbers_of_detections_are_compared_by_cocos_ap(sh
     evaluation |= {"max_detections": 600, "coco_metrics": {"AP": 0.391}}
     (other / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report([short_run, other]).read_text()
-    assert "different numbers of detections a photo" in page
+    assert "different numbers of detections per photo" in page
     (row,) = re.findall("<tr><th[^>]*>COCO&#39;s AP.*?</tr>", page, re.DOTALL)
     assert "0.612" in row
     assert "0.391" in row

@@ -321,7 +321,7 @@ def test_study_of_another_format_is_refused(small: Path) -> None:
 
 def test_study_without_rungs_is_refused(small: Path) -> None:
     (small / "study.json").write_text("{")
-    with pytest.raises(InputError, match=r"names no rung \(study.json cannot be read"):
+    with pytest.raises(InputError, match=r"has no rungs \(study.json cannot be read"):
         write_report(small)
 
 

@@ -104,7 +104,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"PNG", b"\x08\x0a" * 50, bytes(range(256))])
 def test_what_is_no_onnx_file_is_refused(refused: Refused, data: bytes) -> None:
-    assert "no ONNX file" in refused(data)
+    assert "not an ONNX file" in refused(data)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(refused: Refused, colours: Path) -> None:
@@ -134,8 +134,8 @@ def test_a_file_with_flipped_bits_is_refused_or_gives_sound_boxes(tmp_path: Path
 
 
 def test_an_onnx_file_from_elsewhere_is_refused(refused: Refused) -> None:
-    assert refused(colour_model({})) == "an ONNX file, but no model of focaldet; make one with focaldet export RUN"
-    assert "no model of focaldet" in refused(colour_model({"stride": "32", "names": "{0: 'person'}"}))
+    assert refused(colour_model({})) == "an ONNX file, but not a focaldet model; create one with focaldet export RUN"
+    assert "not a focaldet model" in refused(colour_model({"stride": "32", "names": "{0: 'person'}"}))
 
 
 def test_a_model_of_a_newer_format_tells_who_wrote_it(refused: Refused) -> None:
@@ -146,7 +146,7 @@ def test_a_model_of_a_newer_format_tells_who_wrote_it(refused: Refused) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "[" * 100_000, '{"focaldet": "0.1"}'])
 def test_a_description_that_is_no_json_object_is_refused(refused: Refused, text: str) -> None:
-    assert "its description is broken" in refused(colour_model({KEY: text}))
+    assert "its model card is broken" in refused(colour_model({KEY: text}))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_description_that_is_no_json_object_is_refused(refused: Refused, text:
 )
 def test_a_description_with_a_wrong_value_is_refused(refused: Refused, name: str, value: object) -> None:
     line = refused(changed(**{name: value}))
-    assert line.startswith("its description is broken (")
+    assert line.startswith("its model card is broken (")
     assert "export it again" in line
 
 
@@ -200,7 +200,7 @@ def test_a_model_of_raw_maps_says_what_it_is_for(refused: Refused) -> None:
 
 
 def test_inputs_that_are_not_those_of_the_description_are_refused(refused: Refused) -> None:
-    expected = "its inputs and outputs are not what its description says; export it again"
+    expected = "its inputs and outputs do not match its model card; export it again"
     assert refused(colour_model({KEY: CARD.to_json()}, TensorProto.FLOAT)) == expected
     assert refused(changed(resize={"short_side": None, "resampling": "torchvision"})) == expected
 
@@ -209,14 +209,14 @@ def test_inputs_that_are_not_those_of_the_description_are_refused(refused: Refus
 def test_boxes_that_are_no_numbers_are_refused(tmp_path: Path, photo: Path, boxes: np.ndarray) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(colour_model({KEY: CARD.to_json()}, boxes=boxes))
-    with pytest.raises(InputError, match="gives what are no boxes"):
+    with pytest.raises(InputError, match="returned invalid boxes"):
         OnnxDetector.load(file).predict(photo)
 
 
 def test_a_class_without_a_name_is_refused(tmp_path: Path, photo: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(changed(class_names=["red", "green"]))
-    with pytest.raises(InputError, match="gives what are no boxes"):
+    with pytest.raises(InputError, match="returned invalid boxes"):
         OnnxDetector.load(file).predict(photo)
 
 
@@ -246,7 +246,7 @@ def test_a_score_below_what_is_built_in_is_refused(colours: Path, score: float) 
 def test_without_openvino_the_package_is_named(colours: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(colours), str(photo), "--openvino"]) == 2
     assert capsys.readouterr().err == (
-        f"focaldet: {colours}: --openvino: this onnxruntime ({onnxruntime.__version__}) is without OpenVINO; replace "
+        f"focaldet: {colours}: --openvino: this onnxruntime ({onnxruntime.__version__}) lacks OpenVINO; replace "
         "it: pip uninstall --yes onnxruntime, then pip install onnxruntime-openvino\n"
     )
 
@@ -264,16 +264,16 @@ def test_without_onnxruntime_the_extra_is_named(
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("scores", lambda v: v + 1, "scores: one is not in"),
-        ("scores", lambda v: v - 1, "scores: one is not in"),
-        ("boxes_xyxy", lambda v: v[..., ::-1], "beyond the opposite one"),
-        ("boxes_xyxy", lambda v: v * np.nan, "a side is no number"),
+        ("scores", lambda v: v + 1, "scores: expected values in"),
+        ("scores", lambda v: v - 1, "scores: expected values in"),
+        ("boxes_xyxy", lambda v: v[..., ::-1], "beyond the opposite side"),
+        ("boxes_xyxy", lambda v: v * np.nan, "a side is not a number"),
         ("boxes_xyxy", lambda v: v[:, :2], "scores: expected shape"),
-        ("side_std_px", lambda v: -v - 1, "side_std_px: one is no number, or negative"),
-        ("count", lambda v: v + 5, "count: one is not in [0, 3]"),
-        ("count", lambda v: -v - 1, "count: one is not in [0, 3]"),
+        ("side_std_px", lambda v: -v - 1, "side_std_px: expected numbers >= 0"),
+        ("count", lambda v: v + 5, "count: expected values in [0, 3]"),
+        ("count", lambda v: -v - 1, "count: expected values in [0, 3]"),
         ("count", lambda v: v[None], "count: expected shape (1,), got (1, 1)"),
-        ("labels", lambda v: v + 3, "labels: one is not in [0, 3)"),
+        ("labels", lambda v: v + 3, "labels: expected values in [0, 3)"),
     ],
 )
 def test_outputs_that_are_no_boxes_are_refused_with_what_is_wrong(model: OnnxDetector, name, change, words) -> None:

@@ -211,7 +211,7 @@ def test_a_damaged_video_is_named_and_leaves_nothing(
     document = predict(tmp_path / "film.mp4", photo, code=2)
     assert [image["file_name"] for image in document["images"]] == [str(photo)]
     assert {entry["image_id"] for entry in document["annotations"]} == {1}
-    assert "film.mp4: not a video that can be read" in capfd.readouterr().err
+    assert "film.mp4: not a readable video" in capfd.readouterr().err
     assert not (out / "film.mp4").exists()
 
 
@@ -226,7 +226,7 @@ def test_a_video_that_breaks_in_its_middle_is_forgotten_whole(
     def breaking(file: Path, **options: object):
         for number, frame in enumerate(read(file)):
             if number == 2:
-                raise InputError(f"{file}: not a video that can be read (the test)")
+                raise InputError(f"{file}: not a readable video (the test)")
             yield frame
 
     monkeypatch.setattr(module, "read_video", breaking)
@@ -296,15 +296,15 @@ def test_a_folder_to_write_to_whose_name_is_no_text_is_only_a_name(
 
 def test_paths_without_a_photo_are_refused(refuse: Refuse, tmp_path: Path, out: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "empty: no photo in it" in refuse(tmp_path / "empty")
+    assert "empty: contains no photo" in refuse(tmp_path / "empty")
     assert "nothing: no such file or folder" in refuse(tmp_path / "nothing")
-    assert "cannot be looked at (File name too long)" in refuse("x" * 300)
+    assert "cannot be read (File name too long)" in refuse("x" * 300)
     assert "missing PHOTO" in refuse()
     assert not out.exists()
 
 
 def test_what_is_no_model_is_refused(refuse: Refuse, tmp_path: Path, photo: Path, out: Path) -> None:
-    assert "photo.png: damaged, or no ONNX file" in refuse(photo, model=photo)
+    assert "photo.png: damaged or not an ONNX file" in refuse(photo, model=photo)
     assert "nothing.onnx: no such run folder or exported file" in refuse(photo, model=tmp_path / "nothing.onnx")
     assert "cannot be looked at (File name too long)" in refuse(photo, model=Path("x" * 300))
     assert not out.exists()
@@ -320,5 +320,5 @@ def test_pictures_never_take_the_place_of_the_photos(refuse: Refuse, out: Path, 
     before = (out / "photo.png").read_bytes()
     assert "holds other files (photo.png)" in refuse(out)
     (out / "predictions.json").touch()
-    assert "would write over photo.png itself" in refuse(out)
+    assert "would overwrite photo.png itself" in refuse(out)
     assert (out / "photo.png").read_bytes() == before

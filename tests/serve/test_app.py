@@ -124,7 +124,7 @@ def test_more_bytes_than_are_taken_are_refused_with_and_without_a_stated_length(
         for content in (b"x" * 10_000, chunks()):
             status, reason = refusal(client.post("/predict", content=content))
             assert status == 413
-            assert "more than 0.005 MB" in reason
+            assert "larger than 0.005 MB" in reason
 
 
 @pytest.mark.parametrize("score", ["2", "-1", "high", "nan", "inf", ""])
@@ -287,13 +287,13 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_run_is_led_to_its_folder(eager: Path) -> None:
-    with pytest.raises(InputError, match=f"model.safetensors: a file of a run; give its folder, {eager}"):
+    with pytest.raises(InputError, match=f"model.safetensors: this file belongs to a run; give the folder, {eager}"):
         load_model(eager / "model.safetensors")
 
 
 def test_openvino_is_for_exported_models(eager: Path) -> None:
     with pytest.raises(
-        InputError, match=f"{eager}: --openvino is for exported models; make one: focaldet export {eager}"
+        InputError, match=f"{eager}: --openvino needs an exported model; make one with: focaldet export {eager}"
     ):
         load_model(eager, openvino=True)
 

@@ -63,7 +63,7 @@ def test_seeds_and_rungs_are_added(given, out):
 def test_other_settings_than_the_studys_are_refused_with_what_differs(given, out):
     open_study(out, given)
     before = (out / "study.json").read_bytes()
-    with pytest.raises(InputError, match=r"study\.json: size is 64 there, 96 here; choose another --out"):
+    with pytest.raises(InputError, match=r"study\.json: size is 64, not 96; choose another --out"):
         open_study(out, given | {"size": 96})
     assert (out / "study.json").read_bytes() == before
 
@@ -77,7 +77,7 @@ def test_the_same_folder_by_another_path_is_the_same(given, out, monkeypatch):
 def test_photos_that_have_changed_are_refused(given, out):
     study = open_study(out, given)
     write_json(out / "study.json", study | {"photos": {"train": 5, "val": 2}})
-    with pytest.raises(InputError, match=r"have changed since the study began \(photos: .*5.*4"):
+    with pytest.raises(InputError, match=r"have changed since the study started \(photos: .*5.*4"):
         open_study(out, {})
 
 
@@ -110,7 +110,7 @@ def test_a_broken_line_is_named_with_its_number(out, text):
     append_line(out, line("gfl", 0, 0.5))
     with (out / "study.jsonl").open("a") as file:
         file.write(text)
-    with pytest.raises(InputError, match=r"study\.jsonl: line 2 is broken"):
+    with pytest.raises(InputError, match=r"study\.jsonl: line 2 is damaged"):
         read_lines(out)
 
 
@@ -120,7 +120,7 @@ def test_a_line_that_was_trained_otherwise_is_refused(out, given):
     settings = settings_of(config_of(study, row, 0, out))
     finished = line("gfl", 0, 0.5) | {"settings": settings}
     check_lines(out, study, [finished])
-    with pytest.raises(InputError, match=r"gfl, seed 0: channels is 32 there, 16 here"):
+    with pytest.raises(InputError, match=r"gfl, seed 0: channels is 32, not 16"):
         check_lines(out, study, [finished | {"settings": settings | {"channels": 32}}])
 
 
@@ -131,12 +131,12 @@ def test_a_line_that_was_trained_otherwise_is_refused(out, given):
         (lambda d: d.update(seeds=[-1]), "seeds: expected numbers of at least 0"),
         (lambda d: d.update(seeds=[]), "at least one of each"),
         (lambda d: d.pop("rare_label"), "'rare_label' is missing"),
-        (lambda d: d.update(rare_label=3), "rare_label: expected the number of a class"),
+        (lambda d: d.update(rare_label=3), "rare_label: expected the index of a class"),
         (lambda d: d.update(split="dev"), "'dev' has no photos"),
-        (lambda d: d["settings"].update(sise=3), "settings: 'sise' is no option"),
+        (lambda d: d["settings"].update(sise=3), "settings: 'sise' is not an option"),
         (lambda d: d["settings"].pop("size"), "settings: 'size' is missing"),
-        (lambda d: d["rungs"][0]["changes"].update(sise=3), "'sise' is no option of training"),
-        (lambda d: d["rungs"][0].update(name="../../elsewhere"), "is no name of a rung"),
+        (lambda d: d["rungs"][0]["changes"].update(sise=3), "'sise' is not an option of train"),
+        (lambda d: d["rungs"][0].update(name="../../elsewhere"), "is not a valid rung name"),
     ],
 )
 def test_a_study_is_checked_before_it_is_used(out, given, change, words):

@@ -1,1 +1,1 @@
-"""Which object each prediction location is to find: boxes in, assignment out, no gradients."""
+"""Target assignment: which object each location is trained to predict. No gradients."""

@@ -1,14 +1,14 @@
 """Adaptive Training Sample Selection (Zhang et al., CVPR 2020, arXiv 1912.02424, algorithm 1).
 
-For each object take, on every level, the ``top_k`` locations nearest to its centre. The mean plus the standard
-deviation of these candidates' IoU with the object is the object's own threshold; candidates that reach it, and whose
-location lies inside the object, are positive. A location claimed by several objects goes to the one it overlaps most.
+The candidates of an object are the ``top_k`` locations nearest to its centre on each level. Its IoU threshold is the
+mean plus the standard deviation of the candidates' IoU with it. A candidate is positive if it reaches the threshold and
+lies inside the object. A location claimed by several objects goes to the one with the highest IoU.
 
-The locations of a level are a lattice, so its nearest ones lie in a small window around the object's centre: the work
+The locations of a level form a lattice, so the nearest ones lie in a small window around the object's centre. Time
 grows with the number of objects, not with the image, and no (locations x objects) matrix is built.
 
-Ties are decided, so that every device gives the same answer: of locations equally far the lower index is nearer; of
-objects with equal IoU the lower index wins.
+Ties are broken the same way on every device: of locations at equal distance, the lower index is nearer; of objects with
+equal IoU, the lower index wins.
 """
 
 import math
@@ -25,7 +25,7 @@ from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
 
 INSIDE_MARGIN_PX = 0.01
-"""A location is inside an object when it is farther than this from each side (the authors' code)."""
+"""A location is inside an object if it is farther than this from each side (as in the authors' code)."""
 
 
 @torch.no_grad()
@@ -40,12 +40,12 @@ def assign_atss(
     """Assign the objects of a batch to the locations of a pyramid.
 
     Args:
-        truth: the batch's objects. Centres must lie inside the image.
-        lattice: the locations, one square anchor each.
-        top_k: candidates a level; a level with fewer locations gives all it has.
+        truth: the objects of the batch. Their centres must lie inside the image.
+        lattice: the locations, each with one square anchor.
+        top_k: number of candidates per level; all locations of a level that has fewer.
         anchor_scale: side of the anchor, in strides.
-        image_sizes: height and width of each image's content when the batch is padded. The padding's locations are
-            ignored, and an object has the locations that it would have in its image alone.
+        image_sizes: (height, width) of each image's content if the batch is padded. Locations in the padding are
+            ignored, and the result for each image is the same as without padding.
 
     Returns:
         ``matched_gt`` over the ``B x P`` locations.
@@ -83,8 +83,8 @@ def assign_atss(
 
 
 def _thresholds(iou: Float[Tensor, "G T"], exists: Bool[Tensor, "G T"]) -> Float64[Tensor, " G"]:
-    """Mean plus standard deviation of each object's candidates."""
-    # In float64 the mean of equal IoUs is that IoU exactly: rounded, it could exclude all of them.
+    """Mean plus standard deviation of the IoUs of each object's candidates."""
+    # In float64, the mean of equal IoUs is exactly that IoU. A rounded mean could exclude all of them.
     wide = iou.double() * exists
     count = exists.sum(dim=1)
     mean = wide.sum(dim=1) / count
@@ -99,13 +99,13 @@ def _nearest_locations(
     top_k: int,
     anchor_scale: float,
 ) -> tuple[Int64[Tensor, "G T"], Float[Tensor, "G T 2"], Float[Tensor, "G T 4"], Bool[Tensor, "G T"]]:
-    """The candidates of every object: location index, centre and anchor of the nearest locations of each level.
+    """Location index, centre and anchor of the candidates of each object, and whether each candidate exists.
 
-    An image has fewer locations than the padded lattice; the last result says which candidates it has.
+    An image has fewer locations than the padded lattice, so some candidates may not exist.
 
-    Along each axis only a window around the centre is looked at. With m = ceil(sqrt(top_k)), the m x m locations around
-    a centre are at most m deep and m/2 aside of it (a centre may lie up to one cell beyond the border's locations), so
-    none of the nearest is farther than hypot(m, m/2). An image narrower than m has to give its share along the other
+    Only a window around the centre is searched. With m = ceil(sqrt(top_k)), the m x m locations around a centre are at
+    most m away along one axis and m/2 along the other (a centre may lie up to one cell beyond the outermost locations),
+    so no candidate is farther than hypot(m, m/2). In an image narrower than m, the window is longer along the other
     axis.
     """
     m = math.ceil(math.sqrt(top_k))
@@ -121,7 +121,7 @@ def _nearest_locations(
         row = _first(center_y, rows, window_rows, stride, lattice.offset) + cell // window_columns
         column = _first(center_x, columns, window_columns, stride, lattice.offset) + cell % window_columns
         x, y = (column.float() + lattice.offset) * stride, (row.float() + lattice.offset) * stride
-        # Squared distances in float64 are exact enough to see a tie as a tie.
+        # In float64, squared distances are exact enough for ties to compare equal.
         squared = (x.double() - center_x).square() + (y.double() - center_y).square()
         squared = squared.masked_fill(cell >= window_rows * window_columns, math.inf)
         nearest = squared.sort(dim=1, stable=True)
@@ -141,6 +141,6 @@ def _first(
     stride: int,
     offset: float,
 ) -> Int64[Tensor, "G 1"]:
-    """Along one axis, where the window of ``size`` locations begins whose middle is nearest to the centre."""
+    """First index, along one axis, of the window of ``size`` locations that is centred nearest to ``center_px``."""
     nearest = (center_px / stride - offset).round().long()
     return (nearest - size // 2).clamp(min=0).minimum(length - size)

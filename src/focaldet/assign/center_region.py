@@ -1,15 +1,16 @@
 """The centre region of FCOS (Tian et al., ICCV 2019, arXiv 1904.01355; with center sampling, arXiv 2006.09214).
 
-A location is positive for an object when its point lies inside the object and within ``radius`` strides of the object's
-centre, and the largest of its distances to the four sides is in the range of the location's level. Of several objects
-the smallest has the location.
+A location is positive for an object if its point lies inside the object and within ``radius`` strides of the object's
+centre, and if the largest of its distances to the four sides is in the range of its level. If several objects qualify,
+the smallest one gets the location.
 
-Only the few locations around each centre are looked at: the work grows with the number of objects, not with the image,
-and no (locations x objects) matrix is built.
+Only the few locations around each centre are examined. Time grows with the number of objects, not with the image, and
+no (locations x objects) matrix is built.
 
-Where codes differ: inside means strictly inside, and a range includes both its ends, so that a box may train two levels
-(the paper, mmdetection). torchvision has ranges of 4 to 8 strides on each level, without their ends, and takes nothing
-of an area of 10^8 or more. The centre region is cut at the object's sides: no point outside of the object is positive.
+Where implementations differ: inside means strictly inside, and a range includes both ends, so a box may train two
+levels (as in the paper and mmdetection). torchvision uses ranges of 4 to 8 strides on each level without their ends,
+and assigns nothing to objects with an area of 10^8 or more. The centre region is clipped to the object: no point
+outside the object is positive.
 """
 
 import math
@@ -28,7 +29,7 @@ from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
 
 ROUNDING_PX = 1e-2
-"""Locations are looked for so much farther than they can be; what counts is the test of each one."""
+"""Margin of the search for rounding errors. Each location found is then tested exactly."""
 
 
 @torch.no_grad()
@@ -42,28 +43,29 @@ def assign_center_region(
 ) -> Assignment:
     """Assign the objects of a batch to the locations of a pyramid.
 
-    An object has no location at all when it is so small that it contains no point, or when all points in it go to
-    smaller objects.
+    An object gets no location if it is too small to contain a point, or if all points inside it go to smaller objects.
 
     Args:
-        truth: the batch's objects.
-        lattice: the locations, one point each.
-        radius: half a side of the centre region, in strides; ``None`` for the whole object.
-        ranges: lowest and highest of the largest distance, in pixels, of each level. ``None`` is up to 8 strides, from
-            where the level before ends, without an end on the last: the paper's 0, 64, 128, 256, 512, infinity.
-        image_sizes: height and width of each image's content when the batch is padded. The padding's locations are
+        truth: the objects of the batch.
+        lattice: the locations.
+        radius: half the side of the centre region, in strides; ``None`` for the whole object.
+        ranges: lower and upper bound on the largest distance, in pixels, for each level. ``None``: each level ends at 8
+            strides, starts where the previous one ends, and the last has no end: the paper's 0, 64, 128, 256, 512,
+            infinity.
+        image_sizes: (height, width) of each image's content if the batch is padded. Locations in the padding are
             ignored.
 
     Returns:
         ``matched_gt`` over the ``B x P`` locations.
 
     Raises:
-        ValueError: ``radius`` is not positive, there is not one range a level, or the lattice has steps or a shift.
+        ValueError: ``radius`` is not positive, the number of ranges differs from that of the levels, or the lattice has
+            steps or a shift.
 
     >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
     >>> no_box, zero = torch.zeros(0, 4), torch.zeros(1, dtype=torch.int64)
     >>> truth = GroundTruth(box, zero, zero, 1, no_box, zero[:0])
-    >>> lattice = Lattice(((8, 8), (4, 4)), (8, 16))  # the distances are below 64: all on the first level
+    >>> lattice = Lattice(((8, 8), (4, 4)), (8, 16))  # all distances are below 64: only the first level
     >>> assign_center_region(truth, lattice).matched_gt.view(80)[:64].view(8, 8)[2:6, 2:6]
     tensor([[-1, -1, -1, -1],
             [-1,  0,  0, -1],
@@ -113,7 +115,7 @@ def assign_center_region(
 
 
 def level_ranges(strides: Sequence[int]) -> list[tuple[float, float]]:
-    """The paper's ranges of each level: as far as 8 strides, from where the level before ends.
+    """The paper's ranges: each level ends at 8 strides and starts where the previous one ends.
 
     >>> level_ranges((8, 16, 32))
     [(0.0, 64.0), (64.0, 128.0), (128.0, inf)]

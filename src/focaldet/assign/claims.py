@@ -1,4 +1,4 @@
-"""What all assignments share: a contested location goes to the best claim, and some locations take no part."""
+"""Shared steps of all assignments: resolve contested locations, and mark ignored ones."""
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -15,12 +15,12 @@ def claim(
     gt: Int64[Tensor, " N"],
     value: Float[Tensor, " N"],
 ) -> None:
-    """Give each claimed location to the object of highest value; of equals, to the lowest index. In place.
+    """Give each claimed location to the object with the highest value, ties to the lowest index. In place.
 
     Args:
-        matched: the object of each location so far.
-        best: its value, lower than any claim's where no object is.
-        location, gt, value: the claims. The claims on one location may come in several calls, lower objects first.
+        matched: object of each location so far.
+        best: value of that object; lower than any claim if there is none.
+        location, gt, value: the claims. Claims on one location may be split over calls, with lower objects first.
 
     >>> matched, best = torch.full((3,), BACKGROUND), torch.full((3,), -1.0)
     >>> claim(matched, best, torch.tensor([0, 0, 2]), torch.tensor([5, 4, 7]), torch.tensor([0.5, 0.5, 0.1]))
@@ -38,13 +38,13 @@ def claim(
 def ignore_unknown(
     matched: Int64[Tensor, "B P A"], truth: GroundTruth, lattice: Lattice, image_sizes: Int64[Tensor, "B 2"] | None
 ) -> None:
-    """Mark what is neither object nor background: locations in the padding, and in regions of unknown content.
+    """Mark locations as ignored that are neither object nor background: in padding and in ignore regions.
 
-    All A anchors of a location share its fate: what counts is where its point lies. So the ignored locations are among
-    them all that an object of the region's box could have had: FCOS's and ATSS's lie inside it by definition, and an
-    anchor that overlaps it by an IoU of 1/2 or more, or has half its own area in it (mmdetection's ``ignore_iof_thr``),
-    has its centre in it, since along each axis half of its side or more is covered. A region smaller than the anchors
-    is ignored too, which a share of the anchor's area would miss. A positive in a region stays one. In place.
+    The point of a location decides for all its A anchors. The ignored locations include every location that an object
+    with the region's box could have been assigned. For FCOS and ATSS those lie inside it by definition. An anchor with
+    an IoU of at least 1/2, or with half its own area in the region (mmdetection's ``ignore_iof_thr``), has its centre
+    inside, because at least half of each side is covered. This also works for regions smaller than the anchors, which a
+    threshold on the share of the anchor's area would miss. Positives in a region stay positive. In place.
     """
     if image_sizes is not None:
         matched.masked_fill_(~lattice.inside(image_sizes)[..., None], IGNORED)
@@ -53,10 +53,10 @@ def ignore_unknown(
 
 
 def _in_regions(truth: GroundTruth, lattice: Lattice) -> Bool[Tensor, "B P"]:
-    """Which locations lie in an ignored region of their image, its border included.
+    """Mask of the locations inside an ignore region of their image, including its border.
 
-    Each region adds 1 where its rectangle of locations begins and takes it off where it ends, along both axes; the sums
-    along them count the regions of each location.
+    Each region adds 1 at the start of its rectangle of locations and subtracts it at the end, along both axes.
+    Cumulative sums then count the regions that cover each location.
     """
     regions, image = truth.ignored_xyxy.double(), truth.ignored_image_index
     levels = []

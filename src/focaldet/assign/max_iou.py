@@ -1,16 +1,16 @@
 """Maximum IoU, the assignment of RetinaNet (Lin et al., ICCV 2017, arXiv 1708.02002, section 4).
 
-An anchor belongs to the object that it overlaps most: positive from an IoU of ``positive_iou`` on, background below
-``negative_iou``, ignored between. With ``low_quality`` an object's best anchors are positive too, however little they
-overlap it.
+An anchor belongs to the object with which it has the highest IoU. It is positive from ``positive_iou`` on, background
+below ``negative_iou``, and ignored in between. With ``low_quality``, the best anchors of each object are also positive,
+however low their IoU is.
 
-Ties are decided, so that every device gives the same answer. Of objects with equal IoU the lower index has the anchor.
-All anchors that tie for an object's best are positive, and each belongs to the object that *it* overlaps most, which
-may be another one (torchvision's and Detectron2's matcher; mmdetection gives them to the object whose best they are).
-An object that no anchor overlaps has no anchor.
+Ties are broken the same way on every device. Of objects with equal IoU, the lower index gets the anchor. All anchors
+that tie for the best of an object are positive, and each belongs to the object with which *it* has the highest IoU,
+which may be another one (as in the matchers of torchvision and Detectron2; mmdetection assigns them to the object whose
+best they are). An object that overlaps no anchor gets none.
 
-Anchors of one shape lie on a lattice, so those that overlap an object by a given IoU lie in a rectangle around its
-centre. A bound on the best IoU is known before any is computed; no (anchors x objects) matrix is built.
+Anchors of one shape form a lattice, so those with a given IoU with an object lie in a rectangle around its centre. The
+best IoU is bounded before any IoU is computed, and no (anchors x objects) matrix is built.
 """
 
 import torch
@@ -26,8 +26,8 @@ from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth
 
 ROUNDING_PX, ROUNDING = 1e-2, 1e-3
-"""Bounds on the rounding of float32: of the overlap along an axis, in pixels, and of the IoU, relatively. Anchors are
-looked for so much farther than they can be; what counts is the IoU of each one."""
+"""Bounds on float32 rounding errors: of the overlap along an axis (pixels) and of the IoU (relative). The search uses
+them as margins; each anchor found is then tested by its IoU."""
 
 
 @torch.no_grad()
@@ -44,21 +44,21 @@ def assign_max_iou(
     """Assign the objects of a batch to the anchors of a pyramid.
 
     Args:
-        truth: the batch's objects.
+        truth: the objects of the batch.
         lattice: the locations.
         shapes_px: width and height of the A anchors of each level (`focaldet.boxes.anchors.anchor_shapes`).
-        positive_iou: anchors that overlap an object at least so much are positive.
-        negative_iou: anchors that overlap every object less are background.
-        low_quality: whether the best anchors of each object are positive too.
-        image_sizes: height and width of each image's content when the batch is padded. The padding's anchors are
-            ignored, and an object has the anchors that it would have in its image alone.
+        positive_iou: lowest IoU of a positive anchor.
+        negative_iou: anchors whose IoU with every object is lower are background.
+        low_quality: also make the best anchors of each object positive.
+        image_sizes: (height, width) of each image's content if the batch is padded. Anchors in the padding are ignored,
+            and the result for each image is the same as without padding.
 
     Returns:
         ``matched_gt`` over the ``B x (P A)`` anchors, in the order of `focaldet.boxes.anchors.grid_anchors`.
 
     Raises:
-        ValueError: not 0 < ``negative_iou`` <= ``positive_iou``, shapes for another number of levels, or the lattice
-            has steps or a shift.
+        ValueError: not 0 < ``negative_iou`` <= ``positive_iou``, the lattice and the shapes have different numbers of
+            levels, or the lattice has steps or a shift.
 
     >>> from focaldet.boxes.anchors import anchor_shapes
     >>> box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
@@ -74,14 +74,14 @@ def assign_max_iou(
     check_levels(lattice, shapes_px)
     boxes, image_of_gt = truth.boxes_xyxy, truth.image_index
     num_shapes = shapes_px.shape[1]
-    num_anchors = lattice.num_locations * num_shapes  # of an image
+    num_anchors = lattice.num_locations * num_shapes  # per image
     matched = torch.full((truth.num_images * num_anchors,), BACKGROUND, dtype=torch.int64, device=boxes.device)
     best = torch.full(matched.shape, -1.0, device=boxes.device)
 
     columns_and_rows = own_columns_and_rows(lattice, image_of_gt, image_sizes)
     windows, sure = _windows(boxes, columns_and_rows, lattice, shapes_px, negative_iou, low_quality)
     level, shape, gt_of_window, reach = windows
-    near = []  # anchors, objects and IoUs of the pairs that may be the best of their object
+    near = []  # anchor, object and IoU of pairs that may be the best of their object
     centers, own_locations = box_centers(boxes.double())[gt_of_window], columns_and_rows[gt_of_window, level]
     for window, location, points in locations_within(lattice, level, centers, reach, own_locations):
         gt, half = gt_of_window[window], shapes_px[level[window], shape[window]] / 2
@@ -97,7 +97,7 @@ def assign_max_iou(
         best_of_gt = torch.zeros_like(sure, dtype=iou.dtype).scatter_reduce_(0, gt, iou, "amax")
         chosen = torch.unique(anchor[iou == best_of_gt[gt]])
         between[chosen] = False
-        weak = chosen[best[chosen] < negative_iou]  # not every object that overlaps these has been looked at
+        weak = chosen[best[chosen] < negative_iou]  # these may overlap objects that have not been examined
         of_image = chosen_anchors(lattice, shapes_px, weak % num_anchors)
         matched[weak] = _most_overlapped(of_image, weak // num_anchors, truth)
     matched.masked_fill_(between, IGNORED)
@@ -114,18 +114,18 @@ def _windows(
     negative_iou: float,
     low_quality: bool,
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Float64[Tensor, " G"]]:
-    """Where the anchors are that may overlap an object by ``negative_iou`` or be its best.
+    """Windows of the anchors that may have an IoU of ``negative_iou`` with an object or be its best.
 
-    Along each axis the overlap of two boxes is ``min(smaller side, mean side - distance of the centres)``. So of all
-    anchors of one shape the location nearest to the centre has the highest IoU, and an IoU needs a certain
-    intersection:
+    Along each axis, the overlap of two boxes is ``min(smaller side, mean side - distance of the centres)``. So among
+    the anchors of one shape, the one nearest to the centre has the highest IoU. An IoU requires an intersection:
 
         IoU >= t   <=>   intersection >= t / (1 + t) * (sum of the areas)
 
-    which, with the largest overlap along one axis, bounds the distance along the other.
+    With the largest possible overlap along one axis, this bounds the distance along the other.
 
     Returns:
-        Level, shape, object and reach (x, y) of N windows, by object; and the IoU that each object's best surely has.
+        Level, shape, object and reach (x, y) of N windows, ordered by object; and a lower bound on the best IoU of each
+            object.
     """
     strides = torch.tensor(lattice.strides, device=boxes_xyxy.device)[:, None]
     position = box_centers(boxes_xyxy.double())[:, None] / strides - lattice.offset
@@ -156,7 +156,7 @@ def _windows(
 def _most_overlapped(
     anchors_xyxy: Float[Tensor, "K 4"], image: Int64[Tensor, " K"], truth: GroundTruth
 ) -> Int64[Tensor, " K"]:
-    """For each of K anchors, the object of its image that it overlaps most."""
+    """For each of K anchors, the object of its image with the highest IoU."""
     num_gt = torch.bincount(truth.image_index, minlength=truth.num_images)
     first = num_gt.cumsum(dim=0) - num_gt
     number = torch.arange(int(num_gt.max()), device=image.device)
@@ -167,6 +167,6 @@ def _most_overlapped(
         of_image = image[rows, None]
         gt = (first[of_image] + number).clamp(max=len(truth.image_index) - 1)
         iou = paired_iou(anchors_xyxy[rows, None], truth.boxes_xyxy[gt])
-        # Of equals argmax takes the first.
+        # argmax returns the first of equal values.
         matched[rows] = first[image[rows]] + iou.masked_fill(number >= num_gt[of_image], -1.0).argmax(dim=1)
     return matched

@@ -10,11 +10,11 @@ from torch import Tensor
 from focaldet.boxes.locations import Lattice
 
 CHUNK = 2**16
-"""About so many elements are worked on at a time: what bounds the memory."""
+"""Approximate number of elements processed at a time, which bounds the memory."""
 
 
 def check_plain(lattice: Lattice) -> None:
-    """Raise ValueError unless the locations lie at multiples of the strides, as all index arithmetic here assumes."""
+    """Raise ValueError unless the locations lie at multiples of the strides, as index arithmetic assumes."""
     if lattice.steps is not None or lattice.shift_px:
         raise ValueError(
             f"lattice: expected neither steps nor a shift where objects are assigned, got steps {lattice.steps} and "
@@ -25,7 +25,7 @@ def check_plain(lattice: Lattice) -> None:
 def own_columns_and_rows(
     lattice: Lattice, image_index: Int64[Tensor, " N"], image_sizes: Int64[Tensor, "B 2"] | None
 ) -> Int64[Tensor, "N L 2"]:
-    """Columns and rows (x and y) of each level that an image has of its own, when it was padded to the batch's size.
+    """Number of columns and rows (x, y) of each level inside each image, excluding the padding to the batch size.
 
     >>> lattice = Lattice(((4, 8), (2, 4)), (8, 16))
     >>> own_columns_and_rows(lattice, torch.tensor([0]), torch.tensor([[20, 64]]))
@@ -47,18 +47,17 @@ def locations_within(
     reach: Float64[Tensor, "N 2"],
     columns_and_rows: Int64[Tensor, "N 2"],
 ) -> Iterator[tuple[Int64[Tensor, " K"], Int64[Tensor, " K"], Float[Tensor, "K 2"]]]:
-    """The locations of N rectangles, each on one level, in parts of bounded size.
+    """Yield the locations inside N rectangles, each on one level, in chunks of bounded size.
 
     Args:
         lattice: the locations.
-        level: the level of each rectangle.
-        centers: (x, y) of each rectangle's middle, pixels.
-        reach: locations at most so far from the middle are found, along x and y, pixels.
-        columns_and_rows: the locations that the level has in the rectangle's image.
+        level: level of each rectangle.
+        centers: (x, y) of the centre of each rectangle, pixels.
+        reach: largest distance from the centre along x and y, pixels.
+        columns_and_rows: number of columns and rows of the level in the rectangle's image.
 
     Yields:
-        For each location found: the index of its rectangle (not decreasing), of the location, and the location's (x,
-            y).
+        For each location found: index of its rectangle (non-decreasing), index of the location, and its (x, y).
 
     >>> lattice = Lattice(((4, 4),), (8,))
     >>> middle, reach = torch.tensor([[12.0, 4.0]]).double(), torch.tensor([[8.0, 0.0]]).double()
@@ -83,9 +82,9 @@ def locations_within(
 
 
 def ragged(counts: Int64[Tensor, " N"]) -> Iterator[tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]]:
-    """Count up to each of N numbers: the index of the number, and 0, 1, 2 ... below it.
+    """For each of N counts, yield its index repeated, together with 0, 1, 2, ... up to the count.
 
-    In parts of about ``CHUNK`` elements, never less than one number's.
+    In chunks of about ``CHUNK`` elements; a count is never split.
 
     >>> list(ragged(torch.tensor([2, 0, 3])))
     [(tensor([0, 0, 2, 2, 2]), tensor([0, 1, 0, 1, 2]))]

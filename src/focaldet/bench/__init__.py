@@ -1,1 +1,1 @@
-"""What `focaldet bench` measures: our parts beside what people use, on this machine."""
+"""`focaldet bench`: the losses compared with common implementations on this machine."""

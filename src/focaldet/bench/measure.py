@@ -12,11 +12,11 @@ from focaldet.system.memory import resident_peak_bytes
 def interleaved_ms(
     functions: dict[str, Callable[[], object]], *, seconds: float = 3.0, most: int = 200, rest: float = 0.0
 ) -> dict[str, float]:
-    """Median milliseconds of each function, run in turns, so that what else the machine does hits all alike.
+    """Median milliseconds of each function. They run in turns, so that other load on the machine affects all equally.
 
-    In its turn each runs twice and the second run counts: what the others left in the caches and in the allocator does
-    not. Rounds are made for about ``seconds``, at least 5 and at most ``most``. Before each turn are ``rest`` seconds
-    of sleep, in which threads of the one before stop to wait busily for more.
+    In each turn a function runs twice and only the second run counts, so that caches and allocator are not in the state
+    that another function left. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds
+    of sleep before each turn let the busy-waiting threads of the previous function stop.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
@@ -36,7 +36,7 @@ def interleaved_ms(
 
 
 def _reset_peak() -> None:
-    """Linux only; elsewhere the peak is that of the process's whole life, which the logits are a small part of."""
+    """Reset the peak of the resident memory. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -51,7 +51,7 @@ def _measure(
 
 
 def extra_peak_bytes(prepare: Callable[..., Callable[[], object]], *args: object) -> int | None:
-    """How far the resident memory of a fresh process rises while it runs ``prepare(*args)()``; ``None`` off Linux."""
+    """Bytes by which the resident memory of a new process grows in ``prepare(*args)()``; ``None`` except on Linux."""
     if not Path("/proc/self/clear_refs").exists():
         return None
     context = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""What the fused losses are measured against: the formulations that people use, in plain PyTorch."""
+"""Common implementations in plain PyTorch, against which the fused losses are measured."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def gathered_quality_focal(logits: Tensor, labels: Tensor, quality: Tensor, normalizer: float) -> Tensor:
-    """Quality focal loss as the reference implementations write it: all as negatives, then the positives anew."""
+    """Quality focal loss as in the reference implementations: all entries as negatives, then positives replaced."""
     probs = logits.sigmoid()
     loss = F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits), reduction="none") * probs.pow(2)
     rows = (labels >= 0).nonzero().squeeze(1)

@@ -1,1 +1,1 @@
-"""Boxes and the places they are predicted from: formats, overlap, coding, the pyramid's lattice."""
+"""Boxes and the locations they are predicted from: formats, IoU, coding, lattice and anchors."""

@@ -1,8 +1,7 @@
-"""Anchors: boxes of a few shapes around every location of a pyramid (RetinaNet: arXiv 1708.02002, section 4).
+"""Anchors: boxes of a few shapes around each location of a pyramid (RetinaNet: arXiv 1708.02002, section 4).
 
-The shapes of a pyramid are one tensor ``(L, A, 2)``, width and height in pixels of the A anchors of each level. The
-anchors of a location follow each other, ratio by ratio and within a ratio scale by scale, as in torchvision and
-mmdetection.
+The anchor shapes of a pyramid form one tensor ``(L, A, 2)``: width and height in pixels of the A anchors of each level.
+The anchors of a location are consecutive, ordered by ratio and then by scale, as in torchvision and mmdetection.
 """
 
 import math
@@ -15,10 +14,10 @@ from torch import Tensor
 from focaldet.boxes.locations import Lattice
 
 RETINANET_SCALES = tuple(4 * 2 ** (k / 3) for k in range(3))
-"""Side of a square anchor in strides: three in an octave."""
+"""Side of a square anchor in strides, three per octave."""
 
 RETINANET_RATIOS = (0.5, 1.0, 2.0)
-"""Height by width."""
+"""Height divided by width."""
 
 
 def anchor_shapes(
@@ -33,8 +32,8 @@ def anchor_shapes(
     Args:
         strides: pixels between neighbouring locations of each level.
         scales: square root of an anchor's area, in strides.
-        ratios: height by width.
-        whole_px: as torchvision's RetinaNet has them: the scales cut to whole pixels, each half side rounded to them.
+        ratios: height divided by width.
+        whole_px: round as torchvision's RetinaNet does: sizes down to whole pixels, then half sides to the nearest.
 
     >>> anchor_shapes((8,), scales=(4, 8), ratios=(1, 4))
     tensor([[[ 32.,  32.], [ 64.,  64.], [ 16.,  64.], [ 32., 128.]]])
@@ -52,10 +51,10 @@ def anchor_shapes(
 
 
 def grid_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[Tensor, "PA 4"]:
-    """The anchors of all locations as boxes, location by location in the lattice's order, A boxes at each.
+    """The anchors of all locations as boxes, in lattice order, A per location.
 
     Raises:
-        ValueError: the lattice has another number of levels than the shapes.
+        ValueError: the lattice and the shapes have different numbers of levels.
 
     >>> lattice = Lattice(((1, 2), (1, 1)), (8, 16))
     >>> grid_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)))[1:4]
@@ -71,7 +70,7 @@ def grid_anchors(lattice: Lattice, shapes_px: Float[Tensor, "L A 2"]) -> Float[T
 def chosen_anchors(
     lattice: Lattice, shapes_px: Float[Tensor, "L A 2"], index: Int64[Tensor, " N"]
 ) -> Float[Tensor, "N 4"]:
-    """``grid_anchors(lattice, shapes_px)[index]`` without the others.
+    """``grid_anchors(lattice, shapes_px)[index]``, computing only these.
 
     >>> lattice = Lattice(((1, 2), (1, 1)), (8, 16))
     >>> chosen_anchors(lattice, anchor_shapes(lattice.strides, scales=(1, 2), ratios=(1,)), torch.tensor([3, 1]))
@@ -92,6 +91,6 @@ def chosen_anchors(
 
 
 def check_levels(lattice: Lattice, shapes_px: Tensor) -> None:
-    """Raise ValueError unless there are shapes for each level of the lattice."""
+    """Raise ValueError unless there are anchor shapes for each level of the lattice."""
     if len(lattice.strides) != shapes_px.shape[0]:
         raise ValueError(f"shapes: expected {len(lattice.strides)} levels, got {shapes_px.shape[0]}")

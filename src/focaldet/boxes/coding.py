@@ -1,7 +1,7 @@
-"""How a box is written at a location, and read back: distances to its sides, distributions of distances, anchor deltas.
+"""Box coding: distances to the sides, distributions of distances, and anchor deltas.
 
 ``encode_*`` and ``decode_*`` are inverse. Distances are (left, top, right, bottom), in strides of the location's level.
-Deltas are (x, y, width, height) as seen from an anchor (Faster R-CNN, arXiv 1506.01497, equation 2).
+Deltas are (x, y, width, height) relative to an anchor (Faster R-CNN, arXiv 1506.01497, equation 2).
 """
 
 import math
@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 MAX_LOG_SIDE = math.log(1000 / 16)
-"""A delta can make a box at most so much larger than its anchor: beyond it, exp has no use and no bound."""
+"""Upper bound on the logarithm of box size over anchor size. Without it, exp overflows."""
 
 
 def encode_distances(
     points_px: Float[Tensor, "*N 2"], strides_px: Float[Tensor, "*N"], boxes_xyxy: Float[Tensor, "*N 4"]
 ) -> Float[Tensor, "*N 4"]:
-    """Distances from each point to the sides of its box, in strides; negative where the point is outside.
+    """Distances from each point to the sides of its box, in strides; negative if the point is outside.
 
     >>> encode_distances(torch.tensor([[12.0, 12.0]]), torch.tensor([8.0]), torch.tensor([[4.0, 8.0, 20.0, 28.0]]))
     tensor([[1.0000, 0.5000, 1.0000, 2.0000]])
@@ -28,7 +28,7 @@ def encode_distances(
 def decode_distances(
     points_px: Float[Tensor, "*N 2"], strides_px: Float[Tensor, "*N"], distances: Float[Tensor, "*N 4"]
 ) -> Float[Tensor, "*N 4"]:
-    """The box of each point's distances, in pixels.
+    """Boxes in pixels from points and distances in strides.
 
     >>> decode_distances(torch.tensor([[12.0, 12.0]]), torch.tensor([8.0]), torch.tensor([[1.0, 0.5, 1.0, 2.0]]))
     tensor([[ 4.,  8., 20., 28.]])
@@ -48,7 +48,7 @@ def distribution_mean(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
 
 
 def distribution_std(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
-    """The standard deviation of the same distribution, in bins.
+    """The standard deviation of that distribution, in bins.
 
     >>> distribution_std(torch.tensor([0.0, -1e4, 0.0]))
     tensor(1.)
@@ -62,11 +62,11 @@ def distribution_std(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
 def encode_deltas(
     anchors_xyxy: Float[Tensor, "*N 4"], boxes_xyxy: Float[Tensor, "*N 4"], stds: tuple[float, float, float, float]
 ) -> Float[Tensor, "*N 4"]:
-    """Where each box lies, seen from its anchor: centre shift in anchor sides, logarithm of the size ratio.
+    """Deltas of boxes from their anchors: centre shift in anchor sides, logarithm of the size ratio.
 
     Args:
-        anchors_xyxy, boxes_xyxy: pixels; sides longer than 0.
-        stds: what each of the four is divided by, so that the numbers to learn are of the size of 1.
+        anchors_xyxy, boxes_xyxy: in pixels, with sides > 0.
+        stds: divisors of the four deltas, so that the targets are of order 1.
 
     >>> anchors, boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[4.0, 0.0, 12.0, 8.0]])
     >>> encode_deltas(anchors, boxes, (1.0, 1.0, 1.0, 1.0))
@@ -81,7 +81,7 @@ def encode_deltas(
 def decode_deltas(
     anchors_xyxy: Float[Tensor, "*N 4"], deltas: Float[Tensor, "*N 4"], stds: tuple[float, float, float, float]
 ) -> Float[Tensor, "*N 4"]:
-    """The box of each anchor's deltas, in pixels; a side grows at most ``1000 / 16`` times.
+    """Boxes in pixels from anchors and deltas. A box is at most ``1000 / 16`` times as large as its anchor.
 
     >>> anchors, deltas = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[0.5, 0.0, 0.0, 0.0]])
     >>> decode_deltas(anchors, deltas, (1.0, 1.0, 1.0, 1.0))

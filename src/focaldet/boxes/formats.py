@@ -1,4 +1,4 @@
-"""Box formats. The format is part of every name; coordinates are continuous, a box's width is ``x2 - x1``."""
+"""Box formats. Every name includes its format. Coordinates are continuous: the width of a box is ``x2 - x1``."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def box_centers(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 2"]:
-    """The (x, y) of each box's centre.
+    """Centre (x, y) of each box.
 
     >>> box_centers(torch.tensor([[0.0, 0.0, 4.0, 8.0]]))
     tensor([[2., 4.]])
@@ -15,7 +15,7 @@ def box_centers(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 2"]:
 
 
 def clip_boxes(boxes_xyxy: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:
-    """Boxes cut to the image ``[0, width] x [0, height]``.
+    """Boxes clipped to the image ``[0, width] x [0, height]``.
 
     >>> clip_boxes(torch.tensor([[-3.0, 2.0, 40.0, 8.0]]), height=6, width=30)
     tensor([[ 0.,  2., 30.,  6.]])

@@ -1,6 +1,6 @@
-"""Intersection over union of boxes: of N pairs (``paired_iou``), or of all N x M (``pairwise_iou``).
+"""Intersection over union of boxes: of N pairs (``paired_iou``) or of all N x M pairs (``pairwise_iou``).
 
-Boxes without area have overlap 0 with everything, not NaN.
+A box without area has IoU 0 with every box, not NaN.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def box_area(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
-    """Width times height; 0 where a corner is on the wrong side.
+    """Width times height; 0 if the corners are in the wrong order.
 
     >>> box_area(torch.tensor([[0.0, 0.0, 2.0, 3.0], [2.0, 0.0, 0.0, 3.0]]))
     tensor([6., 0.])
@@ -19,7 +19,7 @@ def box_area(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
 
 
 def paired_iou(boxes_xyxy: Float[Tensor, "*#N 4"], other_xyxy: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
-    """Overlap of box i with other box i (shapes broadcast).
+    """IoU of box i with other box i; shapes broadcast.
 
     >>> paired_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))
     tensor([0.3333])
@@ -34,7 +34,7 @@ def paired_iou(boxes_xyxy: Float[Tensor, "*#N 4"], other_xyxy: Float[Tensor, "*#
 
 
 def pairwise_iou(boxes_xyxy: Float[Tensor, "N 4"], other_xyxy: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
-    """Overlap of every box with every other box; needs memory for N x M boxes.
+    """IoU of every box with every other box. Takes memory for N x M boxes.
 
     >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 2.0, 2.0]]))
     tensor([[0.3333, 1.0000]])

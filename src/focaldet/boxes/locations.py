@@ -1,8 +1,8 @@
-"""The prediction locations of a pyramid: a regular lattice of locations on each level.
+"""The locations of a pyramid: a regular lattice on each level.
 
-Location (row i, column j) of a level with stride s is centred on pixel ``((j + offset) * s, (i + offset) * s)``. Public
-codes disagree on ``offset`` (0 or ½), and weights trained with one decode half a stride off with the other: so it is a
-stored property of a model, never a constant in the code.
+Location (row i, column j) of a level with stride s is centred on pixel ``((j + offset) * s, (i + offset) * s)``.
+Published implementations disagree on ``offset`` (0 or ½), and weights trained with one are decoded half a stride off
+with the other. It is therefore stored with the model, never a constant in the code.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from focaldet.boxes.level_index import level_index
 
 @dataclass(frozen=True)
 class Locations:
-    """What N prediction locations need to know of themselves to write a box as numbers and to read it back.
+    """Geometry of N locations, as needed to encode and decode boxes.
 
     Args:
-        points_xy: ``(N, 2)`` the centre of each, pixels.
-        strides: ``(N,)`` of its level, pixels.
-        anchors_xyxy: ``(N, 4)`` its anchor, pixels, for a method that has anchors.
+        points_xy: ``(N, 2)`` centres, pixels.
+        strides: ``(N,)`` strides of their levels, pixels.
+        anchors_xyxy: ``(N, 4)`` anchors, pixels, or ``None`` for methods without anchors.
     """
 
     points_xy: Float[Tensor, "N 2"]
@@ -36,15 +36,15 @@ class Locations:
 
 @dataclass(frozen=True)
 class Lattice:
-    """All locations of a pyramid in their one order: level by level, row by row.
+    """All locations of a pyramid in a fixed order: level by level, row by row.
 
     Args:
         level_shapes: (height, width) of each level's map, in locations.
         strides: pixels between neighbouring locations of each level.
-        offset: centre of a cell within the cell, in strides.
-        shift_px: added to every centre: -½ in codes that number the pixels' middles.
-        steps: (vertical, horizontal) pixels between neighbouring locations of each level, where they are not the stride
-            (see ``fitted_steps``). Read by ``points`` only: what is assigned by closed form keeps to the strides.
+        offset: position of the centre within its cell, in strides.
+        shift_px: added to every centre; -½ for implementations in which pixel centres have integer coordinates.
+        steps: (vertical, horizontal) pixels between neighbouring locations of each level, if they differ from the
+            stride (see ``fitted_steps``). Used by ``points`` only: closed-form assignment requires the strides.
 
     >>> lattice = Lattice(((2, 3), (1, 2)), (8, 16))
     >>> lattice.num_locations
@@ -72,7 +72,7 @@ class Lattice:
 
     @property
     def level_starts(self) -> tuple[int, ...]:
-        """Index of each level's first location."""
+        """Index of the first location of each level."""
         starts = [0]
         for size in self.level_sizes[:-1]:
             starts.append(starts[-1] + size)
@@ -80,15 +80,15 @@ class Lattice:
 
     @property
     def num_locations(self) -> int:
-        """P, the number of locations of all levels."""
+        """P, the number of locations on all levels."""
         return sum(self.level_sizes)
 
     def points(self, device: torch.device | str | None = None) -> Float[Tensor, "P 2"]:
-        """The centre (x, y) of every location, in pixels."""
+        """Centre (x, y) of each location, in pixels."""
         return torch.cat(self.level_points(device))
 
     def level_points(self, device: torch.device | str | None = None) -> list[Float[Tensor, "_ 2"]]:
-        """The same, level by level."""
+        """Centre (x, y) of each location, in pixels, level by level."""
         levels = []
         steps = self.steps or tuple((stride, stride) for stride in self.strides)
         for (height, width), (down, right) in zip(self.level_shapes, steps, strict=True):
@@ -100,7 +100,7 @@ class Lattice:
         return levels
 
     def location_strides(self, device: torch.device | str | None = None) -> Float[Tensor, " P"]:
-        """The stride of every location's level, in pixels."""
+        """Stride of each location's level, in pixels."""
         return torch.cat(
             [
                 torch.full((size,), float(stride), device=device)
@@ -109,14 +109,14 @@ class Lattice:
         )
 
     def inside(self, image_sizes: Tensor) -> Bool[Tensor, "B P"]:
-        """Which locations an image has of its own, when it was padded to the batch's size.
+        """Mask of the locations inside each image, excluding the padding to the batch size.
 
         Args:
             image_sizes: ``(B, 2)`` height and width in pixels of each image's content, at the top left.
 
         Returns:
-            ``(B, P)``: True where the location's cell begins inside the content, which are exactly the locations of the
-            image alone, unpadded.
+            ``(B, P)``: True where the location's cell begins inside the content. These are exactly the locations that
+            the image would have without padding.
         """
         corner = self.points(image_sizes.device) - self.offset * self.location_strides(image_sizes.device)[:, None]
         height, width = image_sizes[:, :1], image_sizes[:, 1:]
@@ -124,12 +124,12 @@ class Lattice:
 
 
 def fitted_steps(level_shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """The image's side divided by each map's, rounded down: the (vertical, horizontal) steps of torchvision's anchors.
+    """(vertical, horizontal) steps of torchvision's anchors: image side over map side, rounded down.
 
-    A map's size is rounded up at each level, so that on coarse levels these are shorter than the stride.
+    Map sizes are rounded up at each level, so the steps of coarse levels are shorter than the stride.
 
     Args:
-        level_shapes: of an image whose sides are multiples of the first stride.
+        level_shapes: (height, width) of each level, for an image whose sides are multiples of the first stride.
 
     >>> fitted_steps(((100, 136), (50, 68), (25, 34), (13, 17), (7, 9)), (8, 16, 32, 64, 128))
     ((8, 8), (16, 16), (32, 32), (61, 64), (114, 120))
@@ -139,11 +139,11 @@ def fitted_steps(level_shapes: tuple[tuple[int, int], ...], strides: tuple[int, 
 
 
 def flatten_levels(maps: Sequence[Tensor], channels: int) -> Float[Tensor, "B P D"]:
-    """Per-level maps ``(B, A * D, H, W)`` as one ``(B, P, D)``, in the lattice's order.
+    """Concatenate per-level maps ``(B, A * D, H, W)`` to one ``(B, P, D)``, in lattice order.
 
     Args:
-        maps: one map a level.
-        channels: D, the numbers that belong to one location.
+        maps: one map per level.
+        channels: D, number of channels per anchor.
     """
     return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, channels) for m in maps], dim=1)
 
@@ -151,12 +151,12 @@ def flatten_levels(maps: Sequence[Tensor], channels: int) -> Float[Tensor, "B P 
 def gather_locations(
     maps: Sequence[Tensor], channels: int, image: Int64[Tensor, " N"], location: Int64[Tensor, " N"]
 ) -> Float[Tensor, "N D"]:
-    """The channels of chosen locations: ``flatten_levels(maps, channels)[image, location]`` without copying all of it.
+    """``flatten_levels(maps, channels)[image, location]`` without copying all locations.
 
     Args:
-        maps: one map ``(B, A * D, H, W)`` a level.
-        channels: D, the numbers that belong to one location.
-        image, location: the chosen locations, by image and by place in the lattice's order.
+        maps: one map ``(B, A * D, H, W)`` per level.
+        channels: D, number of channels per anchor.
+        image, location: index of the image, and of the location in lattice order.
 
     >>> maps = [torch.arange(12.0).view(1, 2, 2, 3), torch.arange(4.0).view(1, 2, 1, 2)]
     >>> gather_locations(maps, 2, torch.tensor([0, 0]), torch.tensor([4, 7]))

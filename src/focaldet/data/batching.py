@@ -1,7 +1,7 @@
-"""Samples and batches that depend on nothing but (seed, epoch, index).
+"""Samples and batches that depend only on (seed, epoch, index).
 
-Whatever worker or process makes a sample, and whether the run was resumed in between, it is the same to the bit. That
-holds for photos that cannot be read too: in training the next one that can be stands in for it.
+A sample is the same to the bit whichever worker or process creates it, and whether or not the run was resumed. This
+also holds for unreadable photos, which training replaces by the next readable one.
 Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 """
 
@@ -24,7 +24,7 @@ from focaldet.structures import GroundTruth
 from focaldet.system.cores import cores
 
 CACHE_BYTES = 1 << 30
-"""Decoded images are kept in memory when all of them fit into so much (1 GiB a process; forked workers share it)."""
+"""Memory limit for keeping all decoded images (1 GiB per process; forked workers share it)."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Sample:
     """One transformed image.
 
     Args:
-        index: which record of the dataset.
-        image: ``(3, H, W)`` RGB: uint8, or float32 in [0, 255] where colours are not rounded (``Resize``).
+        index: index of the record in the dataset.
+        image: ``(3, H, W)`` RGB, uint8, or float32 in [0, 255] if ``Resize`` does not round colours.
         boxes_xyxy: ``(G, 4)`` float32, pixels of this image.
         labels: ``(G,)`` int64.
-        ignored_xyxy: ``(R, 4)`` float32.
+        ignored_xyxy: ``(R, 4)`` float32, ignore regions.
     """
 
     index: int
@@ -49,7 +49,7 @@ class Sample:
 class NoPhotoLeftError(InputError):
     """No photo of a data set can be read.
 
-    ``DataLoader`` makes an error of a worker anew from its traceback; what is kept of that is the last line.
+    ``DataLoader`` re-creates a worker's error with its traceback as the message; only the last line is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -57,18 +57,18 @@ class NoPhotoLeftError(InputError):
 
 
 class DetectionDataset(Dataset[Sample]):
-    """Records -> samples.
+    """Samples of image records.
 
-    ``dataset[epoch, index]`` is the sample of that epoch; ``dataset[index]`` that of epoch 0. With a ``TrainTransform``
-    the next photo that can be read stands in for one that cannot; its augmentation is that of ``index``, so that it is
-    not seen twice in the same way.
+    ``dataset[epoch, index]`` is the sample in an epoch; ``dataset[index]`` is that of epoch 0. With a
+    ``TrainTransform``, an unreadable photo is replaced by the next readable one, with the augmentation of ``index`` so
+    that the two samples of that photo differ.
 
     Args:
         records: one split of a ``DataFolder``.
         transform: ``TrainTransform`` or ``EvalTransform``.
-        seed: of the transform's randomness.
-        cache_bytes: decode all images now and keep them when they take at most so many bytes; 0 never does. They are
-            kept no larger than the transform can make use of.
+        seed: random seed of the transform.
+        cache_bytes: decode all images now and keep them if they need at most this many bytes; 0 disables this. They are
+            kept no larger than the transform needs.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class DetectionDataset(Dataset[Sample]):
         self.records = tuple(records)
         self.transform = transform
         self.seed = seed
-        # Shared: workers find out, and the process that says it sees what they found.
+        # Shared, because workers detect unreadable photos and the main process reports them.
         self._unreadable: Tensor = torch.zeros(len(self.records), dtype=torch.bool)
         self._unreadable.share_memory_()  # type: ignore[no-untyped-call]
         self._named: set[int] = set()
@@ -100,10 +100,10 @@ class DetectionDataset(Dataset[Sample]):
         return self._images is not None
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """A sample.
+        """The sample of an index, or of (epoch, index).
 
         Raises:
-            InputError: with an ``EvalTransform``, the photo cannot be read; in training, none of them can.
+            InputError: the photo cannot be read (``EvalTransform``), or no photo can be read (``TrainTransform``).
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not isinstance(self.transform, TrainTransform):
@@ -115,14 +115,15 @@ class DetectionDataset(Dataset[Sample]):
             sample = self.sample((index + after) % len(self), epoch=epoch, drawn_as=index)
             if sample is not None:
                 return sample
-        raise NoPhotoLeftError(f"no photo of the split can be read; the first: {self._problem(0)}")
+        raise NoPhotoLeftError(f"no photo of the split can be read; the first one: {self._problem(0)}")
 
     def sample(self, index: int, *, epoch: int = 0, drawn_as: int | None = None) -> Sample | None:
-        """The sample of a photo, or ``None`` when it cannot be read.
+        """The sample of a photo, or ``None`` if it cannot be read.
 
         Args:
-            epoch: of the transform's randomness.
-            drawn_as: the index by which the transform's randomness is drawn; ``None``: its own.
+            index: index of the photo.
+            epoch: epoch, which seeds the transform.
+            drawn_as: index that seeds the transform; ``None``: ``index``.
         """
         record = self.records[index]
         image = self._read(index) if self._images is None else self._images[index]
@@ -145,11 +146,11 @@ class DetectionDataset(Dataset[Sample]):
 
     @property
     def unreadable(self) -> Bool[Tensor, " N"]:
-        """Which photos could not be read so far, whichever process tried; they are not tried again."""
+        """Mask of the photos that no process could read so far. They are not tried again."""
         return self._unreadable
 
     def newly_unreadable(self) -> list[str]:
-        """A line for each photo that could not be read and has not been named before."""
+        """A line for each unreadable photo that has not been reported before."""
         new = [index for index in self._unreadable.nonzero().flatten().tolist() if index not in self._named]
         self._named.update(new)
         return [self._problem(index) for index in new]
@@ -179,11 +180,12 @@ def _source_bytes(record: ImageRecord, max_side: int) -> int:
 
 
 class Batch(NamedTuple):
-    """What the training loop gets.
+    """A batch for training.
 
     Args:
-        images: ``(B, 3, H, W)`` uint8 RGB; smaller images lie at the top left, zeros fill the rest. Not normalised.
-        valid_sizes: ``(B, 2)`` int64, (height, width) of each image without that filling.
+        images: ``(B, 3, H, W)`` uint8 RGB, not normalised. Smaller images are padded with zeros at the bottom and
+            right.
+        valid_sizes: ``(B, 2)`` int64, (height, width) of each image without padding.
         truth: the objects of the batch.
     """
 
@@ -193,7 +195,7 @@ class Batch(NamedTuple):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples -> one batch, padded at the bottom and at the right to its largest image.
+    """Collate samples to a batch, padded at the bottom and right to the largest image.
 
     >>> one = Sample(0, torch.ones(3, 2, 4, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64),
     ...              torch.zeros(0, 4))
@@ -225,11 +227,11 @@ def _image_index(counts: Sequence[int]) -> Int64[Tensor, " G"]:
 
 
 class TrainingSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) pairs: a new permutation each epoch, dealt out to the processes in turn.
+    """Yields (epoch, index) pairs: a new permutation each epoch, distributed over the processes in turn.
 
-    Rank r of R takes every R-th entry from r on, so R processes with batches of b see together, step by step, the
-    images that one process with batches of R·b sees. The last, incomplete global batch is left out; a set smaller than
-    one global batch is repeated until it fills one. The only state is the epoch.
+    Rank r of R takes every R-th entry starting at r. So in each step, R processes with batches of b together see the
+    same images as one process with batches of R·b. The last, incomplete global batch is dropped; a set smaller than one
+    global batch is repeated to fill it. The epoch is the only state.
 
     >>> sampler = TrainingSampler(5, batch_size=2, seed=0)
     >>> len(sampler), sampler.num_batches
@@ -246,11 +248,11 @@ class TrainingSampler(Sampler[tuple[int, int]]):
 
     @property
     def num_batches(self) -> int:
-        """Batches of this process in an epoch, at least 1."""
+        """Number of batches of this process per epoch, at least 1."""
         return max(1, self.num_samples // (self.batch_size * self.num_replicas))
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration deals out."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
 from focaldet.data.parallel import Progress, each
 from focaldet.data.records import DataFolder, Fault, ImageRecord
+from focaldet.files import open_regular
 from focaldet.photos.depth import FULL, depth_note
 from focaldet.photos.images import GLANCE, decode_photo, no_size_warnings
 
@@ -224,7 +225,11 @@ def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progres
 
 def _decode(path: Path) -> tuple[bytes, str, int]:
     """(digest of the file, what is wrong with its image, its white as in ``Decoded``)."""
-    digest = blake2b(path.read_bytes(), digest_size=16).digest()
+    hashed = blake2b(digest_size=16)
+    with open_regular(path) as file:
+        while part := file.read(2**20):
+            hashed.update(part)
+    digest = hashed.digest()
     try:
         # To its end all the same, and JPEGs in a third of the time.
         return digest, "", decode_photo(path, max_side=GLANCE).white

@@ -18,7 +18,7 @@ from focaldet.data.formats.voc import find_voc, read_voc
 from focaldet.data.formats.yolo import find_yolo, read_yolo
 from focaldet.data.parallel import Progress
 from focaldet.data.records import Annotation, DataFolder, Fault, ImageRecord, ParsedLayout
-from focaldet.data.suspicious import similar_classes, splits_without_objects
+from focaldet.data.suspicious import like_percent, similar_classes, splits_without_objects
 from focaldet.data.tree import Tree
 from focaldet.data.validate import validate_all
 
@@ -79,11 +79,12 @@ def read_labels(path: str | Path) -> DataFolder:
         if file.suffix.lower() != ".json":
             raise InputError(f"{file}: expected a folder of labelled photos, or a COCO file, whose name ends in .json")
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
-        parsed = read_coco(Tree(root), [file.relative_to(root).as_posix()])
+        tree = Tree(root)
+        parsed = read_coco(tree, [file.relative_to(root).as_posix()])
         records, faults, notes = _records(root, parsed)
     except OSError as error:
         raise InputError(f"{error.filename or file}: cannot be read ({error.strerror or error})") from None
-    _check_usable(file, parsed, records, faults)
+    _check_usable(file, parsed, records, faults, tree)
     return _folder(file, "coco", replace(parsed, notes=notes), records, "one file, one split", faults)
 
 
@@ -103,7 +104,7 @@ def _read_folder(root: Path, seed: int, rescale: bool, progress: Progress | None
     ]
     if any(fault.kind == "missing-image" for fault in faults) and (archives := packed(tree)):
         notes = (*notes, f"photos are missing, and there are archives: {archives}")
-    _check_usable(root, parsed, records, faults, unread_labels(tree) or packed(tree))
+    _check_usable(root, parsed, records, faults, tree)
     splits, origin, made = _make_splits(records, seed)
     return _folder(root, layout, replace(parsed, notes=notes), splits, origin, faults, made)
 
@@ -132,7 +133,7 @@ def _folder(
     return replace(
         folder,
         faults=(*folder.faults, *similar_classes(folder)),
-        notes=(*folder.notes, *splits_without_objects(folder)),
+        notes=(*folder.notes, *splits_without_objects(folder), *like_percent(folder)),
     )
 
 
@@ -189,16 +190,9 @@ def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annota
 
 
 def _check_usable(
-    root: Path, parsed: ParsedLayout, records: dict[str, tuple[ImageRecord, ...]], faults: list[Fault], other: str = ""
+    root: Path, parsed: ParsedLayout, records: dict[str, tuple[ImageRecord, ...]], faults: list[Fault], tree: Tree
 ) -> None:
-    """Raise InputError unless there are photos with objects.
-
-    Args:
-        other: what else is in the folder, and what to do about it.
-    """
-    first = (f"; the first fault: {faults[0]}" if faults else "") + (f"; {other}" if other else "")
-    if not any(records.values()):
-        raise InputError(f"{root}: {parsed.description}, but no usable image{first}")
+    """Raise InputError unless there are photos with objects."""
     everything = [record for split in records.values() for record in split]
     if any(record.num_objects for record in everything):
         return
@@ -207,7 +201,10 @@ def _check_usable(
             f"{root}: {parsed.description}, but all of its {regions:,} boxes are crowds (iscrowd 1), which are neither "
             "objects nor background; set iscrowd to 0 where they are objects"
         )
-    raise InputError(f"{root}: {parsed.description}, but no usable box in any image{first}")
+    nothing = "no usable box in any image" if everything else "no usable image"
+    first = f"; the first fault: {faults[0]}" if faults else ""
+    other = f"; {other}" if (other := unread_labels(tree) or packed(tree)) else ""
+    raise InputError(f"{root}: {parsed.description}, but {nothing}{first}{other}")
 
 
 def _make_splits(

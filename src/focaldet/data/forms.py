@@ -25,6 +25,12 @@ _WRITTEN: dict[Form, str] = {
     "centre": "[x centre, y centre, width, height]",
 }
 
+_EXCHANGED: dict[Form, str] = {
+    "corners": "[y1, x1, y2, x2]",
+    "size": "[y, x, height, width]",
+    "centre": "[y centre, x centre, height, width]",
+}
+
 _TOLERANCE_PX = 1.0
 
 
@@ -34,43 +40,76 @@ def check_forms(annotations: Sequence[Annotation], headers: Sequence[ImageHeader
     Args:
         headers: of each image; a word where it cannot be read.
     """
-    groups: dict[tuple[str, Form], list[tuple[NDArray[np.float64], tuple[int, int]]]] = {}
-    sources: dict[tuple[str, Form], dict[str, None]] = {}
+    groups: dict[tuple[str, Form, bool], list[tuple[Annotation, tuple[int, int]]]] = {}
     # A photo of two splits has one annotation.
     for annotation, header in {id(a): (a, h) for a, h in zip(annotations, headers, strict=True)}.values():
-        if annotation.form == "corners" or isinstance(header, str) or not len(annotation.boxes_xyxy):
+        if isinstance(header, str) or not len(annotation.boxes_xyxy):
             continue
-        size = (header.width, header.height)
-        scale = np.array((*size, *size), np.float64) if annotation.relative else 1.0
+        if header.orientation >= 5 and not annotation.relative:  # its boxes may be those before it was turned
+            continue
         # YOLO has a file for each image: they are judged together.
-        key: tuple[str, Form] = (annotation.source if annotation.form == "size" else "", annotation.form)
-        sources.setdefault(key, {})[annotation.source] = None
-        stated = size if annotation.relative else annotation.stated_size or size
-        groups.setdefault(key, []).append((annotation.boxes_xyxy * scale, stated))
-    for key, group in groups.items():
-        boxes = np.concatenate([found for found, _ in group])
-        limits = np.concatenate([np.tile(np.array(size, np.float64), (len(found), 1)) for found, size in group])
-        source = next(iter(sources[key])) + (" and others" if len(sources[key]) > 1 else "")
-        _check_form(source, key[1], boxes, limits + _TOLERANCE_PX)
+        source = annotation.source if annotation.form == "size" else ""
+        group = groups.setdefault((source, annotation.form, annotation.relative), [])
+        group.append((annotation, (header.width, header.height)))
+    for (_, form, relative), group in groups.items():
+        counts = [len(a.boxes_xyxy) for a, _ in group]
+        boxes = np.concatenate([a.boxes_xyxy for a, _ in group])
+        limits = np.repeat(np.array([size for _, size in group], np.float64), counts, axis=0)
+        if relative:
+            boxes *= np.tile(limits, (1, 2))
+        else:  # a stated size may be that of a larger copy, or may be wrong
+            stated = [a.stated_size or size for a, size in group]
+            limits = np.maximum(limits, np.repeat(np.array(stated, np.float64), counts, axis=0))
+        sources = dict.fromkeys(a.source for a, _ in group)
+        source = next(iter(sources)) + (" and others" if len(sources) > 1 else "")
+        _check_form(source, form, boxes, limits + _TOLERANCE_PX, relative=relative)
 
 
-def _check_form(source: str, form: Form, boxes: NDArray[np.float64], limits: NDArray[np.float64]) -> None:
+def _check_form(
+    source: str, form: Form, boxes: NDArray[np.float64], limits: NDArray[np.float64], *, relative: bool
+) -> None:
     """
     Args:
         boxes: ``(N, 4)`` corners as they were read.
         limits: ``(N, 2)`` width and height of each box's image.
     """
     with np.errstate(invalid="ignore"):  # infinite numbers are faults of their boxes, found later
-        sides = boxes[:, 2:] - boxes[:, :2]
-        place = (boxes[:, :2] + boxes[:, 2:]) / 2 if form == "centre" else boxes[:, :2]
-        outside = int(((boxes[:, 2:] > limits) | (boxes[:, :2] < -_TOLERANCE_PX)).any(1).sum())
-        as_corners = bool(((sides > place) & (sides <= limits)).all())
-        as_size = bool((place + sides <= limits).all())
-    if not outside or outside < _OUTSIDE_SHARE * len(boxes):
+        first, ends = boxes[:, :2], boxes[:, 2:]
+        sides, centres = ends - first, (first + ends) / 2
+        wrong = int(((ends > limits) | (first < -_TOLERANCE_PX) | (sides <= 0)).any(1).sum())
+        far = int((centres > limits).any(1).sum())
+    if not wrong or wrong < _OUTSIDE_SHARE * len(boxes):
         return
-    if as_corners or (form == "centre" and as_size and len(boxes) >= _ENOUGH_BOXES):
-        other: Form = "corners" if as_corners else "size"
+    written = (centres if form == "centre" else first, ends if form == "corners" else sides)
+    fitting = [_WRITTEN[other] for other in _fitting(*written, limits) if other != form]
+    if not relative:
+        exchanged = _fitting(written[0][:, ::-1], written[1][:, ::-1], limits)
+        fitting += [_EXCHANGED[other] for other in exchanged]
+    # Two corners are in order by chance only rarely; few boxes may fit as anything else.
+    fitting = [other for other in fitting if other == _WRITTEN["corners"] or len(boxes) >= _ENOUGH_BOXES]
+    if fitting:
         raise InputError(
-            f"{source}: {outside:,} of {len(boxes):,} boxes leave their image, and all of them fit in another form: "
-            f"they look like {_WRITTEN[other]}, and are read as {_WRITTEN[form]}; convert them"
+            f"{source}: {wrong:,} of {len(boxes):,} boxes leave their image or have no area, and all fit in another "
+            f"form: they look like {fitting[0]}, and are read as {_WRITTEN[form]}; convert them"
         )
+    if form == "centre" and len(boxes) >= _ENOUGH_BOXES and 2 * far > len(boxes):
+        raise InputError(
+            f"{source}: {far:,} of {len(boxes):,} boxes have their centre outside the image: YOLO's numbers are "
+            "fractions of the image; if these are pixels or percent, divide them"
+        )
+
+
+def _fitting(place: NDArray[np.float64], second: NDArray[np.float64], limits: NDArray[np.float64]) -> list[Form]:
+    """The forms in which all boxes lie in their images.
+
+    Args:
+        place: ``(N, 2)``, the first two numbers that were written.
+        second: ``(N, 2)``, the other two.
+    """
+    with np.errstate(invalid="ignore"):
+        fits: dict[Form, NDArray[np.bool_]] = {
+            "corners": (second > place) & (second <= limits),
+            "size": (place >= 0) & (second > 0) & (place + second <= limits),
+            "centre": (place >= second / 2 - _TOLERANCE_PX) & (second > 0) & (place + second / 2 <= limits),
+        }
+    return [form for form, fit in fits.items() if fit.all()]

@@ -25,13 +25,16 @@ def progress_bar(what: str) -> Iterator[Progress | None]:
     if tqdm is None or not sys.stderr.isatty():
         yield None
         return
-    bar: Any = tqdm(desc=what, unit=" photos", leave=False, delay=_PATIENCE_S)
+    bar: Any = None
 
     def progress(done: int, total: int) -> None:
-        bar.total = total
+        nonlocal bar
+        if bar is None:  # only now: what comes before, such as the labels, is no part of its time
+            bar = tqdm(desc=what, total=total, unit=" photos", leave=False, delay=_PATIENCE_S)
         bar.update(done - bar.n)
 
     try:
         yield progress
     finally:
-        bar.close()
+        if bar is not None:
+            bar.close()

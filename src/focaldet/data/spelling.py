@@ -81,8 +81,9 @@ def as_uploaded(bare: str) -> str:
 def before_upload(bare: str) -> str:
     """What ``as_uploaded`` gives for the photo of an uploaded one's name; empty where it is no such name.
 
-    >>> before_upload("1f0c9a3e-my_photo_1.jpg"), before_upload("my-photo.jpg")
-    ('my_photo_1.jpg', '')
+    >>> before_upload("1f0c9a3e-my_photo_1.jpg"), before_upload("my-photo.jpg"), before_upload("20260131-1.jpg")
+    ('my_photo_1.jpg', '', '')
     """
-    name = re.fullmatch(r"[0-9a-f]{8}-(.+)", bare)
+    # Eight digits may be a date, and the rest a number that each day has.
+    name = re.fullmatch(r"(?!(?:19|20)\d{6}-|\d{4}(?:19|20)\d\d-)[0-9a-f]{8}-(.+)", bare)
     return as_uploaded(name[1]) if name else ""

@@ -1,6 +1,13 @@
 """What is wrong with no item of a folder of labelled photos, and yet should be known before training on it."""
 
+import numpy as np
+
 from focaldet.data.records import DataFolder, Fault
+
+_PERCENT = 100
+
+_ENOUGH_BOXES = 10
+"""So few boxes may well lie in a corner."""
 
 
 def similar_classes(folder: DataFolder) -> list[Fault]:
@@ -17,6 +24,21 @@ def similar_classes(folder: DataFolder) -> list[Fault]:
         )
         for names in alike.values()
         if len(names) > 1
+    ]
+
+
+def like_percent(folder: DataFolder) -> list[str]:
+    """A sentence where every box of photos much larger than that lies within the first 100 pixels."""
+    records = [record for records in folder.splits.values() for record in records if len(record.labels)]
+    sides = np.array([(min(r.width, r.height), max(r.width, r.height)) for r in records]).reshape(-1, 2)
+    if not len(sides) or (sides <= (_PERCENT, 2 * _PERCENT)).any():
+        return []
+    ends = np.concatenate([record.boxes_xyxy[:, 2:] for record in records])
+    if len(ends) < _ENOUGH_BOXES or not _PERCENT / 2 < ends.max() <= _PERCENT:
+        return []
+    return [
+        "every box lies within the first 100 pixels of its photo; if the numbers are percent of its width and height, "
+        "convert them to pixels"
     ]
 
 

@@ -1,9 +1,8 @@
-"""From a photo and its boxes to what the network sees: zoom, crop, flips and colour.
+"""From a photo and its boxes to the network input: zoom, crop, flips and colour.
 
-Axes: N boxes of one image, H W of the image at hand. The canvas of an image is its own size scaled so that the longer
-side is ``size``; training and evaluation use the same canvas, so that photos of one shape batch without padding.
-Each image is resampled once: what will not be seen is cut off first. All randomness comes from torch's global
-generator.
+Axes: N boxes of one image, H W of the current image. The canvas of an image is its size scaled so that the longer side
+is ``size``. Training and evaluation use the same canvas, so photos of one shape need no padding in a batch. Each image
+is resampled once, after cropping. All randomness comes from torch's global generator.
 """
 
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from focaldet.photos.images import MAX_PIXELS, fitted_size, read_photo
 from focaldet.photos.resize import OWN_RESIZE, Resize
 
 FILL = 114
-"""Grey around a photo that is smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
+"""Grey around a photo smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
 
 MIN_VISIBLE = 0.25
-"""An object of which less is left after the crop is no longer an object but a region to ignore."""
+"""Lowest visible share of an object. A crop that leaves less turns it into an ignore region."""
 
 MIN_SIDE_PX = 2.0
-"""Nor is one that is thinner than this."""
+"""Shortest side of an object, pixels. Thinner ones become ignore regions, too."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class View:
     """An image and its boxes, in the pixels of that image.
 
     Args:
-        image: ``(3, H, W)`` uint8, or float in [0, 255] where colours are not rounded (``Resize``).
+        image: ``(3, H, W)`` uint8, or float in [0, 255] if ``Resize`` does not round colours.
         boxes_xyxy: ``(N, 4)`` float32.
         labels: ``(N,)`` int64.
-        ignored: ``(N,)`` bool: regions that are neither object nor background.
+        ignored: ``(N,)`` bool, True for ignore regions, which are neither object nor background.
     """
 
     image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
@@ -49,13 +48,13 @@ class View:
 
 @dataclass(frozen=True)
 class Strength:
-    """How far augmentation goes; every range is sampled uniformly, the zoom uniformly in its logarithm.
+    """Ranges of the augmentation. Values are drawn uniformly, the zoom log-uniformly.
 
     Args:
-        zoom: smallest and largest scale against the canvas: below 1 the photo gets smaller and is surrounded by grey,
-            above 1 it is cropped.
-        stretch: the two axes' scales may differ by up to this factor.
-        colour: half width of the brightness, contrast and saturation factors.
+        zoom: lowest and highest scale relative to the canvas. Below 1 the photo is surrounded by grey, above 1 it is
+            cropped.
+        stretch: largest factor between the scales of the two axes.
+        colour: brightness, contrast and saturation factors are in ``1 ± colour``.
     """
 
     zoom: tuple[float, float]
@@ -69,19 +68,19 @@ STRENGTHS: dict[str, Strength | None] = {
     "medium": Strength(zoom=(0.7, 1.5), stretch=1.1, colour=0.25),
     "strong": Strength(zoom=(0.5, 2.0), stretch=1.25, colour=0.4),
 }
-"""Name of an augmentation strength -> what it does; ``"none"`` leaves flips out too."""
+"""Name of an augmentation strength -> ranges; ``"none"`` disables flips, too."""
 
 FLIPS = ("none", "horizontal", "all")
-"""``"none"``: for what a mirror turns into something else (digits, letters, signs). ``"all"``: for photos without an up
-(cells, aerial views), vertical flips and quarter turns too."""
+"""``"none"``: for objects that mirroring changes (digits, letters, signs). ``"all"``: horizontal and vertical flips and
+rotations by 90°, for photos without a fixed orientation (cells, aerial views)."""
 
 
 class EvalTransform:
-    """Scale an image to its canvas, nothing else.
+    """Scales an image to its canvas.
 
     Args:
         size: longer side of the canvas, pixels.
-        resize: how.
+        resize: how to scale.
 
     >>> photo = View(torch.zeros(3, 48, 64, dtype=torch.uint8), torch.tensor([[8.0, 8.0, 24.0, 40.0]]),
     ...              torch.tensor([0]), torch.tensor([False]))
@@ -96,11 +95,11 @@ class EvalTransform:
 
     @property
     def source_side(self) -> int:
-        """The longer side in pixels beyond which the source image holds nothing that could be seen."""
+        """Longer side in pixels up to which the resolution of the source image matters."""
         return self.size if self.resize == OWN_RESIZE else MAX_PIXELS
 
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
-        """A photo as it is to be kept in memory: where that can be, on its canvas already."""
+        """Read a photo to keep in memory; with the default ``Resize``, already scaled to its canvas."""
         photo = read_photo(path)
         return as_tensor(self.resize(photo, self.size) if self.resize == OWN_RESIZE else photo)
 
@@ -112,7 +111,7 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """Zoom, crop, flips and colour on the canvas of the image.
+    """Random zoom, crop, flips and colour on the canvas of the image.
 
     Args:
         size: longer side of the canvas, pixels.
@@ -129,11 +128,11 @@ class TrainTransform:
 
     @property
     def source_side(self) -> int:
-        """The longer side in pixels beyond which the source image holds nothing that could be seen."""
+        """Longer side in pixels up to which the resolution of the source image matters."""
         return self.size if self.strength is None else round(self.size * self.strength.zoom[1] * self.strength.stretch)
 
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
-        """A photo as it is to be kept in memory: no larger than can be seen of it."""
+        """Read a photo to keep in memory, no larger than ``source_side``."""
         return read_image(path, max_side=self.source_side)
 
     def __call__(self, view: View) -> View:
@@ -142,7 +141,7 @@ class TrainTransform:
         if self.strength is None:
             return _resample(view, (0, 0, width, height), canvas)
         if self.flips == "all" and _coin():
-            view = _transpose(view)  # with the two flips below: every quarter turn, and every mirror image of one
+            view = _transpose(view)  # with the flips below, all rotations by 90° and their mirror images
         view = zoom_crop(view, canvas, self.size / max(width, height), self.strength)
         if self.flips != "none" and _coin():
             view = _flip(view, horizontal=True)
@@ -152,14 +151,16 @@ class TrainTransform:
 
 
 def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: Strength) -> View:
-    """A random part of the image, or the image on grey, at a random scale: one resampling.
+    """Zoom to a random scale, with a single resampling.
 
-    Along each axis the scaled photo is either larger than the canvas (a part is cut out) or smaller (it lies somewhere
-    on it).
+    Along each axis, the scaled photo is either cropped to the canvas at a random position, or placed on it at random
+    and surrounded by grey.
 
     Args:
+        view: the image and its boxes.
         canvas: (width, height) of the result.
-        base_scale: canvas pixels for an image pixel at zoom 1.
+        base_scale: canvas pixels per image pixel at zoom 1.
+        strength: ranges of zoom and stretch.
     """
     height, width = view.image.shape[-2:]
     scale = base_scale * _log_uniform(*strength.zoom)
@@ -176,12 +177,12 @@ def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: 
 
 
 def _log_uniform(low: float, high: float) -> float:
-    """Between the two, uniform in the logarithm."""
+    """A random number between the two, uniform in its logarithm."""
     return low * (high / low) ** torch.rand(()).item()
 
 
 def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:
-    """Along one axis: (start and end of the source window, its offset on the canvas, its length there)."""
+    """Random placement along one axis: start and end of the source window, its offset and its length on the canvas."""
     where = torch.rand(()).item()
     scaled = max(1, round(length * scale))
     if scaled <= canvas:
@@ -192,7 +193,7 @@ def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:
 
 
 def _resample(view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> View:
-    """The window of the image at a new (width, height); boxes go with it and are cut at its border."""
+    """Crop an image to a window and resize it to (width, height); boxes are clipped to the window."""
     x1, y1, x2, y2 = window_xyxy
     image = view.image[:, y1:y2, x1:x2]
     if (x2 - x1, y2 - y1) != size:
@@ -203,9 +204,9 @@ def _resample(view: View, window_xyxy: tuple[int, int, int, int], size: tuple[in
 
 
 def keep_visible(view: View) -> View:
-    """Cut boxes at the image's border; what is left of an object that is hardly seen becomes a region to ignore.
+    """Clip boxes to the image, and turn objects that are hardly visible into ignore regions.
 
-    Calling it background would teach the network that the visible part of an object is none.
+    As background, they would teach the network that visible parts of objects are not objects.
     """
     height, width = view.image.shape[-2:]
     limits = torch.tensor([width, height, width, height], dtype=torch.float32)
@@ -220,14 +221,14 @@ def keep_visible(view: View) -> View:
 def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float) -> UInt8[Tensor, "3 H W"]:
     """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``.
 
-    All three are affine in the colour, so one 3 × 3 matrix and one offset do them in a single pass, without rounding in
-    between.
+    All three are affine in the colour. One 3 × 3 matrix and one offset apply them in a single pass, without
+    intermediate rounding.
     """
     saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
     grey = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
     matrix = contrast * brightness * (saturation * torch.eye(3) + (1 - saturation) * grey)
     pixels = image.reshape(3, -1)
-    # Every 16th pixel is enough for the pivot of the contrast; an integer sum does not depend on the number of threads.
+    # Every 16th pixel suffices for the mean. Integer sums do not depend on the number of threads.
     sample = pixels[:, ::16]
     mean = grey @ (sample.sum(1) / sample.shape[1])
     offset = (1 - contrast) * brightness * mean + 0.5

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -26,6 +27,7 @@ from focaldet.data.spelling import (
     spelled,
     stem,
 )
+from focaldet.files import open_regular, read_bytes
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 SPLIT_WORDS = {
@@ -41,6 +43,9 @@ SPLIT_WORDS = {
 
 _LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 """Folders of copies that operating systems leave; hidden ones begin with a point."""
+
+MOST_LABELS = 2**33
+"""Bytes of a file of labels: the largest public one, of Objects365, has 5.7 GB."""
 
 _MAX_LINKS = 10_000
 """Links to folders that are followed: links that lead to one another would never end."""
@@ -66,7 +71,7 @@ class FoundPhoto(NamedTuple):
     Args:
         name: relative to the folder, with forward slashes.
         certainty: how much of the stated path leads to it: ``AS_STATED``, else the number of its last parts that agree,
-            at least 1, or 0 when only the name without its suffix does.
+            at least 1, or 0 when only the name without its suffix does, or that before an upload.
     """
 
     name: str
@@ -131,22 +136,47 @@ class Tree:
         """Where a file of the tree lies."""
         return self.root / name
 
+    def read(self, name: str, most: int = MOST_LABELS) -> bytes:
+        """The content of a file.
+
+        Raises:
+            InputError: it has become another kind of file since, has more than ``most`` bytes, or cannot be read.
+        """
+        return read_bytes(self.path(name), most)
+
+    def head(self, name: str, most: int) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            InputError: as ``read``.
+        """
+        with open_regular(self.path(name)) as file:
+            return file.read(most)
+
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Files whose names end so, in capitals or not.
 
         Args:
             suffixes: in small letters, with the point.
         """
-        return [name for name in self.files if _suffix(name) in suffixes]
+        found = [self._by_suffix.get(suffix, []) for suffix in suffixes]
+        return sorted(chain.from_iterable(found), key=_parts) if len(found) > 1 else list(found[0])
 
     def below(self, folder: str, names: Iterable[str]) -> list[str]:
         """Those of some files that lie in a folder or in the folders in it."""
         return [name for name in names if not folder or name.startswith(f"{folder}/")]
 
     @cached_property
+    def _by_suffix(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.files:
+            index.setdefault(_suffix(name), []).append(name)
+        return index
+
+    @cached_property
     def photos(self) -> list[str]:
         """The image files."""
-        return [name for name in self.files if _suffix(name) in IMAGE_SUFFIXES]
+        return self.with_suffix(*IMAGE_SUFFIXES)
 
     @cached_property
     def _by_path(self) -> dict[str, list[str]]:
@@ -241,7 +271,7 @@ class Tree:
                 return FoundPhoto(found.name, 0 if known else found.certainty)
         for spelling in spellings:
             if candidates := [c for c in self.uploaded(stem(spelling)) if not _other_split(spelling, c)]:
-                return self._nearest(spelling, candidates, beside)
+                return FoundPhoto(self._nearest(spelling, candidates, beside).name, 0)
         raise PhotoError(f"there is no photo {_shown(stated)} here")
 
     def photo_of(self, label_file: str, stated: Sequence[str] = ()) -> FoundPhoto:

@@ -214,9 +214,11 @@ def _suspects(boxes: np.ndarray, clipped: np.ndarray, labels: np.ndarray, *, may
     suspect = ~(moved <= _TOLERANCE_PX) | (clipped[:, 2:] <= clipped[:, :2]).any(1)  # NaN compares false
     if may_be_shares:
         suspect |= (boxes[:, 2:] <= 1).all(1)
-    first: dict[tuple[float, ...], int] = {}
-    for i, key in enumerate(zip(*boxes.T.tolist(), labels.tolist(), strict=True)):
-        suspect[i] |= first.setdefault(key, i) != i
+    keys = list(zip(*boxes.T.tolist(), labels.tolist(), strict=True))
+    if len(set(keys)) < len(keys):
+        first: dict[tuple[float, ...], int] = {}
+        for i, key in enumerate(keys):
+            suspect[i] |= first.setdefault(key, i) != i
     return np.flatnonzero(suspect).tolist()
 
 

@@ -21,7 +21,7 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFo
     say(f"decoding all {len(paths):,} photos first (--verify)")
     with no_size_warnings(), progress_bar("decoding") as progress:
         problems = {
-            path: problem for path, problem in zip(paths, each(_problem, paths, progress), strict=True) if problem
+            path: problem for path, problem in zip(paths, each(photo_problem, paths, progress), strict=True) if problem
         }
     for problem in problems.values():
         say(f"{problem}; left out")
@@ -32,7 +32,8 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFo
     return replace(folder, splits=splits)
 
 
-def _problem(path: Path) -> str:
+def photo_problem(path: Path) -> str:
+    """What is wrong with a photo once it is decoded; empty for a sound one."""
     try:
         read_photo(path, max_side=GLANCE)
     except InputError as error:

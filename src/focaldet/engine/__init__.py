@@ -1,1 +1,1 @@
-"""Train, evaluate, predict: what a run is made of. Nothing is imported here, so that drawing needs no torch."""
+"""Training, evaluation and prediction. This module imports nothing, so that drawing works without torch."""

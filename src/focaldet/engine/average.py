@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from focaldet.engine.optimizer import ema_decay
 from focaldet.models.detector import DenseDetector
 
 
@@ -36,7 +37,7 @@ class MovingAverage(nn.Module):
         """Move towards the network's weights of now."""
         if self._count is None:  # once, in a run that was resumed
             self._count = int(self.n_averaged)
-        weight = 1.0 - min(self.decay, (1 + self._count) / (10 + self._count)) if self._count else 1.0
+        weight = 1.0 - ema_decay(self._count, self.decay) if self._count else 1.0
         # In two calls for hundreds of tensors.
         own, others = ([*module.parameters(), *module.buffers()] for module in (self.module, net))
         pairs = [*zip(own, others, strict=True)]

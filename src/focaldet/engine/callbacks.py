@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: the time budget, measuring AP, the run's files."""
+"""Recording a run: measuring AP, keeping the best weights, and writing ``metrics.jsonl``."""
 
 import contextlib
 import json
@@ -15,73 +15,17 @@ from tqdm import tqdm
 
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.checkpoints import check_loops
 from focaldet.engine.detect import detect_records, without_detections
-from focaldet.engine.module import DetectionModule
+from focaldet.engine.module import DetectionModule, StepResult
 from focaldet.engine.spec import ModelSpec, save_model
-from focaldet.engine.step_terms import READ_EVERY
 from focaldet.evaluation.average_precision import Evaluation, average_precision
-from focaldet.files import cannot_write, parse_json, write_text
+from focaldet.files import MOST_JSON, cannot_write, parse_json, read_bytes, write_text
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
 
 Say = Callable[[str], None]
-
-
-class TimeBudget(Callback):
-    """Ends the run after so many minutes, those before an interruption included, and moves its schedule along.
-
-    A step, or the measuring of AP at the end, is not cut short: the last of it lies beyond the budget.
-    """
-
-    def __init__(self, minutes: float | None) -> None:
-        self.budget_s = None if minutes is None else minutes * 60
-        self.before_s = self.latest_s = 0.0
-        self.start = time.perf_counter()
-        self.interrupted = False
-        """Set it to end the run after the current step."""
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds of training so far."""
-        return self.before_s + time.perf_counter() - self.start
-
-    def left_s(self, progress: float) -> float | None:
-        """Seconds that the run has left when this share of it is done; ``None`` before it can be told."""
-        if self.budget_s is not None:
-            return max(self.budget_s - self.elapsed_s, 0.0)
-        return self.elapsed_s * (1 - progress) / progress if progress > 0 else None
-
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
-        # Before the module's own hook, which reads it.
-        if self.budget_s is not None:
-            # The latest clock of all processes: with schedules of their own their weights would drift apart.
-            if trainer.world_size > 1 and index % READ_EVERY == 0:
-                elapsed = torch.tensor(self.elapsed_s, device=module.device)
-                self.latest_s = float(trainer.strategy.reduce(elapsed, reduce_op="max"))
-            elif trainer.world_size == 1:
-                self.latest_s = self.elapsed_s
-            module.progress = min(1.0, self.latest_s / self.budget_s)  # type: ignore[assignment]
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        done = self.interrupted or (self.budget_s is not None and self.elapsed_s >= self.budget_s)
-        # All processes stop after the same step: one that went on alone would wait for the others forever. They ask
-        # each other now and then, since the answer waits for the device.
-        if trainer.world_size > 1 and index % READ_EVERY and index + 1 < trainer.num_training_batches:
-            return
-        if trainer.strategy.reduce_boolean_decision(done, all=False):
-            trainer.should_stop = True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"elapsed_s": self.elapsed_s}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.before_s = float(state["elapsed_s"])
 
 
 class RunRecorder(Callback):
@@ -89,10 +33,10 @@ class RunRecorder(Callback):
 
     Args:
         run: the run folder.
-        spec: of the model.
+        spec: description of the model.
         val: the validation photos, or ``None``.
-        every: epochs between two measurements; 0: five in the run.
-        clock: tells the minutes.
+        every: epochs between two measurements; 0: five measurements per run.
+        clock: the run's time budget.
         say: prints a line.
     """
 
@@ -116,36 +60,40 @@ class RunRecorder(Callback):
         check_loops(checkpoint, self.run / "last.ckpt", trainer)
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        self.run = Path(trainer.strategy.broadcast(str(self.run)))  # its number is the first process's choice
+        self.run = Path(trainer.strategy.broadcast(str(self.run)))  # the first process has chosen its number
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
-        # A run that was made longer has done less of it than when it was measured last.
+        # In a run that was extended, the same epoch is a smaller share than when AP was last measured.
         self.measured = min(self.measured, math.floor(5 * self._done(trainer, module)))
         if trainer.is_global_zero:
             drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, DetectionModule)
-        self.steps, module.counts = 0, [0, 0, 0]
+        self.steps = 0
+        self.unmatched = self.beyond_reach = self.objects = 0
         self.epoch_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
+        result: StepResult = outputs["result"]
+        self.objects += result.objects
+        self.unmatched += result.unmatched
+        self.beyond_reach += result.beyond_reach
         self.steps += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
-        module.stop_unless_weights_finite()  # before they are measured, and written
+        module.stop_unless_weights_finite()  # before they are measured and written
         terms = module.terms.take_means()
-        counts = torch.tensor(module.counts, device=module.device)
+        counts = torch.tensor([self.objects, self.unmatched, self.beyond_reach], device=module.device)
         counts = trainer.strategy.reduce(counts, reduce_op="sum")
         self.objects, self.unmatched, self.beyond_reach = counts.tolist()
         if not trainer.is_global_zero or not self.steps:
             return
         seconds = time.perf_counter() - self.epoch_start
-        memory = peak_memory_mb(module.device)  # before AP is measured, so that the first line is of training alone
+        memory = peak_memory_mb(module.device)  # before measuring AP: the first line is the peak of training alone
         evaluation = self.measure(module) if self._due(trainer, module) else None
         line = {
             "epoch": trainer.current_epoch,
@@ -177,14 +125,14 @@ class RunRecorder(Callback):
         return math.floor(5 * self._done(trainer, module, ahead=1)) > self.measured
 
     def _done(self, trainer: L.Trainer, module: DetectionModule, *, ahead: int = 0) -> float:
-        """Share of the run that is done once so many more epochs are."""
+        """Share of the run that is done after ``ahead`` more epochs."""
         if self.clock.budget_s is not None:
             return min(1.0, self.clock.elapsed_s / self.clock.budget_s)
         return (trainer.current_epoch + ahead) / (trainer.max_epochs or 1)
 
     def measure(self, module: DetectionModule) -> Evaluation | None:
-        """AP of the averaged weights on the validation photos. They are kept when they are the best so far, and always
-        where no AP can tell."""
+        """Measure AP of the averaged weights on the validation photos. Keep the weights if they are the best so far, or
+        if there is no AP to compare."""
         net = module.average_net
         self.measured = math.floor(5 * module.progress) if self.clock.budget_s is not None else self.measured + 1
         if self.val is None:
@@ -196,7 +144,7 @@ class RunRecorder(Callback):
         evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
         ap, ap50 = evaluation.metrics["AP"], evaluation.metrics["AP50"]
         if ap is None or ap50 is None:
-            measured, kept = "val AP –", " (val has no object to measure it by; these weights are kept)"
+            measured, kept = "val AP –", " (no objects in val; these weights are kept)"
         else:
             limit = named_limit(evaluation.max_detections)
             measured = f"val AP {ap:.3f}, AP50 {ap50:.3f}{limit}"
@@ -204,7 +152,7 @@ class RunRecorder(Callback):
             self.best = max(self.best, ap)
         if kept:
             save_model(self.run, self.spec, net)
-        with tqdm.external_write_mode():  # above the progress bar, not behind it
+        with tqdm.external_write_mode():  # above the progress bar, not in the middle of it
             for problem in self.val.newly_unreadable():
                 self.say(without_detections(problem))
             self.say(f"minute {self.clock.elapsed_s / 60:.1f}, epoch {module.current_epoch + 1}: {measured}{kept}")
@@ -212,10 +160,10 @@ class RunRecorder(Callback):
 
 
 def drop_lines_from(file: Path, epoch: int) -> None:
-    """Leave out of ``metrics.jsonl`` what a resumed run is about to do again."""
+    """Remove the lines of ``metrics.jsonl`` from this epoch on; a resumed run will write them again."""
     if file.exists():
         kept = []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_bytes(file, MOST_JSON).decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
                 if parse_json(line)["epoch"] < epoch:
                     kept.append(line + "\n")

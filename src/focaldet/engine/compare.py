@@ -1,4 +1,4 @@
-"""A detector beside labelled photos: the truth and what it finds, for the page of its errors."""
+"""Detections next to the labels of the same photos, for the page of errors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ from focaldet.runtime.results import coco_results
 
 @dataclass(frozen=True)
 class Comparison:
-    """Labelled photos and what was found on them, in the classes that labels and detector share.
+    """Labelled photos and their detections, in the classes that labels and detector share.
 
     Args:
-        truth: a COCO data set; file names are absolute.
+        truth: COCO data set with absolute file names.
         results: entries of a COCO results file.
-        split: the one that was looked at; empty for a file of labels that names none, and of all photos.
-        notes: sentences about which photos were looked at, and what is left out.
+        split: the split of the photos; empty for all photos, or if the labels name no splits.
+        notes: sentences about which photos were used and what is left out.
     """
 
     truth: dict[str, Any]
@@ -45,11 +45,12 @@ def detect_labelled(
     """Detect in labelled photos.
 
     Args:
-        run: a run folder, or an exported model.
-        labels: a labelled folder, or a COCO file.
-        split: of the folder; ``None``: test, or val when there is no test. Where the folder gives no splits, they are
-            those that the run recorded, and photos that are not recorded belong to test; without a record, all photos.
-        score: least score of a box.
+        run: run folder, or exported model.
+        labels: labelled folder, or COCO file.
+        split: split of the folder; ``None``: test, or val if there is no test. If the folder has no splits of its own,
+            those recorded by the run are used, and photos that the run has not seen count as test photos. Without a
+            record, all photos are used.
+        score: confidence threshold.
         max_detections, openvino, device: see ``load_model``.
 
     Raises:
@@ -62,7 +63,7 @@ def detect_labelled(
     shared = [name for name in known if name in labelled]
     if not shared:
         raise InputError(f"{labels}: its classes are {first_names(labelled)}; {run} knows only {first_names(known)}")
-    notes += [f"faults in the labels: {len(folder.faults)}; the first: {folder.faults[0]}"] if folder.faults else []
+    notes += [f"{len(folder.faults):,} faults in the labels; the first: {folder.faults[0]}"] if folder.faults else []
     notes += _left_out("objects", "the detector does not know", (name for name in labelled if name not in known))
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
     records: list[ImageRecord] = []
@@ -92,10 +93,10 @@ def detect_labelled(
 def _chosen(
     folder: DataFolder, recorded: Recorded, split: str | None
 ) -> tuple[tuple[ImageRecord, ...], str, list[str]]:
-    """The photos to look at, their split, and what to know about them where the layout does not give it."""
+    """Photos to use, their split, and notes on the split if the folder does not define it."""
     photos = tuple(dict.fromkeys(record for records in folder.splits.values() for record in records))
     if split is None and not recorded and "test" in folder.made_splits:
-        folder = replace(folder, splits={"": photos}, made_splits=("",), split_origin="the folder gives no splits")
+        folder = replace(folder, splits={"": photos}, made_splits=("",), split_origin="the folder has no splits")
     folder = with_recorded_splits(folder, recorded, new="test")
     if split is None:
         split = next((name for name in ("test", "val", *folder.splits) if folder.splits.get(name)), "")
@@ -105,9 +106,9 @@ def _chosen(
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {there}")
     notes = []
     if split in folder.made_splits:
-        which = f"{len(chosen)} of {len(photos)} photos" + (f", those of {split}" if split else "")
-        unknown = "" if recorded else f"; which of them trained the detector is not recorded. {BETTER}"
-        notes.append(f"looked at: {which}; {folder.split_origin}{unknown}")
+        which = f"{len(chosen):,} of {len(photos):,} photos" + (f" ({split})" if split else "")
+        unknown = "" if recorded else f"; the run has no record of its training photos. {BETTER}"
+        notes.append(f"compared: {which}; {folder.split_origin}{unknown}")
     if warning := trained_on(chosen, recorded):
         notes.append(warning)
     return chosen, split, notes

@@ -213,7 +213,7 @@ class TrainConfig:
     workers: int = option(
         "hardware",
         -1,
-        "data-loading processes; -1: none on a CPU if the decoded photos fit in memory, else cores minus one, at most 8",
+        "data-loading processes; -1: none on a CPU if decoded photos fit in memory, else cores minus one, at most 8",
         range=(-1, 2**10),
     )
     profile: bool = option("hardware", False, "print a breakdown of the step time when training ends")

@@ -1,4 +1,4 @@
-"""The embedded example: a detection set made on the spot, a detector trained on it in minutes."""
+"""The built-in example: generate a data set and train a detector on it in a few minutes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,17 +13,17 @@ from focaldet.files import check_out, make_numbered
 
 
 def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[str], None] = print) -> Path:
-    """Make handwritten digits on photos, train a GFL on them, and measure it on the test split.
+    """Place handwritten digits on photos, train a GFL detector on them, and measure it on the test split.
 
     Args:
         out: folder for ``digits/`` (the data) and ``run-1/``, numbered.
-        minutes: of training.
+        minutes: training time.
 
     Returns:
         The run folder.
 
     Raises:
-        InputError: ``out`` holds something else, or cannot be written.
+        InputError: ``out`` holds other files, or cannot be written.
     """
     check_out(out, "a demo")
     data = out / "digits"
@@ -32,11 +32,11 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
         size=224,
         minutes=minutes,
         flips="none",
-        augment="none",  # every digit is made at its own size, turn and blur already
+        augment="none",  # each digit already has its own size, rotation and blur
         seed=seed,
         val_every=1000,  # once, at the end
     )
-    say("making the data: scikit-learn's handwritten digits on crops of its two photos")
+    say("generating the data set: scikit-learn's handwritten digits on crops of its two photos")
     make_digits(data, seed=seed)
     run = make_numbered(out / "run")
     train(replace(config, out=str(run)), say=say)

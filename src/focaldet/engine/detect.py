@@ -1,4 +1,4 @@
-"""The detections of a network on labelled photos, as COCO results."""
+"""Detections of a network on labelled photos, as COCO results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,18 +25,18 @@ def detect_records(
     batch: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """COCO results of a data set's images in their order, boxes in pixels of the photos.
+    """Detect on a data set and return COCO results in the order of its images, with boxes in pixels of the photos.
 
-    Only photos that the network sees at one size share a batch. Beside a larger one, a photo would be padded, and the
-    network would see something else where its own padding begins.
+    Only photos that the network sees at the same size share a batch. Next to a larger photo, a smaller one would be
+    padded, and the network's output near the padding would change.
 
     A photo that cannot be read has no detections; ``dataset.newly_unreadable`` names it.
 
     Args:
-        dataset: with an ``EvalTransform``.
-        category_ids: of each label, see ``coco_results``; ids of images are those of ``image_ids``.
-        batch: photos in a batch, at most. A photo's scores depend on it by the rounding of float32 only (1e-6).
-        progress: called with the number of images done.
+        dataset: photos with an ``EvalTransform``.
+        category_ids: COCO id of each label, see ``coco_results``; image ids come from ``image_ids``.
+        batch: most photos per batch. It changes a photo's scores only by float32 rounding (1e-6).
+        progress: called with the number of photos done.
     """
     assert isinstance(dataset.transform, EvalTransform)
     training = net.training
@@ -57,7 +57,7 @@ def detect_records(
 
 
 def same_size_batches(dataset: DetectionDataset, most: int) -> list[list[int]]:
-    """The indices of a data set in batches of at most so many, each of photos that the network sees at one size."""
+    """Indices of a data set in batches of at most ``most`` photos that the network sees at the same size."""
     transform = dataset.transform
     assert isinstance(transform, EvalTransform)
     groups: dict[tuple[int, int], list[int]] = {}
@@ -81,20 +81,24 @@ def _detect(
         yield sample.index, to_photo(detections, size, photo, last_pixel=postprocess.config.last_pixel)
 
 
+WITHOUT_DETECTIONS = "; AP counts it as a photo without detections"
+"""How the line about a photo that cannot be read ends."""
+
+
 def without_detections(problem: str) -> str:
-    """The line about a photo that cannot be read, of ``dataset.newly_unreadable``."""
-    return f"{problem}; AP counts it as a photo without detections"
+    """Message about a photo from ``dataset.newly_unreadable``."""
+    return problem + WITHOUT_DETECTIONS
 
 
 def to_photo(
     detections: Detections, size: tuple[int, int], photo_size: tuple[int, int], *, last_pixel: bool = False
 ) -> Detections:
-    """Detections in pixels of the photo, on the CPU.
+    """Convert detections from pixels of the network's input to pixels of the photo, on the CPU.
 
     Args:
         detections: in pixels of the network's input.
         size, photo_size: (height, width) of the network's input and of the photo.
-        last_pixel: see ``PostProcessConfig``.
+        last_pixel: right and bottom sides are the last pixels inside the box, see ``PostProcessConfig``.
     """
     found = as_arrays(detections).to_photo(NetworkInput(None, size, photo_size), last_pixel=last_pixel)
     return Detections(

@@ -1,4 +1,4 @@
-"""A trained detector in use: load a run, give it photos, get boxes with the deviation of each side."""
+"""A trained detector: load a run, pass photos, get boxes with the standard deviation of each side."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Detector:
-    """A network with its method and the names of its classes.
+    """A network with its method and class names.
 
     >>> detector = Detector.load("runs/cells")  # doctest: +SKIP
     >>> detections = detector.predict("photo.jpg")  # doctest: +SKIP
@@ -59,7 +59,7 @@ class Detector:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
+        """Class name of each label."""
         return self.spec.class_names
 
     def evaluation_postprocess(self) -> PostProcess:
@@ -75,15 +75,15 @@ class Detector:
         max_detections: int | None = None,
         device: str | torch.device = "auto",
     ) -> Detector:
-        """Load what ``focaldet train`` or ``import`` left in a run folder (``model.json`` and ``model.safetensors``).
+        """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
             run: the folder.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
-            device: where the network runs, see ``choose_device``.
+            device: device of the network, see ``choose_device``.
 
         Raises:
-            InputError: a file is missing or broken, or was written by a newer focaldet; or there is no such device.
+            InputError: a file is missing or damaged, or was written by a newer focaldet; or there is no such device.
         """
         run = Path(run)
         if not run.is_dir():
@@ -97,33 +97,36 @@ class Detector:
         net.load_state_dict(load_file(file))
         check_finite_weights(file, net.state_dict())
         detector = cls(spec, net, method, score_threshold=score_threshold, max_detections=max_detections)
+        check_finite_outputs(file, detector.net)
         return detector.to(device)
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs."""
+        """Device of the network."""
         return self.net.mean.device
 
     def to(self, device: str | torch.device) -> Detector:
-        """This detector, with its network on another device."""
+        """Move the network to a device; returns this detector."""
         self.net.to(choose_device(device))
         return self
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
-        """The objects in one photo: a file, a PIL image, or ``(H, W, 3)`` uint8 RGB. Pixels are the photo's.
+        """Detect the objects in one photo; boxes are in pixels of the photo.
 
-        A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+        Args:
+            image: file, PIL image, or ``(H, W, 3)`` uint8 RGB. A file is rotated upright according to its EXIF
+                orientation; a PIL image is used as it is.
         """
         (found,) = self._detections([self.prepare(as_photo(image))])
         return found
 
     def prepare(self, photo: NDArray[np.uint8]) -> NetworkInput:
-        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first step of ``predict``, on any thread."""
+        """Scale a photo ``(H, W, 3)`` uint8 RGB for the network: the first half of ``predict``. Thread-safe."""
         pixels = as_tensor(self.spec.resize(photo, self.spec.size))
         return NetworkInput(pixels, (int(pixels.shape[1]), int(pixels.shape[2])), (photo.shape[0], photo.shape[1]))
 
     def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
-        """The second: the objects of some photos that the network sees at one size, as arrays."""
+        """Detect on prepared photos of the same size: the second half of ``predict``, with arrays as result."""
         return [as_arrays(found) for found in self._detections(batch)]
 
     def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
@@ -137,8 +140,24 @@ class Detector:
         ]
 
 
+def check_finite_outputs(file: Path, net: DenseDetector) -> None:
+    """Raise InputError where a network gives infinity or what is not a number for a small image of all grey values.
+
+    Weights may be finite and so large that nothing is found: no score is above a threshold, and nobody would be told.
+    """
+    image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    with torch.no_grad():
+        outputs = net(as_tensor(image)[None])
+    maps = (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
+    if not all(bool(values.isfinite().all()) for values in maps):
+        raise InputError(
+            f"{file}: its network gives infinity or what is not a number: the training diverged, or the file is "
+            "damaged; use other weights, or train again with a lower --lr"
+        )
+
+
 def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
-    """The same detections for the ``supervision`` library; side deviations are in ``data["side_std_px"]``."""
+    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
         import supervision

@@ -1,4 +1,4 @@
-"""What is installed, and which kernels run: the first thing to look at when something is slow or wrong."""
+"""Installed packages and active kernels: the first thing to check if something is slow or wrong."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from focaldet.system.cores import cores
 
 
 def describe() -> str:
-    """A short text for a terminal, and for a bug report."""
+    """Short text for a terminal or a bug report."""
     lines = [
         f"focaldet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
         f"{cores()} of {os.cpu_count()} cores, torch threads {torch.get_num_threads()}, CPU capability "
@@ -35,7 +35,7 @@ def describe() -> str:
         except PackageNotFoundError:
             lines.append(f"  {package:<22}not installed")
     for device, reason in available().items():
-        state = "run" if reason is None else f"do not run, the plain formulas do: {reason}"
+        state = "available" if reason is None else f"not available, plain PyTorch is used instead: {reason}"
         lines.append(f"fused losses on {device}: {state}")
     lines += _devices()
     return "\n".join(lines)

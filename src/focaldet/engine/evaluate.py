@@ -1,4 +1,4 @@
-"""A run measured on a split of labelled photos."""
+"""Measuring a run on a split of labelled photos."""
 
 import sys
 from collections.abc import Callable
@@ -28,12 +28,13 @@ def evaluate_run(
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure a run on labelled photos. Where their folder gives no splits, they are those that the run recorded.
+    """Measure a run on labelled photos.
 
-    Photos that are not recorded are new to the run, and belong to a test split that the folder does not give.
+    If their folder has no splits of its own, those recorded by the run are used, and photos that the run has not seen
+    count as test photos.
 
     Raises:
-        InputError: as ``read_folder`` and ``evaluate_split``.
+        InputError: see ``read_folder`` and ``evaluate_split``.
     """
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
@@ -55,14 +56,14 @@ def evaluate_split(
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into it.
+    """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        max_detections: that a photo can have, and that count in AP; ``None``: as the run was made. Beside AP of more
-            than 100 stands that of COCO's 100.
+        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit. If it
+            exceeds 100, AP with COCO's limit of 100 is reported too.
 
     Raises:
-        InputError: no such split, or none of the classes that the run was trained with.
+        InputError: no such split, or none of the run's classes in it.
     """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
@@ -103,10 +104,10 @@ def evaluate_split(
 
 
 def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None]) -> DataFolder:
-    """The folder in the detector's classes, without those that were ignored in training; differences are printed.
+    """Convert the folder to the detector's classes, with the same classes ignored as in training. Prints differences.
 
     Raises:
-        InputError: it has none of the detector's classes.
+        InputError: the folder has none of the detector's classes.
     """
     folder = ignore_classes(folder, [name for name in detector.spec.ignored_classes if name in folder.class_names])
     folder, lines = with_classes(folder, detector.class_names)
@@ -116,15 +117,15 @@ def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None
 
 
 def evaluation_table(report: dict[str, Any]) -> str:
-    """The numbers of an ``evaluation.json`` for a terminal."""
+    """Format an ``evaluation.json`` for a terminal."""
 
     def number(value: float | None) -> str:
         return "    –" if value is None else f"{value:.3f}"
 
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-    lines = [f"{report['split']}: {report['images']} photos, {report['objects']} objects"]
+    lines = [f"{report['split']}: {report['images']:,} photos, {report['objects']:,} objects"]
     if report["ignored"]:
-        lines[0] += f", {report['ignored']} regions in which nothing counts"
+        lines[0] += f", {report['ignored']:,} ignore regions"
     lines.append("  ".join(f"{name.replace('_', ' ')} {number(report['metrics'].get(name))}" for name in names))
     if report["coco_metrics"]:
         lines[-1] += f" {named_limit(report['max_detections'])}"

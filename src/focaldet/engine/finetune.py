@@ -1,8 +1,8 @@
-"""A run that begins with the weights of another one, of ``focaldet train`` or ``focaldet import``.
+"""Starting a run from the weights of another one, of ``focaldet train`` or ``focaldet import``.
 
-Backbone, pyramid and towers are taken whole, so the network has to be built as it was. The last layers are taken where
-their numbers mean the same: a class by its name, boxes where both methods read them alike; the others begin anew.
-Whatever is anew, left out or read in another way is told.
+Backbone, pyramid and towers are loaded completely, so the network must be built the same way. The last layers are
+loaded where their outputs mean the same: classes by name, boxes if both methods decode them alike. Everything
+re-initialised, dropped or decoded differently is reported.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,21 @@ from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize
 
 LAST_LAYERS = tuple(f"head.{name}." for name in ("class_logits", "box_outputs", "scales", "centerness", "quality"))
-"""What depends on the classes and on the method."""
+"""Layers that depend on the classes and on the method."""
 
 
 def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
-    """The options of ``TrainConfig`` that a run's network has: what ``--weights RUN`` means for those not given.
+    """Read the network options of a run: the values that ``--weights RUN`` gives to options not given.
 
     Args:
         run: its folder.
-        method: the one that is to be trained; ``None``: the run's.
+        method: the method to train; ``None``: the run's own.
+
+    Returns:
+        Fields of ``TrainConfig``.
 
     Raises:
-        InputError: no such run, or its ``model.json`` is broken.
+        InputError: no such run, or its ``model.json`` is damaged.
     """
     if not run.is_dir():
         raise InputError(f"--weights {run}: no such run folder")
@@ -48,10 +51,10 @@ def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
 
 
 def tuned_spec(config: TrainConfig, class_names: tuple[str, ...], source: ModelSpec) -> ModelSpec:
-    """The model of a run that begins with the weights of ``source``.
+    """Describe the model of a run that starts from the weights of ``source``.
 
-    It is trained and read with the locations, sizes of photos and thresholds that every run here has; only where in its
-    cell a location lies stays as the weights know it.
+    It uses the photo sizes, locations and thresholds of all runs trained here; only the position of a location in its
+    cell stays as in ``source``.
 
     Raises:
         InputError: the configuration asks for another network.
@@ -75,10 +78,10 @@ def tuned_spec(config: TrainConfig, class_names: tuple[str, ...], source: ModelS
 
 
 def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: Detector) -> list[str]:
-    """Load the weights of ``source`` into a network of ``tuned_spec``.
+    """Load the weights of ``source`` into a network built from ``tuned_spec``.
 
     Returns:
-        A line about each thing that begins anew or is left out.
+        A line for each layer or class that is re-initialised or dropped.
     """
     own, theirs = net.state_dict(), source.net.state_dict()
     before = source.method
@@ -90,11 +93,11 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
             taken[name] = _rows_by_name(own[name], theirs[name], spec.class_names, source.class_names)
         new = [name for name in spec.class_names if name not in source.class_names]
         gone = [name for name in source.class_names if name not in spec.class_names]
-        lines += [f"classes that begin anew: {first_names(new)}"] if new else []
-        lines += [f"classes left out: {first_names(gone)}"] if gone else []
+        lines += [f"re-initialised classes: {first_names(new)}"] if new else []
+        lines += [f"dropped classes: {first_names(gone)}"] if gone else []
     else:
         lines.append(
-            f"class outputs begin anew: {spec.method} has {method.anchors_per_location} at a location, "
+            f"re-initialised: class outputs; {spec.method} has {method.anchors_per_location} per location, "
             f"{source.spec.method} {before.anchors_per_location}"
         )
     same_kind = type(method).decode is type(before).decode
@@ -102,13 +105,13 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
     kept = ("head.centerness.", *(("head.box_outputs.", "head.scales.", "head.quality.") if alike else ()))
     taken |= {name: value for name, value in theirs.items() if name.startswith(kept) and name in own}
     if not same_kind:
-        lines.append(f"box outputs begin anew: {spec.method} does not write boxes as {source.spec.method} did")
+        lines.append(f"re-initialised: box outputs; {spec.method} encodes boxes differently from {source.spec.method}")
     elif not alike:
         lines.append(
-            f"box outputs begin anew: {method.num_box_channels} numbers for a box, not {before.num_box_channels}"
+            f"re-initialised: box outputs; {method.num_box_channels} numbers per box, not {before.num_box_channels}"
         )
-    lines += [f"begins anew: {name}" for name in ("head.centerness", "head.quality") if _has(own, name, taken)]
-    lines += [f"left out: {name}" for name in ("head.centerness", "head.quality") if _has(theirs, name, own)]
+    lines += [f"re-initialised: {name}" for name in ("head.centerness", "head.quality") if _has(own, name, taken)]
+    lines += [f"dropped: {name}" for name in ("head.centerness", "head.quality") if _has(theirs, name, own)]
     net.load_state_dict(own | taken)
     return lines
 
@@ -116,10 +119,10 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
 def begin_with(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None]
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """The detector with which ``train --weights RUN`` begins.
+    """Build the detector from which ``train --weights RUN`` starts.
 
     Raises:
-        InputError: no such run, it is broken, or the configuration asks for another network.
+        InputError: no such run, it is damaged, or the configuration asks for another network.
     """
     run = Path(str(config.weights))
     if not run.is_dir():
@@ -128,30 +131,30 @@ def begin_with(
     spec = tuned_spec(config, class_names, source.spec)
     net, method = spec.build(prior_prob=config.prior_prob)
     lines = take_weights(net, method, spec, source)
-    say(f"beginning with the weights of {run}: {source.spec.method}, {source.spec.backbone}")
-    for line in lines + _read_anew(spec, source.spec):
+    say(f"starting from the weights of {run}: {source.spec.method}, {source.spec.backbone}")
+    for line in lines + _decoding_changes(spec, source.spec):
         say(f"  {line}")
     return spec, net, method
 
 
-def _read_anew(spec: ModelSpec, source: ModelSpec) -> list[str]:
-    """What the run's own code does in another way than is trained here."""
+def _decoding_changes(spec: ModelSpec, source: ModelSpec) -> list[str]:
+    """Sentences about what the run's own code does differently from training here."""
     lines, postprocess = [], source.postprocess
     if postprocess.steps == "fitted":
-        lines.append("its locations were fitted to each image; now they lie at multiples of the strides")
+        lines.append("locations were fitted to each image; now they lie at multiples of the strides")
     if postprocess.shift_px or postprocess.last_pixel:
-        lines.append("its locations and boxes counted pixels by their middles; now they count by their borders")
+        lines.append("locations and boxes referred to pixel centres; now they refer to pixel edges")
     if source.resize != Resize():
         short = source.resize.short_side
         before = f"a shorter side of {short} px" if short else f"a longer side of {source.size} px"
         lines.append(
-            f"its photos were scaled to {before} ({source.resize.resampling}); now to a longer side of {spec.size} px"
+            f"photos were scaled to {before} ({source.resize.resampling}); now to a longer side of {spec.size} px"
         )
     return lines
 
 
 def _rows_by_name(own: Tensor, theirs: Tensor, names: tuple[str, ...], known: tuple[str, ...]) -> Tensor:
-    """Rows ``(A * C, ...)`` of the class outputs: those of known names theirs, the others our own.
+    """Rows ``(A * C, ...)`` of the class outputs: ``theirs`` for classes in ``known``, ``own`` for the others.
 
     >>> import torch
     >>> own, theirs = torch.zeros(4), torch.tensor([1.0, 2, 3, 4, 5, 6])  # of 2 anchors
@@ -166,5 +169,5 @@ def _rows_by_name(own: Tensor, theirs: Tensor, names: tuple[str, ...], known: tu
 
 
 def _has(state: dict[str, Tensor], name: str, without: dict[str, Tensor]) -> bool:
-    """Whether a layer's tensors are in one state and not in the other."""
+    """Whether ``state`` has tensors of a layer that ``without`` lacks."""
     return any(key.startswith(f"{name}.") and key not in without for key in state)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run ends after its step, as if its time were over, and keeps what was learned."""
+"""Ctrl-C and SIGTERM: the run ends after its current step and saves what it has learned."""
 
 import signal
 from collections.abc import Callable
@@ -10,30 +10,30 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.budget import TimeBudget
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a process that SIGTERM ends, as a shell sees it."""
+"""Exit code of a process ended by SIGTERM, as a shell reports it."""
 
 
 def begin_worker(index: int) -> None:
-    """In a process that loads photos: it ends with the run, whose last step needs it.
+    """Set up a data-loading process so that it survives a signal: the last step of the run still needs it.
 
-    A terminal and a scheduler send their signal to it too. The second SIGTERM is the run's own, to a worker that does
-    not end by itself.
+    Terminals and schedulers send their signals to this process too. A second SIGTERM comes from the run itself, to a
+    worker that does not end on its own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
 
 
 class Terminated(SystemExit):
-    """A run was ended by SIGTERM, and has kept what was learned. The process is to end too.
+    """SIGTERM ended a run, which has saved what it learned. The process should end too.
 
     Attributes:
-        run: its folder.
-        exit_code: for the process.
+        run: the run folder.
+        exit_code: exit code for the process.
     """
 
     def __init__(self, run: Path) -> None:
@@ -43,22 +43,22 @@ class Terminated(SystemExit):
 
 
 class _AtOnce(BaseException):
-    """From the second signal out of the training: Lightning answers a KeyboardInterrupt with lines of its own."""
+    """Leaves the training at the second signal. Lightning would answer a KeyboardInterrupt with lines of its own."""
 
 
 class Interruption(Callback):
-    """While it is entered, the first signal ends the run after the current step, and the second one at once.
+    """Context in which the first signal ends the run after the current step, and the second one immediately.
 
     Args:
         run: the run folder.
-        clock: is told to end the run.
+        clock: ends the run.
         say: prints a line.
     """
 
     def __init__(self, run: Path, clock: TimeBudget, say: Callable[[str], None]) -> None:
         self.run, self.clock, self.say = run, clock, say
         self.signum: int | None = None
-        """The signal that came."""
+        """The signal that was received."""
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class Interruption(Callback):
         return self
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self.before:  # Lightning has put its own handler here, which ends the process with 0
+        if self.before:  # Lightning has installed its own handler, which ends the process with exit code 0
             signal.signal(signal.SIGTERM, self._stop)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
@@ -77,7 +77,7 @@ class Interruption(Callback):
             raise _AtOnce
         self.signum, self.clock.interrupted = signum, True
         again = "Ctrl-C again" if signum == signal.SIGINT else "SIGTERM again"
-        self.say(f"\nstopping after this step; what was learned is kept ({again} to stop at once)")
+        self.say(f"\nstopping after this step; what was learned is saved ({again} to stop immediately)")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -86,13 +86,13 @@ class Interruption(Callback):
             signal.signal(signum, handler)
         if self.signum is None or error is None:
             return False
-        if isinstance(error, SIGTERMException):  # the signal came before the first step
+        if isinstance(error, SIGTERMException):  # the signal arrived before the first step
             return True
-        # A worker has died of the signal before it was ready to outlive it, and a step cannot do without it.
+        # The signal killed a worker before begin_worker ran, and the step cannot finish without the worker.
         if isinstance(error, _AtOnce) or (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
             if self.signum == signal.SIGINT:
                 raise KeyboardInterrupt from None
-            kept = "keeps its last checkpoint" if (self.run / "last.ckpt").exists() else "has no checkpoint yet"
-            self.say(f"stopped at once; {self.run} {kept}")
+            kept = "has its last checkpoint" if (self.run / "last.ckpt").exists() else "has no checkpoint yet"
+            self.say(f"stopped immediately; {self.run} {kept}")
             raise SystemExit(TERMINATED) from None
         return False

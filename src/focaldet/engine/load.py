@@ -1,4 +1,4 @@
-"""A detector by its path. torch is imported only when it is a run folder."""
+"""Loading a detector from a path; torch is only imported for a run folder."""
 
 from pathlib import Path
 
@@ -16,36 +16,40 @@ def load_model(
     openvino: bool = False,
     device: str = "auto",
 ) -> Model:
-    """The detector of a run folder, or an exported one (ONNX).
+    """Load the detector of a run folder, or an exported ONNX file.
 
     Args:
-        score: least score that a run's detector looks at; ``None``: its own. An exported one has it built in.
-        max_detections: of a photo; ``None``: the model's own. An exported one has no room for more.
-        threads, openvino: of an exported one, see ``OnnxDetector.load``.
-        device: of a run's network, see ``choose_device``. onnxruntime computes an exported one on the CPU.
+        score: score threshold of a run's detector; ``None``: its own. An exported model has a built-in threshold, and
+            this one must not be lower.
+        max_detections: limit per photo; ``None``: the model's own, which an exported model cannot exceed.
+        threads, openvino: for an exported model, see ``OnnxDetector.load``.
+        device: device of a run's network, see ``choose_device``; an exported model runs on the CPU.
 
     Raises:
-        InputError: it is neither, or broken, or an exported one that looks at nothing with so small a score, or there
-            is no OpenVINO.
+        InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
+            is not installed.
     """
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if is_file:
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
-            raise InputError(f"{path}: a file of a run; give its folder, {path.parent}")
+            raise InputError(f"{path}: this file belongs to a run; give the folder, {path.parent}")
         if device not in ("auto", "cpu"):
-            raise InputError(f"--device {device}: is for run folders; {path} is computed by onnxruntime on the CPU")
+            raise InputError(f"--device {device}: needs a run folder; the exported model {path} runs on the CPU")
         model = OnnxDetector.load(path, max_detections=max_detections, threads=threads, openvino=openvino)
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
-            raise InputError(f"score: expected a number in [{least:g}, 1), got {score}; {path} looks at nothing below")
+            raise InputError(
+                f"score: expected a number in [{least:g}, 1), got {score}; {path} was exported with score threshold "
+                f"{least:g}"
+            )
         return model
     if not is_folder:
         raise InputError(f"{path}: no such run folder or exported file")
     if openvino:
-        raise InputError(f"{path}: --openvino is for exported models; make one: focaldet export {path}")
+        raise InputError(f"{path}: --openvino needs an exported model; make one with: focaldet export {path}")
     from focaldet.engine.detector import Detector
 
     return Detector.load(path, score_threshold=score, max_detections=max_detections, device=device)

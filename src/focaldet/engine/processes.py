@@ -1,7 +1,7 @@
-"""A run on several processes: who speaks and writes, and what an error in one of them is to the others.
+"""A run on several processes: which one prints and writes files, and how an error in another one is reported.
 
-Lightning starts the processes of a machine by running the command once more for each, so all of them pass through the
-same code; files and lines for the person are the first one's.
+Lightning starts each process of a machine by running the same command again, so all of them execute the same code. Only
+the first one writes files and prints lines for the user.
 """
 
 import os
@@ -12,11 +12,20 @@ from focaldet.checks import InputError
 from focaldet.engine.config import TrainConfig
 
 RANKS = ("RANK", "SLURM_PROCID", "GROUP_RANK", "NODE_RANK", "LOCAL_RANK")
-"""What Lightning, torchrun and SLURM call a process's place; the first process has 0 in all that are set."""
+"""Environment variables for the rank of a process in Lightning, torchrun and SLURM; all that are set are 0 in the first
+one."""
+
+
+def check_ranks() -> None:
+    """Raise InputError unless each place of this process, where it is stated, is a number; Lightning reads them."""
+    for name in RANKS:
+        stated = os.environ.get(name, "0")
+        if not (stated.isascii() and stated.isdecimal()):
+            raise InputError(f"{name}: expected the number of a process, got {stated!r}; unset {name} to train alone")
 
 
 def is_first_process(config: TrainConfig) -> bool:
-    """Whether this process speaks and writes for the run. Known from the environment, before any process is started.
+    """Whether this process prints and writes for the run, according to the environment.
 
     >>> is_first_process(TrainConfig(data="photos"))
     True
@@ -27,7 +36,7 @@ def is_first_process(config: TrainConfig) -> bool:
 
 @contextmanager
 def lost_process_in_one_line(config: TrainConfig) -> Iterator[None]:
-    """Turn the error of a broken connection, which follows the error in another process, into one line."""
+    """Turn the connection error that follows an error in another process into one line."""
     try:
         yield
     except RuntimeError as error:
@@ -35,4 +44,4 @@ def lost_process_in_one_line(config: TrainConfig) -> Iterator[None]:
             raise
         if not is_first_process(config):
             raise SystemExit(1) from None
-        raise InputError("another process of the run has ended; what it said stands above") from error
+        raise InputError("another process of the run failed; see its message above") from error

@@ -1,4 +1,4 @@
-"""How a run shows where it is: a bar on a terminal, a line now and then in a log."""
+"""Progress of a run: a bar on a terminal, lines in a log."""
 
 import sys
 from collections.abc import Callable
@@ -7,21 +7,21 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
-from focaldet.engine.callbacks import TimeBudget
+from focaldet.engine.budget import TimeBudget
 
 LINE_EVERY_S = 30.0
-"""Seconds between two lines of a log, at least."""
+"""Shortest time between two lines of a log, in seconds."""
 
 
 def progress_display(clock: TimeBudget, say: Callable[[str], None]) -> ProgressBar:
-    """A bar where it can be drawn over and over, on a terminal or in a notebook; elsewhere lines."""
+    """Choose a bar for a terminal or a notebook, and lines everywhere else."""
     if sys.stdout.isatty() or "ipykernel" in sys.modules:
         return RunBar(clock)
     return RunLines(clock, say)
 
 
 class RunBar(TQDMProgressBar):
-    """A bar an epoch, with the time that the whole run has left."""
+    """One progress bar per epoch, with the time left in the whole run."""
 
     def __init__(self, clock: TimeBudget) -> None:
         super().__init__(refresh_rate=1, leave=False)
@@ -34,7 +34,7 @@ class RunBar(TQDMProgressBar):
 
 
 class RunLines(ProgressBar):
-    """A line with what the bar would show, after the first step that ends so many seconds after the last line."""
+    """Prints what the bar would show, at most once every ``every_s`` seconds."""
 
     def __init__(self, clock: TimeBudget, say: Callable[[str], None], every_s: float = LINE_EVERY_S) -> None:
         super().__init__()

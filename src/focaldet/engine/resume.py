@@ -1,4 +1,4 @@
-"""The configuration with which a run goes on: its own, but for what is asked for anew."""
+"""The configuration of a resumed run: its own settings, with some of them replaced."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -11,32 +11,32 @@ from focaldet.engine.config import TrainConfig, load_config
 FIXED = {
     **dict.fromkeys(("method", "backbone", "levels", "channels", "head_depth", "num_bins"), "its weights fit no other"),
     **dict.fromkeys(
-        ("weights", "pretrained", "backbone_weights", "prior_prob"), "it only matters when training begins"
+        ("weights", "pretrained", "backbone_weights", "prior_prob"), "it only matters when training starts"
     ),
     "class_loss": "its scores would mean something else",
     "ignore": "its classes were chosen with it",
 }
-"""Option that a run keeps -> why."""
+"""Option that a resumed run cannot change -> the reason."""
 
 _OF_THE_CALL = ("resume", "out")
 
 
 def resumed_config(run: Path, given: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
-    """The configuration of a run that goes on.
+    """Build the configuration of a resumed run.
 
     Args:
-        run: its folder.
+        run: the run folder.
         given: options that replace single values.
 
     Returns:
         The configuration, and a line for each value that is replaced.
 
     Raises:
-        InputError: there is no such run, its ``config.yaml`` is broken, or an option cannot change.
+        InputError: no such run, its ``config.yaml`` is damaged, or an option cannot change.
     """
     file = run / "config.yaml"
     if not file.is_file():
-        raise InputError(f"--resume: {file} is not there; nothing to continue from")
+        raise InputError(f"--resume: {file} does not exist; there is nothing to continue")
     before = load_config(file)
     changes = {name: value for name, value in given.items() if name not in _OF_THE_CALL}
     if "epochs" in changes and "minutes" not in changes:
@@ -52,7 +52,7 @@ def resumed_config(run: Path, given: Mapping[str, Any]) -> tuple[TrainConfig, li
             raise InputError(f"{_option(name)} {_shown(new)}: the run has {_shown(old)}, and {FIXED[name]}")
         lines.append(f"{_option(name)}: {_shown(new)} instead of {_shown(old)}")
     if not Path(after.data).exists():
-        raise InputError(f"{file}: its photos in {after.data} are not there; give their folder with --data DIR")
+        raise InputError(f"{file}: its photo folder {after.data} does not exist; give its new place with --data DIR")
     return after, lines
 
 
@@ -65,24 +65,24 @@ def _shown(value: Any) -> str:
 
 
 def check_fixed(config: TrainConfig) -> None:
-    """Raise InputError where a configuration that resumes a run changes what a run keeps."""
+    """Raise InputError if a configuration for resuming changes an option that cannot change."""
     run = Path(str(config.out))
     if (run / "config.yaml").is_file():
         resumed_config(run, asdict(config))
 
 
 def is_finished(config: TrainConfig, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a run has nothing left to train.
+    """Whether a run has reached its length.
 
     Args:
-        checkpoint: its last one.
+        checkpoint: the run's last checkpoint.
 
     Raises:
-        InputError: it has trained longer than is asked for.
+        InputError: the run has already trained for more epochs than that.
     """
     epochs, seconds = int(checkpoint["epoch"]) + 1, float(checkpoint["callbacks"]["TimeBudget"]["elapsed_s"])
     if config.minutes is not None:
         return seconds >= 60 * config.minutes
     if epochs > config.epochs:
-        raise InputError(f"--epochs {config.epochs}: the run has trained {epochs} epochs; ask for more")
+        raise InputError(f"--epochs {config.epochs}: the run has already trained {epochs} epochs; ask for more")
     return epochs == config.epochs

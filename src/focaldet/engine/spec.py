@@ -1,4 +1,4 @@
-"""From names and numbers to a network and its method: what a run and its ``model.json`` agree on."""
+"""The description of a model, ``model.json``, and how the network and its method are built from it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss"
 """Name of a method -> its class."""
 
 FORMAT = 1
-"""Of ``model.json``; raised when an older focaldet could not read a new one."""
+"""Format of ``model.json``; increased when older versions of focaldet cannot read new files."""
 
 
 SPEC_TYPES = {
@@ -44,10 +44,10 @@ SPEC_TYPES = {
     "head_depth": int,
     "method_options": dict,
 }
-"""Keys of ``model.json`` that it always has, and the type of each."""
+"""Required key of ``model.json`` -> type of its value."""
 
 GROUPS = {"network": Variant, "resize": Resize, "reading": PostProcessConfig}
-"""Keys that hold options with a default, and what they are."""
+"""Optional key of ``model.json`` -> dataclass of its options."""
 
 OLDER_NAMES = {"postprocess": "reading", "topk_candidates": "candidates"}
 """Field -> its key in ``model.json``, which keeps the names that such files have always had."""
@@ -55,17 +55,17 @@ OLDER_NAMES = {"postprocess": "reading", "topk_candidates": "candidates"}
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that is needed, beside the weights, to make the detector again.
+    """Everything needed to rebuild a detector, except its weights.
 
     Args:
         method: a key of ``METHODS``.
-        method_options: its fields.
+        method_options: fields of its class.
         class_names: C names, in the order of the labels.
-        backbone: a network of timm.
-        size: longer side of the image that the network sees, pixels.
-        channels, head_depth: of pyramid and head.
-        network, resize, postprocess: what networks of other codes do in their own way, see ``focaldet.importing``.
-        evaluation_score: least score of a detection that counts in AP.
+        backbone: name of a timm network.
+        size: longer side of the image that the network sees, in pixels.
+        channels, head_depth: width of pyramid and head; convolutions per tower.
+        network, resize, postprocess: differences in networks from other libraries, see ``focaldet.importing``.
+        evaluation_score: lowest score of a detection that counts in AP.
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
     """
 
@@ -89,7 +89,7 @@ class ModelSpec:
 
     @property
     def transform(self) -> EvalTransform:
-        """From a photo to what the network sees."""
+        """The transform from a photo to the network's input."""
         return EvalTransform(self.size, self.resize)
 
     def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
@@ -97,10 +97,10 @@ class ModelSpec:
         return PostProcess(method, strides, self.postprocess, score_threshold=self.evaluation_score)
 
     def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:
-        """The network, freshly initialised, and its method.
+        """Build the network, freshly initialised, and its method.
 
         Args:
-            pretrained: fetch the backbone's weights.
+            pretrained: download weights for the backbone.
             prior_prob: see ``DenseHead``.
         """
         method = METHODS[self.method](**self.method_options)
@@ -118,10 +118,10 @@ class ModelSpec:
         return net, method
 
     def to_json(self, strides: tuple[int, ...]) -> dict[str, Any]:
-        """What ``model.json`` holds."""
+        """Content of ``model.json``."""
         from focaldet import __version__
 
-        # Every option, also those left to a default: a later default must not change what this file means.
+        # All options, even those at their defaults: a later default must not change the meaning of this file.
         options = asdict(METHODS[self.method](**self.method_options))
         return {
             "format": FORMAT,
@@ -133,10 +133,9 @@ class ModelSpec:
 
 
 def room_for(records: Sequence[ImageRecord]) -> int:
-    """Detections that a photo needs room for: twice the objects of the fullest photo, in full hundreds.
+    """Detection limit for these photos: twice the objects of the fullest photo, rounded up to full hundreds.
 
-    Beside each object that is found, a detector has boxes that are not right, or not sure; and photos that nobody has
-    labelled yet may be fuller.
+    A detector also reports wrong and uncertain boxes, and new photos may contain more objects.
     """
     return 100 * max(1, math.ceil(2 * max((record.num_objects for record in records), default=0) / 100))
 
@@ -144,11 +143,11 @@ def room_for(records: Sequence[ImageRecord]) -> int:
 def with_room(
     spec: ModelSpec, config: TrainConfig, records: Sequence[ImageRecord], say: Callable[[str], None]
 ) -> ModelSpec:
-    """The model with as many detections a photo as were asked for, else as the training photos need.
+    """Set the model's detection limit: as given by ``config``, else as the training photos need.
 
     Args:
-        records: of the training photos.
-        say: prints a line for the person who waits.
+        records: the training photos.
+        say: prints a line.
     """
     if config.max_detections != "auto":
         return replace(spec, postprocess=spec.postprocess.with_room(int(config.max_detections)))
@@ -157,14 +156,14 @@ def with_room(
         return spec
     fullest = max(record.num_objects for record in records)
     say(
-        f"the fullest training photo has {fullest} objects: a photo can have up to {most} detections, and all of them "
-        "count in AP; another number: --max-detections"
+        f"the fullest training photo has {fullest:,} objects: the limit is {most:,} detections per photo, and all of "
+        "them count in AP; change it with --max-detections"
     )
     return replace(spec, postprocess=spec.postprocess.with_room(most))
 
 
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
-    """The model that a configuration asks for; its options of other methods are left out."""
+    """Describe the model of a configuration; options of other methods are left out."""
     own = {option.name for option in fields(METHODS[config.method])}
     shared = ("alpha", "gamma", "beta", "num_bins", "weight_floor")
     options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
@@ -184,7 +183,7 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
 
 
 def check_shapes(file: Path, spec: ModelSpec) -> None:
-    """Raise InputError unless a safetensors file holds the tensors of a network. Takes no memory for either of them."""
+    """Raise InputError unless a safetensors file holds the tensors of this network. Loads neither into memory."""
     open_regular(file).close()
     try:
         with safe_open(file, framework="pt") as opened:
@@ -205,7 +204,7 @@ def read_spec(file: Path) -> ModelSpec:
     """Read a ``model.json``.
 
     Raises:
-        InputError: missing, broken, of a newer format, or without a key.
+        InputError: the file is missing or damaged, lacks a key, or has a newer format.
     """
     values = read_json(file)
     if not isinstance(values, dict) or "format" not in values:
@@ -225,7 +224,7 @@ def read_spec(file: Path) -> ModelSpec:
 
 
 def _spec(values: dict[str, Any]) -> ModelSpec:
-    """What the values of a ``model.json`` say, each checked."""
+    """Build the description from the values of a ``model.json``, checking each."""
     spec = {key: typed_value(key, values[key], kind) for key, kind in SPEC_TYPES.items()}
     check_ranges(spec)
     names, method = spec["class_names"], spec["method"]
@@ -233,7 +232,7 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         raise InputError(f"class_names: expected at least one name, got {names!r}")
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; {near_name(method, METHODS)}")
-    if method == "fcos":  # files that leave out defaults are of a time when this was one
+    if method == "fcos":  # in files without it, this was the default
         spec["method_options"].setdefault("distances", "exp")
     try:
         options = asdict(typed_dataclass(METHODS[method], spec["method_options"]))
@@ -264,8 +263,8 @@ def _field_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
-    """Write ``model.safetensors`` and ``model.json``, each whole or not at all."""
+    """Write ``model.safetensors`` and ``model.json``, each completely or not at all."""
     with replacing(run / "model.safetensors") as beside:
-        # Not save_file: its error on a full disk has no errno.
+        # Not save_file: its error on a full disk lacks an errno.
         beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
     write_json(run / "model.json", spec.to_json(net.strides))

@@ -1,9 +1,8 @@
-"""The splits that a run was trained with: what it has learned from is not measured as if it were new.
+"""The splits of a run, so that its training photos are not measured as if they were new.
 
-A run records them in ``splits.json``, where a photo is known by its file name as the layout writes it. So a folder may
-be moved, copied or written in another layout, and photos may be added to it or taken away. A renamed photo is taken for
-a new one. Another photo of a recorded name is taken for the recorded one: then fewer photos are looked at than could
-be, or what is said of them is too cautious.
+A run records them in ``splits.json``, by the file names that the label format uses. The folder may be moved, copied or
+converted, and photos may be added or removed. A renamed photo counts as new. A different photo with a recorded name
+counts as the recorded one: then fewer photos are used than could be, or a warning is too cautious.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -15,25 +14,24 @@ from focaldet.data import DataFolder, ImageRecord
 from focaldet.files import read_json, write_json
 
 Recorded = Mapping[str, Set[str]]
-"""Split -> the file names of its photos. Empty: nothing is recorded."""
+"""Split -> file names of its photos. Empty if there is no record."""
 
 FILE = "splits.json"
 
-BETTER = "On photos that trained it, a detector does better than on new ones"
+BETTER = "A detector scores higher on its training photos than on new ones"
 
 
 def recorded_splits(run: Path, folder: DataFolder) -> Recorded:
-    """The photos of a folder that were in the splits that a run was trained with.
+    """Find the photos of a folder in the splits that a run recorded.
 
-    Where the folder has no file name as it is recorded, which is so in another layout, the names without their folders
-    are compared.
+    If no file name matches, as after conversion to another format, names without their folders are compared.
 
     Args:
-        run: a run folder, or a file in one. An imported run has no record.
-        folder: its photos; in which of its splits they are does not matter.
+        run: run folder, or a file in one. An imported run has no record.
+        folder: the photos, in any split.
 
     Raises:
-        InputError: the record is broken.
+        InputError: the record is damaged.
     """
     recorded = _read(run if run.is_dir() else run.parent)
     there = {record.file_name for records in folder.splits.values() for record in records}
@@ -44,7 +42,7 @@ def recorded_splits(run: Path, folder: DataFolder) -> Recorded:
 
 
 def record_splits(run: Path, folder: DataFolder, *, resumed: bool = False) -> None:
-    """Write the splits of a folder into a run. One that is resumed with other photos still knows the earlier ones."""
+    """Write the splits of a folder into a run. A run that is resumed with other photos keeps the earlier ones too."""
     splits = {split: [record.file_name for record in records] for split, records in folder.splits.items()}
     for split, names in (_read(run) if resumed else {}).items():
         splits[split] = list(dict.fromkeys([*splits.get(split, ()), *names]))
@@ -58,8 +56,8 @@ def _read(run: Path) -> dict[str, list[str]]:
     recorded = read_json(file)
     if not isinstance(recorded, dict) or not all(_are_names(names) for names in recorded.values()):
         raise InputError(
-            f"{file}: expected the file names of each split, as focaldet train writes them; bring it back, or remove "
-            "it: then nothing is known of the photos"
+            f"{file}: expected the file names of each split, as focaldet train writes them; restore the file, or "
+            "remove it to do without the record"
         )
     return recorded
 
@@ -69,14 +67,14 @@ def _are_names(value: object) -> bool:
 
 
 def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "") -> DataFolder:
-    """A folder whose made splits are those of a run; splits that the layout gives are left alone.
+    """Replace a folder's automatic splits by those of a run; splits defined by the folder itself stay.
 
-    Made splits depend on the seed, and on how many photos there are.
+    Automatic splits depend on the seed and on the number of photos.
 
     Args:
-        recorded: as ``recorded_splits`` gives it for this folder.
-        new: the split of photos that are not recorded; where the layout gives it, or none is named, they stay in the
-            split that they were drawn for.
+        recorded: result of ``recorded_splits`` for this folder.
+        new: split for photos that are not recorded. If it is empty, or defined by the folder, they stay in their
+            automatic split.
 
     >>> import numpy as np
     >>> nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
@@ -87,7 +85,7 @@ def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "
     >>> {split: [record.file_name for record in records] for split, records in found.splits.items()}
     {'train': ['c.jpg'], 'val': ['b.jpg'], 'test': ['a.jpg']}
     >>> found.split_origin
-    'train, val, test as the run recorded them, because the folder gives none; not recorded, so new and in test: 1'
+    'train, val and test as recorded by the run, because the folder has none; 1 photo not recorded, now in test'
     """
     if not recorded or not folder.made_splits:
         return folder
@@ -100,21 +98,24 @@ def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "
             now = split
             if split in folder.made_splits:
                 strangers += not then
-                # Of a single photo every split is made, and in all of them it stays.
+                # If there is only one photo, it is in every split, and stays in all of them.
                 now = split if split in then else then[0] if then else new or split
             splits.setdefault(now, []).append(record)
-    origin = f"{', '.join(folder.made_splits)} as the run recorded them, because the folder gives none"
+    origin = (
+        f"{' and '.join(', '.join(folder.made_splits).rsplit(', ', 1))} as recorded by the run, because the folder has "
+    )
+    origin += "none" if strangers == 0 else f"none; {strangers:,} photo{'s' * (strangers > 1)} not recorded, "
     if strangers:
-        origin += f"; not recorded, so {f'new and in {new}' if new else 'drawn anew'}: {strangers}"
+        origin += f"now in {new}" if new else "split at random"
     return replace(
         folder, splits={split: tuple(records) for split, records in splits.items() if records}, split_origin=origin
     )
 
 
 def trained_on(records: Iterable[ImageRecord], recorded: Recorded) -> str:
-    """A sentence where photos that are looked at trained the run, whoever chose them; else ``""``."""
+    """Warning if some of these photos trained the run, else ``""``."""
     names = [record.file_name for record in records]
     count = sum(name in recorded.get("train", ()) for name in names)
     if not count:
         return ""
-    return f"photos that trained the detector: {count} of these {len(names)}. {BETTER}"
+    return f"{count:,} of these {len(names):,} photos trained the detector. {BETTER}"

@@ -1,20 +1,20 @@
-"""Where the time of a training run goes."""
+"""Breakdown of the training time."""
 
 import time
 from collections.abc import Callable
 
 NETWORK = ("forward", "backward", "update")
-"""The parts of a step that are the network; the others should be small beside them."""
+"""Parts of a step that the network itself takes; the others should be short in comparison."""
 
 BETWEEN = "between epochs"
 
 
 class StepClock:
-    """Each mark gives the time since the last one to a part.
+    """Adds up the time of each part of a step; each mark assigns the time since the last one to a part.
 
     Args:
-        synchronise: waits for the device, so that a part is not billed for work that an earlier one left running.
-            It slows a GPU down; without it the times of a GPU are those of giving it the work.
+        synchronise: waits for the device, so that a part does not include work that an earlier one left running.
+            This slows down a GPU; without it, the times on a GPU only include launching the work.
 
     >>> clock = StepClock()
     >>> clock.mark("load"), clock.mark("forward"), clock.mark("load")
@@ -26,17 +26,17 @@ class StepClock:
     def __init__(self, synchronise: Callable[[], None] | None = None) -> None:
         self.synchronise = synchronise
         self.total: dict[str, float] = {}
-        """Seconds of each part in the whole run."""
+        """Seconds per part over the whole run."""
         self.steps = 0
         self._recent: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def restart(self) -> None:
-        """What was before belongs to no part."""
+        """Discard the time since the last mark."""
         self._last = time.perf_counter()
 
     def mark(self, part: str) -> None:
-        """The part ends here."""
+        """End a part here."""
         if self.synchronise is not None:
             self.synchronise()
         now = time.perf_counter()
@@ -45,24 +45,24 @@ class StepClock:
         self._last = now
 
     def take(self) -> dict[str, float]:
-        """Seconds of each part of the steps since the last call."""
+        """Seconds per part in all steps since the last call."""
         recent, self._recent = self._recent, {}
         return _of_steps(recent)
 
     def table(self) -> str:
-        """Milliseconds and share of each part of a step, and what the run spent outside of the steps."""
+        """Milliseconds and share of each part of a step, and the time outside the steps."""
         parts = _of_steps(self.total)
         whole = sum(parts.values())
         if not self.steps:
-            return "no step was made"
-        lines = [f"a step, mean of {self.steps}:"]
+            return "no training step was made"
+        lines = [f"time of a step (mean of {self.steps:,}):"]
         for part, seconds in parts.items():
             lines.append(f"  {part:<10}{1e3 * seconds / self.steps:8.1f} ms {seconds / whole:6.1%}")
         rest = whole - sum(parts.get(part, 0.0) for part in NETWORK)
-        lines.append(f"  not the network ({', '.join(p for p in parts if p not in NETWORK)}): {rest / whole:.1%}")
+        lines.append(f"  outside the network ({', '.join(p for p in parts if p not in NETWORK)}): {rest / whole:.1%}")
         outside = self.total.get(BETWEEN, 0.0)
         lines.append(
-            f"between the epochs (measuring AP, saving): {outside:.1f} s, {outside / (whole + outside):.1%} of the run"
+            f"between epochs (measuring AP, saving): {outside:.1f} s, {outside / (whole + outside):.1%} of the run"
         )
         return "\n".join(lines)
 

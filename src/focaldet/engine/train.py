@@ -1,4 +1,4 @@
-"""A training run, from a folder of labelled photos to a run folder."""
+"""Training, from a folder of labelled photos to a run folder."""
 
 import contextlib
 import signal
@@ -24,7 +24,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
-from focaldet.engine.callbacks import RunRecorder, TimeBudget
+from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
     WholeFiles,
     check_fits,
@@ -35,6 +35,7 @@ from focaldet.engine.checkpoints import (
     remove_leftovers,
 )
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.finetune import begin_with
@@ -58,30 +59,30 @@ from focaldet.system.heap import keep_memory
 
 
 def _silence(line: str) -> None:
-    """What a process says that is not the first."""
+    """Print nothing: the ``say`` of all processes but the first."""
 
 
 def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callable[[str], None] = print) -> Path:
     """Train a detector on a folder of labelled photos.
 
     Args:
-        config: all that it depends on.
-        folder: the photos, where they have been read already; runs that are compared share their splits.
-        say: prints a line for the person who waits.
+        config: all settings.
+        folder: the photos, if they have been read already; runs that are compared share their splits.
+        say: prints a line.
 
     Returns:
         The run folder, with ``model.safetensors``, ``model.json``, ``config.yaml``, ``metrics.jsonl``, ``last.ckpt``,
-        and of the validation split ``evaluation.json``, ``truth.json`` and ``predictions.json``.
+        and, from the validation split, ``evaluation.json``, ``truth.json`` and ``predictions.json``.
 
     Raises:
-        InputError: the data, the configuration or the run folder is not usable, or another process trains into it;
-            or the loss or a weight is not finite.
-        Terminated: SIGTERM ended the training; the run has all the files that it would have had.
+        InputError: the data, the configuration or the run folder is not usable; another process trains into the
+            folder; or a loss or a weight is not finite.
+        Terminated: SIGTERM ended the training; the run has all its files.
     """
     if not is_first_process(config):
         return _train(config, folder, _silence)
     if config.out is None:
-        return _train(config, folder, say)  # its folder is made, and held, once nothing can be refused any more
+        return _train(config, folder, say)  # fit makes and locks the folder after all checks
     with alone_in(Path(config.out), "train"):
         remove_leftovers(Path(config.out))
         return _train(config, folder, say)
@@ -94,14 +95,14 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if folder is None:
         with progress_bar("reading headers") as progress:
             folder = read_folder(config.data, seed=config.seed, progress=progress)
-    if config.resume:  # photos that were added would change what is drawn
+    if config.resume:  # added photos would change the automatic splits
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     if config.verify:
         folder = without_unreadable(folder, say)
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     changed: list[str] = []
     if class_names := checkpoint.get("callbacks", {}).get("RunRecorder", {}).get("class_names"):
-        # What the run does not know would be trained as background.
+        # Classes that the run does not know would be trained as background.
         folder, changed = with_classes(folder, class_names, ignore_others=True)
     say(f"{folder.description}; {folder.split_origin}")
     for line in changed:
@@ -114,13 +115,13 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if config.weights is not None:
         recorded = recorded_splits(Path(config.weights), folder)
         if warning := trained_on(folder.splits.get("val", ()), recorded):
-            say(f"val, and --weights {config.weights}: {warning}")
+            say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
     if config.pretrained:
-        say(f"pretrained weights of {config.backbone}: from the hub, or its cache")
+        say(f"loading pretrained weights of {config.backbone} from the hub or its cache")
     spec, net, method = first_detector(config, folder.class_names, say=say)
     spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
@@ -129,17 +130,18 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     module = DetectionModule(net, method, config, offset=spec.offset)
     if config.resume:
         check_fits(checkpoint, _last(config), module)
+    say_once = _without_repeated_photos(say)
     ended: Terminated | None = None
     if config.resume and is_finished(config, checkpoint):
         run = Path(str(config.out))
-        say(f"{run} is finished; to train it longer, resume it with a larger --epochs or --minutes")
+        say(f"{run} is finished; to train it longer, resume with a larger --epochs or --minutes")
     else:
         try:
-            run = fit(config, folder, spec, module, say=say)
+            run = fit(config, folder, spec, module, say=say_once)
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
-        evaluate_split(run, folder, "val", device=config.device, say=say)
+        evaluate_split(run, folder, "val", device=config.device, say=say_once)
     if ended is not None:
         raise ended
     return run
@@ -148,23 +150,23 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
 def fit(
     config: TrainConfig, folder: DataFolder, spec: ModelSpec, module: DetectionModule, *, say: Callable[[str], None]
 ) -> Path:
-    """Train a network that has been made; ``train`` without what comes before and after.
+    """Train a given network: ``train`` without reading the photos, building the network and the final evaluation.
 
     Args:
         folder: the photos.
-        spec: of the network, for ``model.json`` and for measuring AP.
-        module: what is trained.
-        say: prints a line for the person who waits.
+        spec: description of the network, for ``model.json`` and for measuring AP.
+        module: network, method and settings.
+        say: prints a line.
 
     Returns:
-        The run folder, with all that ``train`` leaves but the files of an evaluation.
+        The run folder, with all files of ``train`` except the evaluation's.
 
     Raises:
-        Terminated: SIGTERM ended the training; the run is as if it had returned.
+        Terminated: SIGTERM ended the training; the run folder is complete.
     """
-    run = _make_run_folder(config)  # all that can be refused has been
+    run = _make_run_folder(config)  # all checks have passed
     val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
-    clock = TimeBudget(config.minutes)
+    clock = module.budget
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
@@ -174,10 +176,10 @@ def fit(
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
-        write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # trains it again, anew
+        write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # repeats the run from the start
         record_splits(run, folder, resumed=config.resume)
     say(
-        f"training {config.method} on {len(folder.splits['train'])} photos, {config.backbone}, {config.size} px, "
+        f"training {config.method} on {len(folder.splits['train']):,} photos, {config.backbone}, {config.size} px, "
         f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
@@ -191,7 +193,7 @@ def fit(
             weights_only=True,
         )
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # a script may go on to train again
+        torch.distributed.destroy_process_group()  # a script may train again in this process
     if trainer.is_global_zero:
         if not (run / "model.json").exists():
             recorder.measure(module)
@@ -206,7 +208,7 @@ def fit(
 def first_detector(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """The detector with which a run begins: the same weights whenever it is made."""
+    """Build the detector with which a run starts; equal settings give equal weights."""
     L.seed_everything(config.seed, verbose=False)
     if config.weights is not None:
         return begin_with(config, class_names, say=say)
@@ -223,7 +225,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
     if workers < 0:
-        # On a GPU the photos are made ready beside its work, be they decoded or not.
+        # On a GPU, photos are prepared while it computes, even if they are decoded already.
         idle = dataset.cached and trainer.strategy.root_device.type == "cpu"
         workers = 0 if idle else most_workers(config.devices)
     sampler = TrainingSampler(
@@ -266,25 +268,38 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
 
 
 def _processes() -> DDPStrategy:
-    # The others wait while the first process measures AP. Buffers are equal everywhere: batch norms are synchronised.
+    # The timeout covers measuring AP, for which the other processes wait. Synchronised batch norms keep buffers equal.
     return DDPStrategy(timeout=timedelta(hours=6), forward_sync_buffers=False)
 
 
 def choose_precision(config: TrainConfig) -> str:
-    """The configuration's; ``auto``: ``native_precision`` of its device."""
+    """Precision of a run; ``auto`` is the native precision of its device."""
     return native_precision(choose_device(config.device)) if config.precision == "auto" else config.precision
 
 
 def _last(config: TrainConfig) -> Path:
-    """The checkpoint that a resumed run continues from."""
+    """The checkpoint from which a resumed run continues."""
     return Path(str(config.out), "last.ckpt")
 
 
+def _without_repeated_photos(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, silent about a photo of val that it has named before."""
+    named: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in named:
+            say(line)
+        if line.endswith(WITHOUT_DETECTIONS):
+            named.add(line)
+
+    return say_once
+
+
 def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
-    """The configuration, once the folder that it asks for can take its run.
+    """Check the run folder. Returns the configuration, without ``resume`` if there is no checkpoint yet.
 
     Raises:
-        InputError: it cannot, or a resumed run would change what it has to keep.
+        InputError: the folder holds something else, or a resumed run would change an option that cannot change.
     """
     if config.out is None:
         return config
@@ -294,19 +309,19 @@ def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
         if _last(config).exists():
             return config
         if not is_begun(run):
-            other = f"; train on from its weights: --weights {run}" if (run / "model.json").exists() else ""
-            raise InputError(f"--resume: {_last(config)} is not there; nothing to continue from{other}")
+            other = f"; start a new run from its weights with --weights {run}" if (run / "model.json").exists() else ""
+            raise InputError(f"--resume: {_last(config)} does not exist; there is nothing to continue{other}")
     elif not holds_only_begun(run):
         if is_first_process(config):
             check_free(run, ", or continue it with --resume")
         return config
-    say(f"{run} was stopped before its first checkpoint: it begins again")
+    say(f"{run} was stopped before its first checkpoint: starting again")
     return replace(config, resume=False)
 
 
 def _make_run_folder(config: TrainConfig) -> Path:
     if not is_first_process(config):
-        return Path(config.out or "runs")  # until the first process tells its choice
+        return Path(config.out or "runs")  # until the first process broadcasts its choice
     if config.out is None:
         return make_numbered(Path("runs") / f"{Path(config.data).resolve().name}-{config.method}")
     run = Path(config.out)
@@ -319,7 +334,7 @@ def _make_run_folder(config: TrainConfig) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advice on what is chosen here on purpose."""
+    """Silence Lightning's advice about settings that are intended."""
     import logging
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
@@ -330,7 +345,7 @@ def _quiet() -> Iterator[None]:
             ".*isinstance.treespec, LeafSpec.*",
             ".*The number of training batches.*",
             ".*Checkpoint directory.*exists and is not empty.*",
-            "The dirpath has changed.*",  # a run folder that was moved
+            "The dirpath has changed.*",  # after a run folder was moved
             ".*Trying to infer the `batch_size`.*",
             ".*training_step.*log.*",
             ".*in eval mode at the start of training.*",
@@ -340,13 +355,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _unlearned(recorder: RunRecorder) -> str:
-    text = (
-        f"of the {recorder.objects} objects in the last epoch, {recorder.unmatched} had no positive site "
-        "(smaller than a stride, or every site went to another object)"
-    )
+    if recorder.unmatched:
+        text = (
+            f"{recorder.unmatched:,} of {recorder.objects:,} objects matched no location in the last epoch: too small "
+            "for the finest stride, or covered by another object"
+        )
+    else:
+        text = f"all {recorder.objects:,} objects matched a location in the last epoch"
     if recorder.beyond_reach:
         text += (
-            f" and {recorder.beyond_reach} had a side farther than the last bin reaches on their level "
-            "(num_bins - 1 strides): use more --num-bins, or a smaller --size"
+            f"; {recorder.beyond_reach:,} had a side beyond the last bin of their level (num_bins - 1 strides): use "
+            "more --num-bins or a smaller --size"
         )
     return text

@@ -1,4 +1,4 @@
-"""The photos of a training: a resumed run goes on where it was, and those that cannot be read are named."""
+"""The training photos of a run: reports unreadable ones, and lets a resumed run continue with the right epoch."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -13,11 +13,11 @@ from focaldet.data.batching import DetectionDataset, TrainingSampler
 
 
 class TrainingPhotos(Callback):
-    """Names each photo for which another one stands in, when that is found out, and sets the epoch of a resumed run.
+    """Reports each photo that is replaced because it cannot be read, and sets the epoch of a resumed run.
 
     Args:
-        loader: of a ``DetectionDataset``, by a ``TrainingSampler``.
-        say: prints a line; silent in all processes but the first, which learns of theirs after each epoch.
+        loader: loads a ``DetectionDataset`` with a ``TrainingSampler``.
+        say: prints a line; silent in all processes but the first, which receives the others' reports after each epoch.
     """
 
     def __init__(self, loader: "DataLoader[Any]", say: Callable[[str], None]) -> None:
@@ -26,7 +26,7 @@ class TrainingPhotos(Callback):
         self.say = say
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Lightning sets it too, but after the workers have begun with the first batches.
+        # Lightning sets it too, but only after the workers have started on the first batches.
         self.sampler.set_epoch(checkpoint["epoch"] + 1)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -45,5 +45,5 @@ class TrainingPhotos(Callback):
 
     def _name_new(self) -> None:
         for problem in self.dataset.newly_unreadable():
-            with tqdm.external_write_mode():  # above the progress bar, not behind it
-                self.say(f"{problem}; in training the next photo stands in for it")
+            with tqdm.external_write_mode():  # above the progress bar, not in the middle of it
+                self.say(f"{problem}; the next photo replaces it in training")

@@ -1,1 +1,1 @@
-"""How good detections are: matched with objects, average precision, calibration, statistics. Needs no torch."""
+"""Quality of detections: matching, average precision, calibration, statistics. Needs no torch."""

@@ -1,4 +1,4 @@
-"""Average precision as COCO defines it, by faster-coco-eval."""
+"""Average precision as defined by COCO, computed by faster-coco-eval."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ import numpy as np
 from focaldet.runtime.results import COCO_DETECTIONS
 
 EVALUATION_SCORE = 0.02
-"""Least score of a detection that counts in AP: below the one for looking at, so that the curve has its tail."""
+"""Lowest score of a detection that counts in AP; below the threshold for display, to keep the tail of the curve."""
 
 METRICS = (
     "AP",
@@ -26,18 +26,19 @@ METRICS = (
     "AR_medium",
     "AR_large",
 )
-"""COCO's twelve numbers, in its order. Sizes are areas below 32², up to 96², above, in pixels of the photo."""
+"""COCO's twelve metrics in its order. Small, medium and large are areas below 32², below 96² and above, in pixels of
+the photo."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """AP of some detections.
+    """Average precision of a set of detections.
 
     Args:
-        metrics: of ``METRICS``; ``None`` where there is nothing to measure (no object of that size).
-        per_class: for each class its name, number of objects, AP, AP50, AP75.
-        max_detections: best detections of a photo that count in both.
-        coco_metrics: ``METRICS`` as COCO defines them, where that is by fewer detections than ``metrics``.
+        metrics: value of each of ``METRICS``; ``None`` if there are no objects to measure it (of that size).
+        per_class: name, number of objects, AP, AP50 and AP75 of each class.
+        max_detections: number of best detections per photo that count in both.
+        coco_metrics: ``METRICS`` with COCO's limit of detections, if ``max_detections`` is larger.
     """
 
     metrics: dict[str, float | None]
@@ -49,13 +50,13 @@ class Evaluation:
 def average_precision(
     truth: dict[str, Any], results: list[dict[str, Any]], *, max_detections: int = COCO_DETECTIONS
 ) -> Evaluation:
-    """AP of results against a truth. An image without detections counts like any other.
+    """Compute AP of detections against labels. Images without detections count too.
 
     Args:
-        truth: a COCO data set.
+        truth: COCO data set.
         results: entries of a COCO results file.
-        max_detections: best detections of a photo that count. Never fewer than COCO's 100, so that AP is COCO's
-            wherever a detector finds no more. With more, ``metrics`` has recall at so many too (``"AR500"``).
+        max_detections: number of best detections per photo that count; at least COCO's 100, so that AP equals COCO's
+            if there are no more. With more, ``metrics`` also has the recall at that number (``"AR500"``).
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -92,9 +93,9 @@ def average_precision(
 
 
 def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Copies of both whose ids of images and categories are running numbers, as the evaluator wants them.
+    """Copy both with consecutive image and category ids, which the evaluator needs.
 
-    Images keep the order of their ids, in which pycocotools takes them: it decides between equal scores.
+    Images keep the order of their ids, as in pycocotools: it decides between equal scores.
     """
     ids = sorted((image["id"] for image in truth["images"]), key=lambda key: (isinstance(key, str), key))
     image = {key: number for number, key in enumerate(ids, 1)}
@@ -111,12 +112,12 @@ def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dic
 
 
 def _metrics(precision: Any, recall: Any, limit: int) -> dict[str, float | None]:
-    """COCO's numbers.
+    """COCO's metrics by name.
 
     Args:
-        precision, recall: of the evaluator, ``(T, R, K, 4, M)`` and ``(T, K, 4, M)``: IoU thresholds, recalls, classes,
-            sizes, limits of detections.
-        limit: index of the limit for all numbers but AR1, AR10 and AR100.
+        precision, recall: the evaluator's arrays ``(T, R, K, 4, M)`` and ``(T, K, 4, M)``: IoU thresholds, recalls,
+            classes, sizes, detection limits.
+        limit: index of the detection limit for all metrics except AR1, AR10 and AR100.
     """
     values = [precision[..., 0, limit], precision[0, ..., 0, limit], precision[5, ..., 0, limit]]
     values += [precision[..., size, limit] for size in (1, 2, 3)]
@@ -126,7 +127,7 @@ def _metrics(precision: Any, recall: Any, limit: int) -> dict[str, float | None]
 
 
 def _mean(values: Any) -> float | None:
-    """Mean over the classes that have an object; ``None`` when none has."""
+    """Mean over the classes with objects; ``None`` if there are none."""
     there = values[values > -1]
     return float(np.mean(there)) if there.size else None
 

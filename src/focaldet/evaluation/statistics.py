@@ -45,7 +45,7 @@ def welch_interval(a: Sequence[float], b: Sequence[float]) -> Interval | None:
     >>> welch_interval([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])  # se² = 2/3, 4 degrees of freedom, t = 2.776
     Interval(difference=2.0, low=-0.26..., high=4.26...)
     """
-    from scipy.stats import t  # here: the pages need the rank correlation, and no SciPy
+    from scipy.stats import t  # imported here: pages only need rank_correlation, which works without SciPy
 
     if len(a) < 2 or len(b) < 2:
         return None

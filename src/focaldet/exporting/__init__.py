@@ -1,1 +1,1 @@
-"""A run as one file that runs without training code."""
+"""Export of a run to one file that runs without training code."""

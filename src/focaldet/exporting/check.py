@@ -1,4 +1,4 @@
-"""Is the file what the run is? Both look at the same photos, at sizes that the graph was not traced with."""
+"""Compare an exported file with its run, on photos of sizes that the graph was not traced with."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,50 +21,51 @@ from focaldet.schema import check_schema
 from focaldet.structures import Detections
 
 MAX_BOX_DIFFERENCE_PX = 0.05
-"""That a side of a box may differ by, in pixels of what the network sees."""
+"""Largest accepted difference of a box side, in pixels of the network input."""
 
 MAX_SCORE_DIFFERENCE = 1e-3
-"""That a score may differ by."""
+"""Largest accepted difference of a score."""
 
 IOU_SLACK = 1e-2
-"""Two boxes that overlap by so much more or less than the threshold may both stay, or not."""
+"""Tolerance of the NMS threshold: at an IoU this close to it, either outcome is accepted."""
 
 NUM_PHOTOS = 4
+"""Number of photos from the run's evaluation that are used."""
 
 SMALLER = 0.8
-"""Of the second size, which is also turned by a quarter."""
+"""Scale of the second size, which is also rotated by 90°."""
 
 SMALLEST_PX = 60
-"""Longer side of one photo more: so small that levels of the pyramid are one location."""
+"""Longer side of one more photo, so small that some levels of the pyramid have a single location."""
 
 MORE_CANDIDATES = 10
-"""Times as many of a level are known here: which is the last of the best, no two programs agree on."""
+"""Factor on the number of candidates per level: no two programs agree on which candidate is the last one."""
 
 Reader = Callable[[NDArray[Any]], Detections]
-"""One image ``(1, H, W, 3)`` to the detections of the file in it, in pixels of the image."""
+"""Runs the file on one image ``(1, H, W, 3)``; returns detections in pixels of the image."""
 
 
 class TruthImage(TypedDict):
-    """A photo in ``truth.json``."""
+    """An entry of ``images`` in ``truth.json``."""
 
     file_name: str
 
 
 class Truth(TypedDict):
-    """What is looked at in ``truth.json``."""
+    """The part of ``truth.json`` that is used here."""
 
     images: list[TruthImage]
 
 
 def check_photos(run: Path) -> list[NDArray[np.uint8]]:
-    """A few of the photos that the run was measured on, or, when they are not at hand, two that scikit-learn brings."""
+    """A few of the photos that the run was evaluated on; if none can be read, two photos from scikit-learn."""
     found: list[NDArray[np.uint8]] = []
     if (run / "truth.json").exists():
         truth = read_json(run / "truth.json")
         check_schema(str(run / "truth.json"), truth, Truth)
         for image in truth["images"]:
             if len(found) < NUM_PHOTOS:
-                with suppress(InputError):  # the photos have gone, or changed
+                with suppress(InputError):  # the photo was deleted or changed
                     found.append(read_photo(Path(image["file_name"])))
     if not found:
         from sklearn.datasets import load_sample_images
@@ -74,7 +75,7 @@ def check_photos(run: Path) -> list[NDArray[np.uint8]]:
 
 
 def check_images(photos: Sequence[NDArray[np.uint8]], detector: Detector) -> list[Pixels]:
-    """Each photo as the network sees it, and turned and smaller, and one very small."""
+    """Network inputs: each photo, each photo rotated and smaller, and one very small photo."""
     resize, size = detector.spec.resize, detector.spec.size
     turned = [np.ascontiguousarray(np.rot90(photo)) for photo in photos]
     images = [resize(photo, size) for photo in photos] + [resize(photo, round(SMALLER * size)) for photo in turned]
@@ -83,13 +84,13 @@ def check_images(photos: Sequence[NDArray[np.uint8]], detector: Detector) -> lis
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of a file with the run.
+    """Result of a comparison.
 
     Args:
-        boxes: how many the file finds.
-        px: largest difference of a side, or of its deviation.
+        boxes: number of boxes detected by the file.
+        px: largest difference of a box side or its standard deviation, in pixels.
         score: largest difference of a score.
-        sizes: of the images, (width, height) px.
+        sizes: (width, height) of the images, px.
     """
 
     boxes: int
@@ -108,16 +109,16 @@ class Agreement:
 def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> Agreement:
     """Compare the detections of a file with those of the run.
 
-    Each must be a candidate of the run, and they must be what its suppression may leave: which one stays of two that
-    score alike to six digits, no two programs agree on.
+    Each detection must be a candidate of the run, and together they must be a possible result of its NMS. The exact
+    result is not required: if two scores agree to six digits, no two programs agree on which box remains.
 
     Args:
-        read: the file.
+        read: runs the file.
         detector: the run.
-        images: as the network sees them.
+        images: network inputs.
 
     Raises:
-        InputError: they differ by too much.
+        InputError: the detections differ too much.
     """
     sizes = tuple((image.shape[1], image.shape[0]) for image in images)
     worst_px = worst_score = 0.0
@@ -125,7 +126,7 @@ def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> Agreeme
     for image, (width, height) in zip(images, sizes, strict=True):
         try:
             found = read(image[None])
-        except Exception as error:  # each runtime has its own
+        except Exception as error:  # runtimes raise different classes
             raise _mismatch(f"it cannot be run on {width} x {height} px ({one_line(error)})") from error
         px, score = largest_difference(found, run_candidates(detector, image, slack=True))
         worst_px, worst_score, boxes = max(worst_px, px), max(worst_score, score), boxes + len(found)
@@ -141,10 +142,10 @@ def check(read: Reader, detector: Detector, images: Sequence[Pixels]) -> Agreeme
 
 
 def run_candidates(detector: Detector, image: Pixels, *, slack: bool = False) -> Candidates:
-    """What the run's suppression chooses from, in pixels of the image.
+    """The run's candidates for NMS, in pixels of the image.
 
     Args:
-        slack: also what is hardly below the threshold, or hardly not among the best of its level.
+        slack: include candidates slightly below the score threshold or the top candidates of a level.
     """
     postprocess = detector.postprocess
     if slack:
@@ -162,9 +163,10 @@ def run_candidates(detector: Detector, image: Pixels, *, slack: bool = False) ->
 
 
 def largest_difference(found: Detections, candidates: Candidates) -> tuple[float, float]:
-    """Of a box's sides, their deviations included, and of its score: from the candidate of its class most like it.
+    """Largest difference of box sides (with their standard deviations) and of scores from the most similar candidates.
 
-    Of the box alone many may be: those that the image cuts to its whole.
+    A candidate must have the same class. The score decides, too, because many boxes may be clipped to the whole
+    image, and are then equal.
     """
     if not len(found):
         return 0.0, 0.0
@@ -179,15 +181,15 @@ def largest_difference(found: Detections, candidates: Candidates) -> tuple[float
 
 
 def fault_of_choice(found: Detections, candidates: Candidates, detector: Detector) -> str | None:
-    """What is wrong with a choice of candidates as the outcome of the run's suppression; ``None``: nothing."""
+    """Why the detections are not a possible result of the run's NMS on its candidates, or ``None``."""
     config = detector.postprocess.config
     iou = 1.0 if config.nms_iou is None else config.nms_iou
     together = _overlaps(found, found).fill_diagonal_(0)
     if bool((together > iou + IOU_SLACK).any()):
-        return "two boxes stay of which one should go"
+        return "it keeps a box that NMS should drop"
     full = len(found) == config.max_detections
     least = float(found.scores[-1]) if full else config.score_threshold
-    # A box without area overlaps nothing, not even itself.
+    # A box without area has IoU 0 even with itself.
     itself = torch.cdist(candidates.boxes_xyxy, found.boxes_xyxy, p=torch.inf) <= MAX_BOX_DIFFERENCE_PX
     itself &= candidates.labels[:, None] == found.labels
     over = itself | (_overlaps(candidates, found) > iou - IOU_SLACK)
@@ -197,7 +199,7 @@ def fault_of_choice(found: Detections, candidates: Candidates, detector: Detecto
 
 
 def _overlaps(a: Detections | Candidates, b: Detections | Candidates) -> torch.Tensor:
-    """IoU of each pair of a class, 0 of different classes and of boxes without area."""
+    """IoU of each pair of the same class; 0 for different classes and for boxes without area."""
     return torch.where(a.labels[:, None] == b.labels, box_iou(a.boxes_xyxy, b.boxes_xyxy), 0.0).nan_to_num(0.0)
 
 
@@ -207,6 +209,6 @@ def _sides(found: Detections | Candidates) -> torch.Tensor:
 
 def _mismatch(difference: str) -> InputError:
     return InputError(
-        f"the exported network differs from the run: {difference}; nothing was written. This is a fault of focaldet: "
+        f"the exported network differs from the run: {difference}; nothing was written. This is a bug in focaldet: "
         "please report it"
     )

@@ -1,4 +1,4 @@
-"""``focaldet export``: a run becomes one file, which is compared with the run before it is written."""
+"""``focaldet export``: export a run to one file, after comparing it with the run."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,7 +26,7 @@ from focaldet.structures import Detections
 Format = Literal["onnx", "torch"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
-"""How a file's name ends."""
+"""Format -> suffix of the file name."""
 
 
 def export_run(
@@ -39,24 +39,24 @@ def export_run(
     int8: Int8 | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Write a run as one file, from pixels to boxes.
+    """Export a run to one file, from pixels to boxes.
 
     Args:
-        run: its folder.
-        out: the file; ``None``: ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run, with
-            8 bits ``model-int8.onnx`` and so on.
-        format: ONNX, or a program of torch.
+        run: the run folder.
+        out: file to write; by default ``model.onnx``, ``model-sites.onnx`` or ``model-raw.onnx`` (``.pt2``) in the run,
+            or ``model-int8.onnx`` and so on with 8 bits.
+        format: ONNX, or an exported program of torch.
         outputs: see ``ModelCard``.
-        max_detections: that the file has room for; ``None``: as many as the run was made for.
-        int8: compute convolutions with 8 bits (ONNX only), by these photos.
-        say: prints a line for the person who waits.
+        max_detections: largest number of detections per photo; ``None``: the run's own.
+        int8: settings of 8-bit convolutions (ONNX only), or ``None``.
+        say: prints a progress line.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        InputError: not a run, the network cannot be exported, the file cannot be written, it is not what the run is, or
-            8 bits cost it too much.
+        InputError: not a run, the network cannot be exported, the file cannot be written, its detections differ from
+            the run's, or 8 bits cost too much AP.
     """
     if int8 is not None and format != "onnx":
         raise InputError(f"--format {format}: --int8 makes ONNX files only")
@@ -68,7 +68,7 @@ def export_run(
     if out.suffix != suffix or out.is_dir():
         raise InputError(f"--out {out}: expected a file whose name ends in {suffix}")
     if format == "onnx":
-        for package in ("onnxscript", "onnxruntime"):  # a missing one is told before the work
+        for package in ("onnxscript", "onnxruntime"):  # report a missing package before the work starts
             import_module(package)
     labelled = None if int8 is None else int8.folder(detector, run, say)
     with replacing(out) as beside:
@@ -76,7 +76,7 @@ def export_run(
         images = check_images(check_photos(run), detector)
         data, agreement = _checked(detector, format, outputs, images, maps_too=int8 is not None)
         if not agreement.boxes:
-            say("the run finds nothing in the photos of the check, which is repeated with 0 as the least score")
+            say("no detections on the check photos; repeating with score threshold 0")
             eager = Detector(detector.spec, detector.net, detector.method, score_threshold=0)
             _, agreement = _checked(eager, format, outputs, images)
         say(str(agreement))
@@ -88,7 +88,7 @@ def export_run(
 
 
 def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
-    """What an export of a run says of itself."""
+    """The model card of an export."""
     spec, config = detector.spec, detector.postprocess.config
     return ModelCard(
         method=spec.method,

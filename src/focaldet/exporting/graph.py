@@ -1,9 +1,9 @@
-"""What is exported: a detector from pixels to boxes as one graph of fixed structure.
+"""The exported graph: a detector from pixels to boxes, with fixed structure.
 
-It computes what ``DenseDetector`` and ``PostProcess`` do; where those make lists of what passes a threshold, it keeps
-all and marks what does not pass, so that every shape follows from the batch's.
+It computes the same as ``DenseDetector`` and ``PostProcess``. Where those collect what passes a threshold, the graph
+keeps everything and marks what does not pass, so that every shape follows from the shape of the batch.
 
-Axes: B images, P locations of all levels, C classes, D parameters of a box, N candidates, M detections at most.
+Axes: B images, P locations on all levels, C classes, D parameters per box, N candidates, M detections at most.
 """
 
 import torch
@@ -19,11 +19,11 @@ from focaldet.runtime.outputs import OutputArrays
 from focaldet.structures import HeadOutputs
 
 PADDING = -1
-"""Label of a detection that is none: an image has fewer than there is room for."""
+"""Label of unused entries, in images with fewer than the largest number of detections."""
 
 
 class RawGraph(nn.Module):
-    """Images ``(B, H, W, 3)`` to the head's maps: ``class_logits_p3`` ``(B, A * C, h, w)``, …"""
+    """Images ``(B, H, W, 3)`` to the raw maps of the head: ``class_logits_p3`` ``(B, A * C, h, w)``, …"""
 
     def __init__(self, net: DenseDetector) -> None:
         super().__init__()
@@ -38,12 +38,12 @@ class RawGraph(nn.Module):
         return self.read(self.net(images.permute(0, 3, 1, 2)), images)
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of what the network gives for images."""
+        """The outputs of the graph from those of the network."""
         return (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
 
 
 def head_outputs(maps: OutputArrays) -> HeadOutputs:
-    """The outputs of a ``RawGraph`` by name, as the network gives them."""
+    """Convert the outputs of a ``RawGraph``, by name, to ``HeadOutputs``."""
 
     def of(kind: str) -> list[Tensor]:
         return [torch.from_numpy(values) for name, values in maps.items() if name.startswith(kind)]
@@ -52,11 +52,11 @@ def head_outputs(maps: OutputArrays) -> HeadOutputs:
 
 
 class BoxGraph(nn.Module):
-    """What the two graphs below share: which pairs of location and class are candidates, and where a location's box is.
+    """Shared part of the two graphs below: scores and boxes of candidates.
 
     Args:
         net: the network.
-        postprocess: the reading of its maps; its threshold becomes part of the graph.
+        postprocess: the post-processing; its thresholds become part of the graph.
     """
 
     def __init__(self, net: DenseDetector, postprocess: PostProcess) -> None:
@@ -68,7 +68,7 @@ class BoxGraph(nn.Module):
         self.std_names = ("side_std_px",) * (self.method.num_box_channels > 4)
 
     def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor]:
-        """``(B, P, C)`` of a level: the logit of the score, and that which ranks and is held against the threshold."""
+        """Logits ``(B, P, C)`` of a level: of the score, and of what is ranked and compared with the threshold."""
         rule = self.method.score_rule
         logits = flatten_levels([outputs.class_logits[level]], self.net.num_classes)
         joint = ranked = logits
@@ -78,13 +78,13 @@ class BoxGraph(nn.Module):
         return joint, ranked
 
     def score(self, joint: Tensor) -> Tensor:
-        """A score of its logit."""
+        """Logits of scores to scores."""
         probs = joint.sigmoid()
         return probs.sqrt() if self.method.score_rule.combine == "sqrt" else probs
 
     def boxes(self, box_params: Tensor, locations: Locations, images: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The boxes ``(B, N, 4)`` of ``(B, N, D)`` box parameters, cut to the image, their deviations, and ``(B, N)``
-        whether anything is left of each."""
+        """Decode ``(B, N, D)`` box parameters to boxes ``(B, N, 4)``, clipped to the image, their standard deviations
+        ``(B, N, 4)`` or ``None``, and a mask ``(B, N)`` of the boxes that are not empty."""
         shape = (*box_params.shape[:2], 4)
         boxes, deviation = self.method.decode(box_params.flatten(0, 1), locations)
         last = int(self.config.last_pixel)
@@ -95,8 +95,9 @@ class BoxGraph(nn.Module):
 
 
 class LocationGraph(BoxGraph):
-    """Images ``(B, H, W, 3)`` to the box ``(B, P, 4)``, the scores ``(B, P, C)`` and the deviations ``(B, P, 4)`` of
-    every location; scores that do not pass the threshold are 0. For programs that have a suppression of their own."""
+    """Images ``(B, H, W, 3)`` to boxes ``(B, P, 4)``, scores ``(B, P, C)`` and, if the method has them, standard
+    deviations ``(B, P, 4)`` of every location. Scores that do not pass the threshold are 0. For programs with their own
+    NMS."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ class LocationGraph(BoxGraph):
         return self.read(self.net(images.permute(0, 3, 1, 2)), images)
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of what the network gives for images."""
+        """The outputs of the graph from those of the network."""
         box_params = flatten_levels(outputs.box_maps, self.method.num_box_channels)
         index = torch.arange(box_params.shape[1], device=images.device).repeat(images.shape[0])
         boxes, deviation, left = self.boxes(box_params, self.postprocess.locations(outputs)[index], images)
@@ -117,9 +118,9 @@ class LocationGraph(BoxGraph):
 
 
 class DetectionGraph(BoxGraph):
-    """Images ``(B, H, W, 3)`` to boxes ``(B, M, 4)``, scores and labels ``(B, M)``, deviations ``(B, M, 4)`` of methods
-    that have them, and how many of an image's M are detections ``(B,)``. Best first; the others are 0, their label is
-    ``PADDING``."""
+    """Images ``(B, H, W, 3)`` to boxes ``(B, M, 4)``, scores and labels ``(B, M)``, standard deviations ``(B, M, 4)``
+    if the method has them, and the number of detections ``(B,)``. Best first; the remaining boxes and scores are 0,
+    their labels ``PADDING``."""
 
     def __init__(self, net: DenseDetector, postprocess: PostProcess, nms: NMS, topk: TopK = topk) -> None:
         super().__init__(net, postprocess)
@@ -134,7 +135,7 @@ class DetectionGraph(BoxGraph):
         return self.read(self.net(images.permute(0, 3, 1, 2)), images)
 
     def read(self, outputs: HeadOutputs, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of what the network gives for images."""
+        """The outputs of the graph from those of the network."""
         score, label, location, box_params, passes = self.candidates(outputs)
         boxes, deviation, left = self.boxes(box_params, self.postprocess.locations(outputs)[location.flatten()], images)
         score = torch.where(passes & left, score, -1.0)
@@ -145,9 +146,8 @@ class DetectionGraph(BoxGraph):
         return self.best(boxes, score, label, deviation)
 
     def candidates(self, outputs: HeadOutputs) -> tuple[Tensor, ...]:
-        """Of each level's best pairs of location and class: ``(B, N)`` score, label and location, ``(B, N, D)`` the box
-        parameters, ``(B, N)`` whether they pass the threshold. In the order of the locations, which decides between
-        equal scores."""
+        """The best (location, class) pairs of each level: score, label and location ``(B, N)``, box parameters
+        ``(B, N, D)``, and whether each passes the threshold ``(B, N)``. In lattice order, which breaks ties."""
         bests, indices, joints, start = [], [], [], 0
         for level in range(len(self.net.strides)):
             joint, ranked = self.level_scores(outputs, level)
@@ -165,7 +165,7 @@ class DetectionGraph(BoxGraph):
         return score, label, location, chosen, best > self.postprocess.threshold
 
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
-        """The best M of each image, of those whose score is not negative."""
+        """The best M detections of each image, among those with a score >= 0."""
         room = self.config.max_detections
         score = nn.functional.pad(score, (0, room), value=-1.0)
         place = self.topk(score, room)
@@ -182,11 +182,11 @@ class DetectionGraph(BoxGraph):
 
 
 class MeasuredGraph(nn.Module):
-    """The outputs of a graph, and the head's maps behind them: AP is measured by all boxes that are in the maps."""
+    """The outputs of a graph followed by the raw maps of the head, from which AP is measured."""
 
     def __init__(self, graph: LocationGraph | DetectionGraph) -> None:
         super().__init__()
-        self.whole = graph  # torch has a use of its own for the name "graph"
+        self.whole = graph  # torch reserves the name "graph"
         self.maps = RawGraph(graph.net)
         self.output_names = (*graph.output_names, *self.maps.output_names)
 

@@ -1,4 +1,4 @@
-"""An export with 8-bit convolutions: labelled photos to choose the 8 bits by, and the AP that they cost."""
+"""Export with 8-bit convolutions: calibration on labelled photos, and the AP that it costs."""
 
 import random
 import time
@@ -15,6 +15,7 @@ from focaldet.checks import InputError, check_range
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
+from focaldet.data.verify import photo_problem
 from focaldet.engine.detect import detect_records
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import as_trained
@@ -27,32 +28,32 @@ from focaldet.runtime.results import named_limit
 from focaldet.structures import HeadOutputs
 
 PHOTOS = 128
-"""Of the train split, that the ranges of the maps are taken from."""
+"""Number of train photos used for calibration."""
 
 TURNS = 15
-"""Of either file, when they are timed."""
+"""Number of timed runs of each file."""
 
 MAX_LOSS = 0.01
-"""Of AP, that 8 bits may cost unless more is allowed."""
+"""Default of the largest accepted drop in AP."""
 
 FLOAT_PARTS: dict[str, Callable[[str], bool]] = {
     "nothing": lambda weight: False,
     "the head's last convolutions": lambda weight: ".head." in weight and "_tower." not in weight,
     "the head": lambda weight: ".head." in weight,
 }
-"""What is kept in float32, by the names of the convolutions' weights. Each is tried when the one before it costs too
-much AP."""
+"""Parts kept in float32 -> whether they contain a convolution, by the name of its weight. Each is tried if the one
+before it costs too much AP."""
 
 
 @dataclass(frozen=True)
 class Int8:
-    """What an export with 8 bits is made and judged by.
+    """Settings of an export with 8 bits.
 
     Args:
-        data: folder of labelled photos; the ranges of the maps are taken from its train split.
-        split: which AP is measured on.
-        most_loss: of AP, that 8 bits may cost.
-        seed: of the choice of photos.
+        data: folder of labelled photos; its train split is used for calibration.
+        split: split on which AP is measured.
+        most_loss: largest accepted drop in AP, 0 to 1.
+        seed: random seed for choosing the calibration photos.
     """
 
     data: Path
@@ -64,10 +65,11 @@ class Int8:
         check_range("ap_loss", self.most_loss, 0, 1)
 
     def folder(self, detector: Detector, run: Path, say: Callable[[str], None]) -> DataFolder:
-        """The labelled photos, where their folder gives no splits in those of the run.
+        """Read the labelled photos, with the splits of the run if the folder has none of its own.
 
         Raises:
-            InputError: they cannot be read, have none of the detector's classes, or one of the two splits is empty.
+            InputError: the folder cannot be read, has none of the detector's classes, or one of the two splits is
+                empty.
         """
         folder = read_folder(self.data)
         folder = as_trained(with_recorded_splits(folder, recorded_splits(run, folder)), detector, say)
@@ -76,30 +78,41 @@ class Int8:
                 raise InputError(f"{self.data}: no photo in split {needed!r}; it has {', '.join(folder.splits)}")
         return folder
 
-    def photos(self, folder: DataFolder) -> list[ImageRecord]:
-        """Those that the ranges are taken from."""
+    def photos(self, folder: DataFolder, say: Callable[[str], None]) -> list[ImageRecord]:
+        """The calibration photos; one that cannot be read is reported and left out.
+
+        Raises:
+            InputError: none of them can be read.
+        """
         records = folder.splits["train"]
-        return random.Random(self.seed).sample(records, min(PHOTOS, len(records)))
+        chosen = random.Random(self.seed).sample(records, min(PHOTOS, len(records)))
+        problems = {record.path: photo_problem(record.path) for record in chosen}
+        for problem in filter(None, problems.values()):
+            say(f"{problem}; left out")
+        if all(problems.values()):
+            raise InputError(f"{self.data}: no photo of the train split that was chosen for --int8 can be read")
+        return [record for record in chosen if not problems[record.path]]
 
 
 def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say: Callable[[str], None]) -> bytes:
-    """An exported file with 8-bit convolutions.
+    """Convert an exported file to 8-bit convolutions.
 
     Args:
-        data: the file in float32, which gives the head's maps (``RawGraph``, ``MeasuredGraph``).
-        detector: the run that it is of.
-        folder: the photos that ``by`` names.
-        say: prints a line for the person who waits.
+        data: the float32 file, which outputs the raw maps (``RawGraph``, ``MeasuredGraph``).
+        detector: the exported run.
+        folder: the photos, from ``by.folder``.
+        by: settings.
+        say: prints a progress line.
 
     Raises:
-        InputError: AP falls by more than is allowed, whatever is kept in float32.
+        InputError: AP drops by more than accepted, even with the head in float32.
     """
     from focaldet.exporting.quantise import with_8_bits, without_maps
 
     most = named_limit(detector.spec.postprocess.max_detections)
-    photos, split = by.photos(folder), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
+    photos, split = by.photos(folder, say), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
     before = after = file_ap(data, detector, folder, by.split)
-    say(f"{split}: {before:.3f} in float32; {len(photos)} train photos tell the range of each map")
+    say(f"{split}: {before:.3f} in float32; calibrating on {len(photos)} train photos")
     for part, keeps in FLOAT_PARTS.items():
         made = with_8_bits(data, detector, photos, keeps)
         after = file_ap(made, detector, folder, by.split)
@@ -115,10 +128,10 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
 
 
 def file_ap(data: bytes, detector: Detector, folder: DataFolder, split: str) -> float:
-    """AP of a file on a split, as ``focaldet eval`` measures that of a run.
+    """AP of a file on a split, measured as ``focaldet eval`` does for a run.
 
     Raises:
-        InputError: there is no object to measure it by.
+        InputError: the split has no objects.
     """
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.evaluation_postprocess()
@@ -127,15 +140,15 @@ def file_ap(data: bytes, detector: Detector, folder: DataFolder, split: str) -> 
     results = detect_records(net, postprocess, dataset)
     ap = average_precision(truth, results, max_detections=postprocess.config.max_detections).metrics["AP"]
     if ap is None:
-        raise InputError(f"{folder.root}: no object in split {split!r}, by which AP could be measured")
+        raise InputError(f"{folder.root}: no object in split {split!r}, so AP cannot be measured")
     return ap
 
 
 def speed_of(data: bytes, made: bytes, images: Any) -> str:
-    """How long the file in float32 and that with 8 bits take on this machine, in words."""
+    """A line with the time per photo of the float32 and the 8-bit file on this machine."""
     sessions = [onnx_session(file) for file in (data, made)]
     seconds: list[list[float]] = [[], []]
-    for _ in range(TURNS):  # in turns: what else the machine does meanwhile hits both
+    for _ in range(TURNS):  # in turns, so that other load on the machine affects both
         for session, times in zip(sessions, seconds, strict=True):
             begin = time.perf_counter()
             session.run(None, {"images": images})
@@ -146,16 +159,16 @@ def speed_of(data: bytes, made: bytes, images: Any) -> str:
 
 
 class MapsOf(nn.Module):
-    """An exported file in the place of the network that it is of: from images to the head's maps."""
+    """An exported file used like the network: from images to the raw maps of the head."""
 
     def __init__(self, data: bytes, detector: Detector) -> None:
         super().__init__()
         self.session = onnx_session(data)
         self.names = RawGraph(detector.net).output_names
         self.mean: Tensor
-        self.register_buffer("mean", torch.zeros(()))  # where evaluation asks for the device
+        self.register_buffer("mean", torch.zeros(()))  # evaluation reads the device from it
 
     def forward(self, images: Tensor) -> HeadOutputs:
-        """Of images ``(B, 3, H, W)``."""
+        """Images ``(B, 3, H, W)`` to raw maps."""
         maps = self.session.run(self.names, {"images": images.permute(0, 2, 3, 1).contiguous().numpy()})
         return head_outputs(dict(zip(self.names, maps, strict=True)))

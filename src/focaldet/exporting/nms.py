@@ -1,11 +1,10 @@
-"""The best values, and non-maximum suppression, of a batch at fixed shapes, as they are written into ONNX files and
-torch programs.
+"""Top-k selection and non-maximum suppression of a batch with fixed shapes, for ONNX files and torch programs.
 
-Both suppressions say which boxes stay as a mask. Ties and the comparison with the threshold are torchvision's: of equal
-scores the first is the best, and a box goes when its overlap is more than the threshold.
+NMS returns a mask of the boxes to keep. Ties and the comparison with the threshold follow torchvision: of equal scores,
+the first is better, and a box is dropped if its IoU exceeds the threshold.
 
-Of equal values the first is the better, too. ONNX defines its ``TopK`` so, and says nothing of its
-``NonMaxSuppression``, which onnxruntime computes so on CPUs. torch says nothing of its ``topk``.
+In top-k, too, the first of equal values is better. ONNX defines this for ``TopK`` but not for ``NonMaxSuppression``,
+where onnxruntime does so on CPUs. torch does not define it for ``topk``.
 """
 
 from typing import Any, Protocol
@@ -17,17 +16,17 @@ from torchvision import ops as torchvision_ops
 
 
 class NMS(Protocol):
-    """Which boxes stay.
+    """Class-aware NMS of a batch.
 
     Args:
         boxes_xyxy: ``(B, N, 4)``.
-        scores: ``(B, N)``; negative: not a candidate.
+        scores: ``(B, N)``; negative for entries that are not candidates.
         labels: ``(B, N)`` in [0, num_classes).
-        iou_threshold: a box goes that overlaps a better one of its class by more.
-        max_per_class: of a class and image, at most so many are needed.
+        iou_threshold: a box is dropped if its IoU with a better one of its class exceeds this.
+        max_per_class: number of boxes needed per class and image; more may be kept.
 
     Returns:
-        ``(B, N)`` bool.
+        ``(B, N)`` bool, the boxes to keep.
     """
 
     def __call__(
@@ -42,25 +41,25 @@ class NMS(Protocol):
 
 
 class TopK(Protocol):
-    """The largest values and their places.
+    """Top-k selection in each row.
 
     Args:
         values: ``(B, N)``.
-        k: of a row; all where it has no more.
+        k: number of values; all of a shorter row.
 
     Returns:
-        ``(B, K)`` the places; of equal values the first is the better.
+        ``(B, K)`` indices of the largest values, best first; of equal values, the first is better.
     """
 
     def __call__(self, values: Tensor, k: int) -> Tensor: ...
 
 
 def topk(values: Tensor, k: int) -> Tensor:
-    """By whole numbers of which no two are equal: a float32's bits, in its order, and behind them the place.
+    """Top-k by distinct integer keys: the bits of the float32 value, then the index.
 
-    A stable sort would do the same in five times the time.
+    A stable sort gives the same result but takes five times as long.
     """
-    bits = (values.float() + 0.0).view(torch.int32)  # -0 becomes 0, which it is equal to
+    bits = (values.float() + 0.0).view(torch.int32)  # turns -0 into 0, its equal
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
     keys = (ordered << 32) - torch.arange(values.shape[1], device=values.device)
     return keys.topk(torch.sym_min(k, values.shape[1]), dim=1).indices
@@ -68,7 +67,7 @@ def topk(values: Tensor, k: int) -> Tensor:
 
 @torch.library.custom_op("focaldet::topk", mutates_args=())
 def onnx_topk(values: Tensor, k: int) -> Tensor:
-    """The same as one operator, which becomes ONNX's ``TopK``."""
+    """``topk`` as a single operator, translated to ONNX's ``TopK``."""
     return topk(values, k)
 
 
@@ -80,9 +79,9 @@ def _(values: Tensor, k: int) -> Tensor:
 def batched_nms(
     boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou_threshold: float, max_per_class: int
 ) -> Tensor:
-    """One call of torchvision's operator for all: images and classes are laid side by side, where none overlaps.
+    """NMS in one call of torchvision's operator, with the boxes of each image and class shifted far apart.
 
-    In double precision, in which the distance costs no coordinate a digit that it had.
+    In double precision, so that the shift loses no digits of the coordinates.
     """
     image = torch.arange(boxes_xyxy.shape[0], device=labels.device)[:, None]
     place = (image * num_classes + labels).double()[..., None]
@@ -97,7 +96,7 @@ def batched_nms(
 def onnx_nms(
     boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, num_classes: int, iou_threshold: float, max_per_class: int
 ) -> Tensor:
-    """The same as one operator, which becomes ONNX's ``NonMaxSuppression`` (see ``onnx_translations``)."""
+    """``batched_nms`` as a single operator, translated to ONNX's ``NonMaxSuppression`` (see ``onnx_translations``)."""
     return batched_nms(boxes_xyxy, scores, labels, num_classes, iou_threshold, max_per_class)
 
 
@@ -109,7 +108,7 @@ def _(
 
 
 def onnx_translations() -> dict[Any, Any]:
-    """What the operators of this module are in ONNX, for ``torch.onnx.export``."""
+    """ONNX translations of the operators in this module, for ``torch.onnx.export``."""
     from onnxscript import opset18
 
     op: Any = opset18
@@ -125,7 +124,7 @@ def onnx_translations() -> dict[Any, Any]:
         classes = op.Constant(value_ints=list(range(num_classes)))
         own = op.Equal(op.Unsqueeze(labels, [1]), op.Unsqueeze(classes, [0, 2]))  # (B, C, N)
         of_class = op.Where(own, op.Unsqueeze(scores, [1]), op.Constant(value_float=-1.0))
-        boxes = op.Reshape(boxes_xyxy, op.Constant(value_ints=[0, -1, 4]))  # OpenVINO wants to see the 4
+        boxes = op.Reshape(boxes_xyxy, op.Constant(value_ints=[0, -1, 4]))  # OpenVINO requires a constant 4
         chosen = op.NonMaxSuppression(
             boxes,
             of_class,
@@ -142,7 +141,7 @@ def onnx_translations() -> dict[Any, Any]:
 
 
 def largest_float32(value: float) -> float:
-    """The largest number of float32 that is not above a value: a float32 is above both, or above neither.
+    """The largest float32 that does not exceed a value, so that comparing a float32 with either gives the same result.
 
     >>> float(np.float32(0.6)) > 0.6, largest_float32(0.6) > 0.6
     (True, False)

@@ -1,4 +1,4 @@
-"""A graph as one ONNX file."""
+"""Write a graph to an ONNX file."""
 
 import warnings
 from typing import Any
@@ -13,17 +13,17 @@ from focaldet.runtime.onnx_detector import onnx_session
 from focaldet.runtime.outputs import Runner
 
 OPSET = 18
-"""Of ONNX (2022): the newest that this needs is of 18, and old runtimes are many."""
+"""ONNX operator set (2022): the oldest with all operators used here, for compatibility with older runtimes."""
 
 
 def onnx_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
-    """The graph as an ONNX file with its card.
+    """The bytes of an ONNX file of the graph, with the model card in its metadata.
 
     Args:
-        dtype: of the images.
+        dtype: dtype of the images.
 
     Raises:
-        InputError: the network cannot be traced, or uses what ONNX does not have.
+        InputError: the network cannot be traced, or uses operations that ONNX lacks.
     """
     translations = nms.onnx_translations() | same_padding.onnx_translations() | _product_translations()
     program = trace(graph, dtype)
@@ -40,12 +40,12 @@ def onnx_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
                 custom_translation_table=translations,
                 verbose=False,
             )
-    except Exception as error:  # each missing operator has its own
+    except Exception as error:  # missing operators raise different classes
         raise InputError(f"torch.onnx cannot write this network ({one_line(error)})") from error
     model = made.model
     model.producer_name, model.producer_version = "focaldet", None
     model.metadata_props[KEY] = card.to_json()
-    for node in model.graph.all_nodes():  # where in the source each was, with paths of this machine
+    for node in model.graph.all_nodes():  # source locations, with paths of this machine
         node.metadata_props.clear()
         node.doc_string = None
     _name_axes(model.graph)
@@ -53,15 +53,15 @@ def onnx_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
 
 
 def onnx_runner(data: bytes) -> Runner:
-    """Runs such a file."""
+    """A function that runs an ONNX file with onnxruntime."""
     session = onnx_session(data)
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
 
 def _product_translations() -> dict[Any, Any]:
-    """Products with a vector, the expectations over bins, as a product and a sum: onnxruntime's ``MatMul`` takes five
-    times as long for them."""
+    """ONNX translation of products with a vector (expectations over bins) to ``Mul`` and ``ReduceSum``: onnxruntime's
+    ``MatMul`` takes five times as long."""
     from onnxscript import opset18
 
     op: Any = opset18
@@ -75,7 +75,7 @@ def _product_translations() -> dict[Any, Any]:
 
 
 def _name_axes(graph: Any) -> None:
-    """Call the axes that can have any length by their names, which a person reads in the file."""
+    """Name the dynamic axes, for people who inspect the file."""
     (images,) = graph.inputs
     names = dict(zip(map(str, images.shape), ("batch", "height", "width"), strict=False))
     for value in (images, *graph.outputs, *(output for node in graph.all_nodes() for output in node.outputs)):

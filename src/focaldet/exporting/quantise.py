@@ -1,8 +1,8 @@
 """8-bit convolutions in an ONNX file, by onnxruntime's static quantisation.
 
-Maps are unsigned and asymmetric, weights signed and scaled by channel: the pair for which onnxruntime's kernels for x86
-are fast. What lies between two convolutions (``PASSING``) is done with 8 bits too, so that maps need not become float32
-and 8 bits again. Norms, the reading of boxes and the suppression stay float32.
+Activations are unsigned and asymmetric, weights signed with one scale per channel: the combination for which
+onnxruntime's x86 kernels are fast. Operators between two convolutions (``PASSING``) also use 8 bits, which avoids
+conversions to float32 and back. Norms, box decoding and NMS stay in float32.
 """
 
 import tempfile
@@ -23,29 +23,30 @@ from focaldet.photos.images import read_photo
 from focaldet.runtime.card import KEY, ModelCard
 
 PASSING = ("Relu", "Clip", "Add", "MaxPool", "Resize")
-"""Operators between convolutions that are done with 8 bits: none makes of small differences large ones."""
+"""Operators between convolutions that also use 8 bits. None of them amplifies small differences."""
 
 
 def with_8_bits(data: bytes, detector: Detector, photos: Sequence[ImageRecord], keeps: Callable[[str], bool]) -> bytes:
-    """A file whose convolutions are computed with 8 bits.
+    """Quantise the convolutions of a file to 8 bits.
 
     Args:
-        data: the file in float32.
-        photos: for the ranges of the maps.
-        keeps: tells by the name of its weight that a convolution stays float32.
+        data: the float32 file.
+        detector: the exported run.
+        photos: photos for calibration.
+        keeps: whether a convolution stays in float32, by the name of its weight.
     """
     model = onnx.load_from_string(data)
     normalise_by_channel(model)
     nodes = to_quantise(model, keeps)
     card = ModelCard.from_json(next(entry.value for entry in model.metadata_props if entry.key == KEY))
-    # Its batch norms are folded and its shapes known: without this, onnxruntime asks for both.
+    # Batch norms are folded and shapes known already. Without this entry, onnxruntime warns about both.
     helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "quantised.onnx"
         quantize_static(
             model,
             file,
-            SeenPhotos(photos, detector),
+            CalibrationPhotos(photos, detector),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -62,7 +63,7 @@ def with_8_bits(data: bytes, detector: Detector, photos: Sequence[ImageRecord], 
 
 
 def without_maps(data: bytes, detector: Detector) -> bytes:
-    """A file without the outputs by which AP was measured."""
+    """Remove the raw maps, from which AP was measured, from the outputs of a file."""
     model = onnx.load_from_string(data)
     maps = RawGraph(detector.net).output_names
     kept = [output for output in model.graph.output if output.name not in maps]
@@ -72,7 +73,7 @@ def without_maps(data: bytes, detector: Detector) -> bytes:
 
 
 def to_quantise(model: ModelProto, keeps: Callable[[str], bool]) -> list[NodeProto]:
-    """The convolutions that are to be computed with 8 bits, and what lies between two of them."""
+    """The convolutions to quantise, and the operators between two of them."""
     constants = {constant.name for constant in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv" and not keeps(node.input[1])]
     before = _reached(convolutions, {name: node for node in model.graph.node for name in node.output})
@@ -87,7 +88,7 @@ def to_quantise(model: ModelProto, keeps: Callable[[str], bool]) -> list[NodePro
 
 
 def _reached(ends: list[NodeProto], made_by: dict[str, NodeProto]) -> set[str]:
-    """The names of all nodes whose outputs these ends depend on."""
+    """Names of all nodes that these nodes depend on."""
     names: set[str] = set()
     todo = list(ends)
     while todo:
@@ -100,10 +101,10 @@ def _reached(ends: list[NodeProto], made_by: dict[str, NodeProto]) -> set[str]:
 
 
 def normalise_by_channel(model: ModelProto) -> None:
-    """Make one operator of the subtraction of the mean and the division by the deviation at the beginning.
+    """Merge the subtraction of the mean and the division by the standard deviation of the input into one operator.
 
-    Convolutions with 8 bits want the channels last, and onnxruntime gives them those from the beginning; it then needs
-    ten times as long to subtract three numbers from every pixel. For this operator it leaves them first.
+    8-bit convolutions need channels last, and onnxruntime transposes at the start of the graph. The separate operators
+    then take ten times as long. Before this operator, it does not transpose.
     """
     constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
     nodes = model.graph.node
@@ -130,15 +131,15 @@ def normalise_by_channel(model: ModelProto) -> None:
 
 
 def _drop_unused(model: ModelProto) -> None:
-    """Take away the constants that nothing is computed from."""
+    """Remove unused constants."""
     used = {name for node in model.graph.node for name in node.input}
     kept = [constant for constant in model.graph.initializer if constant.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
 
 
-class SeenPhotos(CalibrationDataReader):  # type: ignore[misc]
-    """Photos as the network sees them, one by one."""
+class CalibrationPhotos(CalibrationDataReader):  # type: ignore[misc]
+    """Network inputs of the calibration photos, one by one."""
 
     def __init__(self, records: Sequence[ImageRecord], detector: Detector) -> None:
         self.images: Iterator[Any] = (
@@ -146,6 +147,6 @@ class SeenPhotos(CalibrationDataReader):  # type: ignore[misc]
         )
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next one, as inputs by name."""
+        """The next input by name, or ``None`` at the end."""
         image = next(self.images, None)
         return None if image is None else {"images": image}

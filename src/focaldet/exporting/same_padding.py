@@ -1,8 +1,8 @@
-"""Convolutions whose padding depends on the image's size, TensorFlow's ``SAME``, as timm's ``tf_*`` networks have them.
+"""Convolutions with TensorFlow's ``SAME`` padding, which depends on the image size, as in timm's ``tf_*`` networks.
 
 Along an axis of n pixels, with kernel K and stride s, ``(-n) % s + K - s`` zeros are added, half of them (rounded down)
-in front, and ``ceil(n / s)`` pixels come out. Traced as it is written in timm, each such convolution nests the formula
-of the sizes before it into its own, which no tracer finishes; so each kind of file has its own way to say it.
+in front, and the output has ``ceil(n / s)`` pixels. Traced as written in timm, the size formulas of successive
+convolutions nest, and no tracer finishes. Each file format therefore has its own implementation.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +17,17 @@ from torch.nn.functional import conv2d, pad
 from focaldet.checks import InputError
 
 SameConvolution = Callable[[Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], int], Tensor]
-"""Of images, weight, bias, stride, dilation, groups."""
+"""Function of images, weight, bias, stride, dilation and groups."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def padding(length: int, extent: int, stride: int) -> tuple[int, int]:
-    """Zeros in front and behind along an axis.
+    """Number of zeros in front and behind along an axis.
 
     Args:
-        extent: of the kernel with its dilation.
+        length: size of the image, pixels.
+        extent: size of the dilated kernel.
 
     >>> padding(8, 3, 2), padding(7, 3, 2), padding(8, 5, 2)
     ((0, 1), (1, 1), (1, 2))
@@ -39,7 +40,7 @@ def padding(length: int, extent: int, stride: int) -> tuple[int, int]:
 def conv2d_same(
     images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
-    """As one operator, which becomes ONNX's ``Conv`` with ``auto_pad`` (see ``onnx_translations``)."""
+    """A single operator, translated to ONNX's ``Conv`` with ``auto_pad`` (see ``onnx_translations``)."""
     rows, columns = _extents(weight, dilation)
     ends = padding(images.shape[3], columns, stride[1]) + padding(images.shape[2], rows, stride[0])
     return conv2d(pad(images, ends), weight, bias, list(stride), 0, list(dilation), groups)
@@ -49,7 +50,7 @@ def conv2d_same(
 def _(
     images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
-    # Written so, it becomes one division, however many of these convolutions follow one another.
+    # In this form, chains of these convolutions simplify to a single division.
     size = [(length - 1) // step + 1 for length, step in zip(images.shape[2:], stride, strict=True)]
     return images.new_empty(images.shape[0], weight.shape[0], *size)
 
@@ -57,10 +58,10 @@ def _(
 def conv2d_same_by_index(
     images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Tensor:
-    """In operators of torch: the pixels are chosen by lists whose lengths are simple, if not what is in them."""
+    """Plain torch operators: pixels are gathered by index lists, whose lengths are simple expressions."""
     for axis, extent, step in zip((2, 3), _extents(weight, dilation), stride, strict=True):
         length = images.shape[axis]
-        room = extent - 1  # zeros at both ends: as many as there can be
+        room = extent - 1  # largest number of zeros at each end
         front = torch.sym_max((-length) % step + extent - step, 0) // 2
         taken = (length - 1) // step * step + extent
         images = pad(images, (room, room) if axis == 3 else (0, 0, room, room))
@@ -69,7 +70,7 @@ def conv2d_same_by_index(
 
 
 class SameConvolutionOf(nn.Module):
-    """A ``Conv2dSame`` of timm, computed in another way."""
+    """A timm ``Conv2dSame`` with another implementation."""
 
     def __init__(self, layer: Conv2dSame, convolution: SameConvolution) -> None:
         super().__init__()
@@ -82,22 +83,22 @@ class SameConvolutionOf(nn.Module):
 
 
 def with_same_convolutions(net: Network, convolution: SameConvolution) -> Network:
-    """A copy of the network, whose convolutions with ``SAME`` padding are computed like this.
+    """A copy of the network with another implementation of convolutions with ``SAME`` padding.
 
     Raises:
-        InputError: it has layers of that padding that are no plain convolutions.
+        InputError: the network has other layers with this padding.
     """
     net = deepcopy(net)
     for name, layer in list(net.named_modules()):
         if type(layer) is Conv2dSame:
             net.set_submodule(name, SameConvolutionOf(layer, convolution))
         elif type(layer).__name__.endswith("Same"):
-            raise InputError(f"{type(layer).__name__} pads by the image's size, which cannot be exported")
+            raise InputError(f"{type(layer).__name__}: its padding depends on the image size, so it cannot be exported")
     return net
 
 
 def onnx_translations() -> dict[Any, Any]:
-    """What the operator of this module is in ONNX, for ``torch.onnx.export``."""
+    """ONNX translation of the operator in this module, for ``torch.onnx.export``."""
     from onnxscript import opset18 as op
 
     def conv(

@@ -1,4 +1,4 @@
-"""A graph as a program of torch (``.pt2``), for ``torch.export.load``."""
+"""Write a graph to a program of torch (``.pt2``), for ``torch.export.load``."""
 
 import io
 from typing import Any
@@ -15,11 +15,14 @@ from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.outputs import OutputArrays, Runner
 
 CARD_FILE = f"{KEY}.json"
-"""Of the card, among the extra files of a program."""
+"""Name of the model card among the extra files of a program."""
 
 
 def torch_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
-    """The graph as a program with its card.
+    """The bytes of an exported program of the graph, with the model card.
+
+    Args:
+        dtype: dtype of the images.
 
     Raises:
         InputError: the network cannot be traced.
@@ -32,10 +35,10 @@ def torch_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
 
 
 def _allow_small(program: ExportedProgram) -> None:
-    """Take back what the trace has assumed of the images' sizes: that no level of the pyramid is one location wide.
+    """Remove the assumption of the trace that every level of the pyramid is wider than one location.
 
-    It comes of the order in which tensors lie in memory, of which nothing in the graph depends; the program would
-    refuse images of up to 128 pixels.
+    With it, the program would refuse images of up to 128 pixels. It stems from the memory layout of tensors, which does
+    not affect the result.
     """
     program._guards_code = []
     for symbol in program.range_constraints:
@@ -43,7 +46,7 @@ def _allow_small(program: ExportedProgram) -> None:
 
 
 def torch_runner(data: bytes, output_names: tuple[str, ...]) -> Runner:
-    """Runs such a program."""
+    """A function that runs such a program."""
     program = torch.export.load(io.BytesIO(data)).module()
 
     def run(images: NDArray[Any]) -> OutputArrays:

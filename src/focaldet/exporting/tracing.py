@@ -1,4 +1,4 @@
-"""From a graph of modules to a program of operators, for images of any number and size."""
+"""Trace a graph of modules to a program of operators, for batches of any size and images of any size."""
 
 import warnings
 
@@ -11,23 +11,26 @@ from focaldet.exporting.graph import DetectionGraph, LocationGraph, MeasuredGrap
 Graph = DetectionGraph | LocationGraph | RawGraph | MeasuredGraph
 
 TRACED_SIZE = (2, 192, 256)
-"""Batch, height and width of the images that a graph is traced with."""
+"""Batch size, height and width of the images used for tracing."""
 
 
 def trace(graph: Graph, dtype: torch.dtype) -> ExportedProgram:
-    """The graph as a program for images ``(B, H, W, 3)``.
+    """Trace a graph to a program for images ``(B, H, W, 3)``.
+
+    Args:
+        dtype: dtype of the images.
 
     Raises:
-        InputError: the network cannot be traced, or has one size built in.
+        InputError: the network cannot be traced, or supports one image size only.
     """
     images = torch.zeros(*TRACED_SIZE, 3, dtype=dtype)
     any_size = ({axis: Dim.DYNAMIC for axis in range(3)},)
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch and torchvision about each other
-            # Without gradients: who runs the program would else have to switch them off before taking the numbers.
+            warnings.simplefilter("ignore")  # torch and torchvision warn about each other
+            # Without gradients, so that users need not disable them to read the outputs.
             return export(graph.eval().requires_grad_(False), (images,), dynamic_shapes=any_size)
-    except Exception as error:  # every network fails in its own way
+    except Exception as error:  # networks raise different classes
         raise InputError(
             f"torch.export cannot trace this network for images of any size ({one_line(error)})"
         ) from error

@@ -1,12 +1,15 @@
 """The arguments that the losses share, checked once: kernel and formula then refuse the same in the same words."""
 
+import math
 from numbers import Real
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from focaldet.checks import check_choice, check_floating, check_not_negative
+from focaldet.checks import check_broadcasts, check_choice, check_floating, check_not_negative, kind_of
+from focaldet.losses.reduce import reduce_loss, silenced, weigh_and_sum
 from focaldet.structures import SparseTargets
 
 IMPLEMENTATIONS = ("auto", "reference", "fused")
@@ -37,11 +40,13 @@ def exponent(name: str, value: Any) -> float:
 
     Raises:
         TypeError: a tensor, or no number. No kernel has exponents that are learned or differ by class.
-        ValueError: negative, or NaN.
+        ValueError: negative, infinite or NaN.
     """
     if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {_kind(value)}; it is neither learned nor given by class")
+        raise TypeError(f"{name}: expected a number, got {kind_of(value)}; it is neither learned nor given by class")
     check_not_negative(name, float(value))
+    if value == math.inf:
+        raise ValueError(f"{name}: expected a finite number, got {value}")
     return float(value)
 
 
@@ -81,38 +86,98 @@ def smoothing(value: Any) -> float:
         TypeError: no number.
         ValueError: outside of it.
     """
-    number = _number("label_smoothing", value)
+    if isinstance(value, Tensor) or not isinstance(value, Real):
+        raise TypeError(f"label_smoothing: expected a number, got {kind_of(value)}")
+    number = float(value)
     if not 0 <= number < 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1), got {number:g}")
     return number
 
 
-def split_weight(weight: Weight) -> tuple[float, Tensor | None]:
-    """A weight as a factor of everything, which no dtype rounds, and a tensor.
+def split_weight(weight: Any, logits: Tensor) -> tuple[float, Tensor | None]:
+    """A weight as a factor of everything, which no dtype rounds, and a tensor of floating-point numbers.
 
     Raises:
-        TypeError: neither a number nor a tensor.
+        TypeError: neither a number nor a tensor of real numbers.
+        ValueError: on another device.
     """
     if weight is None:
         return 1.0, None
-    return (1.0, weight) if isinstance(weight, Tensor) else (_number("weight", weight), None)
+    if isinstance(weight, Tensor):
+        return 1.0, float_tensor("weight", weight, logits)
+    factor = _number("weight", weight)
+    # A tensor's 0 silences infinity and NaN, and so does the number.
+    return (factor, None) if factor else (1.0, torch.zeros((), dtype=torch.float32, device=logits.device))
 
 
-def float_targets(name: str, targets: Any, logits: Tensor) -> Tensor:
-    """Targets as floating-point numbers; integers and truth values are taken.
+def alpha_by_class(alpha: Tensor, num_classes: int, logits: Tensor) -> Tensor:
+    """α of each class as floating-point numbers ``(C,)``.
+
+    Raises:
+        TypeError: complex numbers.
+        ValueError: on another device, or not one for each class.
+    """
+    alpha = float_tensor("alpha", alpha, logits)
+    if alpha.ndim > 1 or alpha.numel() not in (1, num_classes):
+        raise ValueError(f"alpha: expected one for each of {num_classes} classes, got shape {tuple(alpha.shape)}")
+    return alpha.expand(num_classes)
+
+
+class ByFormula(NamedTuple):
+    """How a loss without a kernel is weighed and reduced."""
+
+    factor: float
+    weight: Tensor | None
+    reduction: str
+    normalizer: float | Tensor | None
+
+    def silence(self, x: Tensor, *, rows: bool = False) -> Tensor:
+        """``x`` without what weighs 0; a weight of ``rows`` stands for all of a row."""
+        return silenced(x, self.weight.unsqueeze(-1) if rows and self.weight is not None else self.weight)
+
+    def reduce(self, loss: Tensor) -> Tensor:
+        loss = weigh_and_sum(loss, self.weight, self.factor, None, False)
+        return reduce_loss(loss, reduction=self.reduction, normalizer=self.normalizer)
+
+
+def by_formula(
+    weight: Any, reduction: str, normalizer: float | Tensor | None, shape: torch.Size, logits: Tensor
+) -> ByFormula:
+    """Check the weight and the normaliser of losses of this shape; errors as of `split_weight`."""
+    factor, weight = split_weight(weight, logits)
+    check_device("normalizer", normalizer, logits)
+    if weight is not None:
+        check_broadcasts("weight", weight, tuple(shape))
+    return ByFormula(factor, weight, reduction, normalizer)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A whole number, of Python, NumPy or a 0-d tensor.
+
+    Raises:
+        TypeError: something else.
+    """
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {kind_of(value)}") from None
+
+
+def float_tensor(name: str, x: Any, logits: Tensor) -> Tensor:
+    """A tensor as floating-point numbers; integers and truth values are taken.
 
     Raises:
         TypeError: not a tensor, or complex.
         ValueError: on another device.
     """
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {_kind(targets)}")
-    check_device(name, targets, logits)
-    if targets.is_floating_point():
-        return targets
-    if targets.is_complex():
-        raise TypeError(f"{name}: expected real numbers, got {targets.dtype}")
-    return targets.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {kind_of(x)}")
+    check_device(name, x, logits)
+    if x.is_floating_point():
+        return x
+    if x.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got {x.dtype}")
+    return x.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
 
 
 def integer_labels(name: str, labels: Any, logits: Tensor) -> Tensor:
@@ -123,7 +188,7 @@ def integer_labels(name: str, labels: Any, logits: Tensor) -> Tensor:
         ValueError: on another device.
     """
     if not isinstance(labels, Tensor):
-        raise TypeError(f"{name}: expected a tensor of integers, got {_kind(labels)}")
+        raise TypeError(f"{name}: expected a tensor of integers, got {kind_of(labels)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"{name}: expected integers, got {labels.dtype}")
     check_device(name, labels, logits)
@@ -135,15 +200,24 @@ def sparse_targets(targets: SparseTargets, logits: Tensor) -> SparseTargets:
     quality = targets.quality
     return SparseTargets(
         integer_labels("targets.labels", targets.labels, logits),
-        None if quality is None else float_targets("targets.quality", quality, logits),
+        None if quality is None else float_tensor("targets.quality", quality, logits),
     )
 
 
 def check_logits(logits: Any, name: str = "logits") -> None:
     """Raise TypeError unless they are a floating-point tensor."""
     if not isinstance(logits, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {_kind(logits)}")
+        raise TypeError(f"{name}: expected a tensor, got {kind_of(logits)}")
     check_floating(name, logits)
+
+
+def check_rows(logits: Any, entry: str, least: int) -> None:
+    """Raise TypeError unless they are a floating-point tensor, ValueError unless its rows have ``least`` entries."""
+    check_logits(logits)
+    if logits.ndim == 0 or logits.shape[-1] < least:
+        raise ValueError(
+            f"logits: expected rows of at least {least} {entry}{'s' * (least > 1)}, got shape {tuple(logits.shape)}"
+        )
 
 
 def check_device(name: str, x: object, logits: Tensor) -> None:
@@ -159,13 +233,8 @@ def check_impl(impl: str) -> None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number or a tensor, got {_kind(value)}")
+        raise TypeError(f"{name}: expected a number or a tensor, got {kind_of(value)}")
     return float(value)
-
-
-def _kind(value: Any) -> str:
-    kind = type(value).__name__
-    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}" if value is not None else "None"
 
 
 OPTION_CHECKS = {

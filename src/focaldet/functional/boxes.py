@@ -5,12 +5,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from focaldet.checks import check_shape
-from focaldet.functional.arguments import check_device, check_logits, split_weight
+from focaldet.checks import check_broadcasts, check_shape
+from focaldet.functional.arguments import by_formula, check_device, check_logits, split_weight
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import box_family, iou
 from focaldet.losses.numerics import widen
-from focaldet.losses.reduce import reduce_loss, resolve_reduction
+from focaldet.losses.reduce import resolve_reduction
 
 
 def giou_loss(
@@ -41,10 +41,10 @@ def giou_loss(
     """
     shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
     scale, divisor, reduce = resolve_reduction(reduction, normalizer, shape.numel())
-    factor, weight = split_weight(weight)
-    for name, value in (("weight", weight), ("normalizer", normalizer)):
-        check_device(name, value, boxes_xyxy)
+    factor, weight = split_weight(weight, boxes_xyxy)
+    check_device("normalizer", normalizer, boxes_xyxy)
     if weight is not None:
+        check_broadcasts("weight", weight, tuple(shape))
         weight = weight.expand(shape).reshape(-1)
     boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
     fused = use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor))
@@ -67,10 +67,11 @@ def iou_loss(
         >>> iou_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
         tensor([0.6667])
     """
-    _check_pairs(boxes_xyxy, target_boxes_xyxy)
+    shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
+    call = by_formula(weight, reduction, normalizer, shape, boxes_xyxy)
     boxes = widen(boxes_xyxy)
-    loss = iou.iou_loss(boxes, target_boxes_xyxy.to(boxes.dtype))
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    targets = target_boxes_xyxy.to(boxes.dtype)
+    return call.reduce(iou.iou_loss(call.silence(boxes, rows=True), call.silence(targets, rows=True)))
 
 
 def _check_pairs(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> torch.Size:

@@ -1,5 +1,7 @@
 """Which implementation runs: the one place that decides."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,11 +11,13 @@ from focaldet import kernels
 from focaldet.checks import in_transform
 from focaldet.functional.arguments import check_impl
 from focaldet.losses.box_family import paired_giou_loss
-from focaldet.losses.sigmoid_family import KINDS, sigmoid_loss
+from focaldet.losses.sigmoid_family import KINDS, sigmoid_loss, sigmoid_pyramid_loss
 from focaldet.losses.softmax_family import softmax_loss
 
-for _formula in (sigmoid_loss, softmax_loss, paired_giou_loss):
+for _formula in (sigmoid_loss, sigmoid_pyramid_loss, softmax_loss, paired_giou_loss):
     kernels.ops.set_formula(_formula.__name__, _formula)
+
+_REFUSAL = re.compile(r"\w+, \S*\.(?:cpp|h):\d+, (.*)")
 
 Maps = list[Tensor] | tuple[Tensor, ...]
 
@@ -43,31 +47,47 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
     return reason is None
 
 
-def fused_loss(op: str, inplace_grad: bool, logits: Tensor, *args: object) -> Tensor:
+def in_one_launch(maps: Maps) -> bool:
+    """Whether the sum over a pyramid is one operator: where launches cost time, and no compiler orders them itself."""
+    if maps[0].device.type != "cuda" or torch.compiler.is_compiling() or any(x.dtype != maps[0].dtype for x in maps):
+        return False
+    return all(x.is_contiguous() for x in maps) or all(x.permute(0, 2, 3, 1).is_contiguous() for x in maps)
+
+
+def fused_loss(op: str, inplace_grad: bool, logits: Tensor | Sequence[Tensor], *args: object) -> Tensor:
     """The loss by the fused kernel, whose tensors are contiguous; those that are float64 become float32.
 
     Args:
         op: name of the operator.
         inplace_grad: write the gradient over the logits.
-        logits: what the loss is differentiated by.
+        logits: what the loss is differentiated by; for a whole pyramid, maps that go `in_one_launch`.
         args: the rest of the operator's arguments.
     """
-    if not logits.is_contiguous():
+    if isinstance(logits, Tensor) and not logits.is_contiguous():
         if inplace_grad:
             raise ValueError("inplace_grad: expected logits that are contiguous, or that have their classes moved last")
         logits = logits.contiguous()
     plain = [_plain(x) if isinstance(x, Tensor) else x for x in args]
-    largest = _largest_derivative(op, plain) if logits.dtype == torch.float16 else 1.0
-    return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
+    dtype = logits.dtype if isinstance(logits, Tensor) else logits[0].dtype
+    largest = _largest_derivative(op, plain) if dtype == torch.float16 else 1.0
+    try:
+        return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
+    except RuntimeError as error:
+        # C++ names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
+        refusal = _REFUSAL.fullmatch(str(error))
+        if refusal is None:
+            raise
+        raise ValueError(refusal[1]) from None
 
 
 def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:
     """A bound on an element's derivative, before scale and normaliser, for all but extreme logits."""
     if op == "paired_giou_loss":  # one over the size of a box, whatever that is
         return kernels.ops.HALF_TOP
-    weight, class_alpha = (args[3], args[4]) if op == "sigmoid_loss" else (args[2], args[3])
-    exponent = args[7] if op == "sigmoid_loss" else args[5]
-    if op == "sigmoid_loss" and KINDS[args[6]] == "quality_focal" and 0 < exponent < 1:
+    sigmoid = op != "softmax_loss"
+    weight, class_alpha = (args[3], args[4]) if sigmoid else (args[2], args[3])
+    exponent = args[7] if sigmoid else args[5]
+    if sigmoid and KINDS[args[6]] == "quality_focal" and 0 < exponent < 1:
         return kernels.ops.HALF_TOP  # infinite where the probability is the target
     largest: float | Tensor = 1.0 + exponent
     for factor in (weight, class_alpha):

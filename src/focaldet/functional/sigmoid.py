@@ -5,22 +5,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from focaldet.checks import check_shape
+from focaldet.checks import check_shape, kind_of
 from focaldet.functional.arguments import (
     Call,
+    alpha_by_class,
+    by_formula,
     check_device,
     check_logits,
     class_weight,
     exponent,
-    float_targets,
+    float_tensor,
     positive_weight,
     sparse_targets,
     split_weight,
 )
-from focaldet.functional.dispatch import Maps, fused_loss, use_fused
+from focaldet.functional.dispatch import Maps, fused_loss, in_one_launch, use_fused
 from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
 from focaldet.losses.numerics import widen
-from focaldet.losses.reduce import reduce_loss, resolve_reduction
+from focaldet.losses.reduce import resolve_reduction
 from focaldet.structures import IGNORED, SparseTargets
 
 Targets = Tensor | SparseTargets
@@ -179,10 +181,10 @@ def quadratic_loss(
         tensor([0.1250])
     """
     check_logits(logits)
-    targets = float_targets("targets", targets, logits)
+    targets = float_tensor("targets", targets, logits)
     check_shape("targets", targets, tuple(logits.shape))
-    loss = quadratic.quadratic_loss(widen(logits), targets)
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+    call = by_formula(weight, reduction, normalizer, logits.shape, logits)
+    return call.reduce(quadratic.quadratic_loss(call.silence(widen(logits)), call.silence(targets)))
 
 
 def generalized_focal_loss(
@@ -209,14 +211,15 @@ def generalized_focal_loss(
     """
     check_logits(log_probs_left, "log_probs_left")
     check_logits(log_probs_right, "log_probs_right")
-    targets = float_targets("targets", targets, log_probs_left)
+    targets = float_tensor("targets", targets, log_probs_left)
     for name, x in (("log_probs_right", log_probs_right), ("targets", targets)):
         check_shape(name, x, tuple(log_probs_left.shape))
     beta = exponent("beta", beta)
-    loss = generalized_focal.generalized_focal_loss(
-        widen(log_probs_left), widen(log_probs_right), targets, beta=beta, left=left, right=right
+    call = by_formula(weight, reduction, normalizer, targets.shape, log_probs_left)
+    log_left, log_right, y = (call.silence(x) for x in (widen(log_probs_left), widen(log_probs_right), targets))
+    return call.reduce(
+        generalized_focal.generalized_focal_loss(log_left, log_right, y, beta=beta, left=left, right=right)
     )
-    return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
 
 
 def _sigmoid_family(
@@ -229,30 +232,37 @@ def _sigmoid_family(
 ) -> Tensor:
     maps = [logits] if isinstance(logits, Tensor) else logits
     if not isinstance(maps, list | tuple) or not maps:
-        raise TypeError(f"logits: expected a tensor, or at least one map of a pyramid, got {logits!r:.60}")
+        raise TypeError(f"logits: expected a tensor, or at least one map of a pyramid, got {kind_of(logits)}")
     for x in maps:
         check_logits(x)
+        check_device("logits", x, maps[0])
+        if x.dtype != maps[0].dtype:
+            raise ValueError(f"logits: expected maps of one dtype, got {maps[0].dtype} and {x.dtype}")
     if isinstance(targets, SparseTargets):
         targets = sparse_targets(targets, maps[0])
     else:
-        targets = float_targets("targets", targets, maps[0])
-    factor, weight = split_weight(call.weight)
-    for name, value in (("weight", weight), ("alpha", alpha), ("normalizer", call.normalizer)):
-        check_device(name, value, maps[0])
+        targets = float_tensor("targets", targets, maps[0])
+    factor, weight = split_weight(call.weight, maps[0])
+    check_device("normalizer", call.normalizer, maps[0])
+    constants: tuple[Tensor | None, ...]
     if isinstance(logits, Tensor):
-        parts = [layout.tensor_part(logits, targets, weight)]
+        part = layout.tensor_part(logits, targets, weight)
+        num_classes, constants = part.logits.shape[1], part[1:]
     else:
-        parts = layout.pyramid_parts(logits, targets, weight)
-    num_classes = parts[0].logits.shape[1]
-    count: int | Tensor = parts[0].logits.numel()
+        pyramid = layout.see_pyramid(logits, targets, weight)
+        num_classes, constants = pyramid.num_classes, (pyramid.labels, pyramid.quality, None, pyramid.weight)
+    count: int | Tensor = maps[0].numel()
     if isinstance(targets, SparseTargets):
         count = (targets.labels != IGNORED).sum() * num_classes if call.reduction == "mean" else 0
     scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
-    class_alpha = alpha.expand(num_classes) if isinstance(alpha, Tensor) else None
+    class_alpha = alpha_by_class(alpha, num_classes, maps[0]) if isinstance(alpha, Tensor) else None
     alpha = None if isinstance(alpha, Tensor) else alpha
-    constants = (class_alpha, divisor, *(x for part in parts for x in part[1:]))
     numbers = (sigmoid_family.KINDS.index(kind), gamma, alpha, factor * scale, reduce)
-    fused = use_fused(call.impl, "sigmoid_loss", maps[0], constants)
+    fused = use_fused(call.impl, "sigmoid_loss", maps[0], (class_alpha, divisor, *constants))
+    if fused and reduce and not isinstance(logits, Tensor) and in_one_launch(logits):
+        pyramid_loss = partial(fused_loss, "sigmoid_pyramid_loss", call.inplace_grad)
+        return pyramid_loss(logits, *constants, class_alpha, divisor, *numbers)
+    parts = [part] if isinstance(logits, Tensor) else layout.pyramid_parts(pyramid)
     run = partial(fused_loss, "sigmoid_loss", call.inplace_grad) if fused else sigmoid_family.sigmoid_loss
     results = [run(*part, class_alpha, divisor, *numbers) for part in parts]
     if reduce:

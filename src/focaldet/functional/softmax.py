@@ -4,24 +4,27 @@ from functools import partial
 
 from torch import Tensor
 
-from focaldet.checks import check_shape
+from focaldet.checks import check_broadcasts, check_shape
 from focaldet.functional.arguments import (
     Call,
+    alpha_by_class,
+    by_formula,
     check_device,
     check_impl,
-    check_logits,
+    check_rows,
     class_weight,
     exponent,
-    float_targets,
+    float_tensor,
     integer_labels,
     smoothing,
     split_weight,
+    whole_number,
 )
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses import layout, softmax_family
 from focaldet.losses.cross_entropy import soft_cross_entropy
 from focaldet.losses.numerics import widen
-from focaldet.losses.reduce import reduce_loss, resolve_reduction
+from focaldet.losses.reduce import resolve_reduction
 
 
 def cross_entropy(
@@ -48,7 +51,7 @@ def cross_entropy(
         tensor(1.3863)
     """
     if isinstance(labels, Tensor) and labels.is_floating_point():
-        check_logits(logits)
+        check_rows(logits, "class", 1)
         check_device("labels", labels, logits)
         check_shape("labels (floats: a distribution)", labels, tuple(logits.shape))
         check_impl(impl)
@@ -57,9 +60,11 @@ def cross_entropy(
             if is_given:
                 raise ValueError(f"{name}: there is none for labels that are distributions; leave it out")
         share = class_weight(alpha)
-        wide = widen(logits)
-        loss = soft_cross_entropy(wide, labels, alpha=share, label_smoothing=smoothing(label_smoothing))
-        return reduce_loss(loss, weight=weight, reduction=reduction, normalizer=normalizer)
+        if isinstance(share, Tensor):
+            share = alpha_by_class(share, logits.shape[-1], logits)
+        call = by_formula(weight, reduction, normalizer, logits.shape[:-1], logits)
+        wide = call.silence(widen(logits), rows=True)
+        return call.reduce(soft_cross_entropy(wide, labels, alpha=share, label_smoothing=smoothing(label_smoothing)))
     return softmax_focal_loss(
         logits,
         labels,
@@ -113,7 +118,7 @@ def softmax_focal_loss(
         >>> softmax_focal_loss(torch.zeros(1, 2), torch.tensor([1]))  # .5² log 2
         tensor([0.1733])
     """
-    check_logits(logits)
+    check_rows(logits, "class", 1)
     labels = integer_labels("labels", labels, logits)
     share = class_weight(alpha)
     factor = 1.0 if share is None or isinstance(share, Tensor) else share
@@ -124,7 +129,7 @@ def softmax_focal_loss(
         exponent("gamma", gamma),
         share if isinstance(share, Tensor) else None,
         smoothing(label_smoothing),
-        ignore_index,
+        whole_number("ignore_index", ignore_index),
         Call(weight, reduction, normalizer, impl, inplace_grad),
         factor,
     )
@@ -159,10 +164,8 @@ def distribution_focal_loss(
         >>> distribution_focal_loss(torch.zeros(2, 4), torch.tensor([0.5, 3.0]))
         tensor([1.3863, 1.3863])
     """
-    check_logits(logits)
-    targets = float_targets("targets", targets, logits)
-    if logits.shape[-1] < 2:
-        raise ValueError(f"logits: expected at least 2 bins, got shape {tuple(logits.shape)}")
+    check_rows(logits, "bin", 2)
+    targets = float_tensor("targets", targets, logits)
     call = Call(weight, reduction, normalizer, impl, inplace_grad)
     return _softmax_family(logits, None, targets, 0.0, None, 0.0, 0, call)
 
@@ -188,12 +191,12 @@ def _softmax_family(
     if labels is not None:
         count = (labels != ignore_index).sum() if call.reduction == "mean" else 0
     scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
-    share, weight = split_weight(call.weight)
-    for name, value in (("weight", weight), ("alpha", alpha), ("normalizer", call.normalizer)):
-        check_device(name, value, logits)
+    share, weight = split_weight(call.weight, logits)
+    check_device("normalizer", call.normalizer, logits)
     if weight is not None:
+        check_broadcasts("weight", weight, shape)
         weight = weight.expand(shape).reshape(outer, inner)
-    class_alpha = None if alpha is None else alpha.expand(num_classes)
+    class_alpha = None if alpha is None else alpha_by_class(alpha, num_classes, logits)
     constants = (positions, weight, class_alpha, divisor)
     fused = use_fused(call.impl, "softmax_loss", logits, constants)
     run = partial(fused_loss, "softmax_loss", call.inplace_grad) if fused else softmax_family.softmax_loss

@@ -1,1 +1,1 @@
-"""Published detectors of other codes as runs of focaldet: one page for each code they come from."""
+"""Import of published detectors as runs of focaldet; one module per source library."""

@@ -1,8 +1,8 @@
-"""A checkpoint file as tensors and plain values, without running anything that it holds.
+"""Reading a checkpoint as tensors and plain values, without executing code from it.
 
-Only ``torch.load(weights_only=True)`` reads a pickle here: it makes tensors, dicts, lists, numbers and strings, and
-calls nothing else. Training codes put more into their checkpoints (logs, arrays, options). Where the pickle names a
-class of a package that is known to do so, an empty stand-in takes its place; any other name ends the reading.
+Only ``torch.load(weights_only=True)`` reads pickles here: it builds tensors, dicts, lists, numbers and strings, and
+calls nothing else. Training libraries store more in their checkpoints (logs, arrays, options). If the pickle names a
+class of a package known for this, an empty stand-in replaces it; any other name is refused.
 """
 
 import contextlib
@@ -23,31 +23,31 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from focaldet.checks import InputError, one_line
-from focaldet.files import open_regular
+from focaldet.files import check_archive, open_regular
 
 PACKAGES = frozenset({"mmengine", "mmcv", "mmdet", "addict", "numpy", "argparse", "pathlib"})
-"""Packages whose objects training codes leave in their checkpoints, beside the weights."""
+"""Packages whose objects training libraries store in checkpoints next to the weights."""
 
 NAMES = frozenset({"collections.defaultdict", *(f"builtins.{n}" for n in ("getattr", "list", "dict", "int", "float"))})
-"""Other names that they leave. These too are only stood for: nothing is called ``getattr`` here."""
+"""Other names that they store. Stand-ins replace these too: ``getattr`` is never called."""
 
 HARMLESS = frozenset({"collections.OrderedDict", "collections.Counter", "_codecs.encode"}) | {
     f"builtins.{name}" for name in ("set", "bytearray", "complex")
 }
-"""What torch itself reads beside what is its own."""
+"""Names outside torch that ``torch.load(weights_only=True)`` accepts."""
 
 WEIGHTS = ("state_dict", "model", "model_state_dict")
-"""Where the tensors are, when they are not all that the file holds."""
+"""Keys that may hold the tensors, if the file holds more than those."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """Content of a checkpoint file.
 
     Args:
-        file: its path.
-        weights: tensors by name, floating ones as float32.
-        meta: plain values beside them; what is no plain value is an ``Inert``.
+        file: path of the file.
+        weights: tensors by name; floating-point ones as float32.
+        meta: other plain values; objects of other types are ``Inert``.
     """
 
     file: Path
@@ -56,7 +56,7 @@ class Checkpoint:
 
 
 class Inert:
-    """Stands for an object of a package that is not needed: takes anything, keeps nothing."""
+    """Stand-in for an object that is not needed: accepts any arguments and stores nothing."""
 
     def __new__(cls, *args: Any, **options: Any) -> "Inert":
         return super().__new__(cls)
@@ -69,17 +69,17 @@ class Inert:
 
 
 class InertDict:
-    """Stands for a kind of dict: makes an empty one, which the pickle then fills."""
+    """Stand-in for a dict class: makes an empty dict, which the pickle then fills."""
 
     def __new__(cls, *args: Any) -> dict[Any, Any]:  # type: ignore[misc]
         return {}
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
-    """Read a checkpoint of torch, old or new format, or a safetensors file.
+    """Read a torch checkpoint, in the old or new format, or a safetensors file.
 
     Raises:
-        InputError: missing, broken, without weights, or a pickle that would run code.
+        InputError: the file is missing or damaged, holds no weights, or its pickle would execute code.
     """
     with open_regular(file) as opened:
         start = opened.read(9)
@@ -93,7 +93,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected a dict of tensors, found a {type(content).__name__}")
     held = next((content[key] for key in WEIGHTS if isinstance(content.get(key), dict)), content)
-    weights = {str(name).removeprefix("module."): value for name, value in held.items()}  # of a model for many GPUs
+    weights = {str(name).removeprefix("module."): value for name, value in held.items()}  # the prefix of DataParallel
     strange = [f"{name!r}: {fault}" for name, value in weights.items() if (fault := _fault(value))]
     if strange or not weights:
         raise InputError(
@@ -109,15 +109,15 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
 
 def _fault(value: Any) -> str:
-    """Why a value is no weight that can be used; ``""`` where it is one."""
+    """Why a value cannot be used as a weight; ``""`` if it can."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     if value.is_meta or value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_nested:
-        return f"a tensor of a kind that is no weight here ({value.layout}, {value.dtype}, {value.device})"
+        return f"an unsupported kind of tensor ({value.layout}, {value.dtype}, {value.device})"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return "a tensor that uses the same numbers for many places"
+        return "a tensor with overlapping elements"
     if not value.to(_dtype(value)).isfinite().all():
-        return "a tensor with numbers that are not finite"
+        return "a tensor that contains infinity or NaN"
     return ""
 
 
@@ -126,13 +126,13 @@ def _dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _unpickle(file: Path) -> Any:
-    _check_archive(file)
+    check_archive(file)
     names: set[str] = set()
-    with contextlib.suppress(Exception):  # torch says better what is wrong with a broken file
+    with contextlib.suppress(Exception):  # torch.load below describes a damaged file better
         for name in _called(file):
             names.add(name)
     if any(name.startswith("__torch__.") for name in names):
-        raise InputError(f"{file}: a TorchScript program; expected tensors by name, as model.state_dict() gives them")
+        raise InputError(f"{file}: this is a TorchScript program; expected tensors by name, as from model.state_dict()")
     known = {name for name in names if name.split(".")[0] in PACKAGES or name in NAMES}
     for name in sorted(names - known - HARMLESS):
         if not name.startswith("torch."):
@@ -140,34 +140,24 @@ def _unpickle(file: Path) -> Any:
     stand_ins = [(InertDict if name.endswith((".defaultdict", "Dict")) else Inert, name) for name in known]
     try:
         with warnings.catch_warnings(), safe_globals(stand_ins):  # type: ignore[arg-type]
-            warnings.simplefilter("ignore")  # of old storages and other protocols
+            warnings.simplefilter("ignore")  # about old storages and other protocols
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a broken or hostile file: every type there is
+    except Exception as error:  # a damaged or hostile file can raise any type
         if found := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
             raise _refusal(file, found[1]) from error
-        # torch's own words for a damaged pickle are a page about its options.
+        # torch's own message about a damaged pickle is a page about its options.
         reason = "its pickle is damaged" if "Weights only load failed" in str(error) else one_line(error)
-        raise InputError(f"{file}: not a readable checkpoint ({reason}); fetch it again") from error
-
-
-def _check_archive(file: Path) -> None:
-    """Raise InputError for an archive whose parts are larger than itself: torch compresses nothing."""
-    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                size = sum(part.file_size for part in archive.infolist())
-            if size > file.stat().st_size:
-                raise InputError(f"{file}: not read: its parts are larger than itself, {size:,} bytes; fetch it again")
+        raise InputError(f"{file}: not a readable checkpoint ({reason}); download it again") from error
 
 
 def _refusal(file: Path, name: str) -> InputError:
     return InputError(
-        f"{file}: not read: its pickle calls {name}, which could run anything; expected tensors and plain values"
+        f"{file}: refused: its pickle calls {name}, which could execute code; expected tensors and plain values"
     )
 
 
 def _called(file: Path) -> Iterator[str]:
-    """Dotted names of the classes and functions that the pickles of a checkpoint refer to."""
+    """Dotted names of the classes and functions in the pickles of a checkpoint."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for record in archive.namelist():
@@ -176,7 +166,7 @@ def _called(file: Path) -> Iterator[str]:
                         yield from _names(pickle)
     else:
         with file.open("rb") as opened:
-            for _ in range(5):  # magic number, protocol, system, the object, keys of the storages that follow
+            for _ in range(5):  # magic number, protocol, system, the object, storage keys
                 yield from _names(opened)
 
 

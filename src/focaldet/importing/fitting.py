@@ -1,4 +1,4 @@
-"""From the tensors of another code to those of a network here, each one accounted for."""
+"""Loading the tensors of another library into a network, with every tensor accounted for."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,23 @@ RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 23, 3), True): "resnet101",
     ((3, 8, 36, 3), True): "resnet152",
 }
-"""Blocks of each stage, and whether they are bottlenecks -> timm's name."""
+"""(Blocks of each stage, whether they are bottlenecks) -> name in timm."""
 
 COUNTERS = "num_batches_tracked"
-"""Of batch norms: not needed, and frozen ones have none."""
+"""Suffix of a batch norm's counter, which is not needed; frozen batch norms have none."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """A network of another code, understood.
+    """A network of another library, ready to be loaded.
 
     Args:
-        architecture: what it is there, in words.
-        spec: what it is here.
-        weights: its tensors under the names it has there, in the layout of here.
-        name_there: the name there of a tensor here; ``None`` for one that the other code does not have.
-        unused: tensors there that have no place here.
-        notes: what was assumed, a line each.
+        architecture: its description in that library, for messages.
+        spec: its description in focaldet.
+        weights: its tensors under their original names, in the layout of focaldet.
+        name_there: maps a tensor's name here to its original name, or to ``None`` if the other library lacks it.
+        unused: pattern of original names that are not needed here.
+        notes: assumptions, one line each.
     """
 
     architecture: str
@@ -45,7 +45,7 @@ class Import:
 
 
 def renamed(rules: Sequence[tuple[str, str | None]]) -> Callable[[str], str | None]:
-    """The function that renames by the first rule whose pattern is the whole name.
+    """Make a function that renames by the first rule whose pattern matches the whole name.
 
     >>> renamed([(r"mean|std", None), (r"head\\.(.*)", r"bbox_head.\\1")])("head.bias")
     'bbox_head.bias'
@@ -64,7 +64,7 @@ def fit(net: nn.Module, source: Import, file: Path) -> None:
     """Load the tensors into the network.
 
     Raises:
-        InputError: one is missing, has another shape, or has no place.
+        InputError: a tensor is missing, unexpected, or has another shape.
     """
     own = net.state_dict()
     there = {name: source.name_there(name) for name in own}
@@ -76,7 +76,9 @@ def fit(net: nn.Module, source: Import, file: Path) -> None:
     ]
     what = f"{file}: does not fit {source.architecture}"
     if missing:
-        raise InputError(f"{what}: {len(missing)} of its {len(own)} tensors are not in the file, first {missing[0]!r}")
+        raise InputError(
+            f"{what}: {len(missing)} of its {len(own)} tensors are missing in the file, first {missing[0]!r}"
+        )
     names = set(there.values())
     unknown = [
         name
@@ -84,7 +86,7 @@ def fit(net: nn.Module, source: Import, file: Path) -> None:
         if name not in names and not name.endswith(COUNTERS) and not source.unused.fullmatch(name)
     ]
     if unknown:
-        raise InputError(f"{what}: {len(unknown)} tensors of the file have no place in it, first {unknown[0]!r}")
+        raise InputError(f"{what}: {len(unknown)} tensors of the file are unexpected, first {unknown[0]!r}")
     for name, tensor in taken.items():
         if tensor.shape != own[name].shape:
             raise InputError(
@@ -94,10 +96,10 @@ def fit(net: nn.Module, source: Import, file: Path) -> None:
 
 
 def resnet_name(weights: Mapping[str, Tensor], prefix: str) -> str:
-    """timm's name of the ResNet whose tensors begin with ``prefix``.
+    """Name in timm of the ResNet whose tensors start with ``prefix``.
 
     Raises:
-        InputError: none that is known.
+        InputError: it is not a known ResNet.
 
     >>> blocks = [f"layer{stage}.{block}.conv1.weight" for stage in (1, 2, 3, 4) for block in (0, 1)]
     >>> resnet_name(dict.fromkeys(blocks, None), "")
@@ -113,20 +115,20 @@ def resnet_name(weights: Mapping[str, Tensor], prefix: str) -> str:
     resnet = RESNETS.get((blocks, bottleneck))
     if resnet is None:
         raise InputError(
-            f"its backbone is no ResNet that is known: expected stages of {', '.join(RESNETS.values())}, found "
+            f"unknown backbone: expected the stages of {', '.join(RESNETS.values())}, found "
             f"{'bottlenecks' if bottleneck else 'blocks'} {blocks}"
         )
     return resnet
 
 
 def tensor(weights: Mapping[str, Tensor], name: str, architecture: str, axes: int = 4) -> Tensor:
-    """The tensor of this name, a convolution's weight unless other axes are named.
+    """Look up a tensor; by default a convolution's weight, with four axes.
 
     Raises:
-        InputError: there is none, or it has another number of axes.
+        InputError: it is missing, or has another number of axes.
     """
     if name not in weights:
-        raise InputError(f"does not fit {architecture}: {name!r} is not in it")
+        raise InputError(f"does not fit {architecture}: {name!r} is missing")
     if weights[name].ndim != axes:
         raise InputError(
             f"does not fit {architecture}: {name!r} has shape {tuple(weights[name].shape)}, expected {axes} axes"
@@ -135,15 +137,15 @@ def tensor(weights: Mapping[str, Tensor], name: str, architecture: str, axes: in
 
 
 def tower_depth(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """Convolutions of a tower: its tensors of four axes."""
+    """Number of convolutions in a tower: its tensors with four axes."""
     return sum(name.startswith(prefix) and value.ndim == 4 for name, value in weights.items())
 
 
 def class_count(rows: int, num_anchors: int, architecture: str) -> int:
-    """Classes that so many rows of the class convolution are for.
+    """Number of classes for this number of rows of the class convolution.
 
     Raises:
-        InputError: they do not divide among the anchors.
+        InputError: ``rows`` is not a multiple of the number of anchors.
     """
     if rows % num_anchors:
         raise InputError(

@@ -1,15 +1,14 @@
 """mmdetection's RetinaNet, FCOS, ATSS and GFL (versions 2 and 3), and the authors' GFL and GFLv2 (forks of 1 and 2).
 
-They differ from what is trained here in that
+Differences from networks trained here:
 
-- an image is scaled into 1333 x 800 pixels by OpenCV, and padded to a multiple of 32 after the normalisation;
-- locations begin at the image's corner, but FCOS's in the middle of the cell, and in version 1 half a pixel before;
-- ResNets from Caffe take blue before red (their first convolution is turned round here) and have their strides in the
-  1x1 convolutions;
-- P6 of RetinaNet is made of C5; P7 of P6 as it is, but in FCOS of its positive part;
-- scores of FCOS and ATSS are class times centerness; the threshold is on the class alone.
+- OpenCV scales an image to fit 1333 x 800 pixels; after normalisation it is padded to a multiple of 32.
+- Locations start at the image corner; FCOS's lie at the cell centre, and in version 1 half a pixel before it.
+- ResNets from Caffe take BGR (their first convolution is reversed here) and have their strides in the 1x1 convolutions.
+- RetinaNet computes P6 from C5. P7 is computed from P6, in FCOS after a ReLU.
+- FCOS and ATSS rank boxes by class probability times centerness, but apply the threshold to the class alone.
 
-Whatever a configuration can change is read from the one in the checkpoint (``mmdet_facts.py``).
+Everything that a config can change is read from the config in the checkpoint (``mmdet_facts.py``).
 """
 
 import re
@@ -32,13 +31,13 @@ from focaldet.photos.resize import Resize
 
 @dataclass(frozen=True)
 class Head:
-    """One of its heads.
+    """A head of mmdetection.
 
     Args:
-        method: its name here.
-        type: its name there.
-        classes, boxes, quality_branch: its last convolutions there.
-        num_anchors: at a location.
+        method: name of the method here.
+        type: name of the head in mmdetection.
+        classes, boxes, quality_branch: names of its last convolutions in mmdetection.
+        num_anchors: anchors per location.
     """
 
     method: str
@@ -56,27 +55,27 @@ HEADS = (
     Head("gflv2", "GFocalHead", "gfl_cls", "gfl_reg", "reg_conf.0"),
     Head("gfl", "GFLHead", "gfl_cls", "gfl_reg"),
 )
-"""The first whose convolutions are all there is the one."""
+"""Known heads; the first one whose convolutions are all present is taken."""
 
 UNUSED = re.compile(r"bbox_head\.(integral|distribution_project)\.project|data_preprocessor\..*")
-"""Constants that it stores as tensors."""
+"""Constants that mmdetection stores as tensors."""
 
 
 def is_mmdet(weights: dict[str, Tensor]) -> bool:
-    """Whether the names are those of mmdetection's dense detectors."""
+    """Whether the tensors have the names of mmdetection's dense detectors."""
     return any(name.startswith("bbox_head.") for name in weights) and "backbone.conv1.weight" in weights
 
 
 def read_mmdet(checkpoint: Checkpoint, class_names: tuple[str, ...] | None = None, config: str | None = None) -> Import:
-    """Understand a checkpoint of mmdetection.
+    """Interpret a checkpoint of mmdetection.
 
     Args:
-        checkpoint: the file's content.
-        class_names: in the order of its outputs; ``None``: the names in it.
-        config: the text of its configuration; ``None``: the one in it.
+        checkpoint: content of the file.
+        class_names: class names in the order of the outputs; ``None``: those in the checkpoint.
+        config: text of the config; ``None``: the one in the checkpoint.
 
     Raises:
-        InputError: its head is none of those, or does something that there is not here.
+        InputError: the head is unknown, or the config uses a feature that is not supported.
     """
     weights = {name.replace("bbox_head.fcos_", "bbox_head.conv_"): value for name, value in checkpoint.weights.items()}
     head = _head(weights)
@@ -89,13 +88,11 @@ def read_mmdet(checkpoint: Checkpoint, class_names: tuple[str, ...] | None = Non
         facts = read_facts(text, head.type, classes)
     else:
         facts = zoo_facts(head.type, tower_bias="bbox_head.cls_convs.0.conv.bias" in weights)
-        notes.append(
-            f"no configuration in the file: taken as mmdetection's {facts.name}; if it is another, give --config"
-        )
+        notes.append(f"no config in the file: assuming mmdetection's {facts.name}; if that is wrong, give --config")
     old = "bbox_head.distribution_project.project" in weights or facts.version_1
     if old and head.method != "gfl":
         raise InputError(
-            f"a {head.type} of mmdetection 1, whose anchors and boxes are others; convert it to version 2 there"
+            f"a {head.type} of mmdetection 1, whose anchors and boxes differ; convert it to version 2 in mmdetection"
         )
     names = _classes(classes, class_names, checkpoint.meta)
     _take_rgb(weights, facts, architecture)
@@ -142,9 +139,7 @@ def _head(weights: dict[str, Tensor]) -> Head:
         if all(f"bbox_head.{part}.weight" in weights for part in parts):
             return head
     first = next(name for name in weights if name.startswith("bbox_head."))
-    raise InputError(
-        f"a head of mmdetection that is not known ({first!r}); expected one of {', '.join(h.type for h in HEADS)}"
-    )
+    raise InputError(f"unknown head of mmdetection ({first!r}); expected one of {', '.join(h.type for h in HEADS)}")
 
 
 def _classes(count: int, given: tuple[str, ...] | None, meta: dict[str, object]) -> tuple[str, ...]:
@@ -160,7 +155,7 @@ def _classes(count: int, given: tuple[str, ...] | None, meta: dict[str, object])
 
 
 def _take_rgb(weights: dict[str, Tensor], facts: Facts, architecture: str) -> None:
-    """Add the normalisation in RGB, and turn the first convolution round when it takes BGR."""
+    """Add the normalisation in RGB order, and reverse the first convolution if it takes BGR."""
     mean, std = facts.mean, facts.std
     if not facts.rgb:
         mean, std = mean[::-1], std[::-1]
@@ -170,7 +165,7 @@ def _take_rgb(weights: dict[str, Tensor], facts: Facts, architecture: str) -> No
 
 
 def _name_there(head: Head, layers: int) -> Callable[[str], str | None]:
-    """The function from names here to theirs; a tower has so many layers for each convolution."""
+    """Make the map from names here to names in mmdetection, for towers with ``layers`` layers per convolution."""
     others = renamed(
         [
             (r"mean|std", r"data_preprocessor.\g<0>"),

@@ -1,24 +1,24 @@
-"""The configuration that mmdetection keeps in a checkpoint, read as values: Python text that is never run."""
+"""Reading the config in a checkpoint of mmdetection: Python text, parsed for values and never executed."""
 
 import ast
 import operator
 from typing import Any
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-"""Of numbers; configurations write ``1.0 / 3``."""
+"""Supported arithmetic; configs write ``1.0 / 3``."""
 
 MAX_VALUES = 100_000
-"""In one assignment. Names used in others let a short text stand for more than any memory holds."""
+"""Most values in one assignment. By using names in other names, a short text could otherwise fill any memory."""
 
 MAX_NUMBER = 2**53
-"""Of what is computed."""
+"""Largest result of arithmetic."""
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """The assignments of a configuration, of literals, ``dict(...)`` and names assigned before; others are left out.
+    """Read the assignments of literals, ``dict(...)`` and names assigned before; other assignments are skipped.
 
     Raises:
-        ValueError: the text is not Python, or more than a configuration is.
+        ValueError: the text is not Python, or too large for a config.
 
     >>> read_config("norm = dict(mean=[1, 2], std=1 / 2)\\nmodel = dict(type='GFL', **norm)\\nx = open('file')")
     {'norm': {'mean': [1, 2], 'std': 0.5}, 'model': {'type': 'GFL', 'mean': [1, 2], 'std': 0.5}}
@@ -27,11 +27,11 @@ def read_config(text: str) -> dict[str, Any]:
         try:
             tree = ast.parse(text)
         except SyntaxError:
-            tree = ast.parse(text.partition("\n")[2])  # the first line was the file's path, before mmcv 1
+            tree = ast.parse(text.partition("\n")[2])  # before mmcv 1, the first line was the path of the file
     except SyntaxError as error:
         raise ValueError(f"not Python: {error.msg}") from error
     except (ValueError, MemoryError, RecursionError) as error:
-        raise ValueError(f"not Python that can be read ({type(error).__name__})") from error
+        raise ValueError(f"not readable Python ({type(error).__name__})") from error
     values: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -40,13 +40,13 @@ def read_config(text: str) -> dict[str, Any]:
             except (_NoLiteral, TypeError, ZeroDivisionError, OverflowError, RecursionError):
                 continue
             if _count(value, {}) > MAX_VALUES:
-                raise ValueError(f"too long: {node.targets[0].id} stands for over {MAX_VALUES} values")
+                raise ValueError(f"too large: {node.targets[0].id} has over {MAX_VALUES:,} values")
             values[node.targets[0].id] = value
     return values
 
 
 def _count(value: Any, known: dict[int, int]) -> int:
-    """Values in a value, those named twice twice; ``known`` by id, so that the counting is not that long."""
+    """Number of nested values, with repeated ones counted again; ``known`` caches counts by id to keep this fast."""
     if id(value) not in known:
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
         known[id(value)] = 1 + sum(_count(part, known) for part in parts)
@@ -54,7 +54,7 @@ def _count(value: Any, known: dict[int, int]) -> int:
 
 
 class _NoLiteral(Exception):
-    """An expression that would have to be run."""
+    """An expression that would have to be executed."""
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:
@@ -79,7 +79,7 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
             return -_value(operand, names)
         case ast.BinOp(op=op, left=left, right=right) if type(op) in OPERATORS:
             number = OPERATORS[type(op)](_number(left, names), _number(right, names))
-            if abs(number) > MAX_NUMBER:  # products of products would have more digits than any memory holds
+            if abs(number) > MAX_NUMBER:  # repeated products could grow until memory is full
                 raise OverflowError
             return number
         case _:
@@ -94,7 +94,7 @@ def _number(node: ast.expr, names: dict[str, Any]) -> float:
 
 
 def find(config: Any, kind: str) -> dict[str, Any] | None:
-    """The first part below a value whose ``type`` is ``kind``, such as a step of a pipeline.
+    """Find the first nested dict whose ``type`` is ``kind``, such as a step of a pipeline.
 
     >>> find({"pipeline": [{"type": "Load"}, {"type": "Resize", "scale": (1333, 800)}]}, "Resize")
     {'type': 'Resize', 'scale': (1333, 800)}

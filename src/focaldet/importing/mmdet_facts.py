@@ -1,4 +1,4 @@
-"""What a configuration of mmdetection says of a detector that its tensors do not."""
+"""Properties of an mmdetection detector that are in its config and not in its tensors."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,18 +14,18 @@ ONES = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one detector.
+    """Properties of one detector.
 
     Args:
-        name: what it is called.
-        mean, std: of the normalisation, in the order of the channels.
-        rgb: the network takes red first.
-        caffe: strides are in the 1x1 convolutions.
+        name: name of the detector.
+        mean, std: normalisation, in the order of the channels.
+        rgb: whether the network takes RGB rather than BGR.
+        caffe: whether the strides are in the 1x1 convolutions.
         pad_to, p6_from, relu_before_p7, quality_on: see ``Variant``.
-        size, short_side: the image is scaled so that neither side is longer.
+        size, short_side: limits in pixels for the longer and the shorter side of a scaled image.
         score_threshold, topk_candidates, nms_iou, max_detections: see ``PostProcessConfig``.
-        version_1: of mmdetection 1: one class more, for the background.
-        options: of the method.
+        version_1: whether the config is for mmdetection 1, which counts the background as a class.
+        options: options of the method.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Facts:
 
 
 PRODUCT: dict[str, Any] = {"score": "product", "threshold_on": "class"}
-"""Class times centerness ranks the boxes; the class alone is compared with the threshold."""
+"""Boxes are ranked by class probability times centerness; the threshold applies to the class alone."""
 
 FCOS = Facts(
     "fcos_r50-caffe_fpn_gn-head",
@@ -76,30 +76,35 @@ ZOO = {
     "GFLHead": Facts("gfl_r50_fpn", options={"weight_floor": 1.0}),
     "GFocalHead": Facts("gfocal_r50_fpn", options={"weight_floor": 1.0}),
 }
-"""Type of a head -> the detector of the model zoo that has it."""
+"""Type of head -> the model zoo's detector with this head."""
 
 
 def zoo_facts(head: str, *, tower_bias: bool) -> Facts:
-    """Of the zoo's detector with this head, for a checkpoint that does not say. FCOS's variant has biases."""
+    """Properties of the zoo's detector with this head, for a checkpoint without a config. FCOS's variant has biases."""
     return FCOS_CENTER if head == "FCOSHead" and tower_bias else ZOO[head]
 
 
 def read_facts(text: str, head: str, classes: int) -> Facts:
-    """Of a configuration, for a detector with this type of head and so many classes.
+    """Read the properties from a config.
+
+    Args:
+        text: the config.
+        head: type of the head that the tensors have.
+        classes: number of classes that the tensors have.
 
     Raises:
-        InputError: it is of another detector, or says something that there is not here.
+        InputError: the config belongs to another detector, or uses an unsupported feature.
     """
     try:
         config = read_config(text)
     except ValueError as error:
-        raise InputError(f"its configuration is {error}") from error
+        raise InputError(f"its config is {error}") from error
     try:
         return _facts(config, head, classes)
     except InputError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise InputError(f"its configuration has a value of another kind than expected ({one_line(error)})") from error
+        raise InputError(f"its config has a value of an unexpected type ({one_line(error)})") from error
 
 
 def _facts(config: dict[str, Any], head: str, classes: int) -> Facts:
@@ -134,7 +139,7 @@ def _facts(config: dict[str, Any], head: str, classes: int) -> Facts:
 
 
 def _normalisation(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    """Mean, deviation and order of the channels: of the preprocessor, before version 3 of a step of the pipeline."""
+    """Mean, standard deviation and channel order, from the preprocessor, or from the pipeline before version 3."""
     own = model.get("data_preprocessor")
     if isinstance(own, dict):
         rgb, pad_to = own.get("bgr_to_rgb", False), own.get("pad_size_divisor", 1)
@@ -145,18 +150,18 @@ def _normalisation(config: dict[str, Any], model: dict[str, Any]) -> dict[str, A
         pad_to = (find(_test_pipeline(config), "Pad") or {}).get("size_divisor", 32)
     mean, std = (tuple(float(x) for x in own.get(name, ())) for name in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
-        raise InputError(f"its configuration: expected mean and std of three channels, found {mean} and {std}")
+        raise InputError(f"its config: expected mean and std of three channels, found {mean} and {std}")
     return {"mean": mean, "std": std, "rgb": bool(rgb), "pad_to": int(pad_to)}
 
 
 def _scale(config: dict[str, Any]) -> dict[str, Any]:
-    """The two limits of an image's sides."""
+    """Limits of the longer and the shorter side."""
     pipeline = _test_pipeline(config)
     for step, key in (("Resize", "scale"), ("MultiScaleFlipAug", "img_scale"), ("Resize", "img_scale")):
         scale = (find(pipeline, step) or {}).get(key)
         if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(side, int) for side in scale):
             for side in scale:
-                check_range("its configuration: scale", side, 32, MOST_SIZE)
+                check_range("its config: scale", side, 32, MOST_SIZE)
             return {"size": max(scale), "short_side": min(scale)}
     return {}
 
@@ -167,12 +172,12 @@ def _test_pipeline(config: dict[str, Any]) -> Any:
 
 
 def _extra_convolutions(neck: dict[str, Any]) -> str:
-    """What P6 is made of; ``True`` was the word for it before version 2.2."""
+    """Input of P6; before version 2.2, the config had ``True`` here."""
     extra = neck.get("add_extra_convs", False)
     if extra is True:
         return "on_input" if neck.get("extra_convs_on_inputs", True) else "on_output"
     if extra not in ("on_input", "on_output"):
-        raise InputError(f"its configuration: add_extra_convs: expected 'on_input' or 'on_output', found {extra!r}")
+        raise InputError(f"its config: add_extra_convs: expected 'on_input' or 'on_output', found {extra!r}")
     return str(extra)
 
 
@@ -210,11 +215,11 @@ def _options(head: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"its configuration: {name}: expected dict(...), found {value!r}")
+        raise InputError(f"its config: {name}: expected dict(...), found {value!r}")
     return value
 
 
 def _expect(name: str, found: Any, expected: Any) -> None:
-    """Raise InputError unless found is what is expected, or one of a tuple of it."""
+    """Raise InputError unless ``found`` equals ``expected``, or one of them if ``expected`` is a tuple."""
     if found != expected and not (isinstance(expected, tuple) and found in expected):
-        raise InputError(f"its configuration: {name}: expected {expected!r}, found {found!r}")
+        raise InputError(f"its config: {name}: expected {expected!r}, found {found!r}")

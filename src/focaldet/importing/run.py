@@ -1,4 +1,4 @@
-"""``focaldet import``: a checkpoint of another code becomes a run folder."""
+"""``focaldet import``: make a run folder from a checkpoint of another library."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from focaldet.importing.fitting import Import, fit
 from focaldet.importing.mmdet import is_mmdet, read_mmdet
 from focaldet.importing.torchvision_models import is_torchvision, read_torchvision
 
-EXPECTED = "expected RetinaNet or FCOS of torchvision, or RetinaNet, FCOS, ATSS, GFL or GFLv2 of mmdetection"
+EXPECTED = "expected RetinaNet or FCOS from torchvision, or RetinaNet, FCOS, ATSS, GFL or GFLv2 from mmdetection"
 
 
 def import_checkpoint(
@@ -24,18 +24,21 @@ def import_checkpoint(
     batch_norm_eps: float | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Make a run of a published checkpoint, for ``predict``, ``eval`` and ``Detector.load``.
+    """Make a run from a published checkpoint, for ``predict``, ``eval`` and ``Detector.load``.
 
     Args:
-        file: of torch or safetensors.
-        out: the run folder; ``None``: a new one in ``runs``.
-        class_names: a text file, a name a line.
-        config: of a checkpoint of mmdetection that does not hold its own: the one text with everything in it.
-        batch_norm_eps: what the batch norms were trained with, where it is not what their code has.
-        say: prints a line for the person who waits.
+        file: torch checkpoint or safetensors file.
+        out: run folder; ``None``: a new one in ``runs``.
+        class_names: text file with one class name per line.
+        config: complete config of an mmdetection checkpoint that does not include one.
+        batch_norm_eps: ε with which the batch norms were trained, if it is not their library's default.
+        say: prints a line.
+
+    Returns:
+        The run folder.
 
     Raises:
-        InputError: the file is broken, would run code, or holds another network.
+        InputError: the file is damaged, would execute code, or holds another network.
     """
     if out is not None:
         check_free(out)
@@ -52,27 +55,27 @@ def import_checkpoint(
     net, _ = source.spec.build()
     fit(net, source, file)
     check_finite_weights(file, net.state_dict())
-    run = make_numbered(Path("runs") / file.stem) if out is None else out  # all that can be refused has been
+    run = make_numbered(Path("runs") / file.stem) if out is None else out  # all checks have passed
     save_model(run, source.spec, net)
     for note in source.notes:
         say(note)
     spec = source.spec
-    say(f"{file}: {source.architecture}, {spec.backbone}, {len(spec.class_names)} classes; now the run {run}")
+    say(f"{file}: {source.architecture}, {spec.backbone}, {len(spec.class_names)} classes; saved as run {run}")
     return run
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
-    """Names of classes from a text file, one a line, in the order of the file.
+    """Read class names from a text file with one name per line, in the order of the file.
 
     Raises:
-        InputError: it cannot be read, or names one twice.
+        InputError: the file cannot be read, is empty, or contains a name twice.
     """
     lines = read_text(file).splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
     twice = [name for name in names if names.count(name) > 1]
     if twice or not names:
         raise InputError(
-            f"--class-names {file}: expected a name a line; found {twice[0] + ' twice' if twice else 'none'}"
+            f"--class-names {file}: expected one name per line; found {twice[0] + ' twice' if twice else 'none'}"
         )
     return names
 
@@ -82,11 +85,11 @@ def _understand(
 ) -> Import:
     if is_torchvision(checkpoint.weights):
         if config is not None:
-            raise InputError("--config is of mmdetection; this file is torchvision's")
+            raise InputError("--config is for mmdetection; this file is torchvision's")
         return read_torchvision(checkpoint, class_names, batch_norm_eps)
     if is_mmdet(checkpoint.weights):
         if batch_norm_eps is not None:
-            raise InputError("--batch-norm-eps is of torchvision's frozen batch norms; this file is mmdetection's")
+            raise InputError("--batch-norm-eps is for torchvision's frozen batch norms; this file is mmdetection's")
         return read_mmdet(checkpoint, class_names, config)
     first = next(iter(checkpoint.weights))
-    raise InputError(f"none of the networks that can be imported; {EXPECTED}; its first tensor is {first!r}")
+    raise InputError(f"not a supported network; {EXPECTED}; its first tensor is {first!r}")

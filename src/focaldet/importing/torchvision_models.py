@@ -1,16 +1,16 @@
 """torchvision's RetinaNet and FCOS: ``retinanet_resnet50_fpn``, ``..._v2`` and ``fcos_resnet50_fpn``.
 
-They differ from what is trained here in that
+Differences from networks trained here:
 
-- an image's shorter side becomes 800 pixels, the longer one at most 1333, without antialiasing or rounding of colours;
-  after the normalisation it is padded to a multiple of 32;
-- locations begin at the image's corner, and their distance is the padded image's side over the map's;
-- anchors have whole pixels; there is a column for the background, which is dropped here with those of COCO's unused
-  numbers;
-- P6 is made of C5 in v2, and RetinaNet's towers have no norm (v1), FCOS's a bias before it.
+- The shorter side of an image is scaled to 800 pixels, the longer one to at most 1333, without antialiasing or rounding
+  of colours. After normalisation the image is padded to a multiple of 32.
+- Locations start at the image corner; their spacing is the padded image's side divided by the map's.
+- Anchors have whole pixels. There is a class column for the background, which is dropped here together with the
+  columns of COCO's unused ids.
+- v2 computes P6 from C5. RetinaNet's towers have no norm (v1); FCOS's have a bias before it.
 
-The published weights of ``retinanet_resnet50_fpn`` were trained with batch norms without an epsilon, which their file
-does not say: it is known by its checksum.
+The published weights of ``retinanet_resnet50_fpn`` were trained with batch norms without ε. The file does not say so;
+it is recognised by its checksum.
 """
 
 import hashlib
@@ -35,36 +35,36 @@ CLASSES = "head.classification_head."
 BOXES = "head.regression_head."
 
 BATCH_NORM_EPS = 1e-5
-"""Of every batch norm here."""
+"""ε of all batch norms here."""
 
 WITHOUT_EPS = "eeacb38b"
-"""The SHA-256 of the published retinanet_resnet50_fpn begins so, as its name says."""
+"""First digits of the SHA-256 of the published retinanet_resnet50_fpn, as in its file name."""
 
 COCO = tuple(RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
-"""91 names: of the background, of COCO's numbers 1 to 90, ``"N/A"`` for the unused ones."""
+"""91 names: the background and COCO's ids 1 to 90, with ``"N/A"`` for unused ids."""
 
 COCO_COLUMNS = [i for i, name in enumerate(COCO) if name not in ("__background__", "N/A")]
 COCO_CLASSES = tuple(COCO[i] for i in COCO_COLUMNS)
-"""The 80 classes, and where they stand among the 91."""
+"""Names of the 80 classes; ``COCO_COLUMNS`` has their indices among the 91."""
 
 
 def is_torchvision(weights: dict[str, Tensor]) -> bool:
-    """Whether the names are those of torchvision's dense detectors."""
+    """Whether the tensors have the names of torchvision's dense detectors."""
     return f"{CLASSES}cls_logits.weight" in weights
 
 
 def read_torchvision(
     checkpoint: Checkpoint, class_names: tuple[str, ...] | None = None, batch_norm_eps: float | None = None
 ) -> Import:
-    """Understand a state dict of torchvision.
+    """Interpret a state dict of torchvision.
 
     Args:
-        checkpoint: the file's content.
-        class_names: in the order of its columns, without or with the background's.
-        batch_norm_eps: of its frozen batch norms; ``None``: torchvision's.
+        checkpoint: content of the file.
+        class_names: class names in the order of the columns, with or without the background's.
+        batch_norm_eps: ε of its frozen batch norms; ``None``: torchvision's.
 
     Raises:
-        InputError: it is none of the three, or has another number of classes.
+        InputError: it is none of the three networks, or has another number of classes.
     """
     weights = dict(checkpoint.weights)
     fcos = f"{BOXES}bbox_ctrness.weight" in weights
@@ -90,7 +90,7 @@ def read_torchvision(
     notes = []
     if batch_norm_eps is None and _is_published_without_eps(checkpoint.file):
         batch_norm_eps = 0.0
-        notes.append("the published weights of COCO: batch norms without an epsilon")
+        notes.append("these are the published COCO weights: batch norms without ε")
     if batch_norm_eps is not None:
         _fold_eps(weights, batch_norm_eps)
 
@@ -126,28 +126,28 @@ def read_torchvision(
 
 
 def _classes(columns: int, given: tuple[str, ...] | None) -> tuple[tuple[str, ...], list[int]]:
-    """Names of the classes, and their columns."""
+    """Class names and their columns."""
     if given is not None:
         if len(given) not in (columns, columns - 1):
             raise InputError(
-                f"--class-names: {len(given)} names; the file has {columns} columns, so expected {columns - 1} (the "
-                f"first is the background's) or {columns}"
+                f"--class-names: {len(given)} names; the file has {columns} class columns; expected {columns - 1} "
+                f"names (the first column is the background) or {columns}"
             )
         return given, list(range(columns - len(given), columns))
     if columns == len(COCO):
         return COCO_CLASSES, COCO_COLUMNS
     if columns < 2:
-        raise InputError("its class output has one column, the background's; name it with --class-names to keep it")
+        raise InputError("its only class column is the background's; name it with --class-names to keep it")
     return tuple(f"class {i}" for i in range(1, columns)), list(range(1, columns))
 
 
 def _name_there(*, flat_towers: bool, old_pyramid: bool, layers: int) -> Callable[[str], str | None]:
-    """The function from names here to theirs.
+    """Make the map from names here to names in torchvision.
 
     Args:
-        flat_towers: a tower's layers are counted through, not by convolution.
-        old_pyramid: the pyramid's convolutions have no number of their own.
-        layers: of a tower, for each convolution.
+        flat_towers: whether a tower's layers are numbered consecutively instead of per convolution.
+        old_pyramid: whether the pyramid's convolutions have no index of their own.
+        layers: layers of a tower per convolution.
     """
     others = renamed(
         [
@@ -180,7 +180,7 @@ def _is_published_without_eps(file: Path) -> bool:
 
 
 def _fold_eps(weights: dict[str, Tensor], eps: float) -> None:
-    """Scale the batch norms, so that with the epsilon here they are what they were with theirs."""
+    """Scale the batch norms so that their output with the ε used here equals the original."""
     for name in [name for name in weights if name.endswith(".running_var")]:
         variance, weight = weights[name].double(), name.removesuffix("running_var") + "weight"
         if weight not in weights or weights[weight].shape != variance.shape:

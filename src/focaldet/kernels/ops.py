@@ -8,6 +8,8 @@ The derivative is stored in the logits' dtype, times scale / normalizer. float16
 positives the background's is 0, and a loss scale comes only in backward. It gets a ``grad_scale`` instead, so large
 that the derivative keeps its digits, and backward multiplies by scale / normalizer / grad_scale in float32.
 
+``sigmoid_pyramid_loss`` is ``sigmoid_loss`` of a list of maps, summed: on CUDA alone, where each launch costs time.
+
 ``suppress_by_class`` stands apart: non-maximum suppression.
 
 Second derivatives come from the plain formula: `set_formula` hands it in, since this folder does not know the losses.
@@ -30,6 +32,8 @@ _ARGUMENTS = {
     "bool reduce",
 }
 NAMES = tuple(_ARGUMENTS)
+PYRAMID = "sigmoid_pyramid_loss"
+_ARGUMENTS[PYRAMID] = _ARGUMENTS["sigmoid_loss"]
 _GRAD_SCALE = {op: [a.split()[-1] for a in text.split(", ")].index("grad_scale") for op, text in _ARGUMENTS.items()}
 """Place of ``grad_scale`` among the arguments; the normaliser stands before it."""
 
@@ -37,6 +41,7 @@ HALF_TOP = 2.0**14
 """float16 ends at 65,504. Below it lie 28 powers of two in which it has all its digits."""
 
 LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
+LIBRARY.define("multiply_(Tensor(a!)[] tensors, Tensor factor) -> ()")
 LIBRARY.define("suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, float iou, int most) -> Tensor")
 _formulas: dict[str, Callable[..., Tensor]] = {}
 
@@ -71,52 +76,66 @@ def _define(op: str) -> None:
         logits, *args, needs_grad = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
-        _save(ctx, op, logits, output[1] if needs_grad else None, args)
+        _save(ctx, op, (logits,), (output[1] if needs_grad else None,), args)
 
     def backward(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        return _gradient(ctx, grad_loss), *(None,) * (len(ctx.numbers) + 1)
+        return *_gradients(ctx, grad_loss), *(None,) * (len(ctx.numbers) + 1)
 
     torch.library.register_fake(f"focaldet::{op}", fake, lib=LIBRARY)
     torch.library.register_fake(f"focaldet::{op}_inplace", fake_inplace, lib=LIBRARY)
     torch.library.register_autograd(f"focaldet::{op}", backward, setup_context=setup_context, lib=LIBRARY)
 
 
-def _save(ctx: Any, op: str, logits: Tensor, grad: Tensor | None, args: Any) -> None:
-    """Keep what `_gradient` needs: the derivative, and for a second one, what the formula takes."""
+def _define_pyramid() -> None:
+    """Without a derivative of its own: a compiler gets the operator of each map."""
+    arguments = _ARGUMENTS[PYRAMID]
+    LIBRARY.define(f"{PYRAMID}(Tensor[] maps, {arguments}, bool needs_grad) -> (Tensor, Tensor[])")
+    LIBRARY.define(f"{PYRAMID}_inplace(Tensor(a!)[] maps, {arguments}) -> Tensor")
+
+
+def _save(ctx: Any, op: str, logits: Sequence[Tensor], grads: Sequence[Tensor | None], args: Any) -> None:
+    """Keep what `_gradients` needs: the derivatives, and for second ones, what the formula takes."""
     ctx.op = op
     ctx.tensors_at = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
     ctx.numbers = [None if isinstance(x, Tensor) else x for x in args]
-    ctx.save_for_backward(logits, grad, *(args[i] for i in ctx.tensors_at))
+    ctx.save_for_backward(*logits, *grads, *(args[i] for i in ctx.tensors_at))
 
 
-def _gradient(ctx: Any, grad_loss: Tensor | None, *, hidden: bool = False) -> Tensor | None:
-    """The gradient of the logits.
+def _gradients(ctx: Any, grad_loss: Tensor | None, *, hidden: bool = False) -> Sequence[Tensor | None]:
+    """The gradient of the logits, or of each map of a pyramid.
 
     Args:
         hidden: nobody else has the stored derivative; as an output of an operator it is the caller's too.
     """
-    if grad_loss is None:
-        return None
-    logits, grad, *tensors = ctx.saved_tensors
     args = list(ctx.numbers)
+    saved = ctx.saved_tensors
+    count = (len(saved) - len(ctx.tensors_at)) // 2
+    logits, grads, tensors = saved[:count], saved[count : 2 * count], saved[2 * count :]
+    if grad_loss is None:
+        return (None,) * count
     for i, tensor in zip(ctx.tensors_at, tensors, strict=True):
         args[i] = tensor
     if not torch.is_grad_enabled():
-        return _times(grad, grad_loss * _remaining(ctx.op, args), in_place=hidden)
+        return _times(grads, _whole_factor(grad_loss, ctx.op, args), in_place=hidden)
     del args[_GRAD_SCALE[ctx.op]]  # a derivative of this derivative will be asked for
-    loss = _formulas[ctx.op](logits, *args)
-    result: Tensor
-    (result,) = torch.autograd.grad(loss, logits, grad_loss.to(loss.dtype), create_graph=True)
-    return result
+    loss = _formulas[ctx.op](logits if ctx.op == PYRAMID else logits[0], *args)
+    second: tuple[Tensor, ...] = torch.autograd.grad(loss, logits, grad_loss.to(loss.dtype), create_graph=True)
+    return second
 
 
-def _remaining(op: str, args: Sequence[Any]) -> float | Tensor:
-    """What a stored derivative has still to be multiplied by, beside the gradient of the loss."""
+def _whole_factor(grad_loss: Tensor, op: str, args: Sequence[Any]) -> Tensor:
+    """What a stored derivative has still to be multiplied by."""
+    remaining = _remaining(op, args)
+    return grad_loss if remaining is None else grad_loss * remaining
+
+
+def _remaining(op: str, args: Sequence[Any]) -> Tensor | None:
+    """The part of it beside the gradient of the loss; ``None`` for 1."""
     place = _GRAD_SCALE[op]
     normalizer, grad_scale, scale = args[place - 1], args[place], args[-2]
     if grad_scale is None:
-        return 1.0
-    remaining: Tensor = scale / grad_scale if normalizer is None else scale / normalizer / grad_scale
+        return None
+    remaining: Tensor = scale / grad_scale if normalizer is None else scale / normalizer.float() / grad_scale
     return remaining
 
 
@@ -130,22 +149,26 @@ def is_plain(x: Tensor) -> bool:
         return False
 
 
-def _times(grad: Tensor, factor: Tensor, *, in_place: bool) -> Tensor:
-    """``grad * factor``, computed in float32; over the stored derivative where no other backward will need it."""
+def _times(grads: Sequence[Tensor], factor: Tensor, *, in_place: bool) -> Sequence[Tensor]:
+    """``grads * factor``, computed in float32; over the stored derivatives where no other backward will need them."""
     if not in_place or not is_plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
-        return (grad.float() * _over_classes(factor, grad)).to(grad.dtype)
-    _multiply(grad, factor)
-    return grad
+        return [(grad.float() * _over_classes(factor, grad)).to(grad.dtype) for grad in grads]
+    _multiply(grads, factor)
+    return grads
 
 
-def _multiply(grad: Tensor, factor: Tensor) -> None:
-    """``grad *= factor`` without rounding the factor to the derivative's dtype."""
-    if factor.ndim == 0 and factor.device.type == "cpu" and float(factor) == 1.0:
+def _multiply(grads: Sequence[Tensor], factor: Tensor) -> None:
+    """``grads *= factor`` without rounding the factor to the derivatives' dtype."""
+    if factor.ndim == 0 and factor.device.type != "cpu":
+        torch.ops.focaldet.multiply_(grads, factor)  # looks there whether it is 1, which here would be a wait
+        return
+    if factor.ndim == 0 and float(factor) == 1.0:
         return  # looking costs nothing there
-    if grad.dtype != torch.float32 and (factor.ndim or grad.device.type != "cpu"):
-        grad.copy_(grad.float() * _over_classes(factor, grad))
-    else:
-        grad.mul_(_over_classes(factor, grad))  # the CPU multiplies by a number in float32
+    for grad in grads:
+        if grad.dtype != torch.float32 and factor.ndim:
+            grad.copy_(grad.float() * _over_classes(factor, grad))
+        else:
+            grad.mul_(_over_classes(factor, grad))  # the CPU multiplies by a number in float32
 
 
 def _over_classes(grad_loss: Tensor, grad: Tensor) -> Tensor:
@@ -158,59 +181,64 @@ class _OnePass(torch.autograd.Function):
     that detour is most of what a small input costs."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, op: str, args: tuple[Any, ...]) -> Tensor:
+    def forward(ctx: Any, op: str, args: tuple[Any, ...], *logits: Tensor) -> Tensor:
         loss: Tensor
-        loss, grad = _operators[op](logits, *args, True)
-        _save(ctx, op, logits, grad, args)
+        if op == PYRAMID:
+            loss, grads = _operators[op](logits, *args, True)
+        else:
+            loss, *grads = _operators[op](*logits, *args, True)
+        _save(ctx, op, logits, grads, args)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor | None) -> tuple[Tensor | None, None, None]:
-        return _gradient(ctx, grad_loss, hidden=True), None, None
+    def backward(ctx: Any, grad_loss: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None, *_gradients(ctx, grad_loss, hidden=True)
 
 
 class _InplaceGrad(torch.autograd.Function):
     """A loss whose derivative stands where its logits stood."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, op: str, args: tuple[Any, ...]) -> Tensor:
-        place = logits.detach()
-        loss: Tensor = _operators[f"{op}_inplace"](place, *args)
-        torch.autograd.graph.increment_version(place)  # so that autograd objects where it still needs the logits
-        ctx.grad, ctx.remaining = place, _remaining(op, args)
+    def forward(ctx: Any, op: str, args: tuple[Any, ...], *logits: Tensor) -> Tensor:
+        places = [x.detach() for x in logits]
+        loss: Tensor = _operators[f"{op}_inplace"](places if op == PYRAMID else places[0], *args)
+        for place in places:
+            torch.autograd.graph.increment_version(place)  # autograd objects where it still needs the logits
+        ctx.grads, ctx.remaining = places, _remaining(op, args)
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, None, None]:
-        grad, ctx.grad = ctx.grad, None
-        if grad is None:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
             raise RuntimeError("inplace_grad: only one backward is possible; use inplace_grad=False for another")
-        _multiply(grad, grad_loss * ctx.remaining)
-        return grad, None, None
+        _multiply(grads, grad_loss if ctx.remaining is None else grad_loss * ctx.remaining)
+        return None, None, *grads
 
 
-def run(op: str, logits: Tensor, *args: Any, inplace_grad: bool, largest: float | Tensor) -> Tensor:
+def run(op: str, logits: Tensor | Sequence[Tensor], *args: Any, inplace_grad: bool, largest: float | Tensor) -> Tensor:
     """The loss, by the fused kernel.
 
     ``inplace_grad`` counts where there is a gradient to write and no compiler, which plans memory by itself.
 
     Args:
         op: name of the operator.
-        logits: what the loss is differentiated by.
+        logits: what the loss is differentiated by; a list for the operator of a pyramid.
         args: the rest of the operator's arguments, without ``grad_scale`` and ``needs_grad``.
         inplace_grad: write the derivative over the logits.
         largest: about how large a derivative can be; only float16 asks.
     """
-    needs_grad = torch.is_grad_enabled() and logits.requires_grad
+    tensors = (logits,) if isinstance(logits, Tensor) else tuple(logits)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     grad_scale = None
-    if needs_grad and logits.dtype == torch.float16:
-        scale = torch.as_tensor(HALF_TOP / largest, dtype=torch.float32, device=logits.device)
+    if needs_grad and tensors[0].dtype == torch.float16:
+        scale = torch.as_tensor(HALF_TOP / largest, dtype=torch.float32, device=tensors[0].device)
         grad_scale = torch.exp2(torch.floor(torch.log2(scale)))  # a power of two costs no digit
     args = (*args[: _GRAD_SCALE[op]], grad_scale, *args[_GRAD_SCALE[op] :])
     result: Tensor
     if needs_grad and not torch.compiler.is_compiling():
-        result = (_InplaceGrad if inplace_grad else _OnePass).apply(logits, op, args)
+        result = (_InplaceGrad if inplace_grad else _OnePass).apply(op, args, *tensors)
     else:
         result = _operators[op](logits, *args, needs_grad)[0]
     return result
@@ -218,10 +246,11 @@ def run(op: str, logits: Tensor, *args: Any, inplace_grad: bool, largest: float 
 
 for _op in NAMES:
     _define(_op)
+_define_pyramid()
 
 suppress_by_class: Any = torch.ops.focaldet.suppress_by_class.default
 """Indices of the boxes that no better one of their class overlaps by more, best first; C++ alone."""
 
 _operators: dict[str, Any] = {
-    name: getattr(torch.ops.focaldet, name).default for op in NAMES for name in (op, f"{op}_inplace")
+    name: getattr(torch.ops.focaldet, name).default for op in _ARGUMENTS for name in (op, f"{op}_inplace")
 }

@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from focaldet.kernels.triton_sigmoid import factor_tensor
+from focaldet.kernels.triton_math import factor_of
+from focaldet.kernels.triton_parts import total
 
 BLOCK = 256
 EPS = tl.constexpr(1e-7)
@@ -26,33 +27,41 @@ def above(x, y):
 
 
 @triton.jit
-def giou_fwd_kernel(
+def load_boxes(boxes_ptr, lane, inside, BLOCK: tl.constexpr):
+    """x1, y1, x2, y2: the four of a box in one load."""
+    at = boxes_ptr + 4 * lane[:, None] + tl.arange(0, 4)[None, :]
+    boxes = tl.load(at, mask=inside[:, None], other=0.0).to(tl.float32)
+    x, y = tl.split(tl.reshape(boxes, (BLOCK, 2, 2)))
+    x1, x2 = tl.split(x)
+    y1, y2 = tl.split(y)
+    return x1, y1, x2, y2
+
+
+@triton.jit(
+    do_not_specialize=["pairs"],
+    do_not_specialize_on_alignment=["weight_ptr", "normalizer_ptr", "grad_scale_ptr", "loss_ptr"],
+)
+def giou_kernel(
     boxes_ptr,  # (N, 4), contiguous
     targets_ptr,  # (N, 4), contiguous
     weight_ptr,  # (N,), or none
-    factor_ptr,  # 0-d: scale / normalizer
-    grad_factor_ptr,  # 0-d: of the derivative
+    normalizer_ptr,  # 0-d, or none
+    grad_scale_ptr,  # 0-d: factor of the derivative in place of scale / normalizer, or none
     loss_ptr,  # a sum for each program, or the losses (N,)
     grad_ptr,  # (N, 4), or none; may be the boxes
-    pairs,
-    HAS_WEIGHT: tl.constexpr,
+    pairs: tl.int64,
+    scale: tl.float32,
     REDUCE: tl.constexpr,
-    HAS_GRAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = n < pairs
-    x1 = tl.load(boxes_ptr + 4 * n, mask=inside, other=0.0).to(tl.float32)
-    y1 = tl.load(boxes_ptr + 4 * n + 1, mask=inside, other=0.0).to(tl.float32)
-    x2 = tl.load(boxes_ptr + 4 * n + 2, mask=inside, other=0.0).to(tl.float32)
-    y2 = tl.load(boxes_ptr + 4 * n + 3, mask=inside, other=0.0).to(tl.float32)
-    s1 = tl.load(targets_ptr + 4 * n, mask=inside, other=0.0).to(tl.float32)
-    t1 = tl.load(targets_ptr + 4 * n + 1, mask=inside, other=0.0).to(tl.float32)
-    s2 = tl.load(targets_ptr + 4 * n + 2, mask=inside, other=0.0).to(tl.float32)
-    t2 = tl.load(targets_ptr + 4 * n + 3, mask=inside, other=0.0).to(tl.float32)
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    lane = tl.arange(0, BLOCK)
+    inside = lane < pairs - start
+    x1, y1, x2, y2 = load_boxes(boxes_ptr + 4 * start, lane, inside, BLOCK)
+    s1, t1, s2, t2 = load_boxes(targets_ptr + 4 * start, lane, inside, BLOCK)
     share = tl.full((BLOCK,), 1.0, tl.float32)
-    if HAS_WEIGHT:
-        share = share * tl.load(weight_ptr + n, mask=inside, other=0.0).to(tl.float32)
+    if weight_ptr is not None:
+        share = tl.load(weight_ptr + start + lane, mask=inside, other=0.0).to(tl.float32)
     raw_width = tl.minimum(x2, s2) - tl.maximum(x1, s1)
     raw_height = tl.minimum(y2, t2) - tl.maximum(y1, t1)
     width, height = tl.where(raw_width < 0, 0.0, raw_width), tl.where(raw_height < 0, 0.0, raw_height)
@@ -64,27 +73,28 @@ def giou_fwd_kernel(
     # Minimum and maximum skip NaN; the sum of all coordinates does not.
     nan = (x1 + y1 + x2 + y2 + s1 + t1 + s2 + t2) * 0
     loss = share * (1 - overlap * per_union + (hull - union) * per_hull + nan)
-    loss = tl.where(share == 0, 0.0, loss) * tl.load(factor_ptr)
+    loss = tl.where(share == 0, 0.0, loss)
+    factor = factor_of(scale, normalizer_ptr)
     if REDUCE:
         tl.store(loss_ptr + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0), axis=0))
     else:
-        tl.store(loss_ptr + n, loss, mask=inside)
-    if HAS_GRAD:
-        share = tl.where(share == 0, 0.0, share + nan) * tl.load(grad_factor_ptr)
+        tl.store(loss_ptr + start + lane, factor * loss, mask=inside)
+    if grad_ptr is not None:
+        if grad_scale_ptr is not None:
+            factor = tl.load(grad_scale_ptr).to(tl.float32)
+        share = factor * tl.where(share == 0, 0.0, share + nan)
         b = overlap * per_union * per_union - per_hull
         a = -per_union - b
         c = (union + EPS) * per_hull * per_hull
         by_width, by_height = tl.where(raw_width < 0, 0.0, a * height), tl.where(raw_height < 0, 0.0, a * width)
         by_x, by_y = b * (y2 - y1), b * (x2 - x1)
-        dtype = grad_ptr.dtype.element_ty
         dx1 = share * (-by_width * above(x1, s1) - by_x - c * hull_height * above(s1, x1))
         dy1 = share * (-by_height * above(y1, t1) - by_y - c * hull_width * above(t1, y1))
         dx2 = share * (by_width * above(s2, x2) + by_x + c * hull_height * above(x2, s2))
         dy2 = share * (by_height * above(t2, y2) + by_y + c * hull_width * above(y2, t2))
-        tl.store(grad_ptr + 4 * n, dx1.to(dtype), mask=inside)
-        tl.store(grad_ptr + 4 * n + 1, dy1.to(dtype), mask=inside)
-        tl.store(grad_ptr + 4 * n + 2, dx2.to(dtype), mask=inside)
-        tl.store(grad_ptr + 4 * n + 3, dy2.to(dtype), mask=inside)
+        grad = tl.reshape(tl.join(tl.join(dx1, dx2), tl.join(dy1, dy2)), (BLOCK, 4))
+        at = grad_ptr + 4 * start + 4 * lane[:, None] + tl.arange(0, 4)[None, :]
+        tl.store(at, grad.to(grad_ptr.dtype.element_ty), mask=inside[:, None])
 
 
 def launch(
@@ -103,19 +113,7 @@ def launch(
         return boxes.new_zeros(() if reduce else (0,), dtype=torch.float32)
     programs = triton.cdiv(pairs, BLOCK)
     loss = torch.empty((programs if reduce else pairs,), dtype=torch.float32, device=boxes.device)
-    factor = factor_tensor(boxes, scale, normalizer)
-    giou_fwd_kernel[(programs,)](
-        boxes,
-        targets,
-        weight,
-        factor,
-        factor if grad_scale is None else grad_scale.float(),
-        loss,
-        grad,
-        pairs,
-        HAS_WEIGHT=weight is not None,
-        REDUCE=reduce,
-        HAS_GRAD=grad is not None,
-        BLOCK=BLOCK,
+    giou_kernel[(programs,)](
+        boxes, targets, weight, normalizer, grad_scale, loss, grad, pairs, scale, REDUCE=reduce, BLOCK=BLOCK
     )
-    return loss.sum(dtype=torch.float64).float() if reduce else loss
+    return total(loss, scale, normalizer) if reduce else loss

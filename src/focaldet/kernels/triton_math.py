@@ -38,6 +38,15 @@ def power(base, exponent, POWER: tl.constexpr):
     return result
 
 
+@triton.jit
+def factor_of(scale, normalizer_ptr):
+    """scale / normalizer, read on the device, so that nothing waits."""
+    factor = scale
+    if normalizer_ptr is not None:
+        factor = scale / tl.load(normalizer_ptr).to(tl.float32)
+    return factor
+
+
 def power_of(exponent: float) -> int:
     """The POWER of an exponent."""
     return int(exponent) if exponent in (0, 1, 2) else 3

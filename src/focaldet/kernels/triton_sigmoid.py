@@ -11,16 +11,35 @@
 
 A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: looking at labels on the host would stall
 the device, and a NaN cannot be overlooked. No address is computed from a label.
+
+One launch takes all maps of a pyramid, in either memory format; a single tensor is a pyramid of one map.
 """
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from focaldet.kernels.triton_math import BACKGROUND, IGNORED, TINY, log1p_unit, power, power_of
+from focaldet.kernels.triton_math import BACKGROUND, IGNORED, TINY, factor_of, log1p_unit, power, power_of
+from focaldet.kernels.triton_parts import odd, part_of, total
 
-BLOCK = 1024
+LANES = 512
+STEPS = 8
+"""A program works on LANES elements at a time, STEPS times."""
+
+
+@triton.jit
+def power_over(d, x, factor, POWER: tl.constexpr):
+    """|d|^γ x / d for d in [-1, 1], where ``factor`` is |d|^γ; 0 for d = 0."""
+    if POWER == 2:
+        result = d * x
+    else:
+        # x / d first: for a saturated logit it is 1, and |d|^γ / d overflows.
+        tiny = tl.abs(d) < TINY
+        result = factor * tl.where(tiny, 0.0, x / tl.where(tiny, 1.0, d))
+    return result
 
 
 @triton.jit
@@ -44,15 +63,15 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
         t = y * q + (1 - y) * p
         factor = power(t, gamma, POWER)
         loss = factor * bce
-        grad = factor * d + gamma * factor * (p * q / tl.where(t == 0, 1.0, t)) * (1 - 2 * y) * bce
+        grad = factor * d
+        if POWER != 0:
+            grad += gamma * (1 - 2 * y) * bce * power_over(t, p * q, factor, POWER)
     elif KIND == 2:
         factor = power(tl.abs(d), gamma, POWER)
         loss = factor * bce
         grad = factor * d
         if POWER != 0:
-            # p q / d first: for a saturated logit it is 1, and |d|^γ / d overflows.
-            ratio = tl.where(tl.abs(d) < TINY, 0.0, p * q / tl.where(tl.abs(d) < TINY, 1.0, d))
-            grad += gamma * factor * ratio * bce
+            grad += gamma * bce * power_over(d, p * q, factor, POWER)
     else:
         softplus = tl.where(negative, 0.0, z) + log1p_exp
         factor = alpha * power(p, gamma, POWER)
@@ -66,84 +85,155 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
 
 
 @triton.jit
-def sigmoid_fwd_kernel(
-    logits_ptr,  # (O, C, I), contiguous
-    labels_ptr,  # (O, I) int64, or none
-    quality_ptr,  # (O, I), or none
-    targets_ptr,  # (O, C, I), or none
-    weight_ptr,  # broadcast by its strides, or none
+def load_labels(labels_ptr, sites, inside, NUM_CLASSES: tl.constexpr):
+    """Labels as int32, and a factor for each: 0 where it is ignored, NaN where it is out of range."""
+    whole = tl.load(labels_ptr + sites, mask=inside, other=BACKGROUND)
+    known = (whole >= IGNORED) & (whole < NUM_CLASSES)  # BACKGROUND lies between
+    return whole.to(tl.int32), tl.where(known, tl.where(whole == IGNORED, 0.0, 1.0), float("nan"))
+
+
+@triton.jit(
+    do_not_specialize=["blocks", "num_sites", "weight_stride_b", "weight_stride_p", "weight_stride_c"],
+    do_not_specialize_on_alignment=[
+        f"{name}_ptr"
+        for name in ("labels", "quality", "targets", "weight", "class_alpha", "normalizer", "grad_scale", "loss")
+    ],
+)
+def sigmoid_kernel(
+    maps,  # tuple of (B, A * C, I), or with CLASSES_LAST of (B, I, A * C)
+    grads,  # tuple of the same, or none; may be the maps
+    sizes,  # tuple of I, each `odd`
+    labels_ptr,  # (B, P) int64, or none; P runs over the maps, the locations of a map, and the A anchors of a location
+    quality_ptr,  # (B, P), or none
+    targets_ptr,  # as the only map, or none
+    weight_ptr,  # broadcast to (B, P, C) by its strides, or none
     class_alpha_ptr,  # (C,), or none
-    factor_ptr,  # 0-d: scale / normalizer
-    grad_factor_ptr,  # 0-d: of the derivative
-    loss_ptr,  # a sum for each program, or the losses (O, C, I)
-    grad_ptr,  # (O, C, I), or none; may be the logits
-    total,
-    num_classes,
-    inner,
-    weight_stride_o,
-    weight_stride_c,
-    weight_stride_i,
-    gamma,
-    alpha,  # of the negatives of varifocal and matchability-aware loss
-    weight_0,  # focal loss: target y weighs weight_0 + weight_1 y
-    weight_1,
+    normalizer_ptr,  # 0-d, or none
+    grad_scale_ptr,  # 0-d: factor of the derivative in place of scale / normalizer, or none
+    loss_ptr,  # a sum for each program, or the losses, as the only map
+    blocks: tl.int32,  # of one image and, unless CLASSES_LAST, of one anchor and some classes
+    num_sites: tl.int64,  # P
+    weight_stride_b: tl.int64,
+    weight_stride_p: tl.int64,
+    weight_stride_c: tl.int64,
+    scale: tl.float32,
+    gamma: tl.float32,
+    alpha: tl.float32,  # of the negatives of varifocal and matchability-aware loss
+    weight_0: tl.float32,  # focal loss: target y weighs weight_0 + weight_1 y
+    weight_1: tl.float32,
     KIND: tl.constexpr,
     POWER: tl.constexpr,
-    SPARSE: tl.constexpr,
-    HAS_QUALITY: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    HAS_CLASS_ALPHA: tl.constexpr,
+    NUM_CLASSES: tl.constexpr,
+    NUM_ANCHORS: tl.constexpr,
+    CLASSES_LAST: tl.constexpr,
     REDUCE: tl.constexpr,
-    HAS_GRAD: tl.constexpr,
-    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
+    STEPS: tl.constexpr,
 ):
-    e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = e < total
-    z = tl.load(logits_ptr + e, mask=inside, other=0.0).to(tl.float32)
-    o = e // (num_classes * inner)
-    c = e // inner % num_classes
-    i = e % inner
-    ignored = e < 0
-    wrong = e < 0
-    if SPARSE:
-        site = o * inner + i
-        label = tl.load(labels_ptr + site, mask=inside, other=-1)
-        hit = (label == c) & inside
-        ignored = label == IGNORED
-        wrong = (label >= num_classes) | ((label < 0) & (label != BACKGROUND) & (label != IGNORED))
-        if HAS_QUALITY:
-            y = tl.load(quality_ptr + site, mask=hit, other=0.0).to(tl.float32)
-        else:
-            y = tl.where(hit, 1.0, 0.0)
+    """A program takes LANES locations for STEPS classes; with CLASSES_LAST, LANES * STEPS logits that lie in a row.
+
+    Where it begins is computed in int64, once; its lanes count from there in int32. The numbers of classes and anchors
+    are constants, so that dividing by them is a multiplication.
+    """
+    program = tl.program_id(0)
+    lane = tl.arange(0, LANES)
+    if CLASSES_LAST:
+        image = program // blocks
+        place, grad_place, locations, first_location, block = part_of(
+            program % blocks, maps, grads, sizes, NUM_ANCHORS * NUM_CLASSES, LANES * STEPS
+        )
+        start = block.to(tl.int64) * (LANES * STEPS)
+        size = locations * (NUM_ANCHORS * NUM_CLASSES)
+        left = tl.minimum(size - start, LANES * STEPS).to(tl.int32)
+        row = start // NUM_CLASSES
+        column = (start - row * NUM_CLASSES).to(tl.int32)
+        at, stride = image * size + start, LANES
+        first_step, last_step = 0, tl.cdiv(left, LANES)
     else:
-        y = tl.load(targets_ptr + e, mask=inside, other=0.0).to(tl.float32)
-    loss, grad = formula(z, y, gamma, alpha, KIND, POWER)
-    share = weight_0 + weight_1 * y
-    if HAS_CLASS_ALPHA:
-        class_alpha = tl.load(class_alpha_ptr + c, mask=inside, other=0.0).to(tl.float32)
-        if KIND == 1:
-            share = class_alpha * y + (1 - class_alpha) * (1 - y)
+        chunks: tl.constexpr = (NUM_CLASSES + STEPS - 1) // STEPS
+        group = program // chunks // blocks
+        image = group // NUM_ANCHORS
+        place, grad_place, locations, first_location, block = part_of(
+            program // chunks % blocks, maps, grads, sizes, 1, LANES
+        )
+        start = block.to(tl.int64) * LANES
+        left = tl.minimum(locations - start, LANES).to(tl.int32)
+        row = start * NUM_ANCHORS + group % NUM_ANCHORS
+        first_step = program % chunks * STEPS
+        at, stride = (group.to(tl.int64) * NUM_CLASSES + first_step) * locations + start, locations
+        last_step = tl.minimum(first_step + STEPS, NUM_CLASSES)
+    image = image.to(tl.int64)
+    row += first_location * NUM_ANCHORS
+    logits_ptr = place.to(maps[0].dtype)
+    grad_ptr = logits_ptr
+    if grads is not None:
+        grad_ptr = grad_place.to(grads[0].dtype)
+    factor = factor_of(scale, normalizer_ptr)
+    grad_factor = factor
+    if grad_scale_ptr is not None:
+        grad_factor = tl.load(grad_scale_ptr).to(tl.float32)
+
+    inside = lane < left
+    site = lane * NUM_ANCHORS
+    if labels_ptr is not None:
+        labels_ptr += image * num_sites + row
+        if quality_ptr is not None:
+            quality_ptr += image * num_sites + row
+        if not CLASSES_LAST:
+            label, counts = load_labels(labels_ptr, site, inside, NUM_CLASSES)
+    if weight_ptr is not None:
+        weight_ptr += image * weight_stride_b + row * weight_stride_p
+    sums = tl.zeros((LANES,), tl.float32)
+    for step in range(first_step, last_step):
+        c = step
+        if CLASSES_LAST:
+            inside = step * LANES + lane < left
+            site = (column + step * LANES + lane) // NUM_CLASSES
+            c = (column + step * LANES + lane) % NUM_CLASSES
+            if labels_ptr is not None:
+                label, counts = load_labels(labels_ptr, site, inside, NUM_CLASSES)
+        z = tl.load(logits_ptr + at + lane, mask=inside, other=0.0).to(tl.float32)
+        if labels_ptr is not None:
+            hit = label == c
+            if quality_ptr is not None:
+                y = tl.load(quality_ptr + site, mask=hit & inside, other=0.0).to(tl.float32)
+            else:
+                y = tl.where(hit, 1.0, 0.0)
         else:
-            share = tl.where(y > 0, 1.0, class_alpha)
-    if HAS_WEIGHT:
-        at = o * weight_stride_o + c * weight_stride_c + i * weight_stride_i
-        share = share * tl.load(weight_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    factor = tl.load(factor_ptr)
-    none = ignored | (share == 0)  # no loss and no gradient, whatever stands there
-    loss = tl.where(wrong, float("nan"), tl.where(none, 0.0, share * loss))
+            y = tl.load(targets_ptr + at + lane, mask=inside, other=0.0).to(tl.float32)
+        loss, grad = formula(z, y, gamma, alpha, KIND, POWER)
+        share = weight_0 + weight_1 * y
+        if class_alpha_ptr is not None:
+            class_alpha = tl.load(class_alpha_ptr + c).to(tl.float32)
+            if KIND == 1:
+                share = class_alpha * y + (1 - class_alpha) * (1 - y)
+            else:
+                share = tl.where(y > 0, 1.0, class_alpha)
+        if weight_ptr is not None:
+            weight_at = site.to(tl.int64) * weight_stride_p + c * weight_stride_c
+            share = share * tl.load(weight_ptr + weight_at, mask=inside, other=0.0).to(tl.float32)
+        none = share == 0  # no loss and no gradient, whatever stands there
+        if labels_ptr is not None:
+            none = none | (counts == 0)
+            share = share * counts
+        loss = tl.where(none, 0.0, share * loss)
+        if REDUCE:
+            sums += tl.where(inside, loss, 0.0)
+        else:
+            tl.store(loss_ptr + at + lane, factor * loss, mask=inside)
+        if grads is not None:
+            grad = tl.where(none, 0.0, grad_factor * share * grad)
+            tl.store(grad_ptr + at + lane, grad.to(grad_ptr.dtype.element_ty), mask=inside)
+        at += stride
     if REDUCE:
-        tl.store(loss_ptr + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0), axis=0))
-    else:
-        tl.store(loss_ptr + e, factor * loss, mask=inside)
-    if HAS_GRAD:
-        grad = tl.where(wrong, float("nan"), tl.where(none, 0.0, tl.load(grad_factor_ptr) * share * grad))
-        tl.store(grad_ptr + e, grad.to(grad_ptr.dtype.element_ty), mask=inside)
+        tl.store(loss_ptr + program, tl.sum(sums, axis=0))
 
 
-def factor_tensor(logits: Tensor, scale: float, normalizer: Tensor | None) -> Tensor:
-    """scale / normalizer where the kernels read it: on the device, so that nothing waits."""
-    factor = torch.full((), scale, dtype=torch.float32, device=logits.device)
-    return factor if normalizer is None else factor / normalizer.float()
+def broadcast_strides(weight: Tensor | None) -> list[int]:
+    """The strides of a weight with three axes, 0 where it has but one element."""
+    if weight is None:
+        return [0, 0, 0]
+    return [0 if n == 1 else s for n, s in zip(weight.shape, weight.stride(), strict=True)]
 
 
 def launch(
@@ -162,46 +252,107 @@ def launch(
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """The loss; its derivative goes to ``grad`` when there is one."""
-    _, num_classes, inner = logits.shape
-    total = logits.numel()
-    factor = factor_tensor(logits, scale, normalizer)
-    if total == 0:
-        return logits.new_zeros(() if reduce else logits.shape, dtype=torch.float32)
-    programs = triton.cdiv(total, BLOCK)
-    loss = torch.empty((programs,) if reduce else logits.shape, dtype=torch.float32, device=logits.device)
-    share = alpha if kind == 1 and class_alpha is None else None
-    strides = [0, 0, 0]
-    if weight is not None:
-        strides = [0 if n == 1 else s for n, s in zip(weight.shape, weight.stride(), strict=True)]
-    sigmoid_fwd_kernel[(programs,)](
-        logits,
-        labels,
-        quality,
-        targets,
-        weight,
-        class_alpha,
-        factor,
-        factor if grad_scale is None else grad_scale.float(),
+    """The loss of logits ``(O, C, I)``; its derivative goes to ``grad`` when there is one."""
+    outer, num_classes, inner = logits.shape
+    o, c, i = broadcast_strides(weight)
+    batch, locations, strides = (1, outer, [0, o, c]) if inner == 1 else (outer, inner, [o, i, c])
+    if labels is None and class_alpha is None and not any(strides):  # it does not matter which class is which
+        batch, num_classes, locations, inner = 1, 1, logits.numel(), 1
+    return _launch(
+        [logits],
+        None if grad is None else [grad],
+        [locations],
+        (batch, locations, 1, num_classes),
+        inner == 1,
+        (labels, quality, targets, weight, class_alpha, normalizer, grad_scale),
+        strides,
+        (kind, gamma, alpha, scale),
+        reduce,
+    )
+
+
+def launch_pyramid(
+    maps: Sequence[Tensor],
+    grads: Sequence[Tensor] | None,
+    labels: Tensor,
+    quality: Tensor | None,
+    targets: None,
+    weight: Tensor | None,
+    class_alpha: Tensor | None,
+    normalizer: Tensor | None,
+    grad_scale: Tensor | None,
+    kind: int,
+    gamma: float,
+    alpha: float | None,
+    scale: float,
+    reduce: bool,
+) -> Tensor:
+    """The sum over maps ``(B, A * C, H, W)``, all in one memory format; the derivatives go to ``grads``.
+
+    Labels, quality and weight are those of the sites of all maps, ``(B, P)`` and ``(B, P, C)``.
+    """
+    locations = [x.shape[2] * x.shape[3] for x in maps]
+    batch, num_sites = labels.shape
+    num_anchors = num_sites // sum(locations)
+    return _launch(
+        maps,
+        grads,
+        locations,
+        (batch, num_sites, num_anchors, maps[0].shape[1] // num_anchors),
+        not all(x.is_contiguous() for x in maps),
+        (labels, quality, targets, weight, class_alpha, normalizer, grad_scale),
+        broadcast_strides(weight),
+        (kind, gamma, alpha, scale),
+        reduce,
+    )
+
+
+def _launch(
+    maps: Sequence[Tensor],
+    grads: Sequence[Tensor] | None,
+    locations: Sequence[int],
+    shape: tuple[int, int, int, int],
+    classes_last: bool,
+    tensors: tuple[Tensor | None, ...],
+    weight_strides: Sequence[int],
+    numbers: tuple[int, float, float | None, float],
+    reduce: bool,
+) -> Tensor:
+    """The loss of maps with so many ``locations`` each; ``shape`` is images, sites, anchors and classes."""
+    batch, num_sites, num_anchors, num_classes = shape
+    *_, class_alpha, normalizer, _ = tensors
+    kind, gamma, alpha, scale = numbers
+    if classes_last:
+        blocks = sum(triton.cdiv(n * num_anchors * num_classes, LANES * STEPS) for n in locations)
+        programs = blocks * batch
+    else:
+        blocks = sum(triton.cdiv(n, LANES) for n in locations)
+        programs = blocks * batch * num_anchors * triton.cdiv(num_classes, STEPS)
+    if programs == 0:
+        return maps[0].new_zeros(() if reduce else maps[0].shape, dtype=torch.float32)
+    loss = torch.empty((programs,) if reduce else maps[0].shape, dtype=torch.float32, device=maps[0].device)
+    by_target = alpha if kind == 1 and class_alpha is None else None
+    sigmoid_kernel[(programs,)](
+        tuple(maps),
+        None if grads is None else tuple(grads),
+        tuple(map(odd, locations)),
+        *tensors,
         loss,
-        grad,
-        total,
-        num_classes,
-        inner,
-        *strides,
+        blocks,
+        num_sites,
+        *weight_strides,
+        scale,
         gamma,
         1.0 if alpha is None or class_alpha is not None else alpha,
-        1.0 if share is None else 1.0 - share,
-        0.0 if share is None else 2.0 * share - 1.0,
+        1.0 if by_target is None else 1.0 - by_target,
+        0.0 if by_target is None else 2.0 * by_target - 1.0,
         KIND=kind,
         POWER=power_of(gamma),
-        SPARSE=labels is not None,
-        HAS_QUALITY=quality is not None,
-        HAS_WEIGHT=weight is not None,
-        HAS_CLASS_ALPHA=class_alpha is not None,
+        NUM_CLASSES=num_classes,
+        NUM_ANCHORS=num_anchors,
+        CLASSES_LAST=classes_last,
         REDUCE=reduce,
-        HAS_GRAD=grad is not None,
-        BLOCK=BLOCK,
+        LANES=LANES,
+        STEPS=STEPS,
     )
-    # Two steps, each in a fixed order: two runs give the same bits.
-    return (loss.sum(dtype=torch.float64) * factor).float() if reduce else loss
+    return total(loss, scale, normalizer) if reduce else loss

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,assignment"
 # Triton gives the arguments of its kernels their types when it compiles them.
 """Cross entropy, focal loss and distribution focal loss over a softmax in one Triton kernel: value and derivative.
 
@@ -10,119 +10,221 @@
     distribution     S = -((1 - w) log p_i + w log p_{i+1}), y = i + w:   p_k - (1 - w) [k = i] - w [k = i + 1]
 
 A label or position out of range makes its row NaN, as in `triton_sigmoid`; no address is computed from it.
+
+A program takes several whole rows. The sides of Triton's tiles are powers of two, so that 17 columns would leave almost
+half of 32 lanes idle: a row is cut into tiles instead, of 16 columns and of 1. The last tile is a narrow one, since it
+decides how many threads share a row, and each of them repeats the row's own arithmetic: here a row has one thread.
 """
+
+from itertools import accumulate
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from focaldet.kernels.triton_math import TINY, log1p_unit, power, power_of
-from focaldet.kernels.triton_sigmoid import factor_tensor
+from focaldet.kernels.triton_math import TINY, factor_of, log1p_unit, power, power_of
+from focaldet.kernels.triton_parts import total
 
 
 @triton.jit
-def softmax_fwd_kernel(
+def class_weights(class_alpha_ptr, k, NUM_CLASSES: tl.constexpr):
+    """α of the classes, 0 beyond them."""
+    alpha = tl.where(k < NUM_CLASSES, 1.0, 0.0)
+    if class_alpha_ptr is not None:
+        alpha = tl.load(class_alpha_ptr + k, mask=k < NUM_CLASSES, other=0.0).to(tl.float32)
+    return alpha
+
+
+@triton.jit
+def bin_share(column, left, right_share):
+    """What the two bins beside a position have of it; 0 for the others."""
+    share = tl.where(column[None, :] == left[:, None], (1 - right_share)[:, None], 0.0)
+    return tl.where(column[None, :] == left[:, None] + 1, right_share[:, None], share)
+
+
+@triton.jit(
+    do_not_specialize=["rows", "blocks", "ignore_index"],
+    do_not_specialize_on_alignment=[
+        f"{name}_ptr"
+        for name in (
+            "logits",
+            "labels",
+            "positions",
+            "weight",
+            "class_alpha",
+            "normalizer",
+            "grad_scale",
+            "loss",
+            "grad",
+        )
+    ],
+)
+def softmax_kernel(
     logits_ptr,  # (O, K, I), contiguous
     labels_ptr,  # (O, I) int64, or none
     positions_ptr,  # (O, I), or none
     weight_ptr,  # (O, I), or none
     class_alpha_ptr,  # (K,), or none
-    factor_ptr,  # 0-d: scale / normalizer
-    grad_factor_ptr,  # 0-d: of the derivative
+    normalizer_ptr,  # 0-d, or none
+    grad_scale_ptr,  # 0-d: factor of the derivative in place of scale / normalizer, or none
     loss_ptr,  # a sum for each program, or the losses (O, I)
     grad_ptr,  # (O, K, I), or none; may be the logits
-    rows,
-    num_classes,
-    inner,
-    gamma,
-    smoothing,
-    ignore_index,
+    rows: tl.int64,  # I; all rows when CLASSES_LAST
+    blocks: tl.int32,  # of ROWS of these
+    ignore_index: tl.int64,
+    scale: tl.float32,
+    gamma: tl.float32,
+    smoothing: tl.float32,
     POWER: tl.constexpr,
-    LABELS: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    HAS_CLASS_ALPHA: tl.constexpr,
-    SMOOTHED_ALPHA: tl.constexpr,
+    SMOOTHED: tl.constexpr,
+    NUM_CLASSES: tl.constexpr,
+    CLASSES_LAST: tl.constexpr,  # I is 1
     REDUCE: tl.constexpr,
-    HAS_GRAD: tl.constexpr,
     ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    FIRSTS: tl.constexpr,  # columns where the tiles begin
+    WIDTHS: tl.constexpr,
 ):
-    r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    k = tl.arange(0, COLUMNS)
-    row_inside = r < rows
-    start = r // inner * num_classes * inner + r % inner
-    at = start[:, None] + (k * inner)[None, :]
-    inside = row_inside[:, None] & (k < num_classes)[None, :]
-    z = tl.load(logits_ptr + at, mask=inside, other=float("-inf")).to(tl.float32)
-    z = tl.where(row_inside[:, None], z, 0.0)
-    share = tl.full((ROWS,), 1.0, tl.float32)
-    if HAS_WEIGHT:
-        share = share * tl.load(weight_ptr + r, mask=row_inside, other=0.0).to(tl.float32)
-    if LABELS:
-        label = tl.load(labels_ptr + r, mask=row_inside, other=0)
-        ignored = label == ignore_index
-        wrong = ((label < 0) | (label >= num_classes)) & (ignored == 0)
-        label = tl.where(ignored | wrong, 0, label)
-        if HAS_CLASS_ALPHA and not SMOOTHED_ALPHA:
-            share = share * tl.load(class_alpha_ptr + label, mask=row_inside, other=0.0).to(tl.float32)
+    program = tl.program_id(0)
+    lane = tl.arange(0, ROWS)
+    group = (program // blocks).to(tl.int64)
+    start = (program % blocks).to(tl.int64) * ROWS
+    row = group * rows + start
+    inside = lane < rows - start
+    if CLASSES_LAST:
+        at, row_stride, stride = row * NUM_CLASSES, NUM_CLASSES, 1
     else:
-        position = tl.load(positions_ptr + r, mask=row_inside, other=0.0).to(tl.float32)
-        ignored = r < 0
-        wrong = ((position >= 0) & (position <= num_classes - 1)) == 0
+        at, row_stride, stride = group * rows * NUM_CLASSES + start, 1, rows
+    share = tl.full((ROWS,), 1.0, tl.float32)
+    if weight_ptr is not None:
+        share = tl.load(weight_ptr + row + lane, mask=inside, other=0.0).to(tl.float32)
+    if labels_ptr is not None:
+        whole = tl.load(labels_ptr + row + lane, mask=inside, other=0)
+        ignored = whole == ignore_index
+        wrong = ((whole < 0) | (whole >= NUM_CLASSES)) & (ignored == 0)
+        label = tl.where(ignored | wrong, 0, whole).to(tl.int32)
+        if class_alpha_ptr is not None and not SMOOTHED:
+            share = share * tl.load(class_alpha_ptr + label, mask=inside, other=0.0).to(tl.float32)
+        none = (ignored | (share == 0)) & (wrong == 0)  # no loss and no gradient, whatever stands there
+    else:
+        position = tl.load(positions_ptr + row + lane, mask=inside, other=0.0).to(tl.float32)
+        wrong = ((position >= 0) & (position <= NUM_CLASSES - 1)) == 0
         position = tl.where(wrong, 0.0, position)
-    none = ignored | (share == 0)  # no loss and no gradient, whatever stands there
-    share = tl.where(none, 0.0, share)
-    z = tl.where(none[:, None], tl.where(inside, 0.0, float("-inf")), z)
-    z = z - tl.max(z, axis=1)[:, None]
+        left_float = tl.minimum(tl.floor(position), NUM_CLASSES - 2.0)
+        right_share = position - left_float
+        left = left_float.to(tl.int32)
+        none = (share == 0) & (wrong == 0)
+    share = tl.where(wrong, float("nan"), tl.where(none, 0.0, share))
+
+    tiles = ()
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    for i in tl.static_range(len(WIDTHS)):
+        k = FIRSTS[i] + tl.arange(0, WIDTHS[i])
+        there = inside[:, None] & (k < NUM_CLASSES)[None, :]
+        offset = (lane * row_stride)[:, None] + (k * stride)[None, :]
+        z = tl.load(logits_ptr + at + offset, mask=there, other=0.0).to(tl.float32)
+        z = tl.where((k < NUM_CLASSES)[None, :], tl.where(none[:, None], 0.0, z), float("-inf"))
+        top = tl.maximum(top, tl.max(z, axis=1))
+        tiles += (z,)
+
     # The maximum skips NaN; the sum does not.
-    e = tl.exp(z)
-    if LABELS:
-        hit = k[None, :] == label[:, None]
-        others = tl.sum(tl.where(hit, 0.0, e), axis=1)
-        z_hit = tl.sum(tl.where(hit, z, 0.0), axis=1)
+    exps = ()
+    others = tl.zeros((ROWS,), tl.float32)  # the sum but for the label's
+    z_hit, z_sum, alpha_sum = others, others, 0.0
+    for i in tl.static_range(len(WIDTHS)):
+        k = FIRSTS[i] + tl.arange(0, WIDTHS[i])
+        z = tiles[i] - top[:, None]
+        e = tl.exp(z)
+        exps += (e,)
+        if labels_ptr is not None:
+            hit = k[None, :] == label[:, None]
+            others += tl.sum(tl.where(hit, 0.0, e), axis=1)
+            z_hit += tl.sum(tl.where(hit, z, 0.0), axis=1)
+            if SMOOTHED:
+                alpha = class_weights(class_alpha_ptr, k, NUM_CLASSES)
+                alpha_sum += tl.sum(alpha, axis=0)
+                z_sum += tl.sum(tl.where((alpha != 0)[None, :], alpha[None, :] * z, 0.0), axis=1)
+        else:
+            bins = bin_share(k, left, right_share)
+            others += tl.sum(e, axis=1)
+            z_hit += tl.sum(tl.where(bins == 0, 0.0, bins * z), axis=1)
+
+    if labels_ptr is not None:
         e_hit = tl.exp(z_hit)
         inverse = 1 / (e_hit + others)
         miss = tl.where(e_hit < others, 1 - e_hit * inverse, others * inverse)
         leads = (z_hit == 0) & (others < 1)
         log_sum = tl.where(leads, log1p_unit(others), tl.log(e_hit + others))
-        own = tl.full((ROWS,), 1.0, tl.float32)
-        alpha = tl.where(k < num_classes, 1.0, 0.0)
-        if SMOOTHED_ALPHA:
-            own = tl.load(class_alpha_ptr + label, mask=row_inside, other=0.0).to(tl.float32)
-            alpha = tl.load(class_alpha_ptr + k, mask=k < num_classes, other=0.0).to(tl.float32)
-        alpha_sum = tl.sum(alpha, axis=0)
-        z_sum = tl.sum(tl.where(inside & (alpha != 0)[None, :], alpha[None, :] * z, 0.0), axis=1)
-        rest = smoothing / num_classes
-        smoothed = (1 - smoothing) * own * (log_sum - z_hit) + rest * (alpha_sum * log_sum - z_sum)
-        whole = (1 - smoothing) * own + rest * alpha_sum
         a = share * power(miss, gamma, POWER)
+        smoothed, at_label, whole, rest = log_sum - z_hit, -a * miss, a, 0.0
+        if SMOOTHED:
+            own = tl.full((ROWS,), 1.0, tl.float32)
+            if class_alpha_ptr is not None:
+                own = tl.load(class_alpha_ptr + label, mask=inside, other=0.0).to(tl.float32)
+            rest = smoothing / NUM_CLASSES
+            smoothed = (1 - smoothing) * own * smoothed + rest * (alpha_sum * log_sum - z_sum)
+            whole = a * ((1 - smoothing) * own + rest * alpha_sum)
+            at_label = a * rest * (alpha_sum - own) - whole * miss
         loss = a * smoothed
-        at_label = a * rest * (alpha_sum - own) - a * whole * miss
-        away = e * (a * whole * inverse)[:, None] - (a * rest)[:, None] * alpha[None, :]
+        slope = whole * inverse  # of the other classes, for each exp(z)
         if POWER != 0:
             few = others < TINY
-            b = tl.where(few, 0.0, gamma * a * (e_hit * inverse) * smoothed)
+            b = tl.where(few, 0.0, gamma * loss * (e_hit * inverse))
             at_label -= b
-            away += e * (1 / tl.where(few, 1.0, others))[:, None] * b[:, None]
-        grad = tl.where(hit, at_label[:, None], away)
+            slope += b / tl.where(few, 1.0, others)
     else:
-        left = tl.minimum(tl.floor(position), num_classes - 2.0)
-        right_weight = position - left
-        index = k.to(tl.float32)[None, :]
-        share_k = tl.where(index == left[:, None], (1 - right_weight)[:, None], 0.0)
-        share_k = tl.where(index == left[:, None] + 1, right_weight[:, None], share_k)
-        total = tl.sum(e, axis=1)
-        loss = share * (tl.log(total) - tl.sum(tl.where(share_k == 0, 0.0, share_k * z), axis=1))
-        grad = share[:, None] * (e / total[:, None] - share_k)
-    loss = tl.where(wrong, float("nan"), tl.where(none, 0.0, loss)) * tl.load(factor_ptr)
+        loss = share * (tl.log(others) - z_hit)
+        slope = share / others
+    factor = factor_of(scale, normalizer_ptr)
     if REDUCE:
-        tl.store(loss_ptr + tl.program_id(0), tl.sum(tl.where(row_inside, loss, 0.0), axis=0))
+        tl.store(loss_ptr + program, tl.sum(tl.where(inside, loss, 0.0), axis=0))
     else:
-        tl.store(loss_ptr + r, loss, mask=row_inside)
-    if HAS_GRAD:
-        grad = tl.where(wrong[:, None], float("nan"), tl.where(none[:, None], 0.0, grad * tl.load(grad_factor_ptr)))
-        tl.store(grad_ptr + at, grad.to(grad_ptr.dtype.element_ty), mask=inside)
+        tl.store(loss_ptr + row + lane, factor * loss, mask=inside)
+    if grad_ptr is not None:
+        if grad_scale_ptr is not None:
+            factor = tl.load(grad_scale_ptr).to(tl.float32)
+        for i in tl.static_range(len(WIDTHS)):
+            k = FIRSTS[i] + tl.arange(0, WIDTHS[i])
+            there = inside[:, None] & (k < NUM_CLASSES)[None, :]
+            offset = (lane * row_stride)[:, None] + (k * stride)[None, :]
+            grad = exps[i] * slope[:, None]
+            if labels_ptr is None:
+                grad -= share[:, None] * bin_share(k, left, right_share)
+            else:
+                if SMOOTHED:
+                    grad -= (a * rest)[:, None] * class_weights(class_alpha_ptr, k, NUM_CLASSES)[None, :]
+                grad = tl.where(k[None, :] == label[:, None], at_label[:, None], grad)
+            tl.store(grad_ptr + at + offset, (factor * grad).to(grad_ptr.dtype.element_ty), mask=there)
+
+
+def tiles_of(num_classes: int) -> tuple[int, ...]:
+    """Widths of the tiles of a row, powers of two; fewer than a sixteenth of the lanes have no column.
+
+    >>> tiles_of(17), tiles_of(80), tiles_of(16), tiles_of(1203)
+    ((16, 1), (64, 8, 4, 4), (8, 4, 2, 1, 1), (1024, 256))
+    """
+    width = 1 << (num_classes.bit_length() - 1)
+    if num_classes > 512:  # hardly anything is repeated for each row
+        return (width,) if width == num_classes else (width, triton.next_power_of_2(num_classes - width))
+    last = max(width // 16, 1)
+    before = (num_classes - 1) // last * last
+    return (*(1 << i for i in reversed(range(10)) if before >> i & 1), last)
+
+
+def rows_of(widths: tuple[int, ...]) -> int:
+    """Rows of a program: as many as give its first tile 2,048 logits."""
+    return min(max(2048 // widths[0], 1), 512)
+
+
+def warps_of(widths: tuple[int, ...]) -> int:
+    """Warps of a program: not more than 16 logits of the first tile for a thread, as long as there are warps."""
+    return min(max(widths[0] // 512, 4), 32)
+
+
+def registers_of(warps: int) -> int:
+    """Registers of a thread: as many as a multiprocessor has for one program. The assembler by itself would rather put
+    a few into memory, so that one more program fits beside it."""
+    return min(2048 // warps, 255)
 
 
 def launch(
@@ -142,38 +244,39 @@ def launch(
 ) -> Tensor:
     """The loss; its derivative goes to ``grad`` when there is one."""
     outer, num_classes, inner = logits.shape
-    rows = outer * inner
-    if rows == 0:
+    if outer * inner == 0:
         return logits.new_zeros(() if reduce else (outer, inner), dtype=torch.float32)
-    columns = triton.next_power_of_2(num_classes)
-    tile = max(1, 1024 // columns)
-    programs = triton.cdiv(rows, tile)
+    widths = tiles_of(num_classes)
+    tile_rows, warps = rows_of(widths), warps_of(widths)
+    groups, rows = (1, outer) if inner == 1 else (outer, inner)
+    blocks = triton.cdiv(rows, tile_rows)
+    programs = groups * blocks
     loss = torch.empty((programs,) if reduce else (outer, inner), dtype=torch.float32, device=logits.device)
-    factor = factor_tensor(logits, scale, normalizer)
-    softmax_fwd_kernel[(programs,)](
+    softmax_kernel[(programs,)](
         logits,
         labels,
         positions,
         weight,
         class_alpha,
-        factor,
-        factor if grad_scale is None else grad_scale.float(),
+        normalizer,
+        grad_scale,
         loss,
         grad,
         rows,
-        num_classes,
-        inner,
+        blocks,
+        ignore_index,
+        scale,
         gamma,
         label_smoothing,
-        ignore_index,
         POWER=power_of(gamma),
-        LABELS=labels is not None,
-        HAS_WEIGHT=weight is not None,
-        HAS_CLASS_ALPHA=class_alpha is not None,
-        SMOOTHED_ALPHA=class_alpha is not None and label_smoothing != 0,
+        SMOOTHED=label_smoothing != 0,
+        NUM_CLASSES=num_classes,
+        CLASSES_LAST=inner == 1,
         REDUCE=reduce,
-        HAS_GRAD=grad is not None,
-        ROWS=tile,
-        COLUMNS=columns,
+        ROWS=tile_rows,
+        FIRSTS=tuple(accumulate(widths, initial=0))[:-1],
+        WIDTHS=widths,
+        num_warps=warps,
+        **({} if torch.version.hip else {"maxnreg": registers_of(warps)}),
     )
-    return loss.sum(dtype=torch.float64).float() if reduce else loss
+    return total(loss, scale, normalizer) if reduce else loss

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from focaldet.losses.iou import giou_loss
 from focaldet.losses.numerics import widen
-from focaldet.losses.reduce import weigh_and_sum
+from focaldet.losses.reduce import silenced, weigh_and_sum
 
 
 def paired_giou_loss(
@@ -17,6 +17,6 @@ def paired_giou_loss(
     reduce: bool,
 ) -> Tensor:
     """``1 - GIoU`` of each pair times ``scale / normalizer``, summed when ``reduce``."""
-    boxes = widen(boxes_xyxy)
-    loss = giou_loss(boxes, target_boxes_xyxy.to(boxes.dtype))
+    boxes, of_sides = widen(boxes_xyxy), None if weight is None else weight.unsqueeze(-1)
+    loss = giou_loss(silenced(boxes, of_sides), silenced(target_boxes_xyxy.to(boxes.dtype), of_sides))
     return weigh_and_sum(loss, weight, scale, normalizer, reduce)

@@ -21,7 +21,8 @@ def binary_cross_entropy(logits: Float[Tensor, "..."], targets: Float[Tensor, ".
         tensor([6.9315e-01, 1.0000e+04])
     """
     # Both terms are >= 0, so nothing cancels; softplus(z) - y z would, for y = 1 and a large z.
-    return -(targets * logsigmoid(logits) + (1 - targets) * logsigmoid(-logits))
+    loss = -(targets * logsigmoid(logits) + (1 - targets) * logsigmoid(-logits))
+    return torch.where(logits.isinf() & (targets == (logits > 0)), 0.0, loss)  # and not 0 times infinity
 
 
 def binary_cross_entropy_grad(logits: Float[Tensor, "..."], targets: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from focaldet.checks import check_shape
+from focaldet.checks import check_broadcasts, check_shape
 from focaldet.structures import SparseTargets
 
 
@@ -25,6 +25,17 @@ class Part(NamedTuple):
     weight: Tensor | None
 
 
+class Pyramid(NamedTuple):
+    """Maps ``(B, A * C, H, W)``; labels and quality of their sites ``(B, P)``; a weight ``(B, P, C or 1)``, or one for
+    all sites, ``(1, 1, C or 1)``; and the number of classes C."""
+
+    maps: Sequence[Tensor]
+    labels: Tensor
+    quality: Tensor | None
+    weight: Tensor | None
+    num_classes: int
+
+
 def see_rows(x: Tensor) -> tuple[Tensor, bool]:
     """``(..., C)`` as ``(O, C, I)``, and whether the class axis lies before others in memory (I > 1)."""
     if not x.is_contiguous() and x.ndim > 2 and x.movedim(-1, 1).is_contiguous():
@@ -36,6 +47,7 @@ def _site_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor | None
     """A weight that broadcasts against ``shape``, as ``(..., C or 1)`` with only its class axis left to broadcast."""
     if weight is None:
         return None
+    check_broadcasts("weight", weight, shape)
     weight = weight.reshape((1,) * (len(shape) - weight.ndim) + tuple(weight.shape))
     if weight.shape[:-1].numel() == 1:
         return weight
@@ -68,30 +80,43 @@ def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: Tensor 
     return Part(seen, None, None, dense, weight)
 
 
-def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight: Tensor | None) -> list[Part]:
-    """The levels of a pyramid ``(B, A * C, H, W)``, in either memory format, and their stretches of the targets.
+def see_pyramid(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight: Tensor | None) -> Pyramid:
+    """The maps ``(B, A * C, H, W)`` and what belongs to them.
 
     ``targets`` and ``weight`` have a site axis P that runs over the levels, the rows of a level, and the A anchors of a
     location, last fastest: labels ``(B, P)``, weight broadcasting against ``(B, P, C)``.
     """
     if not isinstance(targets, SparseTargets):
         raise TypeError("targets: expected SparseTargets for a list of maps, got a dense tensor")
-    batch = int(maps[0].shape[0])
-    locations = [int(x.shape[-2] * x.shape[-1]) for x in maps]
-    num_sites = int(targets.labels.shape[-1])
-    num_anchors, rest = divmod(num_sites, sum(locations))
-    if rest or num_anchors == 0 or maps[0].shape[1] % num_anchors:
+    batch, channels = int(maps[0].shape[0]), int(maps[0].shape[1])
+    locations = sum(int(x.shape[-2] * x.shape[-1]) for x in maps)
+    if targets.labels.ndim != 2 or locations == 0:
         raise ValueError(
-            f"targets.labels: expected (B, A * {sum(locations)}) for these maps, got {tuple(targets.labels.shape)}"
+            f"targets.labels: expected (B, A * {locations}) for these maps, got {tuple(targets.labels.shape)}"
         )
-    num_classes = int(maps[0].shape[1]) // num_anchors
+    num_sites = int(targets.labels.shape[-1])
+    num_anchors, rest = divmod(num_sites, locations)
+    if rest or num_anchors == 0 or channels % num_anchors:
+        raise ValueError(
+            f"targets.labels: expected (B, A * {locations}) for these maps, got {tuple(targets.labels.shape)}"
+        )
     check_shape("targets.labels", targets.labels, (batch, num_sites))
     if targets.quality is not None:
         check_shape("targets.quality", targets.quality, (batch, num_sites))
+    for x in maps:
+        check_shape("logits (a map of the pyramid)", x, (batch, channels, *x.shape[-2:]))
+    num_classes = channels // num_anchors
     weight = _site_weight(weight, (batch, num_sites, num_classes))
+    return Pyramid(maps, targets.labels.long(), targets.quality, weight, num_classes)
+
+
+def pyramid_parts(pyramid: Pyramid) -> list[Part]:
+    """The levels of a pyramid, each in either memory format, with their stretches of the targets and of the weight."""
+    maps, labels, quality, weight, num_classes = pyramid
+    batch, num_anchors = int(maps[0].shape[0]), int(maps[0].shape[1]) // num_classes
     parts, start = [], 0
-    for x, count in zip(maps, locations, strict=True):
-        check_shape("logits (a map of the pyramid)", x, (batch, num_anchors * num_classes, *x.shape[-2:]))
+    for x in maps:
+        count = int(x.shape[-2] * x.shape[-1])
         sites = slice(start, start + count * num_anchors)
         start = sites.stop
         last = not x.is_contiguous() and x.permute(0, 2, 3, 1).is_contiguous()
@@ -104,9 +129,9 @@ def pyramid_parts(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weigh
         if weight is not None:
             everywhere = weight.shape[:-1].numel() == 1
             level_weight = weight.reshape(1, weight.shape[-1], 1) if everywhere else arrange(weight)
-        labels = arrange(targets.labels.long().unsqueeze(-1)).squeeze(1)
-        quality = None if targets.quality is None else arrange(targets.quality.unsqueeze(-1)).squeeze(1)
-        parts.append(Part(seen, labels, quality, None, level_weight))
+        level_labels = arrange(labels.unsqueeze(-1)).squeeze(1)
+        level_quality = None if quality is None else arrange(quality.unsqueeze(-1)).squeeze(1)
+        parts.append(Part(seen, level_labels, level_quality, None, level_weight))
     return parts
 
 

@@ -28,7 +28,10 @@ def quality_focal_loss(
         tensor([0.1733, 0.0000])
     """
     loss = binary_cross_entropy(logits, targets)
-    return loss if beta == 0 else loss * safe_power((targets - logits.sigmoid()).abs(), beta)
+    if beta == 0:
+        return loss
+    distance = targets * (-logits).sigmoid() - (1 - targets) * logits.sigmoid()  # y - σ with all its digits near 1
+    return loss * safe_power(distance.abs(), beta)
 
 
 def quality_focal_loss_grad(

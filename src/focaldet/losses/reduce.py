@@ -1,9 +1,11 @@
 """From one value per element to the number that is minimised: weights, reduction and normaliser, in one place."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
-from focaldet.checks import check_choice
+from focaldet.checks import check_choice, kind_of
 
 REDUCTIONS = ("none", "sum", "mean")
 
@@ -33,16 +35,29 @@ def resolve_reduction(
     if reduction == "mean":
         divisor = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
     if isinstance(divisor, Tensor):
+        if divisor.is_complex():
+            raise TypeError(f"normalizer: expected a real number, got {divisor.dtype}")
         if divisor.numel() != 1:
             raise ValueError(f"normalizer: expected a number or a 0-d tensor, got shape {tuple(divisor.shape)}")
         return 1.0, (divisor if divisor.is_floating_point() else divisor.float()).reshape(()), reduction != "none"
     if divisor is None:
         return 1.0, None, reduction != "none"
+    if not isinstance(divisor, Real | torch.SymInt | torch.SymFloat):
+        raise TypeError(f"normalizer: expected a number or a 0-d tensor, got {kind_of(divisor)}")
     if not divisor > 0:
         raise ValueError(f"normalizer: expected a number > 0, got {divisor}; without positives divide by 1")
     if torch.compiler.is_compiling():  # a number would be compiled in, and this one changes with each step
         return 1.0, torch.full((), divisor, dtype=torch.float32), reduction != "none"
     return 1.0 / divisor, None, reduction != "none"
+
+
+def silenced(x: Tensor, weight: Tensor | None) -> Tensor:
+    """``x`` with 0 where the weight is 0: whatever stands there, NaN included, then has no gradient.
+
+    >>> silenced(torch.tensor([float("nan"), 2.0]), torch.tensor([0.0, 1.0]))
+    tensor([0., 2.])
+    """
+    return x if weight is None else torch.where(weight == 0, 0.0, x)
 
 
 def weigh_and_sum(

@@ -4,7 +4,8 @@ Axes: O and I are what is left and right of the class axis C, flattened, so that
 maps ``(B, A * C, H, W)`` are ``(B * A, C, H * W)``, neither needing a copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from focaldet.losses.cross_entropy import binary_cross_entropy
 from focaldet.losses.focal import sigmoid_focal_loss
+from focaldet.losses.layout import pyramid_parts, see_pyramid
 from focaldet.losses.mal import matchability_aware_loss
 from focaldet.losses.numerics import widen
 from focaldet.losses.quality_focal import quality_focal_loss
@@ -74,3 +76,16 @@ def sigmoid_loss(
         loss = torch.where(ignored, 0.0, loss)
     loss = weigh_and_sum(loss, weight, scale, normalizer, reduce)
     return loss if reduce else loss.movedim(-1, 1)
+
+
+def sigmoid_pyramid_loss(
+    maps: Sequence[Tensor],
+    labels: Int64[Tensor, "B P"],
+    quality: Float[Tensor, "B P"] | None,
+    targets: None,
+    weight: Float[Tensor, "_ _ _"] | None,
+    *args: Any,
+) -> Tensor:
+    """The sum over the maps of a pyramid; the rest of the arguments is that of `sigmoid_loss`, with ``reduce``."""
+    parts = pyramid_parts(see_pyramid(maps, SparseTargets(labels, quality), weight))
+    return torch.stack([sigmoid_loss(*part, *args) for part in parts]).sum()

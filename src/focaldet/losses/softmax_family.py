@@ -10,7 +10,7 @@ from torch import Tensor
 from focaldet.losses.distribution_focal import distribution_focal_loss
 from focaldet.losses.focal import softmax_focal_loss
 from focaldet.losses.numerics import widen
-from focaldet.losses.reduce import weigh_and_sum
+from focaldet.losses.reduce import silenced, weigh_and_sum
 from focaldet.losses.sparse import check_labels, check_positions
 
 
@@ -47,5 +47,6 @@ def softmax_loss(
     else:
         assert positions is not None
         check_positions(positions, z.shape[-1])
+        z = silenced(z, None if weight is None else weight.unsqueeze(-1))
         loss = distribution_focal_loss(z, positions.to(z.dtype))
     return weigh_and_sum(loss, weight, scale, normalizer, reduce)

@@ -1,1 +1,1 @@
-"""One page per paper: only what is different between the detectors."""
+"""One page per paper: what distinguishes each detector from the others."""

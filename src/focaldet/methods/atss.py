@@ -6,8 +6,8 @@
 
     L = 1/N_pos ( sum_all FL + sum_pos BCE(centerness) ) + 1/N_c sum_pos c ( 2 GIoU )
 
-``c`` is the centerness that the location should have, ``N_c`` its sum. With quality focal loss the score already tells
-the box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
+``c`` is the centerness target of a location, and ``N_c`` the sum of these targets. With quality focal loss, the score
+already measures the quality of the box. Then there is no centerness branch, and the score weights the boxes, as in GFL.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class ATSS(CenternessMethod):
     """The method.
 
     Args:
-        top_k: candidates a level.
+        top_k: number of candidates per level.
         anchor_scale: side of the anchor, in strides.
-        stds: of the deltas (centre x, y, logarithms of width, height).
+        stds: divisors of the deltas (centre x, y, logarithms of width, height).
     """
 
     giou_weight: float = 2.0

@@ -1,4 +1,4 @@
-"""Centerness, and what FCOS and ATSS share: a box of four numbers, and a branch that tells how central a location is.
+"""Centerness, and the shared parts of FCOS and ATSS: boxes with four parameters, and a centerness branch.
 
 Tian et al., ICCV 2019, arXiv 1904.01355, equation 3.
 """
@@ -20,10 +20,10 @@ from focaldet.models.postprocess import ScoreRule
 from focaldet.structures import Assignment, HeadOutputs
 
 MIN_WEIGHT = 1e-6
-"""Of the sum of box weights that the box term is divided by."""
+"""Lower bound on the sum of box weights that normalises the box term."""
 
 MIN_IOU = 1e-6
-"""Of a box whose logarithm is taken; worse ones have no gradient."""
+"""Lower bound on the IoU in -ln IoU. Boxes below it have no gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class CenternessMethod(Method):
 
     Args:
         box_loss: GIoU, or ``-ln IoU`` as in the first version of FCOS (UnitBox, arXiv 1608.01471).
-        giou_weight: of the box term.
-        score: a detection's score is the product of class probability and centerness, or its square root. Both rank
-            alike; papers and public codes differ.
-        threshold_on: what is compared with the score threshold, the score or the class probability alone.
+        giou_weight: weight of the box term.
+        score: whether a detection's score is the product of class probability and centerness, or its square root. Both
+            give the same ranking; papers and published implementations differ.
+        threshold_on: whether the score threshold applies to the score or to the class probability alone.
     """
 
     box_loss: Literal["giou", "iou"] = "giou"
@@ -75,7 +75,7 @@ class CenternessMethod(Method):
 
 
 def centerness(positives: Positives) -> Float[Tensor, " N"]:
-    """``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, 1 in the middle of the object and 0 on its border.
+    """``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``: 1 at the centre of the object and 0 at its border.
 
     >>> import torch
     >>> from focaldet.boxes.locations import Locations
@@ -90,6 +90,6 @@ def centerness(positives: Positives) -> Float[Tensor, " N"]:
 
 
 def centerness_loss(quality_logits: list[Tensor], positives: Positives, target: Tensor) -> Tensor:
-    """Binary cross entropy of the centerness branch, over the positives."""
+    """Binary cross entropy of the centerness branch over the positives."""
     logits = positives.gather(quality_logits, 1)
     return binary_cross_entropy(logits, target[:, None], reduction="sum", normalizer=count_positives(positives))

@@ -6,8 +6,8 @@
 
     L = 1/N_pos ( sum_all FL + sum_pos BCE(centerness) ) + 1/N_c sum_pos c GIoU
 
-``c`` is the centerness that the location should have, ``N_c`` its sum. With quality focal loss the score already tells
-the box's quality: there is no centerness branch, and the score weights the boxes, as in GFL.
+``c`` is the centerness target of a location, and ``N_c`` the sum of these targets. With quality focal loss, the score
+already measures the quality of the box. Then there is no centerness branch, and the score weights the boxes, as in GFL.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class FCOS(CenternessMethod):
     """The method.
 
     Args:
-        radius: of the centre region, in strides; ``None``: the whole box.
-        distances: how a number becomes a distance: ``"relu"`` as in the authors' later code, or ``"exp"`` as in the
-            paper (docs/adr/0011).
-        unit: what a distance is counted in: strides of the level, or pixels as in the paper's first version.
+        radius: half the side of the centre region, in strides; ``None`` for the whole box.
+        distances: function from box parameters to distances: ``"relu"`` as in the authors' later code, or ``"exp"`` as
+            in the paper (docs/adr/0011).
+        unit: unit of the distances: strides of the level, or pixels as in the first version of the paper.
     """
 
     radius: float | None = 1.5
@@ -41,7 +41,7 @@ class FCOS(CenternessMethod):
         return assign_center_region(truth, lattice, radius=self.radius, image_sizes=image_sizes)
 
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, None]:
-        # The bound, thousands of strides, keeps a wild number from becoming infinity, and its gradient NaN.
+        # The bound of thousands of strides prevents infinite distances, whose gradient would be NaN.
         distances = box_params.clamp(max=2 * MAX_LOG_SIDE).exp() if self.distances == "exp" else box_params.relu()
         if self.unit == "px":
             distances = distances / locations.strides[:, None]

@@ -6,7 +6,7 @@
 
     L = 1/N_pos sum_all QFL + 1/N_w sum_pos w ( 2 GIoU + 1/4 mean over the four sides of DFL )
 
-``w`` is the detached largest class probability of the location, ``N_w`` its sum.
+``w`` is the largest class probability of a location, detached, and ``N_w`` the sum over all positives.
 """
 
 from dataclasses import dataclass
@@ -26,25 +26,25 @@ from focaldet.methods.positives import Positives
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 MAX_BINS = 1024
-"""Of a side: more strides than a photo has."""
+"""Largest number of bins per side: more strides than any photo has."""
 
 CLAMP_MARGIN = 0.1
-"""A side farther than the last bin is trained towards this much short of it, as in the authors' code."""
+"""Targets end this far before the last bin, as in the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GFL(Method):
-    """The method: how its head is shaped, what it is trained with, how a box is read.
+    """The method.
 
     Args:
-        num_bins: bins of a side's distribution, 0 .. num_bins-1 strides (the papers' reg_max is num_bins - 1).
-        top_k: ATSS candidates a level.
+        num_bins: number of bins per side, 0 .. num_bins-1 strides (the papers' reg_max is num_bins - 1).
+        top_k: number of ATSS candidates per level.
         anchor_scale: side of the ATSS anchor, in strides.
-        giou_weight, distribution_weight: the weights of the box terms. The distribution's is on the mean over the four
-            sides (the authors' code; read as a sum over the sides it would be four times this).
-        weight_floor: the sum of score weights that the box terms are divided by is at least this. In mmdetection it is
-            1. At the start scores are about ``prior_prob``, so a floor of 1 scales the box terms down
-            until there are many objects on a device, and a small set or a single device starts slowly.
+        giou_weight, distribution_weight: weights of the box terms. ``distribution_weight`` applies to the mean over the
+            four sides, as in the authors' code. Applied to the sum, the term would be four times as large.
+        weight_floor: lower bound on the sum of score weights that normalises the box terms; 1 in mmdetection. Initial
+            scores are about ``prior_prob``, so a bound of 1 scales the box terms down unless a device has many objects,
+            and training on a small data set or a single device starts slowly.
     """
 
     class_loss: ClassLoss = "quality_focal"
@@ -77,7 +77,7 @@ class GFL(Method):
         *,
         inplace_grad: bool = False,
     ) -> dict[str, Tensor]:
-        """The terms, with logits of what a detection's score will be; ``inplace_grad`` as in ``class_term``."""
+        """The loss terms, from the logits of the final scores. ``inplace_grad``: see ``class_term``."""
         locations, gt_boxes = positives.locations, positives.boxes_xyxy
         box_params = positives.gather(box_maps, self.num_box_channels)
         sides = box_params.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
@@ -94,11 +94,11 @@ class GFL(Method):
             / 4
             * distribution_focal_loss(sides, targets, weight=weight[:, None], reduction="sum", normalizer=weight_sum),
         }
-        # Last: in place it leaves its gradient where the logits were, which the score weights have been read from.
+        # Last, because in place it overwrites the logits, which the score weights need, with their gradient.
         return {"class": self.class_term(class_logits, assignment, positives, iou, inplace_grad=inplace_grad)} | terms
 
     def beyond_reach(self, positives: Positives) -> int:
-        """Such a side is trained towards the last bin, and the box comes out too small."""
+        """Number of objects with a side beyond the last bin, whose predicted boxes are too small."""
         distances = encode_distances(positives.locations.points_xy, positives.locations.strides, positives.boxes_xyxy)
         return int(torch.unique(positives.gt[distances.amax(dim=1) > self.num_bins - 1]).numel())
 

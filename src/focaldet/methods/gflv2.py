@@ -4,9 +4,9 @@
 |--------------|------------|----------------------------|-----------------------------------|-----------|
 | 1 anchor     | ATSS       | distributions of distances | quality focal, on class x quality | as in GFL |
 
-A sharp distribution tells of a good box: the four largest probabilities of each side and their mean go through two
-small layers to a quality, which multiplies the class probability in training and in use. No gradient is stopped on that
-way, so the quality trains the distributions too, as in the authors' code.
+A sharp distribution indicates a good box: the four largest probabilities of each side and their mean pass through two
+small layers to a quality, which multiplies the class probability in training and inference. Gradients flow through this
+branch, so the quality trains the distributions too, as in the authors' code.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from focaldet.structures import Assignment, HeadOutputs
 
 @dataclass(frozen=True, kw_only=True)
 class GFLv2(GFL):
-    """GFL, whose score is class probability times the quality that its distributions show."""
+    """GFL whose score is class probability times the quality predicted from the distributions."""
 
     @property
     def quality_branch(self) -> QualityBranch:

@@ -1,4 +1,4 @@
-"""What the methods have in common: a class loss that can be exchanged, and the names of what differs."""
+"""The interface of all methods, and their exchangeable class loss."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ QualityBranch = Literal["none", "centerness", "distribution"]
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A dense detector's assignment, losses and reading of boxes; the columns of the table of methods.
+    """Assignment, losses and box decoding of a dense detector: the columns of the table of methods.
 
     Args:
-        class_loss: ``"bce"`` and ``"focal"`` train the class of a positive towards 1, ``"quality_focal"`` towards the
-            IoU of its predicted box.
-        alpha, gamma: of the focal loss.
-        beta: exponent of the quality focal loss.
+        class_loss: the target for the class of a positive is 1 with ``"bce"`` and ``"focal"``, and the IoU of its
+            predicted box with ``"quality_focal"``.
+        alpha, gamma: weight of positives (``None``: off) and focusing exponent of the focal loss.
+        beta: focusing exponent of the quality focal loss.
     """
 
     class_loss: ClassLoss = "focal"
@@ -39,41 +39,40 @@ class Method(ABC):
     @property
     @abstractmethod
     def num_box_channels(self) -> int:
-        """D, the parameters of a box."""
+        """D, number of parameters per box."""
 
     @property
     def quality_branch(self) -> QualityBranch:
-        """What the head says of a box's quality beside its class: nothing, a centerness, or what GFLv2 reads from the
-        distributions."""
+        """Branch of the head that predicts box quality: none, centerness, or from the distributions as in GFLv2."""
         return "none"
 
     @property
     def score_rule(self) -> ScoreRule:
-        """How a detection's score is made of class and quality."""
+        """How class and quality are combined into the score."""
         return ScoreRule()
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
-        """The geometry of all prediction locations, in the lattice's order."""
+        """Geometry of all locations, in lattice order, one entry per anchor."""
         return Locations(lattice.points(device), lattice.location_strides(device))
 
     @abstractmethod
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
-        """Which object each location is to find. ``image_sizes``: ``(B, 2)``, when the images were padded."""
+        """Assign objects to locations. ``image_sizes``: ``(B, 2)`` (height, width) if the images are padded."""
 
     @abstractmethod
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        """The loss terms of a batch, weighted: their sum is what is trained.
+        """The weighted loss terms of a batch, whose sum is minimised.
 
-        Without an object in the batch the classifier still learns that all is background, and the other terms are 0.
+        In a batch without objects, the classifier still learns that everything is background; the other terms are 0.
         """
 
     @abstractmethod
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
-        """Boxes ``(N, 4)`` in pixels of ``(N, D)`` box parameters; for distributions, also the standard deviation of
+        """Boxes ``(N, 4)`` in pixels from box parameters ``(N, D)``. For distributions, also the standard deviation of
         each side in pixels."""
 
     def beyond_reach(self, positives: Positives) -> int:
-        """Number of objects with a side that the box coding cannot reach from one of their locations."""
+        """Number of objects with a side that the box coding cannot represent from one of their locations."""
         return 0
 
     def class_term(
@@ -89,8 +88,8 @@ class Method(ABC):
 
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
-            iou: ``(N,)`` detached, of each positive's predicted box with its object.
-            inplace_grad: nobody else needs these logits: their gradient may take their place.
+            iou: ``(N,)`` IoU of each positive's predicted box with its object, detached.
+            inplace_grad: the logits are not needed afterwards, so their gradient may overwrite them.
         """
         matched = assignment.matched_gt
         labels = torch.where(matched == IGNORED, matched, BACKGROUND)
@@ -107,12 +106,12 @@ class Method(ABC):
 
 
 def count_positives(positives: Positives) -> Tensor:
-    """Positives of the whole batch, a process's share of them, at least 1."""
+    """Number of positives in the whole batch divided by the number of processes, at least 1."""
     return mean_over_processes(positives.boxes_xyxy.new_full((), float(positives.gt.numel()))).clamp(min=1.0)
 
 
 def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
-    """``(N,)`` the detached largest class probability of each positive: the weight of its box in GFL."""
+    """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
     channels = _classes(class_logits, assignment)
     logits = positives.gather([level.detach() for level in class_logits], channels)
     return logits.float().amax(dim=-1).sigmoid()

@@ -1,4 +1,4 @@
-"""What a loss is divided by: totals over the whole batch, on however many processes it lies."""
+"""Loss normalisers: totals over the whole batch, across all processes."""
 
 from torch import Tensor
 from torch.distributed import ReduceOp, all_reduce, get_world_size, is_available, is_initialized
@@ -10,10 +10,10 @@ def process_count() -> int:
 
 
 def mean_over_processes(total: Tensor) -> Tensor:
-    """The mean over processes of a number that each has of its share of the batch.
+    """Mean of a number over all processes.
 
-    Gradients are averaged over processes, so a process that divides its own sum by the *mean* share of the total has,
-    after that average, the gradient of the whole batch's sum over the whole batch's total.
+    Gradients are averaged over processes. If each process divides its own sum by the *mean* of the totals, the averaged
+    gradient is that of the whole batch's sum divided by the whole batch's total.
 
     >>> import torch
     >>> mean_over_processes(torch.tensor(3.0))

@@ -30,12 +30,13 @@ class RetinaNet(Method):
     """The method.
 
     Args:
-        box_loss: of a positive's box: smooth L1 on its deltas, or GIoU.
-        smooth_l1_beta: error below which smooth L1 is a parabola; 0: plain L1.
-        stds: of the deltas (centre x, y, logarithms of width, height).
-        positive_iou, negative_iou: an anchor with at least the first is positive, with less than the second background,
-            and ignored between them.
-        whole_px: anchors with whole numbers of pixels, as torchvision's.
+        box_loss: smooth L1 on the deltas of the positives, or GIoU.
+        smooth_l1_beta: error below which smooth L1 is quadratic; 0 for plain L1.
+        giou_weight: weight of the GIoU loss.
+        stds: divisors of the deltas (centre x, y, logarithms of width, height).
+        positive_iou, negative_iou: anchors are positive from the first on, background below the second, and ignored in
+            between.
+        whole_px: round anchors to whole pixels as torchvision does.
     """
 
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
@@ -53,7 +54,7 @@ class RetinaNet(Method):
         return 4
 
     def shapes(self, lattice: Lattice) -> Tensor:
-        """``(L, 9, 2)`` widths and heights of the anchors of each level, pixels."""
+        """Widths and heights ``(L, 9, 2)`` of the anchors of each level, pixels."""
         return anchor_shapes(lattice.strides, whole_px=self.whole_px)
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:

@@ -1,1 +1,1 @@
-"""The network: backbone, pyramid, head, and what turns its raw maps into detections. No losses, no targets."""
+"""The network (backbone, pyramid, head) and the post-processing of its outputs. No losses, no targets."""

@@ -1,4 +1,4 @@
-"""Backbones: any network of timm that gives feature maps, by its name there."""
+"""Backbones: any timm network that provides feature maps, by its timm name."""
 
 import contextlib
 import functools
@@ -19,16 +19,16 @@ from focaldet.files import open_regular
 
 
 class Backbone(nn.Module):
-    """A timm network cut to its feature maps of some strides.
+    """A timm network reduced to feature maps of given strides.
 
     Args:
-        name: of the network in timm.
-        strides: of the maps: 8, 16 and 32 are C3, C4 and C5.
-        pretrained: fetch its weights.
+        name: name of the network in timm.
+        strides: strides of the maps: 8, 16 and 32 are C3, C4 and C5.
+        pretrained: download pretrained weights.
 
     Attributes:
-        channels: of the maps.
-        mean, std: what the network's pretrained weights expect of an image in [0, 1].
+        channels: number of channels of each map.
+        mean, std: normalisation that the pretrained weights expect, for images in [0, 1].
     """
 
     def __init__(self, name: str, strides: tuple[int, ...] = (8, 16, 32), *, pretrained: bool = False) -> None:
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
                 f"--backbone {name}: has no feature map of stride {missing[0]} (its strides: {reductions}); "
                 f"choose a network with strides {', '.join(map(str, strides))}"
             )
-        # The last map of each stride: some networks have two of stride 32.
+        # The last map of each stride, as some networks have two of stride 32.
         indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in strides]
         self.net = _create(name, pretrained=pretrained, out_indices=indices)
         self.name = name
@@ -51,12 +51,12 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = tuple(config["std"])
 
     def freeze_stages(self, count: int) -> None:
-        """Keep the weights, and the batch norms' statistics, of all up to the map of stride ``2 ** (count + 1)``.
+        """Freeze weights and batch-norm statistics up to the map of stride ``2 ** (count + 1)``.
 
-        The gradient is not computed for them, which saves much of a step: the largest maps are theirs.
+        No gradient is computed for these stages, which saves much of a step because their maps are the largest.
 
         Raises:
-            InputError: the network has no such map.
+            InputError: the network has no map of this stride.
         """
         stride = 2 ** (count + 1)
         modules = {_flat(name): module for name, module in self.net.named_modules()}
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
                 f"--frozen-stages {count}: {self.name} has no feature map of stride {stride}; choose another number"
             )
         *_, last = modules[ends[-1]].modules()
-        for module in modules.values():  # registered in the order in which they run
+        for module in modules.values():  # registered in execution order
             module.training = False
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
@@ -74,15 +74,15 @@ class Backbone(nn.Module):
                 break
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)`` normalised images to the maps, finest first."""
+        """Normalised images ``(B, 3, H, W)`` to feature maps, finest first."""
         maps = self.net(images)
         return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last_output else list(maps)
 
 
 @functools.cache
 def _reductions(name: str) -> list[int]:
-    """The strides of all feature maps of a network: look, do not touch."""
-    with torch.device("meta"):  # to be asked for its strides it needs no weights
+    """Strides of all feature maps of a network. The list is cached: do not modify it."""
+    with torch.device("meta"):  # the strides do not depend on the weights
         reductions: list[int] = _create(name, pretrained=False).feature_info.reduction()
     return reductions
 
@@ -91,7 +91,7 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
     if not timm.is_model(name):
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
     if name.startswith("swin"):
-        options["strict_img_size"] = False  # its windows are padded: it takes any size, when told so
+        options["strict_img_size"] = False  # its windows are padded, so it can take any size
     try:
         with quiet_hub():
             return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
@@ -99,27 +99,27 @@ def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
         raise InputError(f"--backbone {name}: timm cannot cut it into feature maps ({one_line(error)})") from error
-    except Exception as error:  # the hub's own errors (offline, not found) have many classes
+    except Exception as error:  # the hub raises many classes of errors (offline, not found)
         if pretrained:
             raise InputError(_no_weights(name, error)) from error
         raise
 
 
 def check_any_size(backbone: Backbone) -> None:
-    """Raise InputError when a network takes only images of the size, or the multiples, that it was made for.
+    """Raise InputError if a network requires a fixed image size or multiples of one.
 
-    It runs the network once, so only who is about to train a new one asks.
+    Runs the network once; called only before training a new detector.
     """
     training = backbone.training
     backbone.eval()
-    # Such that no window of attention divides it, and no table of positions is long enough.
+    # No attention window divides this size, and no table of positions is long enough.
     image = next(backbone.parameters()).new_zeros(1, 3, 64, 512)
     try:
         with torch.no_grad():
             backbone(image)
-    except Exception as error:  # each network has its own
+    except Exception as error:  # networks raise different classes
         raise InputError(
-            f"--backbone {backbone.name}: takes images of fixed sizes only, and a detector's differ; choose another, "
+            f"--backbone {backbone.name}: requires a fixed image size, but detectors need any size; choose another, "
             "such as resnet18, convnext_tiny or swin_tiny_patch4_window7_224"
         ) from error
     backbone.train(training)
@@ -127,7 +127,7 @@ def check_any_size(backbone: Backbone) -> None:
 
 @contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Without two lines for each of the hub's ten tries on a machine that is offline; what they come to is told."""
+    """Silence the hub's warnings about each retry when offline. The final error is still raised."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -138,7 +138,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 def load_backbone_weights(backbone: Backbone, file: Path) -> None:
-    """Load a safetensors file with timm's names into the backbone; names of its classifier are left out.
+    """Load a safetensors file with timm's names into the backbone, ignoring the classifier.
 
     Raises:
         InputError: the file is missing, is not a safetensors file, or does not fit the network.
@@ -169,7 +169,7 @@ def load_backbone_weights(backbone: Backbone, file: Path) -> None:
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Use the stored statistics of every batch norm below ``module`` from now on, in training too."""
+    """Freeze all batch norms in ``module``: use their stored statistics also in training."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()
@@ -178,7 +178,7 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 
 def _flat(name: str) -> str:
-    """timm's cut networks call some children by a flat name (blocks_0 or blocks.0): names compare without the dots."""
+    """A name without dots: timm's feature extractors flatten some names (blocks_0 instead of blocks.0)."""
     return name.replace(".", "_")
 
 
@@ -188,11 +188,11 @@ def _near(name: str) -> str:
     near = list(dict.fromkeys(near + get_close_matches(name, known, n=5)))[:5]
     if not near:
         return "see timm.list_models()"
-    return f"did you mean {near[0]!r}?" + (f" Near it are also {', '.join(near[1:])}" if len(near) > 1 else "")
+    return f"did you mean {near[0]!r}?" + (f" Similar names: {', '.join(near[1:])}" if len(near) > 1 else "")
 
 
 def _no_weights(name: str, error: BaseException) -> str:
     return (
-        f"--backbone {name}: its pretrained weights could not be fetched ({one_line(error)}); when offline, give a "
+        f"--backbone {name}: its pretrained weights could not be downloaded ({one_line(error)}); when offline, give a "
         "local file with --backbone-weights FILE, or train from scratch with --no-pretrained"
     )

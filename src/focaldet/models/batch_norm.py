@@ -1,7 +1,7 @@
-"""Batch norm over the whole batch, on however many processes it lies.
+"""Batch norm over the whole batch, across all processes.
 
-``torch.nn.SyncBatchNorm`` does this on GPUs only. Here every step is a plain operation of PyTorch, so that two
-processes on a CPU train as one does.
+``torch.nn.SyncBatchNorm`` supports GPUs only. Here every step is a plain PyTorch operation, so two processes on a CPU
+train as one does.
 """
 
 from typing import Any
@@ -13,9 +13,11 @@ from torch.distributed import all_reduce, get_world_size, is_available, is_initi
 
 
 class _Normalise(torch.autograd.Function):
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` by mean and biased variance of all processes' x ``(N, C, *)``.
+    """``(x - mean) / sqrt(var + eps) * weight + bias``, with mean and biased variance over x ``(N, C, *)`` of all
+    processes.
 
-    Also returns mean, variance ``(C,)`` and the count of values a channel, float32, for the running statistics.
+    Also returns mean ``(C,)``, variance ``(C,)`` and the number of values per channel, float32, for the running
+    statistics.
     """
 
     @staticmethod
@@ -27,7 +29,7 @@ class _Normalise(torch.autograd.Function):
         all_reduce(total)
         mean, count = total[:-1] / total[-1], total[-1]
         centred = wide - mean.view(shape)
-        var = centred.square().sum(axes)  # of the centred values: the mean of squares less the squared mean cancels
+        var = centred.square().sum(axes)  # from centred values: mean of squares minus squared mean would cancel
         all_reduce(var)
         var /= count
         inverse_std = (var + eps).rsqrt()
@@ -43,7 +45,9 @@ class _Normalise(torch.autograd.Function):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1] + [1] * (x.ndim - 2)
         wide, normal = grad.float(), (x.float() - mean.view(shape)) * inverse_std.view(shape)
-        own = torch.stack([(wide * normal).sum(axes), wide.sum(axes)])  # of weight and bias: of this process's share
+        own = torch.stack(
+            [(wide * normal).sum(axes), wide.sum(axes)]
+        )  # gradients of weight and bias from this process's share
         whole = own.clone()
         all_reduce(whole)
         whole /= count
@@ -52,12 +56,12 @@ class _Normalise(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """A batch norm with the statistics of the whole batch over all processes.
+    """Batch norm with statistics over the whole batch on all processes.
 
-    Equal to one process's batch norm of the joined batches, in the result, the running statistics, the gradient of its
-    input, and the gradients of weight and bias summed over the processes. Every process must call it as often as the
-    others. In evaluation, and in a single process, it is the ordinary batch norm. ``drop`` and ``act``, when it has
-    them, follow it, as in timm's ``BatchNormAct2d``.
+    Equivalent to a single process's batch norm on the joined batches: same result, running statistics and input
+    gradient, and the same gradients of weight and bias summed over the processes. All processes must call it equally
+    often. In evaluation and in a single process, it is ordinary batch norm. ``drop`` and ``act``, if present, are
+    applied afterwards, as in timm's ``BatchNormAct2d``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,11 +87,11 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
-            raise ValueError(f"expected an input of at least 2 axes, got {input.ndim}")
+            raise ValueError(f"input: expected at least 2 axes, got {input.ndim}")
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """The module with each of its batch norms replaced by a synchronised one, with the same tensors and names.
+    """Replace each batch norm of a module by a synchronised one with the same tensors and names; return the module.
 
     >>> net = synchronise_batch_norm(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)))
     >>> [type(child).__name__ for child in net.children()]
@@ -99,7 +103,7 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
         )
         norm._parameters.update(module._parameters)
         norm._buffers.update(module._buffers)
-        for name in ("drop", "act"):  # this order, whatever theirs
+        for name in ("drop", "act"):  # applied in this order
             if isinstance(child := getattr(module, name, None), nn.Module):
                 norm.add_module(name, child)
         return norm.train(module.training)

@@ -1,6 +1,6 @@
-"""ResNets whose weights come from Caffe: a bottleneck is strided at its first convolution (He et al., CVPR 2016).
+"""ResNets with weights from Caffe: the first convolution of a bottleneck has the stride (He et al., CVPR 2016).
 
-Other codes, and timm, have the stride at the 3x3 convolution in the middle. The shapes of the weights are the same.
+In timm and elsewhere, the middle 3x3 convolution has it. The shapes of the weights are the same.
 """
 
 from timm.models.resnet import Bottleneck
@@ -10,7 +10,7 @@ from focaldet.models.backbone import Backbone
 
 
 def stride_first_convolutions(backbone: Backbone) -> None:
-    """Move the stride of each bottleneck from its 3x3 convolution to the 1x1 before it.
+    """Move the stride of each bottleneck from its 3x3 convolution to the 1x1 convolution before it.
 
     Raises:
         InputError: the network has no strided bottleneck.

@@ -1,4 +1,4 @@
-"""The 3 x 3 convolution of stride 1, which is most of what a dense detector computes."""
+"""The 3 x 3 convolution of stride 1, which dominates the cost of a dense detector."""
 
 import torch
 from torch import Tensor, nn
@@ -8,19 +8,19 @@ from focaldet.checks import in_transform
 from focaldet.kernels.convolution import conv3x3, num_tiles
 
 MIN_CHANNELS = 32
-"""In and out: with fewer, the transforms cost more than the multiplications that they save."""
+"""Lowest number of input and output channels: with fewer, the transforms cost more than the saved multiplications."""
 MIN_TILES = 24
-"""In all maps together: with fewer, the transform of the weights does."""
+"""Lowest number of tiles in all maps together: with fewer, transforming the weights costs more than is saved."""
 
 
 class Conv3x3(nn.Conv2d):
-    """``nn.Conv2d`` of kernel 3, stride 1 and padding 1, of one map or of all levels of a pyramid at once.
+    """``nn.Conv2d`` with kernel 3, stride 1 and padding 1, for one map or for all levels of a pyramid at once.
 
-    Where it pays, in float32 on the CPU, it takes a quarter of the multiplications (``kernels.convolution``); what is
-    traced or exported stays a convolution.
+    Where it is faster, in float32 on the CPU, Winograd's algorithm needs a quarter of the multiplications
+    (``kernels.convolution``). Traced and exported models keep an ordinary convolution.
 
     Args:
-        in_channels, out_channels, bias: as ``nn.Conv2d`` takes them.
+        in_channels, out_channels, bias: see ``nn.Conv2d``.
 
     >>> conv = Conv3x3(32, 32)
     >>> maps = [torch.randn(1, 32, 16, 20), torch.randn(1, 32, 8, 10)]
@@ -37,7 +37,7 @@ class Conv3x3(nn.Conv2d):
         return self.of_levels([x])[0]
 
     def of_levels(self, maps: list[Tensor]) -> list[Tensor]:
-        """Each map as ``forward`` would take it."""
+        """Apply to each map ``(B, in_channels, H, W)`` of a pyramid."""
         if self._pays(maps):
             return conv3x3(maps, self.weight, self.bias)
         return [super(Conv3x3, self).forward(x) for x in maps]
@@ -55,10 +55,10 @@ class Conv3x3(nn.Conv2d):
 
 
 def with_winograd(module: nn.Module) -> None:
-    """Make a ``Conv3x3`` of every convolution in a module that it can stand for, with the same parameters."""
+    """Replace every suitable convolution in a module by a ``Conv3x3`` with the same parameters."""
     for name, child in module.named_children():
         if type(child) is nn.Conv2d and _same_as_3x3(child):
-            with torch.device("meta"):  # its own weights are not wanted, nor the random numbers that they would take
+            with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
                 conv = Conv3x3(child.in_channels, child.out_channels, bias=child.bias is not None)
             conv.weight, conv.bias = child.weight, child.bias
             setattr(module, name, conv)

@@ -1,4 +1,4 @@
-"""A dense detector as a network: images in, the head's raw maps out."""
+"""The network of a dense detector: images in, raw maps of the head out."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,15 +18,14 @@ from focaldet.structures import HeadOutputs
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """In what networks differ from one another beside their sizes; the defaults are what is trained here.
+    """Architecture options other than sizes. Networks trained here use the defaults.
 
     Args:
-        levels: of the pyramid: ``"p2-p6"`` begins at stride 4, for objects of a few pixels.
-        bottleneck_stride: the convolution of a ResNet's bottleneck that has its stride; ``"1x1"`` in weights that come
-            from Caffe.
+        levels: levels of the pyramid; ``"p2-p6"`` starts at stride 4, for objects of a few pixels.
+        bottleneck_stride: which convolution of a ResNet bottleneck has the stride; ``"1x1"`` for weights from Caffe.
         p6_from, relu_before_p7: see ``PyramidNeck``.
         tower_norm, tower_bias, quality_on: see ``DenseHead``.
-        pad_to: the normalised image gets zeros at the bottom and at the right, up to a multiple of this many pixels.
+        pad_to: pad the normalised image with zeros, at the bottom and right, to a multiple of this many pixels.
     """
 
     levels: Levels = "p3-p7"
@@ -43,16 +42,16 @@ class Variant:
 
 
 class DenseDetector(nn.Module):
-    """Backbone, pyramid and head, with the image normalisation that the backbone expects.
+    """Backbone, pyramid and head, including the image normalisation that the backbone expects.
 
     Args:
-        backbone: gives C3, C4, C5, and C2 for a pyramid that begins at P2.
+        backbone: provides C3, C4 and C5, and also C2 for a pyramid that starts at P2.
         num_classes: C.
-        num_box_channels, num_anchors, quality_branch: what the method asks of the head, see ``DenseHead``.
-        channels: width of the pyramid and of the towers.
-        head_depth: convolutions of each tower.
+        num_box_channels, num_anchors, quality_branch: see ``DenseHead``.
+        channels: number of channels in the pyramid and the towers.
+        head_depth: number of convolutions in each tower.
         prior_prob: see ``DenseHead``.
-        variant: what public codes do in several ways.
+        variant: options in which published networks differ.
     """
 
     mean: Tensor
@@ -99,10 +98,10 @@ class DenseDetector(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> HeadOutputs:
-        """Images ``(B, 3, H, W)``, uint8 or float in [0, 255], RGB; any height and width."""
+        """RGB images ``(B, 3, H, W)`` of any size, uint8 or float in [0, 255], to raw maps."""
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
         if self.pad_to > 1:
-            # More than is needed, then cut: onnxruntime gives OpenVINO no network that pads by a number it computes.
+            # Pad by a constant, then crop: onnxruntime does not pass a network with computed padding to OpenVINO.
             height, width = ((side + self.pad_to - 1) // self.pad_to * self.pad_to for side in images.shape[2:])
             normalised = pad(normalised, (0, self.pad_to - 1, 0, self.pad_to - 1))[:, :, :height, :width]
         normalised = normalised.contiguous(memory_format=torch.channels_last)

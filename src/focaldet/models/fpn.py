@@ -1,4 +1,4 @@
-"""The feature pyramid (Lin et al., CVPR 2017, arXiv 1612.03144), with the two coarse levels of RetinaNet."""
+"""The feature pyramid (Lin et al., CVPR 2017, arXiv 1612.03144) with the coarse levels of RetinaNet."""
 
 from collections import OrderedDict
 from typing import Literal
@@ -12,11 +12,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 Levels = Literal["p3-p7", "p2-p6"]
 
 STRIDES: dict[Levels, tuple[int, ...]] = {"p3-p7": (8, 16, 32, 64, 128), "p2-p6": (4, 8, 16, 32, 64)}
-"""Of the five levels, in pixels."""
+"""Name of a pyramid -> strides of its five levels, in pixels."""
 
 
 def backbone_strides(levels: Levels) -> tuple[int, ...]:
-    """Of the feature maps that the pyramid is made of; no backbone goes beyond 32.
+    """Strides of the backbone maps that the pyramid is built from. No backbone goes beyond 32.
 
     >>> backbone_strides("p2-p6")
     (4, 8, 16, 32)
@@ -25,13 +25,13 @@ def backbone_strides(levels: Levels) -> tuple[int, ...]:
 
 
 class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
-    """P6, and P7 when there is one, by strided convolutions.
+    """P6 and optionally P7, by strided convolutions.
 
     Args:
-        in_channels, channels: of the map that P6 is made of, and of the pyramid.
-        has_p7: else P6 is the last.
-        from_p5: P6 is made of P5, else of C5.
-        relu_before_p7: P7 is made of the positive part of P6.
+        in_channels, channels: number of channels of the map that P6 is computed from, and of the pyramid.
+        has_p7: whether there is a P7; otherwise P6 is the last level.
+        from_p5: compute P6 from P5, otherwise from C5.
+        relu_before_p7: apply a ReLU to P6 before computing P7.
     """
 
     def __init__(self, in_channels: int, channels: int, *, has_p7: bool, from_p5: bool, relu_before_p7: bool) -> None:
@@ -43,7 +43,7 @@ class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
         self.relu_before_p7 = relu_before_p7
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
-        """Adds them to the maps of the pyramid."""
+        """Append the coarse levels to the maps of the pyramid."""
         p6 = _halved(self.p6, p[-1] if self.from_p5 else c[-1])
         if not self.has_p7:
             return [*p, p6], [*names, "p6"]
@@ -52,10 +52,10 @@ class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]
 
 
 def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
-    """A strided convolution of a map ``(B, C, h, w)``.
+    """Apply a strided convolution to a map ``(B, C, h, w)``.
 
-    oneDNN leaves the weight's gradient unset, in bfloat16, where a map is one column wide (torch 2.14). A second column
-    of zeros, which is what the convolution sees beyond the border, changes nothing else.
+    In bfloat16, oneDNN leaves the gradient of the weight unset if a map is one column wide (torch 2.14). The workaround
+    is a second column of zeros, which equals the padding beyond the border and changes nothing else.
     """
     if torch.is_autocast_enabled(x.device.type) and x.shape[-1] == 1:
         x = pad(x, (0, 1))
@@ -64,12 +64,12 @@ def _halved(convolution: nn.Module, x: Tensor) -> Tensor:
 
 
 class PyramidNeck(nn.Module):
-    """C3, C4, C5 to P3 .. P7, or C2 .. C5 to P2 .. P6, all of ``channels`` channels.
+    """Build P3 .. P7 from C3 .. C5, or P2 .. P6 from C2 .. C5.
 
     Args:
-        in_channels: of the backbone's three or four maps.
-        channels: of every map of the pyramid.
-        p6_from: the map that P6 is made of: P5 as in FCOS, ATSS and GFL, or C5 as in the paper of RetinaNet.
+        in_channels: number of channels of the three or four backbone maps.
+        channels: number of channels of every map of the pyramid.
+        p6_from: source of P6: P5 as in FCOS, ATSS and GFL, or C5 as in the RetinaNet paper.
         relu_before_p7: see ``CoarseLevels``.
     """
 
@@ -93,5 +93,5 @@ class PyramidNeck(nn.Module):
         self.fpn = FeaturePyramidNetwork(in_channels, channels, extra_blocks=coarse)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Feature maps in, pyramid out."""
+        """Backbone maps, finest first, to the maps of the pyramid."""
         return list(self.fpn(OrderedDict(zip("2345"[-len(features) :], features, strict=True))).values())

@@ -1,4 +1,4 @@
-"""The dense head: two towers shared by all levels, and the last convolutions. One class for every method."""
+"""The dense head: two towers shared by all levels, and the output convolutions. All methods use this class."""
 
 import math
 from typing import Literal
@@ -11,7 +11,7 @@ from focaldet.structures import HeadOutputs
 
 
 class Scale(nn.Module):
-    """One learnable factor, of one level."""
+    """A learnable factor for one level."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,12 +22,12 @@ class Scale(nn.Module):
 
 
 class DistributionQuality(nn.Module):
-    """How good a box is, read from the shape of its four distributions (GFLv2, arXiv 2011.12885, section 3.2).
+    """Predicts box quality from the shape of the four distributions (GFLv2, arXiv 2011.12885, section 3.2).
 
     Args:
-        num_bins: bins of a side.
-        top: largest probabilities of each side that are looked at, and their mean.
-        hidden: width of the layer between.
+        num_bins: number of bins per side.
+        top: number of largest probabilities per side; these and their mean are the features.
+        hidden: width of the hidden layer.
     """
 
     def __init__(self, num_bins: int, *, top: int = 4, hidden: int = 64) -> None:
@@ -38,15 +38,16 @@ class DistributionQuality(nn.Module):
         )
 
     def init_hidden(self) -> None:
-        """Begin with hidden units of the size of what they read.
+        """Initialise the hidden layer so that its outputs have the scale of its inputs.
 
-        From weights of .01, as the authors' code begins, AdamW takes them through 0 in its first steps, where the ReLU
-        holds them: on 400 steps of BCCD the quality stayed at .529 for every box (docs/adr/0009).
+        With weights of .01, as in the authors' code, the first AdamW steps push the hidden units below 0, where the
+        ReLU
+        keeps them: in 400 steps on BCCD, the quality stayed at .529 for every box (docs/adr/0009).
         """
         nn.init.kaiming_normal_(self.layers[0].weight, nonlinearity="relu")  # type: ignore[arg-type]
 
     def forward(self, side_logits: Tensor) -> Tensor:
-        """``(B, 4 K, H, W)`` to quality logits ``(B, 1, H, W)``."""
+        """Logits of the distributions ``(B, 4 K, H, W)`` to quality logits ``(B, 1, H, W)``."""
         batch, _, height, width = side_logits.shape
         probs = side_logits.reshape(batch, 4, self.num_bins, height, width).softmax(dim=2)
         largest = probs.topk(self.top, dim=2).values
@@ -55,21 +56,21 @@ class DistributionQuality(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Class logits and box parameters at every location of every level.
+    """Predicts class logits and box parameters at every location of every level.
 
     Args:
-        channels: of the pyramid's maps and of the towers.
-        num_classes: C, of objects; there is no background class.
-        num_box_channels: D, parameters of a box (4 x bins for distributions).
-        num_anchors: A, anchors at each location.
-        num_levels: L, for the factor that each level has of its own.
-        depth: convolutions of each tower.
-        prior_prob: the class probability of every location at the start (focal loss paper, section 3.3): without it the
-            first steps are swamped by the background.
-        quality_branch: a third output: ``"centerness"``, or ``"distribution"``, read from the box parameters.
-        quality_on: the tower that the centerness is read from.
+        channels: number of channels of the pyramid and the towers.
+        num_classes: C; there is no background class.
+        num_box_channels: D, number of parameters per box (4 x bins for distributions).
+        num_anchors: A, number of anchors per location.
+        num_levels: L; each level has its own factor on the box parameters.
+        depth: number of convolutions in each tower.
+        prior_prob: initial class probability at every location (focal loss paper, section 3.3). Without this prior, the
+            background dominates the first steps.
+        quality_branch: optional third output: ``"centerness"``, or ``"distribution"``, computed from the distributions.
+        quality_on: tower that the centerness is predicted from.
         tower_norm: group norm after each convolution of the towers, or none.
-        tower_bias: the convolutions have a bias before the group norm too; without a norm they always have.
+        tower_bias: give the convolutions a bias even before group norm. Without norm they always have one.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class DenseHead(nn.Module):
         self.quality_on = quality_on
         self.class_tower = Tower(channels, depth, tower_norm, tower_bias)
         self.box_tower = Tower(channels, depth, tower_norm, tower_bias)
-        # The modules' names are keys of saved weights: they stay.
+        # These module names are keys of saved weights and must not change.
         self.class_logits = Conv3x3(channels, num_anchors * num_classes)
         self.box_outputs = Conv3x3(channels, num_anchors * num_box_channels)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
@@ -108,7 +109,7 @@ class DenseHead(nn.Module):
             self.quality.init_hidden()
 
     def forward(self, pyramid: list[Tensor]) -> HeadOutputs:
-        """Maps of the pyramid in, raw maps of every level out."""
+        """Maps of the pyramid to raw maps of every level."""
         class_features, box_features = self.class_tower(pyramid), self.box_tower(pyramid)
         class_logits = self.class_logits.of_levels(class_features)
         unscaled = self.box_outputs.of_levels(box_features)
@@ -122,10 +123,10 @@ class DenseHead(nn.Module):
 
 
 class Tower(nn.Sequential):
-    """``depth`` times 3x3 convolution, group norm (or none), ReLU, on every level."""
+    """``depth`` times 3x3 convolution, group norm (or none) and ReLU, on every level."""
 
     def __init__(self, channels: int, depth: int, norm: Literal["group", "none"], bias: bool) -> None:
-        # 32 groups, but at least two channels in each: the one value of a 1x1 map would be normalised to nothing.
+        # 32 groups of at least two channels: with one, the single value of a 1x1 map would be normalised to 0.
         groups = min(math.gcd(32, channels), max(channels // 2, 1))
         layers: list[nn.Module] = []
         for _ in range(depth):
@@ -136,7 +137,7 @@ class Tower(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Maps ``(B, channels, H, W)``."""
+        """Maps ``(B, channels, H, W)`` to maps of the same shape."""
         for layer in self:
             levels = layer.of_levels(levels) if isinstance(layer, Conv3x3) else [layer(level) for level in levels]
         return levels

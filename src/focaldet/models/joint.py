@@ -1,11 +1,11 @@
-"""The probability of two things at once, as a logit: of a class, and of a box of quality.
+"""Logit of the product of two probabilities: of the class, and of the quality of the box.
 
 With a and b for the two logits, p and q for their probabilities, ``1 / (p q) - 1 = e^-a (1 + e^-b) + e^-b``, so
 
     logit(p q) = -log(e^(softplus(-b) - a) + e^-b)
     d/da = (1 - p) / (1 - p q) = sigmoid(softplus(b) - a)         d/db = sigmoid(softplus(a) - b)
 
-No probability is formed, so nothing is lost near 0 and 1, and every loss on logits can be used on the product.
+Probabilities are never formed, so no precision is lost near 0 and 1, and any loss on logits applies to the product.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ from torch.nn.functional import softplus
 
 
 class _Joint(torch.autograd.Function):
-    """By the closed forms above: of a detector's (locations x classes) maps, only the result and its gradient are kept.
+    """Saves only its inputs and computes the gradient by the closed forms above.
 
-    The operators themselves would keep four more.
+    Autograd would keep four more maps of the size of the class logits.
     """
 
     @staticmethod
@@ -45,7 +45,7 @@ def joint_logits(class_logits: Float[Tensor, "*N"], quality_logits: Float[Tensor
 
     Args:
         class_logits: any shape.
-        quality_logits: a shape that broadcasts to it.
+        quality_logits: a shape that broadcasts to that of ``class_logits``.
 
     >>> joint_logits(torch.tensor(0.0), torch.tensor(0.0)).sigmoid()  # 1/2 * 1/2
     tensor(0.2500)

@@ -16,17 +16,17 @@ def batched_nms(
     iou_threshold: float,
     max_detections: int,
 ) -> Int64[Tensor, " M"]:
-    """Indices of the best boxes that overlap no better one of their class.
+    """Indices of the boxes that remain after NMS within each class, best first.
 
-    By the C++ kernel where it is, else by torchvision's ``batched_nms``: the same boxes. Of equal scores the first is
-    the better.
+    Uses the C++ kernel if available, otherwise torchvision's ``batched_nms``, with the same result. Of equal scores,
+    the first is better.
 
     Args:
         boxes_xyxy: pixels.
         scores: in [0, 1].
-        labels: of the classes.
-        iou_threshold: more than this overlaps.
-        max_detections: of the boxes that stay.
+        labels: class indices.
+        iou_threshold: a box is dropped if its IoU with a better one of its class exceeds this.
+        max_detections: largest number of boxes returned.
 
     >>> boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9]])
     >>> batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), 0.5, 100)
@@ -39,6 +39,6 @@ def batched_nms(
         )
     else:
         keep = torchvision_ops.batched_nms(boxes_xyxy, scores, labels, iou_threshold)
-        keep = keep.sort().values  # its order of equal scores is any
+        keep = keep.sort().values  # torchvision's order of equal scores is undefined
         keep = keep[scores[keep].argsort(descending=True, stable=True)][:max_detections]
     return keep

@@ -1,4 +1,4 @@
-"""What a run folder holds, read without trust: any file may be missing, half-written or strange."""
+"""Reading a run folder defensively: any file may be missing, half-written or damaged."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ PURPOSES = {
     "config.yaml": "the settings",
     "model.json": "the model's description",
 }
-"""File of a run -> what the page shows from it."""
+"""File of a run -> the part of the page that shows it."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Run:
     Args:
         path: the folder.
         faults: one sentence for each file that is missing or cannot be read.
-        config, model, evaluation, truth: the files of that name, ``{}`` when absent.
-        metrics: one mapping an epoch.
-        predictions: COCO results, or ``None`` when there is no such file (an empty list means: nothing was found).
+        config, model, evaluation, truth: content of these files, ``{}`` if missing.
+        metrics: one mapping per epoch.
+        predictions: COCO results, or ``None`` if the file is missing (an empty list means no detections).
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def class_names(self) -> list[str]:
-        """In the order of the ground truth's categories, which is what labels count in; else the model's."""
+        """Class names in the order of the ground truth's categories, which labels refer to; without it, the model's."""
         names = [c.get("name") for c in rows(self.truth.get("categories"))] or self.model.get("class_names")
         return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -57,11 +57,11 @@ def read_run(path: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        InputError: the folder does not exist, or holds none of a run's files.
+        InputError: the folder does not exist, or holds no files of a run.
     """
     path = Path(path)
     if not any((path / name).is_file() for name in PURPOSES):
-        what = "holds no file of a run" if path.is_dir() else "is not a folder"
+        what = "holds no files of a run" if path.is_dir() else "is not a folder"
         raise InputError(f"{path} {what}: give the folder that `focaldet train` wrote (it holds config.yaml)")
     faults: list[str] = []
     read = {name: read_file(path / name, purpose, faults) for name, purpose in PURPOSES.items()}
@@ -79,7 +79,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_file(path: Path, purpose: str, faults: list[str]) -> Any:
-    """The content of one file, or None with a sentence added to ``faults``."""
+    """Read one file. On failure, return None and add a sentence to ``faults``."""
     if not path.is_file():
         faults.append(f"{path.name} is missing, so {purpose} cannot be shown.")
         return None
@@ -108,7 +108,7 @@ def _json_lines(text: str, name: str, faults: list[str]) -> list[Any]:
             content.append(parse_json(line))
         except ValueError:
             broken += 1
-    if broken:  # a run that was killed, or is being written, ends in half a line
+    if broken:  # the file of a killed or active run may end in half a line
         faults.append(
             f"{name}: {broken} line{'s' * (broken > 1)} could not be read and {'are' if broken > 1 else 'is'} left out."
         )
@@ -137,7 +137,7 @@ def number(value: Any) -> float | None:
 
 
 def metric(value: Any) -> float | None:
-    """A COCO metric, or None; COCO writes -1 where there is no object to measure.
+    """A COCO metric, or None; COCO writes -1 if there are no objects.
 
     >>> metric(0.25), metric(-1)
     (0.25, None)

@@ -1,38 +1,38 @@
-"""What a study writes: the JSON of its files, field by field. Pages and tables are made from these files alone.
+"""Format of the files of a study, field by field. Pages and tables are made from these files alone.
 
 A study is a folder::
 
-    study.json              Study: what is compared, on what, by which settings; written when the study begins
-    study.jsonl             a Line for each rung and seed that is finished, in the order of finishing
-    summary.json            Summary: mean and spread of each rung, rung against rung; made of the two above
+    study.json              Study: rungs, data and settings; written when the study starts
+    study.jsonl             one Line per finished rung and seed, in the order of finishing
+    summary.json            Summary: mean and spread of each rung, and comparisons; computed from the two files above
     details/<rung>-<seed>.json    Details: curves, examples, the boxes of a few photos
-    truth.json              COCO: objects of the photos that are measured; ``file_name`` is the photo's whole path
+    truth.json              COCO data set of the measured photos; ``file_name`` is the absolute path of a photo
     neuron.json             Neuron: the quadratic cost against cross entropy, and the curves of the losses
-    runs/<rung>-<seed>/     the training run, as ``focaldet train`` leaves it; may be deleted
+    runs/<rung>-<seed>/     the run folder of ``focaldet train``; may be deleted
 
-Boxes are x1, y1, x2, y2 in pixels of the photo, sides are left, top, right, bottom, labels are places in
-``Study.class_names``; image ids are those of ``truth.json``. Numbers that could not be measured are ``null``. A share
-is in [0, 1].
+Boxes are x1, y1, x2, y2 in pixels of the photo; sides are left, top, right, bottom; labels are indices into
+``Study.class_names``; image ids refer to ``truth.json``. Numbers that could not be measured are ``null``. Shares are in
+[0, 1].
 """
 
 from typing import Any, Literal, TypedDict
 
 FORMAT = 1
-"""Of all these files; raised when an older page could not read a new one."""
+"""Format of all these files; increased when older versions cannot read new files."""
 
 Group = Literal["ladder", "gamma", "beta", "bins"]
 
 
 class RungRow(TypedDict):
-    """One way to train, and the one it is compared with.
+    """One training configuration, and the one it is compared with.
 
     Args:
-        name: ``"retinanet-bce"``, part of file names.
-        title: for people: ``"RetinaNet, cross entropy"``.
-        group: the ladder of the story, or one of the extra questions.
-        changes: options of ``focaldet train`` in which it differs from the study's settings.
+        name: identifier, part of file names: ``"retinanet-bce"``.
+        title: name for people: ``"RetinaNet, cross entropy"``.
+        group: the ladder, or one of the extra questions.
+        changes: options of ``focaldet train`` that differ from the study's settings.
         compared_with: name of the rung before it, or ``null``.
-        changed: what is new beside that one, for people: ``"focal loss in place of cross entropy"``.
+        changed: difference from that rung, for people: ``"focal loss instead of cross entropy"``.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Study(TypedDict):
     """``study.json``.
 
     Args:
-        format, focaldet: ``FORMAT``, and the version that began the study.
-        data: folder of the photos; description: what was found in it, and where its splits are from.
-        settings: the options of ``focaldet train`` that all rungs have in common (data, size, minutes, ...).
-        rungs: in the order of the story; seeds: of each rung.
-        class_names: by label.
-        split: that is measured: ``"test"``, or ``"val"`` when there is no other.
-        photos: number of photos of each split.
-        objects: of each class, by label, of each split.
-        rare_label: the class with the fewest objects to train on.
+        format, focaldet: ``FORMAT``, and the version of focaldet that started the study.
+        data: photo folder; description: its content and the origin of its splits.
+        settings: options of ``focaldet train`` that all rungs share (data, size, minutes, ...).
+        rungs: all rungs, in order; seeds: seeds of each rung.
+        class_names: name of each label.
+        split: the measured split: ``"test"``, or ``"val"`` if there is no test split.
+        photos: number of photos per split.
+        objects: number of objects per split and label.
+        rare_label: label of the class with the fewest training objects.
         machine: processor, cores, versions.
-        max_detections: best detections of a photo that count in AP.
+        max_detections: number of best detections per photo that count in AP.
     """
 
     format: int
@@ -77,7 +77,7 @@ class Study(TypedDict):
 
 
 class ClassRow(TypedDict):
-    """AP of one class; ``null`` without an object of it."""
+    """AP of one class; ``null`` if the split has no objects of it."""
 
     name: str
     objects: int
@@ -87,10 +87,11 @@ class ClassRow(TypedDict):
 
 
 class Split(TypedDict):
-    """How a class loss and its gradient are divided between locations of the background and locations of objects.
+    """How a class loss and its gradient divide between background locations and object locations.
 
     Args:
-        loss_share, gradient_share: of the background; gradient is the sum of absolute derivatives on the class logits.
+        loss_share, gradient_share: the background's share; the gradient is the sum of absolute derivatives with respect
+            to the class logits.
         background_loss, object_loss: the two parts of the loss, divided by the number of positive locations.
     """
 
@@ -101,12 +102,12 @@ class Split(TypedDict):
 
 
 class Imbalance(TypedDict):
-    """The class loss of the rung itself on a few training photos.
+    """The rung's own class loss on a few training photos.
 
     Args:
-        background_sites, object_sites: number of locations of each kind (of ignored ones, none).
-        own: as the rung is trained.
-        hardest_percent: share of the background's loss that its hardest hundredth of locations has.
+        background_sites, object_sites: number of locations of each kind, without ignored ones.
+        own: the loss with which the rung is trained.
+        hardest_percent: share of the background loss that comes from the hardest 1 % of background locations.
     """
 
     background_sites: int
@@ -116,12 +117,11 @@ class Imbalance(TypedDict):
 
 
 class Ranks(TypedDict):
-    """Spearman's rank correlation with the true IoU, over all locations whose box has an IoU ≥ 0.5 with an object.
+    """Spearman's rank correlation with the true IoU, over locations whose box has an IoU of at least 0.5.
 
     Args:
         pooled: over all these locations.
-        per_object: mean over objects of the correlation among the locations of one object, which is what the
-            suppression goes by.
+        per_object: mean over objects of the correlation among the locations of one object, on which NMS depends.
     """
 
     pooled: float | None
@@ -129,20 +129,19 @@ class Ranks(TypedDict):
 
 
 class Ranking(TypedDict):
-    """Does the score rank boxes by their quality? On the measured split.
+    """How well the score ranks boxes by quality, on the measured split.
 
     Args:
-        sites: number of boxes with an IoU of at least 0.5; objects: that have such a box.
-        class_score: ranks by the class probability alone.
-        quality: by the other branch alone (centerness, or GFLv2's); ``null`` without one.
-        score: by what ranks the detections: the product of the two, or the class score where it is alone.
-        candidates_objects: objects with a box of IoU 0.5 or more that went into the suppression.
-        best_lost: of these, whose best box was not kept, while a worse one was.
-        best_lost_threshold: of these, whose best box would have met one more of COCO's IoU thresholds (0.5, 0.55, ...)
-            than the best that was kept.
-        iou_before, iou_after: mean over these objects of their best IoU, going into the suppression and coming out.
-        oracle_AP: AP when each candidate's score is its true IoU, before the suppression: what ranking alone could
-            give.
+        sites: number of boxes with an IoU of at least 0.5; objects: number of objects with such a box.
+        class_score: ranking by the class probability alone.
+        quality: ranking by the other branch alone (centerness, or GFLv2's); ``null`` without one.
+        score: ranking by the final score: the product of both, or the class score if there is no other branch.
+        candidates_objects: number of objects for which a box with an IoU of at least 0.5 enters NMS.
+        best_lost: how many of them lose their best box to a worse one.
+        best_lost_threshold: how many of them lose a box that meets one more of COCO's IoU thresholds (0.5, 0.55, ...)
+            than the best kept box.
+        iou_before, iou_after: mean over these objects of the best IoU before and after NMS.
+        oracle_AP: AP if each candidate's score were its true IoU, before NMS: the upper limit for better ranking.
     """
 
     sites: int
@@ -159,15 +158,15 @@ class Ranking(TypedDict):
 
 
 class Deviations(TypedDict):
-    """Do the distributions tell the error of their sides? Over the sides of detections that found their object.
+    """How well the distributions predict the errors of the sides, over the sides of true positives.
 
     Args:
-        sides: how many.
-        correlation: Spearman's, of standard deviation and absolute error, in pixels.
-        correlation_relative: the same with both divided by the object's width or height, so that it is not only
-            large objects that have large errors.
-        ratio: root mean square error over root mean square deviation; above 1: too sure.
-        within_1, within_2: share of the errors within one and two deviations.
+        sides: number of sides.
+        correlation: Spearman's rank correlation of standard deviation and absolute error, in pixels.
+        correlation_relative: the same with both divided by the object's width or height, so that the correlation is not
+            only due to large objects having large errors.
+        ratio: root mean square error / root mean square standard deviation; above 1 is overconfident.
+        within_1, within_2: share of the errors within one and two standard deviations.
     """
 
     sides: int
@@ -179,14 +178,14 @@ class Deviations(TypedDict):
 
 
 class Cost(TypedDict):
-    """What training took.
+    """Time and memory of training.
 
     Args:
-        minutes, epochs, steps: in all.
-        seconds: of a step, by part (load, forward, assign, loss, log, backward, update), mean over the run.
+        minutes, epochs, steps: totals.
+        seconds: seconds of a step by part (load, forward, assign, loss, log, backward, update), mean over the run.
         images_per_second: mean over the run.
-        peak_memory_mb: largest memory of the training process (resident) or of its GPU.
-        terms_first, terms_last: each weighted loss term, mean over the first and over the last epoch.
+        peak_memory_mb: peak memory of the training process (resident) or of its GPU, in MiB.
+        terms_first, terms_last: mean of each weighted loss term in the first and in the last epoch.
     """
 
     minutes: float
@@ -203,13 +202,13 @@ class Line(TypedDict):
     """A line of ``study.jsonl``: one rung, one seed.
 
     Args:
-        settings: all options that the run was trained with.
-        diverged: why the training stopped short, a loss that was no number any more; else ``null``. Then there is no
-            detector, and what is measured of it is ``null``.
-        metrics: COCO's twelve, by their names in ``focaldet.evaluation.average_precision.METRICS``.
-        per_class: by label; no rows when it diverged.
-        imbalance_start, imbalance_end: before the first step, and of the weights that are kept.
-        deviations: ``null`` for boxes without distributions.
+        settings: all options of the training.
+        diverged: why training diverged (a loss was not finite), or ``null``. A diverged run has no detector, and its
+            measurements are ``null``.
+        metrics: COCO's twelve metrics, by their names in ``focaldet.evaluation.average_precision.METRICS``.
+        per_class: one row per label; empty if training diverged.
+        imbalance_start, imbalance_end: before the first step, and with the saved weights.
+        deviations: ``null`` if boxes have no distributions.
     """
 
     format: int
@@ -231,8 +230,8 @@ class Spread(TypedDict):
     """A number over the seeds of a rung.
 
     Args:
-        values: by seed, in the order of ``Row.seeds``; without those that could not be measured.
-        mean: of the values; std: their standard deviation (n - 1), ``null`` of fewer than two.
+        values: value for each seed in the order of ``Row.seeds``, without those that could not be measured.
+        mean: mean of the values; std: their standard deviation (n - 1), ``null`` for fewer than two.
     """
 
     values: list[float]
@@ -244,12 +243,12 @@ class Row(TypedDict):
     """A rung in the table.
 
     Args:
-        seeds: that are finished; diverged: those of them that have no detector, and so no number.
-        numbers: by name: COCO's twelve metrics; ``"rare_AP"``; ``"AP <class>"`` of each class; ``"rank_class"``,
+        seeds: finished seeds; diverged: those among them whose training diverged, which have no numbers.
+        numbers: number by name: COCO's twelve metrics; ``"rare_AP"``; ``"AP <class>"`` of each class; ``"rank_class"``,
             ``"rank_score"`` (``Ranks.per_object``); ``"rank_score_pooled"``; ``"best_lost_share"``
             (``best_lost / candidates_objects``), ``"best_lost_threshold_share"``; ``"oracle_AP"``;
             ``"background_loss_start"``, ``"background_loss_end"``, ``"background_gradient_start"``,
-            ``"background_gradient_end"`` (shares, of the rung's own loss); ``"deviation_correlation"``,
+            ``"background_gradient_end"`` (shares for the rung's own loss); ``"deviation_correlation"``,
             ``"deviation_correlation_relative"``; ``"step_s"``, ``"peak_memory_mb"``.
     """
 
@@ -262,15 +261,15 @@ class Row(TypedDict):
 
 
 class Comparison(TypedDict):
-    """A rung against the one before it, in one of the numbers.
+    """Comparison of one number with the rung before.
 
     Args:
-        rung, before: their names; number: a key of ``Row.numbers``.
-        difference: of the means, rung minus before.
-        low, high: 95 % interval of the difference (Welch's t), ``null`` with fewer than two seeds of either.
-        verdict: ``"higher"`` or ``"lower"`` when the interval lies on one side of 0, ``"within the spread"`` when it
-            holds 0, ``"unknown"`` without an interval.
-        sentence: the same in plain words.
+        rung, before: names of the rungs; number: a key of ``Row.numbers``.
+        difference: difference of the means, rung minus before.
+        low, high: 95 % confidence interval of the difference (Welch's t); ``null`` with fewer than two seeds of either.
+        verdict: ``"higher"`` or ``"lower"`` if the interval excludes 0, ``"within the spread"`` if it contains 0,
+            ``"unknown"`` without an interval.
+        sentence: the result in words.
     """
 
     rung: str
@@ -284,7 +283,7 @@ class Comparison(TypedDict):
 
 
 class Summary(TypedDict):
-    """``summary.json``: the rungs that have a line, in the order of the story, and each against the one before."""
+    """``summary.json``: all rungs with results, in order, and the comparison of each with the one before."""
 
     format: int
     rows: list[Row]

@@ -1,4 +1,4 @@
-"""What the page of a study draws, field by field: curves, examples and boxes in ``details/``, and ``neuron.json``."""
+"""Format of the files that a study page draws: curves, examples and boxes in ``details/``, and ``neuron.json``."""
 
 from typing import TypedDict
 
@@ -6,13 +6,13 @@ from focaldet.records.study import Split
 
 
 class LossCurve(TypedDict):
-    """One loss on the outputs of a trained network: focal-loss paper, figure 4.
+    """Cumulative curve of one loss on the outputs of a trained network, as in figure 4 of the focal loss paper.
 
     Args:
-        gamma: of the focal loss without alpha; 0 is cross entropy.
-        split: with this loss.
-        background, objects: share of the kind's loss in the fraction of its locations with the least loss, at each of
-            ``Curves.fractions``; ``null`` when there is no such location or no loss.
+        gamma: exponent of the focal loss without alpha; 0 is cross entropy.
+        split: division of this loss between background and objects.
+        background, objects: for each of ``Curves.fractions``, the share of the loss that comes from this fraction of
+            locations, easiest first; ``null`` if there are no such locations or no loss.
     """
 
     gamma: float
@@ -22,11 +22,11 @@ class LossCurve(TypedDict):
 
 
 class Curves(TypedDict):
-    """The cumulative losses of one moment.
+    """The cumulative curves at one point of training.
 
     Args:
-        fractions: of the locations, from the easiest to all, 0 to 1; denser towards 1, where the curves rise.
-        losses: cross entropy, and focal loss by gamma, all on the same outputs.
+        fractions: fractions of the locations, from 0 to 1; denser towards 1, where the curves rise.
+        losses: cross entropy, and focal loss for each gamma, all on the same outputs.
     """
 
     fractions: list[float]
@@ -34,10 +34,10 @@ class Curves(TypedDict):
 
 
 class Decile(TypedDict):
-    """Sides of about the same predicted deviation: a tenth of all.
+    """A tenth of all sides, with similar predicted standard deviations.
 
     Args:
-        sides: how many.
+        sides: number of sides.
         deviation_px, error_px: root mean square of the predicted standard deviation, and of the error.
     """
 
@@ -47,16 +47,17 @@ class Decile(TypedDict):
 
 
 class Box(TypedDict):
-    """A detection, with what the page tells when it is touched.
+    """A detection with the details that the page shows on hover.
 
     Args:
-        score, class_score, quality: what ranks it, and its two factors (``quality`` is ``null`` without a branch).
-        iou: with the object of its class that it overlaps most; 0 without one.
-        found: it found an object: IoU of at least 0.5, and no better box took it (greedy, as COCO counts).
-        side_std_px: of each side's distribution, or ``null``.
+        score, class_score, quality: final score and its two factors (``quality`` is ``null`` without a quality branch).
+        iou: IoU with the object of its class that it overlaps most; 0 without one.
+        found: whether it is a true positive: IoU of at least 0.5, and no better box matches the object (COCO's greedy
+            rule).
+        side_std_px: standard deviation of each side, or ``null``.
         distributions: ``(4, K)`` probabilities, or ``null``. Bin k of a side is at ``origin_xy`` minus (left, top) or
             plus (right, bottom) k times ``bin_xy``, in x for left and right and in y for top and bottom.
-        origin_xy, bin_xy: the location, and the width of a bin, in pixels of the photo; ``null`` without distributions.
+        origin_xy, bin_xy: location, and width of a bin, in pixels of the photo; ``null`` without distributions.
     """
 
     box_xyxy: list[float]
@@ -76,7 +77,7 @@ class Photo(TypedDict):
     """The detections of one photo, best first. The same photos for every rung.
 
     Args:
-        image_id: in ``truth.json``, which has its path and its objects.
+        image_id: id in ``truth.json``, which has the photo's path and objects.
     """
 
     image_id: int | str
@@ -84,13 +85,13 @@ class Photo(TypedDict):
 
 
 class SideExample(TypedDict):
-    """A side that is very sharp, or very ambiguous, for its stride.
+    """A side whose distribution is very sharp or very wide for its stride.
 
     Args:
         side: 0 left, 1 top, 2 right, 3 bottom.
-        std_bins: standard deviation of that side, in bins.
-        error_px: distance of the side from the object's.
-        object_xyxy: the object that was found.
+        std_bins: standard deviation of the side, in bins.
+        error_px: distance from the object's side.
+        object_xyxy: the matched object.
     """
 
     image_id: int | str
@@ -102,7 +103,7 @@ class SideExample(TypedDict):
 
 
 class Moment(TypedDict):
-    """Where a run was at the end of an epoch; ``AP`` is on the validation split, ``null`` where it was not measured."""
+    """State of a run at the end of an epoch; ``AP`` is on the validation split, ``null`` if it was not measured."""
 
     epoch: int
     minutes: float
@@ -115,10 +116,10 @@ class Details(TypedDict):
 
     Args:
         history: the run's learning curve.
-        curves_start, curves_end: before the first step, and of the weights that are kept; ``null`` when it diverged.
-        deciles: by predicted deviation, from the sharpest; ``null`` for boxes without distributions.
-        sharpest, most_ambiguous: the first is the most extreme; at most one side of a box, empty without distributions.
-        photos: a few of the measured split, spread over it.
+        curves_start, curves_end: before the first step, and with the saved weights; ``null`` if training diverged.
+        deciles: by increasing predicted standard deviation; ``null`` if boxes have no distributions.
+        sharpest, most_ambiguous: the most extreme first, at most one side per box; empty without distributions.
+        photos: a few photos, spread over the measured split.
     """
 
     format: int
@@ -134,15 +135,14 @@ class Details(TypedDict):
 
 
 class NeuronCurve(TypedDict):
-    """One neuron ``a = sigmoid(w x + b)`` taught by gradient descent.
+    """One neuron ``a = sigmoid(w x + b)``, trained by gradient descent.
 
     Args:
         cost: ``"quadratic"`` or ``"cross entropy"``.
         start: ``"near"`` (wrong, not saturated) or ``"saturated"``.
-        weight, bias, learning_rate, x, y: at the start.
-        cost_values, outputs, gradients: at each step, before it is made: C, a, dC/dw.
-        steps_to_half: first step at which the output is nearer to y than half of the way from its start; ``null`` if
-            never.
+        weight, bias, learning_rate, x, y: initial values.
+        cost_values, outputs, gradients: C, a and dC/dw before each step.
+        steps_to_half: first step at which the output has come more than half of the way to y; ``null`` if never.
     """
 
     cost: str
@@ -159,13 +159,13 @@ class NeuronCurve(TypedDict):
 
 
 class FamilyCurve(TypedDict):
-    """A loss and its derivative on the logit, at each of ``Neuron.logits``.
+    """A loss and its derivative with respect to the logit, at each of ``Neuron.logits``.
 
     Args:
         loss: name of the public function: ``"sigmoid_focal_loss"``.
-        title: for a legend: ``"focal, gamma 2"``.
+        title: entry in a legend: ``"focal, gamma 2"``.
         target: y.
-        parameters: of the function, where they are not its defaults.
+        parameters: arguments of the function that differ from its defaults.
     """
 
     loss: str
@@ -177,12 +177,12 @@ class FamilyCurve(TypedDict):
 
 
 class DistributionCurve(TypedDict):
-    """Distribution focal loss against the probability of the right one of two bins; its minimum is at the label.
+    """Distribution focal loss over two bins against the probability of the upper one; its minimum is at the label.
 
     Args:
         label: y, between bin 0 and bin 1.
-        probabilities: of bin 1; values: the loss; gradients: on the logit of bin 1.
-        minimum_at: probability with the least loss.
+        probabilities: probability of bin 1; values: the loss; gradients: derivative for the logit of bin 1.
+        minimum_at: probability with the lowest loss.
     """
 
     label: float

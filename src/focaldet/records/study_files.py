@@ -1,6 +1,6 @@
-"""What a study folder holds, read without trust: any file may be missing, half-written or strange.
+"""Reading a study folder defensively: any file may be missing, half-written or damaged.
 
-The fields of the files are described where they are written, in ``focaldet.records.study``.
+``focaldet.records.study`` describes the fields of the files.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any
 from focaldet.checks import InputError
 from focaldet.records.run_files import Json, mapping, number, read_file, rows
 
-FORMAT = 1  # of the files that this page can read
+FORMAT = 1  # format of the files that this version reads
 
 _PURPOSES = {
     "study.json": "what was compared",
@@ -23,7 +23,7 @@ _PURPOSES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """A number over the seeds of a rung: the values, their mean, and their standard deviation (None of one seed)."""
+    """A number over the seeds of a rung: the values, their mean, and their standard deviation (None for one seed)."""
 
     values: list[float]
     mean: float
@@ -35,14 +35,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to train, with what was measured of it.
+    """One training configuration with its measurements.
 
     Args:
         name, title, group, changes, before, changed: as in study.json; ``before`` is the name of a rung, or None.
-        lines: of study.jsonl, one for each finished seed.
-        diverged: seeds whose training stopped short, with a loss that was no number any more.
-        numbers: of summary.json.
-        details: of the first seed that has them, ``{}`` when there are none.
+        lines: lines of study.jsonl, one per finished seed.
+        diverged: seeds whose training diverged.
+        numbers: numbers from summary.json.
+        details: details of the first seed that has them, else ``{}``.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Rung:
         return self.numbers.get(key)
 
     def mean(self, *keys: str) -> float | None:
-        """Mean over the seeds of a number inside the lines; None when it was not measured."""
+        """Mean over the seeds of a number in the lines; None if it was not measured."""
         values = []
         for line in self.lines:
             value: Any = line
@@ -77,11 +77,11 @@ class StudyFiles:
 
     Args:
         path: the folder.
-        study: study.json.
-        rungs: those that have been measured, in the order of the story.
-        waiting: titles of those that have not.
-        comparisons: of summary.json.
-        truth, neuron: the files of that name, ``{}`` when absent.
+        study: content of study.json.
+        rungs: rungs with results, in order.
+        waiting: titles of the rungs without results.
+        comparisons: comparisons from summary.json.
+        truth, neuron: content of these files, ``{}`` if missing.
         faults: one sentence for each file that is missing or cannot be read.
     """
 
@@ -96,7 +96,7 @@ class StudyFiles:
 
     @property
     def name(self) -> str:
-        """Of the data: the last part of its path."""
+        """Name of the data folder."""
         return Path(str(self.study.get("data", ""))).name or self.path.resolve().name
 
     @property
@@ -106,7 +106,7 @@ class StudyFiles:
 
     @property
     def num_seeds(self) -> int:
-        """The most seeds of which a rung has an AP."""
+        """Largest number of seeds with an AP over all rungs."""
         return max((len(rung["AP"].values) for rung in self.rungs if rung["AP"]), default=0)
 
     def group(self, name: str) -> list[Rung]:
@@ -117,13 +117,13 @@ class StudyFiles:
         return next((rung for rung in self.rungs if rung.name == name), None)
 
     def comparison(self, rung: str, key: str = "AP") -> Json:
-        """A rung against the one before it in one number; ``{}`` when they were not compared."""
+        """Comparison of a rung with the one before it in one number; ``{}`` if there is none."""
         of_rung = (c for c in self.comparisons if c.get("rung") == rung and c.get("number") == key)
         return next(of_rung, {})
 
 
 def is_study(path: Path) -> bool:
-    """Whether a folder is a study's, and not a run's."""
+    """Whether a folder is a study folder rather than a run folder."""
     return (path / "study.json").is_file()
 
 
@@ -131,14 +131,14 @@ def read_study(path: Path) -> StudyFiles:
     """Read a study folder.
 
     Raises:
-        InputError: study.json is broken, or of another format.
+        InputError: study.json is damaged, or has another format.
     """
     faults: list[str] = []
     read = {name: read_file(path / name, purpose, faults) for name, purpose in _PURPOSES.items()}
     study = mapping(read["study.json"])
     if not rows(study.get("rungs")):
         reason = f" ({faults[0]})" if faults else ""
-        raise InputError(f"{path / 'study.json'}: names no rung{reason}; run `focaldet study` again with this folder")
+        raise InputError(f"{path / 'study.json'}: has no rungs{reason}; run `focaldet study` again with this folder")
     if study.get("format") != FORMAT:
         raise InputError(
             f"{path / 'study.json'}: expected format {FORMAT}, got {study.get('format')!r}; read it with the "
@@ -153,7 +153,7 @@ def read_study(path: Path) -> StudyFiles:
             waiting.append(title)
             continue
         diverged = [seed for seed, line in latest.items() if line.get("diverged") is not None]
-        seed = min(latest, key=lambda seed: seed in diverged)  # the first that has a detector, else the first
+        seed = min(latest, key=lambda seed: seed in diverged)  # the first seed with a detector, else the first seed
         details = read_file(path / "details" / f"{name}-{seed}.json", f"photos and curves of {title}", faults)
         measured.append(
             Rung(
@@ -194,7 +194,7 @@ def _numbers(row: Json) -> dict[str, Spread]:
 
 
 def percent(share: float | None) -> str:
-    """A share in percent, with as many digits as it takes to tell it from all and from nothing.
+    """Format a share in percent, with enough digits to distinguish it from 0 % and 100 %.
 
     >>> percent(0.4), percent(0.9991), percent(0.0004), percent(1.0), percent(1e-7), percent(None)
     ('40 %', '99.9 %', '0.04 %', '100 %', 'under 0.01 %', '–')

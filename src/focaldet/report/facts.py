@@ -68,7 +68,7 @@ def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
     photos = f"{_count(images)} photo{'s' * (images != 1)}"
     where = f"on the {photos} of the {split} split" if images and split else "on the evaluated photos"
     if ap is None and run.evaluation.get("objects") == 0:
-        return f"{who} has been evaluated {where}, in which no object is labelled: there is no AP."
+        return f"{who} has been evaluated {where}. There is no AP, because no objects are labelled there."
     if ap is None:
         done = f" It has trained for {len(run.metrics)} epoch{'s' * (len(run.metrics) != 1)}." if run.metrics else ""
         return f"{who} has not been evaluated yet.{done}"
@@ -84,21 +84,21 @@ def result_sentence(run: Run, counts: Counts | None, threshold: float) -> str:
 
 
 def detection_limit(run: Run) -> int:
-    """Best detections of a photo that count in AP."""
+    """Number of best detections per photo that count in AP."""
     return int(number(run.evaluation.get("max_detections")) or COCO_DETECTIONS)
 
 
 def metric_rows(run: Run) -> list[tuple[str, str, float | None]]:
-    """(name, what over, value or None) of every metric in the evaluation; COCO's AP last, where it is another."""
+    """(name, range, value or None) of every metric in the evaluation; COCO's AP last, if it differs."""
     metrics, coco = (mapping(run.evaluation.get(key)) for key in ("metrics", "coco_metrics"))
     limit = detection_limit(run)
-    over_all = METRICS | {f"AR{limit}": f"recall, {limit} boxes an image"}
+    over_all = METRICS | {f"AR{limit}": f"recall, {limit} boxes per image"}
     table = [
         (name.replace("_", " "), over, metric(metrics[name])) for name, over in over_all.items() if name in metrics
     ]
     beside = [(name, METRICS[name], metric(coco[name])) for name in ("AP", "AP50", "AP75") if name in coco]
     return table + [
-        (f"COCO's {name}", f"{over}, at most {COCO_DETECTIONS} detections a photo", value)
+        (f"COCO's {name}", f"{over}, at most {COCO_DETECTIONS} detections per photo", value)
         for name, over, value in beside
     ]
 

@@ -150,7 +150,7 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
     compared = [(name, over, [metric(m.get(name)) for m in metrics]) for name, over in facts.METRICS.items()]
     if len({facts.detection_limit(run) for run in runs}) > 1:
         coco = [mapping(run.evaluation.get("coco_metrics")) or m for run, m in zip(runs, metrics, strict=True)]
-        over = f"at most {COCO_DETECTIONS} detections a photo"
+        over = f"at most {COCO_DETECTIONS} detections per photo"
         compared.append(("COCO's AP", over, [metric(m.get("AP")) for m in coco]))
     table = []
     for name, over, values in compared:
@@ -214,7 +214,7 @@ def _comparison_sentence(runs: Sequence[Run], labels: Sequence[str]) -> str:
     if len(evaluated) > 1:
         return sentence + " They were evaluated on different photos, so these numbers are not comparable."
     if len({facts.detection_limit(run) for run in runs if run.evaluation}) > 1:
-        return sentence + " Their AP counts different numbers of detections a photo: compare COCO's AP, at most 100."
+        return sentence + " Their AP counts different numbers of detections per photo: compare COCO's AP, at most 100."
     return (
         sentence
         + " Single runs do not show how much results vary by chance: train with several seeds before you trust a small "

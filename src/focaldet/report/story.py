@@ -101,7 +101,7 @@ def answer(files: StudyFiles, best: Advice | None) -> str:
     if not best.tied or files.num_seeds < 2:
         return sentence
     tied = _listed([rung.title for rung in best.tied])
-    return f"{sentence} Statistically tied with it: {tied}."
+    return f"{sentence} {tied} {'is' if len(best.tied) == 1 else 'are'} statistically tied with it."
 
 
 def train_command(files: StudyFiles, rung: Rung) -> str:
@@ -119,8 +119,8 @@ def train_command(files: StudyFiles, rung: Rung) -> str:
 
 def claims(files: StudyFiles) -> list[Claim]:
     """The steps of the story for which this study has results, in order."""
-    told = (_crowd, _cross_entropy, _focal, _places, _quality, _distributions, _shapes)
-    return [claim for tell in told if (claim := tell(files))]
+    steps = (_crowd, _cross_entropy, _focal, _places, _quality, _distributions, _shapes)
+    return [claim for step in steps if (claim := step(files))]
 
 
 def _crowd(files: StudyFiles) -> Claim | None:
@@ -157,12 +157,12 @@ def _cross_entropy(files: StudyFiles) -> Claim | None:
 def _focal(files: StudyFiles) -> Claim | None:
     plain, prior, focal = (files.rung(f"retinanet-{name}") for name in ("bce-no-prior", "bce", "focal"))
     key = "background_gradient_start"
-    told = [
+    parts = [
         (plain, "of the first gradient comes from background with cross entropy"),
         (prior, "with a prior, which makes every location start as probably background"),
         (focal, "with focal loss, which down-weights easy locations"),
     ]
-    shares = [f"{percent(share.mean)} {words}" for rung, words in told if rung and (share := rung[key])]
+    shares = [f"{percent(share.mean)} {words}" for rung, words in parts if rung and (share := rung[key])]
     if not shares or not (prior or focal):
         return None
     of_what = "" if plain and plain[key] else "the background's share of the first gradient is "

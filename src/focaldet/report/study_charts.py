@@ -183,8 +183,8 @@ def imbalance_charts(details: Json) -> list[Group]:
             )
             if drawn:
                 charts.append((caption.capitalize(), drawn))
-                told = {"cross entropy": "of cross entropy", "γ = 2": "of focal loss with γ = 2"}
-                ends = [f"{percent(tenth[name])} {words}" for name, words in told.items() if name in tenth]
+                words_of = {"cross entropy": "of cross entropy", "γ = 2": "of focal loss with γ = 2"}
+                ends = [f"{percent(tenth[name])} {words}" for name, words in words_of.items() if name in tenth]
                 hardest.append(f"{' and '.join(ends)} {caption}")
         if charts:
             words = f"The hardest tenth of the {kind} accounts for {'; '.join(hardest)}."

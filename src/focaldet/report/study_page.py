@@ -231,7 +231,8 @@ def _photos(files: StudyFiles) -> dict[str, Any] | None:
         threshold = thresholds[rung.title] = best_threshold(results)
         for result in results:
             panel = gallery.prediction_panel(rung.title, result, names, threshold)
-            drawn = [_told(box, told) for box, told in zip(panel.boxes, boxes.get(result.image_id, []), strict=False)]
+            details = boxes.get(result.image_id, [])
+            drawn = [_with_details(box, detail) for box, detail in zip(panel.boxes, details, strict=False)]
             panels[result.image_id].append(replace(panel, boxes=drawn))
     run = _run(files, ids, [])
     return {
@@ -245,12 +246,12 @@ def _ranked(photo: Json) -> list[Json]:
     return sorted(rows(photo["boxes"]), key=lambda box: -box["score"])
 
 
-def _told(box: gallery.Box, told: Json) -> gallery.Box:
-    """A box whose text also gives class score and quality, with its distributions for the tooltip."""
-    words, quality = box.words, number(told.get("quality"))
+def _with_details(box: gallery.Box, detail: Json) -> gallery.Box:
+    """Add class score and quality to the text of a box, and its distributions to the tooltip."""
+    words, quality = box.words, number(detail.get("quality"))
     if quality is not None:
-        words = words.replace("; ", f"; class {told['class_score']:.2f}, quality {quality:.2f}; ", 1)
-    sides = gallery.encode_sides(told["distributions"]) if told.get("distributions") else ""
+        words = words.replace("; ", f"; class {detail['class_score']:.2f}, quality {quality:.2f}; ", 1)
+    sides = gallery.encode_sides(detail["distributions"]) if detail.get("distributions") else ""
     return replace(box, words=words, sides=sides)
 
 

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, as JSON under one key of its metadata."""
+"""The model card: the description of an exported file, as JSON under one key of its metadata."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,31 +11,31 @@ from focaldet.photos.resize import MOST_SIZE, Resize
 from focaldet.schema import check_schema
 
 FORMAT = 1
-"""Of the JSON and of the outputs it describes; raised when an older focaldet could not use a new file."""
+"""Version of the JSON and of the outputs it describes; raised if an older focaldet cannot use new files."""
 
 KEY = "focaldet"
-"""Of the metadata."""
+"""Key in the metadata."""
 
 Outputs = Literal["detections", "sites", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """All that using an exported model takes.
+    """Everything needed to use an exported model.
 
     Args:
-        method: of the detector.
+        method: method of the detector.
         class_names: name of each label.
-        size: of what the network sees, see ``Resize``.
+        size: size of the network input, see ``Resize``.
         resize: how a photo is scaled to it.
-        strides: of the pyramid's levels, pixels.
-        outputs: ``"detections"``: boxes, scores, labels, side deviations and their count; ``"sites"``: boxes and scores
-            of every location, without suppression; ``"raw"``: the head's maps.
-        score_threshold: locations below it are not looked at.
-        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: none is.
-        max_detections: of an image.
+        strides: strides of the pyramid levels, pixels.
+        outputs: ``"detections"``: boxes, scores, labels, standard deviations of the sides, and their count;
+            ``"sites"``: boxes and scores of all locations, without NMS; ``"raw"``: raw maps of the head.
+        score_threshold: candidates with a lower score are dropped.
+        nms_iou: a box is dropped if its IoU with a better one of its class exceeds this; ``None`` disables NMS.
+        max_detections: largest number of detections per image.
         last_pixel: see ``DetectionArrays.to_photo``.
-        int8: whether convolutions are computed with 8 bits.
+        int8: whether convolutions use 8 bits.
     """
 
     method: str
@@ -51,31 +51,31 @@ class ModelCard:
     int8: bool = False
 
     def with_room(self, max_detections: int | None) -> "ModelCard":
-        """The same for so many detections of an image; ``None``: as it is.
+        """A copy that allows this many detections per image; ``None``: unchanged.
 
         Raises:
-            InputError: the file that it is of gives no more than it was made for.
+            InputError: the file was exported for fewer detections.
         """
         if max_detections is None:
             return self
         check_range("max_detections", max_detections, 1)
         if self.outputs == "detections" and max_detections > self.max_detections:
             raise InputError(
-                f"made for {self.max_detections} detections a photo, not {max_detections}; export it again with "
+                f"exported for {self.max_detections} detections per photo, not {max_detections}; export it again with "
                 f"--max-detections {max_detections}"
             )
         return replace(self, max_detections=max_detections)
 
     def to_json(self) -> str:
-        """The text that a file carries."""
+        """The text stored in a file."""
         return json.dumps({"format": FORMAT, "focaldet": __version__, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
-        """What such a text says.
+        """Read the text stored in a file.
 
         Raises:
-            InputError: it is none, or of a newer format.
+            InputError: the text is broken or of a newer format.
 
         >>> card = ModelCard(method="gfl", class_names=("cell",), size=320, resize=Resize(), strides=(8,),
         ...                  outputs="raw", score_threshold=0.02, nms_iou=0.6, max_detections=100)
@@ -87,7 +87,7 @@ class ModelCard:
             made_by = values.pop("focaldet", "?")
             number = values.pop("format")
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError("its description is broken; export it again") from error
+            raise InputError("its model card is broken; export it again") from error
         if number != FORMAT:
             raise InputError(
                 f"format {number!r}, written by focaldet {made_by}; this focaldet {__version__} reads format {FORMAT}: "
@@ -96,11 +96,11 @@ class ModelCard:
         try:
             return cls(**_checked(values))
         except (TypeError, ValueError, KeyError) as error:
-            raise InputError(f"its description is broken ({error}); export it again") from error
+            raise InputError(f"its model card is broken ({error}); export it again") from error
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a card. Files come from anywhere: what is computed with is looked at."""
+    """The checked fields of a card. Files may come from anywhere, so every value is validated."""
     values = {field.name: values[field.name] for field in fields(ModelCard)}
     check_schema("", values, ModelCard)
     for name in ("class_names", "strides"):

@@ -1,6 +1,6 @@
-"""Weights that an ONNX file keeps in other files. onnxruntime reads whatever file it names, so the names are looked at.
+"""External weights of an ONNX file. onnxruntime reads any file that is named, so the names are checked first.
 
-Only the parts of the format are walked in which a tensor can stand (onnx.proto); numbers are passed over unread.
+Only those parts of the format (onnx.proto) are parsed that can contain a tensor; numbers are skipped.
 """
 
 import os
@@ -21,22 +21,22 @@ _PARTS: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
     "entry": {1: "key", 2: "value"},
 }
-"""Message of onnx.proto -> the fields that lead to a tensor, and the message that each holds."""
+"""Message of onnx.proto -> number and message of each field that can contain a tensor."""
 
 
 def external_folder(model: bytes, file: Path) -> Path | None:
-    """The folder of the files that a model keeps weights in: that of the model. ``None``: it keeps none.
+    """The folder of a model's external weights, which is that of the model itself; ``None`` without such weights.
 
     Args:
-        model: the content of ``file``.
+        model: content of ``file``.
 
     Raises:
-        InputError: a file elsewhere is named, or it is not there; or the model is damaged.
+        InputError: a named file is missing or in another folder, or the model is damaged.
     """
     try:
         names = set(_locations(memoryview(model)))
     except (ValueError, IndexError) as error:
-        raise InputError("damaged, or no ONNX file; fetch it again, or export it again") from error
+        raise InputError("damaged or not an ONNX file; fetch or export it again") from error
     folder = Path(os.path.realpath(file)).parent
     for name in sorted(names):
         text = name.decode("utf-8", errors="replace")
@@ -46,12 +46,14 @@ def external_folder(model: bytes, file: Path) -> Path | None:
         except (OSError, ValueError):
             beside = False
         if not beside:
-            raise InputError(f"keeps weights in {text!r}, which is no file beside it; copy it there, or export again")
+            raise InputError(
+                f"its weights are in {text!r}, which is not a file beside it; copy it there, or export again"
+            )
     return folder if names else None
 
 
 def _locations(model: memoryview) -> Iterator[bytes]:
-    """The names of files in all tensors of a model."""
+    """Yield the file names in all tensors of a model."""
     waiting = [("model", model)]
     while waiting:
         kind, message = waiting.pop()
@@ -67,7 +69,7 @@ def _locations(model: memoryview) -> Iterator[bytes]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of the fields that have a length.
+    """Yield number and content of each length-delimited field.
 
     Raises:
         ValueError, IndexError: the message is damaged.
@@ -75,7 +77,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     at = 0
     while at < len(message):
         tag, at = _number(message, at)
-        number, kind = (tag & 0xFFFFFFFF) >> 3, tag & 7  # protobuf drops what is beyond 32 bits
+        number, kind = (tag & 0xFFFFFFFF) >> 3, tag & 7  # protobuf drops higher bits
         if kind == 0:
             _, at = _number(message, at)
         elif kind == 1:
@@ -93,7 +95,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _number(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of variable length, and where the next field begins."""
+    """Read a variable-length number; return it and the position behind it."""
     value = shift = 0
     while shift < 70:
         byte = message[at]

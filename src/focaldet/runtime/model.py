@@ -1,4 +1,4 @@
-"""What every detector in use can do, whatever runs it, and what it takes and gives."""
+"""The interface of detectors for inference, and their inputs and outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """A photo as the network sees it.
+    """A photo scaled for the network.
 
     Args:
-        pixels: of the kind that the model takes.
-        size: (height, width) of what the network sees.
+        pixels: the image, in the format of the model.
+        size: (height, width) of the image.
         photo_size: (height, width) of the photo.
     """
 
@@ -24,20 +24,20 @@ class NetworkInput:
 
     @property
     def scale_xy(self) -> tuple[float, float]:
-        """Pixels of the photo for one pixel of the network's input, along x and y."""
+        """Scale (x, y) from pixels of the network input to pixels of the photo."""
         return self.photo_size[1] / self.size[1], self.photo_size[0] / self.size[0]
 
 
 @dataclass(frozen=True)
 class DetectionArrays:
-    """The objects of one photo, best first: ``focaldet.Detections`` as arrays.
+    """Detections in one photo, best first: ``focaldet.Detections`` as arrays.
 
     Args:
         boxes_xyxy: ``(N, 4)`` float32, pixels of the photo.
-        scores: ``(N,)`` float32 in [0, 1], not increasing.
+        scores: ``(N,)`` float32 in [0, 1], non-increasing.
         labels: ``(N,)`` int64 in [0, C).
-        side_std_px: ``(N, 4)`` float32, the standard deviation of each side (left, top, right, bottom) in pixels of the
-            photo, or ``None`` for a method whose sides are single numbers.
+        side_std_px: ``(N, 4)`` float32, standard deviation of each side (left, top, right, bottom) in pixels of the
+            photo; ``None`` for methods without distributions.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -49,7 +49,7 @@ class DetectionArrays:
         return len(self.scores)
 
     def above(self, score: float) -> "DetectionArrays":
-        """Those with a higher score.
+        """The detections with a higher score.
 
         >>> boxes = np.zeros((2, 4), np.float32)
         >>> len(DetectionArrays(boxes, np.array([0.9, 0.3], np.float32), np.zeros(2, np.int64), None).above(0.5))
@@ -60,10 +60,11 @@ class DetectionArrays:
         return DetectionArrays(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], stds)
 
     def to_photo(self, seen: NetworkInput, *, last_pixel: bool = False) -> "DetectionArrays":
-        """These, of what the network saw, in pixels of the photo.
+        """Convert from pixels of the network input to pixels of the photo.
 
         Args:
-            last_pixel: a box's right and bottom side are the last column and row of pixels in it.
+            seen: the network input.
+            last_pixel: see ``boxes_to_photo``.
 
         >>> seen = NetworkInput(None, (24, 32), (48, 64))
         >>> boxes = np.array([[1, 2, 3, 4]], np.float32)
@@ -78,10 +79,12 @@ class DetectionArrays:
 def boxes_to_photo(
     boxes_xyxy: NDArray[np.float32], seen: NetworkInput, *, last_pixel: bool = False
 ) -> NDArray[np.float32]:
-    """Boxes ``(N, 4)`` in pixels of the network's input, in pixels of the photo.
+    """Convert boxes ``(N, 4)`` from pixels of the network input to pixels of the photo.
 
     Args:
-        last_pixel: a box's right and bottom side are the last column and row of pixels in it.
+        seen: the network input.
+        last_pixel: the right and bottom sides of a box are its last column and row of pixels, as in mmdetection before
+            version 2, so in the photo it ends one pixel farther.
     """
     boxes = boxes_xyxy * np.array(seen.scale_xy * 2, np.float32)
     if last_pixel:
@@ -91,7 +94,7 @@ def boxes_to_photo(
 
 
 class Model(Protocol):
-    """A detector in two steps: the first on any thread, the second a batch at a time."""
+    """A detector in two steps: ``prepare`` on any thread, ``detect`` on batches."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -101,4 +104,4 @@ class Model(Protocol):
         """Scale a photo ``(H, W, 3)`` for the network."""
 
     def detect(self, batch: Sequence[NetworkInput]) -> list[DetectionArrays]:
-        """The objects of some photos that the network sees at one size."""
+        """Detect objects in a batch of inputs of one size; boxes are in pixels of each photo."""

@@ -1,4 +1,4 @@
-"""Non-maximum suppression in NumPy, for models that were exported without it."""
+"""Non-maximum suppression in NumPy, for models exported without it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,13 @@ def batched_nms(
     iou_threshold: float,
     max_detections: int,
 ) -> NDArray[np.int64]:
-    """Which boxes stay, best first: none overlaps a better one of its class by more than ``iou_threshold``.
+    """Indices of the boxes that remain after NMS within each class, best first.
 
     Args:
         boxes_xyxy: ``(N, 4)``.
-        scores, labels: ``(N,)``; of equal scores the first is the best.
-        max_detections: boxes that stay, at most.
+        scores, labels: ``(N,)``; of equal scores, the first is better.
+        iou_threshold: a box is dropped if its IoU with a better one of its class exceeds this.
+        max_detections: largest number of boxes returned.
 
     >>> boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10]], np.float32)
     >>> batched_nms(boxes, np.array([0.5, 0.9, 0.2], np.float32), np.zeros(3, np.int64), 0.6, 100)
@@ -32,7 +33,7 @@ def batched_nms(
         sides = np.minimum(boxes_xyxy[order, 2:], high) - np.maximum(boxes_xyxy[order, :2], low)
         shared = np.prod(np.maximum(sides, 0), axis=1)
         whole = areas[order] + areas[best] - shared
-        # In the steps and the precision of torchvision's, so that an overlap of just the limit is none here either.
+        # Same operations and precision as torchvision, so that an IoU at the threshold compares the same.
         overlaps = (
             np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0).astype(np.float64) > iou_threshold
         )

@@ -1,4 +1,4 @@
-"""Detect in files: photos, folders of photos, videos. Each is drawn, and all boxes are written as COCO JSON."""
+"""Detection in files: photos, folders of photos and videos. Writes a picture of each, and all boxes as COCO JSON."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,21 +26,21 @@ from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
 def predict_files(
     model: Model, paths: Sequence[Path], out: Path, *, score: float = 0.3, say: Callable[[str], None] = print
 ) -> list[str]:
-    """Detect in photos and videos, and write each drawn and all as ``predictions.json``.
+    """Detect objects in photos and videos; write drawn copies and ``predictions.json``.
 
     Args:
-        paths: files, or folders of photos, whose sub-folders are looked into too.
-        out: folder for ``<photo>.png``, ``<video>.mp4`` and ``predictions.json``, in which each frame of a video is an
-            image with the video's name, its ``frame`` and ``seconds``. Photos of sub-folders are drawn into sub-folders
-            of the same names.
-        score: boxes have a higher one.
-        say: prints a line: which files of folders were skipped, and which photos were brightened.
+        paths: files, or folders of photos including sub-folders.
+        out: folder for ``<photo>.png``, ``<video>.mp4`` and ``predictions.json``. In the latter, each frame of a video
+            is an image with the video's name, its ``frame`` and ``seconds``. Photos in sub-folders are drawn into
+            sub-folders of the same names.
+        score: confidence threshold; boxes have a higher score.
+        say: prints a line about files skipped in folders or photos that were brightened.
 
     Returns:
-        A line for each file that could not be read; the others are done.
+        A line for each file that could not be read. All others are processed.
 
     Raises:
-        InputError: nothing is there to look at, or the folder cannot be written, or holds something else.
+        InputError: there is no photo or video, or the folder cannot be written or contains something else.
     """
     check_out(out, "predictions")
     listed, skipped = list_images(paths, out)
@@ -51,7 +51,7 @@ def predict_files(
     whites: list[int] = []
     found = out / "predictions.json"
     if not found.exists():
-        write_json(found, record.document)  # from here on it shows what the folder is for
+        write_json(found, record.document)  # marks the folder as one of predictions
     try:
         for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True):
             video = file.suffix.lower() in VIDEO_SUFFIXES
@@ -69,7 +69,7 @@ def predict_files(
                 drawn = _draw(photo, record.look(photo, file), model.class_names)
                 with replacing(out / name) as beside:
                     drawn.save(beside, format="PNG")
-    finally:  # Ctrl-C keeps what was found before it
+    finally:  # keeps the results so far after Ctrl-C
         write_json(found, record.document)
     if line := depth_note(whites):
         say(line)
@@ -77,7 +77,7 @@ def predict_files(
 
 
 class _Record:
-    """Detects, and keeps what ``predictions.json`` holds."""
+    """Detects objects and collects the content of ``predictions.json``."""
 
     def __init__(self, model: Model, score: float) -> None:
         self.model, self.score = model, score
@@ -86,7 +86,7 @@ class _Record:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What was noted since is forgotten when an error ends it: a video that is damaged in its middle."""
+        """Discard the entries added inside if an error occurs, as in a video damaged halfway."""
         before = {key: len(entries) for key, entries in self.document.items()}
         try:
             yield
@@ -96,7 +96,7 @@ class _Record:
             raise
 
     def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> DetectionArrays:
-        """The objects in a photo, which is noted."""
+        """Detect the objects in a photo and add it to the document."""
         (found,) = self.model.detect([self.model.prepare(photo)])
         found = found.above(self.score)
         number = len(self.document["images"]) + 1
@@ -107,7 +107,7 @@ class _Record:
 
 
 def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Image.Image, Fraction]]:
-    """The drawn frames of a video, one after the other: no two are in memory."""
+    """Yield the drawn frames of a video one at a time, so that only one is in memory."""
     for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         yield _draw(frame.photo, found, record.model.class_names, scale=1, legend=False), frame.rate
@@ -120,11 +120,11 @@ def _draw(photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequenc
 
 
 class Listed(NamedTuple):
-    """A photo or video to look at.
+    """A photo or video to process.
 
     Args:
-        file: where it is.
-        place: its folder below the one that was given; "." of what was given itself.
+        file: path of the file.
+        place: its folder relative to the given one; "." for a file that was given itself.
     """
 
     file: Path
@@ -132,13 +132,14 @@ class Listed(NamedTuple):
 
 
 def list_images(paths: Sequence[Path], out: Path) -> tuple[list[Listed], Counter[str]]:
-    """The photos and videos that files name, the photos in folders, and what else is there, by its suffix.
+    """List given photos and videos and the photos in given folders; count other files by suffix.
 
     Args:
-        out: where pictures will be drawn; below a folder of photos it is not looked into.
+        paths: files and folders.
+        out: folder for the results, which is skipped if it is inside a folder of photos.
 
     Raises:
-        InputError: a path is not there, or there is no photo at all.
+        InputError: a path does not exist, or there is no photo or video.
     """
     listed: list[Listed] = []
     skipped: Counter[str] = Counter()
@@ -153,16 +154,16 @@ def list_images(paths: Sequence[Path], out: Path) -> tuple[list[Listed], Counter
             else:
                 raise InputError(f"{path}: no such file or folder")
         except OSError as error:
-            raise InputError(f"{path}: cannot be looked at ({error.strerror})") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not listed:
         line = f"; {skipped_line(skipped)}" if skipped else ""
         looked = f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}{line}"
-        raise InputError(f"{paths[0] if paths else 'images'}: no photo in it; {looked}")
+        raise InputError(f"{paths[0] if paths else 'images'}: contains no photo; {looked}")
     return listed, skipped
 
 
 def _drawn_names(listed: Sequence[Listed], out: Path) -> list[Path]:
-    """A name for each file's picture: the file's, longer or numbered when another one has it already."""
+    """A unique name for the picture of each file: that of the file, extended or numbered if taken."""
     names: dict[Path, None] = {}
     for file, place in listed:
         kind = ".mp4" if file.suffix.lower() in VIDEO_SUFFIXES else ".png"
@@ -173,5 +174,5 @@ def _drawn_names(listed: Sequence[Listed], out: Path) -> list[Path]:
     sources = {file.resolve() for file, _ in listed}
     for drawn in names:
         if (out / drawn).resolve() in sources:
-            raise InputError(f"--out {out}: would write over {drawn} itself; choose another folder")
+            raise InputError(f"--out {out}: would overwrite {drawn} itself; choose another folder")
     return list(names)

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 COCO_DETECTIONS = 100
-"""Detections of a photo that count in COCO's AP, best first."""
+"""Number of detections per photo that count in COCO's AP, best first."""
 
 
 class Numbers(Protocol):
-    """An array, or a tensor."""
+    """An array or a tensor."""
 
     def tolist(self) -> Any:
-        """As Python's own numbers."""
+        """Convert to Python numbers."""
 
 
 class Boxes(Protocol):
-    """``DetectionArrays``, or ``focaldet.Detections``."""
+    """``DetectionArrays`` or ``focaldet.Detections``."""
 
     @property
     def boxes_xyxy(self) -> Numbers: ...
@@ -30,10 +30,12 @@ class Boxes(Protocol):
 def coco_results(
     image_id: int | str, found: Boxes, category_ids: Sequence[int | str] | None = None
 ) -> list[dict[str, Any]]:
-    """The detections of one image as entries of a COCO results file, with each side's deviation in pixels.
+    """The detections of one image as entries of a COCO results file, with standard deviations of the sides in pixels.
 
     Args:
-        category_ids: of each label; ``None``: label + 1.
+        image_id: id of the image.
+        found: its detections.
+        category_ids: id for each label; ``None``: label + 1.
     """
     boxes, scores, labels = found.boxes_xyxy.tolist(), found.scores.tolist(), found.labels.tolist()
     entries: list[dict[str, Any]] = [
@@ -52,12 +54,12 @@ def coco_results(
 
 
 def named_limit(max_detections: int) -> str:
-    """What is put behind "AP" where it is not COCO's.
+    """Suffix for "AP" if the limit on detections is not COCO's.
 
     >>> f"AP{named_limit(500)}", f"AP{named_limit(100)}"
-    ('AP (at most 500 detections a photo)', 'AP')
+    ('AP (at most 500 detections per photo)', 'AP')
     """
-    return f" (at most {max_detections} detections a photo)" if max_detections > COCO_DETECTIONS else ""
+    return f" (at most {max_detections} detections per photo)" if max_detections > COCO_DETECTIONS else ""
 
 
 def _rounded(values: list[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Videos, frame by frame, by PyAV (``pip install 'focaldet[video]'``)."""
+"""Read and write videos frame by frame, with PyAV (``pip install 'focaldet[video]'``)."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,20 +16,20 @@ from focaldet.files import open_regular, replacing
 from focaldet.photos.images import MAX_PIXELS
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
-"""File names that are taken for videos."""
+"""Suffixes of files that are treated as videos."""
 
 _ONLY_THIS_FILE = {"format_whitelist": "mov,avi,matroska,mpeg,mpegts,mpegvideo", "protocol_whitelist": "none"}
-"""Of FFmpeg: formats that hold pictures themselves. Others are lists of files and addresses to open (HLS, concat)."""
+"""FFmpeg options that allow only formats with embedded pictures. Others list files or addresses (HLS, concat)."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video.
+    """A frame of a video.
 
     Args:
         photo: ``(H, W, 3)`` uint8 RGB, upright.
-        seconds: since the video's start.
-        rate: frames a second of the whole video.
+        seconds: time since the start of the video.
+        rate: frames per second of the whole video.
     """
 
     photo: NDArray[np.uint8]
@@ -38,28 +38,28 @@ class Frame:
 
 
 def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None) -> Iterator[Frame]:
-    """The frames of a video's first picture track.
+    """Yield the frames of the first video track.
 
     Args:
-        note: gets a line about a video that ends before its end.
+        note: called with a line about a truncated video.
 
     Raises:
-        InputError: PyAV is missing, or the file is no video, damaged, or too large.
+        InputError: PyAV is missing, or the file is not a video, damaged or too large.
     """
     av = _av(file)
-    count, seconds = 0, 0.0
+    count, seconds, stated = 0, 0.0, 0
     try:
-        # The file itself and not its name, which FFmpeg would take for an address or a list (concat:a.mp4|b.mp4).
+        # The open file, because FFmpeg interprets some names as addresses or lists (concat:a.mp4|b.mp4).
         with open_regular(file) as opened, av.open(opened, options=_ONLY_THIS_FILE) as container:
             if not container.streams.video:
-                raise InputError(f"{file}: a file without pictures")
+                raise InputError(f"{file}: contains no pictures")
             stream = container.streams.video[0]
             rate = stream.average_rate or Fraction(25)
             stated, slack = _stated_frames(container, stream, rate)
             for number, frame in enumerate(container.decode(stream)):
                 count = number + 1
                 if frame.width * frame.height > MAX_PIXELS:
-                    raise InputError(f"{file}: more than {MAX_PIXELS:,} pixels a frame; scale it down")
+                    raise InputError(f"{file}: more than {MAX_PIXELS:,} pixels per frame; scale it down")
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 seconds = float(number / rate) if frame.time is None else frame.time
                 yield Frame(np.ascontiguousarray(pixels), seconds, rate)
@@ -68,35 +68,38 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        what = f"damaged after {count} frames" if count else "not a video that can be read"
+        whole = f" of about {stated}" if stated > count else ""
+        what = f"damaged after {count}{whole} frames" if count else "not a readable video"
         raise InputError(f"{file}: {what} ({_reason(error)}); fetch it again") from error
 
 
 def _stated_frames(container: Any, stream: Any, rate: Fraction) -> tuple[int, float]:
-    """How many frames a file says it has, and how many fewer a whole one may have."""
+    """Number of frames according to the header, and how many fewer a complete file may have."""
     if stream.frames and "mp4" in container.format.name and stream.duration:
-        # Its header stays as it was when the end is cut off; an edit list may show fewer than there are.
+        # The header survives truncation. An edit list may hide some of the frames.
         return min(stream.frames, int(stream.duration * stream.time_base * rate)), 2
     if stream.frames:
         return stream.frames, 2
-    # The length of its longest track, which need not be that of the pictures.
+    # The length of the longest track, which need not be the video track.
     return int((container.duration or 0) / 1_000_000 * rate), float(rate)
 
 
 def _reason(error: Exception) -> str:
-    """What FFmpeg says, without its number and the name of its function."""
+    """FFmpeg's message without error number and function name."""
     return re.sub(r"^\[Errno \d+\] |: '.*'$", "", one_line(error))
 
 
 def write_video(file: Path, pictures: Iterable[tuple[Image.Image, Fraction]]) -> None:
-    """Write an MP4 (H.264) of pictures of one size and their rate; whole or not at all."""
+    """Write an MP4 (H.264) from pictures of one size with their frame rate. An incomplete file is never left."""
     av = _av(file)
     with replacing(file) as beside, beside.open("wb") as opened, av.open(opened, "w", format="mp4") as container:
         stream: Any = None
         for picture, rate in pictures:
             if stream is None:
                 stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-                stream.width, stream.height = (side + side % 2 for side in picture.size)  # its colours are of 2 x 2
+                stream.width, stream.height = (
+                    side + side % 2 for side in picture.size
+                )  # H.264 stores colour for 2 x 2 pixels
                 stream.pix_fmt = "yuv420p"
             even = picture.crop((0, 0, stream.width, stream.height))
             container.mux(stream.encode(av.VideoFrame.from_image(even)))
@@ -108,5 +111,5 @@ def _av(file: Path) -> Any:
     try:
         import av
     except ModuleNotFoundError as error:
-        raise InputError(f"{file}: videos are read by PyAV, which is missing: pip install 'focaldet[video]'") from error
+        raise InputError(f"{file}: reading videos requires PyAV: pip install 'focaldet[video]'") from error
     return av

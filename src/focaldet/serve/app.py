@@ -177,7 +177,7 @@ def create_app(
                 raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
             answering.add(request)
             seen = await prepared(data, request.headers.get("content-type", ""))
-            del data  # let go before it waits for the network
+            del data  # free the upload before waiting for the network
             async with asyncio.timeout(limits.seconds):
                 found = await batcher.detect(seen)
         except TimeoutError:
@@ -223,14 +223,14 @@ def create_app(
 
 
 def _hint(data: bytes, content_type: str) -> str:
-    """What may have become of a photo that is none."""
+    """Guess why the body is not a photo."""
     if data.startswith(b"data:") or (len(data) > 64 and re.fullmatch(rb"[\w+/=\s-]+", data[:4096])):
-        return "; the body is text, perhaps base64: send the bytes of the photo's file themselves"
+        return "; the body is text, perhaps base64; send the bytes of the photo file"
     if data.lstrip()[:1] in (b"{", b"["):
-        return "; the body is JSON: send the bytes of the photo's file themselves"
+        return "; the body is JSON; send the bytes of the photo file"
     by_curl = content_type.startswith("application/x-www-form-urlencoded")
     if data and by_curl and not any(byte in data for byte in LOST_BY_CURL):
-        return "; curl -d takes bytes away from a file, --data-binary does not"
+        return "; curl -d removes bytes from a file, use --data-binary"
     return ""
 
 

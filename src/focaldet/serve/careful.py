@@ -1,4 +1,5 @@
-"""Around every answer: one reading of a request's length, HEAD, careful headers, counters, and an end that arrives."""
+"""Middleware around every response: unambiguous request length, HEAD, security headers, counters, and delivery of the
+response to a client that is still sending."""
 
 import asyncio
 import time
@@ -10,18 +11,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from focaldet.serve.metrics import Metrics
 
 DRAIN_SECONDS = 5.0
-"""For which the rest of a refused upload is received and forgotten. A client that is still sending when its connection
-is closed gets no answer, but "connection reset"."""
+"""Seconds for which the rest of a refused upload is received and discarded. A client that is still sending when its
+connection is closed sees "connection reset" instead of the response."""
 
 
 class Careful:
     """The middleware.
 
     Args:
-        app: what it is around.
-        metrics: counts the answers of /predict.
-        root_path: below which a proxy shows it, which may cut that path off or keep it.
-        seconds: for which a client is waited for, at most.
+        app: the application.
+        metrics: counts the responses of /predict.
+        root_path: path under which a proxy serves it; the proxy may strip the path or keep it.
+        seconds: longest time to wait for a client.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, root_path: str, seconds: float) -> None:
@@ -32,7 +33,7 @@ class Careful:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # answered as GET; uvicorn leaves the body out
+        if scope["method"] == "HEAD":  # treated as GET; uvicorn omits the body
             scope = {**scope, "method": "GET"}
         path = scope["path"]
         if path.startswith(f"{self.root_path}/"):
@@ -63,14 +64,14 @@ class Careful:
 
         names = [name for name, _ in scope["headers"]]
         if b"content-length" in names and b"transfer-encoding" in names:
-            # Two readers, of which one goes by the first and one by the second, see two different requests.
+            # A proxy that uses one of them and a server that uses the other would see different requests.
             reason = "both Content-Length and Transfer-Encoding; send one of them"
             refusal = JSONResponse({"detail": reason}, 400, {"Connection": "close"})
             await refusal(scope, watched, observed)
             return
         try:
             await self.app(scope, watched, observed)
-        except Exception:  # on its way to the log; what the client gets is made outside of here
+        except Exception:  # goes on to the log; an outer layer makes the response
             if counted:
                 self.metrics.answered(500, time.perf_counter() - start)
             raise

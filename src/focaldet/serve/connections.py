@@ -40,7 +40,7 @@ def bounded(seconds: float, most: int = MAX_CONNECTIONS) -> type[H11Protocol]:
                 idle = [one for one in others if one.is_idle()]
                 sending = [one for one in others if one.cycle is not None and one.cycle.more_body]
                 number = Counter(one.address for one in sending)
-                # The longest without a request; else the longest sender, of the client with the most; else this one.
+                # The longest idle one; else the oldest upload of the client with the most uploads; else this one.
                 first = min(idle, key=lambda one: one.idle_since, default=None) or min(
                     sending, key=lambda one: (-number[one.address], one.idle_since), default=self
                 )
@@ -51,18 +51,18 @@ def bounded(seconds: float, most: int = MAX_CONNECTIONS) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
-            """Ends a connection on which something came that is no HTTP. What is being answered there, nobody gets."""
+            """Close a connection that sent invalid HTTP. A response in progress is dropped."""
             cycle = self.cycle
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
             try:
                 super().send_400_response(msg)
-            except LocalProtocolError:  # an answer has begun, or to HEAD, which has no body
+            except LocalProtocolError:  # a response has started, or answers HEAD, which has no body
                 self.transport.abort()
 
         def _should_upgrade(self) -> bool:
-            return False  # to nothing else than HTTP
+            return False  # only HTTP is supported
 
         def on_response_complete(self) -> None:
             self.idle_since = self.loop.time()

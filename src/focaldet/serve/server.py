@@ -49,7 +49,7 @@ def serve(
         say: prints a line, with the address of the server.
 
     Raises:
-        InputError: the model cannot be read or run, or the address cannot be listened on.
+        InputError: the model cannot be read or run, or the server cannot listen on the address.
     """
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
@@ -97,8 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except UnicodeError as error:  # of a name that is none: a..b
-        raise InputError(f"--host {host}: no name of a machine; choose another") from error
+    except UnicodeError as error:  # an invalid name such as a..b
+        raise InputError(f"--host {host}: not a valid host name; choose another") from error
     except OSError as error:
         number = None if isinstance(error, socket.gaierror) else error.errno
         reason = os.strerror(number) if number else error.strerror  # without the address that Python appends

@@ -1,5 +1,5 @@
-"""Photos on their way in: how many at a time, how large, how slowly they may come, and who gives way when there are too
-many. Clients that stall would otherwise keep everybody else out until their time is over."""
+"""Receiving photos, with limits on number, size and slowness. If there are too many, the slowest upload gives way;
+otherwise stalled clients would keep everybody else out until they time out."""
 
 import asyncio
 from collections import Counter
@@ -13,16 +13,16 @@ from starlette.requests import ClientDisconnect
 from focaldet.serve.limits import Limits
 
 MAX_UPLOADS = 64
-"""At a time, so that their memory has a bound."""
+"""Largest number of uploads at a time, which bounds their memory."""
 
 MIN_RATE = 10_000
-"""Bytes a second, on average since the request began."""
+"""Lowest accepted rate in bytes per second, on average since the request started."""
 
 PATIENCE = 5.0
-"""Seconds for which an upload may come more slowly."""
+"""Seconds for which an upload may be slower."""
 
 SAFE_SECONDS = 1.0
-"""For which a new upload does not have to give way to another."""
+"""Seconds for which a new upload does not have to give way."""
 
 
 @dataclass(eq=False)
@@ -30,11 +30,11 @@ class Upload:
     """A body that is being received.
 
     Args:
-        client: its address.
-        began: by the loop's clock.
-        deadline: when it is given up, if it has not come.
-        size: bytes that have come.
-        gave_way: it was given up in favour of another.
+        client: address of the client.
+        began: start time, by the event loop's clock.
+        deadline: time limit of the upload.
+        size: bytes received.
+        gave_way: whether it was cancelled in favour of another upload.
     """
 
     client: str
@@ -45,25 +45,27 @@ class Upload:
 
 
 class Uploads:
-    """The bodies that one server is receiving."""
+    """The uploads in progress of one server."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._there: set[Upload] = set()
 
     async def receive(self, request: Request) -> bytes:
-        """The bytes of a request, never more of them than are taken.
+        """Receive the body of a request, up to the size limit.
 
         Raises:
-            HTTPException: there are too many, they come too slowly, or not as the photo's own bytes.
+            HTTPException: the body is too large or too slow, or is a form or compressed.
         """
         most = int(self._limits.megabytes * 1e6)
-        too_large = HTTPException(413, f"the upload has more than {self._limits.megabytes:g} MB; scale the photo down")
+        too_large = HTTPException(413, f"the upload is larger than {self._limits.megabytes:g} MB; scale the photo down")
         if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
-            raise HTTPException(415, "a form; send the photo as the body itself, as curl --data-binary @photo.jpg does")
+            raise HTTPException(
+                415, "the body is a form; send the photo itself as the body, like curl --data-binary @photo.jpg"
+            )
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
-            raise HTTPException(415, f"a body in the encoding {coding[:20]!r}; send the photo as it is")
+            raise HTTPException(415, f"the body is encoded as {coding[:20]!r}; send the photo without an encoding")
         stated = request.headers.get("content-length", "")
         if stated.isdecimal() and int(stated) > most:
             raise too_large
@@ -82,7 +84,7 @@ class Uploads:
 
     @asynccontextmanager
     async def _place(self, request: Request) -> AsyncIterator[Upload]:
-        """One of the places that there are."""
+        """Reserve a place for an upload, with its time limit."""
         if len(self._there) >= MAX_UPLOADS:
             self._make_room()
         now = asyncio.get_running_loop().time()
@@ -94,11 +96,11 @@ class Uploads:
                 yield upload
         except TimeoutError:
             if upload.gave_way:
-                raise _busy("the upload came more slowly than others") from None
+                raise _busy("the upload was slower than the others") from None
             after = asyncio.get_running_loop().time() - upload.began
             if after < self._limits.seconds:
                 raise HTTPException(
-                    408, f"the photo came too slowly: {upload.size:,} bytes in {after:.0f} s; try a faster connection"
+                    408, f"the upload is too slow: {upload.size:,} bytes in {after:.0f} s; try a faster connection"
                 ) from None
             raise HTTPException(408, f"the photo did not arrive within {self._limits.seconds:g} s") from None
         finally:
@@ -108,10 +110,10 @@ class Uploads:
         return upload.began + min(PATIENCE + upload.size / MIN_RATE, self._limits.seconds)
 
     def _make_room(self) -> None:
-        """Give up the slowest upload of the client that has the most.
+        """Cancel the slowest upload of the client with the most uploads.
 
         Raises:
-            HTTPException: all have only just begun.
+            HTTPException: all uploads have only just started.
         """
         now = asyncio.get_running_loop().time()
         old = [upload for upload in self._there if now - upload.began > SAFE_SECONDS and not upload.gave_way]

@@ -1,4 +1,4 @@
-"""The files of a study: read, compared with what is asked for, written whole."""
+"""Reading, checking and writing the files of a study."""
 
 import json
 import re
@@ -27,23 +27,23 @@ from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
 
 MAX_SEED = 2**32
-"""Seeds are smaller."""
+"""Upper bound of a seed, exclusive."""
 
 MINUTES, SEEDS = 10.0, 3
-"""Of each rung, where nothing else is asked for. Fewer seeds show no spread worth the name."""
+"""Defaults per rung. Fewer than three seeds give no useful spread."""
 
 PATHS = ("data", "backbone_weights", "weights")
-"""Options that name a file or folder: kept whole, so that the study goes on from wherever it is called."""
+"""Options that name a file or folder; stored as absolute paths, so that the study can be continued from anywhere."""
 
 SHARED = tuple(field.name for field in fields(TrainConfig) if field.name not in (*CHOSEN_HERE, "out", "seed"))
-"""Options that all rungs have in common."""
+"""Options that all rungs share."""
 
 
 def common_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """All options of the rungs, from those that were given.
+    """Complete the given options to all options that the rungs share.
 
     Raises:
-        InputError: a value that does not fit.
+        InputError: a value does not fit.
     """
     given = {name: str(Path(value).resolve()) if name in PATHS and value else value for name, value in given.items()}
     config = asdict(TrainConfig(**given))
@@ -51,29 +51,29 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(study: Study, row: RungRow, seed: int, run: Path) -> TrainConfig:
-    """How a rung is trained."""
+    """Training configuration of a rung and seed."""
     return TrainConfig(**(study["settings"] | row["changes"]), seed=seed, out=str(run))
 
 
 def read_photos(settings: dict[str, Any], seed: int, class_names: Sequence[str] | None = None) -> DataFolder:
-    """The photos of a study as they are labelled for training and measuring: without ignored classes.
+    """Read the photos of a study, with the labels for training and measuring: without ignored classes.
 
     Args:
-        settings: of the study.
-        seed: of splits that have to be made.
-        class_names: those of a study that has begun; its photos are matched with them by name.
+        settings: settings of the study.
+        seed: seed for automatic splits.
+        class_names: classes of an existing study; the photos' classes are matched with them by name.
     """
     folder = ignore_classes(read_folder(settings["data"], seed=seed), split_names(settings.get("ignore") or ""))
     return folder if class_names is None else with_classes(folder, class_names)[0]
 
 
 def split_seed(study: Study) -> int:
-    """Of the splits, where the folder gives none: the same for all seeds."""
+    """Seed for automatic splits; the same for all seeds of the study."""
     return min(study["seeds"])
 
 
 def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[int], folder: DataFolder) -> Study:
-    """The header of a new study."""
+    """Build ``study.json`` for a new study."""
     objects = {
         split: np.bincount(
             np.concatenate([record.labels[~record.ignored] for record in records]), minlength=folder.num_classes
@@ -101,17 +101,17 @@ def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[i
 
 
 def measured_split(folder: DataFolder) -> str:
-    """``"test"``, or ``"val"``, on which the best weights are chosen, when there is no other.
+    """The split to measure: ``"test"``, or ``"val"`` if there is no test split, though it also selects the weights.
 
     Raises:
-        InputError: there is neither, or nothing to train on.
+        InputError: there is neither, or no training photo.
     """
     if not folder.splits.get("train"):
         raise InputError(f"{folder.root}: no photo in the train split")
     for split in ("test", "val"):
         if folder.splits.get(split):
             return split
-    raise InputError(f"{folder.root}: no photo to measure on: neither a test nor a val split")
+    raise InputError(f"{folder.root}: no photos to measure: there is neither a test nor a val split")
 
 
 def open_study(
@@ -122,16 +122,16 @@ def open_study(
     seeds: int | None = None,
     **extra: Any,
 ) -> Study:
-    """Begin a study, or go on with the one in its folder; rungs and seeds that are new are added to it.
+    """Start a study, or continue the one in its folder; new rungs and seeds are added to it.
 
     Args:
-        out: the folder of the study.
-        given: the options of ``focaldet train`` that were given; ``seed`` is that of the first of the seeds.
-        rungs, extra: see ``choose_rungs``; no rungs: the whole ladder, or the rungs that the study has.
-        seeds: how many; ``None``: those that the study has, or 3.
+        out: study folder.
+        given: options of ``focaldet train``; ``seed`` is the first of the seeds.
+        rungs, extra: see ``choose_rungs``; without ``rungs``: the whole ladder, or the rungs of the existing study.
+        seeds: number of seeds; ``None``: as in the existing study, or 3.
 
     Raises:
-        InputError: an option that does not fit, or the study in the folder has other settings or other photos.
+        InputError: an option does not fit, or the study in the folder has other settings or other photos.
     """
     file = out / "study.json"
     first = given.get("seed", 0)
@@ -147,7 +147,7 @@ def open_study(
         rungs = [*(row["name"] for row in rows if row["group"] == "ladder"), *(rungs or ())]
     else:
         if "data" not in given:
-            raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} is not there yet)")
+            raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} does not exist yet)")
         settings = common_settings(given if "epochs" in given else {"minutes": MINUTES} | given)
         folder = read_photos(settings, first)
         rows, kept = [], []
@@ -157,9 +157,9 @@ def open_study(
     numbers = sorted({*kept, *range(first, first + (seeds or (0 if kept else SEEDS)))})
     study = make_study(settings, list(chosen.values()), numbers, folder)
     for row in study["rungs"]:
-        config_of(study, row, first, out)  # what does not fit is said before hours of training
+        config_of(study, row, first, out)  # report invalid options before hours of training
     if not rows:
-        write_json(out / "neuron.json", neuron_numbers())  # first: it shows that the folder is a study's
+        write_json(out / "neuron.json", neuron_numbers())  # written first: it marks the folder as a study folder
         truth = coco_truth(folder.splits[study["split"]], folder.class_names, folder.category_ids)
         write_json(out / "truth.json", truth)
     write_json(file, study)
@@ -170,11 +170,11 @@ def read_study(out: Path) -> Study:
     """Read ``study.json``.
 
     Raises:
-        InputError: missing, broken, or of another format.
+        InputError: the file is missing or damaged, or has another format.
     """
     file = out / "study.json"
     if not file.exists():
-        raise InputError(f"{file}: no such file; is {out} the folder of a study (focaldet study --out)?")
+        raise InputError(f"{file}: no such file; is {out} a study folder (focaldet study --out)?")
     value = read_json(file)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format", "none") if isinstance(value, dict) else "none"
@@ -189,30 +189,32 @@ def read_study(out: Path) -> Study:
 
 
 def _check_study(study: Study) -> None:
-    """Raise InputError where the parts of a study do not fit together. Names of rungs become names of folders."""
+    """Raise InputError if the parts of a study contradict each other. Names of rungs become names of folders."""
     known = {field.name for field in fields(TrainConfig)}
     if not study["rungs"] or not study["seeds"] or not study["class_names"]:
         raise InputError("rungs, seeds and class_names: expected at least one of each")
     for row in study["rungs"]:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", row["name"]):
-            raise InputError(f"rungs: {row['name']!r} is no name of a rung")
+            raise InputError(f"rungs: {row['name']!r} is not a valid rung name")
         if strange := sorted(row["changes"].keys() - known):
-            raise InputError(f"rungs: {row['name']}: {strange[0]!r} is no option of training")
+            raise InputError(f"rungs: {row['name']}: {strange[0]!r} is not an option of train")
     if strange := sorted(study["settings"].keys() ^ set(SHARED)):
-        raise InputError(f"settings: {strange[0]!r} is {'missing' if strange[0] in SHARED else 'no option of a study'}")
+        raise InputError(
+            f"settings: {strange[0]!r} is {'missing' if strange[0] in SHARED else 'not an option of a study'}"
+        )
     if study["split"] not in study["photos"]:
         raise InputError(f"split: {study['split']!r} has no photos")
     if not all(0 <= number < MAX_SEED for number in study["seeds"]):
         raise InputError(f"seeds: expected numbers of at least 0, got {study['seeds']}")
     if not 0 <= study["rare_label"] < len(study["class_names"]):
-        raise InputError(f"rare_label: expected the number of a class, got {study['rare_label']}")
+        raise InputError(f"rare_label: expected the index of a class, got {study['rare_label']}")
 
 
 def read_lines(out: Path) -> list[Line]:
-    """The lines of ``study.jsonl``.
+    """Read ``study.jsonl``.
 
     Raises:
-        InputError: a line is not one.
+        InputError: a line is damaged.
     """
     file = out / "study.jsonl"
     lines: list[Line] = []
@@ -221,16 +223,16 @@ def read_lines(out: Path) -> list[Line]:
         try:
             line = parse_json(text)
         except ValueError as error:
-            raise InputError(f"{where} is broken; delete it to train its rung again") from error
+            raise InputError(f"{where} is damaged; delete it to train its rung again") from error
         lines.append(checked_line(line, where))
     return lines
 
 
 def checked_line(value: Any, where: str) -> Line:
-    """A line of ``study.jsonl``.
+    """Check a line of ``study.jsonl``.
 
     Raises:
-        InputError: it is none.
+        InputError: the line is damaged.
     """
     if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
         raise InputError(f"{where} has format {value['format']}; this focaldet reads format {FORMAT}")
@@ -240,19 +242,19 @@ def checked_line(value: Any, where: str) -> Line:
             raise InputError(f"metrics: {missing[0]!r} is missing")
     except InputError as error:
         fault = str(error).removeprefix(": ")
-        raise InputError(f"{where} is broken ({fault}); delete it to train its rung again") from error
+        raise InputError(f"{where} is damaged ({fault}); delete it to train its rung again") from error
     return cast(Line, value)
 
 
 def append_line(out: Path, line: Line) -> None:
-    """Add a line; the file is written anew, so that a kill leaves the old one or the new one."""
+    """Add a line. The file is replaced as a whole, so that a kill leaves either the old or the new file."""
     file = out / "study.jsonl"
     before = read_text(file, MOST_JSON) if file.exists() else ""
     write_text(file, before + "\n" * (before != "" and not before.endswith("\n")) + json.dumps(line) + "\n")
 
 
 def check_lines(out: Path, study: Study, lines: Sequence[Line]) -> None:
-    """Raise InputError when a line was trained with other settings than the study's."""
+    """Raise InputError if a line was trained with settings other than the study's."""
     rows = {row["name"]: row for row in study["rungs"]}
     for line in lines:
         if line["rung"] in rows:
@@ -262,21 +264,21 @@ def check_lines(out: Path, study: Study, lines: Sequence[Line]) -> None:
 
 
 def check_same(where: str, there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Raise InputError that names what differs, in what both have.
+    """Raise InputError if a key in both dictionaries has different values.
 
     >>> check_same("study.json", {"size": 320, "batch": 8}, {"size": 64, "batch": 8})
     Traceback (most recent call last):
     ...
-    focaldet.checks.InputError: study.json: size is 320 there, 64 here; choose another --out, or leave the option out
+    focaldet.checks.InputError: study.json: size is 320, not 64; choose another --out, or leave the option out
     """
     different = [name for name in here if name in there and there[name] != here[name]]
     if different:
-        what = "; ".join(f"{name} is {there[name]} there, {here[name]} here" for name in different)
+        what = "; ".join(f"{name} is {there[name]}, not {here[name]}" for name in different)
         raise InputError(f"{where}: {what}; choose another --out, or leave the option out")
 
 
 def check_photos(file: Path, study: Study, folder: DataFolder) -> None:
-    """Raise InputError when the photos are not those that the study began with."""
+    """Raise InputError if the photos have changed since the study started."""
     then, now = (
         cast(dict[str, Any], study),
         cast(dict[str, Any], make_study(study["settings"], [], study["seeds"], folder)),
@@ -284,6 +286,6 @@ def check_photos(file: Path, study: Study, folder: DataFolder) -> None:
     for name in ("class_names", "photos", "objects"):
         if now[name] != then[name]:
             raise InputError(
-                f"{file}: the photos in {folder.root} have changed since the study began ({name}: {then[name]} then, "
+                f"{file}: the photos in {folder.root} have changed since the study started ({name}: {then[name]} then, "
                 f"{now[name]} now); choose another --out"
             )

@@ -52,7 +52,7 @@ def run_study(
         given: options of ``focaldet train`` for all rungs.
         out: folder of the study; ``None``: named after the data.
         rungs, gammas, betas, bins: see ``choose_rungs``.
-        seeds: number of seeds; ``None``: those of the existing study, or 3.
+        seeds: number of seeds; ``None``: as in the existing study, or 3.
         parallel: number of rungs to run in parallel; ``None``: one for every four cores.
         say: prints a line.
 
@@ -107,7 +107,7 @@ def write_summary(out: Path) -> str:
     """Write ``summary.json`` from the existing results and return the table.
 
     Raises:
-        InputError: the folder has no study, or one of its files is broken.
+        InputError: the folder has no study, or one of its files is damaged.
     """
     study, lines = read_study(out), read_lines(out)
     summary = summarise(study, lines)

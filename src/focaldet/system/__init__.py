@@ -1,1 +1,1 @@
-"""The machine: its cores, its memory, its name."""
+"""The machine: cores, memory and processor."""

@@ -1,4 +1,4 @@
-"""How many cores there are to work with."""
+"""Number of usable cores."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The name of the machine, for whoever reads a measurement."""
+"""Name of the processor, to go with measurements."""
 
 import contextlib
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor's name, as the system has it."""
+    """Name of the processor as reported by the system."""
     with contextlib.suppress(OSError):  # Linux
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""The most memory that a process has had."""
+"""Peak memory of the process."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def peak_memory_mb(device: "torch.device") -> float:
-    """Peak memory in MiB: of tensors on a GPU, else of this process.
+    """Peak memory in MiB: of the tensors on a GPU, otherwise of this process.
 
     >>> import torch
     >>> peak_memory_mb(torch.device("cpu")) > 10
@@ -23,12 +23,12 @@ def peak_memory_mb(device: "torch.device") -> float:
 
 
 def resident_peak_bytes() -> int:
-    """The most memory that this process has had resident; on Linux, since ``/proc/self/clear_refs`` was last written.
+    """Peak resident memory of this process; on Linux, since the last write to ``/proc/self/clear_refs``.
 
-    Zero on systems that do not say (Windows has no ``resource``).
+    Zero on systems that do not report it (Windows has no ``resource``).
     """
     status = Path("/proc/self/status")
-    if status.exists():  # its peak, unlike getrusage's, does not begin with that of the process that started this one
+    if status.exists():  # unlike getrusage's, this peak does not include the parent process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     try:

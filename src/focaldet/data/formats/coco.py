@@ -30,6 +30,9 @@ from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, split_of
 
 _KEYS = ("images", "annotations", "categories")
 
+_BOX_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd")
+"""What is read of an annotation."""
+
 _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
 """Beginnings of the names of files of the same shape that come beside COCO's boxes."""
 
@@ -42,7 +45,7 @@ def find_coco(tree: Tree) -> list[str]:
     files = tree.with_suffix(".json")
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
     # By their place, even if they are broken; a list is a file of results, and alone it is a broken annotation file.
-    declared = [name for name in declared if not looks_like_labelme(tree.path(name))]
+    declared = [name for name in declared if not looks_like_labelme(tree, name)]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
     if not declared:
         declared = [name for name in files if _starts_with(tree, name, b"{") and _holds(tree, name, b'"images"')]
@@ -51,12 +54,11 @@ def find_coco(tree: Tree) -> list[str]:
 
 
 def _starts_with(tree: Tree, name: str, character: bytes) -> bool:
-    with tree.path(name).open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
+    return tree.head(name, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(character)
 
 
 def _holds(tree: Tree, name: str, *words: bytes) -> bool:
-    content = tree.path(name).read_bytes()
+    content = tree.read(name)
     return any(word in content for word in words)
 
 
@@ -122,7 +124,7 @@ def _no_collector() -> Iterator[None]:
 def _load(tree: Tree, name: str) -> dict[str, Any]:
     try:
         with _no_collector():
-            document = json.loads(tree.path(name).read_bytes(), object_hook=_without_masks)
+            document = json.loads(_text(tree, name), object_hook=_lean)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not readable as JSON ({error}); export the annotations again") from None
     if not isinstance(document, dict):
@@ -133,14 +135,20 @@ def _load(tree: Tree, name: str) -> dict[str, Any]:
     return document
 
 
-def _without_masks(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry without its segmentation, once that is a box: most of a file's memory is polygons."""
+def _text(tree: Tree, name: str) -> str:
+    """The text of a file, in any encoding that JSON may have; its bytes are not kept."""
+    data = tree.read(name)
+    return data.decode(json.detect_encoding(data), "surrogatepass")
+
+
+def _lean(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of what is read alone, once its segmentation is a box: most of a file's memory is polygons."""
     if "segmentation" in entry:
         mask = entry.pop("segmentation")
         if not entry.get("bbox") and (box := mask_box(mask)) is not None:
             x1, y1, x2, y2 = box
             entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    return entry
+    return {key: entry[key] for key in _BOX_KEYS if key in entry} if "image_id" in entry else entry
 
 
 def _check_keys(document: dict[str, Any], name: str) -> None:
@@ -329,7 +337,9 @@ class _CocoFile:
                 photos[row] = None
         renamed = sum(photo is not None and photo.certainty == 0 for photo in photos)
         if renamed:
-            self.notes.append(f"{self.source}: {renamed:,} photos have another suffix here than in the file")
+            self.notes.append(
+                f"{self.source}: {renamed:,} photos have another suffix here, or their name before an upload"
+            )
         return photos
 
     def _image_folder(self, names: list[str]) -> list[str]:

@@ -148,8 +148,7 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
     Args:
         most: lines that are read; default: all.
     """
-    with tree.path(name).open("rb") as file:
-        data = file.read(-1 if most is None else _HEAD)
+    data = tree.read(name) if most is None else tree.head(name, _HEAD)
     text = table_text(data, cut=len(data) == _HEAD)
     if most is not None:
         text = "".join(text.splitlines(keepends=True)[: most + 1])
@@ -249,7 +248,7 @@ def _descriptions(tree: Tree, tables: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in tree.with_suffix(".csv"):
         if name not in tables and "class-descriptions" in name.lower():
-            lines = csv.reader(io.StringIO(table_text(tree.path(name).read_bytes())))
+            lines = csv.reader(io.StringIO(table_text(tree.read(name))))
             with contextlib.suppress(csv.Error):
                 names |= {row[0]: row[1] for row in lines if len(row) == 2}
     return names

@@ -6,7 +6,6 @@ order; of any other shape that covers something the enclosing box is taken. http
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from focaldet.data.formats.rows import (
@@ -29,15 +28,15 @@ _CLASS_LISTS = ("labels.txt", "classes.txt")
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
-def looks_like_labelme(path: Path) -> bool:
+def looks_like_labelme(tree: Tree, name: str) -> bool:
     """Whether a JSON file has LabelMe's keys."""
-    content = path.read_bytes()
+    content = tree.read(name)
     return b'"shapes"' in content and (b'"imagePath"' in content or b'"imageHeight"' in content)
 
 
 def find_labelme(tree: Tree) -> list[str]:
     """The label files, sorted."""
-    return [name for name in tree.with_suffix(".json") if looks_like_labelme(tree.path(name))]
+    return [name for name in tree.with_suffix(".json") if looks_like_labelme(tree, name)]
 
 
 def read_labelme(tree: Tree, files: list[str]) -> ParsedLayout:
@@ -50,7 +49,7 @@ def read_labelme(tree: Tree, files: list[str]) -> ParsedLayout:
     rows = []
     for number, name in enumerate(files):
         try:
-            document = json.loads(tree.path(name).read_bytes())
+            document = json.loads(tree.read(name))
             if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
                 raise ValueError("expected an object with the list 'shapes'")
             rows.append(_rows(tree, name, number, document, faults))

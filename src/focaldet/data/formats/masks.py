@@ -7,6 +7,9 @@ from typing import Any
 from focaldet.data.formats.rows import Box, around
 from focaldet.data.formats.values import as_number
 
+MOST_BITS = 64
+"""Of a number in a compressed mask; longer ones would take time that grows with the square of their length."""
+
 
 def mask_box(segmentation: Any) -> Box | None:
     """The box that encloses a segmentation, or ``None`` where there is none, or it is malformed.
@@ -64,7 +67,11 @@ def _runs_box(runs: Sequence[int], height: int) -> Box | None:
 
 def _uncompressed(text: str) -> list[int]:
     """COCO's text of runs: each number in pieces of five bits, from the third on as the difference to the one before
-    the last (maskApi.c of https://github.com/cocodataset/cocoapi)."""
+    the last (maskApi.c of https://github.com/cocodataset/cocoapi). No run where a number has more than 64 bits.
+
+    >>> _uncompressed("52203"), _uncompressed("o" * 1_000_000)
+    ([5, 2, 2, 2, 5], [])
+    """
     runs: list[int] = []
     position = 0
     while position < len(text):
@@ -76,6 +83,8 @@ def _uncompressed(text: str) -> list[int]:
             more = bool(piece & 32)
             position += 1
             shift += 5
+            if shift > MOST_BITS:
+                return []
             if not more and piece & 16:
                 value |= -1 << shift
         if len(runs) > 2:

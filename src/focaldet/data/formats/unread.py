@@ -69,8 +69,7 @@ def is_packed(name: str) -> bool:
 
 
 def _head(tree: Tree, name: str) -> bytes:
-    with tree.path(name).open("rb") as file:
-        return file.read(_HEAD)
+    return tree.head(name, _HEAD)
 
 
 def _kind_of_lines(head: bytes) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
+from focaldet.files import MOST_TEXT, read_bytes
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -19,6 +20,8 @@ def as_number(value: Any) -> float | None:
     >>> as_number("2.5"), as_number(3), as_number("1_0"), as_number(True), as_number(None)
     (2.5, 3.0, None, None, None)
     """
+    if type(value) is float:  # nearly always, and there are millions
+        return value
     if isinstance(value, str):
         value = value.strip()
         return float(value) if _NUMBER.fullmatch(value) else None
@@ -44,14 +47,14 @@ def as_id(value: Any) -> int | str | None:
     >>> as_id(7.0), as_id("7"), as_id("007"), as_id("cat.jpg"), as_id([7])
     (7, 7, '007', 'cat.jpg', None)
     """
+    if type(value) is int:  # nearly always
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str):
         number = re.fullmatch(r"(-?(?:0|[1-9]\d{0,17}))(?:\.0+)?", value.strip(), re.ASCII)
         return int(number[1]) if number else value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    return value
+    return int(value) if float(value).is_integer() else None
 
 
 def as_flag(value: Any) -> bool:
@@ -87,7 +90,7 @@ def read_lines(path: Path, name: str) -> list[str]:
         InputError: it is not text.
     """
     try:
-        lines = decoded(path.read_bytes()).splitlines()
+        lines = decoded(read_bytes(path, MOST_TEXT)).splitlines()
     except UnicodeError:
         raise InputError(f"{name}: not a text file in UTF-8; save it as one") from None
     return [line.strip() for line in lines if line.strip()]

@@ -113,7 +113,7 @@ def _rows(tree: Tree, name: str, number: int, root: Element, faults: list[Fault]
             faults.append(Fault("bad-entry", name, item, "expected a <bndbox> with the numbers xmin ymin xmax ymax"))
         elif not label:
             faults.append(Fault("unknown-class", name, item, "its <name> is empty"))
-        elif corners[2] <= corners[0] or corners[3] <= corners[1]:
+        elif corners[2] == corners[0] or corners[3] == corners[1]:  # after the - 1 below they would have an area
             problem = ", ".join(f"{side} {value:g}" for side, value in zip(_SIDES, corners, strict=True))
             faults.append(Fault("zero-area", name, item, problem))
         else:

@@ -18,8 +18,7 @@ _KNOWN_ENCODINGS = frozenset({b"utf-8", b"utf-16", b"iso-8859-1", b"us-ascii", b
 
 def root_element(tree: Tree, name: str) -> str:
     """The tag of an XML file's root element, or ``""`` where its beginning shows none."""
-    with tree.path(name).open("rb") as file:
-        head = file.read(_HEAD)
+    head = tree.head(name, _HEAD)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         head = head.replace(b"\0", b"")
     found = re.search(
@@ -36,7 +35,7 @@ def parse_xml(tree: Tree, name: str) -> Element:
         ValueError: it is not XML.
     """
     try:
-        root: Element = fromstring(_with_known_encoding(tree.path(name).read_bytes()), forbid_dtd=False)
+        root: Element = fromstring(_with_known_encoding(tree.read(name)), forbid_dtd=False)
     except DefusedXmlException as error:
         # Annotations have no use for entities: this file is an attack or an accident, and nothing of it is expanded.
         kind = type(error).__name__

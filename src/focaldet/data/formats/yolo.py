@@ -11,14 +11,13 @@ import contextlib
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from focaldet.checks import InputError
 from focaldet.data.formats.values import as_id, as_number, read_lines
 from focaldet.data.formats.yolo_lines import LabelReader, label_text, looks_like_labels
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.spelling import bare_name, folded, folder_of, stem
 from focaldet.data.tree import PhotoError, Tree, split_of
+from focaldet.files import parse_yaml
 
 _NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")
 """Files that list the classes, one a line, the surest first."""
@@ -57,7 +56,8 @@ def _class_lists(tree: Tree) -> list[str]:
     """The files that list the classes, one a line, the surest first."""
     names = tree.with_suffix(".names")
     files = [*tree.with_suffix(".txt"), *names, *tree.with_suffix(".labels")]
-    return [name for wanted in _NAME_LISTS for name in files if bare_name(name).lower() == wanted] or names
+    listed = [name for name in files if bare_name(name).lower() in _NAME_LISTS]
+    return sorted(listed, key=lambda name: _NAME_LISTS.index(bare_name(name).lower())) or names
 
 
 def _listed_names(tree: Tree, source: str) -> dict[int, str]:
@@ -129,11 +129,12 @@ def _highest_class(tree: Tree) -> int:
 
 
 def _load_yaml(tree: Tree, name: str) -> Any:
-    # The loader that knows only words: a class may be called "no", or 010.
     try:
-        return yaml.load(label_text(tree, name), yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{name}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+        return parse_yaml(label_text(tree, name), words=True)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{name}: not readable as YAML ({error})") from None
 
 
 def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
@@ -169,6 +170,8 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
         if photo not in doubtful and (rows := reader.rows(photo, labels.get(photo, ""), number)):
             annotations[photo] = rows.annotation(tree, label_of, faults)
     reader.check_numbers(described_by)
+    if bare := sum(photo not in labels and photo not in doubtful for photo in photos):
+        notes.append(f"{bare:,} of {len(photos):,} photos have no label file: they are read as photos without objects")
     splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
     faults += _orphans(tree, labels)
     if unused := len(tree.photos) - len(photos):

@@ -1,0 +1,147 @@
+"""Commands in strange surroundings: environment, streams, limits and folders; each in a process of its own."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ENVIRONMENTS: tuple[dict[str, str | None], ...] = (
+    {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "xx_XX.latin-1", "PYTHONIOENCODING": "latin-1"},
+    {"PYTHONIOENCODING": "utf-16"},
+    {"HOME": None, "USER": None, "LOGNAME": None},
+    {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "MPLCONFIGDIR": "/dev/null"},
+    {"TMPDIR": "/dev/null/x", "TEMP": "/dev/null", "TMP": ""},
+    {"COLUMNS": "-3", "LINES": "x"},
+    {"COLUMNS": "0", "TERM": ""},
+    {"COLUMNS": "99999999999999999999"},
+    {"LOCAL_RANK": "x"},
+    {"NODE_RANK": "-1", "RANK": "9" * 50},
+    {"SLURM_PROCID": "\u0663"},
+    {"CUDA_VISIBLE_DEVICES": "x,-7", "HIP_VISIBLE_DEVICES": "x"},
+    {"PYTHONDEVMODE": "1"},
+    {"PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": "2"},
+    {"http_proxy": "http://127.0.0.1:1", "HF_HOME": "/dev/null"},
+)
+"""Variables that are set; ``None``: that are not there."""
+
+STREAMS = (
+    "",
+    "<&-",
+    ">&-",
+    "2>&-",
+    "<&- >&- 2>&-",
+    ">/dev/full",
+    "2>/dev/full",
+    "</dev/full",
+    "<.",
+    "| true",
+    "2>&1 | true",
+)
+
+
+def _read_only(work: Path) -> None:
+    for folder in (work / "given", *(work / "given").rglob("*")):
+        if folder.is_dir():
+            folder.chmod(0o500)
+
+
+def _working_folder_is_gone(work: Path) -> None:
+    (work / "gone").mkdir()
+    os.chdir(work / "gone")
+    (work / "gone").rmdir()
+
+
+PLACES: tuple[Callable[[Path], object], ...] = (
+    lambda work: None,
+    lambda work: None,
+    lambda work: os.umask(0o777),
+    lambda work: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    lambda work: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    lambda work: resource.setrlimit(resource.RLIMIT_STACK, (2**20, 2**20)),
+    lambda work: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    lambda work: signal.signal(signal.SIGPIPE, signal.SIG_DFL),
+    _working_folder_is_gone,
+    _read_only,
+)
+"""What is done in the process before the command begins."""
+
+NAMES = (
+    "out",
+    "\udcff\udcfe",
+    "a\nb",
+    "c\x1b[31md",
+    "e" * 255,
+    "\u00e4" * 120,
+    "-",
+    "f'\"g",
+    "$(h)",
+    "i;j",
+    "\u202ek",
+    "%s%n",
+)
+
+
+def surroundings(samples: Path, work: Path, rng: random.Random) -> list[object]:
+    """The arguments: sound ones, below a folder of a strange name."""
+    folder = work / "given" / rng.choice(NAMES)
+    out = work / "out" / rng.choice(NAMES)
+    kind = rng.choice(("data", "data", "predict", "predict", "report", "study", "help", "train", "import"))
+    source = {"data": "coco", "predict": "model.onnx", "report": "run", "study": "study", "import": "mmdet.pth"}.get(
+        kind
+    )
+    if source is not None:
+        copy = shutil.copytree if (samples / source).is_dir() else shutil.copy
+        copy(samples / source, folder)
+    (work / "given" / "photo.png").write_bytes((samples / "photo.png").read_bytes())
+    arguments: dict[str, list[object]] = {
+        "data": ["data", "check", folder],
+        "predict": ["predict", folder, work / "given" / "photo.png", "--out", out],
+        "report": ["report", folder, "--out", work / "out" / "page.html"],
+        "study": ["study", "--out", folder, "--table"],
+        "help": [rng.choice(("train", "predict", "study")), "--help"],
+        "train": ["train", "--data", work / "nowhere", "--out", out],
+        "import": ["import", folder, "--out", out],
+    }
+    if kind == "predict" and folder.suffix != ".onnx":
+        renamed = Path(f"{folder}"[:-5] + ".onnx" if len(folder.name) > 250 else f"{folder}.onnx")
+        folder.rename(renamed)
+        arguments["predict"][1] = renamed
+    return arguments[kind]
+
+
+def run_in_surroundings(arguments: list[str], work: Path, rng: random.Random) -> tuple[int, str, str, str]:
+    """Exit code, fault (none: the judge finds them), and what was said on stderr and stdout."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for name, value in rng.choice(ENVIRONMENTS).items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value
+    streams, place = rng.choice(STREAMS), rng.choice(PLACES)
+
+    def begin() -> None:
+        os.chdir(work)
+        place(work)
+
+    # The shell gives the exit code of the command, not of what reads its output.
+    line = f'set -o pipefail; "$@" {streams}' if "|" in streams else f'exec "$@" {streams}'
+    command = ["bash", "-c", line, "bash", sys.executable, "-m", "focaldet", *arguments]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, preexec_fn=begin, timeout=80, check=False)
+    finally:
+        for folder in (work / "given", *(work / "given").rglob("*")):
+            if folder.is_dir() and not folder.is_symlink():
+                folder.chmod(0o755)
+    where = f"{streams} {place.__name__} {environment.keys() - os.environ.keys()}"
+    errors, output = (stream.decode(errors="surrogateescape") for stream in (done.stderr, done.stdout))
+    code = done.returncode
+    if "2>" in streams and code == 2 and not errors:
+        errors = "focaldet: said to nobody\n"
+    if "PIPE" in repr(place) and code in (-13, 141):
+        code = 0
+    return code, "" if code in (0, 2) else f"exit code {code} in {where}: {errors[-300:]!a}", errors, output
