@@ -19,7 +19,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from focaldet.data import read_folder
-from focaldet.data.batching import Batch, DetectionDataset
+from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import detect_records
@@ -29,6 +29,7 @@ from focaldet.engine.train import fit
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.methods.fcos import FCOS as OurFCOS
+from focaldet.methods.targets import TrainingBatch
 from focaldet.models.backbone import Backbone, load_backbone_weights
 from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
 from focaldet.models.postprocess import PostProcessConfig
@@ -93,7 +94,7 @@ class PeerNet(nn.Module):
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))  # where our loop asks for the device
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Losses of a batch, by torchvision's names."""
         truth = batch.truth
         images = [image[:, :height, :width] for image, (height, width) in zip(batch[0], batch[1].tolist(), strict=True)]
@@ -116,14 +117,13 @@ def as_it_is(image: Tensor, target: dict[str, Tensor] | None) -> tuple[Tensor, d
 class PeerModule(DetectionModule):
     """Our training step with torchvision's losses."""
 
-    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+    def training_step(self, batch: TrainingBatch, batch_index: int) -> dict[str, Any]:
         net: Any = self.net
         terms = net.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
         # torchvision does not report which objects have positives: count all as matched.
-        result = self.report(terms, torch.zeros(batch.truth.labels.numel(), dtype=torch.bool), 0)
+        result = self.report(terms, batch_index, objects=batch.truth.labels.numel(), unmatched=0, beyond_reach=0)
         self.clock.mark("forward")
-        self.log_dict(dict(result.terms), prog_bar=True, logger=True)
         return {"loss": loss, "result": result}
 
 

@@ -15,6 +15,10 @@ from focaldet.terminal import exit_code, say
 
 MAX_DETECTIONS_HELP = "most detections per photo, best first (default: the model's own limit)"
 
+DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
+
+DEVICE_HELP = "where a run's network is computed; auto: the first CUDA GPU, else the CPU (default: auto)"
+
 OPENVINO_HELP = (
     "run an exported model with onnxruntime-openvino, in bfloat16 if the CPU supports it: then several times as fast"
 )
@@ -127,6 +131,7 @@ def _eval(command: Parser) -> None:
     command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
     command.add("--split", str, default="test", help="train, val or test (default: test)")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _predict(command: Parser) -> None:
@@ -144,6 +149,7 @@ def _predict(command: Parser) -> None:
     _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _calibrate(command: Parser) -> None:
@@ -173,6 +179,7 @@ def _serve(command: Parser) -> None:
     )
     command.add("--batch", int, default=LIMITS.batch, help="largest number of photos per batch (default: 8)")
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _export(command: Parser) -> None:

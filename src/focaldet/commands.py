@@ -42,7 +42,8 @@ def evaluate(chosen: Namespace) -> None:
     from focaldet.engine.evaluate import evaluate_run
     from focaldet.report import write_report
 
-    evaluate_run(chosen.run, chosen.data, chosen.split, max_detections=chosen.max_detections, say=say)
+    options = {"max_detections": chosen.max_detections, "device": chosen.device}
+    evaluate_run(chosen.run, chosen.data, chosen.split, **options, say=say)
     say(f"report: {write_report(chosen.run)}")
 
 
@@ -232,6 +233,7 @@ def _model_options(chosen: Namespace) -> dict[str, Any]:
     return {
         "max_detections": chosen.max_detections,
         "openvino": chosen.openvino,
+        "device": chosen.device,
         "calibrated": chosen.calibrated,
     }
 

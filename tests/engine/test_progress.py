@@ -61,8 +61,8 @@ def display(said: list[str], every_s: float = 30.0, *, first: bool = True) -> tu
     """The lines of a run that is half done."""
     lines = RunLines(TimeBudget(None), said.append, every_s)
     values = {"lr": 0.0015, "loss": 2.34567, "class": 1.2}
-    trainer = SimpleNamespace(is_global_zero=first, current_epoch=2, global_step=57, progress_bar_metrics=values)
-    module = SimpleNamespace(progress=0.5)
+    trainer = SimpleNamespace(is_global_zero=first, current_epoch=2, global_step=57)
+    module = SimpleNamespace(progress=0.5, shown=values)
     lines.setup(trainer, module, "fit")  # type: ignore[arg-type]
     lines.on_train_start(trainer, module)  # type: ignore[arg-type]
     return lines, trainer, module

@@ -75,7 +75,7 @@ def encode_deltas(
     size, center = _size_and_center(anchors_xyxy)
     box_size, box_center = _size_and_center(boxes_xyxy)
     deltas = torch.cat([(box_center - center) / size, (box_size / size).log()], dim=-1)
-    return deltas / deltas.new_tensor(stds)
+    return deltas / _row(stds, deltas)
 
 
 def decode_deltas(
@@ -88,10 +88,15 @@ def decode_deltas(
     tensor([[ 4.,  0., 12.,  8.]])
     """
     size, center = _size_and_center(anchors_xyxy)
-    scaled = deltas * deltas.new_tensor(stds)
+    scaled = deltas * _row(stds, deltas)
     box_center = center + scaled[..., :2] * size
     half = size * scaled[..., 2:].clamp(max=MAX_LOG_SIDE).exp() / 2
     return torch.cat([box_center - half, box_center + half], dim=-1)
+
+
+def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
+    """A tensor of the numbers, filled on its device: one that is copied there waits for the copy."""
+    return torch.cat([like.new_full((1,), number) for number in numbers])
 
 
 def _size_and_center(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:

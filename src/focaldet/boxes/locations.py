@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from focaldet.boxes.level_index import level_index
+
 
 @dataclass(frozen=True)
 class Locations:
@@ -161,14 +163,6 @@ def gather_locations(
     tensor([[ 4., 10.],
             [ 1.,  3.]])
     """
-    found, order, start = [], [], 0
-    for level in maps:
-        num_anchors, width = level.shape[1] // channels, level.shape[3]
-        size = level.shape[2] * width * num_anchors
-        here = ((location >= start) & (location < start + size)).nonzero()[:, 0]
-        cell, anchor = (location[here] - start) // num_anchors, (location[here] - start) % num_anchors
-        values = level[image[here], :, cell // width, cell % width].view(-1, num_anchors, channels)
-        found.append(values[torch.arange(here.numel(), device=here.device), anchor])
-        order.append(here)
-        start += size
-    return torch.cat(found)[torch.cat(order).argsort()]
+    num_anchors = maps[0].shape[1] // channels
+    index = level_index([(level.shape[2], level.shape[3]) for level in maps], num_anchors, image, location)
+    return index.gather(maps, channels)

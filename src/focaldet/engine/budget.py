@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from focaldet.engine.step_terms import READ_EVERY
+
 
 class TimeBudget(Callback):
     """Measures the training time, and ends the run when its minutes are over.
@@ -23,7 +25,7 @@ class TimeBudget(Callback):
 
     def __init__(self, minutes: float | None) -> None:
         self.budget_s = None if minutes is None else minutes * 60
-        self.before_s = 0.0
+        self.before_s = self.latest_s = 0.0
         self.start = time.perf_counter()
         self.interrupted = False
 
@@ -41,9 +43,14 @@ class TimeBudget(Callback):
     def progress(self, trainer: L.Trainer, batch_index: int) -> float:
         """Share of the run that is done before a batch, in [0, 1]; equal in all processes, which call it together."""
         if self.budget_s is not None:
-            # The latest clock of all processes: with different schedules their weights would drift apart.
-            elapsed = torch.tensor(self.elapsed_s, device=trainer.strategy.root_device)
-            return min(1.0, float(trainer.strategy.reduce(elapsed, reduce_op="max")) / self.budget_s)
+            if trainer.world_size == 1:
+                return min(1.0, self.elapsed_s / self.budget_s)
+            # The latest clock of all processes: with different schedules their weights would drift apart. The answer
+            # waits for the GPU, so they ask only now and then.
+            if batch_index % READ_EVERY == 0:
+                elapsed = torch.tensor(self.elapsed_s, device=trainer.strategy.root_device)
+                self.latest_s = float(trainer.strategy.reduce(elapsed, reduce_op="max"))
+            return min(1.0, self.latest_s / self.budget_s)
         # In epochs, not steps: a run that is resumed with another batch size has taken steps of another size.
         of_epoch = int(trainer.num_training_batches)
         return (trainer.current_epoch * of_epoch + batch_index) / max(of_epoch * (trainer.max_epochs or 1), 1)
@@ -55,7 +62,10 @@ class TimeBudget(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         done = self.interrupted or (self.budget_s is not None and self.elapsed_s >= self.budget_s)
-        # All processes stop after the same step: a single one that continued would wait for the others forever.
+        # All processes stop after the same step: a single one that continued would wait for the others forever. Asking
+        # them waits for the GPU, too.
+        if trainer.world_size > 1 and index % READ_EVERY and index + 1 < trainer.num_training_batches:
+            return
         if trainer.strategy.reduce_boolean_decision(done, all=False):
             trainer.should_stop = True
 

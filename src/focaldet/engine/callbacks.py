@@ -46,7 +46,6 @@ class RunRecorder(Callback):
         self.run, self.spec, self.val, self.every, self.clock, self.say = run, spec, val, every, clock, say
         self.best = -1.0
         self.measured = 0
-        self.sums: dict[str, float] = {}
         self.steps = 0
         self.epoch_start = time.perf_counter()
         self.unmatched = self.beyond_reach = self.objects = 0
@@ -71,7 +70,7 @@ class RunRecorder(Callback):
             drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.sums, self.steps = {}, 0
+        self.steps = 0
         self.unmatched = self.beyond_reach = self.objects = 0
         self.epoch_start = time.perf_counter()
 
@@ -79,16 +78,15 @@ class RunRecorder(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         result: StepResult = outputs["result"]
-        for name, value in result.terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.objects += result.objects
-        self.unmatched += int(result.unmatched)
+        self.unmatched += result.unmatched
         self.beyond_reach += result.beyond_reach
         self.steps += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
         module.stop_unless_weights_finite()  # before they are measured and written
+        terms = module.terms.take_means()
         counts = torch.tensor([self.objects, self.unmatched, self.beyond_reach], device=module.device)
         counts = trainer.strategy.reduce(counts, reduce_op="sum")
         self.objects, self.unmatched, self.beyond_reach = counts.tolist()
@@ -102,7 +100,7 @@ class RunRecorder(Callback):
             "step": trainer.global_step,
             "minutes": round(self.clock.elapsed_s / 60, 3),
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
-            "train": {name: float(f"{value / self.steps:.6g}") for name, value in self.sums.items()},
+            "train": {name: float(f"{value:.6g}") for name, value in terms.items()},
             "val": None if evaluation is None else evaluation.metrics,
             "images_per_second": round(self.steps * module.config.batch * trainer.world_size / seconds, 2),
             "objects": self.objects,

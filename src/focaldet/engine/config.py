@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -44,6 +45,10 @@ def option(
     """
     metadata = {"group": group, "help": help, "range": range, "metavar": metavar, "main": main}
     return field(default=default, metadata=metadata)
+
+
+DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
+"""What a device can be called; gpu is the word of older configurations."""
 
 
 @dataclass(kw_only=True)
@@ -186,7 +191,12 @@ class TrainConfig:
         main=True,
     )
 
-    device: Literal["auto", "cpu", "gpu"] = option("hardware", "auto", "where to train")
+    device: str = option(
+        "hardware",
+        "auto",
+        "where to train; auto: the first CUDA GPU, else the CPU (Apple's GPU has to be asked for)",
+        metavar="auto|cpu|cuda[:N]|mps",
+    )
     devices: int = option(
         "hardware", 1, "training processes on this machine, each with its own batch", range=AT_LEAST_1
     )
@@ -203,7 +213,7 @@ class TrainConfig:
     workers: int = option(
         "hardware",
         -1,
-        "data-loading processes; -1: none if the decoded photos fit in memory, else cores minus one, at most 8",
+        "data-loading processes; -1: none on a CPU if decoded photos fit in memory, else cores minus one, at most 8",
         range=(-1, 2**10),
     )
     profile: bool = option("hardware", False, "print a breakdown of the step time when training ends")
@@ -235,6 +245,8 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             setattr(self, name, typed_value(name, getattr(self, name), hint))
         check_ranges(asdict(self))
+        if not re.fullmatch(DEVICES, self.device):
+            raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
         if self.max_detections != "auto":
             check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:

@@ -18,6 +18,7 @@ from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
 from focaldet.engine.certain import calibrated_detections, detection_bands, read_certainty
 from focaldet.engine.detect import as_arrays, to_photo
+from focaldet.engine.devices import choose_device
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
@@ -77,6 +78,7 @@ class Detector:
         score_threshold: float | None = None,
         max_detections: int | None = None,
         calibrated: bool = True,
+        device: str | torch.device = "auto",
     ) -> Detector:
         """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
@@ -84,9 +86,10 @@ class Detector:
             run: the folder.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
+            device: device of the network, see ``choose_device``.
 
         Raises:
-            InputError: a file is missing or damaged, or was written by a newer focaldet.
+            InputError: a file is missing or damaged, or was written by a newer focaldet; or there is no such device.
         """
         run = Path(run)
         if not run.is_dir():
@@ -108,7 +111,17 @@ class Detector:
             certainty=read_certainty(run, spec.class_names) if calibrated else None,
         )
         check_finite_outputs(file, detector.net)
-        return detector
+        return detector.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.net.mean.device
+
+    def to(self, device: str | torch.device) -> Detector:
+        """Move the network to a device; returns this detector."""
+        self.net.to(choose_device(device))
+        return self
 
     def with_score_threshold(self, score: float) -> Detector:
         """A copy that keeps detections with a higher score than this, before calibration."""
@@ -154,7 +167,7 @@ class Detector:
 
     def _detections(self, batch: Sequence[NetworkInput]) -> list[Detections]:
         with torch.no_grad():
-            outputs = self.net(torch.stack([seen.pixels for seen in batch]))
+            outputs = self.net(torch.stack([seen.pixels for seen in batch]).to(self.device))
         found = self.postprocess(outputs, [seen.size for seen in batch])
         last_pixel = self.spec.postprocess.last_pixel
         return [

@@ -1,5 +1,6 @@
 """Installed packages and active kernels: the first thing to check if something is slow or wrong."""
 
+import multiprocessing
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -7,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from focaldet import __version__
+from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision
 from focaldet.kernels import available
 from focaldet.system.cores import cores
 
@@ -35,4 +37,24 @@ def describe() -> str:
     for device, reason in available().items():
         state = "available" if reason is None else f"not available, plain PyTorch is used instead: {reason}"
         lines.append(f"fused losses on {device}: {state}")
+    lines += _devices()
     return "\n".join(lines)
+
+
+def _devices() -> list[str]:
+    """Where networks run, in which precision, and what feeds them."""
+    auto = choose_device()
+    there = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
+    there += [torch.device("mps")] * torch.backends.mps.is_available()
+    lines = [
+        f"device {describe_device(device)}: {native_precision(device)}" + ", taken by --device auto" * (device == auto)
+        for device in there
+    ]
+    lines.append(f"loader workers: at most {most_workers(1)}; started by {multiprocessing.get_start_method()}")
+    try:
+        import onnxruntime
+
+        lines.append(f"onnxruntime's providers: {', '.join(onnxruntime.get_available_providers())}")
+    except ImportError:
+        lines.append("onnxruntime's providers: none, it is not installed")
+    return lines

@@ -13,6 +13,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.detector import Detector
+from focaldet.engine.devices import describe_device
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
@@ -25,6 +26,7 @@ def evaluate_run(
     split: str,
     *,
     max_detections: int | None = None,
+    device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run on labelled photos.
@@ -40,7 +42,7 @@ def evaluate_run(
     folder = with_recorded_splits(folder, recorded, new="test")
     if split in folder.made_splits:
         say(folder.split_origin)
-    report = evaluate_split(run, folder, split, max_detections=max_detections, say=say)
+    report = evaluate_split(run, folder, split, max_detections=max_detections, device=device, say=say)
     if warning := trained_on(folder.splits[split], recorded):
         say(warning)
     return report
@@ -52,6 +54,7 @@ def evaluate_split(
     split: str,
     *,
     max_detections: int | None = None,
+    device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
@@ -63,7 +66,7 @@ def evaluate_split(
     Raises:
         InputError: no such split, or none of the run's classes in it.
     """
-    detected = detect_split(run, folder, split, max_detections=max_detections, say=say)
+    detected = detect_split(run, folder, split, max_detections=max_detections, device=device, say=say)
     dataset, truth, results = detected.dataset, detected.truth, detected.results
     evaluation = average_precision(truth, results, max_detections=detected.max_detections)
     report = {
@@ -103,12 +106,20 @@ class DetectedSplit:
 
 
 def detect_split(
-    run: Path, folder: DataFolder, split: str, *, max_detections: int | None = None, say: Callable[[str], None] = print
+    run: Path,
+    folder: DataFolder,
+    split: str,
+    *,
+    max_detections: int | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = print,
 ) -> DetectedSplit:
     """Detect on a split; arguments and errors as in ``evaluate_split``."""
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, max_detections=max_detections, calibrated=False)
+    detector = Detector.load(run, max_detections=max_detections, calibrated=False, device=device)
+    if detector.device.type != "cpu":
+        say(f"on {describe_device(detector.device)}")
     folder = as_trained(folder, detector, say)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.evaluation_postprocess()

@@ -127,7 +127,7 @@ def begin_with(
     run = Path(str(config.weights))
     if not run.is_dir():
         raise InputError(f"--weights {run}: no such run folder")
-    source = Detector.load(run, calibrated=False)
+    source = Detector.load(run, calibrated=False, device="cpu")
     spec = tuned_spec(config, class_names, source.spec)
     net, method = spec.build(prior_prob=config.prior_prob)
     lines = take_weights(net, method, spec, source)

@@ -20,6 +20,7 @@ def load_model(
     threads: int | None = None,
     openvino: bool = False,
     calibrated: bool = True,
+    device: str = "auto",
 ) -> Model:
     """Load the detector of a run folder, or an exported ONNX file.
 
@@ -29,6 +30,7 @@ def load_model(
         max_detections: limit per photo; ``None``: the model's own, which an exported model cannot exceed.
         threads, openvino: for an exported model, see ``OnnxDetector.load``.
         calibrated: give calibrated scores if the model has a calibration.
+        device: device of a run's network, see ``choose_device``; an exported model runs on the CPU.
 
     Raises:
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
@@ -41,6 +43,8 @@ def load_model(
     if is_file:
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
             raise InputError(f"{path}: this file belongs to a run; give the folder, {path.parent}")
+        if device not in ("auto", "cpu"):
+            raise InputError(f"--device {device}: needs a run folder; the exported model {path} runs on the CPU")
         model = OnnxDetector.load(
             path, max_detections=max_detections, threads=threads, openvino=openvino, calibrated=calibrated
         )
@@ -57,7 +61,9 @@ def load_model(
         raise InputError(f"{path}: --openvino needs an exported model; make one with: focaldet export {path}")
     from focaldet.engine.detector import Detector
 
-    return Detector.load(path, score_threshold=score, max_detections=max_detections, calibrated=calibrated)
+    return Detector.load(
+        path, score_threshold=score, max_detections=max_detections, calibrated=calibrated, device=device
+    )
 
 
 def load_selected(

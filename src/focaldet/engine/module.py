@@ -1,23 +1,24 @@
 """The training step, as Lightning calls it."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from focaldet.boxes.locations import Lattice
 from focaldet.checks import InputError, first_not_finite
 from focaldet.data.batching import Batch
+from focaldet.engine.average import MovingAverage
 from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.optimizer import lr_factor, moving_average, parameter_groups
+from focaldet.engine.optimizer import lr_factor, parameter_groups
 from focaldet.engine.step_clock import BETWEEN, StepClock
+from focaldet.engine.step_terms import READ_EVERY, StepTerms
 from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes, process_count
-from focaldet.methods.positives import find_positives
+from focaldet.methods.targets import Targets, TrainingBatch, make_targets
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
@@ -26,15 +27,13 @@ class StepResult(NamedTuple):
     """Results of a training step that the callbacks record.
 
     Args:
-        terms: losses by name, averaged over all processes; ``loss`` is their sum.
         objects: number of objects in the batch.
         unmatched: number of objects that matched no location.
         beyond_reach: number of objects with a side beyond the last bin.
     """
 
-    terms: dict[str, Tensor]
     objects: int
-    unmatched: Tensor | int
+    unmatched: int
     beyond_reach: int
 
 
@@ -54,6 +53,8 @@ class DetectionModule(L.LightningModule):
     Attributes:
         budget: measures the run's time; a callback of the trainer.
         progress: share of the run that is done, in [0, 1]; the learning rate follows it.
+        terms: losses of the steps, averaged over all processes; ``loss`` is their sum.
+        shown: learning rate and last losses that were read, for the progress bar.
     """
 
     def __init__(self, net: DenseDetector, method: Method, config: TrainConfig, *, offset: float = 0.5) -> None:
@@ -63,51 +64,65 @@ class DetectionModule(L.LightningModule):
         self.config = config
         self.offset = offset
         self._freeze()  # before DDP registers the parameters that have a gradient
-        self.average = AveragedModel(net, multi_avg_fn=moving_average(config.ema), use_buffers=True)
-        self.average.requires_grad_(False)
+        self.average = MovingAverage(net, config.ema)
         self.budget = TimeBudget(config.minutes)
-        self.progress = 0.0
+        self.progress = self.learning_rate = 0.0
+        self.terms = StepTerms()
         self.clock = StepClock(torch.cuda.synchronize if config.profile and torch.cuda.is_available() else None)
 
     @property
     def average_net(self) -> DenseDetector:
         """The network with the averaged weights, which is evaluated and saved."""
-        return cast(DenseDetector, self.average.module)
+        return self.average.module
 
-    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        images, valid_sizes, truth = batch
-        outputs = self.net(images)
+    def training_step(self, batch: TrainingBatch, batch_index: int) -> dict[str, Any]:
+        outputs = self.net(batch.images)
         self.clock.mark("forward")
-        lattice = Lattice(outputs.level_shapes, self.net.strides, self.offset)
-        assignment = self.method.assign(truth, lattice, valid_sizes)
+        targets = self._targets(batch, outputs.level_shapes)
         self.clock.mark("assign")
-        with torch.autocast(images.device.type, enabled=False):
-            positives = find_positives(truth, assignment, self.method.locations(lattice, images.device))
-            terms = self.method.losses(outputs, assignment, positives)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            terms = self.method.losses(outputs, targets.assignment, targets.positives)
             loss = torch.stack(list(terms.values())).sum()
-        matched = assignment.matched_gt
-        counts = torch.bincount(matched[matched >= 0], minlength=truth.labels.numel())
-        result = self.report(terms, counts == 0, self.method.beyond_reach(positives))
         self.clock.mark("loss")
-        self.log_dict(dict(result.terms), prog_bar=True, logger=True)
+        result = self.report(
+            terms,
+            batch_index,
+            objects=targets.num_objects,
+            unmatched=targets.num_unmatched,
+            beyond_reach=targets.num_beyond_reach,
+        )
         self.clock.mark("log")
         return {"loss": loss, "result": result}
 
-    def report(self, terms: dict[str, Tensor], unmatched: Tensor, beyond_reach: int) -> StepResult:
-        """Average the terms over all processes, check them, and summarise the step.
+    def _targets(self, batch: TrainingBatch, level_shapes: tuple[tuple[int, int], ...]) -> Targets:
+        # The batch has none, or this backbone rounds the shapes of its maps differently from most.
+        if batch.targets is None or batch.targets.lattice.level_shapes != level_shapes:
+            lattice = Lattice(level_shapes, self.net.strides, self.offset)
+            return make_targets(self.method, batch.truth, lattice, batch.valid_sizes).to(batch.images.device)
+        return batch.targets
+
+    def report(
+        self, terms: dict[str, Tensor], batch_index: int, *, objects: int, unmatched: int, beyond_reach: int
+    ) -> StepResult:
+        """Average the terms over all processes, record them, and summarise the step.
 
         Args:
             terms: losses by name.
-            unmatched: ``(G,)`` bool, whether an object matched no location.
-            beyond_reach: number of objects with a side beyond the last bin.
+            batch_index: index of the batch in the epoch. Every tenth batch, all recorded terms are read and checked.
+            objects, unmatched, beyond_reach: see ``StepResult``.
 
         Raises:
-            NotFiniteError: a term is infinite or not a number.
+            NotFiniteError: a term of the steps since the last reading is infinite or not a number.
         """
         whole = mean_over_processes(torch.stack([term.detach() for term in terms.values()]))
-        means = {"loss": whole.sum()} | dict(zip(terms, whole, strict=True))
-        self._stop_unless_finite(means)
-        return StepResult(means, unmatched.numel(), unmatched.sum(), beyond_reach)
+        self.terms.add(self.global_step, {"loss": whole.sum()} | dict(zip(terms, whole, strict=True)))
+        if batch_index % READ_EVERY == 0:
+            self.read_terms()
+        return StepResult(objects, unmatched, beyond_reach)
+
+    @property
+    def shown(self) -> dict[str, float]:
+        return {"lr": self.learning_rate} | self.terms.last
 
     def on_after_backward(self) -> None:
         self.clock.mark("backward")
@@ -122,27 +137,32 @@ class DetectionModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)  # runs the closure, which does all of the above
         self.clock.mark("update")
 
-    def _stop_unless_finite(self, terms: dict[str, Tensor]) -> None:
-        # One look at the sum. On a GPU it waits for the step, which the progress bar does too.
-        if bool(terms["loss"].isfinite()):
-            return
-        if self.global_rank:  # all processes have the same terms and stop here; the first one reports it
-            raise SystemExit(0)
-        # From the back: the sum comes first, and is only to blame if all terms are finite.
-        name, value = next(item for item in reversed(terms.items()) if not bool(item[1].isfinite()))
-        raise NotFiniteError(
-            f"step {self.global_step}: the {name} loss is {value.item()}; try a lower --lr, or "
-            "--precision 32-true; the run keeps the weights saved so far"
-        )
+    def read_terms(self) -> None:
+        """Read the losses recorded since the last call, check them, and log the last of them.
+
+        Raises:
+            NotFiniteError: one of them is infinite or not a number.
+        """
+        bad = self.terms.read()
+        if bad is not None:
+            if self.global_rank:  # all processes have the same terms and stop here; the first one reports it
+                raise SystemExit(0)
+            raise NotFiniteError(
+                f"step {bad.step}: the {bad.name} loss is {bad.value}; try a lower --lr, or "
+                "--precision 32-true; the run keeps the weights saved so far"
+            )
+        for logger in self.loggers:
+            logger.log_metrics(self.shown, step=self.global_step)
 
     def stop_unless_weights_finite(self) -> None:
-        """Check the weights and the optimiser's moments before they are saved.
+        """Check the losses not read yet, the weights and the optimiser's moments before they are saved.
 
         The losses of the last step do not show it: they belong to the weights before that step.
 
         Raises:
             NotFiniteError: one of them contains infinity or NaN.
         """
+        self.read_terms()
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.named_parameters()}
         optimizer = self.trainer.optimizers[0]
         moments = {
@@ -177,7 +197,7 @@ class DetectionModule(L.LightningModule):
         if self.config.freeze_norm:
             freeze_batch_norm(self.net.backbone)
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_start(self, batch: TrainingBatch, batch_index: int) -> None:
         self.clock.mark("load")
         self.progress = self.budget.progress(self.trainer, batch_index)
         warmup = self.config.warmup
@@ -187,12 +207,12 @@ class DetectionModule(L.LightningModule):
         factor = lr_factor(self.progress, self.global_step, warmup)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = group["peak_lr"] * factor
-        self.log("lr", group["lr"], prog_bar=True)
+        self.learning_rate = group["lr"]
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_index: int) -> None:
         self.clock.steps += 1
         self.clock.mark("log")  # the callbacks run before this hook
-        self.average.update_parameters(self.net)
+        self.average.update(self.net)
         self.clock.mark("update")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -215,6 +235,9 @@ class DetectionModule(L.LightningModule):
             weight_decay=config.weight_decay,
         )
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        images = batch.images.to(device, non_blocking=True)
-        return Batch(images, batch.valid_sizes.to(device), batch.truth.to(str(device)))
+    def transfer_batch_to_device(
+        self, batch: Batch | TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
+        # Sizes and boxes stay on the host: the targets contain what the step needs of them.
+        targets = batch.targets.to(device) if isinstance(batch, TrainingBatch) and batch.targets is not None else None
+        return TrainingBatch(batch.images.to(device, non_blocking=True), batch.valid_sizes, batch.truth, targets)

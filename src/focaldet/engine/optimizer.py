@@ -1,12 +1,8 @@
 """The recipe of the optimiser: learning rate and weight decay of each parameter, schedule, and moving average."""
 
 import math
-from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
+from torch import nn
 
 FINAL_LR = 0.01
 """Learning rate at the end of the cosine, as a share of the peak."""
@@ -58,16 +54,3 @@ def ema_decay(step: int, decay: float) -> float:
     (0.1818, 0.995)
     """
     return min(decay, (1 + step) / (10 + step))
-
-
-def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Make the update function of torch's ``AveragedModel`` from ``ema_decay``; whole numbers are copied."""
-
-    def update(average: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, 1 - ema_decay(int(num_averaged), decay))
-        else:
-            for mine, theirs in zip(average, current, strict=True):
-                mine.copy_(theirs)
-
-    return update

@@ -28,10 +28,9 @@ class RunBar(TQDMProgressBar):
         self.clock = clock
 
     def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
-        metrics: dict[str, Any] = super().get_metrics(trainer, module)
-        metrics.pop("v_num", None)
         left = self.clock.left_s(float(module.progress))  # type: ignore[arg-type]
-        return ({} if left is None else {"left": f"{int(left) // 60}:{int(left) % 60:02d}"}) | metrics
+        shown: dict[str, Any] = module.shown  # type: ignore[assignment]
+        return ({} if left is None else {"left": f"{int(left) // 60}:{int(left) % 60:02d}"}) | shown
 
 
 class RunLines(ProgressBar):
@@ -60,7 +59,8 @@ class RunLines(ProgressBar):
             return
         self.last_s = now
         left = self.clock.left_s(float(module.progress))  # type: ignore[arg-type]
-        values = ", ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
+        shown: dict[str, float] = module.shown  # type: ignore[assignment]
+        values = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
         self.say(
             f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
             + ("" if left is None else f", {left / 60:.1f} minutes left")

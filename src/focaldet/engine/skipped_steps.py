@@ -52,7 +52,7 @@ class SkippedSteps(Callback):
                 raise SystemExit(0)
             raise NotFiniteError(
                 f"step {trainer.global_step}: the gradient is not finite, however small the loss is scaled; try a "
-                "lower --lr, or --precision 32-true; weights that the run has kept so far stay in it"
+                "lower --lr, or --precision 32-true; the run keeps the weights saved so far"
             )
         with tqdm.external_write_mode():
             self.say(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_folder
-from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
+from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
@@ -37,6 +37,7 @@ from focaldet.engine.checkpoints import (
 )
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
+from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
@@ -50,11 +51,11 @@ from focaldet.engine.splits import record_splits, recorded_splits, trained_on, w
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import alone_in, make_numbered, write_text
 from focaldet.methods.method import Method
+from focaldet.methods.targets import TargetCollate
 from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
-from focaldet.system.cores import cores
 from focaldet.system.heap import keep_memory
 
 
@@ -91,7 +92,7 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
 
 def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
     config = _check_out(config, say)
-    _check_gpus(config)
+    trainer_devices(config.device, config.devices)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
     if folder is None:
         with progress_bar("reading headers") as progress:
@@ -142,7 +143,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
-        evaluate_split(run, folder, "val", say=say_once)
+        evaluate_split(run, folder, "val", device=config.device, say=say_once)
         calibrate_on_val(run, folder, say_once)
     if ended is not None:
         raise ended
@@ -182,11 +183,11 @@ def fit(
         record_splits(run, folder, resumed=config.resume)
     say(
         f"training {config.method} on {len(folder.splits['train']):,} photos, {config.backbone}, {config.size} px, "
-        f"{trainer.precision}, into {run}"
+        f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer)
+        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset))
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
@@ -222,12 +223,14 @@ def first_detector(
     return spec, net, method
 
 
-def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "DataLoader[Any]":
+def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
     transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
     if workers < 0:
-        workers = 0 if dataset.cached else max(1, min(8, cores() // config.devices - 1))
+        # On a GPU, photos are prepared while it computes, even if they are decoded already.
+        idle = dataset.cached and trainer.strategy.root_device.type == "cpu"
+        workers = 0 if idle else most_workers(config.devices)
     sampler = TrainingSampler(
         len(dataset),
         batch_size=config.batch,
@@ -239,8 +242,9 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer) -> "Dat
         dataset,
         batch_size=config.batch,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=targets,
         num_workers=workers,
+        pin_memory=trainer.strategy.root_device.type == "cuda",
         worker_init_fn=begin_worker,
         persistent_workers=workers > 0,
     )
@@ -251,8 +255,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet():
         return L.Trainer(
-            accelerator=config.device,
-            devices=config.devices,
+            **trainer_devices(config.device, config.devices),
             num_nodes=config.nodes,
             strategy=_processes() if config.devices * config.nodes > 1 else "auto",
             precision=choose_precision(config),  # type: ignore[arg-type]
@@ -261,7 +264,6 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             callbacks=callbacks,
             plugins=[WholeFiles()],
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
-            log_every_n_steps=10,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
@@ -274,13 +276,8 @@ def _processes() -> DDPStrategy:
 
 
 def choose_precision(config: TrainConfig) -> str:
-    """Precision of a run. ``auto`` is bfloat16 on GPUs, and on CPUs with AMX; float32 is faster on other CPUs."""
-    if config.precision != "auto":
-        return config.precision
-    if config.device != "cpu" and torch.cuda.is_available():
-        # Not where it is imitated: on a T4 or a V100 float16 is several times as fast.
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+    """Precision of a run; ``auto`` is the native precision of its device."""
+    return native_precision(choose_device(config.device)) if config.precision == "auto" else config.precision
 
 
 def _last(config: TrainConfig) -> Path:
@@ -323,17 +320,6 @@ def _check_out(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
         return config
     say(f"{run} was stopped before its first checkpoint: starting again")
     return replace(config, resume=False)
-
-
-def _check_gpus(config: TrainConfig) -> None:
-    """Raise InputError if there are fewer GPUs than the configuration asks for."""
-    if config.device == "gpu":
-        count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
-        if config.devices > count:
-            raise InputError(
-                f"--device gpu --devices {config.devices}: this machine has {count} GPU{'s' * (count != 1)} that torch "
-                "can use"
-            )
 
 
 def _make_run_folder(config: TrainConfig) -> Path:

@@ -60,7 +60,7 @@ def export_run(
     """
     if int8 is not None and format != "onnx":
         raise InputError(f"--format {format}: --int8 makes ONNX files only")
-    detector = Detector.load(run, max_detections=max_detections)
+    detector = Detector.load(run, max_detections=max_detections, device="cpu")
     suffix = SUFFIXES[format]
     if out is None:
         kinds = [outputs] * (outputs != "detections") + ["int8"] * (int8 is not None)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import gather_locations
 from focaldet.functional import binary_cross_entropy, giou_loss, iou_loss
 from focaldet.methods.method import Method, QualityBranch, count_positives, score_weights
 from focaldet.methods.normalizer import mean_over_processes
@@ -57,7 +56,7 @@ class CenternessMethod(Method):
         return ScoreRule() if self.quality_branch == "none" else ScoreRule(self.score, self.threshold_on)
 
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
-        box_params = gather_locations(outputs.box_maps, self.num_box_channels, positives.image, positives.location)
+        box_params = positives.gather(outputs.box_maps, self.num_box_channels)
         boxes, _ = self.decode(box_params.float(), positives.locations)
         iou = paired_iou(boxes.detach(), positives.boxes_xyxy)
         terms = {"class": self.class_term(outputs.class_logits, assignment, positives, iou)}
@@ -92,5 +91,5 @@ def centerness(positives: Positives) -> Float[Tensor, " N"]:
 
 def centerness_loss(quality_logits: list[Tensor], positives: Positives, target: Tensor) -> Tensor:
     """Binary cross entropy of the centerness branch over the positives."""
-    logits = gather_locations(quality_logits, 1, positives.image, positives.location)
+    logits = positives.gather(quality_logits, 1)
     return binary_cross_entropy(logits, target[:, None], reduction="sum", normalizer=count_positives(positives))

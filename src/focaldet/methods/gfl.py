@@ -17,7 +17,7 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_distances, distribution_mean, distribution_std, encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, Locations, gather_locations
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.checks import check_range
 from focaldet.functional import distribution_focal_loss, giou_loss
 from focaldet.methods.method import ClassLoss, Method, score_weights
@@ -79,7 +79,7 @@ class GFL(Method):
     ) -> dict[str, Tensor]:
         """The loss terms, from the logits of the final scores. ``inplace_grad``: see ``class_term``."""
         locations, gt_boxes = positives.locations, positives.boxes_xyxy
-        box_params = gather_locations(box_maps, self.num_box_channels, positives.image, positives.location)
+        box_params = positives.gather(box_maps, self.num_box_channels)
         sides = box_params.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
         boxes = decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
         iou = paired_iou(boxes.detach(), gt_boxes)

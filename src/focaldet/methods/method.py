@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from focaldet.boxes.locations import Lattice, Locations, gather_locations
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.functional import binary_cross_entropy, quality_focal_loss, sigmoid_focal_loss
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
@@ -107,13 +107,13 @@ class Method(ABC):
 
 def count_positives(positives: Positives) -> Tensor:
     """Number of positives in the whole batch divided by the number of processes, at least 1."""
-    return mean_over_processes(positives.boxes_xyxy.new_tensor(float(positives.gt.numel()))).clamp(min=1.0)
+    return mean_over_processes(positives.boxes_xyxy.new_full((), float(positives.gt.numel()))).clamp(min=1.0)
 
 
 def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
     """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
     channels = _classes(class_logits, assignment)
-    logits = gather_locations([level.detach() for level in class_logits], channels, positives.image, positives.location)
+    logits = positives.gather([level.detach() for level in class_logits], channels)
     return logits.float().amax(dim=-1).sigmoid()
 
 

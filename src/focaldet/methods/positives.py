@@ -1,11 +1,14 @@
-"""The positive samples of a batch: locations with an assigned object, and their objects."""
+"""The positive samples of a batch: the locations that have an object to find, and what they are to find."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from focaldet.boxes.locations import Locations
+from focaldet.boxes.level_index import LevelIndex, level_index
+from focaldet.boxes.locations import Lattice, Locations, gather_locations
 from focaldet.structures import Assignment, GroundTruth
 
 
@@ -14,9 +17,10 @@ class Positives:
     """N positive samples.
 
     Args:
-        image, location, gt: ``(N,)`` index of the image, of the location in lattice order, and of the object.
-        locations: geometry of the N locations.
-        boxes_xyxy, labels: ``(N, 4)`` and ``(N,)``, box and class of the objects.
+        image, location, gt: ``(N,)`` the image, the place in the lattice's order, and the object, of each.
+        locations: their geometry.
+        boxes_xyxy, labels: ``(N, 4)`` and ``(N,)``, of their objects.
+        index: where they are in the maps, if that is known before the maps are; else it is found out in the step.
     """
 
     image: Int64[Tensor, " N"]
@@ -25,10 +29,43 @@ class Positives:
     locations: Locations
     boxes_xyxy: Float[Tensor, "N 4"]
     labels: Int64[Tensor, " N"]
+    index: LevelIndex | None = None
+
+    def gather(self, maps: Sequence[Tensor], channels: int) -> Float[Tensor, "N D"]:
+        """What the maps ``(B, A * D, H, W)`` of the levels say of each."""
+        if self.index is None:
+            return gather_locations(maps, channels, self.image, self.location)
+        return self.index.gather(maps, channels)
+
+    def to(self, device: torch.device | str) -> "Positives":
+        """The same on another device."""
+        index = None if self.index is None else self.index.to(device)
+        return self._each(lambda x: x.to(device, non_blocking=True), index)
+
+    def pin_memory(self) -> "Positives":
+        """The same where a GPU copies from without waiting."""
+        return self._each(Tensor.pin_memory, None if self.index is None else self.index.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor], index: LevelIndex | None) -> "Positives":
+        anchors = self.locations.anchors_xyxy
+        locations = Locations(
+            change(self.locations.points_xy),
+            change(self.locations.strides),
+            None if anchors is None else change(anchors),
+        )
+        image, location, gt = change(self.image), change(self.location), change(self.gt)
+        return Positives(image, location, gt, locations, change(self.boxes_xyxy), change(self.labels), index)
 
 
-def find_positives(truth: GroundTruth, assignment: Assignment, locations: Locations) -> Positives:
-    """Collect the positives of an assignment over all ``locations`` of the pyramid."""
-    image, location = (assignment.matched_gt >= 0).nonzero(as_tuple=True)
-    gt = assignment.matched_gt[image, location]
-    return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt])
+def find_positives(
+    truth: GroundTruth, assignment: Assignment, locations: Locations, lattice: Lattice | None = None
+) -> Positives:
+    """The positives of an assignment over all ``locations`` of the pyramid; given the lattice, with their places in its
+    maps."""
+    matched = assignment.matched_gt
+    image, location = (matched >= 0).nonzero(as_tuple=True)
+    gt = matched[image, location]
+    index = None
+    if lattice is not None:
+        index = level_index(lattice.level_shapes, matched.shape[1] // lattice.num_locations, image, location)
+    return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt], index)

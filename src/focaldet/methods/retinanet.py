@@ -18,7 +18,7 @@ from focaldet.assign.max_iou import assign_max_iou
 from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_shapes, grid_anchors
 from focaldet.boxes.coding import decode_deltas, encode_deltas
 from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice, Locations, gather_locations
+from focaldet.boxes.locations import Lattice, Locations
 from focaldet.functional import giou_loss
 from focaldet.methods.method import Method, count_positives
 from focaldet.methods.positives import Positives
@@ -76,7 +76,7 @@ class RetinaNet(Method):
     def losses(self, outputs: HeadOutputs, assignment: Assignment, positives: Positives) -> dict[str, Tensor]:
         anchors, gt_boxes = positives.locations.anchors_xyxy, positives.boxes_xyxy
         assert anchors is not None
-        deltas = gather_locations(outputs.box_maps, self.num_box_channels, positives.image, positives.location).float()
+        deltas = positives.gather(outputs.box_maps, self.num_box_channels).float()
         boxes = decode_deltas(anchors, deltas, self.stds)
         iou = paired_iou(boxes.detach(), gt_boxes)
         num_pos = count_positives(positives)

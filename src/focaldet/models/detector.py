@@ -107,3 +107,15 @@ class DenseDetector(nn.Module):
         normalised = normalised.contiguous(memory_format=torch.channels_last)
         outputs: HeadOutputs = self.head(self.neck(self.backbone(normalised)))
         return outputs
+
+
+def map_shapes(height: int, width: int, strides: tuple[int, ...], pad_to: int = 1) -> tuple[tuple[int, int], ...]:
+    """(height, width) of each level's map of an image, for a backbone that rounds up where it halves a map.
+
+    Most do. Those that cut an image into patches round down.
+
+    >>> map_shapes(250, 320, (8, 16, 32)), map_shapes(250, 320, (8, 16, 32), pad_to=32)
+    (((32, 40), (16, 20), (8, 10)), ((32, 40), (16, 20), (8, 10)))
+    """
+    height, width = (-(-side // pad_to) * pad_to for side in (height, width))
+    return tuple((-(-height // stride), -(-width // stride)) for stride in strides)

@@ -1,4 +1,4 @@
-"""From raw maps to detections: score threshold, top candidates per level, box decoding, non-maximum suppression."""
+"""From the head's raw maps to detections: threshold, top candidates, decode what survives, non-maximum suppression."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from focaldet.boxes.formats import clip_boxes
+from focaldet.boxes.level_index import level_index
 from focaldet.boxes.locations import Lattice, Locations, fitted_steps
 from focaldet.checks import check_range
 from focaldet.models.joint import joint_logits
@@ -16,20 +16,20 @@ from focaldet.models.nms import batched_nms
 from focaldet.structures import Detections, HeadOutputs
 
 CANDIDATES_PER_DETECTION = 10
-"""Lowest number of candidates per level for each detection: the usual 1000 for the usual 100."""
+"""Least number of a level's candidates for each detection of an image: the usual 1000 for the usual 100."""
 
 MAX_SHIFT_PX = 128
-"""The coarsest stride, so that no location lies outside its cell."""
+"""The coarsest stride: no location lies outside its cell."""
 
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """How the score of a detection is computed if the head has a quality branch.
+    """What a detection's score is made of, when the head has a quality branch.
 
     Args:
         combine: class probability alone, its product with the quality, or the square root of that product.
-        threshold_on: what is compared with the score threshold and ranks the candidates before NMS: the score, or the
-            class probability alone.
+        threshold_on: what is compared with the score threshold and ranks the candidates before the suppression: the
+            score, or the class probability alone.
     """
 
     combine: Literal["class", "product", "sqrt"] = "class"
@@ -38,19 +38,20 @@ class ScoreRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessConfig:
-    """Thresholds and limits of post-processing, and conventions in which published networks differ.
+    """How boxes are read from a network's maps, as published networks differ in it.
 
     Args:
-        score_threshold: detections have a higher score, or class probability (``ScoreRule.threshold_on``); in [0, 1).
-        topk_candidates: number of best (location, class) pairs kept per level. Here and in NMS, ties go to the first
-            location, then to the first class.
-        nms_iou: a box is dropped if its IoU with a better one of its class exceeds this; ``None`` disables NMS.
-        max_detections: largest number of detections per image.
-        keep_empty: keep boxes that have no area left after clipping, as torchvision does.
-        offset, shift_px: position of a location in its cell, see ``Lattice``.
-        steps: distance between neighbouring locations: the stride of the level, or ``fitted_steps``.
-        last_pixel: the right and bottom sides of a box are its last column and row of pixels, as in mmdetection before
-            version 2, so in the photo it ends one pixel farther. See ``DetectionArrays.to_photo``.
+        score_threshold: every detection's score is above it, or its class probability (``ScoreRule.threshold_on``); in
+            [0, 1).
+        topk_candidates: best (location, class) pairs of each level that go on. Here and in the suppression, of equal
+            scores the first location's is the better, of one location the first class's.
+        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
+        max_detections: best boxes of an image.
+        keep_empty: boxes that the image cuts to nothing stay, as in torchvision.
+        offset, shift_px: centre of a cell, see ``Lattice``.
+        steps: pixels between neighbouring locations: the level's stride, or ``fitted_steps``.
+        last_pixel: a box's right and bottom side are the last row and column of pixels in it, as in mmdetection before
+            version 2: in a photo it ends one pixel farther. See ``DetectionArrays.to_photo``.
     """
 
     score_threshold: float = 0.05
@@ -72,10 +73,10 @@ class PostProcessConfig:
         check_range("shift_px", self.shift_px, -MAX_SHIFT_PX, MAX_SHIFT_PX)
 
     def with_room(self, max_detections: int) -> "PostProcessConfig":
-        """A copy that allows this many detections per image.
+        """The same for so many detections of an image.
 
-        Before NMS there are many boxes around each object, and those of the most confident objects could use up all
-        candidates of a level. So the number of candidates grows, too.
+        Before the suppression there are many boxes around each object, and those of the surest objects could be all
+        that a level's candidates have room for. So their number grows too.
 
         >>> PostProcessConfig().with_room(600).topk_candidates, PostProcessConfig().with_room(20).topk_candidates
         (6000, 1000)
@@ -85,34 +86,34 @@ class PostProcessConfig:
 
 
 class BoxDecoder(Protocol):
-    """The part of a method that post-processing uses."""
+    """What post-processing asks of a method."""
 
     anchors_per_location: int
 
     @property
     def num_box_channels(self) -> int:
-        """D, number of parameters per box."""
+        """D, the parameters of a box."""
 
     @property
     def score_rule(self) -> ScoreRule:
-        """How class and quality are combined into the score."""
+        """How class and quality make the score."""
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
-        """Geometry of all locations, in lattice order, one entry per anchor."""
+        """The geometry of all prediction locations, in the lattice's order."""
 
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
-        """Box parameters ``(N, D)`` to boxes and standard deviations of their sides, ``(N, 4)`` each, in pixels."""
+        """Box parameters of N locations ``(N, D)`` to boxes ``(N, 4)`` and side deviations ``(N, 4)``, in pixels."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The boxes of one image that enter NMS.
+    """The boxes of one image that go into the suppression.
 
     Args:
         boxes_xyxy, scores, labels: ``(N, 4)`` pixels, ``(N,)``, ``(N,)``.
-        location: ``(N,)`` index, in lattice order, of the location that predicted each box.
+        location: ``(N,)`` the place in the lattice's order where each was predicted.
         box_params: ``(N, D)`` output of the head for each box.
-        side_std_px: ``(N, 4)``, see ``Detections``; ``None`` for methods without distributions.
+        side_std_px: ``(N, 4)`` for distributions.
     """
 
     boxes_xyxy: Float[Tensor, "N 4"]
@@ -129,16 +130,16 @@ class Candidates:
 
 
 class PostProcess(nn.Module):
-    """Computes the detections of each image of a batch.
+    """Detections of each image of a batch.
 
-    The threshold is applied to logits, so no sigmoid runs over all locations. Only the remaining candidates are
-    decoded.
+    The threshold is applied to logits, so that no sigmoid runs over all locations; only the locations that are still
+    candidates are decoded.
 
     Args:
-        method: defines the score and decodes the boxes.
-        strides: strides of the levels, in pixels.
-        config: thresholds, limits and conventions.
-        changes: fields of ``config`` to replace, by name.
+        method: how scores are made and boxes are read.
+        strides: of the levels, in pixels.
+        config: thresholds and limits, and what published networks do in several ways.
+        changes: fields of it by name, instead of its own.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class PostProcess(nn.Module):
 
     @property
     def threshold(self) -> float:
-        """The score threshold as a logit."""
+        """The score threshold on the logit that is compared with it."""
         rule, least = self.method.score_rule, self.config.score_threshold
         return _logit(least**2 if rule.combine == "sqrt" and rule.threshold_on == "score" else least)
 
@@ -164,90 +165,127 @@ class PostProcess(nn.Module):
         """
         Args:
             outputs: raw maps of a batch.
-            image_sizes: (height, width) of each image's content, to which boxes are clipped.
+            image_sizes: (height, width) of each image's content; boxes are cut to it.
+
+        Returns:
+            In the host's memory, where the suppression is: a GPU would be waited for once a photo, and sooner done with
+            the next batch.
         """
-        locations = self.locations(outputs)
-        return [self._one_image(outputs, image, size, locations) for image, size in enumerate(image_sizes)]
+        if not image_sizes:
+            return []
+        found, image = self._of_batch(outputs, image_sizes, self.locations(outputs))
+        counts = torch.bincount(image.cpu(), minlength=len(image_sizes)).tolist()
+        parts = [torch.split(part.cpu(), counts) for part in (found.boxes_xyxy, found.scores, found.labels)]
+        deviation = found.side_std_px
+        none = [None] * len(counts)
+        images = zip(*parts, none if deviation is None else torch.split(deviation.cpu(), counts), strict=True)
+        return [self._suppressed(Detections(*of_image)) for of_image in images]
+
+    def _suppressed(self, found: Detections) -> Detections:
+        found = found[self._is_box(found.boxes_xyxy).nonzero()[:, 0]]
+        return found[self.nms(found.boxes_xyxy, found.scores, found.labels)]
 
     def locations(self, outputs: HeadOutputs) -> Locations:
-        """Geometry of the locations of these maps."""
+        """The geometry of the maps' locations."""
         shapes, config = outputs.level_shapes, self.config
         steps = fitted_steps(shapes, self.strides) if config.steps == "fitted" else None
         lattice = Lattice(shapes, self.strides, config.offset, config.shift_px, steps)
         return self.method.locations(lattice, outputs.class_logits[0].device)
 
-    def _one_image(self, outputs: HeadOutputs, image: int, size: tuple[int, int], locations: Locations) -> Detections:
-        found = self.candidates(outputs, image, size, locations)
-        keep = self.nms(found.boxes_xyxy, found.scores, found.labels)
-        return Detections(found.boxes_xyxy, found.scores, found.labels, found.side_std_px)[keep]
-
     @torch.no_grad()
     def candidates(self, outputs: HeadOutputs, image: int, size: tuple[int, int], locations: Locations) -> Candidates:
-        """The boxes of one image that enter NMS.
+        """What goes into the suppression.
 
         Args:
-            outputs: raw maps of a batch.
-            image: index of the image in the batch.
-            size: (height, width) of the image's content.
-            locations: geometry of these maps.
+            image: its place in the batch.
+            size: (height, width) of its content.
+            locations: of these maps.
         """
-        num_anchors, start = self.method.anchors_per_location, 0
-        scores, labels, chosen, box_params = [], [], [], []
-        for level, class_map in enumerate(outputs.class_logits):
-            class_logits = _by_location(class_map[image], num_anchors)  # (H W A, C)
-            maps = outputs.quality_logits
-            quality_logits = None if maps is None else _by_location(maps[level][image], num_anchors)
-            score, location, label = self._best_of_level(class_logits, quality_logits)
-            scores.append(score)
-            labels.append(label)
-            chosen.append(location + start)
-            box_params.append(_by_location(outputs.box_maps[level][image], num_anchors)[location].float())
-            start += class_logits.shape[0]
-        location = torch.cat(chosen)
-        boxes, deviation = self.method.decode(torch.cat(box_params), locations[location])
-        config, last = self.config, int(self.config.last_pixel)
-        boxes = clip_boxes(boxes, size[0] - last, size[1] - last)
-        found = Candidates(boxes, torch.cat(scores), torch.cat(labels), location, torch.cat(box_params), deviation)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        return found[(sides >= 0 if config.keep_empty else sides > 0).all(dim=1).nonzero()[:, 0]]
+        one = slice(image, image + 1)
+        maps = outputs.quality_logits
+        alone = HeadOutputs(
+            [level[one] for level in outputs.class_logits],
+            [level[one] for level in outputs.box_maps],
+            None if maps is None else [level[one] for level in maps],
+        )
+        found, _ = self._of_batch(alone, [size], locations)
+        return found[self._is_box(found.boxes_xyxy).nonzero()[:, 0]]
+
+    def _is_box(self, boxes_xyxy: Tensor) -> Tensor:
+        """Whether the image has left something of each box."""
+        sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+        return (sides >= 0 if self.config.keep_empty else sides > 0).all(dim=1)
+
+    def _of_batch(
+        self, outputs: HeadOutputs, image_sizes: list[tuple[int, int]], locations: Locations
+    ) -> tuple[Candidates, Int64[Tensor, " N"]]:
+        """The candidates of all images, image by image and within one in the lattice's order, and the image of each.
+
+        All levels of all images together: what passes a threshold is asked for a few times, not once a photo and level.
+        """
+        config, rule, threshold = self.config, self.method.score_rule, self.threshold
+        shapes, num_anchors = outputs.level_shapes, self.method.anchors_per_location
+        # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
+        # Locations with a class above it are few and found first: looking pair by pair takes thrice as long.
+        best = torch.cat([_best_class(level, num_anchors) for level in outputs.class_logits], dim=1)
+        image, location = (best[: len(image_sizes)] > threshold).nonzero(as_tuple=True)
+        index = level_index(shapes, num_anchors, image, location)
+        class_logits = index.gather(outputs.class_logits, outputs.class_logits[0].shape[1] // num_anchors)
+        row, label = (class_logits > threshold).nonzero(as_tuple=True)
+        ranked = joint = class_logits[row, label].float()
+        if outputs.quality_logits is not None and rule.combine != "class":
+            joint = joint_logits(ranked, index.gather(outputs.quality_logits, 1)[row, 0])
+            if rule.threshold_on == "score":
+                above = (joint > threshold).nonzero()[:, 0]
+                ranked, joint, row, label = joint[above], joint[above], row[above], label[above]
+        image, location = image[row], location[row]
+        if ranked.numel() > config.topk_candidates:
+            ends = torch.tensor([height * width * num_anchors for height, width in shapes], device=row.device).cumsum(0)
+            level = torch.bucketize(location, ends, right=True)
+            # Then back in the locations' order, by which the suppression, too, decides between equal scores.
+            kept = _best_of_groups(ranked, image * len(shapes) + level, config.topk_candidates)
+            joint, label, image, location = joint[kept], label[kept], image[kept], location[kept]
+        score = joint.sigmoid()
+        box_params = level_index(shapes, num_anchors, image, location).gather(
+            outputs.box_maps, self.method.num_box_channels
+        )
+        boxes, deviation = self.method.decode(box_params.float(), locations[location])
+        limits = torch.tensor([(width, height) * 2 for height, width in image_sizes], device=boxes.device)
+        boxes = boxes.clamp(min=0).minimum((limits - int(config.last_pixel))[image])
+        score = score.sqrt() if rule.combine == "sqrt" else score
+        return Candidates(boxes, score, label, location, box_params.float(), deviation), image
 
     def nms(self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor) -> Int64[Tensor, " M"]:
-        """Indices of the boxes that remain after NMS, best first."""
+        """Which boxes stay, best first."""
         max_detections, iou = self.config.max_detections, self.config.nms_iou
         if iou is None:
             return scores.argsort(descending=True, stable=True)[:max_detections]
         return batched_nms(boxes_xyxy, scores, labels, iou, max_detections)
 
-    def _best_of_level(self, class_logits: Tensor, quality_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Score, location and label of the best (location, class) pairs of a level, in lattice order."""
-        rule = self.method.score_rule
-        root = rule.combine == "sqrt"
-        on_score = rule.threshold_on == "score"
-        threshold = self.threshold
-        # A product of probabilities is below each factor, so this drops no candidate. NaN never exceeds the threshold.
-        # Few locations have a class above the threshold. Finding them first is three times as fast as testing all
-        # pairs.
-        location = (class_logits.amax(dim=1) > threshold).nonzero()[:, 0]
-        row, label = (class_logits[location] > threshold).nonzero(as_tuple=True)
-        location = location[row]
-        ranked = joint = class_logits[location, label].float()
-        if quality_logits is not None and rule.combine != "class":
-            joint = joint_logits(ranked, quality_logits[location, 0])
-            if on_score:
-                above = (joint > threshold).nonzero()[:, 0]
-                ranked, joint, location, label = joint[above], joint[above], location[above], label[above]
-        if ranked.numel() > self.config.topk_candidates:
-            # A stable sort takes the first of equal scores on every device, unlike topk. Then back to lattice order,
-            # which NMS uses to break ties, too.
-            best = ranked.argsort(descending=True, stable=True)[: self.config.topk_candidates].sort().values
-            joint, location, label = joint[best], location[best], label[best]
-        score = joint.sigmoid()
-        return score.sqrt() if root else score, location, label
+
+def _best_class(level: Tensor, num_anchors: int) -> Float[Tensor, "B P"]:
+    """The largest class logit of each location of a map ``(B, A * C, H, W)``, in the lattice's order."""
+    batch, _, height, width = level.shape
+    best = level.view(batch, num_anchors, -1, height, width).amax(dim=2)
+    return best.permute(0, 2, 3, 1).flatten(1)
 
 
-def _by_location(level: Tensor, num_anchors: int) -> Tensor:
-    """A map ``(A * D, H, W)`` as ``(H W A, D)``, in lattice order."""
-    return level.permute(1, 2, 0).reshape(-1, level.shape[0] // num_anchors)
+def _best_of_groups(values: Float[Tensor, " N"], group: Int64[Tensor, " N"], most: int) -> Int64[Tensor, " K"]:
+    """Indices of the largest values of each group, at most so many, in their order.
+
+    Of equal ones the first, on every device: topk would take any.
+
+    >>> _best_of_groups(torch.tensor([1.0, 3, 2, 3, 5]), torch.tensor([0, 0, 1, 0, 0]), 2)
+    tensor([1, 2, 4])
+    """
+    # By whole numbers: the group, and below it the bits of a float32, which are in its order (-0 becomes 0).
+    bits = (values.float() + 0.0).view(torch.int32)
+    key = (group << 32) - torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    order = key.argsort(stable=True)
+    sorted_group = group[order]
+    rank = torch.arange(len(order), device=order.device) - torch.searchsorted(sorted_group, sorted_group)
+    kept: Tensor = order[rank < most].sort().values
+    return kept
 
 
 def _logit(probability: float) -> float:

@@ -37,6 +37,7 @@ def serve(
     root_path: str = "",
     cors: str | None = None,
     openvino: bool = False,
+    device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve a model until stopped.
@@ -49,7 +50,7 @@ def serve(
         calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
-        max_detections, openvino: see ``load_model``.
+        max_detections, openvino, device: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -58,8 +59,8 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        options = {"coverage": coverage, "calibrated": calibrated, "max_detections": max_detections}
-        detector, select, workers = load_with_workers(model, score, openvino=openvino, **options)
+        options = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
+        detector, select, workers = load_with_workers(model, score, coverage=coverage, openvino=openvino, **options)
         for note in select.notes:
             say(note)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run

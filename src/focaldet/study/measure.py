@@ -89,7 +89,7 @@ def measure(
         photos=[],
     )
     if diverged is None:
-        _measure_detector(line, details, Detector.load(run, calibrated=False), config, folder)
+        _measure_detector(line, details, Detector.load(run, calibrated=False, device="cpu"), config, folder)
     return line, details
 
 

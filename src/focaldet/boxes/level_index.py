@@ -1,0 +1,83 @@
+"""Where chosen locations of a pyramid are in the maps of their levels, known before the maps are.
+
+Which of N locations lie on a level is a question to the values of a tensor. Asked on a GPU it waits for the device,
+once a level and map; asked where the batch is made it costs nothing in the step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LevelIndex:
+    """The places of N chosen locations in their levels' maps.
+
+    Args:
+        rows: of a level's map as ``(B H W A, D)``, level by level.
+        counts: how many each level has.
+        order: where each of the N is in ``rows``.
+    """
+
+    rows: Int64[Tensor, " N"]
+    counts: tuple[int, ...]
+    order: Int64[Tensor, " N"]
+
+    def to(self, device: torch.device | str) -> "LevelIndex":
+        """The same on another device."""
+        rows, order = (x.to(device, non_blocking=True) for x in (self.rows, self.order))
+        return LevelIndex(rows, self.counts, order)
+
+    def pin_memory(self) -> "LevelIndex":
+        """The same where a GPU copies from without waiting."""
+        return LevelIndex(self.rows.pin_memory(), self.counts, self.order.pin_memory())
+
+    def gather(self, maps: Sequence[Tensor], channels: int) -> Float[Tensor, "N D"]:
+        """The numbers of the chosen locations.
+
+        Args:
+            maps: one map ``(B, A * D, H, W)`` a level.
+            channels: D, the numbers that belong to one location and anchor.
+        """
+        levels = zip(maps, torch.split(self.rows, list(self.counts)), strict=True)
+        return torch.cat([_rows_of(level, rows, channels) for level, rows in levels])[self.order]
+
+
+def _rows_of(level: Tensor, rows: Int64[Tensor, " K"], channels: int) -> Float[Tensor, "K D"]:
+    if level.is_contiguous(memory_format=torch.channels_last) or not level.requires_grad:
+        return level.permute(0, 2, 3, 1).reshape(-1, channels)[rows]
+    # A copy of the whole map, and another one of its gradient, for a few rows would be too much.
+    num_anchors, (height, width) = level.shape[1] // channels, level.shape[2:]
+    cell, channel = rows // num_anchors, rows % num_anchors * channels
+    image, row, column = cell // (height * width), cell // width % height, cell % width
+    every = channel[:, None] + torch.arange(channels, device=level.device)
+    return level[image[:, None], every, row[:, None], column[:, None]]
+
+
+def level_index(
+    level_shapes: Sequence[tuple[int, int]],
+    num_anchors: int,
+    image: Int64[Tensor, " N"],
+    location: Int64[Tensor, " N"],
+) -> LevelIndex:
+    """The places of N locations that are given by their image and their place in the pyramid's order.
+
+    Args:
+        level_shapes: (height, width) of each level's map.
+        num_anchors: A, of each location.
+
+    >>> index = level_index(((2, 3), (1, 2)), 1, torch.tensor([0, 1, 1]), torch.tensor([7, 0, 4]))
+    >>> index.rows, index.counts, index.order
+    (tensor([ 6, 10,  1]), (2, 1), tensor([2, 0, 1]))
+    """
+    device = location.device
+    sizes = torch.tensor([height * width * num_anchors for height, width in level_shapes], device=device)
+    ends = sizes.cumsum(0)
+    level = torch.bucketize(location, ends, right=True)
+    rows = image * sizes[level] + location - (ends - sizes)[level]
+    by_level = level.argsort(stable=True)
+    counts = (level == torch.arange(len(sizes), device=device)[:, None]).sum(dim=1).tolist()
+    return LevelIndex(rows[by_level], tuple(counts), by_level.argsort())

@@ -1,0 +1,76 @@
+"""Which device the network runs on: one rule for every command and for ``Detector.load``."""
+
+import platform
+from typing import Any
+
+import torch
+
+from focaldet.checks import InputError
+from focaldet.system.cores import cores
+
+
+def choose_device(wanted: str | torch.device = "auto") -> torch.device:
+    """The device of that name; ``"auto"``: the first CUDA GPU, else the CPU.
+
+    ``"auto"`` does not take Apple's GPU: nothing here has run on one yet. Ask for it by ``"mps"``. ``"gpu"``, as older
+    configurations have it, is any of the two.
+
+    Raises:
+        InputError: torch has no such device on this machine.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    name = str(wanted)
+    kind, _, number = name.partition(":")
+    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if kind == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    if kind in ("auto", "gpu", "cuda") and int(number or 0) < count:
+        return torch.device("cuda", int(number or 0))
+    if kind in ("gpu", "mps") and mps:
+        return torch.device("mps")
+    there = ", ".join([*(f"cuda:{index}" for index in range(count)), *["mps"] * mps, "cpu"])
+    raise InputError(f"--device {name}: torch has no such device on this machine; it has {there}")
+
+
+def describe_device(device: torch.device) -> str:
+    """Its name, and what it is."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()})" if device.type == "mps" else str(device)
+
+
+def native_precision(device: torch.device) -> str:
+    """The fastest floating-point format that the device computes itself, as Lightning calls it.
+
+    bfloat16 on GPUs, and on CPUs with matrix units for it (AMX). float16 on GPUs that only imitate bfloat16: a T4 or a
+    V100 is several times as fast in it. Else float32.
+    """
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "32-true"
+
+
+def trainer_devices(wanted: str, processes: int) -> dict[str, Any]:
+    """What Lightning's trainer calls so many devices.
+
+    Raises:
+        InputError: the machine has fewer.
+    """
+    device = choose_device(wanted)
+    if device.type == "cpu":
+        return {"accelerator": "cpu", "devices": processes}
+    if ":" in wanted:
+        if processes > 1:
+            raise InputError(f"--devices {processes}: --device {wanted} is one GPU; leave out its number")
+        return {"accelerator": device.type, "devices": [device.index]}
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if processes > count:
+        raise InputError(f"--device {wanted} --devices {processes}: this machine has {count} that torch can use")
+    return {"accelerator": device.type, "devices": processes}
+
+
+def most_workers(processes: int) -> int:
+    """Processes that load photos for each of so many that train: a core is left for the training."""
+    return max(1, min(8, cores() // processes - 1))
