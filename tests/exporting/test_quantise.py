@@ -89,7 +89,7 @@ def test_maps_with_8_bits_are_near_those_of_the_run(pair: Pair, photos: tuple[Im
     images = images.permute(2, 0, 1)[None]
     with torch.no_grad():
         ours, theirs = made(images), detector.net(images)
-    for kind in ("class_logits", "box_outputs"):
+    for kind in ("class_logits", "box_maps"):
         for with_8, with_32 in zip(getattr(ours, kind), getattr(theirs, kind), strict=True):
             error = (with_8 - with_32).square().mean().sqrt()
             assert 0 < error < 0.25 * with_32.std()  # random weights: nothing was trained to bear it
@@ -138,7 +138,7 @@ def test_more_is_kept_in_float_until_ap_holds(
 ) -> None:
     falling(monkeypatch, 0.612, 0.6, 0.6021)
     made = exported(run_with_file, "--int8", "--data", str(cells), file=tmp_path / "model.onnx")
-    assert "AP on val (2 photos): 0.612 in float32; 4 train photos" in made.said
+    assert "AP on val (2 photos): 0.612 in float32; calibrating on 4 train photos" in made.said
     assert "AP on val (2 photos): 0.600 with 8 bits, -0.012; kept in float32: nothing\n" in made.said
     last = "the head's last convolutions"
     assert f"AP on val (2 photos): 0.602 with 8 bits, -0.010; kept in float32: {last}\n" in made.said
