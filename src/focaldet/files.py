@@ -162,7 +162,7 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
     Raises:
         ValueError: it is broken, or its references stand for too many values.
 
-    >>> parse_yaml("a: &list [1, no]\nb: *list")
+    >>> parse_yaml("a: &list [1, no]\\nb: *list")
     {'a': [1, False], 'b': [1, False]}
     >>> parse_yaml("a: [1, no]", words=True)
     {'a': ['1', 'no']}

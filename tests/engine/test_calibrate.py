@@ -113,7 +113,7 @@ def test_command_calibrates_and_predict_uses_it(sure_run, labelled, tmp_path, ca
 
 
 def test_photos_that_trained_the_run_are_refused_with_their_number(run: Path, cells: Path) -> None:
-    with pytest.raises(InputError, match=r"photos that trained the detector: 4 of these 4; .* choose another"):
+    with pytest.raises(InputError, match=r"4 of these 4 photos trained the detector; .* choose another"):
         calibrate_run(run, cells, "train", say=lambda line: None)
     assert not (run / FILE).exists()
 
@@ -153,7 +153,7 @@ def test_val_photos_that_trained_the_run_calibrate_nothing(calibrated: Path, run
     said: list[str] = []
     calibrate_on_val(calibrated, replace(folder, splits={"val": folder.splits["train"]}), said.append)
     assert said == [
-        "not calibrated: photos that trained the detector: 4 of these 4; calibrate it on new ones: "
+        "not calibrated: 4 of these 4 photos trained the detector; calibrate it on new ones: "
         f"focaldet calibrate {calibrated} --data DIR"
     ]
     assert not (calibrated / FILE).exists()

@@ -173,7 +173,7 @@ def test_card_carries_the_calibration_and_checks_it() -> None:
         CALIBRATION.for_export() | {"class_names": ["a", "b", "c"]},
         CALIBRATION.for_export() | {"format": 9},
     ):
-        with pytest.raises(InputError, match="description"):
+        with pytest.raises(InputError, match="model card"):
             ModelCard.from_json(replace(CARD, calibration=broken).to_json())
 
 
