@@ -154,7 +154,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def parse_yaml(text: str, *, words: bool = False) -> Any:
-    """The value of a YAML text, of plain values.
+    r"""The value of a YAML text, of plain values.
 
     Args:
         words: numbers, dates and the like are words too: a class may be called "no", or 010.
