@@ -34,6 +34,7 @@ def like_windows(tmp_path: Path) -> list[str]:
     return [sys.executable, str(tmp_path / "main.py")]
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_used_without_what_is_unix_s_own(
     like_windows: list[str], config: TrainConfig, cells: Path, tmp_path: Path
 ) -> None:
