@@ -154,7 +154,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def parse_yaml(text: str, *, words: bool = False) -> Any:
-    r"""The value of a YAML text, of plain values.
+    """The value of a YAML text, of plain values.
 
     Args:
         words: numbers, dates and the like are words too: a class may be called "no", or 010.
@@ -162,7 +162,7 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
     Raises:
         ValueError: it is broken, or its references stand for too many values.
 
-    >>> parse_yaml("a: &list [1, no]\nb: *list")
+    >>> parse_yaml("a: &list [1, no]\\nb: *list")
     {'a': [1, False], 'b': [1, False]}
     >>> parse_yaml("a: [1, no]", words=True)
     {'a': ['1', 'no']}
