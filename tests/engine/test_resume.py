@@ -60,7 +60,7 @@ def test_a_finished_run_is_made_longer_and_says_so_when_there_is_nothing_to_do(
     train(config, say=said.append)
     assert any("is finished" in line and "--epochs" in line for line in said)
     assert (run / "metrics.jsonl").read_text().splitlines() == lines
-    with pytest.raises(InputError, match="has trained 4 epochs"):
+    with pytest.raises(InputError, match="already trained 4 epochs"):
         train(replace(config, epochs=3), say=said.append)
     train(replace(config, epochs=6, lr=1e-5, val_every=0), say=said.append)
     longer = (run / "metrics.jsonl").read_text().splitlines()

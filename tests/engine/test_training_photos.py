@@ -58,7 +58,7 @@ def test_a_truncated_photo_is_named_once_and_a_resumed_run_is_equal_to_the_bit(
     said: list[str] = []
     cached = train(config, say=said.append)
     (line,) = damaged(said)
-    assert "stands in" in line
+    assert "the next photo replaces it" in line
 
     from focaldet.engine.callbacks import RunRecorder
 

@@ -151,7 +151,7 @@ def test_a_photo_needs_numpy_pillow_and_onnxruntime_alone(
         "import sys; from focaldet.cli import main\n"
         f"main(['predict', {str(gfl.file)!r}, {str(inputs[0])!r}, '--out', {str(tmp_path)!r}])\n"
         "files = [getattr(module, '__file__', None) or '' for module in sys.modules.values()]\n"
-        "print(*{file.split('location-packages/')[1].split('/')[0] for file in files if 'location-packages/' in file})"
+        "print(*{file.split('site-packages/')[1].split('/')[0] for file in files if 'site-packages/' in file})"
     )
     loaded = run(programs / "python", "-c", code).splitlines()[-1]
     assert set(loaded.split()) == {"focaldet", "numpy", "PIL", "onnxruntime"}

@@ -98,6 +98,7 @@ def test_whole_network_with_the_same_weights_is_mmdetections(case):
     with torch.no_grad():
         outputs = net.eval()(TOOL.image()[None])
     logits = torch.cat([level.flatten() for level in outputs.class_logits])
-    torch.testing.assert_close(logits, tensors["whole.class_logits"], atol=1e-3, rtol=0)
+    # Both are sums in float32, whose order depends on the number of threads: 1.2e-3 apart with one, of up to 1.8.
+    torch.testing.assert_close(logits, tensors["whole.class_logits"], atol=2e-3, rtol=0)
     (detections,) = PostProcess(method, net.strides, source.spec.postprocess)(outputs, [TOOL.IMAGE])
     assert_found(detections, tensors, "whole", rounding=1e-4)  # of a Caffe network, whose inputs reach 255
