@@ -100,6 +100,7 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed before the process started
-            setattr(sys, name, open(os.devnull, "w"))
+            # Without closefd Python would warn of a file that is never closed.
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

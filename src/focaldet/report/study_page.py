@@ -306,15 +306,20 @@ def _method(files: StudyFiles) -> dict[str, Any]:
         "description": str(study.get("description", "")),
         "machine": str(study.get("machine", "")),
         "split": str(study.get("split", "")),
-        "splits": [(split, photos[split], objects.get(split) or []) for split in photos],
+        "splits": [(split, photos[split], _list(objects.get(split))) for split in photos],
         "settings": facts.flat_settings(mapping(study.get("settings"))),
         "rungs": [(row.get("title"), facts.flat_settings(mapping(row.get("changes")))) for row in rows(study["rungs"])],
-        "seeds": study.get("seeds"),
+        "seeds": _list(study.get("seeds")),
         "commands": [
             f"focaldet study --out {shlex.quote(str(files.path))}",
             f"focaldet report {shlex.quote(str(files.path))}",
         ],
     }
+
+
+def _list(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
 
 
 def _strips(values: Sequence[Sequence[float]]) -> tuple[float, float, list[Strip]]:
