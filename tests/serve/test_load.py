@@ -83,7 +83,7 @@ def test_an_upload_of_2_gb_is_refused_before_it_is_sent(model: Model) -> None:
     with listening(model) as address:
         status, body = raw(address, head)
         assert status == 413
-        assert "more than 20 MB" in body
+        assert "larger than 20 MB" in body
         assert raw(address, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
 
 
