@@ -53,6 +53,7 @@ def test_a_run_is_trained_and_used_without_what_is_unix_s_own(
     assert (tmp_path / "found" / "predictions.json").exists()
 
 
+@pytest.mark.slow
 def test_spawned_workers_load_what_the_process_itself_loads(cells: Path, tmp_path: Path) -> None:
     code = (
         "import sys, torch, multiprocessing\n"
