@@ -190,9 +190,11 @@ def test_a_second_interrupt_ends_the_run_at_once_in_one_line(config: TrainConfig
     run = Path(config.out or "")
     process = start(config, new_session=True)
     wait_for_lines(run, 1, process)
-    for _ in range(2):  # to the worker too, as by a terminal
-        os.killpg(process.pid, signum)
-        time.sleep(0.02)
+    os.killpg(process.pid, signum)  # to the worker too, as by a terminal
+    assert process.stdout is not None
+    while "stopping after this step" not in (line := process.stdout.readline()):  # two at once would be one signal
+        assert line
+    os.killpg(process.pid, signum)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     assert len(errors.strip().splitlines()) <= 1
