@@ -62,7 +62,8 @@ def test_every_answer_is_one_that_the_schema_names(
         statuses.add(case.call_and_validate().status_code)
 
     ask()
-    assert statuses == expected
+    assert statuses <= expected
+    assert max(expected) in statuses  # chance decides whether there is a harmless one among the others
 
 
 @st.composite
