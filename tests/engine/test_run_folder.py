@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from focaldet.checks import InputError
 from focaldet.engine.callbacks import RunRecorder
-from focaldet.engine.checkpoints import BEGUN, remove_leftovers
+from focaldet.engine.checkpoints import BEGUN
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run
@@ -21,7 +21,7 @@ from focaldet.engine.module import NotFiniteError
 from focaldet.engine.resume import resumed_config
 from focaldet.engine.spec import read_spec
 from focaldet.engine.train import train
-from focaldet.files import alone_in
+from focaldet.files import alone_in, write_text
 
 Again = Callable[..., Path]
 
@@ -92,9 +92,9 @@ def test_a_run_without_its_checkpoint_is_not_begun_again(run: Path) -> None:
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
-    for name in (".last.ckpt.a_b1c2d3", ".last.ckpt", "last.ckpt.12345678", ".notes.12345678"):
+    for name in (".last.ckpt.a_b1c2d3.focaldet-part", ".last.ckpt", "last.ckpt.12345678", ".notes.12345678"):
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
+    write_text(tmp_path / "last.ckpt.12345678", "")  # as with every file that is written, before the first
     assert sorted(path.name for path in tmp_path.iterdir()) == [".last.ckpt", ".notes.12345678", "last.ckpt.12345678"]
 
 

@@ -21,9 +21,6 @@ from focaldet.files import check_archive, open_regular, replacing
 BEGUN = {"config.yaml", "splits.json", "metrics.jsonl", "tensorboard"}
 """Files that a run has before its first checkpoint."""
 
-WRITTEN = ("last.ckpt", "model.safetensors", "model.json", "metrics.jsonl", "config.yaml", "splits.json")
-"""Files that training rewrites regularly."""
-
 
 def check_free(run: Path, otherwise: str = "") -> None:
     """Raise InputError unless a run folder is empty or does not exist.
@@ -65,13 +62,6 @@ def _names(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be listed ({error.strerror})") from error
-
-
-def remove_leftovers(run: Path) -> None:
-    """Remove files that a killed run left half-written. Only the process that holds the folder may call this."""
-    for name in WRITTEN:
-        for file in run.glob(f".{name}.????????"):  # the names that focaldet.files.replacing uses
-            file.unlink(missing_ok=True)
 
 
 class WholeFiles(TorchCheckpointIO):

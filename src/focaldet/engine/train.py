@@ -33,7 +33,6 @@ from focaldet.engine.checkpoints import (
     holds_only_begun,
     is_begun,
     read_checkpoint,
-    remove_leftovers,
 )
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
@@ -86,7 +85,6 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
     if config.out is None:
         return _train(config, folder, say)  # fit makes and locks the folder after all checks
     with alone_in(Path(config.out), "train"):
-        remove_leftovers(Path(config.out))
         return _train(config, folder, say)
 
 
