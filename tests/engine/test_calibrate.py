@@ -17,7 +17,7 @@ from focaldet.engine.calibrate import calibrate_on_val, calibrate_run
 from focaldet.engine.compare import detect_labelled
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
-from focaldet.engine.evaluate import evaluate_run, evaluate_split
+from focaldet.engine.evaluate import detect_split, evaluate_run
 from focaldet.engine.load import load_model, load_selected
 from focaldet.engine.spec import read_spec, save_model
 from focaldet.engine.train import train
@@ -133,14 +133,14 @@ def test_training_on_a_tiny_val_split_says_that_it_is_not_calibrated(config: Tra
 
 
 def test_training_calibrates_on_val(calibrated: Path, labelled: Path) -> None:
-    """As after the last epoch: the files of the evaluation are there."""
+    """As after the last epoch, on what was detected for the evaluation."""
     folder = read_folder(labelled)
     photos = tuple(record for records in folder.splits.values() for record in records)
     folder = replace(folder, splits={"val": photos})
-    evaluate_split(calibrated, folder, "val", say=lambda line: None)
+    detected = detect_split(calibrated, folder, "val", say=lambda line: None)
     by_hand = read_calibration(calibrated)
     said: list[str] = []
-    calibrate_on_val(calibrated, folder, said.append)
+    calibrate_on_val(calibrated, folder, detected, said.append)
     made = read_calibration(calibrated)
     assert "calibrated on 30 photos" in said[0]
     assert made.thresholds == by_hand.thresholds
@@ -151,7 +151,8 @@ def test_val_photos_that_trained_the_run_calibrate_nothing(calibrated: Path, run
     folder = read_folder(cells)
     shutil.copy(run / "splits.json", calibrated)
     said: list[str] = []
-    calibrate_on_val(calibrated, replace(folder, splits={"val": folder.splits["train"]}), said.append)
+    trained = replace(folder, splits={"val": folder.splits["train"]})
+    calibrate_on_val(calibrated, trained, detect_split(calibrated, trained, "val", say=lambda line: None), said.append)
     assert said == [
         "not calibrated: 4 of these 4 photos trained the detector; calibrate it on new ones: "
         f"focaldet calibrate {calibrated} --data DIR"

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_folder
-from focaldet.engine.evaluate import detect_split
-from focaldet.engine.splits import BETTER, recorded_splits, trained_on, with_recorded_splits
-from focaldet.evaluation.average_precision import EVALUATION_SCORE
+from focaldet.engine.evaluate import DetectedSplit, detect_split
+from focaldet.engine.splits import recorded_splits, trained_count, with_recorded_splits
 from focaldet.evaluation.certainty import calibrate
 from focaldet.evaluation.score_calibration import MIN_PLATT
 from focaldet.records.calibration import FILE, Calibration, remove_calibration, write_calibration
-from focaldet.records.run_files import Run, number, read_run
+from focaldet.records.run_files import Run
 
 
 def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[str], None] = print) -> Calibration:
@@ -33,47 +32,42 @@ def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[s
         folder = replace(folder, splits={split: tuple(photos)}, split_origin="the folder gives no splits: all photos")
     if split in folder.made_splits:
         say(folder.split_origin)
-    if warning := trained_on(folder.splits.get(split, ()), recorded):
-        raise InputError(
-            f"{warning.removesuffix(f'. {BETTER}')}; a calibration on them would promise too much: choose another "
-            "--split or --data"
-        )
-    found = detect_split(run, folder, split, say=say)
-    described = f"{len(found.dataset)} photos of {data.resolve().name}, split {split}"
-    calibration = calibrate(
-        Run(run, truth=found.truth, predictions=found.results),
-        data=described,
-        split=split,
-        least_score=found.least_score,
-    )
+    if count := trained_count(folder.splits.get(split, ()), recorded):
+        raise InputError(f"{count}; a calibration on them would promise too much: choose another --split or --data")
+    calibration = _calibrate(run, detect_split(run, folder, split, say=say), data, say)
     if calibration is None:
         raise InputError(f"{data}: the run finds fewer than {MIN_PLATT} of its objects; {FILE} needs more to be of use")
-    write_calibration(run, calibration)
-    for line in calibration_lines(calibration):
-        say(line)
     return calibration
 
 
-def calibrate_on_val(run: Path, folder: DataFolder, say: Callable[[str], None]) -> None:
-    """Calibrate a trained run on the validation split that it was just measured on.
+def calibrate_on_val(run: Path, folder: DataFolder, detected: DetectedSplit, say: Callable[[str], None]) -> None:
+    """Calibrate a trained run on the validation split.
 
     With too few found objects there is no calibration, and a line says so.
+
+    Args:
+        detected: what the run detects on it.
     """
-    records = folder.splits["val"]
     remove_calibration(run)
-    if warning := trained_on(records, recorded_splits(run, folder)):
-        say(f"not calibrated: {warning.removesuffix(f'. {BETTER}')}; calibrate it on new ones: {_command(run)}")
-        return
-    described = f"{len(records)} photos of {folder.root.resolve().name}, split val"
-    there = read_run(run)
-    least = number(there.model.get("evaluation_score")) or EVALUATION_SCORE
-    calibration = calibrate(there, data=described, split="val", least_score=least)
-    if calibration is None:
+    if count := trained_count(folder.splits["val"], recorded_splits(run, folder)):
+        say(f"not calibrated: {count}; calibrate it on new ones: {_command(run)}")
+    elif _calibrate(run, detected, folder.root, say) is None:
         say(f"not calibrated: fewer than {MIN_PLATT} objects of val are found; calibrate it on more: {_command(run)}")
-        return
-    write_calibration(run, calibration)
-    for line in calibration_lines(calibration):
-        say(line)
+
+
+def _calibrate(run: Path, detected: DetectedSplit, data: Path, say: Callable[[str], None]) -> Calibration | None:
+    """Calibrate on detections, and write the file; ``None`` with too few found objects."""
+    calibration = calibrate(
+        Run(run, truth=detected.truth, predictions=detected.results),
+        data=f"{len(detected.dataset)} photos of {data.resolve().name}, split {detected.split}",
+        split=detected.split,
+        least_score=detected.least_score,
+    )
+    if calibration is not None:
+        write_calibration(run, calibration)
+        for line in calibration_lines(calibration):
+            say(line)
+    return calibration
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from focaldet.checks import InputError
+from focaldet.engine.detect import as_arrays, as_detections
 from focaldet.records.calibration import FILE, read_calibration
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.side_bands import side_bands
@@ -32,10 +32,7 @@ def read_certainty(run: Path, class_names: Sequence[str]) -> Certainty | None:
 
 def calibrated_detections(detections: Detections, certainty: Certainty) -> Detections:
     """Detections with chances as scores, best first."""
-    chances = certainty.chances(detections.scores.numpy(), detections.labels.numpy()).astype(np.float32)
-    order = torch.from_numpy(np.argsort(-chances, kind="stable"))
-    scores = torch.from_numpy(chances)
-    return Detections(detections.boxes_xyxy, scores, detections.labels, detections.side_std_px)[order]
+    return as_detections(certainty.calibrated(as_arrays(detections)))
 
 
 def detection_bands(

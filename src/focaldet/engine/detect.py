@@ -100,7 +100,11 @@ def to_photo(
         size, photo_size: (height, width) of the network's input and of the photo.
         last_pixel: right and bottom sides are the last pixels inside the box, see ``PostProcessConfig``.
     """
-    found = as_arrays(detections).to_photo(NetworkInput(None, size, photo_size), last_pixel=last_pixel)
+    return as_detections(as_arrays(detections).to_photo(NetworkInput(None, size, photo_size), last_pixel=last_pixel))
+
+
+def as_detections(found: DetectionArrays) -> Detections:
+    """The same detections as tensors."""
     return Detections(
         torch.from_numpy(found.boxes_xyxy),
         torch.from_numpy(found.scores),

@@ -67,10 +67,15 @@ def evaluate_split(
         InputError: no such split, or none of the run's classes in it.
     """
     detected = detect_split(run, folder, split, max_detections=max_detections, device=device, say=say)
+    return write_evaluation(run, detected, say=say)
+
+
+def write_evaluation(run: Path, detected: "DetectedSplit", *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure detections, and write the files of ``evaluate_split``. Returns the content of ``evaluation.json``."""
     dataset, truth, results = detected.dataset, detected.truth, detected.results
     evaluation = average_precision(truth, results, max_detections=detected.max_detections)
     report = {
-        "split": split,
+        "split": detected.split,
         "images": len(dataset),
         "objects": sum(record.num_objects for record in dataset.records),
         "ignored": sum(int(record.ignored.sum()) for record in dataset.records),
@@ -91,6 +96,7 @@ class DetectedSplit:
     """A split and what a run detects on it.
 
     Args:
+        split: its name.
         dataset: the photos.
         truth: COCO data set.
         results: entries of a COCO results file, with the network's own scores.
@@ -98,6 +104,7 @@ class DetectedSplit:
         least_score: detections have higher scores.
     """
 
+    split: str
     dataset: DetectionDataset
     truth: dict[str, Any]
     results: list[dict[str, Any]]
@@ -136,7 +143,7 @@ def detect_split(
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
     config = postprocess.config
-    return DetectedSplit(dataset, truth, results, config.max_detections, config.score_threshold)
+    return DetectedSplit(split, dataset, truth, results, config.max_detections, config.score_threshold)
 
 
 def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None]) -> DataFolder:

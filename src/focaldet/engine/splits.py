@@ -114,8 +114,14 @@ def with_recorded_splits(folder: DataFolder, recorded: Recorded, *, new: str = "
 
 def trained_on(records: Iterable[ImageRecord], recorded: Recorded) -> str:
     """Warning if some of these photos trained the run, else ``""``."""
+    count = trained_count(records, recorded)
+    return f"{count}. {BETTER}" if count else ""
+
+
+def trained_count(records: Iterable[ImageRecord], recorded: Recorded) -> str:
+    """The warning's first sentence: how many of these photos trained the run."""
     names = [record.file_name for record in records]
     count = sum(name in recorded.get("train", ()) for name in names)
     if not count:
         return ""
-    return f"{count:,} of these {len(names):,} photos trained the detector. {BETTER}"
+    return f"{count:,} of these {len(names):,} photos trained the detector"

@@ -37,7 +37,7 @@ from focaldet.engine.checkpoints import (
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
-from focaldet.engine.evaluate import evaluate_split
+from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.module import DetectionModule
@@ -141,8 +141,9 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
-        evaluate_split(run, folder, "val", device=config.device, say=say_once)
-        calibrate_on_val(run, folder, say_once)
+        detected = detect_split(run, folder, "val", device=config.device, say=say_once)
+        write_evaluation(run, detected, say=say_once)
+        calibrate_on_val(run, folder, detected, say_once)
     if ended is not None:
         raise ended
     return run

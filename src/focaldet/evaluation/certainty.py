@@ -185,10 +185,7 @@ def measured_scores(calibration: Calibration, run: Run) -> dict[str, Any] | None
         return None
     classes = scored_by_class(results, len(calibration.class_names))
     raw = [one.scores for one in classes]
-    mapped = [
-        one.scores if index is None else calibration.maps[index](one.scores)
-        for one, index in zip(classes, calibration.class_maps, strict=True)
-    ]
+    mapped = [calibration.chances(label, one.scores) for label, one in enumerate(classes)]
     right = pooled(classes).right
     least = [each.best_f1 for each in calibration.thresholds]
     return {

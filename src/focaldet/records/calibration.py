@@ -237,6 +237,11 @@ class Calibration:
     bands: Bands | None
     report: dict[str, Any] | None = None
 
+    def chances(self, label: int, scores: ArrayLike) -> NDArray[np.float64]:
+        """The chances of some scores of a class; the scores themselves where it has no map."""
+        index = self.class_maps[label]
+        return np.asarray(scores, np.float64) if index is None else self.maps[index](scores)
+
     def for_export(self) -> dict[str, Any]:
         """The part that prediction needs, as plain JSON values. It names no folder."""
         content: dict[str, Any] = json.loads(json.dumps(replace(self, report=None, data="").to_json()))

@@ -178,7 +178,7 @@ def _class_rows(calibration: Calibration, report: Report) -> list[dict[str, Any]
             {
                 "name": name,
                 "objects": each.objects,
-                "threshold": _chance(calibration, label, each.best_f1),
+                "threshold": float(calibration.chances(label, each.best_f1)),
                 "raw": each.best_f1,
                 "pooled": each.pooled,
                 "found": counts["found"],
@@ -196,13 +196,8 @@ def _promise(calibration: Calibration, label: int, each: ClassThresholds, promis
     index = PERCENTS.index(PROMISED)
     threshold, more = promise.thresholds[index], promise.more_objects[index]
     if threshold is not None:
-        return f"{_chance(calibration, label, threshold):.2f}"
+        return f"{calibration.chances(label, threshold):.2f}"
     return "not reached" if more is None else f"+{more:,} objects"
-
-
-def _chance(calibration: Calibration, label: int, score: float) -> float:
-    index = calibration.class_maps[label]
-    return score if index is None else float(calibration.maps[index](score))
 
 
 def _curves(calibration: Calibration, report: Report) -> list[tuple[str, Markup]]:
@@ -224,5 +219,5 @@ def _curves(calibration: Calibration, report: Report) -> list[tuple[str, Markup]
 
 
 def _points(calibration: Calibration, label: int, curves: Any, key: str) -> charts.Points:
-    scores = [_chance(calibration, label, threshold) for threshold in curves["threshold"]]
+    scores = calibration.chances(label, curves["threshold"]).tolist()
     return scores, curves[key][: len(scores)]

@@ -25,10 +25,9 @@ class Certainty:
         """``(N,)``: the chance that each detection is right; its score where its class has no map."""
         chances = np.array(scores, np.float64)
         labels = np.asarray(labels)
-        for label, index in enumerate(self.calibration.class_maps):
-            if index is not None:
-                mine = labels == label
-                chances[mine] = self.calibration.maps[index](chances[mine])
+        for label in range(len(self.calibration.class_maps)):
+            mine = labels == label
+            chances[mine] = self.calibration.chances(label, chances[mine])
         return chances
 
     def calibrated(self, found: DetectionArrays) -> DetectionArrays:
