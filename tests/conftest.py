@@ -15,6 +15,7 @@ from shapes import check_shapes
 
 check_shapes()
 
+from browser import Browser  # noqa: E402
 from cell_photos import BCCD, write_cells  # noqa: E402
 from drawn_photos import drawn_coco  # noqa: E402
 from focaldet.engine.config import TrainConfig  # noqa: E402
@@ -39,6 +40,14 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.enable()
     gc.freeze()
     return done
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """For the tests of one file."""
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")

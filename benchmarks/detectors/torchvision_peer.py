@@ -29,7 +29,7 @@ from focaldet.engine.train import fit
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.methods.fcos import FCOS as OurFCOS
-from focaldet.methods.targets import TrainingBatch
+from focaldet.methods.targets import ObjectCounts, TrainingBatch
 from focaldet.models.backbone import Backbone, load_backbone_weights
 from focaldet.models.fpn import STRIDES, PyramidNeck, backbone_strides
 from focaldet.models.postprocess import PostProcessConfig
@@ -121,10 +121,10 @@ class PeerModule(DetectionModule):
         net: Any = self.net
         terms = net.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
-        # torchvision does not report which objects have positives: count all as matched.
-        result = self.report(terms, batch_index, objects=batch.truth.labels.numel(), unmatched=0, beyond_reach=0)
+        self.record(terms, batch_index)
         self.clock.mark("forward")
-        return {"loss": loss, "result": result}
+        # torchvision does not report which objects have positives: count all as matched.
+        return {"loss": loss, "result": ObjectCounts(batch.truth.labels.numel(), 0, 0)}
 
 
 class AlreadyRead:

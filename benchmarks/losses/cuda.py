@@ -19,6 +19,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from focaldet import functional
 from focaldet.bench.losses import Row, detector_inputs, step
+from focaldet.bench.measure import cuda_times_ms
 from focaldet.bench.peers import two_cross_entropies
 from focaldet.structures import SparseTargets
 
@@ -38,17 +39,7 @@ class Time(NamedTuple):
 
 def device_ms(run: Callable[[], object], *, runs: int = 50) -> Time:
     """Time of ``run`` by the device's clock, with nothing of the last run in its cache."""
-    flush = torch.empty(2**28, dtype=torch.uint8, device="cuda")
-    times = []
-    for _ in range(runs + 5):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    fifths = quantiles(times[5:], n=10)
+    fifths = quantiles(cuda_times_ms(run, runs), n=10)
     return Time(fifths[4], fifths[1], fifths[7])
 
 

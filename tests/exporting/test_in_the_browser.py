@@ -46,13 +46,6 @@ def page(gfl: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
 def photos(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """As cameras write them, turned by EXIF, and of sizes that do not divide: a half is rounded to even."""
     folder = tmp_path_factory.mktemp("photos")

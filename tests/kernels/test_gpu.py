@@ -12,6 +12,7 @@ from torch import Tensor
 
 import focaldet
 from focaldet import SparseTargets, kernels
+from focaldet.bench.measure import cuda_times_ms
 
 if kernels.available()["cuda"] is not None:
     pytest.skip(str(kernels.available()["cuda"]), allow_module_level=True)
@@ -113,24 +114,9 @@ def test_logits_on_another_device_than_the_current_one():
     there.backward()
 
 
-def milliseconds(run: Any, flush: Tensor) -> float:
-    """Median time on the device, with nothing of the last run in its cache."""
-    times = []
-    for _ in range(25):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    return median(times[5:])
-
-
 def test_a_loss_and_its_gradient_take_little_longer_than_a_copy():
     maps, targets = pyramid(8)
     copies = [torch.empty_like(x) for x in maps]
-    flush = torch.empty(2**28, dtype=torch.uint8, device="cuda")
 
     def copy() -> None:
         with torch.no_grad():
@@ -140,4 +126,4 @@ def test_a_loss_and_its_gradient_take_little_longer_than_a_copy():
     def loss() -> None:
         torch.autograd.grad(focaldet.sigmoid_focal_loss(maps, targets, reduction="sum", impl="fused"), maps)
 
-    assert milliseconds(loss, flush) <= SLOWEST * milliseconds(copy, flush)
+    assert median(cuda_times_ms(loss, 20)) <= SLOWEST * median(cuda_times_ms(copy, 20))

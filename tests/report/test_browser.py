@@ -1,6 +1,5 @@
 """The pages in a real browser: no complaint, no request, nothing wider than the window, and the hover works."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     errors = write_errors(truth, results, folder / "errors.html", score=0.5, title="run on bccd test")
     study = write_report(write_study(folder / "study", truth, num_photos=8))
     return {"run": write_report(runs[0]), "comparison": write_report(runs), "errors": errors, "study": study}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -73,11 +73,28 @@ def level_index(
     >>> index.rows, index.counts, index.order
     (tensor([ 6, 10,  1]), (2, 1), tensor([2, 0, 1]))
     """
-    device = location.device
-    sizes = torch.tensor([height * width * num_anchors for height, width in level_shapes], device=device)
-    ends = sizes.cumsum(0)
+    sizes, ends = _sizes_and_ends(level_shapes, num_anchors, location.device)
     level = torch.bucketize(location, ends, right=True)
     rows = image * sizes[level] + location - (ends - sizes)[level]
     by_level = level.argsort(stable=True)
-    counts = (level == torch.arange(len(sizes), device=device)[:, None]).sum(dim=1).tolist()
+    counts = (level == torch.arange(len(sizes), device=location.device)[:, None]).sum(dim=1).tolist()
     return LevelIndex(rows[by_level], tuple(counts), by_level.argsort())
+
+
+def level_of(
+    level_shapes: Sequence[tuple[int, int]], num_anchors: int, location: Int64[Tensor, " N"]
+) -> Int64[Tensor, " N"]:
+    """The level of each location; arguments as for ``level_index``.
+
+    >>> level_of(((2, 3), (1, 2)), 1, torch.tensor([7, 0, 4]))
+    tensor([1, 0, 0])
+    """
+    return torch.bucketize(location, _sizes_and_ends(level_shapes, num_anchors, location.device)[1], right=True)
+
+
+def _sizes_and_ends(
+    level_shapes: Sequence[tuple[int, int]], num_anchors: int, device: torch.device
+) -> tuple[Int64[Tensor, " L"], Int64[Tensor, " L"]]:
+    """Number of locations of each level, and the place in the pyramid's order where each level ends."""
+    sizes = torch.tensor([height * width * num_anchors for height, width in level_shapes], device=device)
+    return sizes, sizes.cumsum(0)

@@ -8,7 +8,7 @@ are a fault and never a guess. Only what lies below the folder is ever opened; a
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -180,30 +180,24 @@ class Tree:
 
     @cached_property
     def _by_path(self) -> dict[str, list[str]]:
-        index: dict[str, list[str]] = {}
-        for name in self.photos:
-            index.setdefault(folded(name), []).append(name)
-        return index
+        return self._photos_by(folded)
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        index: dict[str, list[str]] = {}
-        for name in self.photos:
-            index.setdefault(folded(name.rpartition("/")[2]), []).append(name)
-        return index
+        return self._photos_by(lambda name: folded(bare_name(name)))
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
-        index: dict[str, list[str]] = {}
-        for name in self.photos:
-            index.setdefault(folded(stem(name)), []).append(name)
-        return index
+        return self._photos_by(lambda name: folded(stem(name)))
 
     @cached_property
     def _by_uploaded_stem(self) -> dict[str, list[str]]:
+        return self._photos_by(lambda name: as_uploaded(stem(name)))
+
+    def _photos_by(self, key: Callable[[str], str]) -> dict[str, list[str]]:
         index: dict[str, list[str]] = {}
         for name in self.photos:
-            index.setdefault(as_uploaded(stem(name)), []).append(name)
+            index.setdefault(key(name), []).append(name)
         return index
 
     def uploaded(self, bare: str) -> list[str]:

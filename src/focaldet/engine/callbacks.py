@@ -18,10 +18,11 @@ from focaldet.data.truth import coco_truth
 from focaldet.engine.budget import TimeBudget
 from focaldet.engine.checkpoints import check_loops
 from focaldet.engine.detect import detect_records, without_detections
-from focaldet.engine.module import DetectionModule, StepResult
+from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, save_model
 from focaldet.evaluation.average_precision import Evaluation, average_precision
 from focaldet.files import MOST_JSON, cannot_write, parse_json, read_bytes, write_text
+from focaldet.methods.targets import ObjectCounts
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
 
@@ -77,10 +78,10 @@ class RunRecorder(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        result: StepResult = outputs["result"]
-        self.objects += result.objects
-        self.unmatched += result.unmatched
-        self.beyond_reach += result.beyond_reach
+        counts: ObjectCounts = outputs["result"]
+        self.objects += counts.objects
+        self.unmatched += counts.unmatched
+        self.beyond_reach += counts.beyond_reach
         self.steps += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

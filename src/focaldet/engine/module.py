@@ -1,6 +1,6 @@
 """The training step, as Lightning calls it."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -21,20 +21,6 @@ from focaldet.methods.normalizer import mean_over_processes, process_count
 from focaldet.methods.targets import Targets, TrainingBatch, make_targets
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
-
-
-class StepResult(NamedTuple):
-    """Results of a training step that the callbacks record.
-
-    Args:
-        objects: number of objects in the batch.
-        unmatched: number of objects that matched no location.
-        beyond_reach: number of objects with a side beyond the last bin.
-    """
-
-    objects: int
-    unmatched: int
-    beyond_reach: int
 
 
 class NotFiniteError(InputError):
@@ -84,15 +70,9 @@ class DetectionModule(L.LightningModule):
             terms = self.method.losses(outputs, targets.assignment, targets.positives)
             loss = torch.stack(list(terms.values())).sum()
         self.clock.mark("loss")
-        result = self.report(
-            terms,
-            batch_index,
-            objects=targets.num_objects,
-            unmatched=targets.num_unmatched,
-            beyond_reach=targets.num_beyond_reach,
-        )
+        self.record(terms, batch_index)
         self.clock.mark("log")
-        return {"loss": loss, "result": result}
+        return {"loss": loss, "result": targets.counts}
 
     def _targets(self, batch: TrainingBatch, level_shapes: tuple[tuple[int, int], ...]) -> Targets:
         # The batch has none, or this backbone rounds the shapes of its maps differently from most.
@@ -101,15 +81,12 @@ class DetectionModule(L.LightningModule):
             return make_targets(self.method, batch.truth, lattice, batch.valid_sizes).to(batch.images.device)
         return batch.targets
 
-    def report(
-        self, terms: dict[str, Tensor], batch_index: int, *, objects: int, unmatched: int, beyond_reach: int
-    ) -> StepResult:
-        """Average the terms over all processes, record them, and summarise the step.
+    def record(self, terms: dict[str, Tensor], batch_index: int) -> None:
+        """Average the terms over all processes, and record them.
 
         Args:
             terms: losses by name.
             batch_index: index of the batch in the epoch. Every tenth batch, all recorded terms are read and checked.
-            objects, unmatched, beyond_reach: see ``StepResult``.
 
         Raises:
             NotFiniteError: a term of the steps since the last reading is infinite or not a number.
@@ -118,7 +95,6 @@ class DetectionModule(L.LightningModule):
         self.terms.add(self.global_step, {"loss": whole.sum()} | dict(zip(terms, whole, strict=True)))
         if batch_index % READ_EVERY == 0:
             self.read_terms()
-        return StepResult(objects, unmatched, beyond_reach)
 
     @property
     def shown(self) -> dict[str, float]:

@@ -21,6 +21,20 @@ from focaldet.models.detector import DenseDetector, map_shapes
 from focaldet.structures import Assignment, GroundTruth
 
 
+class ObjectCounts(NamedTuple):
+    """Objects of a batch.
+
+    Args:
+        objects: all of them.
+        unmatched: those that matched no location.
+        beyond_reach: those with a side that the box coding cannot reach from one of their positives.
+    """
+
+    objects: int
+    unmatched: int
+    beyond_reach: int
+
+
 @dataclass(frozen=True)
 class Targets:
     """What the locations of a batch are to learn.
@@ -29,16 +43,13 @@ class Targets:
         lattice: the locations.
         assignment: the object of each.
         positives: those that have one.
-        num_objects, num_unmatched, num_beyond_reach: the objects, those without a positive, and those with a side that
-            the box coding cannot reach from one of their positives.
+        counts: numbers of objects, known where the targets are made.
     """
 
     lattice: Lattice
     assignment: Assignment
     positives: Positives
-    num_objects: int
-    num_unmatched: int
-    num_beyond_reach: int
+    counts: ObjectCounts
 
     def to(self, device: torch.device | str) -> "Targets":
         """The same on another device."""
@@ -50,8 +61,7 @@ class Targets:
         return self._with(self.assignment.matched_gt.pin_memory(), self.positives.pin_memory())
 
     def _with(self, matched: Tensor, positives: Positives) -> "Targets":
-        counts = (self.num_objects, self.num_unmatched, self.num_beyond_reach)
-        return Targets(self.lattice, Assignment(matched), positives, *counts)
+        return Targets(self.lattice, Assignment(matched), positives, self.counts)
 
 
 def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_sizes: Int64[Tensor, "B 2"]) -> Targets:
@@ -65,7 +75,8 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
     num_objects = truth.labels.numel()
     num_matched = torch.bincount(positives.gt, minlength=num_objects).count_nonzero()
     beyond = method.beyond_reach(positives)
-    return Targets(lattice, assignment, positives, num_objects, num_objects - int(num_matched), beyond)
+    counts = ObjectCounts(num_objects, num_objects - int(num_matched), beyond)
+    return Targets(lattice, assignment, positives, counts)
 
 
 @lru_cache(maxsize=8)

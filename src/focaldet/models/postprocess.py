@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from focaldet.boxes.level_index import level_index
+from focaldet.boxes.level_index import level_index, level_of
 from focaldet.boxes.locations import Lattice, Locations, fitted_steps
 from focaldet.checks import check_range
 from focaldet.models.joint import joint_logits
@@ -240,8 +240,7 @@ class PostProcess(nn.Module):
                 ranked, joint, row, label = joint[above], joint[above], row[above], label[above]
         image, location = image[row], location[row]
         if ranked.numel() > config.topk_candidates:
-            ends = torch.tensor([height * width * num_anchors for height, width in shapes], device=row.device).cumsum(0)
-            level = torch.bucketize(location, ends, right=True)
+            level = level_of(shapes, num_anchors, location)
             # Then back in the locations' order, by which the suppression, too, decides between equal scores.
             kept = _best_of_groups(ranked, image * len(shapes) + level, config.topk_candidates)
             joint, label, image, location = joint[kept], label[kept], image[kept], location[kept]

@@ -50,7 +50,7 @@ class Run:
     def class_names(self) -> list[str]:
         """Class names in the order of the ground truth's categories, which labels refer to; without it, the model's."""
         names = [c.get("name") for c in rows(self.truth.get("categories"))] or self.model.get("class_names")
-        return [str(name) for name in names] if isinstance(names, list) else []
+        return [str(name) for name in entries(names)]
 
 
 def read_run(path: Path) -> Run:
@@ -120,9 +120,14 @@ def mapping(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+def entries(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
 def rows(value: Any) -> list[Json]:
     """The mappings of a list; anything else counts as absent."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [item for item in entries(value) if isinstance(item, dict)]
 
 
 def number(value: Any) -> float | None:

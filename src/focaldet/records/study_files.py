@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.records.run_files import Json, mapping, number, read_file, rows
+from focaldet.records.run_files import Json, entries, mapping, number, read_file, rows
 
 FORMAT = 1  # format of the files that this version reads
 
@@ -101,8 +101,7 @@ class StudyFiles:
 
     @property
     def class_names(self) -> list[str]:
-        names = self.study.get("class_names")
-        return [str(name) for name in names] if isinstance(names, list) else []
+        return [str(name) for name in entries(self.study.get("class_names"))]
 
     @property
     def num_seeds(self) -> int:

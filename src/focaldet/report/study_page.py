@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from focaldet.evaluation.calibration import MIN_SIDES
 from focaldet.evaluation.matching import best_threshold, match_run
-from focaldet.records.run_files import Json, Run, mapping, number, rows
+from focaldet.records.run_files import Json, Run, entries, mapping, number, rows
 from focaldet.records.study_files import Rung, StudyFiles
 from focaldet.report import facts, gallery, story, study_charts
 from focaldet.report.sides import SidePicture, side_pictures
@@ -306,20 +306,15 @@ def _method(files: StudyFiles) -> dict[str, Any]:
         "description": str(study.get("description", "")),
         "machine": str(study.get("machine", "")),
         "split": str(study.get("split", "")),
-        "splits": [(split, photos[split], _list(objects.get(split))) for split in photos],
+        "splits": [(split, photos[split], entries(objects.get(split))) for split in photos],
         "settings": facts.flat_settings(mapping(study.get("settings"))),
         "rungs": [(row.get("title"), facts.flat_settings(mapping(row.get("changes")))) for row in rows(study["rungs"])],
-        "seeds": _list(study.get("seeds")),
+        "seeds": entries(study.get("seeds")),
         "commands": [
             f"focaldet study --out {shlex.quote(str(files.path))}",
             f"focaldet report {shlex.quote(str(files.path))}",
         ],
     }
-
-
-def _list(value: Any) -> list[Any]:
-    """The value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
 
 
 def _strips(values: Sequence[Sequence[float]]) -> tuple[float, float, list[Strip]]:
