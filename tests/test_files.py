@@ -14,7 +14,6 @@ from focaldet import files
 from focaldet.checks import InputError
 from focaldet.files import (
     check_archive,
-    check_out,
     open_regular,
     parse_json,
     read_bytes,
@@ -24,6 +23,7 @@ from focaldet.files import (
     replacing,
     write_text,
 )
+from focaldet.folders import check_out
 
 
 def left_in(folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ PACKAGE = Path(focaldet.__file__).parent
 FLOORS = (
     {"structures", "checks"},
     {"boxes", "files", "photos", "schema", "system"},
-    {"losses", "kernels", "assign", "records"},
+    {"losses", "kernels", "assign", "records", "folders"},
     {"runtime"},
     {"evaluation", "functional"},
     {"models", "data"},
@@ -109,7 +109,18 @@ def test_unknown_public_name_is_an_attribute_error():
 
 def test_what_runs_an_exported_model_is_imported_without_torch():
     """docs/adr/0008: the rooms whole, and what leads to them and to the page of errors."""
-    torchless = {"checks", "files", "options", "terminal", "photos", "records", "evaluation", "runtime", "serve"}
+    torchless = {
+        "checks",
+        "files",
+        "folders",
+        "options",
+        "terminal",
+        "photos",
+        "records",
+        "evaluation",
+        "runtime",
+        "serve",
+    }
     paths = [path for path in SOURCES if folder_of(path) in {*torchless, "commands", "cli", "__main__"}]
     paths += [PACKAGE / "engine" / "load.py", PACKAGE / "engine" / "compare.py", PACKAGE / "report" / "errors.py"]
     modules = [".".join(("focaldet", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths]

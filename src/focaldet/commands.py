@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focaldet.checks import InputError, split_names
-from focaldet.files import check_out
+from focaldet.folders import check_out
 from focaldet.options import option_name
 from focaldet.serve.limits import Limits
 from focaldet.terminal import mistake, say

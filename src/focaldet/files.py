@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from focaldet.checks import InputError, first_names
+from focaldet.checks import InputError
 
 MOST_TEXT = 2**24
 """Bytes of a text that people or programs write: names, settings, a configuration."""
@@ -32,14 +32,6 @@ MOST_NODES = 100_000
 
 MOST_DIGITS = 19
 """Of a whole number: what 64 bits hold."""
-
-KINDS: dict[str, tuple[str, ...]] = {
-    "a study": ("study.json", "neuron.json"),
-    "a run": ("model.json", "metrics.jsonl", "splits.json"),
-    "a demo": ("digits",),
-    "predictions": ("predictions.json", "errors.html"),
-}
-"""Kind of folder that a command writes -> what shows it. The first that fits counts: runs hold predictions too."""
 
 _UNFINISHED = ".focaldet-part"
 """How the name of a file ends that is being written, or was when its process was killed."""
@@ -304,7 +296,7 @@ def _unfinished(place: Path) -> tuple[int | None, Path]:
     while True:
         # The beginning of the name: with more, the longest name that a file system takes would become too long.
         handle, name = tempfile.mkstemp(prefix=f".{place.name[:40]}.", suffix=_UNFINISHED, dir=place.parent)
-        locked = _lock(handle)
+        locked = lock(handle)
         if locked is None:
             os.close(handle)
             return None, Path(name)
@@ -324,13 +316,13 @@ def _remove_unfinished(folder: Path) -> None:
         with suppress(OSError):
             handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
-                if _lock(handle):
+                if lock(handle):
                     os.unlink(name)
             finally:
                 os.close(handle)
 
 
-def _lock(handle: int) -> bool | None:
+def lock(handle: int) -> bool | None:
     """True where this process now holds the file or folder, False where another does, None where nothing can tell."""
     try:
         import fcntl
@@ -343,129 +335,6 @@ def _lock(handle: int) -> bool | None:
     except OSError:  # a file system without such a lock
         return None
     return True
-
-
-def _lock_windows(handle: int) -> bool | None:
-    """The same on Windows, of a file that nobody writes to: a lock there keeps others from reading and writing too."""
-    import msvcrt
-
-    locking: Any = vars(msvcrt)  # which has these names on Windows alone
-    try:
-        locking["locking"](handle, locking["LK_NBLCK"], 1)
-    except OSError:
-        return False
-    return True
-
-
-def check_out(folder: Path, kind: str) -> None:
-    """Raise InputError unless a command may write into a folder: there is none, it is empty, or one of its own kind.
-
-    Args:
-        folder: as ``--out`` names it.
-        kind: a key of ``KINDS``.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     check_out(Path(folder), "a run")  # empty
-    ...     (Path(folder) / "model.json").touch()
-    ...     check_out(Path(folder), "a run")
-    ...     check_out(Path(folder), "a study")
-    Traceback (most recent call last):
-    ...
-    focaldet.checks.InputError: --out ...: holds a run; choose another folder
-    """
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except FileNotFoundError:
-        return
-    except NotADirectoryError as error:
-        raise InputError(f"--out {folder}: is a file; name a folder") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"--out {folder}: cannot be looked at ({reason_of(error)})") from error
-    found = next((kind for kind, marks in KINDS.items() if not set(marks).isdisjoint(names)), None)
-    if found == kind or not names:
-        return
-    if found is not None:
-        raise InputError(f"--out {folder}: holds {found}; choose another folder")
-    raise InputError(f"--out {folder}: holds other files ({first_names(names, 2)}); choose a new or an empty folder")
-
-
-def make_numbered(stem: Path) -> Path:
-    """Make the first of ``stem-1``, ``stem-2``, … that is not there yet; runs started together get one each.
-
-    Raises:
-        InputError: no folder can be made there.
-    """
-    number = 1
-    while True:
-        folder = stem.with_name(f"{stem.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({reason_of(error)})") from error
-
-
-@contextmanager
-def alone_in(folder: Path, command: str) -> Iterator[None]:
-    """Holds a folder, which is made, as long as this process lives; a second command that wants it is refused.
-
-    Args:
-        command: of focaldet, for the message; the same in all that share the kind of folder.
-
-    Raises:
-        InputError: another process holds it, it is a file, or it cannot be made.
-
-    >>> with tempfile.TemporaryDirectory() as folder, alone_in(Path(folder), "train"):
-    ...     with alone_in(Path(folder), "train"):
-    ...         pass
-    Traceback (most recent call last):
-    ...
-    focaldet.checks.InputError: --out ...: another focaldet train is running in this folder; wait for it or stop it
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: is a file; name a folder")
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Windows opens no folders, and locks a file in it instead.
-        handle = os.open(folder / HOLD, os.O_RDWR | os.O_CREAT) if os.name == "nt" else os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
-    _held.add(handle)
-    try:
-        if (_lock_windows(handle) if os.name == "nt" else _lock(handle)) is False:
-            raise InputError(
-                f"--out {folder}: another focaldet {command} is running in this folder; wait for it or stop it"
-            )
-        yield
-    finally:
-        _held.discard(handle)
-        os.close(handle)
-        with suppress(OSError):
-            (folder / HOLD).unlink(missing_ok=True)
-            for place in made:
-                place.rmdir()  # if nothing came of it
-
-
-HOLD = ".focaldet"
-"""The file by which a process holds a folder on Windows."""
-
-_held: set[int] = set()
-"""Handles of the folders that this process holds."""
-
-
-def _let_go() -> None:
-    """A forked process holds nothing: a loader's worker that outlives its killed parent would keep the folder."""
-    for handle in _held:
-        os.close(handle)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
 
 
 def write_text(file: Path, text: str) -> None:

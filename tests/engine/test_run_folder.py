@@ -21,7 +21,8 @@ from focaldet.engine.module import NotFiniteError
 from focaldet.engine.resume import resumed_config
 from focaldet.engine.spec import read_spec
 from focaldet.engine.train import train
-from focaldet.files import alone_in, write_text
+from focaldet.files import write_text
+from focaldet.folders import alone_in
 
 Again = Callable[..., Path]
 

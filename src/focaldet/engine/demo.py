@@ -9,7 +9,7 @@ from focaldet.data.digits import make_digits
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.train import train
-from focaldet.files import check_out, make_numbered
+from focaldet.folders import check_out, make_numbered
 
 
 def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[str], None] = print) -> Path:

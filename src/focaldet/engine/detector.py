@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
-from focaldet.engine.certain import calibrated_detections, detection_bands, read_certainty
+from focaldet.engine.calibrated import calibrated_detections, detection_bands, read_certainty
 from focaldet.engine.detect import as_arrays, to_photo
 from focaldet.engine.devices import choose_device
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec

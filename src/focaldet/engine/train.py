@@ -48,7 +48,8 @@ from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, spec_of, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
-from focaldet.files import alone_in, make_numbered, write_text
+from focaldet.files import write_text
+from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.method import Method
 from focaldet.methods.targets import TargetCollate
 from focaldet.models.backbone import check_any_size, load_backbone_weights

@@ -16,7 +16,7 @@ from focaldet.engine.detector import Detector
 from focaldet.files import read_json
 from focaldet.models.postprocess import Candidates, PostProcess
 from focaldet.photos.images import read_photo
-from focaldet.photos.resize import Seen as Pixels
+from focaldet.photos.resize import Pixels
 from focaldet.schema import check_schema
 from focaldet.structures import Detections
 

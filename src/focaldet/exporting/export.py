@@ -17,7 +17,7 @@ from focaldet.exporting.graph import DetectionGraph, LocationGraph, MeasuredGrap
 from focaldet.exporting.int8 import Int8, quantised
 from focaldet.exporting.tracing import Graph
 from focaldet.files import replacing
-from focaldet.photos.resize import Seen as Pixels
+from focaldet.photos.resize import Pixels
 from focaldet.runtime.card import ModelCard, Outputs
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.outputs import Runner, read_outputs

@@ -6,7 +6,8 @@ from pathlib import Path
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.engine.checkpoints import check_free
 from focaldet.engine.spec import save_model
-from focaldet.files import check_out, make_numbered, read_text
+from focaldet.files import read_text
+from focaldet.folders import check_out, make_numbered
 from focaldet.importing.checkpoint import Checkpoint, read_checkpoint
 from focaldet.importing.fitting import Import, fit
 from focaldet.importing.mmdet import is_mmdet, read_mmdet

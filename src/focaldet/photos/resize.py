@@ -22,7 +22,7 @@ maps of a small network would take gigabytes for any photo."""
 
 Resampling = Literal["antialias", "torchvision", "opencv"]
 
-Seen = NDArray[np.uint8] | NDArray[np.float32]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 """``(h, w, 3)``: uint8, or float32 in [0, 255] where colours are not rounded."""
 
 
@@ -63,7 +63,7 @@ class Resize:
         half = 0.5 if self.resampling == "opencv" else 0.0
         return max(1, int(width * scale + half)), max(1, int(height * scale + half))
 
-    def __call__(self, photo: NDArray[np.uint8], size: int) -> Seen:
+    def __call__(self, photo: NDArray[np.uint8], size: int) -> Pixels:
         """What a network sees of a photo ``(H, W, 3)``; ``size`` as for ``canvas``."""
         height, width, _ = photo.shape
         canvas = self.canvas(width, height, size)

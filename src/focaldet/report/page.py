@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from focaldet.checks import InputError
-from focaldet.evaluation.calibration import side_calibration
 from focaldet.evaluation.matching import ImageResult, best_threshold, match_run
+from focaldet.evaluation.side_calibration import side_calibration
 from focaldet.files import write_text
 from focaldet.records.run_files import Run, mapping, metric, read_run
 from focaldet.records.study_files import is_study, percent, read_study

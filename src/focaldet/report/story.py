@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from focaldet.engine.config import TrainConfig
-from focaldet.evaluation.calibration import MIN_SIDES
+from focaldet.evaluation.side_calibration import MIN_SIDES
 from focaldet.records.run_files import mapping, number, rows
 from focaldet.records.study_files import Rung, StudyFiles, percent
 from focaldet.report.study_charts import halfway

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from focaldet.evaluation.calibration import MIN_SIDES
 from focaldet.evaluation.matching import best_threshold, match_run
+from focaldet.evaluation.side_calibration import MIN_SIDES
 from focaldet.records.run_files import Json, Run, entries, mapping, number, rows
 from focaldet.records.study_files import Rung, StudyFiles
 from focaldet.report import facts, gallery, story, study_charts

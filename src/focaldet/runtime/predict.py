@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focaldet.checks import InputError
-from focaldet.files import check_out, replacing, write_json
+from focaldet.files import replacing, write_json
+from focaldet.folders import check_out
 from focaldet.photos.depth import depth_note
 from focaldet.photos.draw import draw_detections
 from focaldet.photos.folder import photos_below, skipped_line

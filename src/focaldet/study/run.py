@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
-from focaldet.files import alone_in, check_out, read_json, write_json
+from focaldet.files import read_json, write_json
+from focaldet.folders import alone_in, check_out
 from focaldet.records.study import Line, Study
 from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
 from focaldet.study.summary import summarise

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from focaldet.evaluation.calibration import side_calibration
 from focaldet.evaluation.matching import match_run
+from focaldet.evaluation.side_calibration import side_calibration
 from focaldet.records.run_files import Run
 from report.run_folder import drawn_truth, jittered
 
