@@ -56,7 +56,15 @@ def test_the_device_is_the_one_asked_for_and_auto_the_first_gpu(
 
 @pytest.mark.parametrize(
     ("gpus", "mps", "wanted", "there"),
-    [(0, False, "cuda", "cpu"), (2, False, "cuda:2", "cuda:0, cuda:1, cpu"), (0, True, "cuda", "mps, cpu")],
+    [
+        (0, False, "cuda", "cpu"),
+        (2, False, "cuda:2", "cuda:0, cuda:1, cpu"),
+        (0, True, "cuda", "mps, cpu"),
+        (1, False, "cuda:-1", "cuda:0, cpu"),
+        (1, False, "cuda:x", "cuda:0, cpu"),
+        (0, False, "cpu:x", "cpu"),
+        (0, False, "", "cpu"),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(
     machine: Any, gpus: int, mps: bool, wanted: str, there: str

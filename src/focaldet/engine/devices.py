@@ -1,6 +1,7 @@
 """Which device the network runs on: one rule for every command and for ``Detector.load``."""
 
 import platform
+import re
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ def choose_device(wanted: str | torch.device = "auto") -> torch.device:
     device(type='cpu')
     """
     name = str(wanted)
-    kind, _, number = name.partition(":")
+    known = re.fullmatch(r"(auto|cpu|gpu|cuda|mps)(?::([0-9]{1,3}))?", name)
+    kind, number = known.groups() if known else ("", None)
     count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if kind == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
