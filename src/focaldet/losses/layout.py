@@ -90,12 +90,8 @@ def see_pyramid(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight:
         raise TypeError("targets: expected SparseTargets for a list of maps, got a dense tensor")
     batch, channels = int(maps[0].shape[0]), int(maps[0].shape[1])
     locations = sum(int(x.shape[-2] * x.shape[-1]) for x in maps)
-    if targets.labels.ndim != 2 or locations == 0:
-        raise ValueError(
-            f"targets.labels: expected (B, A * {locations}) for these maps, got {tuple(targets.labels.shape)}"
-        )
-    num_sites = int(targets.labels.shape[-1])
-    num_anchors, rest = divmod(num_sites, locations)
+    num_sites = int(targets.labels.shape[-1]) if targets.labels.ndim == 2 else 0
+    num_anchors, rest = divmod(num_sites, locations) if locations else (0, 0)
     if rest or num_anchors == 0 or channels % num_anchors:
         raise ValueError(
             f"targets.labels: expected (B, A * {locations}) for these maps, got {tuple(targets.labels.shape)}"
