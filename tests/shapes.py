@@ -15,6 +15,7 @@ MODULES = (
     "structures",
     "assign",
     "boxes",
+    "functional.operators",
     "losses",
     "methods",
     "models",

@@ -3,7 +3,8 @@ import unicodedata
 
 import pytest
 
-from focaldet.data.tree import AS_STATED, PhotoError, Tree, split_of
+from focaldet.data.likeness import split_of
+from focaldet.data.tree import AS_STATED, PhotoError, Tree
 
 
 def tree(root, *names):

@@ -7,7 +7,6 @@ are a fault and never a guess. Only what lies below the folder is ever opened; a
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain
@@ -16,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from focaldet.checks import InputError
+from focaldet.data.likeness import exact, longest_tails, most_alike, other_split
 from focaldet.data.spelling import (
     as_uploaded,
     bare_name,
@@ -30,17 +30,6 @@ from focaldet.data.spelling import (
 from focaldet.files import open_regular, read_bytes
 from focaldet.photos.images import IMAGE_SUFFIXES
 
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Word in a file or folder name -> split."""
-
 _LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 """Folders of copies that operating systems leave; hidden ones begin with a point."""
 
@@ -49,16 +38,6 @@ MOST_LABELS = 2**33
 
 _MAX_LINKS = 10_000
 """Links to folders that are followed: links that lead to one another would never end."""
-
-
-def split_of(name: str) -> str:
-    """The split that a file or folder name speaks of, or the empty string.
-
-    >>> split_of("instances_val2017"), split_of("valid"), split_of("labels")
-    ('val', 'val', '')
-    """
-    words = "".join(c if c.isalpha() else " " for c in name.lower()).split()
-    return next((SPLIT_WORDS[w] for w in words if w in SPLIT_WORDS), "")
 
 
 class PhotoError(Exception):
@@ -216,7 +195,7 @@ class Tree:
             stated: in any spelling of a path; one that leads out of the tree is at no photo.
         """
         name = self._joined(folder, stated)
-        return None if name is None else _exact(name, self._by_path.get(folded(name), []))
+        return None if name is None else exact(name, self._by_path.get(folded(name), []))
 
     def _joined(self, folder: str, stated: str) -> str | None:
         path = spelled(stated)
@@ -253,18 +232,18 @@ class Tree:
         for spelling in spellings:
             bare = spelling.rpartition("/")[2]
             candidates = self._by_name.get(folded(bare), [])
-            if candidates := [c for c in candidates if not _other_split(spelling, c)]:
+            if candidates := [c for c in candidates if not other_split(spelling, c)]:
                 return self._nearest(spelling, candidates, beside)
         for spelling in spellings:
             bare = spelling.rpartition("/")[2]
             known = _suffix(bare) in IMAGE_SUFFIXES
             candidates = self._by_stem.get(folded(stem(bare) if known else bare), [])
-            if candidates := [c for c in candidates if not _other_split(spelling, c)]:
+            if candidates := [c for c in candidates if not other_split(spelling, c)]:
                 found = self._nearest(spelling, candidates, beside)
                 # A name without a suffix is whole; of a name with another suffix only the rest agrees.
                 return FoundPhoto(found.name, 0 if known else found.certainty)
         for spelling in spellings:
-            if candidates := [c for c in self.uploaded(stem(spelling)) if not _other_split(spelling, c)]:
+            if candidates := [c for c in self.uploaded(stem(spelling)) if not other_split(spelling, c)]:
                 return FoundPhoto(self._nearest(spelling, candidates, beside).name, 0)
         raise PhotoError(f"there is no photo {_shown(stated)} here")
 
@@ -281,12 +260,12 @@ class Tree:
         """
         own = folded(stem(label_file))  # "c", or "c.jpg" of "c.jpg.xml"
         candidates = self._by_stem.get(own) or self._by_name.get(own) or self.uploaded(stem(label_file))
-        if candidates := [c for c in candidates if not _other_split(label_file, c)]:
+        if candidates := [c for c in candidates if not other_split(label_file, c)]:
             # A mask of its name may lie nearer: the suffix that the file states tells it from the photo.
             names = {folded(spelled(path).rpartition("/")[2]) for path in stated}
-            best = _most_alike(label_file, [c for c in candidates if folded(bare_name(c)) in names] or candidates)
+            best = most_alike(label_file, [c for c in candidates if folded(bare_name(c)) in names] or candidates)
             for path in stated:
-                best = _longest_tails(spelled(path), best)[1]
+                best = longest_tails(spelled(path), best)[1]
             return FoundPhoto(self._only(best), AS_STATED)
         problem = PhotoError(f"there is no photo named {stem(label_file)!r:.120}")
         for path in stated:
@@ -298,10 +277,10 @@ class Tree:
         raise problem
 
     def _nearest(self, stated: str, candidates: list[str], beside: str) -> FoundPhoto:
-        most, best = _longest_tails(stated, candidates)
+        most, best = longest_tails(stated, candidates)
         if len(best) > 1:
             best = [name for name in best if name.endswith(stated.rpartition("/")[2])] or best
-            best = _most_alike(beside, best)
+            best = most_alike(beside, best)
         return FoundPhoto(self._only(best), max(1, most))
 
     def _only(self, candidates: list[str]) -> str:
@@ -368,55 +347,3 @@ def _parts(name: str) -> list[str]:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
-
-
-def _exact(name: str, candidates: list[str]) -> str | None:
-    """Of names that are equal but for case, the one that is spelled so, or the only one."""
-    composed = unicodedata.normalize("NFC", name)
-    for candidate in candidates:
-        if unicodedata.normalize("NFC", candidate) == composed:
-            return candidate
-    return candidates[0] if len(candidates) == 1 else None
-
-
-def _longest_tails(stated: str, candidates: list[str]) -> tuple[int, list[str]]:
-    """The candidates that agree with a path in the most of its last parts, and in how many."""
-    parts = folded(stated).split("/")[::-1]
-    agree = {}
-    for name in candidates:
-        pairs = zip(parts, folded(name).split("/")[::-1], strict=False)
-        agree[name] = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), name.count("/") + 1))
-    most = max(agree.values())
-    return most, [name for name in candidates if agree[name] == most]
-
-
-def _words(folders: str) -> list[str]:
-    """What folders say: the split, or the name itself."""
-    return [split_of(part) or part for part in folded(folders).split("/") if part]
-
-
-def _other_split(stated: str, there: str) -> bool:
-    """Whether the folders of two paths speak of different splits: then one is not the other.
-
-    Folders of another machine may be called anything.
-    """
-    if is_absolute(stated):
-        return False
-    a, b = (next(filter(None, map(split_of, folder_of(path).split("/")[::-1])), "") for path in (stated, there))
-    return bool(a and b and a != b)
-
-
-def _most_alike(label_file: str, candidates: list[str]) -> list[str]:
-    """The candidates that share the most folders with a label file; its own name may be that of a folder too."""
-    if len(candidates) < 2:
-        return candidates
-    own = _words(f"{folder_of(label_file)}/{stem(label_file)}")
-    shared = {}
-    for name in candidates:
-        rest = list(own)
-        for word in _words(folder_of(name)):
-            if word in rest:
-                rest.remove(word)
-        shared[name] = len(own) - len(rest)
-    most = max(shared.values())
-    return [name for name in candidates if shared[name] == most]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from focaldet.checks import check_broadcasts, check_shape
+from focaldet.functional import operators
 from focaldet.functional.arguments import by_formula, check_device, check_logits, split_weight
 from focaldet.functional.dispatch import fused_loss, use_fused
-from focaldet.losses import box_family, iou
+from focaldet.losses import iou
 from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import resolve_reduction
 
@@ -48,7 +49,7 @@ def giou_loss(
         weight = weight.expand(shape).reshape(-1)
     boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
     fused = use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor))
-    run = partial(fused_loss, "paired_giou_loss", False) if fused else box_family.paired_giou_loss
+    run = partial(fused_loss, "paired_giou_loss", False) if fused else operators.boxes.paired_giou_loss
     loss = run(boxes, target_boxes, weight, divisor, factor * scale, reduce)
     return loss if reduce else loss.reshape(shape)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from focaldet import kernels
 from focaldet.checks import in_transform
 from focaldet.functional.arguments import check_impl
-from focaldet.losses.box_family import paired_giou_loss
-from focaldet.losses.sigmoid_family import KINDS, sigmoid_loss, sigmoid_pyramid_loss
-from focaldet.losses.softmax_family import softmax_loss
+from focaldet.functional.operators.boxes import paired_giou_loss
+from focaldet.functional.operators.sigmoid import KINDS, sigmoid_loss, sigmoid_pyramid_loss
+from focaldet.functional.operators.softmax import softmax_loss
 
 for _formula in (sigmoid_loss, sigmoid_pyramid_loss, softmax_loss, paired_giou_loss):
     kernels.ops.set_formula(_formula.__name__, _formula)

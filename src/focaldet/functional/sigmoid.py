@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from focaldet.checks import check_shape, kind_of
+from focaldet.functional import layout, operators
 from focaldet.functional.arguments import (
     Call,
     alpha_by_class,
@@ -20,7 +21,7 @@ from focaldet.functional.arguments import (
     split_weight,
 )
 from focaldet.functional.dispatch import Maps, fused_loss, in_one_launch, use_fused
-from focaldet.losses import generalized_focal, layout, quadratic, sigmoid_family
+from focaldet.losses import generalized_focal, quadratic
 from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import resolve_reduction
 from focaldet.structures import IGNORED, SparseTargets
@@ -257,13 +258,13 @@ def _sigmoid_family(
     scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
     class_alpha = alpha_by_class(alpha, num_classes, maps[0]) if isinstance(alpha, Tensor) else None
     alpha = None if isinstance(alpha, Tensor) else alpha
-    numbers = (sigmoid_family.KINDS.index(kind), gamma, alpha, factor * scale, reduce)
+    numbers = (operators.sigmoid.KINDS.index(kind), gamma, alpha, factor * scale, reduce)
     fused = use_fused(call.impl, "sigmoid_loss", maps[0], (class_alpha, divisor, *constants))
     if fused and reduce and not isinstance(logits, Tensor) and in_one_launch(logits):
         pyramid_loss = partial(fused_loss, "sigmoid_pyramid_loss", call.inplace_grad)
         return pyramid_loss(logits, *constants, class_alpha, divisor, *numbers)
     parts = [part] if isinstance(logits, Tensor) else layout.pyramid_parts(pyramid)
-    run = partial(fused_loss, "sigmoid_loss", call.inplace_grad) if fused else sigmoid_family.sigmoid_loss
+    run = partial(fused_loss, "sigmoid_loss", call.inplace_grad) if fused else operators.sigmoid.sigmoid_loss
     results = [run(*part, class_alpha, divisor, *numbers) for part in parts]
     if reduce:
         return results[0] if len(results) == 1 else torch.stack(results).sum()

@@ -5,6 +5,7 @@ from functools import partial
 from torch import Tensor
 
 from focaldet.checks import check_broadcasts, check_shape
+from focaldet.functional import layout, operators
 from focaldet.functional.arguments import (
     Call,
     alpha_by_class,
@@ -21,7 +22,6 @@ from focaldet.functional.arguments import (
     whole_number,
 )
 from focaldet.functional.dispatch import fused_loss, use_fused
-from focaldet.losses import layout, softmax_family
 from focaldet.losses.cross_entropy import soft_cross_entropy
 from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import resolve_reduction
@@ -199,7 +199,7 @@ def _softmax_family(
     class_alpha = None if alpha is None else alpha_by_class(alpha, num_classes, logits)
     constants = (positions, weight, class_alpha, divisor)
     fused = use_fused(call.impl, "softmax_loss", logits, constants)
-    run = partial(fused_loss, "softmax_loss", call.inplace_grad) if fused else softmax_family.softmax_loss
+    run = partial(fused_loss, "softmax_loss", call.inplace_grad) if fused else operators.softmax.softmax_loss
     loss = run(
         seen,
         None if labels is None else labels.reshape(outer, inner),

@@ -44,7 +44,7 @@ def power_over(d, x, factor, POWER: tl.constexpr):
 
 @triton.jit
 def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
-    """Loss and derivative; KIND is the index of the kind in ``focaldet.losses.sigmoid_family.KINDS``."""
+    """Loss and derivative; KIND is the index of the kind in ``focaldet.functional.operators.sigmoid.KINDS``."""
     u = tl.exp(-tl.abs(z))
     large = 1 / (1 + u)
     small = u * large

@@ -24,9 +24,10 @@ from focaldet.checks import InputError
 from focaldet.data.formats.labelme import looks_like_labelme
 from focaldet.data.formats.masks import mask_box
 from focaldet.data.formats.values import as_flag, as_id, as_number, as_size
+from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.spelling import folder_of, stem
-from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree, split_of
+from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree
 
 _KEYS = ("images", "annotations", "categories")
 

@@ -20,9 +20,10 @@ from itertools import product
 from focaldet.checks import InputError, first_names
 from focaldet.data.formats.rows import Box, Rows, annotated, listed_classes, one_of_each_photo, split_of_pair
 from focaldet.data.formats.values import as_flag, as_number, as_size, decoded
+from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, Form, ParsedLayout
 from focaldet.data.spelling import folder_of, stem
-from focaldet.data.tree import FoundPhoto, PhotoError, Tree, split_of
+from focaldet.data.tree import FoundPhoto, PhotoError, Tree
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 _FILE = ("filename", "file", "imagename", "imagepath", "imagefile", "filepath", "path", "imageid", "image", "imgname",

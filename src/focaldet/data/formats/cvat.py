@@ -12,9 +12,10 @@ from focaldet.checks import InputError
 from focaldet.data.formats.rows import Box, Rows, annotated, around, around_turned, one_of_each_photo, split_of_pair
 from focaldet.data.formats.values import as_number, as_size
 from focaldet.data.formats.xml_file import parse_xml, root_element
+from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.spelling import folder_of, stem
-from focaldet.data.tree import PhotoError, Tree, split_of
+from focaldet.data.tree import PhotoError, Tree
 
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from focaldet.checks import InputError, near_name
 from focaldet.data.formats.values import read_lines
+from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, Form
 from focaldet.data.spelling import folder_of, stem
-from focaldet.data.tree import FoundPhoto, Tree, split_of
+from focaldet.data.tree import FoundPhoto, Tree
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2."""

@@ -14,9 +14,10 @@ from typing import Any
 from focaldet.checks import InputError
 from focaldet.data.formats.values import as_id, as_number, read_lines
 from focaldet.data.formats.yolo_lines import LabelReader, label_text, looks_like_labels
+from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
 from focaldet.data.spelling import bare_name, folded, folder_of, stem
-from focaldet.data.tree import PhotoError, Tree, split_of
+from focaldet.data.tree import PhotoError, Tree
 from focaldet.files import parse_yaml
 
 _NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")

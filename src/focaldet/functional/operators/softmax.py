@@ -1,6 +1,6 @@
 """The softmax losses as one operator, from the plain formulas: what the fused kernel of the same signature computes.
 
-Axes as in `sigmoid_family`: logits ``(O, K, I)``, one label or one position among the K bins for each ``(O, I)``.
+Axes as in `operators.sigmoid`: logits ``(O, K, I)``, one label or one position among the K bins for each ``(O, I)``.
 """
 
 import torch

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from focaldet.functional.layout import pyramid_parts, see_pyramid
 from focaldet.losses.cross_entropy import binary_cross_entropy
 from focaldet.losses.focal import sigmoid_focal_loss
-from focaldet.losses.layout import pyramid_parts, see_pyramid
 from focaldet.losses.mal import matchability_aware_loss
 from focaldet.losses.numerics import widen
 from focaldet.losses.quality_focal import quality_focal_loss
