@@ -68,6 +68,8 @@ class ModelSpec:
         network, resize, postprocess: differences in networks from other libraries, see ``focaldet.importing``.
         evaluation_score: lowest score of a detection that counts in AP.
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
+        tile: side of the windows of the photo at its own resolution that the network is trained on, in pixels, and
+            then equal to ``size``; ``None``: whole photos, scaled to ``size``.
     """
 
     method: str
@@ -82,6 +84,7 @@ class ModelSpec:
     postprocess: PostProcessConfig = field(default_factory=PostProcessConfig)
     evaluation_score: float = EVALUATION_SCORE
     ignored_classes: tuple[str, ...] = ()
+    tile: int | None = None
 
     @property
     def offset(self) -> float:
@@ -244,9 +247,14 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         for key, group in GROUPS.items()
     }
     ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
+    tile = typed_value("tile", values.get("tile"), int | None)
+    if tile is not None and tile != spec["size"]:
+        raise InputError(f"tile: expected nothing or the size, {spec['size']}, got {tile}")
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": options}
-    return ModelSpec(**spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+    return ModelSpec(
+        **spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)), tile=tile
+    )
 
 
 def _file_keys(values: dict[str, Any]) -> dict[str, Any]:
