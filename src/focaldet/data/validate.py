@@ -12,7 +12,14 @@ from focaldet.checks import InputError
 from focaldet.data.forms import check_forms
 from focaldet.data.parallel import Progress, each
 from focaldet.data.records import Annotation, Fault, ImageRecord
-from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header, upright_boxes
+from focaldet.photos.images import (
+    MAX_REGION_PIXELS,
+    SUFFIX_FORMATS,
+    ImageHeader,
+    no_size_warnings,
+    read_header,
+    upright_boxes,
+)
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by so much, through rounding, before that is a fault."""
@@ -109,7 +116,7 @@ def validate(annotation: Annotation) -> Checked:
 def _header(path: Path) -> ImageHeader | str:
     """What an image's first bytes say, or what is wrong with it."""
     try:
-        return read_header(path)
+        return read_header(path, most=MAX_REGION_PIXELS)
     except InputError as error:
         return str(error).split(": ", 1)[1]  # whoever reports it names the file
 

@@ -1,0 +1,89 @@
+"""The pixels of a photo in a temporary file, where parts of them are read: for formats without places to begin at."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from errno import ENOSPC
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldet.checks import InputError
+from focaldet.photos.tiling import Window
+
+
+class DecodedFile:
+    """Rows of RGB, one after the other, in a temporary file that goes when it is closed or the process ends.
+
+    Args:
+        width, height: size in pixels.
+    """
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self.path, self.width, self.height = path, width, height
+        self.problem = ""
+        needed, room = 3 * width * height, shutil.disk_usage(tempfile.gettempdir()).free
+        if needed > room:
+            raise InputError(
+                f"{path}: its decoded pixels take {needed / 1e9:.1f} GB, and {tempfile.gettempdir()} has room for "
+                f"{room / 1e9:.1f} GB; make room, or name another folder in TMPDIR"
+            )
+        self._file: BinaryIO = tempfile.TemporaryFile(prefix="focaldet-")
+
+    def write(self, strips: Iterable[NDArray[np.uint8]], fill: int) -> None:
+        """Take the rows from the top; where they end too early, the rest is ``fill``."""
+        try:
+            for strip in strips:
+                self._file.write(np.ascontiguousarray(strip).data)
+        except OSError as error:
+            if error.errno == ENOSPC:
+                raise InputError(f"{self.path}: no room for its decoded pixels in {tempfile.gettempdir()}") from error
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
+        self.complete(fill)
+
+    def complete(self, fill: int) -> None:
+        """Check how many rows there are, and fill the others."""
+        self._file.seek(0, 2)
+        rows = self._file.tell() // (3 * self.width)
+        if rows < self.height:
+            self.problem = f"rows from {rows:,} on cannot be read; they are grey"
+            self._file.seek(rows * 3 * self.width)
+            for _ in range(rows, self.height):
+                self._file.write(bytes([fill]) * (3 * self.width))
+        self._file.flush()
+
+    def take_jpeg(self, fill: int) -> None:
+        """Take the rows of a JPEG file, decoded by libvips in a process of its own."""
+        script = Path(__file__).with_name("jpeg_rows.py")
+        done = subprocess.run(
+            [sys.executable, "-P", str(script), str(self.path)], stdout=self._file, stderr=subprocess.PIPE, check=False
+        )
+        if done.returncode not in (0, 1):
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise InputError(f"{self.path}: cannot be decoded ({lines[-1] if lines else 'libvips ended'})")
+        self.complete(fill)
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """A part of the photo."""
+        left, top, width, height = window
+        # Mapped anew each time: what a process has read does not stay in its memory.
+        with mmap(self._file.fileno(), 0, access=ACCESS_READ) as mapped:
+            rows = np.frombuffer(mapped, np.uint8).reshape(self.height, self.width, 3)
+            part = rows[top : top + height, left : left + width].copy()
+            del rows
+        return part
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+
+
+def strips_of(rows: NDArray[np.uint8], height: int) -> Iterator[NDArray[np.uint8]]:
+    """A photo in strips of some rows."""
+    for top in range(0, len(rows), height):
+        yield rows[top : top + height]
