@@ -22,6 +22,7 @@ MODULES = (
     "data.batching",
     "data.images",
     "data.transforms",
+    "data.windows",
     "study.deviations",
     "study.imbalance",
     "study.ranking",

@@ -26,7 +26,7 @@ def picture(mode: str) -> Image.Image:
     rgb = np.stack([x, y * 2, (x + y) % 200], axis=-1) + rng.integers(0, 40, (*SIZE[::-1], 3))
     image = Image.fromarray(rgb.astype(np.uint8))
     if mode == "I;16":
-        return Image.fromarray((np.asarray(image)[..., 0].astype(np.uint16) * 13), "I;16")
+        return Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 13)
     if mode in ("RGBA", "LA"):
         alpha = Image.fromarray(((x * 3) % 256).astype(np.uint8))
         image.putalpha(alpha)

@@ -8,6 +8,7 @@ Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ class DetectionDataset(Dataset[Sample]):
         self._unreadable.share_memory_()  # type: ignore[no-untyped-call]
         self._named: set[int] = set()
         self._images: list[UInt8[Tensor, "3 H W"] | None] | None = None
-        if sum(_source_bytes(r, transform.source_side) for r in self.records) <= cache_bytes:
+        if sum(_source_bytes(r, self._source_side) for r in self.records) <= cache_bytes:
             with no_size_warnings(), ThreadPoolExecutor(max_workers=max(2, cores())) as pool:
                 self._images = list(pool.map(self._read, range(len(self.records))))
 
@@ -125,24 +126,35 @@ class DetectionDataset(Dataset[Sample]):
             epoch: epoch, which seeds the transform.
             drawn_as: index that seeds the transform; ``None``: ``index``.
         """
-        record = self.records[index]
-        image = self._read(index) if self._images is None else self._images[index]
-        if image is None:
+        drawn = (self.seed, epoch, index if drawn_as is None else drawn_as)
+        view = self._view(index, drawn)
+        if view is None:
             return None
-        scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
-        view = View(
-            image,
-            torch.from_numpy(record.boxes_xyxy) * scale,
-            torch.from_numpy(record.labels),
-            torch.from_numpy(record.ignored),
-        )
         with torch.random.fork_rng(devices=[]):
-            drawn = (self.seed, epoch, index if drawn_as is None else drawn_as)
             state = np.random.SeedSequence(drawn).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
             view = self.transform(view)
         objects = ~view.ignored
         return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
+
+    def _view(self, index: int, drawn: tuple[int, int, int]) -> View | None:
+        """A photo before its transform, or ``None`` if it cannot be read.
+
+        Args:
+            index: index of the photo.
+            drawn: numbers that seed what is drawn at random.
+        """
+        record = self.records[index]
+        image = self._read(index) if self._images is None else self._images[index]
+        if image is None:
+            return None
+        scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
+        return View(
+            image,
+            torch.from_numpy(record.boxes_xyxy) * scale,
+            torch.from_numpy(record.labels),
+            torch.from_numpy(record.ignored),
+        )
 
     @property
     def unreadable(self) -> Bool[Tensor, " N"]:
@@ -155,11 +167,22 @@ class DetectionDataset(Dataset[Sample]):
         self._named.update(new)
         return [self._problem(index) for index in new]
 
+    def newly_partial(self) -> list[str]:
+        """A line for each photo whose file has parts that cannot be read, and that has not been reported before."""
+        return []
+
+    @property
+    def _source_side(self) -> int:
+        return self.transform.source_side
+
+    def _decode(self, path: Path) -> UInt8[Tensor, "3 H W"]:
+        return self.transform.read(path)
+
     def _read(self, index: int) -> UInt8[Tensor, "3 H W"] | None:
         if self._unreadable[index]:
             return None
         try:
-            return self.transform.read(self.records[index].path)
+            return self._decode(self.records[index].path)
         except InputError:
             self._unreadable[index] = True
             return None
@@ -167,7 +190,7 @@ class DetectionDataset(Dataset[Sample]):
     def _problem(self, index: int) -> str:
         path = self.records[index].path
         try:
-            self.transform.read(path)
+            self._decode(path)
         except InputError as error:
             return str(error)
         return f"{path}: could not be read at first"

@@ -93,6 +93,20 @@ class TrainConfig:
         metavar="PX",
         main=True,
     )
+    tile: int | Literal["auto"] | None = option(
+        "model",
+        None,
+        "train on windows of the photos at their own resolution, with this side in pixels, which is then the --size; "
+        "auto: chosen by the objects' sizes (docs/large-photos.md)",
+        metavar="N|auto",
+    )
+    tile_objects: float = option(
+        "data",
+        0.5,
+        "with --tile: share of the windows that are placed around an object; the others cover the photos evenly",
+        range=(0, 1),
+        metavar="SHARE",
+    )
     backbone: str = option("model", "regnetx_002", "any timm network with feature maps at strides 8, 16 and 32")
     backbone_weights: str | None = option(
         "model", None, "safetensors file of backbone weights that uses timm's names", metavar="FILE"
@@ -245,6 +259,9 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             setattr(self, name, typed_value(name, getattr(self, name), hint))
         check_ranges(asdict(self))
+        if isinstance(self.tile, int):
+            check_range("tile", self.tile, 32, MOST_SIZE)
+            self.size = self.tile
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
         if self.max_detections != "auto":

@@ -15,6 +15,7 @@ from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import describe_device
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.windows import other_sizes
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
@@ -128,6 +129,8 @@ def detect_split(
     if detector.device.type != "cpu":
         say(f"on {describe_device(detector.device)}")
     folder = as_trained(folder, detector, say)
+    if line := other_sizes(detector.spec, split, folder.splits[split]):
+        say(line)
     dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
     postprocess = detector.evaluation_postprocess()
     truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)

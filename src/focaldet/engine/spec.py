@@ -70,6 +70,8 @@ class ModelSpec:
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
         tile: side of the windows of the photo at its own resolution that the network is trained on, in pixels, and
             then equal to ``size``; ``None``: whole photos, scaled to ``size``.
+        object_px: median √area of the training objects as the network sees them, or ``None`` if it is not known.
+        largest_px: longer side in pixels of the photo that 98 of 100 training objects do not exceed, or ``None``.
     """
 
     method: str
@@ -85,6 +87,8 @@ class ModelSpec:
     evaluation_score: float = EVALUATION_SCORE
     ignored_classes: tuple[str, ...] = ()
     tile: int | None = None
+    object_px: float | None = None
+    largest_px: int | None = None
 
     @property
     def offset(self) -> float:
@@ -183,6 +187,7 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
         method_options=options,
         network=Variant(levels=config.levels),
         ignored_classes=split_names(config.ignore or ""),
+        tile=config.tile if isinstance(config.tile, int) else None,
     )
 
 
@@ -250,10 +255,19 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
     tile = typed_value("tile", values.get("tile"), int | None)
     if tile is not None and tile != spec["size"]:
         raise InputError(f"tile: expected nothing or the size, {spec['size']}, got {tile}")
+    sizes = {
+        "object_px": typed_value("object_px", values.get("object_px"), float | None),
+        "largest_px": typed_value("largest_px", values.get("largest_px"), int | None),
+    }
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": options}
     return ModelSpec(
-        **spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)), tile=tile
+        **spec,
+        **_field_names(groups),
+        evaluation_score=score,
+        ignored_classes=tuple(map(str, ignored)),
+        tile=tile,
+        **sizes,
     )
 
 

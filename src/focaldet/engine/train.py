@@ -48,6 +48,7 @@ from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, spec_of, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
+from focaldet.engine.windows import photos_and_windows, training_photos, with_object_sizes, with_tile
 from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.method import Method
@@ -119,12 +120,14 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
-    if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
+    config = with_tile(config, folder, say)
+    seen = None if config.tile else config.size
+    if small := small_classes(folder.splits["train"], folder.class_names, seen, STRIDES[config.levels][0]):
         say(small)
     if config.pretrained:
         say(f"loading pretrained weights of {config.backbone} from the hub or its cache")
     spec, net, method = first_detector(config, folder.class_names, say=say)
-    spec = with_room(spec, config, folder.splits["train"], say)
+    spec = with_object_sizes(with_room(spec, config, folder.splits["train"], say), folder.splits["train"])
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
@@ -182,8 +185,8 @@ def fit(
         write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # repeats the run from the start
         record_splits(run, folder, resumed=config.resume)
     say(
-        f"training {config.method} on {len(folder.splits['train']):,} photos, {config.backbone}, {config.size} px, "
-        f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
+        f"training {config.method} on {photos_and_windows(config, folder.splits['train'])}, {config.backbone}, "
+        f"{config.size} px, {trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
@@ -225,7 +228,7 @@ def first_detector(
 
 def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
     transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
-    dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+    dataset = training_photos(config, folder.splits["train"], transform)
     workers = config.workers
     if workers < 0:
         # On a GPU, photos are prepared while it computes, even if they are decoded already.

@@ -1,14 +1,17 @@
 """The pixels of a photo in a temporary file, where parts of them are read: for formats without places to begin at."""
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from errno import ENOSPC
+from hashlib import blake2b
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +20,49 @@ from focaldet.checks import InputError
 from focaldet.photos.tiling import Window
 
 
+class NoRoomError(InputError):
+    """There is no room for the decoded pixels of a photo.
+
+    ``DataLoader`` re-creates a worker's error with its traceback as the message; only the last line is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.NoRoomError: "))
+
+
 class DecodedFile:
     """Rows of RGB, one after the other, in a temporary file that goes when it is closed or the process ends.
 
     Args:
-        width, height: size in pixels.
+        path: the photo.
+        width, height: its size as stored.
+        keep: folder where the file stays instead, and serves who opens the photo next, in whatever process.
+
+    Attributes:
+        ready: whether such a file was there already.
+        problem: what could not be decoded, or "".
     """
 
-    def __init__(self, path: Path, width: int, height: int) -> None:
+    def __init__(self, path: Path, width: int, height: int, keep: Path | None = None) -> None:
         self.path, self.width, self.height = path, width, height
         self.problem = ""
-        needed, room = 3 * width * height, shutil.disk_usage(tempfile.gettempdir()).free
+        self._kept = None if keep is None else keep / f"{blake2b(bytes(path.resolve())).hexdigest()[:32]}.rgb"
+        self.ready = self._kept is not None and self._kept.exists()
+        self._file: BinaryIO
+        if self._kept is not None and self.ready:
+            self._file = self._kept.open("rb")
+            return
+        self._folder = str(keep or tempfile.gettempdir())
+        needed, room = 3 * width * height, shutil.disk_usage(self._folder).free
         if needed > room:
-            raise InputError(
-                f"{path}: its decoded pixels take {needed / 1e9:.1f} GB, and {tempfile.gettempdir()} has room for "
-                f"{room / 1e9:.1f} GB; make room, or name another folder in TMPDIR"
+            raise NoRoomError(
+                f"{path}: its decoded pixels take {needed / 1e9:.1f} GB, and {self._folder} has room for "
+                f"{room / 1e9:.1f} GB; make room, name another folder in TMPDIR, or save it as TIFF in tiles"
             )
-        self._file: BinaryIO = tempfile.TemporaryFile(prefix="focaldet-")
+        if self._kept is None:
+            self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="focaldet-"))
+        else:
+            self._file = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=self._folder, delete=False))
 
     def write(self, strips: Iterable[NDArray[np.uint8]], fill: int) -> None:
         """Take the rows from the top; where they end too early, the rest is ``fill``."""
@@ -42,7 +71,7 @@ class DecodedFile:
                 self._file.write(np.ascontiguousarray(strip).data)
         except OSError as error:
             if error.errno == ENOSPC:
-                raise InputError(f"{self.path}: no room for its decoded pixels in {tempfile.gettempdir()}") from error
+                raise NoRoomError(f"{self.path}: no room for its decoded pixels in {self._folder}") from error
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
         self.complete(fill)
 
@@ -56,6 +85,9 @@ class DecodedFile:
             for _ in range(rows, self.height):
                 self._file.write(bytes([fill]) * (3 * self.width))
         self._file.flush()
+        if self._kept is not None:
+            with contextlib.suppress(PermissionError):  # Windows: open files keep their names
+                os.replace(self._file.name, self._kept)
 
     def take_jpeg(self, fill: int) -> None:
         """Take the rows of a JPEG file, decoded by libvips in a process of its own."""

@@ -6,7 +6,7 @@ Positions and sizes are those of the photo as it is displayed, that is after its
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -141,12 +141,16 @@ class PhotoRegions:
         self.close()
 
 
-def open_regions(path: Path) -> PhotoRegions:
+def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
     """Open a photo of which parts will be read. Of a large one that is damaged, what can be read is used.
 
+    Args:
+        path: its file.
+        keep: folder for decoded pixels that are used again when the photo is opened again; ``None``: a temporary file.
+
     Raises:
-        InputError: as ``read_photo``; or the format cannot be read in parts and the photo has more than ``MAX_PIXELS``,
-            or there is no room for its pixels.
+        NoRoomError: there is no room for decoded pixels.
+        InputError: as ``read_photo``; or the format cannot be read in parts and the photo has more than ``MAX_PIXELS``.
     """
     header = read_header(path, most=MAX_REGION_PIXELS)
     area = header.width * header.height
@@ -154,11 +158,12 @@ def open_regions(path: Path) -> PhotoRegions:
         photo = read_photo(path)
         return PhotoRegions(path, _upright(header), _InMemory(photo))
     with no_size_warnings():
-        stored = _large(path, header)
+        stored = _large(path, header, keep)
     if stored is not None:
         return PhotoRegions(path, header, stored)
-    decoded = DecodedFile(path, header.width, header.height)
-    decoded.write(strips_of(read_photo(path), 1024), FILL)  # refuses those above MAX_PIXELS
+    decoded = DecodedFile(path, header.width, header.height, keep)
+    if not decoded.ready:
+        decoded.write(strips_of(read_photo(path), 1024), FILL)  # refuses those above MAX_PIXELS
     return PhotoRegions(path, _upright(header), decoded)
 
 
@@ -166,7 +171,7 @@ def _upright(header: ImageHeader) -> ImageHeader:
     return header._replace(orientation=1)
 
 
-def _large(path: Path, header: ImageHeader) -> _Stored | None:
+def _large(path: Path, header: ImageHeader, keep: Path | None) -> _Stored | None:
     """Pixels of a large photo that need not be decoded as a whole, or ``None``."""
     width, height = header.stored_size
     if header.format == "TIFF":
@@ -176,28 +181,36 @@ def _large(path: Path, header: ImageHeader) -> _Stored | None:
             return None
         if tiff.direct:
             return tiff
-        decoded = _decoded(path, header, tiff.strips())
+        decoded = _decoded(path, header, keep, tiff.strips)
         decoded.problem = decoded.problem or tiff.problem
         return decoded
     if header.format == "PNG":
         png = read_png_header(path)
         if png.interlaced:
             return None
-        rows = max(1, _AT_ONCE // width)
-        white = _joint_white(png_strips(path, rows)) if png.bits == 16 else FULL
-        return _decoded(path, header, (decode_photo(part, white=white).photo for part in png_strips(path, rows)))
+        return _decoded(path, header, keep, lambda: _rows_of_png(path, max(1, _AT_ONCE // width), png.bits))
     if header.format in ("JPEG", "MPO") and width * height > MAX_PIXELS:
         _check_jpeg(path)
-        decoded = DecodedFile(path, width, height)
-        decoded.take_jpeg(FILL)
+        decoded = DecodedFile(path, width, height, keep)
+        if not decoded.ready:
+            decoded.take_jpeg(FILL)
         return decoded
     return None
 
 
-def _decoded(path: Path, header: ImageHeader, strips: Iterator[NDArray[np.uint8]]) -> DecodedFile:
-    decoded = DecodedFile(path, *header.stored_size)
-    decoded.write(_until_damaged(strips), FILL)
+def _decoded(
+    path: Path, header: ImageHeader, keep: Path | None, strips: Callable[[], Iterator[NDArray[np.uint8]]]
+) -> DecodedFile:
+    decoded = DecodedFile(path, *header.stored_size, keep)
+    if not decoded.ready:
+        decoded.write(_until_damaged(strips()), FILL)
     return decoded
+
+
+def _rows_of_png(path: Path, rows: int, bits: int) -> Iterator[NDArray[np.uint8]]:
+    white = _joint_white(png_strips(path, rows)) if bits == 16 else FULL
+    for part in png_strips(path, rows):
+        yield decode_photo(part, white=white).photo
 
 
 def _until_damaged(strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
