@@ -2,9 +2,9 @@
 
     python -m benchmarks.windows.stitch --data BCCD --out DIR
 
-makes ``DIR/full`` (grids of 6 × 5 photos: 3,840 × 2,400 px) and ``DIR/fifth`` (768 × 480 px), both in COCO form with the
-splits of the source. Each photo of a split is in one grid; the last grid of a split is filled up with photos drawn at
-random from the same split.
+makes ``DIR/full`` (grids of 6 × 5 photos: 3,840 × 2,400 px) and ``DIR/fifth`` (768 × 480 px), both in COCO form with
+the splits of the source. Each photo of a split is in one grid; the last grid of a split is filled up with photos drawn
+at random from the same split.
 """
 
 import argparse

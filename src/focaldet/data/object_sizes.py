@@ -17,10 +17,10 @@ which have 2.4, see benchmarks/results."""
 MOST_RATIO = 1.5
 """Ratio of two splits' median objects above which it is said: about the range of light augmentation, 0.85 to 1.2."""
 
-LEAST_TILE, MOST_TILE = 256, 1024
+LEAST_TILE, MOST_TILE = 384, 1024
 """What ``auto_tile`` chooses from: smaller windows are mostly border, larger ones cost memory and give little."""
 
-_MEDIANS, _LARGEST, _WHOLE = 16, 0.98, 2
+_MEDIANS, _LARGEST, _WHOLE = 8, 0.98, 2
 """Median objects along a window's side; the share of objects of which the largest one's longer side fits so often."""
 
 
@@ -94,7 +94,7 @@ def largest_side(records: Sequence[ImageRecord]) -> int:
 def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
     """(side of the windows to train on, a line that says why).
 
-    A window has room for 16 median objects along its side, or for two of the largest: then few are cut by its border.
+    A window has room for 8 median objects along its side, or for two of the largest: then few are cut by its border.
     It is a multiple of the coarsest stride, so that each level of the pyramid has whole locations.
 
     Args:

@@ -1,6 +1,6 @@
 """Training on windows of the photos at their own resolution, instead of on whole photos scaled to one size.
 
-An epoch has as many windows of a photo as are needed to cover it once. What a window shows depends only on the seed,
+An epoch has windows of a photo in proportion to its area: as many as cover it about once. What a window shows depends only on the seed,
 the epoch and its number: it lies around an object drawn at random, or in its own place of the photo.
 """
 
@@ -116,7 +116,7 @@ class WindowDataset(DetectionDataset):
         self._ends = np.cumsum([columns * rows for columns, rows in self._grids])
         self._open: OrderedDict[int, PhotoRegions] = OrderedDict()
         self._folder = Path(tempfile.mkdtemp(prefix="focaldet-"))
-        weakref.finalize(self, _remove, self._folder, os.getpid())
+        weakref.finalize(self, _remove, self._folder, self._open, os.getpid())
         self._partial: Tensor = torch.zeros(len(records), dtype=torch.bool)
         self._partial.share_memory_()  # type: ignore[no-untyped-call]
         self._named_partial: set[int] = set()
@@ -220,6 +220,8 @@ def _without_grey(view: View) -> View:
     return View(view.image, view.boxes_xyxy, view.labels, ignored)
 
 
-def _remove(folder: Path, owner: int) -> None:
+def _remove(folder: Path, photos: "OrderedDict[int, PhotoRegions]", owner: int) -> None:
+    for photo in photos.values():
+        photo.close()
     if os.getpid() == owner:  # forked workers have the dataset too
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
+from focaldet.data.windows import WindowDataset
 from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
@@ -48,7 +49,7 @@ from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, spec_of, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
-from focaldet.engine.windows import photos_and_windows, training_photos, with_object_sizes, with_tile
+from focaldet.engine.windows import photos_and_windows, with_object_sizes, with_tile
 from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.method import Method
@@ -228,7 +229,10 @@ def first_detector(
 
 def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
     transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
-    dataset = training_photos(config, folder.splits["train"], transform)
+    if config.tile is None:
+        dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+    else:
+        dataset = WindowDataset(folder.splits["train"], transform, share=config.tile_objects, seed=config.seed)
     workers = config.workers
     if workers < 0:
         # On a GPU, photos are prepared while it computes, even if they are decoded already.

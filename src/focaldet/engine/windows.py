@@ -5,10 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from focaldet.data import DataFolder, ImageRecord
-from focaldet.data.batching import DetectionDataset
 from focaldet.data.object_sizes import auto_tile, largest_side, median_seen, size_difference, suggests_tile
-from focaldet.data.transforms import TrainTransform
-from focaldet.data.windows import WindowDataset, windows_per_epoch
+from focaldet.data.windows import windows_per_epoch
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.spec import ModelSpec
 from focaldet.models.fpn import STRIDES
@@ -51,13 +49,6 @@ def other_sizes(spec: ModelSpec, split: str, records: Sequence[ImageRecord]) -> 
         return ""
     medians = {"the training photos": spec.object_px, split: median_seen(records, spec.size)}
     return size_difference(medians, spec.size)
-
-
-def training_photos(config: TrainConfig, records: Sequence[ImageRecord], transform: TrainTransform) -> DetectionDataset:
-    """The samples of a run: of whole photos, or of windows."""
-    if config.tile is None:
-        return DetectionDataset(records, transform, seed=config.seed)
-    return WindowDataset(records, transform, share=config.tile_objects, seed=config.seed)
 
 
 def photos_and_windows(config: TrainConfig, records: Sequence[ImageRecord]) -> str:
