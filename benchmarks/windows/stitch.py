@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from focaldet.data import ImageRecord, read_folder
-from focaldet.data.progress import progress_bar
 from focaldet.photos.images import read_photo
+from focaldet.system.progress import progress_bar
 
 COLUMNS, ROWS = 6, 5
 FIFTH = 0.2

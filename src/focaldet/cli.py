@@ -23,6 +23,16 @@ OPENVINO_HELP = (
     "run an exported model with onnxruntime-openvino, in bfloat16 if the CPU supports it: then several times as fast"
 )
 
+TILE_HELP = (
+    "look at the photos in windows of this side at their own resolution; 0: at each as a whole (default: as the model "
+    "was trained)"
+)
+
+OVERLAP_HELP = (
+    "with windows: what neighbours share, a fraction of the side or whole pixels (default: the size of the largest "
+    "trained objects, or a quarter)"
+)
+
 Work = Callable[[argparse.Namespace], int | None]
 
 
@@ -131,6 +141,7 @@ def _eval(command: Parser) -> None:
     command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
     command.add("--split", str, default="test", help="train, val or test (default: test)")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    _add_windows(command)
     command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
@@ -148,6 +159,7 @@ def _predict(command: Parser) -> None:
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
     _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    _add_windows(command)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
     command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
@@ -170,8 +182,14 @@ def _serve(command: Parser) -> None:
     command.add("--port", int, default=8000, help="port; 0 picks a free one (default: 8000)")
     _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    _add_windows(command)
     command.add("--max-mb", float, default=LIMITS.megabytes, help="largest upload, in MB (default: 20)")
-    command.add("--max-megapixels", float, default=LIMITS.megapixels, help="largest photo, in megapixels (default: 40)")
+    command.add(
+        "--max-megapixels",
+        float,
+        default=LIMITS.megapixels,
+        help="largest photo, in megapixels; more than 80 only in windows (default: 40)",
+    )
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and answer (default: 30)")
     command.add("--root-path", str, metavar="PATH", help="path prefix added by a proxy, such as /cells")
     command.add(
@@ -219,6 +237,12 @@ def _import(command: Parser) -> None:
     command.add(
         "--batch-norm-eps", float, metavar="EPS", help="ε of torchvision's frozen batch norms (default: torchvision's)"
     )
+
+
+def _add_windows(command: Parser) -> None:
+    """Add the options of commands that can look at photos in windows."""
+    command.add("--tile", int, help=TILE_HELP)
+    command.add("--overlap", float, help=OVERLAP_HELP)
 
 
 def _add_selection(command: Parser) -> None:

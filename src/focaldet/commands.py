@@ -42,7 +42,7 @@ def evaluate(chosen: Namespace) -> None:
     from focaldet.engine.evaluate import evaluate_run
     from focaldet.report import write_report
 
-    options = {"max_detections": chosen.max_detections, "device": chosen.device}
+    options = {name: getattr(chosen, name) for name in ("max_detections", "tile", "overlap", "device")}
     evaluate_run(chosen.run, chosen.data, chosen.split, **options, say=say)
     say(f"report: {write_report(chosen.run)}")
 
@@ -59,12 +59,14 @@ def predict(chosen: Namespace) -> int | None:
     from focaldet.engine.load import load_selected
     from focaldet.runtime.predict import predict_files
     from focaldet.runtime.selection import ScoreChoice
+    from focaldet.system.progress import progress_bar
 
     choice = ScoreChoice.parse(chosen.score)
     model, select = load_selected(chosen.run, choice, coverage=chosen.coverage, **_model_options(chosen))
     for note in select.notes:
         say(note)
-    faults = predict_files(model, chosen.images, chosen.out, select=select)
+    with progress_bar("windows", unit=" windows") as progress:
+        faults = predict_files(model, chosen.images, chosen.out, select=select, progress=progress)
     for fault in faults:
         mistake(fault)
     say(f"annotated photos and predictions.json: {chosen.out}")
@@ -179,7 +181,7 @@ def report(chosen: Namespace) -> None:
 def data(chosen: Namespace) -> None:
     """``focaldet data check`` and ``focaldet data convert``"""
     from focaldet.data import check_folder, convert_folder, ignore_classes, read_folder
-    from focaldet.data.progress import progress_bar
+    from focaldet.system.progress import progress_bar
 
     if chosen.action == "convert" and chosen.out is None:
         raise InputError("data convert: missing --out NEW, the folder to create")
@@ -230,12 +232,8 @@ def doctor(chosen: Namespace) -> None:
 
 def _model_options(chosen: Namespace) -> dict[str, Any]:
     """Options that the loaders of a model share."""
-    return {
-        "max_detections": chosen.max_detections,
-        "openvino": chosen.openvino,
-        "device": chosen.device,
-        "calibrated": chosen.calibrated,
-    }
+    names = ("max_detections", "tile", "overlap", "openvino", "device", "calibrated")
+    return {name: getattr(chosen, name) for name in names}
 
 
 def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":

@@ -87,6 +87,7 @@ class DetectionDataset(Dataset[Sample]):
         self._unreadable: Tensor = torch.zeros(len(self.records), dtype=torch.bool)
         self._unreadable.share_memory_()  # type: ignore[no-untyped-call]
         self._named: set[int] = set()
+        self._problems: dict[int, str] = {}
         self._images: list[UInt8[Tensor, "3 H W"] | None] | None = None
         if sum(_source_bytes(r, self._source_side) for r in self.records) <= cache_bytes:
             with no_size_warnings(), ThreadPoolExecutor(max_workers=max(2, cores())) as pool:
@@ -161,6 +162,11 @@ class DetectionDataset(Dataset[Sample]):
         """Mask of the photos that no process could read so far. They are not tried again."""
         return self._unreadable
 
+    def set_unreadable(self, index: int, problem: str) -> None:
+        """Name a photo that was found to be unreadable by other means."""
+        self._unreadable[index] = True
+        self._problems[index] = problem
+
     def newly_unreadable(self) -> list[str]:
         """A line for each unreadable photo that has not been reported before."""
         new = [index for index in self._unreadable.nonzero().flatten().tolist() if index not in self._named]
@@ -189,6 +195,8 @@ class DetectionDataset(Dataset[Sample]):
 
     def _problem(self, index: int) -> str:
         path = self.records[index].path
+        if index in self._problems:
+            return self._problems[index]
         try:
             self._decode(path)
         except InputError as error:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
 from focaldet.data.object_sizes import SMALL_STRIDES, median_seen, sides_seen, size_difference, suggests_tile
-from focaldet.data.parallel import Progress, each
+from focaldet.data.parallel import each
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.files import open_regular
 from focaldet.photos.depth import FULL, depth_note
 from focaldet.photos.images import GLANCE, decode_photo, no_size_warnings
+from focaldet.system.progress import Progress
 
 MIN_SIZE = 32
 """Least longer side in pixels of what a detector sees: one location of stride 32."""

@@ -8,12 +8,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
 
 from focaldet.system.cores import cores
+from focaldet.system.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done, and how many there are."""
 
 _MANY = 1000
 """From so many on, processes are worth starting."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.forms import check_forms
-from focaldet.data.parallel import Progress, each
+from focaldet.data.parallel import each
 from focaldet.data.records import Annotation, Fault, ImageRecord
 from focaldet.photos.images import (
     MAX_REGION_PIXELS,
@@ -20,6 +20,7 @@ from focaldet.photos.images import (
     read_header,
     upright_boxes,
 )
+from focaldet.system.progress import Progress
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by so much, through rounding, before that is a fault."""

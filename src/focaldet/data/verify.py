@@ -6,9 +6,9 @@ from pathlib import Path
 
 from focaldet.checks import InputError
 from focaldet.data.parallel import each
-from focaldet.data.progress import progress_bar
 from focaldet.data.records import DataFolder
 from focaldet.photos.images import GLANCE, no_size_warnings, read_photo
+from focaldet.system.progress import progress_bar
 
 
 def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFolder:

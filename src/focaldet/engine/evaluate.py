@@ -11,7 +11,8 @@ from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import category_ids, coco_truth
-from focaldet.engine.detect import detect_records, without_detections
+from focaldet.engine.detect import without_detections
+from focaldet.engine.detect_windows import detect_photos, photos_to_detect, room_of
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import describe_device
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
@@ -26,14 +27,16 @@ def evaluate_run(
     data: Path,
     split: str,
     *,
-    max_detections: int | None = None,
-    device: str = "auto",
     say: Callable[[str], None] = print,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure a run on labelled photos.
 
     If their folder has no splits of its own, those recorded by the run are used, and photos that the run has not seen
     count as test photos.
+
+    Args:
+        options: see ``detect_split``.
 
     Raises:
         InputError: see ``read_folder`` and ``evaluate_split``.
@@ -43,7 +46,7 @@ def evaluate_run(
     folder = with_recorded_splits(folder, recorded, new="test")
     if split in folder.made_splits:
         say(folder.split_origin)
-    report = evaluate_split(run, folder, split, max_detections=max_detections, device=device, say=say)
+    report = evaluate_split(run, folder, split, say=say, **options)
     if warning := trained_on(folder.splits[split], recorded):
         say(warning)
     return report
@@ -54,20 +57,19 @@ def evaluate_split(
     folder: DataFolder,
     split: str,
     *,
-    max_detections: int | None = None,
-    device: str = "auto",
     say: Callable[[str], None] = print,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit. If it
-            exceeds 100, AP with COCO's limit of 100 is reported too.
+        options: see ``detect_split``. If the limit of detections exceeds 100, AP with COCO's limit of 100 is reported
+            too.
 
     Raises:
         InputError: no such split, or none of the run's classes in it.
     """
-    detected = detect_split(run, folder, split, max_detections=max_detections, device=device, say=say)
+    detected = detect_split(run, folder, split, say=say, **options)
     return write_evaluation(run, detected, say=say)
 
 
@@ -119,20 +121,31 @@ def detect_split(
     split: str,
     *,
     max_detections: int | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> DetectedSplit:
-    """Detect on a split; arguments and errors as in ``evaluate_split``."""
+    """Detect on a split; errors as in ``evaluate_split``.
+
+    Args:
+        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit, or in
+            windows that of all windows together.
+        tile, overlap: windows in which photos are looked at, see ``tiling_for``; ``None``: as trained.
+        device: see ``choose_device``.
+    """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, max_detections=max_detections, calibrated=False, device=device)
+    windows: dict[str, Any] = {"tile": tile, "overlap": overlap}
+    detector = Detector.load(run, max_detections=max_detections, calibrated=False, device=device, **windows)
     if detector.device.type != "cpu":
         say(f"on {describe_device(detector.device)}")
     folder = as_trained(folder, detector, say)
-    if line := other_sizes(detector.spec, split, folder.splits[split]):
+    line = other_sizes(detector.spec, split, folder.splits[split])
+    if line and detector.tiling is None:
         say(line)
-    dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    postprocess = detector.evaluation_postprocess()
+    in_windows = detector.tiling is not None
+    dataset = photos_to_detect(folder.splits[split], in_windows, detector.spec.transform)
     truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
     show = sys.stderr.isatty()
 
@@ -142,11 +155,11 @@ def detect_split(
             print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
 
     ids = category_ids(folder.class_names, folder.category_ids)
-    results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
+    results = detect_photos(detector, dataset, category_ids=ids, progress=progress, say=say)
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
-    config = postprocess.config
-    return DetectedSplit(split, dataset, truth, results, config.max_detections, config.score_threshold)
+    least = detector.evaluation_postprocess().config.score_threshold
+    return DetectedSplit(split, dataset, truth, results, room_of(detector, results), least)
 
 
 def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None]) -> DataFolder:

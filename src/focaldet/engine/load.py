@@ -21,6 +21,8 @@ def load_model(
     openvino: bool = False,
     calibrated: bool = True,
     device: str = "auto",
+    tile: int | None = None,
+    overlap: float | None = None,
 ) -> Model:
     """Load the detector of a run folder, or an exported ONNX file.
 
@@ -31,6 +33,7 @@ def load_model(
         threads, openvino: for an exported model, see ``OnnxDetector.load``.
         calibrated: give calibrated scores if the model has a calibration.
         device: device of a run's network, see ``choose_device``; an exported model runs on the CPU.
+        tile, overlap: windows in which photos are looked at, see ``tiling_for``; ``None``: as trained.
 
     Raises:
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
@@ -46,7 +49,13 @@ def load_model(
         if device not in ("auto", "cpu"):
             raise InputError(f"--device {device}: needs a run folder; the exported model {path} runs on the CPU")
         model = OnnxDetector.load(
-            path, max_detections=max_detections, threads=threads, openvino=openvino, calibrated=calibrated
+            path,
+            max_detections=max_detections,
+            threads=threads,
+            openvino=openvino,
+            calibrated=calibrated,
+            tile=tile,
+            overlap=overlap,
         )
         least = model.card.score_threshold
         if score is not None and not least <= score < 1:
@@ -62,7 +71,13 @@ def load_model(
     from focaldet.engine.detector import Detector
 
     return Detector.load(
-        path, score_threshold=score, max_detections=max_detections, calibrated=calibrated, device=device
+        path,
+        score_threshold=score,
+        max_detections=max_detections,
+        calibrated=calibrated,
+        device=device,
+        tile=tile,
+        overlap=overlap,
     )
 
 

@@ -28,6 +28,7 @@ from focaldet.models.fpn import backbone_strides
 from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConfig
 from focaldet.photos.resize import Resize
 from focaldet.records.calibration import remove_calibration
+from focaldet.runtime.windows import Tiling, tiling_for
 
 METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
 """Name of a method -> its class."""
@@ -99,6 +100,20 @@ class ModelSpec:
     def transform(self) -> EvalTransform:
         """The transform from a photo to the network's input."""
         return EvalTransform(self.size, self.resize)
+
+    def tiling(
+        self, tile: int | None = None, overlap: float | None = None, *, max_detections: int | None = None
+    ) -> Tiling | None:
+        """Windows in which photos are looked at, see ``tiling_for``; ``None``: each as a whole."""
+        return tiling_for(
+            tile,
+            overlap,
+            trained_tile=self.tile,
+            largest_px=self.largest_px,
+            size=self.size,
+            nms_iou=self.postprocess.nms_iou,
+            max_detections=max_detections,
+        )
 
     def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
         """The post-processing with which AP is measured."""

@@ -21,7 +21,6 @@ from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_fold
 from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
-from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
 from focaldet.data.windows import WindowDataset
@@ -37,6 +36,7 @@ from focaldet.engine.checkpoints import (
 )
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
+from focaldet.engine.detect_windows import photos_to_detect
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.finetune import begin_with
@@ -59,6 +59,7 @@ from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
 from focaldet.system.heap import keep_memory
+from focaldet.system.progress import progress_bar
 
 
 def _silence(line: str) -> None:
@@ -172,7 +173,8 @@ def fit(
         Terminated: SIGTERM ended the training; the run folder is complete.
     """
     run = _make_run_folder(config)  # all checks have passed
-    val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
+    in_windows, val_photos = spec.tile is not None, folder.splits.get("val")
+    val = photos_to_detect(val_photos, in_windows, spec.transform) if val_photos else None
     clock = module.budget
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end

@@ -24,6 +24,7 @@ from focaldet.photos.images import (
     MAX_PIXELS,
     MAX_REGION_PIXELS,
     ImageHeader,
+    as_photo,
     decode_photo,
     fitted_size,
     no_size_warnings,
@@ -165,6 +166,18 @@ def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
     if not decoded.ready:
         decoded.write(strips_of(read_photo(path), 1024), FILL)  # refuses those above MAX_PIXELS
     return PhotoRegions(path, _upright(header), decoded)
+
+
+def regions_of(image: str | Path | Image.Image | NDArray[np.uint8]) -> PhotoRegions:
+    """The same of what a person may have, see ``as_photo``.
+
+    >>> regions_of(np.zeros((4, 8, 3), np.uint8)).size
+    (8, 4)
+    """
+    if isinstance(image, str | Path):
+        return open_regions(Path(image))
+    photo = as_photo(image)
+    return PhotoRegions(Path("image"), ImageHeader(photo.shape[1], photo.shape[0], 1, ""), _InMemory(photo))
 
 
 def _upright(header: ImageHeader) -> ImageHeader:

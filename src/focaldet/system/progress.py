@@ -1,22 +1,24 @@
 """A bar on a terminal while many files are read."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from focaldet.data.parallel import Progress
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and how many there are as far as is known."""
 
 _PATIENCE_S = 1.0
 """What takes less needs no bar."""
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Progress | None]:
+def progress_bar(what: str, *, unit: str = " photos") -> Iterator[Progress | None]:
     """A callback that draws a bar on standard error; ``None`` where that is no terminal, or tqdm is not there.
 
     Args:
         what: words before the bar.
+        unit: what is counted.
     """
     try:
         from tqdm import tqdm
@@ -30,7 +32,8 @@ def progress_bar(what: str) -> Iterator[Progress | None]:
     def progress(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:  # only now: what comes before, such as the labels, is no part of its time
-            bar = tqdm(desc=what, total=total, unit=" photos", leave=False, delay=_PATIENCE_S)
+            bar = tqdm(desc=what, total=total, unit=unit, leave=False, delay=_PATIENCE_S)
+        bar.total = total
         bar.update(done - bar.n)
 
     try:
