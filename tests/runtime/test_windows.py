@@ -68,6 +68,14 @@ def test_an_object_larger_than_a_window_is_found_on_the_whole_photo_and_its_part
     assert by_size[1].tolist() == truth[1].tolist()
 
 
+def test_what_a_window_holds_is_not_taken_from_the_whole_photo() -> None:
+    """There it looks like something else: smaller, and of few pixels."""
+    whole = Window(0, 0, 300, 200)
+    for box, stays in (([10, 10, 50, 50], False), ([66, 10, 110, 50], True), ([240, 0, 300, 60], False)):
+        found = merge({whole: arrays([box], [0.9])}, (300, 200))
+        assert len(found) == stays
+
+
 def test_a_part_that_no_window_and_no_whole_photo_explains_stays() -> None:
     part = arrays([[40, 0, 64, 20]], [0.9])
     assert len(merge({Window(0, 0, 64, 64): part})) == 1

@@ -163,11 +163,24 @@ class PhotoMerge:
         boxes = found.boxes_xyxy.clip(0, limits)
         sides = boxes[:, 2:] - boxes[:, :2]
         there = (sides > 0).all(axis=1)
-        if self.tiling.is_whole(window, self.photo_size):  # smaller objects are seen better in the windows
-            pixel = max(self.photo_size) / self.tiling.size  # of what the network sees: no side is known better
-            there &= sides.max(axis=1, initial=0) > self.tiling.overlap - 2 * self.tiling.near + 2 * pixel
+        if self.tiling.is_whole(window, self.photo_size):  # what a window holds is seen better there
+            there[there] = ~self._held(boxes[there])
         corner = np.array([left, top] * 2, np.float32)
         self._parts[window] = replace(found, boxes_xyxy=boxes + corner).at(there)
+
+    def _held(self, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which boxes seen on the whole photo lie in a window and touch none of its inner borders.
+
+        Their sides are known there to a pixel of what the network sees.
+        """
+        pixel, near = max(self.photo_size) / self.tiling.size, self.tiling.near
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        low = np.maximum(np.minimum(boxes[:, :2] + pixel, middle) - near, 0)
+        high = np.minimum(np.maximum(boxes[:, 2:] - pixel, middle) + near, np.array(self.photo_size))
+        held = np.zeros(len(boxes), np.bool_)
+        for left, top, width, height in self.tiling.views(self.photo_size)[1:]:
+            held |= (low >= (left, top)).all(axis=1) & (high <= (left + width, top + height)).all(axis=1)
+        return held
 
     def result(self) -> DetectionArrays:
         """The detections of the photo, best first."""

@@ -34,6 +34,8 @@ def serve(
     calibrated: bool = True,
     limits: Limits = DEFAULTS,
     max_detections: int | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
     root_path: str = "",
     cors: str | None = None,
     openvino: bool = False,
@@ -50,7 +52,7 @@ def serve(
         calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
-        max_detections, openvino, device: see ``load_model``.
+        max_detections, tile, overlap, openvino, device: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -59,7 +61,8 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        options = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
+        options: dict[str, Any] = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
+        options |= {"tile": tile, "overlap": overlap}
         detector, select, workers = load_with_workers(model, score, coverage=coverage, openvino=openvino, **options)
         for note in select.notes:
             say(note)
