@@ -343,6 +343,7 @@ def test_a_photo_of_more_than_a_gigapixel_is_read_in_little_memory(tmp_path):
     assert mebibytes < 200
 
 
+@pytest.mark.slow
 def test_a_large_photo_is_decoded_to_its_end(tmp_path):
     file = sparse_tiff(tmp_path / "a.tif", 9000, 9000)
     assert decode_to_the_end(file) == (FULL, "")
