@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError
 from focaldet.data.batching import TrainingSampler, collate
-from focaldet.data.object_sizes import auto_tile, largest_side, size_difference, suggests_tile
+from focaldet.data.object_sizes import auto_tile, largest_side, size_difference, suggests_tile, too_large_without_tile
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import STRENGTHS, TrainTransform
 from focaldet.data.windows import WindowDataset, grid_of, place_window, windows_per_epoch
@@ -317,3 +317,12 @@ def test_windows_are_suggested_where_scaling_makes_objects_too_small(tmp_path):
     assert said((1764, 1000), 25).startswith("the median object has 25 px in the photo and 5 px at 320 px")
     assert said((400, 300), 25) == ""  # scaling changes little
     assert said((1764, 1000), 200) == ""  # large enough all the same
+
+
+def test_photos_too_large_to_decode_whole_are_counted(tmp_path):
+    sizes = [(400, 300), (20_000, 5_000), (40_000, 30_000)]
+    records = [record(tmp_path / "a.tif", size, []) for size in sizes]
+    assert too_large_without_tile(records[:1]) == ""
+    assert too_large_without_tile(records) == (
+        "photos of more than 80,000,000 pixels, which are only read in windows (--tile): 2"
+    )

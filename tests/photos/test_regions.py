@@ -1,6 +1,9 @@
 """Parts of a photo are those of the photo as a whole, whatever the file is like."""
 
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -12,9 +15,11 @@ import pytest
 from PIL import Image
 
 from focaldet.checks import InputError
+from focaldet.data.verify import photo_problem
 from focaldet.photos import images, regions
-from focaldet.photos.images import IMAGE_SUFFIXES, read_photo
-from focaldet.photos.regions import FILL, open_regions
+from focaldet.photos.depth import FULL
+from focaldet.photos.images import IMAGE_SUFFIXES, MAX_REGION_PIXELS, read_header, read_photo
+from focaldet.photos.regions import FILL, decode_to_the_end, open_regions
 
 SIZE = (150, 101)
 
@@ -252,6 +257,102 @@ def test_of_a_large_file_that_ends_too_early_the_beginning_is_used(tmp_path, lar
         assert "cannot be read" in photo.problem
     np.testing.assert_array_equal(part[:30], pixels[:30])
     np.testing.assert_array_equal(part[-1], np.full_like(part[-1], FILL))
+
+
+@pytest.fixture
+def whole_is_too_large(monkeypatch):
+    """JPEG files are decoded row by row."""
+    monkeypatch.setattr(regions, "MAX_PIXELS", 1000)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_parts_of_a_jpeg_too_large_to_decode_are_those_of_the_whole(
+    tmp_path, large, whole_is_too_large, mode, subsampling
+):
+    pytest.importorskip("pyvips")
+    picture(mode).save(tmp_path / "a.jpg", quality=85, subsampling=subsampling)
+    assert_parts_are_those_of_the_whole(tmp_path / "a.jpg")
+
+
+def test_of_a_large_jpeg_that_ends_too_early_the_beginning_is_used(tmp_path, large, whole_is_too_large):
+    pytest.importorskip("pyvips")
+    noise = np.random.default_rng(0).integers(0, 256, (640, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=95)
+    whole = read_photo(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    with open_regions(tmp_path / "a.jpg") as photo:
+        np.testing.assert_array_equal(photo.read(0, 0, 200, 200), whole[:200])
+        assert (photo.read(0, 400, 200, 240) == FILL).all()
+        assert "rows from" in photo.problem
+
+
+def test_a_large_jpeg_that_cannot_be_read_says_what_helps(tmp_path, large, whole_is_too_large, monkeypatch):
+    picture("RGB").save(tmp_path / "a.jpg")
+    picture("RGB").save(tmp_path / "p.jpg", progressive=True)
+    picture("CMYK").save(tmp_path / "c.jpg")
+    monkeypatch.setattr(regions.importlib.util, "find_spec", lambda name: None)
+    for name, words in (
+        ("a.jpg", r"a JPEG file of more than 1,000 pixels; pip install 'focaldet\[large\]' reads it"),
+        ("p.jpg", "a progressive JPEG file of more than 1,000 pixels can only be decoded as a whole"),
+        ("c.jpg", "a CMYK JPEG file of more than 1,000 pixels can only be decoded as a whole"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_regions(tmp_path / name)
+
+
+def sparse_tiff(path: Path, width: int, height: int) -> Path:
+    """A black RGB photo that takes no room on the disk, as BigTIFF with a white pixel at the end."""
+    count = 3 * width * height
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 2), (277, 3, 3), (284, 3, 1)]
+    tags += [(273, 16, 4096), (278, 4, height), (279, 16, count)]
+    with path.open("wb") as file:
+        file.write(struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags)))
+        for tag, kind, value in sorted(tags):
+            file.write(
+                struct.pack(
+                    "<HHQQ", tag, kind, 3 if tag == 258 else 1, 8 + (8 << 16) + (8 << 32) if tag == 258 else value
+                )
+            )
+        file.write(bytes(8))
+        file.seek(4096 + count - 3)
+        file.write(b"\xff\xff\xff")
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_photo_of_more_than_a_gigapixel_is_read_in_little_memory(tmp_path):
+    sparse_tiff(tmp_path / "a.tif", 40_000, 30_000)
+    assert read_header(tmp_path / "a.tif", most=MAX_REGION_PIXELS)[:2] == (40_000, 30_000)
+    with pytest.raises(InputError, match="more than 80,000,000 pixels; work on windows of it"):
+        read_photo(tmp_path / "a.tif")
+    code = (
+        "import sys; from pathlib import Path; from focaldet.photos.regions import open_regions\n"
+        "with open_regions(Path(sys.argv[1])) as photo:\n"
+        "    corner = photo.read(39_360, 29_360, 640, 640)\n"
+        "    for left in range(0, 39_000, 3_000): photo.read(left, left // 2, 1280, 1280)\n"
+        # Not getrusage, which counts what the process that started this one had.
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print(photo.size, int(corner.sum()), int(peak.split()[1]) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tif"], capture_output=True, text=True, check=True)
+    size, _, rest = done.stdout.partition(") ")
+    total, mebibytes = map(int, rest.split())
+    assert (size, total) == ("(40000, 30000", 3 * 255)
+    assert mebibytes < 200
+
+
+@pytest.mark.slow
+def test_a_large_photo_is_decoded_to_its_end(tmp_path):
+    file = sparse_tiff(tmp_path / "a.tif", 9000, 9000)
+    assert decode_to_the_end(file) == (FULL, "")
+    assert "more than 80,000,000 pixels; work on windows of it (--tile)" in photo_problem(file)
+    assert photo_problem(file, windows=True) == ""
+    os.truncate(file, 4096 + 3 * 9000 * 8990)
+    problem = f"{file}: 9,000 × 16 px at (0, 8,976) and 1 other parts cannot be read; they are grey"
+    assert decode_to_the_end(file) == (FULL, problem)
+    assert photo_problem(file, windows=True) == ""
 
 
 def test_a_small_file_that_ends_too_early_is_refused(tmp_path):

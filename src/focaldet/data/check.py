@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
-from focaldet.data.object_sizes import SMALL_STRIDES, median_seen, sides_seen, size_difference, suggests_tile
+from focaldet.data.object_sizes import (
+    SMALL_STRIDES,
+    median_seen,
+    sides_seen,
+    size_difference,
+    suggests_tile,
+    too_large_without_tile,
+)
 from focaldet.data.parallel import each
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.files import open_regular
 from focaldet.photos.depth import FULL, depth_note
-from focaldet.photos.images import GLANCE, decode_photo, no_size_warnings
+from focaldet.photos.images import no_size_warnings
+from focaldet.photos.regions import decode_to_the_end
 from focaldet.system.progress import Progress
 
 MIN_SIZE = 32
@@ -167,7 +175,7 @@ def check_folder(
         beyond_reach=int((sides.max(1, initial=0) / 2 > reach).sum()),
         median_side_px=float(np.median(geometric)) if len(geometric) else float("nan"),
         faults=(*folder.faults, *found),
-        notes=(note,) if note else (),
+        notes=tuple(line for line in (note, too_large_without_tile([r for _, r in everything])) if line),
     )
 
 
@@ -224,7 +232,7 @@ def _decode(path: Path) -> tuple[bytes, str, int]:
             hashed.update(part)
     digest = hashed.digest()
     try:
-        # To its end all the same, and JPEGs in a third of the time.
-        return digest, "", decode_photo(path, max_side=GLANCE).white
+        white, problem = decode_to_the_end(path)
     except InputError as error:
-        return digest, str(error).split(": ", 1)[1], FULL
+        white, problem = FULL, str(error)
+    return digest, problem.partition(": ")[2], white

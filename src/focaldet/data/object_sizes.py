@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.data.records import ImageRecord
+from focaldet.photos.images import MAX_PIXELS
 
 SMALL_STRIDES = 3
 """An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
@@ -83,6 +84,14 @@ def suggests_tile(records: Sequence[ImageRecord], size: int, stride: int) -> str
         f"the median object has {own:.0f} px in the photo and {seen:.0f} px at {size} px: train on windows of the "
         "photos at their own resolution with --tile auto"
     )
+
+
+def too_large_without_tile(records: Sequence[ImageRecord]) -> str:
+    """A line about photos that are too large to be decoded whole; "" if there is none."""
+    count = sum(record.width * record.height > MAX_PIXELS for record in records)
+    if not count:
+        return ""
+    return f"photos of more than {MAX_PIXELS:,} pixels, which are only read in windows (--tile): {count:,}"
 
 
 def largest_side(records: Sequence[ImageRecord]) -> int:

@@ -1,7 +1,7 @@
 """Training on windows of the photos at their own resolution, instead of on whole photos scaled to one size.
 
-An epoch has windows of a photo in proportion to its area: as many as cover it about once. What a window shows depends only on the seed,
-the epoch and its number: it lies around an object drawn at random, or in its own place of the photo.
+An epoch has windows of a photo in proportion to its area: as many as cover it about once. What a window shows depends
+only on the seed, the epoch and its number: it lies around an object drawn at random, or in its own place of the photo.
 """
 
 import os

@@ -102,7 +102,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if config.resume:  # added photos would change the automatic splits
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     if config.verify:
-        folder = without_unreadable(folder, say)
+        folder = without_unreadable(folder, say, windows=config.tile is not None)
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     changed: list[str] = []
     if class_names := checkpoint.get("callbacks", {}).get("RunRecorder", {}).get("class_names"):

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from focaldet.data import DataFolder, ImageRecord
-from focaldet.data.object_sizes import auto_tile, largest_side, median_seen, size_difference, suggests_tile
+from focaldet.data.object_sizes import (
+    auto_tile,
+    largest_side,
+    median_seen,
+    size_difference,
+    suggests_tile,
+    too_large_without_tile,
+)
 from focaldet.data.windows import windows_per_epoch
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.spec import ModelSpec
@@ -27,7 +34,9 @@ def with_tile(config: TrainConfig, folder: DataFolder, say: Say) -> TrainConfig:
         return replace(config, tile=tile)
     if config.tile is None:
         medians = {split: median_seen(records, config.size) for split, records in folder.splits.items()}
-        for line in (suggests_tile(records, config.size, strides[0]), size_difference(medians, config.size)):
+        too_large = too_large_without_tile([record for split in folder.splits.values() for record in split])
+        small = suggests_tile(records, config.size, strides[0])
+        for line in (too_large, small, size_difference(medians, config.size)):
             if line:
                 say(line)
     return config
