@@ -28,7 +28,7 @@ FLOORS = (
     {"engine"},
     {"exporting", "importing", "study", "report", "bench", "options", "terminal", "serve"},
     {"commands"},
-    {"cli"},
+    {"cli", "run"},
     {"__main__"},
 )
 """From the ground up. Folders on one floor do not know each other."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from focaldet import __version__, commands
 from focaldet.checks import InputError, near_name
-from focaldet.options import Parser, option_name
+from focaldet.options import Parser, kinds_of, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.terminal import exit_code, say
 
@@ -323,5 +323,5 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
             help=help,
             group=field.metadata["group"],
             hidden=not field.metadata["main"],
-            **({"metavar": field.metadata["metavar"]} if hints[field.name] is not bool else {}),
+            **({"metavar": field.metadata["metavar"]} if bool not in kinds_of(hints[field.name]) else {}),
         )

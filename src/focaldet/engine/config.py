@@ -84,7 +84,12 @@ class TrainConfig:
         metavar="RUN",
         main=True,
     )
-    pretrained: bool = option("model", False, "download timm's pretrained weights for the backbone", main=True)
+    pretrained: bool | Literal["auto"] = option(
+        "model",
+        "auto",
+        "start from timm's pretrained weights of the backbone, from its cache or downloaded; auto: if that is possible",
+        main=True,
+    )
     size: int = option(
         "model",
         320,
@@ -262,7 +267,7 @@ class TrainConfig:
             raise InputError(f"minutes: expected more than 0 and at most {MOST_MINUTES:,}, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
             raise InputError(f"ignore: expected class names separated by commas, got {self.ignore!r}")
-        if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
+        if self.weights is not None and (self.pretrained is True or self.backbone_weights is not None):
             raise InputError("weights: includes the backbone's weights; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
             raise InputError("resume: missing --out RUN, the run folder to continue")

@@ -26,6 +26,7 @@ from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays, NetworkInput
+from focaldet.runtime.prediction import Prediction
 from focaldet.structures import Detections, HeadOutputs
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
         )
 
 
-def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
+def to_supervision(detections: Detections | Prediction, class_names: Sequence[str]) -> SupervisionDetections:
     """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
@@ -200,10 +201,10 @@ def to_supervision(detections: Detections, class_names: Sequence[str]) -> Superv
 
     data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
     if detections.side_std_px is not None:
-        data["side_std_px"] = detections.side_std_px.numpy()
+        data["side_std_px"] = np.asarray(detections.side_std_px)
     return supervision.Detections(
-        xyxy=detections.boxes_xyxy.numpy(),
-        confidence=detections.scores.numpy(),
-        class_id=detections.labels.numpy(),
+        xyxy=np.asarray(detections.boxes_xyxy),
+        confidence=np.asarray(detections.scores),
+        class_id=np.asarray(detections.labels),
         data=data,
     )

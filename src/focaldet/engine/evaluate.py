@@ -23,7 +23,7 @@ from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 def evaluate_run(
     run: Path,
     data: Path,
-    split: str,
+    split: str | None,
     *,
     max_detections: int | None = None,
     device: str = "auto",
@@ -34,12 +34,16 @@ def evaluate_run(
     If their folder has no splits of its own, those recorded by the run are used, and photos that the run has not seen
     count as test photos.
 
+    Args:
+        split: train, val or test; ``None``: test, or val if there is no test.
+
     Raises:
         InputError: see ``read_folder`` and ``evaluate_split``.
     """
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
     folder = with_recorded_splits(folder, recorded, new="test")
+    split = split or ("test" if folder.splits.get("test") else "val")
     if split in folder.made_splits:
         say(folder.split_origin)
     report = evaluate_split(run, folder, split, max_detections=max_detections, device=device, say=say)

@@ -11,11 +11,11 @@ import numpy as np
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
 from focaldet.data.truth import coco_truth
+from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import same_size_batches
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import ModelSpec
-from focaldet.engine.train import first_detector
 from focaldet.evaluation.average_precision import METRICS, average_precision
 from focaldet.files import MOST_JSON, parse_json, read_text
 from focaldet.models.backbone import freeze_batch_norm
