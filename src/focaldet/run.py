@@ -11,6 +11,7 @@ from PIL import Image
 
 from focaldet.checks import InputError, near_name
 from focaldet.commands import train_config
+from focaldet.engine.hub import check_local, local_run
 from focaldet.engine.load import load_selected
 from focaldet.files import read_json
 from focaldet.photos.images import as_photo
@@ -64,14 +65,15 @@ class Run:
     """A run folder, of ``focaldet.train``, of the command line or of ``focaldet import``.
 
     Args:
-        path: the folder.
+        path: the folder, or ``hf:OWNER/NAME`` for one on the hub, which can be read but not measured.
 
     Raises:
         InputError: there is no such folder, or it has no model.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self._named = path
+        self.path = local_run(path)
         if not self.path.is_dir():
             raise InputError(f"{path}: no such run folder")
         model = read_json(self.path / "model.json")
@@ -130,6 +132,7 @@ class Run:
         """
         from focaldet.engine.evaluate import evaluate_run
 
+        check_local(self._named, "evaluate")
         options: dict[str, Any] = {"max_detections": max_detections, "device": device}
         return evaluate_run(self.path, self._data(data), split, **options, say=say)
 
@@ -142,6 +145,7 @@ class Run:
         """
         from focaldet.engine.calibrate import calibrate_run
 
+        check_local(self._named, "calibrate")
         calibration = calibrate_run(self.path, self._data(data), split, say=say)
         self._models.clear()
         return calibration
@@ -242,7 +246,7 @@ class Run:
         from focaldet.exporting.int8 import Int8
 
         return export_run(
-            self.path,
+            Path(self._named),
             None if out is None else Path(out),
             format=format,
             outputs=outputs,
@@ -260,8 +264,33 @@ class Run:
         """
         from focaldet.report import write_report
 
+        if out is None:
+            check_local(self._named, "report")
         paths = [self.path, *(run.path for run in beside)]
         return write_report(paths, None if out is None else Path(out))
+
+    def push(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        licence: str | None = None,
+        say: Callable[[str], None] = print,
+    ) -> str:
+        """Upload the model to the Hugging Face hub with a card, as ``focaldet push`` does. Returns OWNER/NAME.
+
+        Args:
+            repository: OWNER/NAME; made if it is not there.
+            private: make it one that only its owner sees.
+            licence: of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0, ….
+            say: prints a line.
+
+        Raises:
+            InputError: the hub does not take it.
+        """
+        from focaldet.report.push import push_run
+
+        return push_run(self.path, repository, private=private, licence=licence, say=say)
 
     def _data(self, data: str | Path | None) -> Path:
         if data is not None:

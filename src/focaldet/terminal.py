@@ -18,6 +18,7 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "huggingface_hub": "hub",
 }
 """Package that may be missing -> the extra that installs it; all others belong to ``train``."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.engine.evaluate import DetectedSplit, detect_split
+from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_count, with_recorded_splits
 from focaldet.evaluation.certainty import calibrate
 from focaldet.evaluation.score_calibration import MIN_PLATT
@@ -23,6 +24,7 @@ def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[s
     Raises:
         InputError: as ``evaluate_run``, or photos of the split trained the run, or too few objects are found.
     """
+    check_local(run, "calibrate")
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
     if recorded:

@@ -19,6 +19,7 @@ from focaldet.data.images import as_tensor
 from focaldet.engine.calibrated import calibrated_detections, detection_bands, read_certainty
 from focaldet.engine.detect import as_arrays, to_photo
 from focaldet.engine.devices import choose_device
+from focaldet.engine.hub import local_run
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
@@ -84,7 +85,7 @@ class Detector:
         """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
-            run: the folder.
+            run: the folder, or ``hf:OWNER/NAME``.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
             device: device of the network, see ``choose_device``.
@@ -92,7 +93,7 @@ class Detector:
         Raises:
             InputError: a file is missing or damaged, or was written by a newer focaldet; or there is no such device.
         """
-        run = Path(run)
+        run = local_run(run)
         if not run.is_dir():
             raise InputError(f"{run}: no such run folder")
         spec = read_spec(run / "model.json")

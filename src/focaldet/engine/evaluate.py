@@ -14,6 +14,7 @@ from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import describe_device
+from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
@@ -40,6 +41,7 @@ def evaluate_run(
     Raises:
         InputError: see ``read_folder`` and ``evaluate_split``.
     """
+    check_local(run, "eval")
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
     folder = with_recorded_splits(folder, recorded, new="test")

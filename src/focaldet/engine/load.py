@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
+from focaldet.engine.hub import local_run
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.runtime.selection import ScoreChoice, Selection, select
@@ -22,7 +23,7 @@ def load_model(
     calibrated: bool = True,
     device: str = "auto",
 ) -> Model:
-    """Load the detector of a run folder, or an exported ONNX file.
+    """Load the detector of a run folder, also ``hf:OWNER/NAME``, or an exported ONNX file.
 
     Args:
         score: score threshold of a run's detector; ``None``: its own. An exported model has a built-in threshold, and
@@ -36,6 +37,7 @@ def load_model(
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
             is not installed.
     """
+    path = local_run(path)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:

@@ -39,6 +39,7 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
+from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
@@ -120,7 +121,7 @@ def _train(
     if regions := ignored_regions(folder, "train"):
         say(regions)
     if config.weights is not None:
-        recorded = recorded_splits(Path(config.weights), folder)
+        recorded = recorded_splits(local_run(config.weights), folder)
         if warning := trained_on(folder.splits.get("val", ()), recorded):
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):

@@ -24,6 +24,7 @@ from focaldet.engine.beginning import build_detector
 from focaldet.engine.checkpoints import check_free
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.finetune import network_options
+from focaldet.engine.hub import local_run
 from focaldet.engine.spec import ModelSpec, read_spec, save_model
 from focaldet.folders import check_out
 from focaldet.methods.method import Method
@@ -58,8 +59,8 @@ def detector(
         num_classes: labels are 0 to ``num_classes`` - 1, and none of them is the background. Where labels start at 1,
             as in torchvision's scripts, give one more, as for torchvision's own detectors.
         class_names: names of the classes, instead of their number.
-        weights: run folder to start from; by default its classes are those of the detector. Of other classes, those
-            with the same name keep their outputs.
+        weights: run folder to start from, or ``hf:OWNER/NAME``; by default its classes are those of the detector. Of
+            other classes, those with the same name keep their outputs.
         score_threshold: detections have higher scores.
         max_detections: most detections per image.
         say: prints a line about what the weights do not bring.
@@ -85,7 +86,7 @@ def detector(
     there: tuple[str, ...] = ()
     if weights is not None:
         options = network_options(Path(weights), method) | options | {"weights": str(weights)}
-        there = read_spec(Path(weights) / "model.json").class_names
+        there = read_spec(local_run(weights) / "model.json").class_names
     elif method is not None:
         options["method"] = method
     names = _names(num_classes, class_names, there)
