@@ -12,6 +12,7 @@ _PUBLIC = {
     "IGNORED": "focaldet.structures",
     "SparseTargets": "focaldet.structures",
     "Detections": "focaldet.structures",
+    "InputError": "focaldet.checks",
     "Detector": "focaldet.engine.detector",
     "to_supervision": "focaldet.engine.detector",
     "detector": "focaldet.engine.trainable",
