@@ -68,7 +68,7 @@ def test_the_five_lines_of_the_readme(here: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.slow
 def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    shorter = {"minutes=2": "epochs=2, backbone='mobilenetv3_small_050', channels=16, head_depth=1"}
+    shorter = {"epochs=15": "epochs=2, backbone='mobilenetv3_small_050', channels=16, head_depth=1"}
     shorter |= {"train=400, val=60, test=60": "train=16, val=8, test=8"}
     notebook = ROOT / "docs" / "examples" / "python.ipynb"
     done = run_notebook(notebook, shorter)

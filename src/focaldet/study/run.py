@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, check_range
-from focaldet.engine.beginning import with_chosen_weights
-from focaldet.engine.config import TrainConfig
 from focaldet.files import read_json, write_json
 from focaldet.folders import alone_in, check_out
 from focaldet.records.study import Line, Study
@@ -26,9 +24,6 @@ Say = Callable[[str], None]
 
 Key = tuple[str, int]
 """Name of a rung, and a seed."""
-
-STARTS = ("pretrained", "backbone", "backbone_weights")
-"""Options by which the weights are chosen."""
 
 POLL_S = 0.5
 """Seconds between two checks of the processes."""
@@ -76,9 +71,7 @@ def run_study(
     out = study_folder(given, out)
     check_out(out, "a study")
     with alone_in(out, "study"):
-        if not (out / "study.json").exists():
-            given = _with_chosen_weights(given, say)
-        study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
+        study = open_study(out, given, rungs=rungs, seeds=seeds, say=say, gammas=gammas, betas=betas, bins=bins)
         lines = read_lines(out)
         check_lines(out, study, lines)
         done = {(line["rung"], line["seed"]) for line in lines}
@@ -94,12 +87,6 @@ def run_study(
         _do(out, todo, lines, parallel, threads | dict(os.environ), _Display(study, parallel, say))
     say(write_summary(out))
     return out
-
-
-def _with_chosen_weights(given: dict[str, Any], say: Say) -> dict[str, Any]:
-    """All rungs start from the same kind of weights, whenever and wherever they are trained."""
-    wanted = TrainConfig(**{"data": ""} | {name: given[name] for name in STARTS if name in given})
-    return given | {"pretrained": with_chosen_weights(wanted, say).pretrained}
 
 
 def study_folder(given: dict[str, Any], out: Path | None = None) -> Path:
