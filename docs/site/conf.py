@@ -14,7 +14,7 @@ extensions = [
 ]
 
 root_doc = "docs/site/index"
-include_patterns = ["docs/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/results/**"]
+include_patterns = ["docs/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/results/**"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
