@@ -3,7 +3,11 @@
 Public names are loaded on first use, so that ``focaldet --help`` and what runs without torch start at once.
 """
 
+import os
 from importlib import import_module
+
+# onnxruntime sends reports of its use unless it is told not to, before it is loaded. Nothing here reports anything.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

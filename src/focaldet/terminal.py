@@ -102,6 +102,7 @@ def _prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed before the process started
             # Without closefd Python would warn of a file that is never closed.
-            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+            nowhere = open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", errors="replace", closefd=False)
+            setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -55,7 +55,8 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     target = y
     if KIND == 4:
         target = power(y, gamma, POWER)
-    bce = tl.where(negative, -target, 1 - target) * z + log1p_exp
+    side = tl.where(negative, -target, 1 - target)
+    bce = tl.where(side == 0, 0.0, side * z) + log1p_exp  # a class that is masked by -inf has no loss
     d = tl.where(negative, p - target, (1 - target) - q)
     if KIND == 0:
         loss, grad = bce, d
@@ -77,7 +78,10 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
         factor = alpha * power(p, gamma, POWER)
         if KIND == 3:
             loss = tl.where(y > 0, y * bce, factor * softplus)
-            grad = tl.where(y > 0, y * d, factor * (p + gamma * q * softplus))
+            slope = p
+            if POWER != 0:
+                slope += gamma * q * softplus
+            grad = tl.where(y > 0, y * d, factor * slope)
         else:
             loss = tl.where(y > 0, bce, factor * softplus)
             grad = tl.where(y > 0, d, factor * p)

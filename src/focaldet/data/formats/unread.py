@@ -37,13 +37,23 @@ def unread_labels(tree: Tree) -> str:
     """What labels of a kind that is not read there are, and what to do; empty where there are none."""
     for suffixes, words, what in _KINDS:
         for name in tree.with_suffix(*suffixes)[:_MOST_FILES]:
-            head = _head(tree, name) if words else b""
-            if all(word in head for word in words):
+            if _holds(tree, name, words):
                 return f"{name} is {what}"
     for name in tree.with_suffix(".txt")[:_MOST_FILES]:
         if kind := _kind_of_lines(_head(tree, name)):
             return f"{name} has labels of {kind}; {_EXPORT}"
     return ""
+
+
+def is_unread_json(tree: Tree, name: str) -> bool:
+    """Whether a JSON file has labels of a kind that is not read."""
+    return any(".json" in suffixes and _holds(tree, name, words) for suffixes, words, _ in _KINDS)
+
+
+def _holds(tree: Tree, name: str, words: tuple[bytes, ...]) -> bool:
+    """Whether a file begins with all these words, in any order."""
+    head = _head(tree, name) if words else b""
+    return all(word in head for word in words)
 
 
 def without_labels(tree: Tree) -> str:
