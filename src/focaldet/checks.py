@@ -52,11 +52,11 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-MOST_LINE = 290
+MAX_LINE = 290
 """Characters of a line about what a person gave us; with ``focaldet: `` before it, 300."""
 
 
-def printable(text: str, most: int = MOST_LINE) -> str:
+def printable(text: str, most: int = MAX_LINE) -> str:
     """Text from anywhere, such as a file's name, as one line that cannot steer a terminal.
 
     A long one is cut in the middle: where it is stands at the beginning of a message, and what to do at its end.

@@ -18,19 +18,19 @@ from typing import Any, BinaryIO
 
 from focaldet.checks import InputError
 
-MOST_TEXT = 2**24
+MAX_TEXT = 2**24
 """Bytes of a text that people or programs write: names, settings, a configuration."""
 
-MOST_JSON = 2**30
+MAX_JSON = 2**30
 """Bytes of a JSON file: boxes of all photos of a data set."""
 
-MOST_YAML = 2**19
+MAX_YAML = 2**19
 """Bytes of a YAML file; its reader takes seconds for these."""
 
-MOST_NODES = 100_000
+MAX_NODES = 100_000
 """Values in a YAML file, those that are named twice counted twice."""
 
-MOST_DIGITS = 19
+MAX_DIGITS = 19
 """Of a whole number: what 64 bits hold."""
 
 _UNFINISHED = ".focaldet-part"
@@ -84,7 +84,7 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     return data
 
 
-def read_text(file: Path, most: int = MOST_TEXT) -> str:
+def read_text(file: Path, most: int = MAX_TEXT) -> str:
     """The content of a text file, with or without a byte order mark.
 
     Raises:
@@ -103,7 +103,7 @@ def read_json(file: Path) -> Any:
         InputError: as ``read_text``, or it is broken.
     """
     try:
-        return parse_json(read_text(file, MOST_JSON))
+        return parse_json(read_text(file, MAX_JSON))
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise InputError(f"{error}; is {file.parent} a run folder of focaldet?") from error
@@ -138,7 +138,7 @@ def read_yaml(file: Path) -> Any:
         InputError: as ``read_text``, it is broken, or its references stand for too many values.
     """
     try:
-        return parse_yaml(read_text(file, MOST_YAML))
+        return parse_yaml(read_text(file, MAX_YAML))
     except InputError:
         raise
     except ValueError as error:
@@ -161,8 +161,8 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
     """
     import yaml  # here: a command that needs no configuration runs without it
 
-    if len(text) > MOST_YAML:
-        raise ValueError(f"more than {MOST_YAML:,} characters")
+    if len(text) > MAX_YAML:
+        raise ValueError(f"more than {MAX_YAML:,} characters")
 
     class Loader(yaml.BaseLoader if words else yaml.SafeLoader):  # type: ignore[misc]
         """Counts values before any is made: each place counts where a value is named once and used often."""
@@ -178,8 +178,8 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
                 self.counts[id(node)] = 1 + sum(self.counts[id(part)] for part in _parts(node))
             elif id(node) not in self.counts:
                 raise ValueError("a value that holds itself")
-            if self.counts[id(node)] > MOST_NODES:
-                raise ValueError(f"more than {MOST_NODES:,} values")
+            if self.counts[id(node)] > MAX_NODES:
+                raise ValueError(f"more than {MAX_NODES:,} values")
             return node
 
         def construct_yaml_int(self, node: Any) -> int:
@@ -211,7 +211,7 @@ def _parts(node: Any) -> list[Any]:
 
 
 def _whole_number(text: str) -> int:
-    if len(text) > MOST_DIGITS + 1:
+    if len(text) > MAX_DIGITS + 1:
         raise ValueError(f"a whole number of {len(text)} digits")
     return int(text)
 

@@ -33,7 +33,7 @@ from focaldet.photos.images import IMAGE_SUFFIXES
 _LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 """Folders of copies that operating systems leave; hidden ones begin with a point."""
 
-MOST_LABELS = 2**33
+MAX_LABELS = 2**33
 """Bytes of a file of labels: the largest public one, of Objects365, has 5.7 GB."""
 
 _MAX_LINKS = 10_000
@@ -115,7 +115,7 @@ class Tree:
         """Where a file of the tree lies."""
         return self.root / name
 
-    def read(self, name: str, most: int = MOST_LABELS) -> bytes:
+    def read(self, name: str, most: int = MAX_LABELS) -> bytes:
         """The content of a file.
 
         Raises:

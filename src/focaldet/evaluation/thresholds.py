@@ -34,8 +34,8 @@ NO_THRESHOLD = 0.5
 """Best-F1 threshold where nothing is found."""
 
 _STEP = 1.1  # each threshold that is tried for a precision lets through this many times as many detections
-_LEAST_MORE = 0.1  # share of the objects that more of them begin with: a bound that just fails may fail again
-_MOST_TIMES = 100  # the share is hardly above the promised value: more objects would not show it to be
+_MIN_MORE = 0.1  # share of the objects that more of them begin with: a bound that just fails may fail again
+_MAX_TIMES = 100  # the share is hardly above the promised value: more objects would not show it to be
 _ALLOWED = 2  # wrong detections that the first of them allows: with none, a single early mistake would end the search
 
 
@@ -215,9 +215,9 @@ def _more(
     if not useful.any() or not objects:
         return None
     factor = float(_times((hits / effect)[useful], (counts / effect)[useful], least, confidence).min())
-    if factor > _MOST_TIMES:
+    if factor > _MAX_TIMES:
         return None
-    more = max(_LEAST_MORE, factor - 1) * objects
+    more = max(_MIN_MORE, factor - 1) * objects
     digits = max(0, len(str(math.ceil(more))) - 2)  # two digits are enough for "about"
     unit = int(10**digits)
     return math.ceil(more / unit) * unit

@@ -29,6 +29,13 @@ LANES = 512
 STEPS = 8
 """A program works on LANES elements at a time, STEPS times."""
 
+BINARY_CROSS_ENTROPY = tl.constexpr(0)
+FOCAL = tl.constexpr(1)
+QUALITY_FOCAL = tl.constexpr(2)
+VARIFOCAL = tl.constexpr(3)
+MATCHABILITY_AWARE = tl.constexpr(4)
+"""The kinds of loss, numbered as in ``focaldet.functional.operators.sigmoid.KINDS``."""
+
 
 @triton.jit
 def power_over(d, x, factor, POWER: tl.constexpr):
@@ -44,7 +51,7 @@ def power_over(d, x, factor, POWER: tl.constexpr):
 
 @triton.jit
 def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
-    """Loss and derivative; KIND is the index of the kind in ``focaldet.functional.operators.sigmoid.KINDS``."""
+    """Loss and derivative of a kind."""
     u = tl.exp(-tl.abs(z))
     large = 1 / (1 + u)
     small = u * large
@@ -53,21 +60,21 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     q = tl.where(negative, large, small)
     log1p_exp = log1p_unit(u)
     target = y
-    if KIND == 4:
+    if KIND == MATCHABILITY_AWARE:
         target = power(y, gamma, POWER)
     side = tl.where(negative, -target, 1 - target)
     bce = tl.where(side == 0, 0.0, side * z) + log1p_exp  # a class that is masked by -inf has no loss
     d = tl.where(negative, p - target, (1 - target) - q)
-    if KIND == 0:
+    if KIND == BINARY_CROSS_ENTROPY:
         loss, grad = bce, d
-    elif KIND == 1:
+    elif KIND == FOCAL:
         t = y * q + (1 - y) * p
         factor = power(t, gamma, POWER)
         loss = factor * bce
         grad = factor * d
         if POWER != 0:
             grad += gamma * (1 - 2 * y) * bce * power_over(t, p * q, factor, POWER)
-    elif KIND == 2:
+    elif KIND == QUALITY_FOCAL:
         factor = power(tl.abs(d), gamma, POWER)
         loss = factor * bce
         grad = factor * d
@@ -76,7 +83,7 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     else:
         softplus = tl.where(negative, 0.0, z) + log1p_exp
         factor = alpha * power(p, gamma, POWER)
-        if KIND == 3:
+        if KIND == VARIFOCAL:
             loss = tl.where(y > 0, y * bce, factor * softplus)
             slope = p
             if POWER != 0:
@@ -209,7 +216,7 @@ def sigmoid_kernel(
         share = weight_0 + weight_1 * y
         if class_alpha_ptr is not None:
             class_alpha = tl.load(class_alpha_ptr + c).to(tl.float32)
-            if KIND == 1:
+            if KIND == FOCAL:
                 share = class_alpha * y + (1 - class_alpha) * (1 - y)
             else:
                 share = tl.where(y > 0, 1.0, class_alpha)

@@ -25,7 +25,7 @@ _BASE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _LONG_SIDE_PX = 1000  # a photo is enlarged by a whole number to about this size
 _MAX_SCALE = 4
 _DENSE = 40  # beyond this many boxes, lines are thinner and labels are the score alone
-_MOST_LABELS = 1000  # no picture has room for more, and to look for it takes time with the square of the boxes
+_MAX_LABELS = 1000  # no picture has room for more, and to look for it takes time with the square of the boxes
 _MAX_COVERED = 0.15  # a label may cover this share of any object
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -197,7 +197,7 @@ class _Canvas:
             return
         font = _font(max(12, round(max(self.picture.size) / (90 if self.dense else 70))))
         pen, placed, pad = ImageDraw.Draw(self.picture), np.zeros((0, 4)), 3
-        for i in self.order[:_MOST_LABELS]:
+        for i in self.order[:_MAX_LABELS]:
             name = "" if self.dense else _shortened(self.names[self.labels[i]]) + " "
             text = f"{name}{self.scores[i]:.2f}"
             left, top, right, bottom = pen.textbbox((0, 0), text, font=font)

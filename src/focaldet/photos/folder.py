@@ -11,7 +11,7 @@ from focaldet.photos.images import IMAGE_SUFFIXES, REMEDIES, SUFFIX_FORMATS
 NOT_PHOTOS = frozenset({"__MACOSX"})
 """Folders that programs leave between photos; those whose names begin with a dot are left out too."""
 
-_MOST_KINDS = 8
+_MAX_KINDS = 8
 
 
 def photos_below(folder: Path, *, without: Iterable[Path] = ()) -> tuple[list[Path], Counter[str]]:
@@ -56,7 +56,7 @@ def skipped_line(others: Counter[str]) -> str:
     if not others:
         return ""
     kinds = [f"{count:,} {printable(suffix)[:20] or 'without a suffix'}" for suffix, count in others.most_common()]
-    more = f", and {len(kinds) - _MOST_KINDS} more kinds" if len(kinds) > _MOST_KINDS else ""
+    more = f", and {len(kinds) - _MAX_KINDS} more kinds" if len(kinds) > _MAX_KINDS else ""
     formats = {format for suffix in others for format in SUFFIX_FORMATS.get(suffix, ())}
     hints = "".join(f"; to read {name}: {remedy}" for name, remedy in REMEDIES.items() if name in formats)
-    return f"skipped in folders, as they are no photos: {', '.join(kinds[:_MOST_KINDS])}{more}{hints}"
+    return f"skipped in folders, as they are no photos: {', '.join(kinds[:_MAX_KINDS])}{more}{hints}"

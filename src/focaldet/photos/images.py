@@ -28,7 +28,7 @@ from focaldet.photos.depth import (
     has_colours_of_16_bits,
     stated_whites,
 )
-from focaldet.photos.scans import MOST_SCANS, too_many_scans
+from focaldet.photos.scans import MAX_SCANS, too_many_scans
 
 SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
@@ -269,7 +269,7 @@ def _check_scans(source: Source) -> None:
         refused = too_many_scans(source.getvalue())
     if refused:
         path = source if isinstance(source, Path) else "image"
-        raise InputError(f"{path}: a JPEG file of more than {MOST_SCANS} scans; save it anew")
+        raise InputError(f"{path}: a JPEG file of more than {MAX_SCANS} scans; save it anew")
 
 
 def read_photo(source: Source, *, max_side: int | None = None) -> NDArray[np.uint8]:
@@ -282,7 +282,7 @@ def read_photo(source: Source, *, max_side: int | None = None) -> NDArray[np.uin
 
     Raises:
         InputError: missing, not a regular file, not an image, damaged or truncated, of floating-point pixels, more than
-            ``MAX_PIXELS``, or a JPEG file of more than ``MOST_SCANS``.
+            ``MAX_PIXELS``, or a JPEG file of more than ``MAX_SCANS``.
     """
     return decode_photo(source, max_side=max_side).photo
 

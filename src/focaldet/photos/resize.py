@@ -16,7 +16,7 @@ from focaldet.checks import check_choice, check_range
 FIXED_POINT_ONE = 1 << 11
 """A weight of 1 in OpenCV's resizing of 8-bit images."""
 
-MOST_SIZE = 1 << 12
+MAX_SIZE = 1 << 12
 """Pixels of the longer side of what a network sees. A photo is scaled up to its size too: with twice as many, the first
 maps of a small network would take gigabytes for any photo."""
 
@@ -46,7 +46,7 @@ class Resize:
 
     def __post_init__(self) -> None:
         check_choice("resampling", self.resampling, get_args(Resampling))
-        check_range("short_side", self.short_side or 1, 1, MOST_SIZE)
+        check_range("short_side", self.short_side or 1, 1, MAX_SIZE)
 
     def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:
         """(width, height) that an image gets.

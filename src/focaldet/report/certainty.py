@@ -29,7 +29,7 @@ PROMISED = 95
 SURE = 0.8
 """Score that the first sentence speaks of."""
 
-MOST_CLASSES = 40
+MAX_CLASSES = 40
 """Rows of the table; the classes with most objects."""
 
 _SCALES = {"deviation": "standard deviations", "size": "the size of the box"}
@@ -70,7 +70,7 @@ def certainty_context(run: Run, evaluated: bool) -> dict[str, Any] | None:
         "errors": _error_rows(report, off_by, other is not None),
         "coverage": [(_SCALES.get(scale, scale), _coverage_rows(rows)) for scale, rows in sides.items() if rows],
         "classes": _class_rows(calibration, report),
-        "more_classes": max(0, len(calibration.class_names) - MOST_CLASSES),
+        "more_classes": max(0, len(calibration.class_names) - MAX_CLASSES),
         "curves": _curves(calibration, report),
         "promised": PROMISED,
         "calibrated": bool(calibration.maps),
@@ -189,7 +189,7 @@ def _class_rows(calibration: Calibration, report: Report) -> list[dict[str, Any]
                 "recall": _promise(calibration, label, each, each.recall),
             }
         )
-    return sorted(rows, key=lambda row: -row["objects"])[:MOST_CLASSES]
+    return sorted(rows, key=lambda row: -row["objects"])[:MAX_CLASSES]
 
 
 def _promise(calibration: Calibration, label: int, each: ClassThresholds, promise: Promise) -> str:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 BORDER_SHARE = 0.005
 """A side is at the photo's border if it is nearer to it than this share of the photo's width or height."""
 
-_LEAST_UNIT_PX = 0.1  # no band is a line, even where a deviation is 0
+_MIN_UNIT_PX = 0.1  # no band is a line, even where a deviation is 0
 
 
 def side_units(boxes_xyxy: ArrayLike, side_std_px: ArrayLike | None, scale: Scale) -> Floats:
@@ -32,7 +32,7 @@ def side_units(boxes_xyxy: ArrayLike, side_std_px: ArrayLike | None, scale: Scal
         return np.concatenate([lengths, lengths], axis=1)
     if side_std_px is None:
         raise InputError("the bands are measured in standard deviations, and these boxes have none")
-    return np.maximum(np.asarray(side_std_px, np.float64).reshape(-1, 4), _LEAST_UNIT_PX)
+    return np.maximum(np.asarray(side_std_px, np.float64).reshape(-1, 4), _MIN_UNIT_PX)
 
 
 def at_border(boxes_xyxy: ArrayLike, photo_size: tuple[int, int]) -> NDArray[np.bool_]:

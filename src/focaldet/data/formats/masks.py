@@ -7,7 +7,7 @@ from typing import Any
 from focaldet.data.formats.rows import Box, around
 from focaldet.data.formats.values import as_number
 
-MOST_BITS = 64
+MAX_BITS = 64
 """Of a number in a compressed mask; longer ones would take time that grows with the square of their length."""
 
 
@@ -83,7 +83,7 @@ def _uncompressed(text: str) -> list[int]:
             more = bool(piece & 32)
             position += 1
             shift += 5
-            if shift > MOST_BITS:
+            if shift > MAX_BITS:
                 return []
             if not more and piece & 16:
                 value |= -1 << shift

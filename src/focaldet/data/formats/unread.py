@@ -26,7 +26,7 @@ _KINDS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str], ...] = (
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 _HEAD = 1 << 16
-_MOST_FILES = 20
+_MAX_FILES = 20
 """Files of a kind that are looked into."""
 
 _KITTI, _DOTA = (15, 16), (9, 10)
@@ -36,11 +36,11 @@ _KITTI, _DOTA = (15, 16), (9, 10)
 def unread_labels(tree: Tree) -> str:
     """What labels of a kind that is not read there are, and what to do; empty where there are none."""
     for suffixes, words, what in _KINDS:
-        for name in tree.with_suffix(*suffixes)[:_MOST_FILES]:
+        for name in tree.with_suffix(*suffixes)[:_MAX_FILES]:
             head = _head(tree, name) if words else b""
             if all(word in head for word in words):
                 return f"{name} is {what}"
-    for name in tree.with_suffix(".txt")[:_MOST_FILES]:
+    for name in tree.with_suffix(".txt")[:_MAX_FILES]:
         if kind := _kind_of_lines(_head(tree, name)):
             return f"{name} has labels of {kind}; {_EXPORT}"
     return ""
@@ -48,7 +48,7 @@ def unread_labels(tree: Tree) -> str:
 
 def without_labels(tree: Tree) -> str:
     """What there is in a folder where no labels were found, and what to do; empty where that is not known."""
-    for name in tree.with_suffix(".csv", ".tsv")[:_MOST_FILES]:
+    for name in tree.with_suffix(".csv", ".tsv")[:_MAX_FILES]:
         if columns := _columns(_head(tree, name)):
             return (
                 f"{name} names photos, and its columns ({first_names(columns)}) no box that can be read: call them "
@@ -94,7 +94,7 @@ def _all_numbers(words: list[str]) -> bool:
 def _columns(head: bytes) -> list[str]:
     """The header of a table that names photos."""
     text = table_text(head, cut=len(head) == _HEAD)
-    lines = text.splitlines()[:_MOST_FILES]
+    lines = text.splitlines()[:_MAX_FILES]
     delimiter = max(",;\t|", key=lines[0].count) if lines else ","
     try:
         rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))

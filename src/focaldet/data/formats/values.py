@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.files import MOST_TEXT, read_bytes
+from focaldet.files import MAX_TEXT, read_bytes
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -90,7 +90,7 @@ def read_lines(path: Path, name: str) -> list[str]:
         InputError: it is not text.
     """
     try:
-        lines = decoded(read_bytes(path, MOST_TEXT)).splitlines()
+        lines = decoded(read_bytes(path, MAX_TEXT)).splitlines()
     except UnicodeError:
         raise InputError(f"{name}: not a text file in UTF-8; save it as one") from None
     return [line.strip() for line in lines if line.strip()]

@@ -9,7 +9,7 @@ from focaldet.data.formats.rows import Rows
 from focaldet.data.formats.values import as_number, decoded, read_lines
 from focaldet.data.records import Fault
 from focaldet.data.tree import AS_STATED, FoundPhoto, Tree
-from focaldet.files import MOST_TEXT
+from focaldet.files import MAX_TEXT
 
 
 class LabelReader:
@@ -98,7 +98,7 @@ def label_text(tree: Tree, name: str) -> str:
     Raises:
         UnicodeError: it is none.
     """
-    data = tree.read(name, MOST_TEXT)
+    data = tree.read(name, MAX_TEXT)
     text = decoded(data)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to say UTF-16
         raise UnicodeError("not text")
