@@ -25,7 +25,7 @@ class LossModule(torch.nn.Module):
     """A loss function with its options.
 
     Args:
-        options: the function's arguments but for its tensors, ``weight`` and ``normalizer``, which come with the call.
+        options: arguments of the function, except its tensors, ``weight`` and ``normalizer``, which come with the call.
             A tensor (α of each class) moves with the module and is part of its state; a parameter is trained.
     """
 
