@@ -48,7 +48,7 @@ def option(
 
 
 DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
-"""What a device can be called; gpu is the word of older configurations."""
+"""Names of devices; ``gpu`` is from older configurations."""
 
 
 @dataclass(kw_only=True)

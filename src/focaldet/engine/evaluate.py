@@ -93,10 +93,10 @@ def write_evaluation(run: Path, detected: "DetectedSplit", *, say: Callable[[str
 
 @dataclass(frozen=True)
 class DetectedSplit:
-    """A split and what a run detects on it.
+    """A split and the detections of a run on it.
 
     Args:
-        split: its name.
+        split: name of the split.
         dataset: the photos.
         truth: COCO data set.
         results: entries of a COCO results file, with the network's own scores.

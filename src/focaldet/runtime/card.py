@@ -12,7 +12,7 @@ from focaldet.records.calibration import parse_calibration
 from focaldet.schema import check_schema
 
 FORMAT = 1
-"""Version of the JSON and of the outputs it describes; raised if an older focaldet cannot use new files."""
+"""Version of the JSON and of the outputs it describes; increased if older versions of focaldet cannot use new files."""
 
 KEY = "focaldet"
 """Key in the metadata."""

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 BORDER_SHARE = 0.005
 """A side is at the photo's border if it is nearer to it than this share of the photo's width or height."""
 
-_MIN_UNIT_PX = 0.1  # no band is a line, even where a deviation is 0
+_MIN_UNIT_PX = 0.1  # bands have a width even if a standard deviation is 0
 
 
 def side_units(boxes_xyxy: ArrayLike, side_std_px: ArrayLike | None, scale: Scale) -> Floats:
@@ -75,7 +75,7 @@ def percent_of(coverage: float) -> int:
 
 
 def band_factors(bands: Bands, coverage: float, cells: Any, *, whole_box: bool) -> Floats:
-    """Factors of some cells; infinite where the photos of the calibration cannot promise the coverage."""
+    """Factors of cells; infinite if the calibration photos cannot promise the coverage."""
     table = bands.whole_box if whole_box else bands.each_side
     index = percent_of(coverage)
     by_group = np.array([_factor(group, index) for group in table.groups])
@@ -93,7 +93,7 @@ def side_bands(
     *,
     whole_box: bool = True,
 ) -> tuple[Floats, Floats]:
-    """Lowest and highest position of each side, both ``(N, 4)``, cut to the photo.
+    """Lowest and highest position of each side, both ``(N, 4)``, clipped to the photo.
 
     Args:
         coverage: share of detected objects for which the promise holds, see ``percent_of``.

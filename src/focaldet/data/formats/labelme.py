@@ -40,7 +40,7 @@ def find_labelme(tree: Tree) -> list[str]:
 
 
 def read_labelme(tree: Tree, files: list[str]) -> ParsedLayout:
-    """Read all label files of a LabelMe folder. Classes are the lines of ``labels.txt``, else the names that occur, sorted.
+    """Read all label files of a LabelMe folder. Classes are the lines of ``labels.txt``, or else the sorted names.
 
     Raises:
         InputError: a list of classes is unusable.
