@@ -1,12 +1,11 @@
-"""Breaks the sources in ways drawn at random, and asks the quick tests to notice.
+"""Mutation trial: break the sources at random places, and see whether the quick tests notice.
 
     make mutants                                             # 100 mutants, seed 0
     .venv/bin/python tests/tools/mutants.py --seed 1 --only 17    # one of them again, with its difference
 
-A mutant is one small change: an operator, a comparison, a constant, a condition, two arguments exchanged, a statement
-left out. It is made in a copy of the working tree, never in the tree itself. The tests of the room run first, then, if
-the mutant still lives, all quick tests that reach the sources. A mutant that survives is a missing test, or equal to
-the original.
+A mutant is one small change: another operator, comparison or constant, a negated condition, two exchanged arguments, or
+a missing statement. It is made in a copy of the working tree. The tests of its room run first, then, if it is still
+alive, all quick tests that reach the sources. A survivor shows a missing test, or behaves like the original.
 """
 
 import argparse
@@ -28,7 +27,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("src/focaldet")
 LIMIT_S = 900
-"""A mutant that keeps the tests busy for longer is noticed too."""
+"""Longest run of the tests, in seconds: a mutant that takes longer counts as killed."""
 
 ROOMS = {
     "losses": ["tests/losses", "tests/test_losses_hold.py", "tests/test_losses_oddly_called.py", "tests/kernels"],
@@ -38,7 +37,7 @@ ROOMS = {
     "methods": ["tests/methods", "tests/engine/test_step_counts.py", "tests/engine/test_batches.py"],
     "models/postprocess.py": ["tests/models", "tests/engine/test_batches.py", "tests/exporting"],
 }
-"""The sources to break, and the tests that are likely to notice."""
+"""Sources to break -> tests that probably notice."""
 
 REST = ["tests/losses", "tests/kernels", "tests/assign", "tests/boxes", "tests/methods", "tests/models", "tests/engine"]
 REST += ["tests/exporting", "tests/study", "tests/importing", "tests/test_functional.py", "tests/test_docs_losses.py"]
@@ -56,20 +55,25 @@ NAMES |= {new: old for old, new in NAMES.items()}
 @dataclass(frozen=True)
 class Mutant:
     path: Path
-    old: ast.AST  # where it stands in the source
-    new: str
+    sound: bytes
+    broken: bytes
 
-    def source(self, source: bytes) -> bytes:
-        starts = [0]
-        for line in source.splitlines(keepends=True):
-            starts.append(starts[-1] + len(line))
-        begin = starts[self.old.lineno - 1] + self.old.col_offset
-        end = starts[self.old.end_lineno - 1] + self.old.end_col_offset
-        return source[:begin] + self.new.encode() + source[end:]
+    def __str__(self) -> str:
+        lines = [source.decode().splitlines() for source in (self.sound, self.broken)]
+        return "\n".join(unified_diff(*lines, fromfile=str(self.path), tofile="mutant", n=1, lineterm=""))
+
+
+def replaced(source: bytes, node: ast.AST, new: str) -> bytes:
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    begin = starts[node.lineno - 1] + node.col_offset
+    end = starts[node.end_lineno - 1] + node.end_col_offset
+    return source[:begin] + new.encode() + source[end:]
 
 
 def changes(node: ast.AST) -> Iterator[str]:
-    """What may stand in place of a node."""
+    """Code that can replace a node."""
     match node:
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             yield ast.unparse(ast.BinOp(left, OPERATORS[type(op)](), right)).join("()")
@@ -104,15 +108,16 @@ def conditions(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Not in what is only for people: annotations, messages, the arguments of decorators."""
+    """All mutants of a source, except in annotations, messages and decorators."""
+    sound = (ROOT / path).read_bytes()
 
     def visit(node: ast.AST) -> Iterator[Mutant]:
         if isinstance(node, ast.JoinedStr):
             return
         for new in changes(node):
-            yield Mutant(path, node, new)
+            yield Mutant(path, sound, replaced(sound, node, new))
         for test in conditions(node):
-            yield Mutant(path, test, f"(not ({ast.unparse(test)}))")
+            yield Mutant(path, sound, replaced(sound, test, f"(not ({ast.unparse(test)}))"))
         if isinstance(node, ast.Raise):
             return
         for name, value in ast.iter_fields(node):
@@ -121,7 +126,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
                     if isinstance(child, ast.AST):
                         yield from visit(child)
 
-    yield from visit(ast.parse((ROOT / path).read_bytes()))
+    yield from visit(ast.parse(sound))
 
 
 def tests_of(path: Path) -> list[str]:
@@ -140,11 +145,11 @@ def tests_fail(copy: Path, tests: list[str]) -> bool:
 
 
 def run_tests(copy: Path, tests: list[str]) -> None:
-    """In a process of its own, which finds torch imported already."""
+    """Runs in a process of its own, in which torch is already imported."""
     os.chdir(copy)
     sys.path[:0] = [str(copy / "src"), str(copy / "tests")]
     os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path[:2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.dont_write_bytecode = True  # a mutant of the same length within a second would pass for the last one
+    sys.dont_write_bytecode = True  # Python would not notice a change of the same length within a second
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -152,19 +157,11 @@ def run_tests(copy: Path, tests: list[str]) -> None:
 
 
 def is_killed(mutant: Mutant, copy: Path) -> bool:
-    target = copy / mutant.path
-    sound = target.read_bytes()
-    target.write_bytes(mutant.source(sound))
+    (copy / mutant.path).write_bytes(mutant.broken)
     try:
         return any(tests_fail(copy, tests) for tests in (tests_of(mutant.path), REST))
     finally:
-        target.write_bytes(sound)
-
-
-def difference(mutant: Mutant) -> str:
-    sound = (ROOT / mutant.path).read_bytes()
-    lines = [text.decode().splitlines() for text in (sound, mutant.source(sound))]
-    return "\n".join(unified_diff(*lines, fromfile=str(mutant.path), tofile="mutant", n=1, lineterm=""))
+        (copy / mutant.path).write_bytes(mutant.sound)
 
 
 def drawn(seed: int, count: int) -> list[Mutant]:
@@ -193,7 +190,7 @@ def main() -> None:
         for number, mutant in numbered:
             if args.only is None or number in args.only:
                 killed = is_killed(mutant, copy)
-                print(f"\n{number}: {'killed' if killed else 'ALIVE'}\n{difference(mutant)}", flush=True)
+                print(f"\n{number}: {'killed' if killed else 'ALIVE'}\n{mutant}", flush=True)
                 alive += [] if killed else [number]
     print(f"\nalive: {alive or 'none'}")
 

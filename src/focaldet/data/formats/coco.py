@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from focaldet.checks import InputError
 from focaldet.data.formats.labelme import looks_like_labelme
 from focaldet.data.formats.masks import mask_box
+from focaldet.data.formats.unread import is_unread_json
 from focaldet.data.formats.values import as_flag, as_id, as_number, as_size
 from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
@@ -47,6 +48,7 @@ def find_coco(tree: Tree) -> list[str]:
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
     # By their location, even if broken. A list is a file of results; on its own it is a broken annotation file.
     declared = [name for name in declared if not looks_like_labelme(tree, name)]
+    declared = [name for name in declared if not is_unread_json(tree, name) or _holds(tree, name, b'"images"')]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
     if not declared:
         declared = [name for name in files if _starts_with(tree, name, b"{") and _holds(tree, name, b'"images"')]

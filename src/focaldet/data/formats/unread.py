@@ -37,13 +37,23 @@ def unread_labels(tree: Tree) -> str:
     """Name the labels in a format that is not supported, and what to do; empty if there are none."""
     for suffixes, words, what in _KINDS:
         for name in tree.with_suffix(*suffixes)[:_MAX_FILES]:
-            head = _head(tree, name) if words else b""
-            if all(word in head for word in words):
+            if _holds(tree, name, words):
                 return f"{name} is {what}"
     for name in tree.with_suffix(".txt")[:_MAX_FILES]:
         if kind := _kind_of_lines(_head(tree, name)):
             return f"{name} has labels of {kind}; {_EXPORT}"
     return ""
+
+
+def is_unread_json(tree: Tree, name: str) -> bool:
+    """Whether a JSON file has labels in a format that is not supported."""
+    return any(".json" in suffixes and _holds(tree, name, words) for suffixes, words, _ in _KINDS)
+
+
+def _holds(tree: Tree, name: str, words: tuple[bytes, ...]) -> bool:
+    """Whether a file begins with all these words, in any order."""
+    head = _head(tree, name) if words else b""
+    return all(word in head for word in words)
 
 
 def without_labels(tree: Tree) -> str:
