@@ -51,7 +51,7 @@ DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
 """Names of devices; ``gpu`` is from older configurations."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run; docs/options.md and ``focaldet train --help-all`` explain each.
 
@@ -243,7 +243,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
-            setattr(self, name, typed_value(name, getattr(self, name), hint))
+            object.__setattr__(self, name, typed_value(name, getattr(self, name), hint))  # frozen from here on
         check_ranges(asdict(self))
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")

@@ -60,7 +60,7 @@ def evaluate_split(
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit. If it
+        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit. If it
             exceeds 100, AP with COCO's limit of 100 is reported too.
 
     Raises:

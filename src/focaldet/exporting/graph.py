@@ -68,7 +68,7 @@ class BoxGraph(nn.Module):
         self.std_names = ("side_std_px",) * (self.method.num_box_channels > 4)
 
     def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, P, C)`` of a level: of the score, and of the value that ranks candidates and meets the threshold."""
+        """Logits ``(B, P, C)`` of a level: of the score, and of the value that is ranked and thresholded."""
         rule = self.method.score_rule
         logits = flatten_levels([outputs.class_logits[level]], self.net.num_classes)
         joint = ranked = logits

@@ -1,7 +1,7 @@
 """3 x 3 convolutions of float32 maps on the CPU, by Winograd's minimal filtering F(4 x 4, 3 x 3).
 
 Cook and Toom's polynomial products, Winograd's minimum, Lavin & Gray's tiles (arXiv 1509.09308): a tile of 4 x 4 pixels
-takes 36 multiplications in place of 144, all of which are products of large matrices. The transforms between maps and
+takes 36 multiplications in place of 144, all of them in products of large matrices. The transforms between maps and
 tiles are C++ (csrc/winograd.cpp), the products torch.bmm's. Every map of a list shares them, so that a small one costs
 little more than its share of the pixels.
 """

@@ -219,7 +219,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class Decoded(NamedTuple):
-    """A photo and what was done to its colours.
+    """A photo and the conversion of its colours.
 
     Args:
         photo: ``(H, W, 3)`` uint8 RGB, upright.
@@ -269,7 +269,7 @@ def _check_scans(source: Source) -> None:
         refused = too_many_scans(source.getvalue())
     if refused:
         path = source if isinstance(source, Path) else "image"
-        raise InputError(f"{path}: a JPEG file of more than {MAX_SCANS} scans; save it anew")
+        raise InputError(f"{path}: a JPEG file of more than {MAX_SCANS} scans; save it again")
 
 
 def read_photo(source: Source, *, max_side: int | None = None) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The chapter "Can you rely on it?": what scores, thresholds and bands of a calibrated run are worth."""
+"""The chapter "Can you rely on it?": how reliable scores, thresholds and bands of a calibrated run are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -27,10 +27,10 @@ PROMISED = 95
 """Precision and recall, in percent, whose thresholds the table shows."""
 
 SURE = 0.8
-"""Score that the first sentence speaks of."""
+"""Score in the first sentence."""
 
 MAX_CLASSES = 40
-"""Rows of the table; the classes with most objects."""
+"""Number of rows of the table, for the classes with the most objects."""
 
 _SCALES = {"deviation": "standard deviations", "size": "the size of the box"}
 
@@ -98,7 +98,7 @@ def reliability_chart(key: str, before: Sequence[ReliabilityRow], after: Sequenc
 
 
 def _same_photos(calibration: Calibration, run: Run) -> bool:
-    """Whether the evaluation was of the photos of the calibration, as far as split and counts tell."""
+    """Whether the evaluation used the photos of the calibration, judged by split and counts."""
     seen = [run.evaluation.get(key) for key in ("split", "images", "objects")]
     return seen == [calibration.split, calibration.photos, calibration.objects]
 
@@ -144,7 +144,7 @@ def _where(calibration: Calibration, run: Run, other: bool) -> str:
 def _error_rows(
     report: Report, error: Sequence[float | None], other: bool
 ) -> list[tuple[str, float | None, float | None]]:
-    """(name, before, after) of the calibration errors; of other photos than the calibration's only the first."""
+    """(name, before, after) of the calibration errors; for photos other than the calibration's, only the first one."""
     scores = report["scores"]
     rows = {"score against being right, IoU 0.5": error}
     if not other:

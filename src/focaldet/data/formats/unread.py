@@ -68,7 +68,7 @@ def without_labels(tree: Tree) -> str:
 
 
 def packed(tree: Tree) -> str:
-    """What to do about archives; empty if there are none."""
+    """Advice about archives; empty if there are none."""
     archives = tree.with_suffix(*_ARCHIVES)
     return f"unpack {first_names(archives)}" if archives else ""
 
