@@ -1,7 +1,7 @@
-"""What a batch is to learn, made with the batch: from boxes and the shapes of the maps, before the network has run.
+"""Training targets, made with the batch: from boxes and the shapes of the maps, before the network runs.
 
-The assignments of these methods ask nothing of the predictions. So they are made where the batch is, in a loader's
-worker, and the training step has neither their work nor, on a GPU, their waiting for the device.
+The assignments of these methods do not depend on the predictions. So the worker that loads a batch makes them, and the
+training step is spared the work and, on a GPU, the waits for the device.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from focaldet.structures import Assignment, GroundTruth
 
 
 class ObjectCounts(NamedTuple):
-    """Objects of a batch.
+    """Numbers of objects in a batch.
 
     Args:
-        objects: all of them.
-        unmatched: those that matched no location.
-        beyond_reach: those with a side that the box coding cannot reach from one of their positives.
+        objects: all objects.
+        unmatched: objects that match no location.
+        beyond_reach: objects with a side that the box coding cannot represent from one of their positives.
     """
 
     objects: int
@@ -37,13 +37,13 @@ class ObjectCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """What the locations of a batch are to learn.
+    """Training targets of a batch.
 
     Args:
         lattice: the locations.
-        assignment: the object of each.
-        positives: those that have one.
-        counts: numbers of objects, known where the targets are made.
+        assignment: the object of each location.
+        positives: the locations with an object.
+        counts: numbers of objects.
     """
 
     lattice: Lattice
@@ -52,12 +52,12 @@ class Targets:
     counts: ObjectCounts
 
     def to(self, device: torch.device | str) -> "Targets":
-        """The same on another device."""
+        """A copy on another device."""
         matched = self.assignment.matched_gt.to(device, non_blocking=True)
         return self._with(matched, self.positives.to(device))
 
     def pin_memory(self) -> "Targets":
-        """The same where a GPU copies from without waiting."""
+        """A copy in pinned memory, from which a GPU copies without waiting."""
         return self._with(self.assignment.matched_gt.pin_memory(), self.positives.pin_memory())
 
     def _with(self, matched: Tensor, positives: Positives) -> "Targets":
@@ -81,7 +81,7 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
 
 @lru_cache(maxsize=8)
 def _locations(method: Method, lattice: Lattice) -> Locations:
-    """Of all locations. Batches of one size share them."""
+    """Geometry of all locations, shared by batches of the same size."""
     return method.locations(lattice)
 
 
@@ -90,7 +90,7 @@ class TrainingBatch(NamedTuple):
 
     Args:
         images, valid_sizes, truth: as in ``Batch``.
-        targets: ``None``: to be made in the step.
+        targets: ``None`` if the training step is to make them.
     """
 
     images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
@@ -100,11 +100,11 @@ class TrainingBatch(NamedTuple):
 
 
 class TargetCollate:
-    """``collate`` that makes the targets too, in whichever process it is called. It goes to a worker without a network.
+    """Collates samples and makes their targets, in any process; it is sent to workers without the network.
 
     Args:
-        method: assigns.
-        net: whose maps it is for.
+        method: makes the assignment.
+        net: network whose maps the targets are for.
         offset: centre of a cell, in strides.
     """
 
