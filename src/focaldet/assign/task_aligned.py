@@ -17,13 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from focaldet.assign.claims import ignore_unknown
-from focaldet.assign.windows import check_plain, locations_within, own_columns_and_rows
-from focaldet.boxes.formats import box_centers
+from focaldet.assign.windows import check_plain, own_columns_and_rows
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
-
-ROUNDING_PX = 1e-2
-"""Margin of the search for rounding errors. Each location found is then tested exactly."""
 
 
 class Candidates(NamedTuple):
@@ -61,28 +57,40 @@ def list_candidates(
     tensor([1, 2])
     """
     check_plain(lattice)
-    boxes = truth.boxes_xyxy
-    num_gt, num_levels = boxes.shape[0], len(lattice.strides)
-    of_window = torch.arange(num_gt, device=boxes.device).repeat_interleave(num_levels)
-    level = torch.arange(num_levels, device=boxes.device).repeat(num_gt)
-    half = (boxes[:, 2:] - boxes[:, :2]).double() / 2 + ROUNDING_PX
-    windows = locations_within(
-        lattice,
-        level,
-        box_centers(boxes.double())[of_window],
-        half[of_window],
-        own_columns_and_rows(lattice, truth.image_index, image_sizes).flatten(0, 1),
+    boxes, device = truth.boxes_xyxy, truth.boxes_xyxy.device
+    strides, starts, widths = (
+        torch.tensor(numbers, device=device)
+        for numbers in (lattice.strides, lattice.level_starts, [width for _, width in lattice.level_shapes])
     )
-    gts, locations = [of_window[:0]], [of_window[:0]]
-    for window, location, points in windows:
-        gt = of_window[window]
-        inside = torch.cat([points - boxes[gt, :2], boxes[gt, 2:] - points], dim=-1).amin(dim=-1) > 0
-        gts.append(gt[inside])
-        locations.append(location[inside])
-    gt, location = torch.cat(gts), torch.cat(locations)
+    # Column and row of the first and the last location inside each object, on each level: (G, L, 2).
+    first = _first_beyond(boxes[:, None, :2], strides[:, None], lattice.offset).clamp(min=0)
+    size = own_columns_and_rows(lattice, truth.image_index, image_sizes)
+    last = _first_beyond(boxes[:, None, 2:], strides[:, None], lattice.offset, or_at=True).minimum(size) - 1
+    columns, rows = (last - first + 1).clamp(min=0).flatten(0, 1).unbind(dim=1)
+    corner = (starts + first[..., 1] * widths + first[..., 0]).flatten()
+
+    counts = columns * rows
+    window = torch.repeat_interleave(counts)
+    cell = torch.arange(window.numel(), device=device) - (counts.cumsum(0) - counts)[window]
+    row = cell.div(columns[window], rounding_mode="floor")
+    num_levels = len(lattice.strides)
+    location = corner[window] + row * (widths.repeat(len(boxes)) - columns)[window] + cell
+    gt = window.div(num_levels, rounding_mode="floor")
     unmatched = gt.new_full((truth.num_images, lattice.num_locations, 1), BACKGROUND)
     ignore_unknown(unmatched, truth, lattice, image_sizes)
     return Candidates(gt, truth.image_index[gt], location, Assignment(unmatched[..., 0]))
+
+
+def _first_beyond(
+    side_px: Float[Tensor, "G 1 2"], strides: Int64[Tensor, "L 1"], offset: float, *, or_at: bool = False
+) -> Int64[Tensor, "G L 2"]:
+    """The first index along each axis whose location lies beyond a side, or at it: exact, as a comparison would be."""
+    near = (side_px / strides - offset).floor().long() - 1
+    found = near
+    for step in range(3):
+        position = (near + step + offset) * strides
+        found = torch.where(position < side_px if or_at else position <= side_px, near + step + 1, found)
+    return found
 
 
 @torch.no_grad()
@@ -93,7 +101,7 @@ def choose_positives(
 
     Args:
         candidates: of the batch.
-        value: of each candidate; an object takes those with the largest, ties to the first candidate.
+        value: of each candidate, at least 0; an object takes those with the largest, ties to the first candidate.
         iou: of its predicted box with its object; a location that several objects take goes to the highest, ties to the
             first object.
         k: largest number of positives of an object, for all or for each.
@@ -108,8 +116,8 @@ def choose_positives(
     """
     gt, image, location, unmatched = candidates
     matched = unmatched.matched_gt
-    by_value = value.argsort(descending=True, stable=True)
-    order = by_value[gt[by_value].argsort(stable=True)]
+    # One sort for both: the bits of a float >= 0 are ordered as it is.
+    order = ((gt << 32) - value.float().view(torch.int32)).argsort(stable=True)
     starts = torch.searchsorted(gt, gt)  # where the candidates of the same object begin
     place = torch.empty_like(gt)
     place[order] = torch.arange(gt.numel(), device=gt.device) - starts
