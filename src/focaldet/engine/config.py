@@ -74,7 +74,7 @@ class TrainConfig:
     )
     verify: bool = option("data", False, "decode every photo first and leave out those that cannot be read")
 
-    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = option(
+    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2", "tood"] = option(
         "model", "gfl", "detector (docs/methods.md)", main=True
     )
     weights: str | None = option(
@@ -131,7 +131,7 @@ class TrainConfig:
     class_loss: Literal["default", "bce", "focal", "quality_focal"] = option(
         "loss",
         "default",
-        "classification loss; default: quality_focal for gfl and gflv2, focal for the others",
+        "classification loss; default: quality_focal for gfl, gflv2 and tood, focal for the others",
     )
     alpha: float | None = option(
         "loss",

@@ -67,7 +67,10 @@ class DetectionModule(L.LightningModule):
         targets = self._targets(batch, outputs.level_shapes)
         self.clock.mark("assign")
         with torch.autocast(batch.images.device.type, enabled=False):
-            terms = self.method.losses(outputs, targets.assignment, targets.positives)
+            if targets.candidates is None or targets.unmatched is None or self.progress < self.method.warm_up:
+                terms = self.method.losses(outputs, targets.assignment, targets.positives)
+            else:
+                terms = self.method.losses_of_candidates(outputs, targets.unmatched, targets.candidates)
             loss = torch.stack(list(terms.values())).sum()
         self.clock.mark("loss")
         self.record(terms, batch_index)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from focaldet.assign.task_aligned import Candidates
 from focaldet.boxes.level_index import LevelIndex, level_index
 from focaldet.boxes.locations import Lattice, Locations, gather_locations
 from focaldet.structures import Assignment, GroundTruth
@@ -36,6 +37,13 @@ class Positives:
         if self.index is None:
             return gather_locations(maps, channels, self.image, self.location)
         return self.index.gather(maps, channels)
+
+    def __getitem__(self, index: Int64[Tensor, " K"]) -> "Positives":
+        """Some of them."""
+        image, location, gt, boxes, labels = (
+            x[index] for x in (self.image, self.location, self.gt, self.boxes_xyxy, self.labels)
+        )
+        return Positives(image, location, gt, self.locations[index], boxes, labels)
 
     def to(self, device: torch.device | str) -> "Positives":
         """A copy on another device."""
@@ -68,4 +76,11 @@ def find_positives(
     index = None
     if lattice is not None:
         index = level_index(lattice.level_shapes, matched.shape[1] // lattice.num_locations, image, location)
+    return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt], index)
+
+
+def as_positives(truth: GroundTruth, candidates: Candidates, locations: Locations, lattice: Lattice) -> Positives:
+    """All candidates of a batch as if they were positives: their predictions are gathered in the same way."""
+    gt, image, location, _ = candidates
+    index = level_index(lattice.level_shapes, 1, image, location)
     return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt], index)

@@ -4,7 +4,7 @@ The assignments of these methods do not depend on the predictions. So the worker
 training step is spared the work and, on a GPU, the waits for the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.data.batching import Sample, collate
 from focaldet.methods.method import Method
-from focaldet.methods.positives import Positives, find_positives
+from focaldet.methods.positives import Positives, as_positives, find_positives
 from focaldet.models.detector import DenseDetector, map_shapes
 from focaldet.structures import Assignment, GroundTruth
 
@@ -44,24 +44,34 @@ class Targets:
         assignment: the object of each location.
         positives: the locations with an object.
         counts: numbers of objects.
+        candidates: pairs of an object and a location, if predictions choose among them.
+        unmatched: for the candidates: all locations, as background or ignored.
     """
 
     lattice: Lattice
     assignment: Assignment
     positives: Positives
     counts: ObjectCounts
+    candidates: Positives | None = None
+    unmatched: Assignment | None = None
 
     def to(self, device: torch.device | str) -> "Targets":
         """A copy on another device."""
-        matched = self.assignment.matched_gt.to(device, non_blocking=True)
-        return self._with(matched, self.positives.to(device))
+        return self._each(lambda x: x.to(device, non_blocking=True), lambda x: x.to(device))
 
     def pin_memory(self) -> "Targets":
         """A copy in pinned memory, from which a GPU copies without waiting."""
-        return self._with(self.assignment.matched_gt.pin_memory(), self.positives.pin_memory())
+        return self._each(Tensor.pin_memory, Positives.pin_memory)
 
-    def _with(self, matched: Tensor, positives: Positives) -> "Targets":
-        return Targets(self.lattice, Assignment(matched), positives, self.counts)
+    def _each(self, tensor: Callable[[Tensor], Tensor], positives: Callable[[Positives], Positives]) -> "Targets":
+        return Targets(
+            self.lattice,
+            Assignment(tensor(self.assignment.matched_gt)),
+            positives(self.positives),
+            self.counts,
+            None if self.candidates is None else positives(self.candidates),
+            None if self.unmatched is None else Assignment(tensor(self.unmatched.matched_gt)),
+        )
 
 
 def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_sizes: Int64[Tensor, "B 2"]) -> Targets:
@@ -76,7 +86,11 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
     num_matched = torch.bincount(positives.gt, minlength=num_objects).count_nonzero()
     beyond = method.beyond_reach(positives)
     counts = ObjectCounts(num_objects, num_objects - int(num_matched), beyond)
-    return Targets(lattice, assignment, positives, counts)
+    found = method.candidates(truth, lattice, image_sizes)
+    if found is None:
+        return Targets(lattice, assignment, positives, counts)
+    candidates = as_positives(truth, found, _locations(method, lattice), lattice)
+    return Targets(lattice, assignment, positives, counts, candidates, found.unmatched)
 
 
 @lru_cache(maxsize=8)
