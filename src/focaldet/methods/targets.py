@@ -18,7 +18,7 @@ from focaldet.data.batching import Sample, collate
 from focaldet.methods.method import Method
 from focaldet.methods.positives import Positives, as_positives, find_positives
 from focaldet.models.detector import DenseDetector, map_shapes
-from focaldet.structures import Assignment, GroundTruth
+from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 
 class ObjectCounts(NamedTuple):
@@ -91,6 +91,17 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
         return Targets(lattice, assignment, positives, counts)
     candidates = as_positives(truth, found, _locations(method, lattice), lattice)
     return Targets(lattice, assignment, positives, counts, candidates, found.unmatched)
+
+
+def losses_of(method: Method, outputs: HeadOutputs, targets: Targets, progress: float) -> dict[str, Tensor]:
+    """The loss terms of a batch.
+
+    Args:
+        progress: share of the training that is done: after a method's warm-up, predictions choose among the candidates.
+    """
+    if targets.candidates is None or targets.unmatched is None or progress < method.warm_up:
+        return method.losses(outputs, targets.assignment, targets.positives)
+    return method.losses_of_candidates(outputs, targets.unmatched, targets.candidates)
 
 
 @lru_cache(maxsize=8)
