@@ -64,7 +64,7 @@ def large(monkeypatch):
     """Small photos are read as large ones are."""
     monkeypatch.setattr(regions, "IN_MEMORY", 100)
     monkeypatch.setattr(regions, "_AT_ONCE", 2000)
-    monkeypatch.setattr(regions, "_MOST_TOGETHER", 9000)
+    monkeypatch.setattr(regions, "_MAX_TOGETHER", 9000)
 
 
 def windows(width: int, height: int) -> list[tuple[int, int, int, int]]:

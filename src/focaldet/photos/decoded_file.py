@@ -103,7 +103,7 @@ class DecodedFile:
     def read(self, window: Window) -> NDArray[np.uint8]:
         """A part of the photo."""
         left, top, width, height = window
-        # Mapped anew each time: what a process has read does not stay in its memory.
+        # A new mapping for each read, so that the pages do not stay in the memory of the process.
         with mmap(self._file.fileno(), 0, access=ACCESS_READ) as mapped:
             rows = np.frombuffer(mapped, np.uint8).reshape(self.height, self.width, 3)
             part = rows[top : top + height, left : left + width].copy()

@@ -48,7 +48,7 @@ IN_MEMORY = 16_000_000
 _AT_ONCE = 4_000_000
 """Pixels that are decoded at a time on the way through a large photo."""
 
-_MOST_TOGETHER = 16_000_000
+_MAX_TOGETHER = 16_000_000
 """Pixels of TIFF blocks that are decoded together."""
 
 _BACK = {6: 8, 8: 6}
@@ -70,7 +70,7 @@ class _Stored(Protocol):
 
 
 class PhotoRegions:
-    """A photo of which parts are read. Several threads may read at the same time.
+    """A photo that is read in parts. Several threads may read at the same time.
 
     Args:
         path: its file.
@@ -143,7 +143,7 @@ class PhotoRegions:
 
 
 def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
-    """Open a photo of which parts will be read. Of a large one that is damaged, what can be read is used.
+    """Open a photo to read parts of it. The readable rest of a damaged large photo is used.
 
     Args:
         path: its file.
@@ -276,7 +276,7 @@ class _InMemory:
 
 
 class _Tiff:
-    """A TIFF file of which each part is decoded when it is read.
+    """A TIFF file whose parts are decoded when they are read.
 
     Raises:
         ValueError: its blocks cannot be read one by one.
@@ -303,7 +303,7 @@ class _Tiff:
     def read(self, window: Window) -> NDArray[np.uint8]:
         out = np.full((window.height, window.width, 3), FILL, np.uint8)
         pieces = self._blocks.pieces(window)
-        together = sum(piece.width * piece.height for piece in pieces) <= _MOST_TOGETHER
+        together = sum(piece.width * piece.height for piece in pieces) <= _MAX_TOGETHER
         try:
             if not together or not self._read_into(out, window, window):
                 for piece in pieces:
