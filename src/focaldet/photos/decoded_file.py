@@ -79,6 +79,8 @@ class DecodedFile:
         """Check how many rows there are, and fill the others."""
         self._file.seek(0, 2)
         rows = self._file.tell() // (3 * self.width)
+        if not rows:
+            raise InputError(f"{self.path}: damaged image (no row of it can be read); fetch it again")
         if rows < self.height:
             self.problem = f"rows from {rows:,} on cannot be read; they are grey"
             self._file.seek(rows * 3 * self.width)
@@ -110,8 +112,14 @@ class DecodedFile:
             del rows
         return part
 
+    def discard(self) -> None:
+        """Remove a file that is not complete."""
+        self._file.close()
+        if self._kept is not None:
+            Path(self._file.name).unlink(missing_ok=True)
+
     def close(self) -> None:
-        """Remove the file."""
+        """Close the file; it goes, unless it is kept."""
         self._file.close()
 
 
