@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from focaldet import __version__, commands
 from focaldet.checks import InputError, near_name
-from focaldet.options import Parser, option_name
+from focaldet.options import Parser, kinds_of, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.terminal import exit_code, say
 
@@ -90,6 +90,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _serve(add("serve", "serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it"))
     _export(add("export", "export a run as one file that needs no training code, and compare its output with the run"))
     _import(add("import", "turn a published detector of torchvision or mmdetection into a run"))
+    _push(add("push", "upload a run to the Hugging Face hub, with a model card"))
     _study(
         add(
             "study",
@@ -113,6 +114,7 @@ WORK: dict[str, Work] = {
     "serve": commands.serve,
     "export": commands.export,
     "import": commands.import_,
+    "push": commands.push,
     "study": commands.study,
     "report": commands.report,
     "data": commands.data,
@@ -146,7 +148,7 @@ def _eval(command: Parser) -> None:
 
 
 def _predict(command: Parser) -> None:
-    command.add("run", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("run", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
     command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, folders of photos, or videos")
     command.add(
         "--compare",
@@ -171,7 +173,7 @@ def _calibrate(command: Parser) -> None:
 
 
 def _serve(command: Parser) -> None:
-    command.add("model", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("model", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
     command.add(
         "--host",
         str,
@@ -228,7 +230,13 @@ def _export(command: Parser) -> None:
 
 
 def _import(command: Parser) -> None:
-    command.add("file", Path, metavar="FILE", help="torch checkpoint or safetensors file")
+    command.add(
+        "file",
+        Path,
+        metavar="FILE",
+        help="torch checkpoint or safetensors file; or what to fetch: torchvision:fcos_resnet50_fpn, hf:OWNER/NAME, or "
+        "timm:BACKBONE, which makes a file for --backbone-weights",
+    )
     command.add("--out", Path, metavar="RUN", help="run folder to create (default: a new one in runs)")
     command.add(
         "--class-names", Path, help="text file with one class name per line (default: those in FILE, or COCO's)"
@@ -243,6 +251,17 @@ def _add_windows(command: Parser) -> None:
     """Add the options of commands that can look at photos in windows."""
     command.add("--tile", int, help=TILE_HELP)
     command.add("--overlap", float, help=OVERLAP_HELP)
+
+
+def _push(command: Parser) -> None:
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; made if it is not there")
+    command.add("--private", bool, default=False, help="make a repository that only its owner sees")
+    command.add(
+        "--licence",
+        str,
+        help="licence of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0 (default: none)",
+    )
 
 
 def _add_selection(command: Parser) -> None:
@@ -347,5 +366,5 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
             help=help,
             group=field.metadata["group"],
             hidden=not field.metadata["main"],
-            **({"metavar": field.metadata["metavar"]} if hints[field.name] is not bool else {}),
+            **({"metavar": field.metadata["metavar"]} if bool not in kinds_of(hints[field.name]) else {}),
         )

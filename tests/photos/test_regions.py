@@ -64,7 +64,7 @@ def large(monkeypatch):
     """Small photos are read as large ones are."""
     monkeypatch.setattr(regions, "IN_MEMORY", 100)
     monkeypatch.setattr(regions, "_AT_ONCE", 2000)
-    monkeypatch.setattr(regions, "_MOST_TOGETHER", 9000)
+    monkeypatch.setattr(regions, "_MAX_TOGETHER", 9000)
 
 
 def windows(width: int, height: int) -> list[tuple[int, int, int, int]]:
@@ -355,6 +355,12 @@ def test_a_large_photo_is_decoded_to_its_end(tmp_path):
     assert photo_problem(file, windows=True) == ""
 
 
+def test_a_photo_whose_rows_do_not_fit_in_memory_is_refused_by_its_header(tmp_path):
+    file = sparse_tiff(tmp_path / "a.tif", 1_000_001, 90)
+    with pytest.raises(InputError, match=r"a\.tif: a side of more than 1,000,000 px"):
+        open_regions(file)
+
+
 def test_a_small_file_that_ends_too_early_is_refused(tmp_path):
     picture("RGB").save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:3000])
@@ -398,3 +404,35 @@ def test_without_room_for_decoded_pixels_it_is_said_at_once(tmp_path, large, mon
     )
     with pytest.raises(InputError, match=r"a\.png: its decoded pixels take 0\.0 GB, and .* has room for 0\.0 GB"):
         open_regions(tmp_path / "a.png")
+
+
+def test_a_large_photo_without_a_readable_row_is_refused(tmp_path, large):
+    picture("RGB").save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:60])
+    with pytest.raises(InputError, match=r"a\.png: damaged image \(no row of it can be read\)"):
+        open_regions(tmp_path / "a.png")
+
+
+def test_nothing_is_left_of_a_photo_that_cannot_be_decoded(tmp_path, large):
+    picture("RGB").save(tmp_path / "a.webp")
+    data = (tmp_path / "a.webp").read_bytes()
+    (tmp_path / "a.webp").write_bytes(data[: len(data) // 2])
+    keep = tmp_path / "kept"
+    keep.mkdir()
+    with pytest.raises(InputError, match=r"a\.webp: damaged image"):
+        open_regions(tmp_path / "a.webp", keep=keep)
+    assert list(keep.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_decoded_pixels_are_kept_for_the_next_time(tmp_path, large, monkeypatch, name):
+    picture("RGB").save(tmp_path / name)
+    keep = tmp_path / "kept"
+    keep.mkdir()
+    with open_regions(tmp_path / name, keep=keep) as photo:
+        whole = photo.read(0, 0, *SIZE)
+    monkeypatch.setattr(regions, "decode_photo", None)
+    monkeypatch.setattr(regions, "read_photo", None)
+    with open_regions(tmp_path / name, keep=keep) as photo:
+        np.testing.assert_array_equal(photo.read(0, 0, *SIZE), whole)

@@ -15,14 +15,14 @@ SMALL_STRIDES = 3
 """An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
 which have 2.4, see benchmarks/results."""
 
-MOST_RATIO = 1.5
+MAX_RATIO = 1.5
 """Ratio of two splits' median objects above which it is said: about the range of light augmentation, 0.85 to 1.2."""
 
-LEAST_TILE, MOST_TILE = 384, 1024
+MIN_TILE, MAX_TILE = 384, 1024
 """What ``auto_tile`` chooses from: smaller windows are mostly border, larger ones cost memory and give little."""
 
 _MEDIANS, _LARGEST, _WHOLE = 8, 0.98, 2
-"""Median objects along a window's side; the share of objects of which the largest one's longer side fits so often."""
+"""Median objects along a window's side; quantile of the objects' longer sides, and how often that fits."""
 
 
 def sides_seen(record: ImageRecord, size: int | None) -> NDArray[np.float64]:
@@ -58,7 +58,7 @@ def size_difference(medians: Mapping[str, float], size: int) -> str:
     parts = []
     for split, median in others:
         ratio = median / before
-        if not 1 / MOST_RATIO <= ratio <= MOST_RATIO and ratio > 0:  # not if one of them is not a number
+        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO and ratio > 0:  # not if one of them is not a number
             parts.append((split, ratio, median))
     parts = [part for part in parts if np.isfinite(part[1])]
     if not parts:
@@ -111,10 +111,10 @@ def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
         coarsest: stride of the coarsest level, pixels.
     """
     median, largest = median_seen(records, None), largest_side(records)
-    wanted = max(_MEDIANS * median, _WHOLE * largest) if largest else LEAST_TILE
-    tile = int(min(MOST_TILE, max(LEAST_TILE, coarsest * np.ceil(wanted / coarsest))))
+    wanted = max(_MEDIANS * median, _WHOLE * largest) if largest else MIN_TILE
+    tile = int(min(MAX_TILE, max(MIN_TILE, coarsest * np.ceil(wanted / coarsest))))
     if not largest:
         return tile, f"--tile auto: {tile} px, since there are no objects to measure"
     why = f"the median object has {median:.0f} px, and 98 of 100 have at most {largest:,} px"
-    limit = f"; more than {MOST_TILE:,} px is not chosen by itself" if wanted > MOST_TILE else ""
+    limit = f"; more than {MAX_TILE:,} px is not chosen by itself" if wanted > MAX_TILE else ""
     return tile, f"--tile auto: windows of {tile:,} px ({why}{limit})"

@@ -1,4 +1,4 @@
-"""All photos of a folder decoded once, so that no epoch meets one that cannot be read."""
+"""Decode all photos of a folder once, so that training does not meet unreadable ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +14,10 @@ from focaldet.system.progress import progress_bar
 
 
 def without_unreadable(folder: DataFolder, say: Callable[[str], None], *, windows: bool = False) -> DataFolder:
-    """The folder without the photos that cannot be decoded, of all its splits.
+    """The folder without the photos that cannot be decoded.
 
     Args:
-        say: prints a line before they are decoded, and one for each that is left out.
+        say: prints a line before the decoding, and one for each photo that is left out.
         windows: whether parts of the photos will be read, so that large ones can be used.
     """
     paths = list(dict.fromkeys(record.path for records in folder.splits.values() for record in records))
@@ -35,7 +35,7 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None], *, window
 
 
 def photo_problem(path: Path, *, windows: bool = False) -> str:
-    """What is wrong with a photo once it is decoded; empty for a sound one."""
+    """The error of decoding a photo; empty for a sound one."""
     try:
         if windows:
             decode_to_the_end(path)

@@ -30,7 +30,7 @@ from focaldet.photos.images import no_size_warnings
 from focaldet.photos.regions import FILL, PhotoRegions, open_regions
 from focaldet.photos.tiling import Window
 
-MOST_OPEN = 8
+MAX_OPEN = 8
 """Photos that a process keeps open; each takes at most 48 MB of memory."""
 
 
@@ -194,7 +194,7 @@ class WindowDataset(DetectionDataset):
         if photo not in self._open:
             with no_size_warnings():
                 self._open[photo] = open_regions(self.records[photo].path, keep=self._folder)
-            while len(self._open) > MOST_OPEN:
+            while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(photo)
         return self._open[photo]

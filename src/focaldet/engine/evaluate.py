@@ -15,6 +15,7 @@ from focaldet.engine.detect import without_detections
 from focaldet.engine.detect_windows import detect_photos, photos_to_detect, room_of
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import describe_device
+from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.windows import other_sizes
 from focaldet.evaluation.average_precision import average_precision
@@ -25,7 +26,7 @@ from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 def evaluate_run(
     run: Path,
     data: Path,
-    split: str,
+    split: str | None,
     *,
     say: Callable[[str], None] = print,
     **options: Any,
@@ -36,14 +37,17 @@ def evaluate_run(
     count as test photos.
 
     Args:
+        split: train, val or test; ``None``: test, or val if there is no test.
         options: see ``detect_split``.
 
     Raises:
         InputError: see ``read_folder`` and ``evaluate_split``.
     """
+    check_local(run, "eval")
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
     folder = with_recorded_splits(folder, recorded, new="test")
+    split = split or ("test" if folder.splits.get("test") else "val")
     if split in folder.made_splits:
         say(folder.split_origin)
     report = evaluate_split(run, folder, split, say=say, **options)
@@ -96,10 +100,10 @@ def write_evaluation(run: Path, detected: "DetectedSplit", *, say: Callable[[str
 
 @dataclass(frozen=True)
 class DetectedSplit:
-    """A split and what a run detects on it.
+    """A split and the detections of a run on it.
 
     Args:
-        split: its name.
+        split: name of the split.
         dataset: the photos.
         truth: COCO data set.
         results: entries of a COCO results file, with the network's own scores.

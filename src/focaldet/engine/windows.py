@@ -25,7 +25,7 @@ def with_tile(config: TrainConfig, folder: DataFolder, say: Say) -> TrainConfig:
     """The configuration with a number for ``tile: auto``; says what was chosen, or without windows if they are needed.
 
     Args:
-        folder: the photos, of which those of train are measured.
+        folder: the photos; those of train are measured.
     """
     records, strides = folder.splits["train"], STRIDES[config.levels]
     if config.tile == "auto":

@@ -79,6 +79,8 @@ class DecodedFile:
         """Check how many rows there are, and fill the others."""
         self._file.seek(0, 2)
         rows = self._file.tell() // (3 * self.width)
+        if not rows:
+            raise InputError(f"{self.path}: damaged image (no row of it can be read); fetch it again")
         if rows < self.height:
             self.problem = f"rows from {rows:,} on cannot be read; they are grey"
             self._file.seek(rows * 3 * self.width)
@@ -103,15 +105,21 @@ class DecodedFile:
     def read(self, window: Window) -> NDArray[np.uint8]:
         """A part of the photo."""
         left, top, width, height = window
-        # Mapped anew each time: what a process has read does not stay in its memory.
+        # A new mapping for each read, so that the pages do not stay in the memory of the process.
         with mmap(self._file.fileno(), 0, access=ACCESS_READ) as mapped:
             rows = np.frombuffer(mapped, np.uint8).reshape(self.height, self.width, 3)
             part = rows[top : top + height, left : left + width].copy()
             del rows
         return part
 
+    def discard(self) -> None:
+        """Remove a file that is not complete."""
+        self._file.close()
+        if self._kept is not None:
+            Path(self._file.name).unlink(missing_ok=True)
+
     def close(self) -> None:
-        """Remove the file."""
+        """Close the file; it goes, unless it is kept."""
         self._file.close()
 
 

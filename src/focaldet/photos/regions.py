@@ -46,10 +46,13 @@ photos, so that the border is a weak edge."""
 IN_MEMORY = 16_000_000
 """Pixels of a photo that is decoded as a whole and kept (48 MB)."""
 
+MAX_SIDE = 1_000_000
+"""Longest side in pixels: a strip of a few rows has to fit in memory."""
+
 _AT_ONCE = 4_000_000
 """Pixels that are decoded at a time on the way through a large photo."""
 
-_MOST_TOGETHER = 16_000_000
+_MAX_TOGETHER = 16_000_000
 """Pixels of TIFF blocks that are decoded together."""
 
 _BACK = {6: 8, 8: 6}
@@ -71,7 +74,7 @@ class _Stored(Protocol):
 
 
 class PhotoRegions:
-    """A photo of which parts are read. Several threads may read at the same time.
+    """A photo that is read in parts. Several threads may read at the same time.
 
     Args:
         path: its file.
@@ -144,7 +147,7 @@ class PhotoRegions:
 
 
 def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
-    """Open a photo of which parts will be read. Of a large one that is damaged, what can be read is used.
+    """Open a photo to read parts of it. The readable rest of a damaged large photo is used.
 
     Args:
         path: its file.
@@ -155,17 +158,17 @@ def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
         InputError: as ``read_photo``; or the format cannot be read in parts and the photo has more than ``MAX_PIXELS``.
     """
     header = read_header(path, most=MAX_REGION_PIXELS)
-    area = header.width * header.height
-    if area <= IN_MEMORY:
+    if max(header.width, header.height) > MAX_SIDE:
+        raise InputError(f"{path}: a side of more than {MAX_SIDE:,} px; cut it into several photos")
+    if header.width * header.height <= IN_MEMORY:
         photo = read_photo(path)
         return PhotoRegions(path, _upright(header), _InMemory(photo))
     with no_size_warnings():
         stored = _large(path, header, keep)
     if stored is not None:
         return PhotoRegions(path, header, stored)
-    decoded = DecodedFile(path, header.width, header.height, keep)
-    if not decoded.ready:
-        decoded.write(strips_of(read_photo(path), 1024), FILL)  # refuses those above MAX_PIXELS
+    read_header(path)  # refuses those above MAX_PIXELS
+    decoded = _decoded(path, header.width, header.height, keep, lambda: strips_of(read_photo(path), 1024))
     return PhotoRegions(path, _upright(header), decoded)
 
 
@@ -211,29 +214,35 @@ def _large(path: Path, header: ImageHeader, keep: Path | None) -> _Stored | None
             return None
         if tiff.direct:
             return tiff
-        decoded = _decoded(path, header, keep, tiff.strips)
+        decoded = _decoded(path, width, height, keep, tiff.strips)
         decoded.problem = decoded.problem or tiff.problem
         return decoded
     if header.format == "PNG":
         png = read_png_header(path)
         if png.interlaced:
             return None
-        return _decoded(path, header, keep, lambda: _rows_of_png(path, max(1, _AT_ONCE // width), png.bits))
+        return _decoded(path, width, height, keep, lambda: _rows_of_png(path, max(1, _AT_ONCE // width), png.bits))
     if header.format in ("JPEG", "MPO") and width * height > MAX_PIXELS:
         _check_jpeg(path)
-        decoded = DecodedFile(path, width, height, keep)
-        if not decoded.ready:
-            decoded.take_jpeg(FILL)
-        return decoded
+        return _decoded(path, width, height, keep, None)
     return None
 
 
 def _decoded(
-    path: Path, header: ImageHeader, keep: Path | None, strips: Callable[[], Iterator[NDArray[np.uint8]]]
+    path: Path, width: int, height: int, keep: Path | None, strips: Callable[[], Iterator[NDArray[np.uint8]]] | None
 ) -> DecodedFile:
-    decoded = DecodedFile(path, *header.stored_size, keep)
-    if not decoded.ready:
-        decoded.write(_until_damaged(strips()), FILL)
+    """The pixels of a photo in a file; without strips, those that libvips decodes."""
+    decoded = DecodedFile(path, width, height, keep)
+    if decoded.ready:
+        return decoded
+    try:
+        if strips is None:
+            decoded.take_jpeg(FILL)
+        else:
+            decoded.write(_until_damaged(strips()), FILL)
+    except BaseException:
+        decoded.discard()
+        raise
     return decoded
 
 
@@ -289,7 +298,7 @@ class _InMemory:
 
 
 class _Tiff:
-    """A TIFF file of which each part is decoded when it is read.
+    """A TIFF file whose parts are decoded when they are read.
 
     Raises:
         ValueError: its blocks cannot be read one by one.
@@ -316,7 +325,7 @@ class _Tiff:
     def read(self, window: Window) -> NDArray[np.uint8]:
         out = np.full((window.height, window.width, 3), FILL, np.uint8)
         pieces = self._blocks.pieces(window)
-        together = sum(piece.width * piece.height for piece in pieces) <= _MOST_TOGETHER
+        together = sum(piece.width * piece.height for piece in pieces) <= _MAX_TOGETHER
         try:
             if not together or not self._read_into(out, window, window):
                 for piece in pieces:

@@ -31,13 +31,13 @@ _TYPES |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 
 _LONG = 4
 _UNCOMPRESSED, _JPEG_OLD, _YCBCR, _SEPARATE = 1, 6, 6, 2
-_MOST_VALUES = 2**24
-"""Of one tag: a photo of a terapixel in tiles of 256."""
+_MAX_VALUES = 2**24
+"""Limit for the values of one tag: a photo of a terapixel in tiles of 256."""
 
 _ROWS = 16
 """Rows that are one piece where pixels are not compressed, and so can be divided anywhere."""
 
-MOST_BLOCK = 40_000_000
+MAX_BLOCK = 40_000_000
 """Pixels of a block that is decoded to read a part of it."""
 
 
@@ -83,7 +83,7 @@ class TiffBlocks:
         self._plain = not self.tiled and compression == _UNCOMPRESSED and self._number(_COLOURS, 1) != _YCBCR
         if self._plain:
             self.block_height = min(self.block_height, _ROWS)
-        if self.block_width * self.block_height > MOST_BLOCK:
+        if self.block_width * self.block_height > MAX_BLOCK:
             raise ValueError("its blocks are too large")
 
     @property
@@ -193,7 +193,7 @@ def _read_tags(file: Any) -> tuple[str, dict[int, _Tag]]:
     tags: dict[int, _Tag] = {}
     for at in range(0, len(entries), entry):
         tag, kind, values = struct.unpack(f"{order}HH{number}", entries[at : at + entry - room])
-        if kind not in _TYPES or values > _MOST_VALUES or tag not in _DECODING | _OF_BLOCKS | {_WIDTH, _HEIGHT}:
+        if kind not in _TYPES or values > _MAX_VALUES or tag not in _DECODING | _OF_BLOCKS | {_WIDTH, _HEIGHT}:
             continue
         size = values * np.dtype(_TYPES[kind]).itemsize
         inside = entries[at + entry - room : at + entry]

@@ -17,13 +17,13 @@ from focaldet.checks import InputError
 from focaldet.files import replacing, write_json
 from focaldet.folders import check_out
 from focaldet.photos.depth import depth_note
-from focaldet.photos.draw import draw_detections
 from focaldet.photos.folder import photos_below, skipped_line
 from focaldet.photos.georeference import read_georeference
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
 from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.runtime.geojson import geojson
 from focaldet.runtime.model import DetectionArrays, Model
+from focaldet.runtime.prediction import draw_found
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.selection import Selection, select_by_score
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
@@ -92,7 +92,7 @@ def predict_files(
                 continue
             if not video:
                 found_here = record.look(photo, file)
-                _save(_draw(photo, found_here, model.class_names, record.select.coverage), out / name)
+                _save(draw_found(photo, found_here, model.class_names, record.select.coverage), out / name)
                 _write_geojson(record, file, found_here, out / name)
     finally:  # keeps the results so far after Ctrl-C
         write_json(found, record.document)
@@ -191,18 +191,7 @@ def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Im
     for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         coverage = record.select.coverage
-        yield _draw(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate
-
-
-def _draw(
-    photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequence[str], coverage: float | None, **options: Any
-) -> Image.Image:
-    """Draw the boxes with their bands, or else with the standard deviations of their sides."""
-    reach = found.side_std_px
-    if coverage is not None and found.side_low_px is not None and found.side_high_px is not None:
-        reach = np.maximum(found.boxes_xyxy - found.side_low_px, found.side_high_px - found.boxes_xyxy)
-        options["band"] = f"band: {coverage:.0%} of the true boxes"
-    return draw_detections(photo, found.boxes_xyxy, found.labels, found.scores, class_names, reach, **options)
+        yield draw_found(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate
 
 
 def _draw_regions(
@@ -211,9 +200,9 @@ def _draw_regions(
     """Draw on a photo that may be too large for a picture."""
     width, height = photo.size
     if width * height <= DRAWN_PIXELS:
-        return _draw(photo.read(0, 0, width, height), found, class_names, coverage)
+        return draw_found(photo.read(0, 0, width, height), found, class_names, coverage)
     pixels = photo.reduced(DRAWN_SIDE)
-    return _draw(pixels, found.scaled(pixels.shape[1] / width, pixels.shape[0] / height), class_names, coverage)
+    return draw_found(pixels, found.scaled(pixels.shape[1] / width, pixels.shape[0] / height), class_names, coverage)
 
 
 class Listed(NamedTuple):

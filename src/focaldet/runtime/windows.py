@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError, check_range
 from focaldet.photos.regions import FILL, PhotoRegions
-from focaldet.photos.resize import MOST_SIZE
+from focaldet.photos.resize import MAX_SIZE
 from focaldet.photos.tiling import Window, overlap_px, windows_of
 from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.runtime.nms import ious, near_pairs, suppressed
@@ -108,7 +108,7 @@ def tiling_for(
         if overlap is not None:
             raise InputError("--overlap: is of windows; give their side too: --tile N")
         return None
-    check_range("tile", tile, LEAST_TILE, MOST_SIZE)
+    check_range("tile", tile, LEAST_TILE, MAX_SIZE)
     if overlap is None:
         # The largest objects of whole photos have another size in pixels than they would have in windows.
         known = largest_px if trained_tile else None
