@@ -64,6 +64,7 @@ def test_what_of_a_large_photo_cannot_be_read_is_told(
     windowed: TestClient, photo: Path, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(regions, "IN_MEMORY", 1000)
+    monkeypatch.setattr(regions, "_AT_ONCE", 6400)
     with Image.open(photo) as image:
         whole = bytes_of(image)
     answer = windowed.post("/predict", content=whole[: len(whole) // 2])

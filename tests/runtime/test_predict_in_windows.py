@@ -91,6 +91,7 @@ def test_what_of_a_truncated_large_photo_can_be_read_is_used_and_it_is_said(
     tiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(regions, "IN_MEMORY", 1000)
+    monkeypatch.setattr(regions, "_AT_ONCE", 6400)
     noise = np.random.default_rng(0).integers(0, 2, (400, 100, 3), np.uint8) + np.array([0, 203, 0], np.uint8)
     Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
