@@ -109,6 +109,7 @@ def tiling_for(
             raise InputError("--overlap: is of windows; give their side too: --tile N")
         return None
     check_range("tile", tile, LEAST_TILE, MAX_SIZE)
+    check_range("max_detections", 1 if max_detections is None else max_detections, 1)
     if overlap is None:
         # The largest objects of whole photos have another size in pixels than they would have in windows.
         known = largest_px if trained_tile else None
