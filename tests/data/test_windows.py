@@ -326,3 +326,12 @@ def test_photos_too_large_to_decode_whole_are_counted(tmp_path):
     assert too_large_without_tile(records) == (
         "photos of more than 80,000,000 pixels, which are only read in windows (--tile): 2"
     )
+
+
+def test_many_photos_are_read_into_memory_by_threads_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("focaldet.data.batching.cores", lambda: 16)
+    records = [photo(tmp_path / f"{number}.png", (70 + number, 64), []) for number in range(30)]
+    dataset = WindowDataset(records, as_is(), share=0.5)
+    for number, image in enumerate(dataset._images):
+        pixels = np.array(Image.open(records[number].path))
+        assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1))

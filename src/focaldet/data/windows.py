@@ -77,7 +77,7 @@ def place_window(
         if box is None:
             # Its middle is anywhere in its own place.
             low = high = size[axis] * (cell[axis] + rng.random()) / grid[axis] - side / 2
-        else:  # the whole object, or of one that is too long, nothing but it
+        else:  # the whole object, or only a part of it if it is longer than the window
             low, high = sorted((box[axis], box[axis + 2] - side))
         low, high = min(max(low, 0), last), min(max(high, 0), last)
         starts.append(min(last, round(low + rng.random() * (high - low))))
@@ -150,8 +150,17 @@ class WindowDataset(DetectionDataset):
             return as_tensor(photo.read(0, 0, *photo.size))
 
     def _read(self, index: int) -> UInt8[Tensor, "3 H W"] | None:
-        size = self.records[index].width, self.records[index].height
-        return self._pixels(index, Window(0, 0, *size))
+        # Several threads fill the memory: each has its own photo open.
+        try:
+            with open_regions(self.records[index].path) as photo:
+                pixels = photo.read(0, 0, *photo.size)
+                self._partial[index] |= bool(photo.problem)
+        except NoRoomError:
+            raise
+        except InputError:
+            self._unreadable[index] = True
+            return None
+        return as_tensor(pixels)
 
     def _view(self, index: int, drawn: tuple[int, int, int]) -> View | None:
         photo, cell = self.photo_of(index)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from errno import ENOSPC
 from hashlib import blake2b
 from mmap import ACCESS_READ, mmap
@@ -51,6 +51,8 @@ class DecodedFile:
         self._file: BinaryIO
         if self._kept is not None and self.ready:
             self._file = self._kept.open("rb")
+            said = self._kept.with_suffix(".txt")
+            self.problem = said.read_text(encoding="utf-8") if said.exists() else ""
             return
         self._folder = str(keep or tempfile.gettempdir())
         needed, room = 3 * width * height, shutil.disk_usage(self._folder).free
@@ -64,8 +66,14 @@ class DecodedFile:
         else:
             self._file = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=self._folder, delete=False))
 
-    def write(self, strips: Iterable[NDArray[np.uint8]], fill: int) -> None:
-        """Take the rows from the top; where they end too early, the rest is ``fill``."""
+    def write(self, strips: Iterable[NDArray[np.uint8]], fill: int, problem: Callable[[], str] = str) -> None:
+        """Take the rows from the top; where they end too early, the rest is ``fill``.
+
+        Args:
+            strips: the rows.
+            fill: value of what is missing.
+            problem: says after the last row what in them could not be decoded.
+        """
         try:
             for strip in strips:
                 self._file.write(np.ascontiguousarray(strip).data)
@@ -73,6 +81,7 @@ class DecodedFile:
             if error.errno == ENOSPC:
                 raise NoRoomError(f"{self.path}: no room for its decoded pixels in {self._folder}") from error
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
+        self.problem = problem()
         self.complete(fill)
 
     def complete(self, fill: int) -> None:
@@ -88,6 +97,8 @@ class DecodedFile:
                 self._file.write(bytes([fill]) * (3 * self.width))
         self._file.flush()
         if self._kept is not None:
+            if self.problem:
+                self._kept.with_suffix(".txt").write_text(self.problem, encoding="utf-8")
             with contextlib.suppress(PermissionError):  # Windows: open files keep their names
                 os.replace(self._file.name, self._kept)
 

@@ -170,6 +170,9 @@ def _open(source: Source, most: int = MAX_PIXELS) -> Image.Image:
     image = Image.open(source, formats=_formats()) if most <= MAX_PIXELS else _open_large(source)
     if image.width * image.height > most:
         image.close()
+        if most > MAX_PIXELS:
+            path = source if isinstance(source, Path) else "image"
+            raise InputError(f"{path}: more than {most:,} pixels; cut it into several photos")
         raise Image.DecompressionBombError
     # Without EXIF, Pillow uses the orientation of XMP; browsers and other readers do not.
     for key in ("xmp", "XML:com.adobe.xmp"):

@@ -214,9 +214,7 @@ def _large(path: Path, header: ImageHeader, keep: Path | None) -> _Stored | None
             return None
         if tiff.direct:
             return tiff
-        decoded = _decoded(path, width, height, keep, tiff.strips)
-        decoded.problem = decoded.problem or tiff.problem
-        return decoded
+        return _decoded(path, width, height, keep, tiff.strips, lambda: tiff.problem)
     if header.format == "PNG":
         png = read_png_header(path)
         if png.interlaced:
@@ -229,9 +227,20 @@ def _large(path: Path, header: ImageHeader, keep: Path | None) -> _Stored | None
 
 
 def _decoded(
-    path: Path, width: int, height: int, keep: Path | None, strips: Callable[[], Iterator[NDArray[np.uint8]]] | None
+    path: Path,
+    width: int,
+    height: int,
+    keep: Path | None,
+    strips: Callable[[], Iterator[NDArray[np.uint8]]] | None,
+    problem: Callable[[], str] = str,
 ) -> DecodedFile:
-    """The pixels of a photo in a file; without strips, those that libvips decodes."""
+    """The pixels of a photo in a file.
+
+    Args:
+        path, width, height, keep: see ``DecodedFile``.
+        strips: decodes its rows from the top; ``None``: libvips does.
+        problem: says after the decoding what is grey.
+    """
     decoded = DecodedFile(path, width, height, keep)
     if decoded.ready:
         return decoded
@@ -239,7 +248,7 @@ def _decoded(
         if strips is None:
             decoded.take_jpeg(FILL)
         else:
-            decoded.write(_until_damaged(strips()), FILL)
+            decoded.write(_until_damaged(strips()), FILL, problem)
     except BaseException:
         decoded.discard()
         raise
