@@ -127,7 +127,7 @@ class Run:
             data: folder of labelled photos; by default the one it was trained on.
             split: train, val or test; by default test, or val if there is no test.
             max_detections: most detections per photo; by default the run's own limit.
-            tile, overlap: windows in which photos are looked at; by default as trained (docs/large-photos.md).
+            tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
             device: where the network is computed.
             say: prints a line.
 
@@ -202,7 +202,7 @@ class Run:
                 of each class, or 0.3 without a calibration.
             coverage: add bands that contain the whole true box of this share of objects.
             max_detections: most detections per photo; by default the run's own limit.
-            tile, overlap: windows in which photos are looked at; by default as trained (docs/large-photos.md).
+            tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
             calibrated: give chances as scores, if the run has a calibration.
             device: where the network is computed.
 

@@ -35,7 +35,7 @@ def detect_photos(
         dataset: photos, see ``detect_records``; one that cannot be read has no detections.
         category_ids: see ``detect_records``.
         progress: called with the number of photos done.
-        say: prints a line about a photo of which a part cannot be read.
+        say: prints a line about a photo that cannot be read completely.
     """
     if detector.tiling is None:
         postprocess = detector.evaluation_postprocess()

@@ -97,7 +97,7 @@ class Detector:
                 has as many detections as its windows unless ``max_detections`` is given.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
             device: device of the network, see ``choose_device``.
-            tile, overlap: windows in which photos are looked at, see ``tiling_for``; ``None``: as trained.
+            tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
         Raises:
             InputError: a file is missing or damaged, or was written by a newer focaldet; there is no such device; or

@@ -133,9 +133,9 @@ def detect_split(
     """Detect on a split; errors as in ``evaluate_split``.
 
     Args:
-        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit, or in
+        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit, or in
             windows that of all windows together.
-        tile, overlap: windows in which photos are looked at, see ``tiling_for``; ``None``: as trained.
+        tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
         device: see ``choose_device``.
     """
     if not folder.splits.get(split):

@@ -34,7 +34,7 @@ def load_model(
         threads, openvino: for an exported model, see ``OnnxDetector.load``.
         calibrated: give calibrated scores if the model has a calibration.
         device: device of a run's network, see ``choose_device``; an exported model runs on the CPU.
-        tile, overlap: windows in which photos are looked at, see ``tiling_for``; ``None``: as trained.
+        tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
     Raises:
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO

@@ -112,7 +112,7 @@ class ModelSpec:
     def tiling(
         self, tile: int | None = None, overlap: float | None = None, *, max_detections: int | None = None
     ) -> Tiling | None:
-        """Windows in which photos are looked at, see ``tiling_for``; ``None``: each as a whole."""
+        """Windows in which to detect, see ``tiling_for``; ``None``: each photo as a whole."""
         return tiling_for(
             tile,
             overlap,

@@ -10,7 +10,7 @@ from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.results import coco_results
 
 _DIGITS = 9
-"""Of coordinates: below a millimetre, in metres or in degrees."""
+"""Decimal digits of coordinates: finer than a millimetre, in metres or in degrees."""
 
 
 def geojson(found: DetectionArrays, class_names: Sequence[str], place: Georeference) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Model(Protocol):
     certainty: "Certainty | None"
     """Its calibration, which ``detect`` has applied to the scores."""
     tiling: "Tiling | None"
-    """Windows in which photos are looked at, see ``runtime.windows``; ``None``: each photo as a whole."""
+    """Windows in which it detects, see ``runtime.windows``; ``None``: in each photo as a whole."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class OnnxDetector:
                 supports it (AMX or AVX512-BF16; detected on Linux only). Needs the package onnxruntime-openvino instead
                 of onnxruntime.
             calibrated: give calibrated scores if the file carries a calibration.
-            tile, overlap: windows in which photos are looked at, see ``tiling_for``; ``None``: as trained.
+            tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
         Raises:
             InputError: the file is missing, broken, not a focaldet model or from a newer focaldet, OpenVINO is not

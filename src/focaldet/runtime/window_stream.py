@@ -21,10 +21,10 @@ from focaldet.system.progress import Progress
 MOST_BATCH = 8
 _BATCH_PIXELS = MOST_BATCH * 640**2
 _AHEAD_PIXELS = 4 * _BATCH_PIXELS
-"""Of windows that are read before the network wants them."""
+"""Pixels of windows that are read before the network needs them."""
 
 _WAITING_PIXELS = 64_000_000
-"""Of photos whose last windows wait for a full batch."""
+"""Pixels of photos whose last windows wait for a full batch."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Detection in windows of a photo at its own resolution, merged on the photo.
 
 An object that a window cuts has a box that touches an inner border of the window: it yields to a box that touches none
-and of which the window saw the same. Objects that no window can hold are looked for on the whole photo, scaled down to
+and looks the same inside that window. Objects that no window can hold are looked for on the whole photo, scaled down to
 what the network was trained on.
 """
 
@@ -33,7 +33,7 @@ _PLAIN_IOU = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How a photo is looked at in windows.
+    """How a photo is split into windows.
 
     Args:
         tile: side of a window, pixels of the photo.

@@ -33,8 +33,7 @@ class Limits:
         """Raise InputError if photos of this size cannot be decoded as a whole."""
         if self.megapixels * 1e6 > MAX_PIXELS:
             raise InputError(
-                f"--max-megapixels {self.megapixels:g}: a photo of more than {MAX_PIXELS / 1e6:g} is only looked at in "
-                "windows: --tile N"
+                f"--max-megapixels {self.megapixels:g}: larger photos than {MAX_PIXELS / 1e6:g} need windows: --tile N"
             )
 
 
