@@ -168,6 +168,16 @@ def test_no_file_or_folder_is_named_after_nothing():
     assert not stems & {"utils", "misc", "common", "core", "helpers", "legacy"}
 
 
+TRANSLATED = r"\bof which\b|\b(is|are|be) told\b|\banew\b|\bas it stands\b|\bwhatever stands\b|\blooked at\b|\"\"\"Of "
+
+
+def test_no_source_has_a_phrase_that_reads_like_a_translation():
+    """The ones that came back most often; CONTRIBUTING.md: it reads aloud."""
+    texts = {path.relative_to(PACKAGE): path.read_text(encoding="utf-8") for path in SOURCES}
+    found = {str(path): re.search(TRANSLATED, text) for path, text in texts.items()}
+    assert {path: match.group() for path, match in found.items() if match} == {}
+
+
 def test_every_module_has_a_docstring():
     bare = [p.name for p in SOURCES if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
     assert bare == []

@@ -126,7 +126,7 @@ def _chosen(
 
 
 def _thresholds(class_names: Sequence[str], select: Selection) -> list[str]:
-    """A sentence where the classes have different least scores."""
+    """A sentence if the classes have different thresholds."""
     least = [f"{score:.2f}" for score in select.least_chances()]
     if len(set(least)) == 1:
         return []

@@ -179,9 +179,10 @@ class Detector:
 
 
 def check_finite_outputs(file: Path, net: DenseDetector) -> None:
-    """Raise InputError where a network gives infinity or what is not a number for a small image of all grey values.
+    """Raise InputError if a network returns infinity or NaN for a small image of all grey values.
 
-    Weights may be finite and so large that nothing is found: no score is above a threshold, and nobody would be told.
+    Finite weights can be so large that no score is above a threshold: without this check, the network would silently
+    detect nothing.
     """
     image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
     with torch.no_grad():

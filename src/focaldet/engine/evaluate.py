@@ -66,7 +66,7 @@ def evaluate_split(
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit. If it
+        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit. If it
             exceeds 100, AP with COCO's limit of 100 is reported too.
 
     Raises:
@@ -99,10 +99,10 @@ def write_evaluation(run: Path, detected: "DetectedSplit", *, say: Callable[[str
 
 @dataclass(frozen=True)
 class DetectedSplit:
-    """A split and what a run detects on it.
+    """A split and the detections of a run on it.
 
     Args:
-        split: its name.
+        split: name of the split.
         dataset: the photos.
         truth: COCO data set.
         results: entries of a COCO results file, with the network's own scores.

@@ -76,16 +76,16 @@ def load_selected(
     lower_only: bool = False,
     **options: Any,
 ) -> tuple[Model, Selection]:
-    """A detector that looks at all detections that ``--score`` can pick, and what picks them.
+    """Load a detector with a threshold low enough for ``--score``, and the selection of its detections.
 
     Args:
         choice, coverage: see ``select``.
-        lower_only: never look at fewer detections than the model does by itself.
+        lower_only: never raise the model's own score threshold.
         options: see ``load_model``.
 
     Raises:
-        InputError: as ``load_model`` and ``select``, or the choice needs detections that an exported model does not
-            look at.
+        InputError: as ``load_model`` and ``select``, or the choice needs detections below the threshold of an exported
+            model.
     """
     model = load_model(path, **options)
     selection = select(choice, model.certainty, len(model.class_names), coverage=coverage)
@@ -104,7 +104,7 @@ def load_selected(
             raise InputError(
                 f"score: expected a number in [{least:g}, 1), got {choice.value:g}; {path} looks at nothing below"
             )
-    elif choice is not None and selection.needed < least - 2e-5:  # of rounding
+    elif choice is not None and selection.needed < least - 2e-5:  # because of rounding
         raise InputError(
             f"--score {choice.kind}={choice.value:g}: needs detections with scores from {selection.needed:.3f}, and "
             f"{path} looks at nothing below {least:g}; use the run folder instead"

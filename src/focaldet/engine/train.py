@@ -72,7 +72,7 @@ def train(
 
     Args:
         config: all settings.
-        folder: the photos, if they have been read already; runs that are compared share their splits.
+        folder: the photos, if they have already been read; runs of a comparison share their splits.
         callbacks: Lightning callbacks, called after the run's own.
         say: prints a line.
 
@@ -250,7 +250,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
 
 
 def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
-    # With deterministic algorithms torch fills all new memory with NaN: only who reads what nobody wrote needs that.
+    # With deterministic algorithms torch fills all new memory with NaN, which helps only if code reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet():
         return L.Trainer(
@@ -285,7 +285,7 @@ def _last(config: TrainConfig) -> Path:
 
 
 def _without_repeated_photos(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, silent about a photo of val that it has named before."""
+    """A ``say`` that reports each unreadable photo only once."""
     named: set[str] = set()
 
     def say_once(line: str) -> None:

@@ -28,7 +28,7 @@ from focaldet.engine.hub import local_run
 from focaldet.engine.spec import ModelSpec, read_spec, save_model
 from focaldet.folders import check_out
 from focaldet.methods.method import Method
-from focaldet.methods.targets import make_targets
+from focaldet.methods.targets import losses_of, make_targets
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 
@@ -38,7 +38,7 @@ OPTIONS = tuple(
 """Options of ``focaldet train`` that ``detector`` takes: those of the network and its losses."""
 
 FREEZING = ("frozen_stages", "freeze_norm")
-"""Of these the training loop decides."""
+"""Options that the training loop decides on."""
 
 
 def detector(
@@ -55,7 +55,7 @@ def detector(
     """Build a detector that is called as torchvision's are.
 
     Args:
-        method: retinanet, fcos, atss, gfl or gflv2; by default that of ``weights``, or gfl.
+        method: retinanet, fcos, atss, gfl, gflv2 or tood; by default that of ``weights``, or gfl.
         num_classes: labels are 0 to ``num_classes`` - 1, and none of them is the background. Where labels start at 1,
             as in torchvision's scripts, give one more, as for torchvision's own detectors.
         class_names: names of the classes, instead of their number.
@@ -122,6 +122,8 @@ class TrainableDetector(nn.Module):
 
     Attributes:
         net: the network; its state dict has the names of a run's ``model.safetensors``.
+        progress: share of the training that is done, for your loop to set; only TOOD reads it. By default its
+            predictions choose the positives from the first step on; below a third ATSS chooses them.
     """
 
     def __init__(self, spec: ModelSpec, net: DenseDetector, method: Method) -> None:
@@ -129,6 +131,7 @@ class TrainableDetector(nn.Module):
         self.spec, self.method = spec, method
         self.net = net.to(memory_format=torch.channels_last)
         self.postprocess = PostProcess(method, net.strides, spec.postprocess)
+        self.progress = 1.0
         self._range_checked = False
 
     @property
@@ -221,7 +224,7 @@ class TrainableDetector(nn.Module):
         lattice = Lattice(outputs.level_shapes, self.net.strides, self.spec.offset)
         targets = make_targets(self.method, batch.truth, lattice, batch.valid_sizes).to(batch.images.device)
         with torch.autocast(batch.images.device.type, enabled=False):
-            return self.method.losses(outputs, targets.assignment, targets.positives)
+            return losses_of(self.method, outputs, targets, self.progress)
 
     def _detect(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Detections of each image. Only images that the network sees at one size share a batch: near the padding of

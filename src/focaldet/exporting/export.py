@@ -117,7 +117,7 @@ def _checked(
 
 
 def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too: bool = False) -> tuple[bytes, Reader]:
-    """The file, and what reads detections from it as who gets it will. ONNX gives the head's maps too, if asked."""
+    """The file, and a function that reads detections from it as users will. ``maps_too`` adds the raw maps to ONNX."""
     card = model_card(detector, outputs)
     dtype = torch.float32 if card.resize.resampling == "torchvision" else torch.uint8
     if format == "onnx":

@@ -20,7 +20,7 @@ from focaldet.engine.doctor import describe
 from focaldet.engine.hub import is_on_hub
 from focaldet.engine.spec import room_for
 from focaldet.evaluation.average_precision import METRICS
-from focaldet.files import MOST_JSON, parse_json, read_json, read_text, write_json, write_text
+from focaldet.files import MAX_JSON, parse_json, read_json, read_text, write_json, write_text
 from focaldet.records.study import FORMAT, Line, RungRow, Study
 from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.schema import check_schema
@@ -225,7 +225,7 @@ def read_lines(out: Path) -> list[Line]:
     """
     file = out / "study.jsonl"
     lines: list[Line] = []
-    for number, text in enumerate(read_text(file, MOST_JSON).splitlines() if file.exists() else [], start=1):
+    for number, text in enumerate(read_text(file, MAX_JSON).splitlines() if file.exists() else [], start=1):
         where = f"{file}: line {number}"
         try:
             line = parse_json(text)
@@ -256,7 +256,7 @@ def checked_line(value: Any, where: str) -> Line:
 def append_line(out: Path, line: Line) -> None:
     """Add a line. The file is replaced as a whole, so that a kill leaves either the old or the new file."""
     file = out / "study.jsonl"
-    before = read_text(file, MOST_JSON) if file.exists() else ""
+    before = read_text(file, MAX_JSON) if file.exists() else ""
     write_text(file, before + "\n" * (before != "" and not before.endswith("\n")) + json.dumps(line) + "\n")
 
 
