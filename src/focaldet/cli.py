@@ -88,7 +88,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         )
     )
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
-    _data(add("data", "check a folder of labelled photos, or convert it to another format"))
+    _data(add("data", "check a folder of labelled photos, convert it to another format, or show its training samples"))
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
     _bench(add("bench", "benchmark the losses against common implementations on this machine"))
     add("doctor", "show installed packages and active kernels")
@@ -271,12 +271,12 @@ def _report(command: Parser) -> None:
 
 
 def _data(command: Parser) -> None:
-    actions = Literal["check", "convert"]
+    actions = Literal["check", "convert", "show"]
     command.add(
         "action",
         actions,
-        metavar="check|convert",
-        help="list faults and count boxes, or write a clean copy of the folder",
+        metavar="check|convert|show",
+        help="list faults and count boxes, write a clean copy of the folder, or draw photos as training sees them",
     )
     command.add("data", Path, metavar="DIR", help="folder of labelled photos")
     command.add(
@@ -284,15 +284,19 @@ def _data(command: Parser) -> None:
         int,
         metavar="PX",
         default=320,
-        help="check: longer side of the image that the network will see, in pixels (default: 320)",
+        help="check and show: longer side of the image that the network will see, in pixels (default: 320)",
     )
     command.add("--ignore", str, metavar="NAMES", help="classes that train will ignore, separated by commas")
     command.add("--to", Literal["coco", "yolo", "voc"], default="coco", help="convert: output format (default: coco)")
-    command.add("--out", Path, metavar="NEW", help="convert: folder to create")
+    command.add("--out", Path, metavar="NEW", help="convert: folder to create; show: PNG file (default: augmented.png)")
     command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
     command.add(
         "--rescale", bool, default=False, help="scale the boxes if the labels state a different size from the photo's"
     )
+    command.add("--photos", int, default=4, help="show: number of photos (default: 4)")
+    for name, default in (("augment", "light"), ("flips", "horizontal"), ("transform", None), ("seed", 0)):
+        kind = int if name == "seed" else str
+        command.add(f"--{name}", kind, default=default, help=f"show: as in train (default: {default or 'none'})")
 
 
 def _demo(command: Parser) -> None:

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from focaldet.checks import InputError, check_range, near_name, split_names
+from focaldet.data.augmentation import DEFAULT_PRESET, Augmentation
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MOST_SIZE
 
@@ -180,8 +181,12 @@ class TrainConfig:
         "schedule", 0, "random seed for weights, photo order, augmentation and automatic splits", range=(0, 2**32 - 1)
     )
 
-    augment: Literal["none", "light", "medium", "strong"] = option(
-        "augmentation", "light", "strength of zoom, crop and colour changes"
+    augment: str = option(
+        "augmentation",
+        DEFAULT_PRESET,
+        "none, light, medium or strong zoom, crop and colour changes, and what to add: mosaic, hue=0.02, … "
+        "(docs/augmentation.md)",
+        metavar="PRESET,NAME,NAME=X",
     )
     flips: Literal["none", "horizontal", "all"] = option(
         "augmentation",
@@ -189,6 +194,12 @@ class TrainConfig:
         "random flips; none: a mirror image means something else (digits, signs); all: photos have no natural up "
         "(cells, aerial views)",
         main=True,
+    )
+    transform: str | None = option(
+        "augmentation",
+        None,
+        "your own transform of photos and boxes, in torchvision's v2 convention",
+        metavar="FILE.py:NAME|MODULE:NAME",
     )
 
     device: str = option(
@@ -247,6 +258,7 @@ class TrainConfig:
         check_ranges(asdict(self))
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
+        Augmentation.parse(self.augment)
         if self.max_detections != "auto":
             check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:

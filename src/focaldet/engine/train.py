@@ -21,9 +21,11 @@ from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_fold
 from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
+from focaldet.data.own_transform import load_transform
 from focaldet.data.progress import progress_bar
-from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
+from focaldet.engine.augment import closing, training_transform
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
@@ -92,6 +94,8 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
 def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
     config = _check_out(config, say)
     trainer_devices(config.device, config.devices)
+    if config.transform is not None:
+        load_transform(config.transform)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
     if folder is None:
         with progress_bar("reading headers") as progress:
@@ -187,7 +191,7 @@ def fit(
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset))
+        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset), clock)
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
@@ -223,8 +227,10 @@ def first_detector(
     return spec, net, method
 
 
-def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
-    transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
+def _loader(
+    config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
+) -> "DataLoader[Any]":
+    transform = training_transform(config, folder.num_classes)
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
     if workers < 0:
@@ -237,6 +243,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
+        mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(
         dataset,

@@ -79,7 +79,7 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
     return Targets(lattice, assignment, positives, counts)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _locations(method: Method, lattice: Lattice) -> Locations:
     """Of all locations. Batches of one size share them."""
     return method.locations(lattice)
