@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int | None:
     if command not in parsers:
         raise InputError(f"unknown command {command!r}; {near_name(command, parsers)}")
     chosen = parsers[command].read(arguments[1:])
-    if command in ("train", "study", "demo"):
+    if command in ("train", "study", "tune", "demo"):
         from focaldet.engine.processes import check_ranks
 
         check_ranks()
@@ -87,6 +87,11 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
             argument_default=argparse.SUPPRESS,
         )
     )
+    _tune(
+        add(
+            "tune", "search learning rate, augmentation and class loss by AP on val", argument_default=argparse.SUPPRESS
+        )
+    )
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
     _data(add("data", "check a folder of labelled photos, convert it to another format, or show its training samples"))
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
@@ -104,6 +109,7 @@ WORK: dict[str, Work] = {
     "export": commands.export,
     "import": commands.import_,
     "study": commands.study,
+    "tune": commands.tune,
     "report": commands.report,
     "data": commands.data,
     "demo": commands.demo,
@@ -259,6 +265,23 @@ def _study(command: Parser) -> None:
     add("--betas", float, "extra rungs: ATSS with quality focal loss, one per β", nargs="+", metavar="B")
     add("--bins", int, "extra rungs: GFL, one per number of bins a side", nargs="+", metavar="N")
     _add_fields(command, without=(*CHOSEN_HERE, "out", "minutes"))
+
+
+def _tune(command: Parser) -> None:
+    from focaldet.study.tune import MINUTES, SEEDS, SPACE, TRIALS, USUAL
+
+    command.usage = "focaldet tune --data DIR [options]"
+
+    def add(name: str, hint: Any, help: str, **options: Any) -> None:
+        command.add(name, hint, help=help, group="search", **options)
+
+    add("--out", Path, "folder; an existing search is continued (default: tunes/<name of the data>)", metavar="DIR")
+    add("--minutes", float, f"time per training (default: {MINUTES:g}, unless --epochs is given)", metavar="MIN")
+    add("--trials", int, f"combinations of options to try, with those of an existing search (default: {TRIALS})")
+    add("--seeds", int, f"trainings per trial, each with its own seed (default: {SEEDS})")
+    space = "; ".join(f"{name}: {words}" for name, (words, _) in SPACE.items())
+    add("--space", str, f"options to search (default: {' '.join(USUAL)}): {space}", nargs="+", metavar="NAME")
+    _add_fields(command, without=("out", "minutes", "resume", "profile", "devices", "nodes"))
 
 
 def _report(command: Parser) -> None:

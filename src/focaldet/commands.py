@@ -171,6 +171,15 @@ def study(chosen: Namespace) -> None:
         say(f"report: {write_report(run_study(options, say=say, **own))}")
 
 
+def tune(chosen: Namespace) -> None:
+    """``focaldet tune``"""
+    from focaldet.study.tune import run_tune
+
+    options = vars(chosen)
+    own = {name: options.pop(name) for name in ("out", "trials", "seeds", "space") if name in options}
+    say(f"result.txt and all runs: {run_tune(options, say=say, **own)}")
+
+
 def report(chosen: Namespace) -> None:
     """``focaldet report``"""
     from focaldet.report import write_report

@@ -13,6 +13,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "a study": ("study.json", "neuron.json"),
     "a run": ("model.json", "metrics.jsonl", "splits.json"),
     "a demo": ("digits",),
+    "a search": ("tune.db",),
     "predictions": ("predictions.json", "errors.html"),
 }
 """Kind of folder that a command writes -> what shows it. The first that fits counts: runs hold predictions too."""

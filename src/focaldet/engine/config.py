@@ -159,6 +159,13 @@ class TrainConfig:
         metavar="MIN",
         main=True,
     )
+    patience: int = option(
+        "schedule",
+        0,
+        "end the run after this many measurements of val AP without a better one; 0: never",
+        range=AT_LEAST_0,
+        metavar="N",
+    )
     batch: int = option("schedule", 8, "images per step and device", range=AT_LEAST_1)
     lr: float = option(
         "schedule",
@@ -244,6 +251,12 @@ class TrainConfig:
     )
     val_every: int = option(
         "output", 0, "measure AP on the validation split every N epochs; 0: five times per run", range=AT_LEAST_0
+    )
+    logger: str = option(
+        "output",
+        "tensorboard",
+        "where to log losses and AP beside metrics.jsonl: tensorboard, csv, wandb, mlflow, several by commas, or none",
+        metavar="NAMES",
     )
     max_detections: int | Literal["auto"] = option(
         "output",

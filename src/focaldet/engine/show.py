@@ -57,11 +57,12 @@ def sample_sheet(folder: DataFolder, config: TrainConfig, *, photos: int) -> Ima
     rows = []
     for photo in chosen:
         draws = [Draw(epoch, photo, photo // config.batch) for epoch in range(EPOCHS)]
-        rows.append([_annotated(plain[photo]), *(_annotated(trained[draw]) for draw in draws)])
+        rows.append([annotated(plain[photo]), *(annotated(trained[draw]) for draw in draws)])
     headings = ["without augmentation", *(f"epoch {epoch + 1}" for epoch in range(EPOCHS))]
     return draw_sheet(rows, headings, folder.class_names, cell=max(320, config.size))
 
 
-def _annotated(sample: Sample) -> Annotated:
+def annotated(sample: Sample) -> Annotated:
+    """A sample in the form that is drawn."""
     image = sample.image.to(torch.uint8).permute(1, 2, 0).numpy()
     return Annotated(image, sample.boxes_xyxy.numpy(), sample.labels.numpy(), sample.ignored_xyxy.numpy())

@@ -2,8 +2,7 @@
 
 import contextlib
 import signal
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
@@ -42,9 +40,12 @@ from focaldet.engine.devices import choose_device, describe_device, most_workers
 from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
+from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.patience import Patience
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.engine.quiet import quiet
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, spec_of, with_room
@@ -65,12 +66,19 @@ def _silence(line: str) -> None:
     """Print nothing: the ``say`` of all processes but the first."""
 
 
-def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callable[[str], None] = print) -> Path:
+def train(
+    config: TrainConfig,
+    *,
+    folder: DataFolder | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    say: Callable[[str], None] = print,
+) -> Path:
     """Train a detector on a folder of labelled photos.
 
     Args:
         config: all settings.
         folder: the photos, if they have been read already; runs that are compared share their splits.
+        callbacks: Lightning callbacks, called after the run's own.
         say: prints a line.
 
     Returns:
@@ -84,16 +92,19 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         Terminated: SIGTERM ended the training; the run has all its files.
     """
     if not is_first_process(config):
-        return _train(config, folder, _silence)
+        return _train(config, folder, callbacks, _silence)
     if config.out is None:
-        return _train(config, folder, say)  # fit makes and locks the folder after all checks
+        return _train(config, folder, callbacks, say)  # fit makes and locks the folder after all checks
     with alone_in(Path(config.out), "train"):
-        return _train(config, folder, say)
+        return _train(config, folder, callbacks, say)
 
 
-def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
+def _train(
+    config: TrainConfig, folder: DataFolder | None, callbacks: Sequence[L.Callback], say: Callable[[str], None]
+) -> Path:
     config = _check_out(config, say)
     trainer_devices(config.device, config.devices)
+    check_loggers(config.logger)
     if config.transform is not None:
         load_transform(config.transform)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
@@ -123,6 +134,8 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
+    if config.patience and not folder.splits.get("val"):
+        raise InputError(f"--patience: {config.data} has no val split, on which AP could be measured")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
     if config.pretrained:
@@ -142,7 +155,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         say(f"{run} is finished; to train it longer, resume with a larger --epochs or --minutes")
     else:
         try:
-            run = fit(config, folder, spec, module, say=say_once)
+            run = fit(config, folder, spec, module, callbacks=callbacks, say=say_once)
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
@@ -155,7 +168,13 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
 
 
 def fit(
-    config: TrainConfig, folder: DataFolder, spec: ModelSpec, module: DetectionModule, *, say: Callable[[str], None]
+    config: TrainConfig,
+    folder: DataFolder,
+    spec: ModelSpec,
+    module: DetectionModule,
+    *,
+    callbacks: Sequence[L.Callback] = (),
+    say: Callable[[str], None],
 ) -> Path:
     """Train a given network: ``train`` without reading the photos, building the network and the final evaluation.
 
@@ -163,6 +182,7 @@ def fit(
         folder: the photos.
         spec: description of the network, for ``model.json`` and for measuring AP.
         module: network, method and settings.
+        callbacks: see ``train``.
         say: prints a line.
 
     Returns:
@@ -178,8 +198,15 @@ def fit(
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks = [clock, SkippedSteps(say), recorder, checkpoint, progress_display(clock, say)]
-    trainer = _trainer(config, run, callbacks)
+    own = [
+        clock,
+        SkippedSteps(say),
+        recorder,
+        Patience(config.patience, recorder, say),
+        checkpoint,
+        progress_display(clock, say),
+    ]
+    trainer = _trainer(config, run, [*own, *callbacks])
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -190,7 +217,7 @@ def fit(
         f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
-    with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
+    with alone, Interruption(run, clock, say) as interruption, quiet(), lost_process_in_one_line(config):
         loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset), clock)
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
@@ -199,6 +226,7 @@ def fit(
             ckpt_path=str(_last(config)) if config.resume else None,
             weights_only=True,
         )
+    close_loggers(trainer.loggers)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # a script may train again in this process
     if trainer.is_global_zero:
@@ -260,7 +288,7 @@ def _loader(
 def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
     # With deterministic algorithms torch fills all new memory with NaN: only who reads what nobody wrote needs that.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with _quiet():
+    with quiet():
         return L.Trainer(
             **trainer_devices(config.device, config.devices),
             num_nodes=config.nodes,
@@ -270,7 +298,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             use_distributed_sampler=False,
             callbacks=callbacks,
             plugins=[WholeFiles()],
-            logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
+            logger=make_loggers(config, run) if is_first_process(config) else False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
@@ -340,28 +368,6 @@ def _make_run_folder(config: TrainConfig) -> Path:
     except OSError as error:
         raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
     return run
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's advice about settings that are intended."""
-    import logging
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for advice in (
-            ".*does not have many workers.*",
-            ".*isinstance.treespec, LeafSpec.*",
-            ".*The number of training batches.*",
-            ".*Checkpoint directory.*exists and is not empty.*",
-            "The dirpath has changed.*",  # after a run folder was moved
-            ".*Trying to infer the `batch_size`.*",
-            ".*training_step.*log.*",
-            ".*in eval mode at the start of training.*",
-        ):
-            warnings.filterwarnings("ignore", advice)
-        yield
 
 
 def _unlearned(recorder: RunRecorder) -> str:
