@@ -143,8 +143,11 @@ def lines_of(file: Path) -> list[dict]:
 def run_once(data: str, minutes: float, preset: str, seed: int, work: Path) -> dict:
     """Train and measure one run; a run that was stopped goes on."""
     folder = work / "digits" if data == "digits" else Path(data)
-    if data == "digits" and not (folder / "annotations").exists() and not any(folder.glob("*")):
-        make_digits(folder)
+    if data == "digits" and not folder.exists():
+        made = work / "digits-unfinished"
+        shutil.rmtree(made, ignore_errors=True)
+        make_digits(made)
+        made.rename(folder)
     out = work / f"{Path(data).name}-{minutes:g}-{preset.replace('=', '')}-{seed}"
     resume = (out / "last.ckpt").exists()
     if not resume:
