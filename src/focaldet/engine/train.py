@@ -23,6 +23,7 @@ from focaldet.data.own_transform import load_transform
 from focaldet.data.progress import progress_bar
 from focaldet.data.verify import without_unreadable
 from focaldet.engine.augment import closing, training_transform
+from focaldet.engine.beginning import first_detector, with_chosen_weights
 from focaldet.engine.budget import TimeBudget
 from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
@@ -38,7 +39,7 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
-from focaldet.engine.finetune import begin_with
+from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
 from focaldet.engine.module import DetectionModule
@@ -48,16 +49,13 @@ from focaldet.engine.progress import progress_display
 from focaldet.engine.quiet import quiet
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
-from focaldet.engine.spec import ModelSpec, spec_of, with_room
+from focaldet.engine.spec import ModelSpec, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
-from focaldet.methods.method import Method
 from focaldet.methods.targets import TargetCollate
-from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
-from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
 from focaldet.system.heap import keep_memory
 
@@ -77,7 +75,7 @@ def train(
 
     Args:
         config: all settings.
-        folder: the photos, if they have been read already; runs that are compared share their splits.
+        folder: the photos, if they have already been read; runs of a comparison share their splits.
         callbacks: Lightning callbacks, called after the run's own.
         say: prints a line.
 
@@ -129,7 +127,7 @@ def _train(
     if regions := ignored_regions(folder, "train"):
         say(regions)
     if config.weights is not None:
-        recorded = recorded_splits(Path(config.weights), folder)
+        recorded = recorded_splits(local_run(config.weights), folder)
         if warning := trained_on(folder.splits.get("val", ()), recorded):
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
@@ -138,9 +136,9 @@ def _train(
         raise InputError(f"--patience: {config.data} has no val split, on which AP could be measured")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
-    if config.pretrained:
-        say(f"loading pretrained weights of {config.backbone} from the hub or its cache")
-    spec, net, method = first_detector(config, folder.class_names, say=say)
+    config = with_chosen_weights(config, say)  # config.yaml says which
+    begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint brings the weights
+    spec, net, method = first_detector(begun, folder.class_names, say=say)
     spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
@@ -240,21 +238,6 @@ def fit(
     return recorder.run
 
 
-def first_detector(
-    config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
-) -> tuple[ModelSpec, DenseDetector, Method]:
-    """Build the detector with which a run starts; equal settings give equal weights."""
-    L.seed_everything(config.seed, verbose=False)
-    if config.weights is not None:
-        return begin_with(config, class_names, say=say)
-    spec = spec_of(config, class_names)
-    net, method = spec.build(pretrained=config.pretrained, prior_prob=config.prior_prob)
-    check_any_size(net.backbone)
-    if config.backbone_weights is not None:
-        load_backbone_weights(net.backbone, Path(config.backbone_weights))
-    return spec, net, method
-
-
 def _loader(
     config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
 ) -> "DataLoader[Any]":
@@ -286,7 +269,7 @@ def _loader(
 
 
 def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
-    # With deterministic algorithms torch fills all new memory with NaN: only who reads what nobody wrote needs that.
+    # With deterministic algorithms torch fills all new memory with NaN, which helps only if code reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with quiet():
         return L.Trainer(
@@ -321,7 +304,7 @@ def _last(config: TrainConfig) -> Path:
 
 
 def _without_repeated_photos(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, silent about a photo of val that it has named before."""
+    """A ``say`` that reports each unreadable photo only once."""
     named: set[str] = set()
 
     def say_once(line: str) -> None:
