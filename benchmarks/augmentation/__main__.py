@@ -86,9 +86,8 @@ def costs(data: Path, photos: int, size: int) -> Iterator[str]:
             for photo in range(len(records)):
                 dataset[Draw(epoch, photo, photo // 8)]
             spent[text] += (time.process_time() - start) / len(records) / EPOCHS * 1000
-    torch.set_num_threads(cores())
     step = step_ms(folder, size)
-    yield f"{len(records)} photos in memory, {size} px; a step takes {step:.1f} ms per photo on {cores()} cores"
+    yield f"{len(records)} photos in memory, {size} px; a step takes {step:.1f} ms per photo with {cores()} cores"
     yield ""
     yield "| `--augment` | ms per photo | more than none, or than light | share of a step |"
     yield "|---|---|---|---|"
@@ -98,12 +97,21 @@ def costs(data: Path, photos: int, size: int) -> Iterator[str]:
 
 
 def step_ms(folder: DataFolder, size: int) -> float:
-    """Milliseconds per photo of a training step with the default network: processor time over the number of cores."""
+    """Milliseconds per photo of a training step with the default network, on all cores.
+
+    Processor time with one thread over the number of cores: threads that wait for each other would count.
+    """
     spent = []
     for epochs in (1, 1 + EPOCHS):  # the difference is without what happens once
         with tempfile.TemporaryDirectory() as work:
             config = TrainConfig(
-                data=str(folder.root), size=size, augment="none", epochs=epochs, workers=0, out=f"{work}/run"
+                data=str(folder.root),
+                size=size,
+                augment="none",
+                epochs=epochs,
+                workers=0,
+                pretrained=False,
+                out=f"{work}/run",
             )
             start = time.process_time()
             train(config, folder=folder, say=lambda line: None)
@@ -156,7 +164,14 @@ def run_once(data: str, minutes: float, preset: str, seed: int, work: Path) -> d
     fitting = {"size": 224, "flips": "none"} if data == "digits" else {"flips": "all"}
     print(f"{out.name}{': continued' if resume else ''}", flush=True)
     config = TrainConfig(
-        data=str(folder), out=str(out), resume=resume, minutes=minutes, augment=preset, seed=seed, **fitting
+        data=str(folder),
+        out=str(out),
+        resume=resume,
+        minutes=minutes,
+        augment=preset,
+        seed=seed,
+        pretrained=False,  # the same on every machine
+        **fitting,
     )
     run = train(config, say=lambda line: None)
     split = "test" if read_folder(folder).splits.get("test") else "val"

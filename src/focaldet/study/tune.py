@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from focaldet.checks import InputError, check_range, near_name
 from focaldet.data import DataFolder, read_folder
+from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.module import NotFiniteError
@@ -130,7 +131,8 @@ def run_tune(
     if "data" not in given:
         raise InputError("tune: --data DIR is missing: the folder of labelled photos")
     given = given if "epochs" in given else {"minutes": MINUTES} | given
-    config = TrainConfig(**given)
+    config = with_chosen_weights(TrainConfig(**given), say)
+    given = given | {"pretrained": config.pretrained}  # the same for all trials
     folder = read_folder(config.data, seed=config.seed)
     if not folder.splits.get("val"):
         raise InputError(f"{config.data}: no val split, by whose AP trials are compared")
