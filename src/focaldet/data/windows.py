@@ -24,7 +24,8 @@ from focaldet.checks import InputError, check_range
 from focaldet.data.batching import CACHE_BYTES, DetectionDataset
 from focaldet.data.images import as_tensor
 from focaldet.data.records import ImageRecord
-from focaldet.data.transforms import TrainTransform, View, keep_visible
+from focaldet.data.transforms import TrainTransform
+from focaldet.data.views import View, keep_visible
 from focaldet.photos.decoded_file import NoRoomError
 from focaldet.photos.images import no_size_warnings
 from focaldet.photos.regions import FILL, PhotoRegions, open_regions
@@ -162,7 +163,7 @@ class WindowDataset(DetectionDataset):
             return None
         return as_tensor(pixels)
 
-    def _view(self, index: int, drawn: tuple[int, int, int]) -> View | None:
+    def _view(self, index: int, drawn: tuple[int, ...]) -> View | None:
         photo, cell = self.photo_of(index)
         record = self.records[photo]
         rng = np.random.default_rng(drawn)
