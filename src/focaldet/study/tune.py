@@ -108,8 +108,14 @@ def run_tune(
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # a killed search left it
         if not study.trials:
-            usual = {"lr": 3e-3, "weight_decay": 0.05, "ema": 0.995, "augment": "light", "class_loss": "quality_focal"}
-            study.enqueue_trial({name: usual[name] for name in searched} | {"beta": 2.0})
+            usual = {
+                "lr": 3e-3,
+                "weight_decay": 0.05,
+                "ema": 0.995,
+                "augment": "light",
+                "class_loss": _default_loss(config),
+            }
+            study.enqueue_trial({name: usual[name] for name in searched} | {"beta": 2.0, "alpha": 0.25, "gamma": 2.0})
         say("searched: " + "; ".join(f"--{name.replace('_', '-')} {SPACE[name][0]}" for name in searched))
         objective = _objective(given, folder, out, searched, seeds, say)
         while (done := len(_finished(study))) < trials:
@@ -172,6 +178,10 @@ def _check_same(study: "optuna.Study", settings: dict[str, Any]) -> None:
             f"tune: the search in this folder has {name} {before.get(name)}, not {settings[name]}; choose another --out"
         )
     study.set_user_attr("settings", settings)
+
+
+def _default_loss(config: TrainConfig) -> str:
+    return "focal" if config.method in ("retinanet", "fcos", "atss") else "quality_focal"
 
 
 def _finished(study: "optuna.Study") -> list[Any]:
