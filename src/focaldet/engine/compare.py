@@ -13,7 +13,7 @@ from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on
 from focaldet.photos.images import read_photo
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.results import coco_results
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoice, ScoreChoices, Selection
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def detect_labelled(
     labels: Path,
     *,
     split: str | None = None,
-    score: float | ScoreChoice | None = None,
+    score: float | ScoreChoices | None = None,
     calibrated: bool = True,
     max_detections: int | None = None,
     openvino: bool = False,
@@ -60,9 +60,9 @@ def detect_labelled(
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
-    choice = ScoreChoice("score", score) if isinstance(score, int | float) else score
+    choices = ScoreChoices(ScoreChoice("score", score)) if isinstance(score, int | float) else score
     detector, select = load_selected(
-        run, choice, max_detections=max_detections, openvino=openvino, device=device, calibrated=calibrated
+        run, choices, max_detections=max_detections, openvino=openvino, device=device, calibrated=calibrated
     )
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)

@@ -24,8 +24,9 @@ from focaldet.evaluation.score_calibration import (
 from focaldet.evaluation.scored import Scored, pooled, scored_by_class
 from focaldet.evaluation.side_bands import band_coverage, fit_bands, matched_boxes
 from focaldet.evaluation.thresholds import class_thresholds, curves
-from focaldet.records.calibration import Bands, Calibration, Scale
+from focaldet.records.calibration import MOST_SAMPLED, Bands, Calibration, ClassThresholds, PhotoSample, Scale
 from focaldet.records.run_files import Run
+from focaldet.runtime.shift import least_scores, photo_sample
 
 STRICT_IOU = 0.75
 """A second IoU at which being right is reported."""
@@ -67,12 +68,23 @@ def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATIO
         class_maps=tuple(chosen),
         thresholds=tuple(thresholds),
         bands=fit_bands(matched_boxes(results, least, scale), names, scale),
+        sample=_sample(results, thresholds, least_score),
         report={
             "scores": _score_report(classes, strict, overlapping, len(results), least),
             "classes": _class_rows(classes, strict, least),
             "sides": {kind: _side_report(results, names, least, kind) for kind in _scales(scale)},
         },
     )
+
+
+def _sample(
+    results: Sequence[ImageResult], thresholds: Sequence[ClassThresholds], least_score: float
+) -> tuple[PhotoSample, ...]:
+    """What ``--check-shift`` compares new photos with."""
+    least = least_scores(thresholds, least_score)
+    chosen = np.random.default_rng(0).permutation(len(results))[:MOST_SAMPLED]
+    parts = [results[index] for index in np.sort(chosen)]
+    return tuple(photo_sample(one.scores, one.labels, one.boxes_xyxy, one.side_std_px, least) for one in parts)
 
 
 def _scale(results: Sequence[ImageResult]) -> Scale:

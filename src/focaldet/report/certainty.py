@@ -14,11 +14,9 @@ from focaldet.records.calibration import (
     Calibration,
     ClassThresholds,
     Promise,
-    ReliabilityRow,
-    Report,
-    SideReport,
     read_calibration,
 )
+from focaldet.records.calibration_report import ReliabilityRow, Report, SideReport
 from focaldet.records.run_files import Run
 from focaldet.report import charts
 from focaldet.schema import check_schema
