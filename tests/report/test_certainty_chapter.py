@@ -5,6 +5,7 @@ import pytest
 
 from evaluation.many_photos import many_photos, with_false
 from focaldet.evaluation.certainty import calibrate
+from focaldet.evaluation.matching import match_run
 from focaldet.records.calibration import FILE, write_calibration
 from focaldet.records.run_files import read_run
 from focaldet.report import write_report
@@ -25,7 +26,8 @@ def run_path(tmp_path):
 
 
 def context(path):
-    return certainty_context(read_run(path), True)
+    run = read_run(path)
+    return certainty_context(run, match_run(run))
 
 
 def test_chapter_begins_in_plain_words_with_numbers(run_path):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from focaldet.evaluation.average_precision import EVALUATION_SCORE
+from focaldet.evaluation.confusion import confusion
 from focaldet.evaluation.matching import ImageResult, match_run
 from focaldet.evaluation.score_calibration import (
     FOLDS,
@@ -72,6 +73,7 @@ def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATIO
         report={
             "scores": _score_report(classes, strict, overlapping, len(results), least),
             "classes": _class_rows(classes, strict, least),
+            "confusion": confusion(results, least),
             "sides": {kind: _side_report(results, names, least, kind) for kind in _scales(scale)},
         },
     )

@@ -56,9 +56,11 @@ class SideReport(TypedDict):
 class Report(TypedDict):
     """The ``report`` of a calibration, measured by cross-fitting.
 
-    ``sides`` has the bands in use, and beside bands by standard deviations those by the size of the box.
+    ``sides`` has the bands in use, and beside bands by standard deviations those by the size of the box. ``confusion``
+    has labelled class, predicted class and count, -1 for no class (``evaluation.confusion``).
     """
 
     scores: ScoreReport
     classes: list[ClassReport]
+    confusion: list[list[int]]
     sides: dict[str, list[SideReport]]
