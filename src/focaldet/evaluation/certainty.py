@@ -74,7 +74,7 @@ def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATIO
             "scores": _score_report(classes, strict, overlapping, len(results), least),
             "classes": _class_rows(classes, strict, least),
             "confusion": confusion(results, least),
-            "sides": {kind: _side_report(results, names, least, kind) for kind in _scales(scale)},
+            "sides": _side_reports(results, names, least),
         },
     )
 
@@ -149,6 +149,19 @@ def _class_rows(classes: Sequence[Scored], at_75: Sequence[Scored], least: Seque
             }
         )
     return rows
+
+
+def _side_reports(
+    results: Sequence[ImageResult], names: Sequence[str], least: Sequence[float]
+) -> dict[Scale, list[dict[str, Any]]]:
+    return {kind: _side_report(results, names, least, kind) for kind in _scales(_scale(results))}
+
+
+def cross_fitted_bands(run: Run) -> dict[Scale, list[dict[str, Any]]]:
+    """Coverage and width of the bands of each scale, see ``SideReport``; empty lists with too few boxes."""
+    results, names = match_run(run), run.class_names
+    least = [each.best_f1 for each in class_thresholds(scored_by_class(results, len(names)))]
+    return _side_reports(results, names, least)
 
 
 def _side_report(

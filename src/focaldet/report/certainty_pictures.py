@@ -1,7 +1,7 @@
 """Pictures of the chapter "Can you rely on it?": the confusion matrix, boxes with the widest and narrowest bands."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +87,13 @@ def _cell(counts: np.ndarray, names: Sequence[str], row: int, column: int) -> Ce
 
 
 def band_pictures(run: Run, results: Sequence[ImageResult], calibration: Calibration) -> dict[str, list[gallery.Photo]]:
-    """Heading -> cut-outs of the boxes with the widest and the narrowest bands for their size, at most one a photo."""
+    """Heading -> cut-outs of found objects with the widest and the narrowest bands for their size, one a photo."""
     if calibration.bands is None or list(calibration.class_names) != run.class_names:
         return {}
     least = np.array([each.best_f1 for each in calibration.thresholds])
     examples: list[tuple[float, ImageResult, int, Floats, Floats]] = []
     for result in results:
-        kept = np.flatnonzero((result.scores >= least[result.labels]) & (result.matched_gt >= -1))
+        kept = np.flatnonzero((result.scores >= least[result.labels]) & (result.matched_gt >= 0))
         boxes, stds, size = result.boxes_xyxy[kept], result.side_std_px[kept], (result.height, result.width)
         if calibration.bands.scale == "deviation" and not np.isfinite(stds).all():
             return {}
@@ -125,7 +125,7 @@ def _one_a_photo(
 def _picture(
     run: Run, calibration: Calibration, result: ImageResult, index: int, low: Floats, high: Floats, *, key: str
 ) -> gallery.Photo:
-    """A box with its band, and the labelled box if there is one."""
+    """A box with its band, and the labelled box."""
     names, label = calibration.class_names, int(result.labels[index])
     outer, inner = np.concatenate([low[:2], high[2:]]), np.concatenate([high[:2], low[2:]])
     window = gallery.window_around(result, outer[None], _SURROUNDINGS, _MIN_CUTOUT_PX)
@@ -133,17 +133,14 @@ def _picture(
     chance = float(calibration.chances(label, result.scores[index]))
     sides = (high - low).mean()
     gt = int(result.matched_gt[index])
-    if gt >= 0:
-        truth = result.gt_xyxy[gt]
-        inside = bool((low <= truth + 1e-6).all() and (truth - 1e-6 <= high).all())
-        verdict = "the labelled box lies inside" if inside else "the labelled box does not lie inside"
-    else:
-        verdict = "a false alarm"
+    truth = result.gt_xyxy[gt]
+    inside = bool((low <= truth + 1e-6).all() and (truth - 1e-6 <= high).all())
+    verdict = f"the labelled box {'lies' if inside else 'does not lie'} inside"
     words = f"sides ± {sides / 2:.1f} px; {verdict}"
     band = _ring(outer, inner)
-    drawn = [gallery.truth_box(result, gt, names)] if gt >= 0 else []
-    box = gallery.make_box(result.boxes_xyxy[index], label, names, "found" if gt >= 0 else "false", "", band)
-    drawn.append(replace(box, words=f"{names[label]}, score {chance:.2f}; {words}"))
+    described = f"{names[label]}, score {chance:.2f}; {words}"
+    box = gallery.make_box(result.boxes_xyxy[index], label, names, "found", described, band)
+    drawn = [gallery.truth_box(result, gt, names), box]
     panel = gallery.Panel(f"{names[label]} {chance:.2f}", words, drawn)
     x, y, width, height = window
     return gallery.Photo(key, Path(result.file_name).name, width, height, data, [panel], x, y)

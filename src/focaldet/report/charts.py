@@ -233,5 +233,5 @@ def _with_marks(svg: Markup, axes: Axes, marks: Sequence[Mark]) -> Markup:
         f'width="{max(end - start, 0):.1f}" height="{height * panel.height:.1f}"/></g>'
         for index, (mark, start, end) in enumerate(zip(marks, starts, ends, strict=True))
     ]
-    text = svg.replace('role="img"', 'role="group"', 1)
+    text = str(svg).replace('role="img"', 'role="group"', 1)
     return Markup(text[: text.rindex("</svg>")] + f"<g>{''.join(columns)}</g></svg>")
