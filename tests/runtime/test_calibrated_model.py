@@ -1,8 +1,10 @@
 """A calibration in a model's metadata: what ``focaldet predict`` and onnxruntime make of it, without torch."""
 
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +219,18 @@ def test_calibrated_file_is_used_without_torch_scipy_and_scikit_learn(file: Path
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[0.9, 0.5] (2, 4)"
+
+
+def test_three_lines_of_the_documentation_give_the_same_chances(file: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = re.search(r"(    def chance\(card, label, score\):.*?)\n\n", page, re.DOTALL).group(1)
+    names = {"np": np}
+    exec(textwrap.dedent(code), names)  # the documentation's own code
+    card = json.loads(OnnxDetector.load(file).session.get_modelmeta().custom_metadata_map[KEY])
+    for label in range(3):
+        for score in (0.0, 0.3, 0.8, 1.0):
+            expected = Certainty(CALIBRATION).chances([score], [label])[0]
+            assert names["chance"](card, label, score) == pytest.approx(expected)
 
 
 def test_calibration_can_be_left_out_in_python(file: Path, photo: Path) -> None:

@@ -192,8 +192,17 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
         )
 
 
-def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
-    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
+def to_supervision(
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    side_bands: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> SupervisionDetections:
+    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations.
+
+    Args:
+        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
         import supervision
@@ -201,6 +210,8 @@ def to_supervision(detections: Detections, class_names: Sequence[str]) -> Superv
     data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
     if detections.side_std_px is not None:
         data["side_std_px"] = detections.side_std_px.numpy()
+    if side_bands is not None:
+        data["side_low"], data["side_high"] = side_bands
     return supervision.Detections(
         xyxy=detections.boxes_xyxy.numpy(),
         confidence=detections.scores.numpy(),
