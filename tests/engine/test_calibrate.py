@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+import focaldet
 from exporting.random_runs import CELLS, random_run
 from focaldet.checks import InputError
 from focaldet.cli import main
@@ -184,6 +185,10 @@ def test_detector_gives_chances_and_keeps_the_order_within_a_class(calibrated: P
     theirs = to_supervision(found, detector.class_names, side_bands=(low, high))[1:3]
     assert (theirs.data["side_low"] == low[1:3]).all()
     assert (theirs.data["side_high"] == high[1:3]).all()
+    seen = focaldet.Run(calibrated).predict(photo, coverage=0.9)
+    theirs = to_supervision(seen, seen.class_names)
+    assert np.array_equal(theirs.data["side_low"], seen.found.side_low_px)
+    assert np.array_equal(theirs.data["side_high"], seen.found.side_high_px)
     with pytest.raises(InputError, match="no calibration"):
         Detector.load(calibrated, calibrated=False).side_bands(found, (96, 128))
 

@@ -18,8 +18,8 @@ from focaldet.runtime.card import KEY
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.shift import (
     FALSE_ALARMS,
-    FEWEST_PHOTOS,
-    MOST_BOXES,
+    MAX_BOXES,
+    MIN_PHOTOS,
     ShiftCheck,
     least_scores,
     photo_sample,
@@ -46,7 +46,7 @@ def test_false_alarms_are_as_rare_as_stated_although_boxes_of_a_photo_are_alike(
     for draw in range(draws):
         rng = np.random.default_rng(draw)
         photos = [drawn_photo(rng) for _ in range(40)]
-        new = int(rng.integers(FEWEST_PHOTOS, 20))
+        new = int(rng.integers(MIN_PHOTOS, 20))
         alarms += shift_chance(photos[new:], photos[:new], seed=draw, divisions=99) <= FALSE_ALARMS
     assert alarms <= draws * FALSE_ALARMS + 3 * math.sqrt(draws * FALSE_ALARMS)
 
@@ -87,10 +87,10 @@ def test_photos_without_boxes_are_compared_too() -> None:
 def test_sample_has_boxes_from_the_least_score_on_spread_over_the_scores() -> None:
     scores = np.linspace(0.9, 0.01, 200)
     one = photo_sample(scores, np.ones(200, int), np.tile([0, 0, 4, 9], (200, 1)), np.full((200, 4), 3.0), LEAST)
-    assert len(one.scores) == MOST_BOXES
+    assert len(one.scores) == MAX_BOXES
     assert one.scores[0] == 0.9
     assert LEAST[1] <= one.scores[-1] < LEAST[1] + 0.01
-    assert one.widths == (round(math.log(3 / 6), 2),) * MOST_BOXES
+    assert one.widths == (round(math.log(3 / 6), 2),) * MAX_BOXES
     assert photo_sample(scores, np.ones(200, int), np.zeros((200, 4)), None, LEAST).widths == ()
 
 
@@ -141,7 +141,7 @@ def test_command_does_not_look_only_at_boxes_that_are_shown(said) -> None:
 
 
 def test_few_photos_give_no_answer_and_say_so(said) -> None:
-    assert f"needs at least {FEWEST_PHOTOS} photos" in said((colour_sample(0.9),) * 30, copies=FEWEST_PHOTOS - 1)
+    assert f"needs at least {MIN_PHOTOS} photos" in said((colour_sample(0.9),) * 30, copies=MIN_PHOTOS - 1)
 
 
 def test_calibration_without_a_sample_and_other_options_are_refused(said) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
+from focaldet.engine.hub import local_run
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.runtime.selection import ScoreChoices, Selection, select
@@ -23,7 +24,7 @@ def load_model(
     calibrated: bool = True,
     device: str = "auto",
 ) -> Model:
-    """Load the detector of a run folder, or an exported ONNX file.
+    """Load the detector of a run folder, also ``hf:OWNER/NAME``, or an exported ONNX file.
 
     Args:
         score: score threshold of a run's detector; ``None``: its own. An exported model has a built-in threshold, and
@@ -37,6 +38,7 @@ def load_model(
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
             is not installed.
     """
+    path = local_run(path)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
@@ -75,16 +77,16 @@ def load_selected(
     lower_only: bool = False,
     **options: Any,
 ) -> tuple[Model, Selection]:
-    """A detector that looks at all detections that ``--score`` can pick, and what picks them.
+    """Load a detector with a threshold low enough for ``--score``, and the selection of its detections.
 
     Args:
         choices, coverage: see ``select``.
-        lower_only: never look at fewer detections than the model does by itself.
+        lower_only: never raise the model's own score threshold.
         options: see ``load_model``.
 
     Raises:
-        InputError: as ``load_model`` and ``select``, or the choice needs detections that an exported model does not
-            look at.
+        InputError: as ``load_model`` and ``select``, or the choice needs detections below the threshold of an exported
+            model.
     """
     model = load_model(path, **options)
     choices = choices or ScoreChoices()
@@ -100,7 +102,7 @@ def load_selected(
 
 
 def _check_looks_low_enough(path: Path, model: OnnxDetector, choices: ScoreChoices, selection: Selection) -> None:
-    """Raise InputError where a choice needs detections that an exported model does not look at."""
+    """Raise InputError if a choice needs detections below the threshold of an exported model."""
     names, least = model.class_names, model.card.score_threshold
     shared = [label for label, name in enumerate(names) if name not in choices.of_class]
     for labels in [shared, *([names.index(name)] for name in choices.of_class)]:
@@ -116,7 +118,7 @@ def _check_looks_low_enough(path: Path, model: OnnxDetector, choices: ScoreChoic
                     f"score: expected a number in [{from_here:g}, 1), got {choice.value:g}; {path} looks at nothing "
                     "below"
                 )
-        elif (needed := float(selection.least_raw[labels].min())) < least - 2e-5:  # of rounding
+        elif (needed := float(selection.least_raw[labels].min())) < least - 2e-5:  # because of rounding
             raise InputError(
                 f"--score {choice}: needs detections with scores from {needed:.3f}, and {path} looks at nothing below "
                 f"{least:g}; use the run folder instead"
@@ -124,7 +126,7 @@ def _check_looks_low_enough(path: Path, model: OnnxDetector, choices: ScoreChoic
 
 
 def with_shift_check(path: Path, model: Model) -> tuple[Model, ShiftCheck]:
-    """A detector that looks at all detections that ``--check-shift`` compares, and what compares them.
+    """Lower a detector's threshold as far as ``--check-shift`` needs, and make the check.
 
     Raises:
         InputError: the model has no calibration, or one without a sample of its photos.

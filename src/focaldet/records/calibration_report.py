@@ -4,7 +4,7 @@ from typing import TypedDict
 
 
 class ReliabilityRow(TypedDict):
-    """Detections with scores in one tenth: how many, their mean score, and the share that is right."""
+    """Detections with scores in one tenth: their count, mean score, and the share that is right."""
 
     detections: int
     score: float
@@ -42,7 +42,7 @@ class ClassReport(TypedDict):
 
 
 class SideReport(TypedDict):
-    """How many boxes (sides) a promised coverage contained, of how many, and the mean width of the bands."""
+    """Number of boxes (sides) whose bands contain the truth, number of all, and the mean width of the bands."""
 
     promised: float
     box_inside: int
@@ -56,7 +56,7 @@ class SideReport(TypedDict):
 class Report(TypedDict):
     """The ``report`` of a calibration, measured by cross-fitting.
 
-    ``sides`` has the bands in use, and beside bands by standard deviations those by the size of the box. ``confusion``
+    ``sides`` has the bands in use and, next to bands by standard deviation, those by the size of the box. ``confusion``
     has labelled class, predicted class and count, -1 for no class (``evaluation.confusion``).
     """
 

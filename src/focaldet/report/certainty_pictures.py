@@ -14,7 +14,7 @@ from focaldet.records.run_files import Run
 from focaldet.report import gallery
 from focaldet.runtime.side_bands import side_bands
 
-MOST_CLASSES = 12
+MAX_CLASSES = 12
 """Rows and columns of the matrix; further classes, those with fewest objects, share one."""
 
 NUM_EXAMPLES = 4
@@ -56,7 +56,7 @@ def confusion_table(calibration: Calibration, report: Report) -> Confusion | Non
     if not report["confusion"]:
         return None
     order = sorted(range(len(calibration.class_names)), key=lambda label: -calibration.thresholds[label].objects)
-    own = order if len(order) <= MOST_CLASSES else order[: MOST_CLASSES - 1]
+    own = order if len(order) <= MAX_CLASSES else order[: MAX_CLASSES - 1]
     place = {label: index for index, label in enumerate(own)}
     names = [calibration.class_names[label] for label in own]
     if len(own) < len(order):

@@ -1,9 +1,9 @@
-"""Which detections are shown: ``--score``, and the bands of ``--coverage``.
+"""Select the detections to show by ``--score``, with the bands of ``--coverage``.
 
---score 0.4             those with a higher score
---score precision=0.95  per class, the lowest threshold at which so many are right
---score recall=0.9      per class, the highest threshold at which so many objects are found
---score RBC=0.4,WBC=precision=0.95,0.3      of some classes, and of all others
+--score 0.4             detections with a higher score
+--score precision=0.95  per class, the lowest threshold with this precision
+--score recall=0.9      per class, the highest threshold with this recall
+--score RBC=0.4,WBC=precision=0.95,0.3: own thresholds for some classes, and one for all others
 (nothing)               per class, the threshold with the best F1; without a calibration 0.3
 """
 
@@ -25,7 +25,7 @@ from focaldet.runtime.side_bands import percent_of
 PLAIN_SCORE = 0.3
 """Confidence threshold of a model without a calibration."""
 
-_ROUNDING = 1e-5  # thresholds are scores that were written with five digits
+_ROUNDING = 1e-5  # thresholds are scores rounded to five digits
 
 Kind = Literal["score", "precision", "recall"]
 
@@ -51,7 +51,7 @@ class ScoreChoice:
         """Read the value of one class.
 
         Raises:
-            InputError: it is neither a number nor one of the two promises.
+            InputError: the value is neither a number nor one of the two promises.
         """
         name, given, number = text.partition("=")
         kind: Kind = "score"
@@ -141,14 +141,14 @@ def _parts(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Selection:
-    """Picks the detections to show.
+    """Selects the detections to show.
 
     Args:
-        least_raw: ``(C,)`` least score of each class as the network gives it; infinity leaves the class out.
+        least_raw: ``(C,)`` lower bound of the network's own score for each class; infinity excludes the class.
         above: ``(C,)`` detections of a class have a higher (calibrated) score.
         certainty: calibration of the model, if it has one.
-        coverage: of the bands; ``None`` for none.
-        notes: sentences for the person who asked.
+        coverage: coverage of the bands; ``None`` for no bands.
+        notes: sentences for the user.
     """
 
     least_raw: NDArray[np.float64]
@@ -159,11 +159,11 @@ class Selection:
 
     @property
     def needed(self) -> float:
-        """The lowest score, as the network gives it, of any detection that can be picked."""
+        """Lower bound of the network's own score over all classes."""
         return float(max(0.0, self.least_raw.min() - _ROUNDING))
 
     def least_chances(self) -> list[float]:
-        """The lowest score of a detection of each class, as it is shown; above 1 for a class that is left out."""
+        """The lowest shown score of a detection of each class; above 1 for an excluded class."""
         raw = self.least_raw.clip(0, 1)
         chances = raw if self.certainty is None else self.certainty.chances(raw, np.arange(len(raw)))
         least: list[float] = np.where(np.isinf(self.least_raw), 2.0, np.maximum(self.above, chances)).tolist()
@@ -176,7 +176,7 @@ class Selection:
 
         Args:
             photo_size: (height, width).
-            score: pick those with a higher score instead.
+            score: select detections with a higher score instead.
         """
         if score is not None:
             found = found.above(score)
@@ -191,18 +191,17 @@ class Selection:
 
 
 def select_by_score(num_classes: int, score: float) -> Selection:
-    """Pick detections with a higher score."""
+    """Select detections with a higher score."""
     return Selection(np.zeros(num_classes), np.full(num_classes, score))
 
 
 def select(
     choices: ScoreChoices, certainty: Certainty | None, class_names: Sequence[str], *, coverage: float | None = None
 ) -> Selection:
-    """Pick as ``--score`` and ``--coverage`` say.
+    """Make the selection for ``--score`` and ``--coverage``.
 
     Raises:
-        InputError: a promise was asked for, and there is no calibration; or no class can keep it; or there is no such
-            class.
+        InputError: a promise without a calibration, or one that no class can keep; or an unknown class.
     """
     if unknown := [name for name in choices.of_class if name not in class_names]:
         raise InputError(f"--score {unknown[0]}: no such class; {near_name(unknown[0], class_names)}")

@@ -27,13 +27,13 @@ from focaldet.runtime.model import DetectionArrays
 FALSE_ALARMS = 0.01
 """How often, at most, photos like those of the calibration raise a warning."""
 
-FEWEST_PHOTOS = 5
+MIN_PHOTOS = 5
 """Fewer new photos could hardly be told apart from others, however different they are."""
 
-MOST_PHOTOS = 500
+MAX_PHOTOS = 500
 """More new photos than these are represented by so many of them."""
 
-MOST_BOXES = 50
+MAX_BOXES = 50
 """The same for the boxes of a photo."""
 
 SHARE = 0.25
@@ -63,7 +63,7 @@ def photo_sample(
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
     kept = np.flatnonzero(scores >= least[labels])
-    kept = spread(kept[np.argsort(-scores[kept], kind="stable")], MOST_BOXES)
+    kept = spread(kept[np.argsort(-scores[kept], kind="stable")], MAX_BOXES)
     widths = np.zeros(0)
     if side_std_px is not None:
         boxes, stds = np.asarray(boxes_xyxy, np.float64)[kept], np.asarray(side_std_px, np.float64)[kept]
@@ -157,10 +157,10 @@ class ShiftCheck:
 
     def line(self) -> str | None:
         """A warning, or why there can be none; nothing if the photos are like those of the calibration."""
-        if len(self._new) < FEWEST_PHOTOS:
-            return f"--check-shift: needs at least {FEWEST_PHOTOS} photos to compare with those of the calibration"
+        if len(self._new) < MIN_PHOTOS:
+            return f"--check-shift: needs at least {MIN_PHOTOS} photos to compare with those of the calibration"
         files = list(self._new.values())
-        new = [self._sample(files[index]) for index in spread(np.arange(len(files)), MOST_PHOTOS)]
+        new = [self._sample(files[index]) for index in spread(np.arange(len(files)), MAX_PHOTOS)]
         chance = shift_chance(self._known, new)
         if chance > FALSE_ALARMS:
             return None
