@@ -128,7 +128,7 @@ def test_least_score_of_a_file_is_told_in_chances(predict) -> None:
 @pytest.mark.parametrize(
     ("score", "words"),
     [
-        ("high", "--score: expected a number, precision=0.95, recall=0.9, or such values of classes"),
+        ("high", "--score: expected a number, precision=0.95 or recall=0.9, got 'high'"),
         ("0.3,0.4", "--score: got two values for all other classes"),
         ("a=0.3,a=0.4", "--score: got two values for a"),
         ("a=recall=high", "--score: expected a number, precision=0.95"),

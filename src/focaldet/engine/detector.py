@@ -204,8 +204,8 @@ def to_supervision(
     """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations.
 
     Args:
-        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``. A ``Prediction``
-            with a coverage has its own.
+        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``. A
+            ``Prediction`` with a coverage has its own.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it

@@ -29,8 +29,7 @@ _ROUNDING = 1e-5  # thresholds are scores rounded to five digits
 
 Kind = Literal["score", "precision", "recall"]
 
-
-_EXPECTED = "expected a number, precision=0.95, recall=0.9, or such values of classes, as in RBC=0.4,WBC=precision=0.95"
+_EXPECTED = "expected a number, precision=0.95 or recall=0.9"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ FALSE_ALARMS = 0.01
 """How often, at most, photos like those of the calibration raise a warning."""
 
 MIN_PHOTOS = 5
-"""Fewer new photos could hardly be told apart from others, however different they are."""
+"""With fewer new photos, the test would hardly ever find a difference, however large."""
 
 MAX_PHOTOS = 500
 """More new photos than these are represented by so many of them."""
