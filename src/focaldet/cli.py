@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int | None:
     if command not in parsers:
         raise InputError(f"unknown command {command!r}; {near_name(command, parsers)}")
     chosen = parsers[command].read(arguments[1:])
-    if command in ("train", "study", "demo"):
+    if command in ("train", "study", "tune", "demo"):
         from focaldet.engine.processes import check_ranks
 
         check_ranks()
@@ -88,8 +88,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
             argument_default=argparse.SUPPRESS,
         )
     )
+    _tune(
+        add(
+            "tune", "search learning rate, augmentation and class loss by AP on val", argument_default=argparse.SUPPRESS
+        )
+    )
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
-    _data(add("data", "check a folder of labelled photos, or convert it to another format"))
+    _data(add("data", "check a folder of labelled photos, convert it to another format, or show its training samples"))
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
     _bench(add("bench", "benchmark the losses against common implementations on this machine"))
     add("doctor", "show installed packages and active kernels")
@@ -106,6 +111,7 @@ WORK: dict[str, Work] = {
     "import": commands.import_,
     "push": commands.push,
     "study": commands.study,
+    "tune": commands.tune,
     "report": commands.report,
     "data": commands.data,
     "demo": commands.demo,
@@ -281,6 +287,23 @@ def _study(command: Parser) -> None:
     _add_fields(command, without=(*CHOSEN_HERE, "out", "minutes"))
 
 
+def _tune(command: Parser) -> None:
+    from focaldet.study.tune import MINUTES, SEEDS, SPACE, TRIALS, USUAL
+
+    command.usage = "focaldet tune --data DIR [options]"
+
+    def add(name: str, hint: Any, help: str, **options: Any) -> None:
+        command.add(name, hint, help=help, group="search", **options)
+
+    add("--out", Path, "folder; an existing search is continued (default: tunes/<name of the data>)", metavar="DIR")
+    add("--minutes", float, f"time per training (default: {MINUTES:g}, unless --epochs is given)", metavar="MIN")
+    add("--trials", int, f"combinations of options to try, with those of an existing search (default: {TRIALS})")
+    add("--seeds", int, f"trainings per trial, each with its own seed (default: {SEEDS})")
+    space = "; ".join(f"{name}: {words}" for name, (words, _) in SPACE.items())
+    add("--space", str, f"options to search (default: {' '.join(USUAL)}): {space}", nargs="+", metavar="NAME")
+    _add_fields(command, without=("out", "minutes", "resume", "profile", "devices", "nodes"))
+
+
 def _report(command: Parser) -> None:
     command.add("runs", Path, metavar="RUN", nargs="+", help="run folders, or one study folder")
     command.add(
@@ -291,12 +314,12 @@ def _report(command: Parser) -> None:
 
 
 def _data(command: Parser) -> None:
-    actions = Literal["check", "convert"]
+    actions = Literal["check", "convert", "show"]
     command.add(
         "action",
         actions,
-        metavar="check|convert",
-        help="list faults and count boxes, or write a clean copy of the folder",
+        metavar="check|convert|show",
+        help="list faults and count boxes, write a clean copy of the folder, or draw photos as training sees them",
     )
     command.add("data", Path, metavar="DIR", help="folder of labelled photos")
     command.add(
@@ -304,15 +327,19 @@ def _data(command: Parser) -> None:
         int,
         metavar="PX",
         default=320,
-        help="check: longer side of the image that the network will see, in pixels (default: 320)",
+        help="check and show: longer side of the image that the network will see, in pixels (default: 320)",
     )
     command.add("--ignore", str, metavar="NAMES", help="classes that train will ignore, separated by commas")
     command.add("--to", Literal["coco", "yolo", "voc"], default="coco", help="convert: output format (default: coco)")
-    command.add("--out", Path, metavar="NEW", help="convert: folder to create")
+    command.add("--out", Path, metavar="NEW", help="convert: folder to create; show: PNG file (default: augmented.png)")
     command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
     command.add(
         "--rescale", bool, default=False, help="scale the boxes if the labels state a different size from the photo's"
     )
+    command.add("--photos", int, default=4, help="show: number of photos (default: 4)")
+    for name, default in (("augment", "light"), ("flips", "horizontal"), ("transform", None), ("seed", 0)):
+        kind = int if name == "seed" else str
+        command.add(f"--{name}", kind, default=default, help=f"show: as in train (default: {default or 'none'})")
 
 
 def _demo(command: Parser) -> None:

@@ -2,8 +2,7 @@
 
 import contextlib
 import signal
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
@@ -21,10 +19,12 @@ from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_fold
 from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
+from focaldet.data.own_transform import load_transform
 from focaldet.data.progress import progress_bar
-from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
+from focaldet.engine.augment import closing, training_transform
 from focaldet.engine.beginning import first_detector, with_chosen_weights
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
@@ -41,9 +41,12 @@ from focaldet.engine.devices import choose_device, describe_device, most_workers
 from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
+from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.patience import Patience
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.engine.quiet import quiet
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, with_room
@@ -99,6 +102,9 @@ def _train(
 ) -> Path:
     config = _check_out(config, say)
     trainer_devices(config.device, config.devices)
+    check_loggers(config.logger)
+    if config.transform is not None:
+        load_transform(config.transform)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
     if folder is None:
         with progress_bar("reading headers") as progress:
@@ -126,6 +132,8 @@ def _train(
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
+    if config.patience and not folder.splits.get("val"):
+        raise InputError(f"--patience: {config.data} has no val split, on which AP could be measured")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
     config = with_chosen_weights(config, say)  # config.yaml says which
@@ -188,7 +196,14 @@ def fit(
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    own = [clock, SkippedSteps(say), recorder, checkpoint, progress_display(clock, say)]
+    own = [
+        clock,
+        SkippedSteps(say),
+        recorder,
+        Patience(config.patience, recorder, say),
+        checkpoint,
+        progress_display(clock, say),
+    ]
     trainer = _trainer(config, run, [*own, *callbacks])
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
@@ -200,8 +215,8 @@ def fit(
         f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
-    with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset))
+    with alone, Interruption(run, clock, say) as interruption, quiet(), lost_process_in_one_line(config):
+        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset), clock)
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
@@ -209,6 +224,7 @@ def fit(
             ckpt_path=str(_last(config)) if config.resume else None,
             weights_only=True,
         )
+    close_loggers(trainer.loggers)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # a script may train again in this process
     if trainer.is_global_zero:
@@ -222,8 +238,10 @@ def fit(
     return recorder.run
 
 
-def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
-    transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
+def _loader(
+    config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
+) -> "DataLoader[Any]":
+    transform = training_transform(config, folder.num_classes)
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
     if workers < 0:
@@ -236,6 +254,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
+        mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(
         dataset,
@@ -252,7 +271,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
 def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
     # With deterministic algorithms torch fills all new memory with NaN, which helps only if code reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with _quiet():
+    with quiet():
         return L.Trainer(
             **trainer_devices(config.device, config.devices),
             num_nodes=config.nodes,
@@ -262,7 +281,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             use_distributed_sampler=False,
             callbacks=callbacks,
             plugins=[WholeFiles()],
-            logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
+            logger=make_loggers(config, run) if is_first_process(config) else False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
@@ -332,28 +351,6 @@ def _make_run_folder(config: TrainConfig) -> Path:
     except OSError as error:
         raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
     return run
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's advice about settings that are intended."""
-    import logging
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for advice in (
-            ".*does not have many workers.*",
-            ".*isinstance.treespec, LeafSpec.*",
-            ".*The number of training batches.*",
-            ".*Checkpoint directory.*exists and is not empty.*",
-            "The dirpath has changed.*",  # after a run folder was moved
-            ".*Trying to infer the `batch_size`.*",
-            ".*training_step.*log.*",
-            ".*in eval mode at the start of training.*",
-        ):
-            warnings.filterwarnings("ignore", advice)
-        yield
 
 
 def _unlearned(recorder: RunRecorder) -> str:

@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import convert_bounding_box_format
 from focaldet.boxes.locations import Lattice
 from focaldet.checks import InputError, near_name
 from focaldet.data.batching import Batch, Sample, collate
-from focaldet.data.transforms import View, keep_visible
+from focaldet.data.views import View, keep_visible
 from focaldet.engine.beginning import build_detector
 from focaldet.engine.checkpoints import check_free
 from focaldet.engine.config import TrainConfig

@@ -104,7 +104,7 @@ def losses_of(method: Method, outputs: HeadOutputs, targets: Targets, progress: 
     return method.losses_of_candidates(outputs, targets.unmatched, targets.candidates)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _locations(method: Method, lattice: Lattice) -> Locations:
     """Geometry of all locations, shared by batches of the same size."""
     return method.locations(lattice)

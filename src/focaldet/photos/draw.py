@@ -196,7 +196,7 @@ class _Canvas:
     def draw_labels(self) -> None:
         if self.scores is None:
             return
-        font = _font(max(12, round(max(self.picture.size) / (90 if self.dense else 70))))
+        font = text_font(max(12, round(max(self.picture.size) / (90 if self.dense else 70))))
         pen, placed, pad = ImageDraw.Draw(self.picture), np.zeros((0, 4)), 3
         for i in self.order[:_MAX_LABELS]:
             name = "" if self.dense else _shortened(self.names[self.labels[i]]) + " "
@@ -227,7 +227,7 @@ class _Canvas:
 
     def with_legend(self, note: str) -> Image.Image:
         """The picture with a strip below it: each colour with its class and count, and how to read the lines."""
-        font = _font(max(16, round(max(self.picture.size) / 60)))
+        font = text_font(max(16, round(max(self.picture.size) / 60)))
         counts = sorted(Counter(self.labels.tolist()).items())
         entries = [(class_color(k), f"{_shortened(self.names[k])} × {n}") for k, n in counts] or [("", "no boxes")]
         entries += [("", note)] if note else []
@@ -298,7 +298,7 @@ def _ink(color: str) -> str:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def text_font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, since class names need not be English: it comes with matplotlib, and many systems have it."""
     places = ["DejaVuSans.ttf"]  # searched in the system's folders
     matplotlib = find_spec("matplotlib")
