@@ -26,8 +26,13 @@ _PUBLIC = {
     "generalized_focal_loss": "focaldet.functional",
     "varifocal_loss": "focaldet.functional",
     "matchability_aware_loss": "focaldet.functional",
+    "iou_aware_bce_loss": "focaldet.functional",
     "giou_loss": "focaldet.functional",
     "iou_loss": "focaldet.functional",
+    "diou_loss": "focaldet.functional",
+    "ciou_loss": "focaldet.functional",
+    "eiou_loss": "focaldet.functional",
+    "siou_loss": "focaldet.functional",
     "QuadraticLoss": "focaldet.functional",
     "BinaryCrossEntropy": "focaldet.functional",
     "CrossEntropy": "focaldet.functional",
@@ -38,8 +43,13 @@ _PUBLIC = {
     "GeneralizedFocalLoss": "focaldet.functional",
     "VarifocalLoss": "focaldet.functional",
     "MatchabilityAwareLoss": "focaldet.functional",
+    "IoUAwareBCE": "focaldet.functional",
     "GIoULoss": "focaldet.functional",
     "IoULoss": "focaldet.functional",
+    "DIoULoss": "focaldet.functional",
+    "CIoULoss": "focaldet.functional",
+    "EIoULoss": "focaldet.functional",
+    "SIoULoss": "focaldet.functional",
 }
 """Public name -> the module that defines it."""
 

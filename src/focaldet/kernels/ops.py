@@ -28,8 +28,8 @@ _ARGUMENTS = {
     "Tensor? normalizer, Tensor? grad_scale, int kind, float gamma, float? alpha, float scale, bool reduce",
     "softmax_loss": "Tensor? labels, Tensor? positions, Tensor? weight, Tensor? class_alpha, Tensor? normalizer, "
     "Tensor? grad_scale, float gamma, float label_smoothing, int ignore_index, float scale, bool reduce",
-    "paired_giou_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, Tensor? grad_scale, float scale, "
-    "bool reduce",
+    "paired_box_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, Tensor? grad_scale, int kind, "
+    "float scale, bool reduce",
 }
 NAMES = tuple(_ARGUMENTS)
 PYRAMID = "sigmoid_pyramid_loss"
@@ -55,7 +55,7 @@ def _fake_loss(op: str, logits: Tensor, reduce: bool) -> Tensor:
     shape = logits.shape
     if op == "softmax_loss":
         shape = logits.shape[:1] + logits.shape[2:]
-    elif op == "paired_giou_loss":
+    elif op == "paired_box_loss":
         shape = logits.shape[:1]
     return logits.new_empty(() if reduce else shape, dtype=torch.float32)
 

@@ -8,6 +8,7 @@
     quality focal      |d|^γ BCE, d = p - y:           |d|^γ d + γ |d|^(γ-1) sgn(d) p q BCE
     varifocal          y BCE for y > 0, else α p^γ softplus(z):   y (p - y), else α p^γ (p + γ q softplus(z))
     matchability       BCE(z, y^γ) for y > 0, else α p^γ softplus(z) with p^γ constant:   p - y^γ, else α p^γ p
+    IoU-aware BCE      BCE(z, t) for y > 0, t = max(p^α y^(1-α), .01) constant, else p^γ softplus(z):   p - t, else as varifocal
 
 A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: looking at labels on the host would stall
 the device, and a NaN cannot be overlooked. No address is computed from a label.
@@ -55,6 +56,10 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     target = y
     if KIND == 4:
         target = power(y, gamma, POWER)
+    elif KIND == 5:
+        log_p = tl.where(negative, tl.maximum(z, -1e30), 0.0) - log1p_exp
+        log_t = alpha * log_p + (1 - alpha) * tl.log(tl.where(y > 0, y, 1.0))
+        target = tl.maximum(tl.exp(log_t), 0.01)
     bce = tl.where(negative, -target, 1 - target) * z + log1p_exp
     d = tl.where(negative, p - target, (1 - target) - q)
     if KIND == 0:
@@ -74,8 +79,13 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
             grad += gamma * bce * power_over(d, p * q, factor, POWER)
     else:
         softplus = tl.where(negative, 0.0, z) + log1p_exp
-        factor = alpha * power(p, gamma, POWER)
-        if KIND == 3:
+        factor = power(p, gamma, POWER)
+        if KIND != 5:
+            factor *= alpha
+        if KIND == 5:
+            loss = tl.where(y > 0, bce, factor * softplus)
+            grad = tl.where(y > 0, d, factor * (p + gamma * q * softplus))
+        elif KIND == 3:
             loss = tl.where(y > 0, y * bce, factor * softplus)
             grad = tl.where(y > 0, y * d, factor * (p + gamma * q * softplus))
         else:
@@ -118,7 +128,7 @@ def sigmoid_kernel(
     weight_stride_c: tl.int64,
     scale: tl.float32,
     gamma: tl.float32,
-    alpha: tl.float32,  # of the negatives of varifocal and matchability-aware loss
+    alpha: tl.float32,  # of the negatives of varifocal and matchability-aware loss; share α of IoU-aware BCE
     weight_0: tl.float32,  # focal loss: target y weighs weight_0 + weight_1 y
     weight_1: tl.float32,
     KIND: tl.constexpr,
