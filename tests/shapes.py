@@ -21,6 +21,7 @@ MODULES = (
     "models",
     "data.batching",
     "data.images",
+    "data.rare",
     "data.transforms",
     "study.deviations",
     "study.imbalance",

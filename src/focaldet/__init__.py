@@ -27,6 +27,8 @@ _PUBLIC = {
     "varifocal_loss": "focaldet.functional",
     "matchability_aware_loss": "focaldet.functional",
     "iou_aware_bce_loss": "focaldet.functional",
+    "equalized_focal_loss": "focaldet.functional",
+    "equalized_quality_loss": "focaldet.functional",
     "giou_loss": "focaldet.functional",
     "iou_loss": "focaldet.functional",
     "diou_loss": "focaldet.functional",

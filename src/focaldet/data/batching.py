@@ -13,15 +13,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from focaldet.checks import InputError
+from focaldet.data.rare import drawn
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform, View
 from focaldet.photos.images import fitted_size, no_size_warnings
 from focaldet.structures import GroundTruth
 from focaldet.system.cores import cores
+
+AGAIN = 2**32
+"""Epochs between the augmentations of a photo that is drawn again."""
 
 CACHE_BYTES = 1 << 30
 """Memory limit for keeping all decoded images (1 GiB per process; forked workers share it)."""
@@ -233,17 +238,29 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     same images as one process with batches of R·b. The last, incomplete global batch is dropped; a set smaller than one
     global batch is repeated to fill it. The epoch is the only state.
 
+    With ``factors``, an epoch is as long, but photos are drawn in proportion to these. A photo that is drawn again in
+    an epoch gets an augmentation of its own: its pair has a later epoch, which no training reaches.
+
     >>> sampler = TrainingSampler(5, batch_size=2, seed=0)
     >>> len(sampler), sampler.num_batches
     (4, 2)
     """
 
-    def __init__(self, num_samples: int, *, batch_size: int, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        batch_size: int,
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        factors: NDArray[np.float64] | None = None,
+    ) -> None:
         if num_samples < 1:
             raise ValueError("num_samples: expected at least 1, got 0")
         assert 0 <= rank < num_replicas, (rank, num_replicas)
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.num_replicas, self.rank = num_replicas, rank
+        self.num_replicas, self.rank, self.factors = num_replicas, rank, factors
         self.epoch = 0
 
     @property
@@ -261,6 +278,23 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         total = len(self) * self.num_replicas
-        order = np.concatenate([rng.permutation(self.num_samples) for _ in range(-(-total // self.num_samples))])
-        for index in order[:total][self.rank :: self.num_replicas].tolist():
-            yield self.epoch, index
+        order = np.concatenate([self._pass(rng) for _ in range(-(-total // self.num_samples))])[:total]
+        again = np.zeros(total, np.int64) if self.factors is None else earlier(order)
+        for index, times in zip(*(x[self.rank :: self.num_replicas].tolist() for x in (order, again)), strict=True):
+            yield self.epoch + AGAIN * times, index
+
+    def _pass(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(self.num_samples if self.factors is None else drawn(self.factors, rng))
+
+
+def earlier(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry has occurred before.
+
+    >>> earlier(np.array([3, 1, 3, 3, 1])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    by_value = np.argsort(order, kind="stable")
+    _, first, count = np.unique(order[by_value], return_index=True, return_counts=True)
+    found = np.empty_like(order)
+    found[by_value] = np.arange(len(order)) - np.repeat(first, count)
+    return found

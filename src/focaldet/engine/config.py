@@ -10,6 +10,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from focaldet.checks import InputError, check_range, near_name, split_names
+from focaldet.data.rare import checked_repeat
+from focaldet.engine.loss_options import BoxLossName, ClassLossName, checked_alpha
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MOST_SIZE
 
@@ -65,6 +67,13 @@ class TrainConfig:
         "folder of labelled photos; the label format is detected (README lists the formats)",
         metavar="DIR",
         main=True,
+    )
+    repeat: str = option(
+        "data",
+        "off",
+        "draw photos with rare classes more often: auto; instance, by photos and objects; or the share of photos below "
+        "which a class is rare (LVIS's threshold); an epoch stays as long",
+        metavar="auto|instance|T|off",
     )
     ignore: str | None = option(
         "data",
@@ -123,17 +132,23 @@ class TrainConfig:
         "model", False, "keep the backbone's batch norms fixed (for pretrained weights and small batches)"
     )
 
-    class_loss: Literal["default", "bce", "focal", "quality_focal"] = option(
+    class_loss: ClassLossName = option(  # noqa: RUF009
         "loss",
         "default",
-        "classification loss; default: quality_focal for gfl and gflv2, focal for the others",
+        "classification loss; default: quality_focal for gfl and gflv2, focal for the others; the equalized ones are "
+        "for rare classes",
     )
-    alpha: float | None = option(
+    box_loss: BoxLossName = option(  # noqa: RUF009
+        "loss",
+        "default",
+        "box loss; default: smooth_l1 (of deltas) for retinanet, which alone has it, giou for the others",
+    )
+    alpha: float | str | None = option(
         "loss",
         0.25,
-        "weight α of objects in the focal loss; background has 1 - α; none gives both weight 1",
-        range=(0, 1),
-        metavar="A",
+        "weight α of objects in the focal loss; background has 1 - α; none gives both weight 1; inverse gives rare "
+        "classes more; or numbers by class, as in RBC=.1,Platelets=.5",
+        metavar="A|inverse|NAME=A,…",
     )
     gamma: float = option(
         "loss", 2.0, "focusing exponent γ of the focal loss; 0 disables focusing", range=AT_LEAST_0, metavar="G"
@@ -245,6 +260,10 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             setattr(self, name, typed_value(name, getattr(self, name), hint))
         check_ranges(asdict(self))
+        self.alpha = checked_alpha(self.alpha, self.class_loss)
+        checked_repeat(self.repeat)
+        if self.box_loss == "smooth_l1" and self.method != "retinanet":
+            raise InputError(f"box_loss: {self.method} has no deltas for smooth_l1; use giou or another loss of boxes")
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
         if self.max_detections != "auto":
@@ -332,6 +351,8 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
         return value
     if get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(hint)):
         return tuple(typed_value(name, part, kind) for part, kind in zip(value, get_args(hint), strict=True))
+    if isinstance(value, list | tuple) and any(get_args(kind)[1:] == (Ellipsis,) for kind in kinds):
+        return tuple(typed_value(name, part, float) for part in value)
     if isinstance(value, Path) and str in kinds:
         return str(value)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):

@@ -22,6 +22,7 @@ from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
+from focaldet.data.rare import photo_factors
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
 from focaldet.engine.calibrate import calibrate_on_val
@@ -40,6 +41,7 @@ from focaldet.engine.devices import choose_device, describe_device, most_workers
 from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.finetune import begin_with
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
+from focaldet.engine.loss_options import INVERSE, write_out
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
@@ -123,6 +125,9 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         say(small)
     if config.pretrained:
         say(f"loading pretrained weights of {config.backbone} from the hub or its cache")
+    if config.alpha == INVERSE:
+        config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
+        say(f"alpha by class: {config.alpha}")
     spec, net, method = first_detector(config, folder.class_names, say=say)
     spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
@@ -237,6 +242,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
+        factors=photo_factors(dataset.records, folder.num_classes, config.repeat),
     )
     return DataLoader(
         dataset,

@@ -13,6 +13,7 @@ float16 and bfloat16 logits are computed in float32, and their losses are float3
 """
 
 from focaldet.functional.boxes import ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss, siou_loss
+from focaldet.functional.equalized import equalized_focal_loss, equalized_quality_loss
 from focaldet.functional.modules import (
     BinaryCrossEntropy,
     CIoULoss,
@@ -56,6 +57,8 @@ __all__ = [
     "varifocal_loss",
     "matchability_aware_loss",
     "iou_aware_bce_loss",
+    "equalized_focal_loss",
+    "equalized_quality_loss",
     "giou_loss",
     "iou_loss",
     "diou_loss",

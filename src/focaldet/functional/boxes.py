@@ -68,7 +68,9 @@ def diou_loss(
     normalizer: float | Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """Distance IoU loss: ``1 - IoU + d² / c²``, the distance of the centres over the diagonal of the hull. Arguments as in `giou_loss`.
+    """Distance IoU loss: ``1 - IoU + d² / c²``, the distance of the centres over the diagonal of the box around both.
+
+    Arguments as in `giou_loss`.
 
     Example:
         >>> diou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
@@ -90,7 +92,7 @@ def ciou_loss(
 
     Example:
         >>> ciou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 2, 1]]))
-        tensor([0.5541])
+        tensor([0.5532])
     """
     return _paired("ciou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
 
@@ -122,7 +124,9 @@ def siou_loss(
     normalizer: float | Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """SIoU loss: ``1 - IoU``, and terms for the offset of the centres, its angle, and the sides. Arguments as in `giou_loss`.
+    """SIoU loss: ``1 - IoU``, and terms for the offset of the centres, its angle, and the sides.
+
+    Arguments as in `giou_loss`.
 
     Example:
         >>> siou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))

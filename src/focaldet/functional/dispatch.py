@@ -76,11 +76,14 @@ def fused_loss(op: str, inplace_grad: bool, logits: Tensor | Sequence[Tensor], *
     try:
         return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
     except RuntimeError as error:
-        # C++ names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
-        refusal = _REFUSAL.fullmatch(str(error))
-        if refusal is None:
-            raise
-        raise ValueError(refusal[1]) from None
+        raise refusal_of(error) from None
+
+
+def refusal_of(error: RuntimeError) -> Exception:
+    """A kernel's refusal of its arguments as the ValueError of the formula; any other error as it is."""
+    # C++ names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
+    refusal = _REFUSAL.fullmatch(str(error))
+    return error if refusal is None else ValueError(refusal[1])
 
 
 def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:

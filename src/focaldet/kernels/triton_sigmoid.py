@@ -8,7 +8,7 @@
     quality focal      |d|^γ BCE, d = p - y:           |d|^γ d + γ |d|^(γ-1) sgn(d) p q BCE
     varifocal          y BCE for y > 0, else α p^γ softplus(z):   y (p - y), else α p^γ (p + γ q softplus(z))
     matchability       BCE(z, y^γ) for y > 0, else α p^γ softplus(z) with p^γ constant:   p - y^γ, else α p^γ p
-    IoU-aware BCE      BCE(z, t) for y > 0, t = max(p^α y^(1-α), .01) constant, else p^γ softplus(z):   p - t, else as varifocal
+    IoU-aware BCE      BCE(z, t) for y > 0, t = max(p^α y^(1-α), .01), else p^γ softplus(z):   p - t, else as varifocal
 
 A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: looking at labels on the host would stall
 the device, and a NaN cannot be overlooked. No address is computed from a label.
