@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kBackground = -1;
 constexpr int64_t kIgnored = -2;
-constexpr int64_t kStretch = 32 * kBlock;
+constexpr int64_t kStretch = 128 * kBlock;  // long, since the sums of each are added up
 
 struct Pass {
   SigmoidSpec spec;  // its gamma is not used
@@ -76,21 +76,34 @@ struct Pass {
       negative_block_by_class(spec, z, gamma, weight, n, loss, slope);
       int found = 0;
       if (has_special(e, n)) {
-        for (int j = 0; j < n; ++j) {
-          const int64_t label = labels[site(e + j)], c = class_of(e + j);
-          if (label == kBackground) continue;
-          if (label == kIgnored) {
-            loss[j] = slope[j] = 0.f;
-          } else if (label == c) {
-            SigmoidSpec own = spec;
-            own.gamma = gammas[c], own.power = Power::kAny;
-            double value, derivative;
-            positive(own, z[j], quality ? quality[site(e + j)] : 1.f, value, derivative);
-            loss[j] = static_cast<float>(weights[c] * value);
-            places[found] = j, slopes[found++] = static_cast<float>(weights[c] * derivative);
-            slope[j] = 0.f;
-            if (sums != nullptr) positives[c] += derivative < 0 ? -weights[c] * derivative : weights[c] * derivative;
+        const auto set_positive = [&](int j, int64_t c, int64_t place) {
+          SigmoidSpec own = spec;
+          own.gamma = gammas[c], own.power = Power::kAny;
+          double value, derivative;
+          positive(own, z[j], quality ? quality[place] : 1.f, value, derivative);
+          loss[j] = static_cast<float>(weights[c] * value);
+          places[found] = j, slopes[found++] = static_cast<float>(weights[c] * derivative);
+          slope[j] = 0.f;
+          if (sums != nullptr) positives[c] += derivative < 0 ? -weights[c] * derivative : weights[c] * derivative;
+        };
+        if (inner == 1) {
+          for (int64_t row = e / num_classes; row * num_classes < e + n; ++row) {
+            const int64_t label = labels[row], first = row * num_classes - e;  // of the row, counted from e
+            if (label == kIgnored) {
+              for (int64_t j = std::max<int64_t>(first, 0); j < std::min<int64_t>(first + num_classes, n); ++j)
+                loss[j] = slope[j] = 0.f;
+            } else if (label != kBackground && first + label >= 0 && first + label < n) {
+              set_positive(static_cast<int>(first + label), label, row);
+            }
           }
+        } else {
+          each_run(e, n, [&](int j, int run, int64_t c) {
+            for (const int64_t place = site(e + j) - j; run > 0; --run, ++j) {
+              const int64_t label = labels[place + j];
+              if (label == kIgnored) loss[j] = slope[j] = 0.f;
+              if (label == c) set_positive(j, c, place + j);
+            }
+          });
         }
       }
       // The slope of a negative is never below 0: its size is the slope itself.
