@@ -64,6 +64,30 @@ def test_infinite_logits_are_as_torch_has_them(impl):
 
 
 @pytest.mark.parametrize("impl", ["fused", "reference"])
+@pytest.mark.parametrize("exponent", [0, 0.5, 1, 2])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z, y, e, **call: focaldet.sigmoid_focal_loss(z, y, gamma=e, **call),
+        lambda z, y, e, **call: focaldet.quality_focal_loss(z, y, beta=e, **call),
+        lambda z, y, e, **call: focaldet.varifocal_loss(z, y, gamma=e, **call),
+        lambda z, y, e, **call: focaldet.matchability_aware_loss(z, y, gamma=e, **call),
+    ],
+    ids=["focal", "quality focal", "varifocal", "matchability"],
+)
+def test_a_logit_at_infinity_on_the_side_of_its_target_has_no_loss_and_no_gradient(loss, exponent, impl):
+    """As where a class is masked by -inf. On the other side the loss is infinite."""
+    z = torch.tensor([[0.3, -math.inf, 1.0], [math.inf, 1.0, -math.inf]])
+    y = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    losses = loss(z, y, exponent, impl=impl)
+    finite = loss(z.clamp(-200, 200), y, exponent, impl=impl)
+    torch.testing.assert_close(losses, finite)
+    grad = gradient(lambda x: loss(x, y, exponent, impl=impl, reduction="sum"), z)
+    assert grad[z.isinf()].abs().max() < 1e-37  # the kernels' exponential ends there
+    assert loss(-z, y, exponent, impl=impl)[z.isinf()].tolist() == [math.inf] * 3
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
 @pytest.mark.parametrize("weight", [math.nan, math.inf, 0.0])
 def test_an_ignored_row_never_contributes(impl, weight):
     z = torch.full((2, 3), math.nan)

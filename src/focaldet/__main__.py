@@ -14,8 +14,9 @@ def run() -> int:
     try:
         os.getcwd()  # MKL would say that it cannot load torch
     except OSError:
-        print("focaldet: this folder has been removed, or cannot be looked into; cd to another", file=sys.stderr)
-        return 2
+        from focaldet.terminal import mistake
+
+        return mistake("the working folder has been removed, or cannot be opened; cd to another one")
     try:
         from focaldet.cli import main  # here: Ctrl-C may come while modules are read
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from focaldet import __version__, commands
 from focaldet.checks import InputError, near_name
-from focaldet.options import Parser, option_name
+from focaldet.options import Parser, kinds_of, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.terminal import exit_code, say
 
@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int | None:
     if command not in parsers:
         raise InputError(f"unknown command {command!r}; {near_name(command, parsers)}")
     chosen = parsers[command].read(arguments[1:])
-    if command in ("train", "study", "demo"):
+    if command in ("train", "study", "tune", "demo"):
         from focaldet.engine.processes import check_ranks
 
         check_ranks()
@@ -80,6 +80,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _serve(add("serve", "serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it"))
     _export(add("export", "export a run as one file that needs no training code, and compare its output with the run"))
     _import(add("import", "turn a published detector of torchvision or mmdetection into a run"))
+    _push(add("push", "upload a run to the Hugging Face hub, with a model card"))
     _study(
         add(
             "study",
@@ -87,8 +88,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
             argument_default=argparse.SUPPRESS,
         )
     )
+    _tune(
+        add(
+            "tune", "search learning rate, augmentation and class loss by AP on val", argument_default=argparse.SUPPRESS
+        )
+    )
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
-    _data(add("data", "check a folder of labelled photos, or convert it to another format"))
+    _data(add("data", "check a folder of labelled photos, convert it to another format, or show its training samples"))
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
     _bench(add("bench", "benchmark the losses against common implementations on this machine"))
     add("doctor", "show installed packages and active kernels")
@@ -103,7 +109,9 @@ WORK: dict[str, Work] = {
     "serve": commands.serve,
     "export": commands.export,
     "import": commands.import_,
+    "push": commands.push,
     "study": commands.study,
+    "tune": commands.tune,
     "report": commands.report,
     "data": commands.data,
     "demo": commands.demo,
@@ -135,7 +143,7 @@ def _eval(command: Parser) -> None:
 
 
 def _predict(command: Parser) -> None:
-    command.add("run", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("run", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
     command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, folders of photos, or videos")
     command.add(
         "--compare",
@@ -159,7 +167,7 @@ def _calibrate(command: Parser) -> None:
 
 
 def _serve(command: Parser) -> None:
-    command.add("model", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("model", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
     command.add(
         "--host",
         str,
@@ -210,7 +218,13 @@ def _export(command: Parser) -> None:
 
 
 def _import(command: Parser) -> None:
-    command.add("file", Path, metavar="FILE", help="torch checkpoint or safetensors file")
+    command.add(
+        "file",
+        Path,
+        metavar="FILE",
+        help="torch checkpoint or safetensors file; or what to fetch: torchvision:fcos_resnet50_fpn, hf:OWNER/NAME, or "
+        "timm:BACKBONE, which makes a file for --backbone-weights",
+    )
     command.add("--out", Path, metavar="RUN", help="run folder to create (default: a new one in runs)")
     command.add(
         "--class-names", Path, help="text file with one class name per line (default: those in FILE, or COCO's)"
@@ -218,6 +232,17 @@ def _import(command: Parser) -> None:
     command.add("--config", Path, help="mmdetection config (default: the one in FILE)")
     command.add(
         "--batch-norm-eps", float, metavar="EPS", help="ε of torchvision's frozen batch norms (default: torchvision's)"
+    )
+
+
+def _push(command: Parser) -> None:
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; made if it is not there")
+    command.add("--private", bool, default=False, help="make a repository that only its owner sees")
+    command.add(
+        "--licence",
+        str,
+        help="licence of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0 (default: none)",
     )
 
 
@@ -261,6 +286,23 @@ def _study(command: Parser) -> None:
     _add_fields(command, without=(*CHOSEN_HERE, "out", "minutes"))
 
 
+def _tune(command: Parser) -> None:
+    from focaldet.study.tune import MINUTES, SEEDS, SPACE, TRIALS, USUAL
+
+    command.usage = "focaldet tune --data DIR [options]"
+
+    def add(name: str, hint: Any, help: str, **options: Any) -> None:
+        command.add(name, hint, help=help, group="search", **options)
+
+    add("--out", Path, "folder; an existing search is continued (default: tunes/<name of the data>)", metavar="DIR")
+    add("--minutes", float, f"time per training (default: {MINUTES:g}, unless --epochs is given)", metavar="MIN")
+    add("--trials", int, f"combinations of options to try, with those of an existing search (default: {TRIALS})")
+    add("--seeds", int, f"trainings per trial, each with its own seed (default: {SEEDS})")
+    space = "; ".join(f"{name}: {words}" for name, (words, _) in SPACE.items())
+    add("--space", str, f"options to search (default: {' '.join(USUAL)}): {space}", nargs="+", metavar="NAME")
+    _add_fields(command, without=("out", "minutes", "resume", "profile", "devices", "nodes"))
+
+
 def _report(command: Parser) -> None:
     command.add("runs", Path, metavar="RUN", nargs="+", help="run folders, or one study folder")
     command.add(
@@ -271,12 +313,12 @@ def _report(command: Parser) -> None:
 
 
 def _data(command: Parser) -> None:
-    actions = Literal["check", "convert"]
+    actions = Literal["check", "convert", "show"]
     command.add(
         "action",
         actions,
-        metavar="check|convert",
-        help="list faults and count boxes, or write a clean copy of the folder",
+        metavar="check|convert|show",
+        help="list faults and count boxes, write a clean copy of the folder, or draw photos as training sees them",
     )
     command.add("data", Path, metavar="DIR", help="folder of labelled photos")
     command.add(
@@ -284,15 +326,19 @@ def _data(command: Parser) -> None:
         int,
         metavar="PX",
         default=320,
-        help="check: longer side of the image that the network will see, in pixels (default: 320)",
+        help="check and show: longer side of the image that the network will see, in pixels (default: 320)",
     )
     command.add("--ignore", str, metavar="NAMES", help="classes that train will ignore, separated by commas")
     command.add("--to", Literal["coco", "yolo", "voc"], default="coco", help="convert: output format (default: coco)")
-    command.add("--out", Path, metavar="NEW", help="convert: folder to create")
+    command.add("--out", Path, metavar="NEW", help="convert: folder to create; show: PNG file (default: augmented.png)")
     command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
     command.add(
         "--rescale", bool, default=False, help="scale the boxes if the labels state a different size from the photo's"
     )
+    command.add("--photos", int, default=4, help="show: number of photos (default: 4)")
+    for name, default in (("augment", "light"), ("flips", "horizontal"), ("transform", None), ("seed", 0)):
+        kind = int if name == "seed" else str
+        command.add(f"--{name}", kind, default=default, help=f"show: as in train (default: {default or 'none'})")
 
 
 def _demo(command: Parser) -> None:
@@ -323,5 +369,5 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
             help=help,
             group=field.metadata["group"],
             hidden=not field.metadata["main"],
-            **({"metavar": field.metadata["metavar"]} if hints[field.name] is not bool else {}),
+            **({"metavar": field.metadata["metavar"]} if bool not in kinds_of(hints[field.name]) else {}),
         )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
 """Options of the study itself; all others belong to its rungs."""
 
+SHOWN_OPTIONS = ("data", "size", "augment", "flips", "transform", "seed")
+"""Options of training that ``data show`` has, too."""
+
 
 def train(chosen: Namespace) -> int | None:
     """``focaldet train``"""
@@ -141,10 +144,18 @@ def export(chosen: Namespace) -> None:
 
 def import_(chosen: Namespace) -> None:
     """``focaldet import``"""
+    from focaldet.importing.published import copy_run, fetch_backbone, torchvision_file
     from focaldet.importing.run import import_checkpoint
 
+    library, _, name = chosen.file.as_posix().partition(":")
+    if library == "timm":
+        fetch_backbone(name, chosen.out, say)
+        return
+    if library == "hf":
+        say(f"use it: focaldet predict {copy_run(chosen.file, chosen.out, say)} PHOTO... --out FOLDER")
+        return
     run = import_checkpoint(
-        chosen.file,
+        torchvision_file(name) if library == "torchvision" else chosen.file,
         chosen.out,
         class_names=chosen.class_names,
         config=chosen.config,
@@ -152,6 +163,15 @@ def import_(chosen: Namespace) -> None:
         say=say,
     )
     say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+
+
+def push(chosen: Namespace) -> None:
+    """``focaldet push``"""
+    from focaldet.report.push import push_run
+
+    options = {"private": chosen.private, "licence": chosen.licence}
+    repository = push_run(chosen.run, chosen.repository, **options, say=say)
+    say(f"use it anywhere: focaldet predict hf:{repository} PHOTO... --out FOLDER")
 
 
 def study(chosen: Namespace) -> None:
@@ -168,6 +188,15 @@ def study(chosen: Namespace) -> None:
         say(f"report: {write_report(run_study(options, say=say, **own))}")
 
 
+def tune(chosen: Namespace) -> None:
+    """``focaldet tune``"""
+    from focaldet.study.tune import run_tune
+
+    options = vars(chosen)
+    own = {name: options.pop(name) for name in ("out", "trials", "seeds", "space") if name in options}
+    say(f"result.txt and all runs: {run_tune(options, say=say, **own)}")
+
+
 def report(chosen: Namespace) -> None:
     """``focaldet report``"""
     from focaldet.report import write_report
@@ -177,7 +206,7 @@ def report(chosen: Namespace) -> None:
 
 
 def data(chosen: Namespace) -> None:
-    """``focaldet data check`` and ``focaldet data convert``"""
+    """``focaldet data check``, ``focaldet data convert`` and ``focaldet data show``"""
     from focaldet.data import check_folder, convert_folder, ignore_classes, read_folder
     from focaldet.data.progress import progress_bar
 
@@ -189,6 +218,12 @@ def data(chosen: Namespace) -> None:
     with progress_bar("reading headers") as progress:
         folder = read_folder(chosen.data, rescale=chosen.rescale, progress=progress)
     folder = ignore_classes(folder, ignored)
+    if chosen.action == "show":
+        from focaldet.engine.show import write_sheet
+
+        config = train_config(**{name: getattr(chosen, name) for name in SHOWN_OPTIONS})
+        write_sheet(folder, config, chosen.out or Path("augmented.png"), photos=chosen.photos, say=say)
+        return
     if chosen.action == "check":
         with progress_bar("decoding") as progress:
             say(check_folder(folder, size=chosen.size, progress=progress).text)

@@ -18,18 +18,19 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "huggingface_hub": "hub",
 }
 """Package that may be missing -> the extra that installs it; all others belong to ``train``."""
 
 
-MOST_SAID = 1000
+MAX_SAID = 1000
 """Characters of a line on stdout: a file of labels may hold a name of any length."""
 
 
 def say(text: str) -> None:
     """Print lines and flush. A closed pipe (``| head -1``) does not end the command."""
     try:
-        print("\n".join(shortened(escaped(line), MOST_SAID) for line in text.split("\n")), flush=True)
+        print("\n".join(shortened(escaped(line), MAX_SAID) for line in text.split("\n")), flush=True)
     except BrokenPipeError:
         _close(sys.stdout)
 
@@ -101,6 +102,7 @@ def _prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed before the process started
             # Without closefd Python would warn of a file that is never closed.
-            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+            nowhere = open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", errors="replace", closefd=False)
+            setattr(sys, name, nowhere)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

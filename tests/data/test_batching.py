@@ -192,8 +192,9 @@ def test_processes_see_together_the_batches_of_one(n, batch, replicas, epoch):
         sampler.set_epoch(epoch)
         pairs = list(sampler)
         assert len(pairs) == len(sampler) == sampler.num_batches * batch_size
-        assert all(e == epoch for e, _ in pairs)
-        return [i for _, i in pairs]
+        assert all(draw.epoch == epoch for draw in pairs)
+        assert [draw.batch for draw in pairs] == [place // batch_size for place in range(len(pairs))]
+        return [draw.photo for draw in pairs]
 
     alone = indices(batch * replicas, 1, 0)
     ranks = [indices(batch, replicas, rank) for rank in range(replicas)]
@@ -204,7 +205,7 @@ def test_processes_see_together_the_batches_of_one(n, batch, replicas, epoch):
 
 @given(n=st.integers(1, 60), batch=st.integers(1, 16))
 def test_an_epoch_repeats_nothing_unless_the_set_is_too_small(n, batch):
-    indices = [i for _, i in TrainingSampler(n, batch_size=batch, seed=0)]
+    indices = [draw.photo for draw in TrainingSampler(n, batch_size=batch, seed=0)]
     counts = np.bincount(indices, minlength=n)
     assert len(indices) >= batch
     if n >= batch:
@@ -220,4 +221,12 @@ def test_epochs_differ_and_come_back():
     one = list(sampler)
     sampler.set_epoch(0)
     assert list(sampler) == zero
-    assert [i for _, i in zero] != [i for _, i in one]
+    assert [draw.photo for draw in zero] != [draw.photo for draw in one]
+
+
+def test_the_sampler_asks_before_each_batch_whether_photos_are_still_mixed():
+    asked = []
+    sampler = TrainingSampler(8, batch_size=2, seed=0, mix=lambda epochs: asked.append(epochs) or epochs < 3.5)
+    sampler.set_epoch(3)
+    assert [draw.mix for draw in sampler] == [True] * 4 + [False] * 4
+    assert asked == [3, 3.25, 3.5, 3.75]

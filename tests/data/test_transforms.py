@@ -2,16 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from focaldet.data.transforms import (
-    FILL,
-    FLIPS,
-    STRENGTHS,
-    EvalTransform,
-    TrainTransform,
-    View,
-    jitter_colour,
-    keep_visible,
-)
+from focaldet.data.augmentation import STRENGTHS
+from focaldet.data.pixels import jitter_colour
+from focaldet.data.transforms import FLIPS, EvalTransform, TrainTransform
+from focaldet.data.views import FILL, View, keep_visible
 
 
 def painted(size, boxes, ignored=None) -> View:
@@ -33,7 +27,7 @@ def found_box(image) -> list[int]:
 @pytest.mark.parametrize("strength", [s for s in STRENGTHS if s != "none"])
 @pytest.mark.parametrize("size", [(320, 200), (200, 320)])
 def test_boxes_stay_on_their_pixels(strength, flips, size, monkeypatch):
-    monkeypatch.setattr("focaldet.data.transforms.jitter_colour", lambda image, amount: image)
+    monkeypatch.setattr("focaldet.data.transforms.jitter_colour", lambda image, amount, hue: image)
     transform = TrainTransform(160, strength=strength, flips=flips)
     seen = 0
     for seed in range(60):

@@ -17,7 +17,7 @@ def config_of(**options) -> TrainConfig:
     return TrainConfig(data="photos", **SMALL, **options)
 
 
-@pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gfl", "gflv2"])
+@pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gfl", "gflv2", "tood"])
 def test_losses_reach_the_method_and_model_json(method, tmp_path):
     config = config_of(method=method, class_loss="focal", box_loss="ciou", alpha="dog=.75,cat=.125")
     spec = spec_of(config, ("cat", "dog", "cow"))
@@ -67,14 +67,9 @@ def test_the_memory_of_an_equalized_loss_is_in_checkpoints_and_goes_on_to_the_bi
         from focaldet.methods.class_loss import class_loss as loss
 
         return loss(
-            class_loss,
+            own.method,
             logits,
             SparseTargets(labels, (labels >= 0) * 0.5),
-            num_classes=2,
-            alpha=0.25,
-            gamma=2.0,
-            beta=2.0,
-            balance=own.method.balance,
             normalizer=torch.tensor(1.0),
             inplace_grad=False,
         )

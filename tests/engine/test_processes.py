@@ -29,8 +29,8 @@ def eight(tmp_path: Path) -> TrainConfig:
     """Eight photos in one batch, so that a line of metrics is a step; the second process begins without an object."""
     data = write_cells(tmp_path / "eight", {"train": range(8), "val": range(8, 9)})
     names = (data / "ImageSets" / "Main" / "train.txt").read_text().split()
-    for _, index in TrainingSampler(8, batch_size=4, seed=0, num_replicas=2, rank=1):
-        file = data / "Annotations" / f"{names[index]}.xml"
+    for draw in TrainingSampler(8, batch_size=4, seed=0, num_replicas=2, rank=1):
+        file = data / "Annotations" / f"{names[draw.photo]}.xml"
         file.write_text(re.sub(r"<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
     return TrainConfig(
         data=str(data),

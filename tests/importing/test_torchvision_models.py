@@ -24,7 +24,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from focaldet.cli import main
 from focaldet.data.images import read_image
-from focaldet.data.transforms import View
+from focaldet.data.views import View
 from focaldet.engine.detector import Detector
 from focaldet.importing.run import import_checkpoint
 from focaldet.importing.torchvision_models import COCO

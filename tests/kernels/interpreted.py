@@ -153,6 +153,19 @@ def main() -> None:
                 torch.testing.assert_close(ours, formula)
         count += 1
 
+    masked = torch.tensor([[0.3, -torch.inf, 1.0], [torch.inf, 1.0, -torch.inf]])
+    hard = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    for loss in (focaldet.sigmoid_focal_loss, focaldet.varifocal_loss, focaldet.matchability_aware_loss):
+        for gamma in (0, 0.5, 1, 2):
+            values = []
+            for impl in ("fused", "reference"):
+                leaf = masked.clone().requires_grad_()
+                losses = loss(leaf, hard, gamma=gamma, impl=impl)
+                values.append((losses.detach(), *torch.autograd.grad(losses.sum(), leaf)))
+            for ours, formula in zip(*values, strict=True):
+                torch.testing.assert_close(ours, formula)
+        count += 1
+
     z = torch.zeros(4, 3)
     wrong = torch.tensor([0, 3, -3, 2**32 - 2])  # the last is IGNORED in its lower half
     assert focaldet.sigmoid_focal_loss(z, SparseTargets(wrong), impl="fused").isnan().all(1).tolist() == [0, 1, 1, 1]

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from counting import counted
 
 from focaldet.engine.spec import METHODS
-from focaldet.models.postprocess import PostProcess
+from focaldet.models.postprocess import PostProcess, _best_of_groups
 from focaldet.structures import HeadOutputs
 
 STRIDES = (8, 16, 32)
@@ -67,3 +67,11 @@ def test_looks_at_values_do_not_grow_with_the_batch_until_the_boxes_are_in_the_h
         looks.append(operators.looks)
     assert looks[0] == looks[1]
     assert len(looks[0]) <= 6
+
+
+@pytest.mark.parametrize("most", range(1, 8))
+def test_the_best_of_a_group_are_right_for_numbers_of_either_sign_and_zeros(most: int) -> None:
+    values = torch.tensor([0.0, -1.0, 2.0, -0.0, 1.0, -torch.inf, -3.0])
+    best_first = [2, 4, 0, 3, 1, 6, 5]  # 0 equals -0, so the first of them is the better
+    kept = _best_of_groups(values, torch.zeros(7, dtype=torch.int64), most)
+    assert kept.tolist() == sorted(best_first[:most])

@@ -1,11 +1,11 @@
-"""Samples and batches that depend only on (seed, epoch, index).
+"""Samples and batches that depend only on the seed and the ``Draw``.
 
 A sample is the same to the bit whichever worker or process creates it, and whether or not the run was resumed. This
-also holds for unreadable photos, which training replaces by the next readable one.
+also holds for unreadable photos, which training replaces by the next readable one, and for samples of several photos.
 Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,13 +20,12 @@ from torch.utils.data import Dataset, Sampler
 from focaldet.checks import InputError
 from focaldet.data.rare import drawn
 from focaldet.data.records import ImageRecord
-from focaldet.data.transforms import EvalTransform, TrainTransform, View
+from focaldet.data.transforms import EvalTransform, TrainTransform
+from focaldet.data.views import View
+from focaldet.data.worker_error import WorkerError
 from focaldet.photos.images import fitted_size, no_size_warnings
 from focaldet.structures import GroundTruth
 from focaldet.system.cores import cores
-
-AGAIN = 2**32
-"""Epochs between the augmentations of a photo that is drawn again."""
 
 CACHE_BYTES = 1 << 30
 """Memory limit for keeping all decoded images (1 GiB per process; forked workers share it)."""
@@ -51,22 +50,34 @@ class Sample:
     ignored_xyxy: Float[Tensor, "R 4"]
 
 
-class NoPhotoLeftError(InputError):
-    """No photo of a data set can be read.
+class Draw(NamedTuple):
+    """What the sampler asks for.
 
-    ``DataLoader`` re-creates a worker's error with its traceback as the message; only the last line is kept.
+    Args:
+        epoch: epoch, which seeds the transform.
+        photo: index of the photo.
+        batch: number of the batch in the epoch, which seeds its size if sizes vary.
+        mix: whether the sample may be made of several photos.
+        again: how often the photo has been drawn in the epoch before, which seeds the transform, too.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.NoPhotoLeftError: "))
+    epoch: int
+    photo: int
+    batch: int = 0
+    mix: bool = True
+    again: int = 0
+
+
+class NoPhotoLeftError(WorkerError):
+    """No photo of a data set can be read."""
 
 
 class DetectionDataset(Dataset[Sample]):
     """Samples of image records.
 
-    ``dataset[epoch, index]`` is the sample in an epoch; ``dataset[index]`` is that of epoch 0. With a
-    ``TrainTransform``, an unreadable photo is replaced by the next readable one, with the augmentation of ``index`` so
-    that the two samples of that photo differ.
+    ``dataset[epoch, index]`` is the sample in an epoch, ``dataset[index]`` that of epoch 0, and ``dataset[Draw(…)]``
+    that of a batch. With a ``TrainTransform``, an unreadable photo is replaced by the next readable one, with the
+    augmentation of ``index`` so that the two samples of that photo differ.
 
     Args:
         records: one split of a ``DataFolder``.
@@ -104,50 +115,67 @@ class DetectionDataset(Dataset[Sample]):
         """Whether the decoded images are kept in memory."""
         return self._images is not None
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        """The sample of an index, or of (epoch, index).
+    def __getitem__(self, key: int | tuple[int, int] | Draw) -> Sample:
+        """The sample of an index, of (epoch, index), or of a ``Draw``.
 
         Raises:
             InputError: the photo cannot be read (``EvalTransform``), or no photo can be read (``TrainTransform``).
         """
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        draw = Draw(*key) if isinstance(key, tuple) else Draw(0, key)
         if not isinstance(self.transform, TrainTransform):
-            sample = self.sample(index, epoch=epoch)
+            sample = self.sample(draw.photo)
             if sample is None:
-                raise InputError(self._problem(index))
+                raise InputError(self._problem(draw.photo))
             return sample
         for after in range(len(self)):
-            sample = self.sample((index + after) % len(self), epoch=epoch, drawn_as=index)
+            sample = self.sample((draw.photo + after) % len(self), draw)
             if sample is not None:
                 return sample
         raise NoPhotoLeftError(f"no photo of the split can be read; the first one: {self._problem(0)}")
 
-    def sample(self, index: int, *, epoch: int = 0, drawn_as: int | None = None) -> Sample | None:
+    def sample(self, index: int, draw: Draw | None = None) -> Sample | None:
         """The sample of a photo, or ``None`` if it cannot be read.
 
         Args:
             index: index of the photo.
-            epoch: epoch, which seeds the transform.
-            drawn_as: index that seeds the transform; ``None``: ``index``.
+            draw: seeds the transform; ``None``: that of the photo in epoch 0.
         """
+        view = self._view(index)
+        if view is None:
+            return None
+        view = self._transformed(view, Draw(0, index) if draw is None else draw)
+        objects = ~view.ignored
+        return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
+
+    def _transformed(self, view: View, draw: Draw) -> View:
+        again = (f"again {draw.again}",) if draw.again else ()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_seed_of(self.seed, draw.epoch, draw.photo, *again))
+            if not isinstance(self.transform, TrainTransform):
+                return self.transform(view)
+            sizes = self.transform.sizes
+            chosen = sizes[_seed_of(self.seed, draw.epoch, draw.batch, "batch") % len(sizes)]
+            return self.transform.resized(chosen)(view, self._another if draw.mix else None)
+
+    def _another(self) -> View:
+        """A photo at random, to mix with another; the next readable one if it cannot be read."""
+        first = int(torch.randint(len(self), ()))
+        views = (self._view((first + after) % len(self)) for after in range(len(self)))
+        return next(view for view in views if view is not None)  # the photo that it is mixed with can be read
+
+    def _view(self, index: int) -> View | None:
+        """A photo as it was read, or ``None`` if it cannot be read."""
         record = self.records[index]
         image = self._read(index) if self._images is None else self._images[index]
         if image is None:
             return None
         scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
-        view = View(
+        return View(
             image,
             torch.from_numpy(record.boxes_xyxy) * scale,
             torch.from_numpy(record.labels),
             torch.from_numpy(record.ignored),
         )
-        with torch.random.fork_rng(devices=[]):
-            drawn = (self.seed, epoch, index if drawn_as is None else drawn_as)
-            state = np.random.SeedSequence(drawn).generate_state(1, np.uint64)
-            torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
-            view = self.transform(view)
-        objects = ~view.ignored
-        return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
 
     @property
     def unreadable(self) -> Bool[Tensor, " N"]:
@@ -178,6 +206,12 @@ class DetectionDataset(Dataset[Sample]):
         return f"{path}: could not be read at first"
 
 
+def _seed_of(*numbers: int | str) -> int:
+    """A seed for torch from several numbers, and a word that tells two uses of the same numbers apart."""
+    entropy = [number if isinstance(number, int) else int.from_bytes(number.encode()) for number in numbers]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def _source_bytes(record: ImageRecord, max_side: int) -> int:
     size = (record.width, record.height)
     width, height = fitted_size(*size, max_side) if max(size) > max_side else size
@@ -188,13 +222,13 @@ class Batch(NamedTuple):
     """A batch for training.
 
     Args:
-        images: ``(B, 3, H, W)`` uint8 RGB, not normalised. Smaller images are padded with zeros at the bottom and
-            right.
+        images: ``(B, 3, H, W)`` RGB, uint8 or float in [0, 255], not normalised. Smaller images are padded with zeros
+            at the bottom and right.
         valid_sizes: ``(B, 2)`` int64, (height, width) of each image without padding.
         truth: the objects of the batch.
     """
 
-    images: UInt8[Tensor, "B 3 H W"]
+    images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
     valid_sizes: Int64[Tensor, "B 2"]
     truth: GroundTruth
 
@@ -213,7 +247,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if bool((sizes == sizes[0]).all()):
         images = torch.stack([sample.image for sample in samples])
     else:
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        images = samples[0].image.new_zeros(len(samples), 3, height, width)
         for image, sample in zip(images, samples, strict=True):
             image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
     truth = GroundTruth(
@@ -231,15 +265,20 @@ def _image_index(counts: Sequence[int]) -> Int64[Tensor, " G"]:
     return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
-class TrainingSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs: a new permutation each epoch, distributed over the processes in turn.
+class TrainingSampler(Sampler[Draw]):
+    """Yields a ``Draw`` for each sample: a new permutation each epoch, distributed over the processes in turn.
 
     Rank r of R takes every R-th entry starting at r. So in each step, R processes with batches of b together see the
     same images as one process with batches of R·b. The last, incomplete global batch is dropped; a set smaller than one
     global batch is repeated to fill it. The epoch is the only state.
 
-    With ``factors``, an epoch is as long, but photos are drawn in proportion to these. A photo that is drawn again in
-    an epoch gets an augmentation of its own: its pair has a later epoch, which no training reaches.
+    With ``factors``, an epoch is as long, but photos are drawn in proportion to these, and a photo that is drawn again
+    gets another augmentation.
+
+    Args:
+        num_samples: number of photos.
+        batch_size, seed, num_replicas, rank: as above.
+        mix: whether samples of several photos are still wanted after this many epochs; asked before each batch.
 
     >>> sampler = TrainingSampler(5, batch_size=2, seed=0)
     >>> len(sampler), sampler.num_batches
@@ -255,12 +294,14 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         num_replicas: int = 1,
         rank: int = 0,
         factors: NDArray[np.float64] | None = None,
+        mix: Callable[[float], bool] = lambda epochs: True,
     ) -> None:
         if num_samples < 1:
             raise ValueError("num_samples: expected at least 1, got 0")
         assert 0 <= rank < num_replicas, (rank, num_replicas)
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.num_replicas, self.rank, self.factors = num_replicas, rank, factors
+        self.mix = mix
         self.epoch = 0
 
     @property
@@ -275,13 +316,16 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.num_batches * self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng((self.seed, self.epoch))
         total = len(self) * self.num_replicas
         order = np.concatenate([self._pass(rng) for _ in range(-(-total // self.num_samples))])[:total]
         again = np.zeros(total, np.int64) if self.factors is None else earlier(order)
-        for index, times in zip(*(x[self.rank :: self.num_replicas].tolist() for x in (order, again)), strict=True):
-            yield self.epoch + AGAIN * times, index
+        own, times = (x[self.rank :: self.num_replicas].tolist() for x in (order, again))
+        for batch in range(self.num_batches):
+            mix = self.mix(self.epoch + batch / self.num_batches)
+            for place in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+                yield Draw(self.epoch, own[place], batch, mix, times[place])
 
     def _pass(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.permutation(self.num_samples if self.factors is None else drawn(self.factors, rng))

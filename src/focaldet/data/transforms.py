@@ -1,74 +1,31 @@
-"""From a photo and its boxes to the network input: zoom, crop, flips and colour.
+"""From a photo and its boxes to the network input: zoom, crop, rotation and flips, with what is mixed in and changed.
 
 Axes: N boxes of one image, H W of the current image. The canvas of an image is its size scaled so that the longer side
 is ``size``. Training and evaluation use the same canvas, so photos of one shape need no padding in a batch. Each image
-is resampled once, after cropping. All randomness comes from torch's global generator.
+is resampled once, after cropping, and a second time only if it is rotated. All randomness comes from torch's global
+generator.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
 from focaldet.checks import check_choice
+from focaldet.data.augmentation import STRENGTHS, Augmentation, Strength
 from focaldet.data.images import as_tensor, read_image
+from focaldet.data.mixing import mixup, mosaic, paste_objects
+from focaldet.data.pixels import degrade, jitter_colour, uniform
+from focaldet.data.views import View, flip, keep_visible, resample, rotate, transpose, with_image, zoom_crop
 from focaldet.photos.images import MAX_PIXELS, fitted_size, read_photo
 from focaldet.photos.resize import OWN_RESIZE, Resize
 
-FILL = 114
-"""Grey around a photo smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
-
-MIN_VISIBLE = 0.25
-"""Lowest visible share of an object. A crop that leaves less turns it into an ignore region."""
-
-MIN_SIDE_PX = 2.0
-"""Shortest side of an object, pixels. Thinner ones become ignore regions, too."""
-
-
-@dataclass(frozen=True)
-class View:
-    """An image and its boxes, in the pixels of that image.
-
-    Args:
-        image: ``(3, H, W)`` uint8, or float in [0, 255] if ``Resize`` does not round colours.
-        boxes_xyxy: ``(N, 4)`` float32.
-        labels: ``(N,)`` int64.
-        ignored: ``(N,)`` bool, True for ignore regions, which are neither object nor background.
-    """
-
-    image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
-    boxes_xyxy: Float[Tensor, "N 4"]
-    labels: Int64[Tensor, " N"]
-    ignored: Bool[Tensor, " N"]
-
-
-@dataclass(frozen=True)
-class Strength:
-    """Ranges of the augmentation. Values are drawn uniformly, the zoom log-uniformly.
-
-    Args:
-        zoom: lowest and highest scale relative to the canvas. Below 1 the photo is surrounded by grey, above 1 it is
-            cropped.
-        stretch: largest factor between the scales of the two axes.
-        colour: brightness, contrast and saturation factors are in ``1 ± colour``.
-    """
-
-    zoom: tuple[float, float]
-    stretch: float
-    colour: float
-
-
-STRENGTHS: dict[str, Strength | None] = {
-    "none": None,
-    "light": Strength(zoom=(0.85, 1.2), stretch=1.0, colour=0.1),
-    "medium": Strength(zoom=(0.7, 1.5), stretch=1.1, colour=0.25),
-    "strong": Strength(zoom=(0.5, 2.0), stretch=1.25, colour=0.4),
-}
-"""Name of an augmentation strength -> ranges; ``"none"`` disables flips, too."""
+AS_IS = Strength(zoom=(1.0, 1.0), stretch=1.0, colour=0.0)
+"""What the preset ``none`` does with photos that share a canvas."""
 
 FLIPS = ("none", "horizontal", "all")
 """``"none"``: for objects that mirroring changes (digits, letters, signs). ``"all"``: horizontal and vertical flips and
@@ -110,141 +67,124 @@ class EvalTransform:
         return keep_visible(View(image, view.boxes_xyxy * scale, view.labels, view.ignored))
 
 
+OTHER_SIZES_STEP = 32
+"""Pixels: ``multi-scale`` draws sizes that are multiples of it, so that the maps of all levels stay whole."""
+
+
 class TrainTransform:
-    """Random zoom, crop, flips and colour on the canvas of the image.
+    """Random zoom, crop, flips and colour on the canvas of the image, and the augmentations that are switched on.
 
     Args:
         size: longer side of the canvas, pixels.
-        strength: a key of ``STRENGTHS``.
+        strength: preset, a key of ``STRENGTHS``.
         flips: one of ``FLIPS``.
+        augmentation: preset and single augmentations; instead of ``strength``.
+        own: the user's own transform of a photo as it was read, applied before everything else.
     """
 
-    def __init__(self, size: int, *, strength: str = "medium", flips: str = "horizontal") -> None:
-        check_choice("strength", strength, STRENGTHS)
+    def __init__(
+        self,
+        size: int,
+        *,
+        strength: str = "medium",
+        flips: str = "horizontal",
+        augmentation: Augmentation | None = None,
+        own: Callable[[View], View] | None = None,
+    ) -> None:
+        self.augmentation = Augmentation(strength) if augmentation is None else augmentation
+        check_choice("strength", self.augmentation.preset, STRENGTHS)
         check_choice("flips", flips, FLIPS)
         self.size = size
-        self.strength = STRENGTHS[strength]
+        self.strength = self.augmentation.ranges
         self.flips = flips
+        self.own = own
 
     @property
     def source_side(self) -> int:
         """Longer side in pixels up to which the resolution of the source image matters."""
-        return self.size if self.strength is None else round(self.size * self.strength.zoom[1] * self.strength.stretch)
+        size = max(self.sizes)
+        return size if self.strength is None else round(size * self.strength.zoom[1] * self.strength.stretch)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of which ``multi-scale`` draws one for each batch; without it, ``size`` alone.
+
+        >>> TrainTransform(320, augmentation=Augmentation(multi_scale=0.2)).sizes
+        (256, 288, 320, 352, 384)
+        """
+        change, step = self.augmentation.multi_scale, OTHER_SIZES_STEP
+        low, high = math.ceil(self.size * (1 - change) / step), math.floor(self.size * (1 + change) / step)
+        return tuple(step * n for n in range(low, high + 1)) if change and low < high else (self.size,)
+
+    def resized(self, size: int) -> "TrainTransform":
+        """The same for another size of the canvas."""
+        other = copy(self)
+        other.size = size
+        return other
 
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         """Read a photo to keep in memory, no larger than ``source_side``."""
         return read_image(path, max_side=self.source_side)
 
-    def __call__(self, view: View) -> View:
+    def __call__(self, view: View, another: Callable[[], View] | None = None) -> View:
+        """Augment a photo.
+
+        Args:
+            view: the photo as it was read.
+            another: draws another photo of the data set, to mix with this one; ``None``: mix nothing.
+        """
+        canvas = fitted_size(view.image.shape[2], view.image.shape[1], self.size)
+        chosen = self.augmentation
+        others = None if another is None else lambda: self._owned(another())
+        if others is not None and chosen.mosaic and uniform(0, 1) < chosen.mosaic:
+            view = mosaic(self._owned(view), others, canvas, self._piece)
+        else:
+            view = self._placed(self._owned(view), canvas)
+        if others is not None and chosen.copy_paste and uniform(0, 1) < chosen.copy_paste:
+            view = paste_objects(view, others(), self.size)
+        if others is not None and chosen.mixup and uniform(0, 1) < chosen.mixup:
+            view = mixup(view, self._placed(others(), canvas))
+        if chosen.rotate:
+            view = rotate(view, uniform(-chosen.rotate, chosen.rotate))
+        if self.strength is not None:
+            view = self._flipped(view)
+        return with_image(view, self._recoloured(view.image))
+
+    def _owned(self, view: View) -> View:
+        return view if self.own is None else self.own(view)
+
+    def _placed(self, view: View, canvas: tuple[int, int]) -> View:
+        """A photo on its canvas."""
         height, width = view.image.shape[-2:]
-        canvas = fitted_size(width, height, self.size)
         if self.strength is None:
-            return _resample(view, (0, 0, width, height), canvas)
-        if self.flips == "all" and _coin():
-            view = _transpose(view)  # with the flips below, all rotations by 90° and their mirror images
-        view = zoom_crop(view, canvas, self.size / max(width, height), self.strength)
+            if fitted_size(width, height, self.size) == canvas:
+                return resample(view, (0, 0, width, height), canvas)
+            return zoom_crop(view, canvas, min(canvas[0] / width, canvas[1] / height), AS_IS)
+        view = self._transposed(view)
+        return zoom_crop(view, canvas, self.size / max(width, height), self.strength)
+
+    def _piece(self, view: View, size: tuple[int, int], scale: float) -> View:
+        """A photo, or the part of it that fits, on a piece of a canvas."""
+        base = scale * self.size / max(view.image.shape[-2:])
+        return zoom_crop(self._transposed(view), size, base, self.strength or AS_IS)
+
+    def _transposed(self, view: View) -> View:
+        # With the flips, all rotations by 90° and their mirror images.
+        return transpose(view) if self.strength is not None and self.flips == "all" and _coin() else view
+
+    def _flipped(self, view: View) -> View:
         if self.flips != "none" and _coin():
-            view = _flip(view, horizontal=True)
+            view = flip(view, horizontal=True)
         if self.flips == "all" and _coin():
-            view = _flip(view, horizontal=False)
-        return View(jitter_colour(view.image, self.strength.colour), view.boxes_xyxy, view.labels, view.ignored)
+            view = flip(view, horizontal=False)
+        return view
 
-
-def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: Strength) -> View:
-    """Zoom to a random scale, with a single resampling.
-
-    Along each axis, the scaled photo is either cropped to the canvas at a random position, or placed on it at random
-    and surrounded by grey.
-
-    Args:
-        view: the image and its boxes.
-        canvas: (width, height) of the result.
-        base_scale: canvas pixels per image pixel at zoom 1.
-        strength: ranges of zoom and stretch.
-    """
-    height, width = view.image.shape[-2:]
-    scale = base_scale * _log_uniform(*strength.zoom)
-    stretch = _log_uniform(1 / strength.stretch, strength.stretch) ** 0.5
-    x1, x2, left, new_w = _place(width, canvas[0], scale * stretch)
-    y1, y2, top, new_h = _place(height, canvas[1], scale / stretch)
-    seen = _resample(view, (x1, y1, x2, y2), (new_w, new_h))
-    if (new_w, new_h) == canvas:
-        return seen
-    image = torch.full((3, canvas[1], canvas[0]), FILL, dtype=torch.uint8)
-    image[:, top : top + new_h, left : left + new_w] = seen.image
-    offset = torch.tensor([left, top, left, top], dtype=torch.float32)
-    return View(image, seen.boxes_xyxy + offset, seen.labels, seen.ignored)
-
-
-def _log_uniform(low: float, high: float) -> float:
-    """A random number between the two, uniform in its logarithm."""
-    return low * (high / low) ** torch.rand(()).item()
-
-
-def _place(length: int, canvas: int, scale: float) -> tuple[int, int, int, int]:
-    """Random placement along one axis: start and end of the source window, its offset and its length on the canvas."""
-    where = torch.rand(()).item()
-    scaled = max(1, round(length * scale))
-    if scaled <= canvas:
-        return 0, length, int(where * (canvas - scaled + 1)), scaled
-    window = max(1, min(length, round(canvas / scale)))
-    start = int(where * (length - window + 1))
-    return start, start + window, 0, canvas
-
-
-def _resample(view: View, window_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> View:
-    """Crop an image to a window and resize it to (width, height); boxes are clipped to the window."""
-    x1, y1, x2, y2 = window_xyxy
-    image = view.image[:, y1:y2, x1:x2]
-    if (x2 - x1, y2 - y1) != size:
-        image = F.resize(image, [size[1], size[0]], antialias=True)
-    scale = torch.tensor([size[0] / (x2 - x1), size[1] / (y2 - y1)]).repeat(2)
-    boxes = (view.boxes_xyxy - torch.tensor([x1, y1, x1, y1], dtype=torch.float32)) * scale
-    return keep_visible(View(image, boxes, view.labels, view.ignored))
-
-
-def keep_visible(view: View) -> View:
-    """Clip boxes to the image, and turn objects that are hardly visible into ignore regions.
-
-    As background, they would teach the network that visible parts of objects are not objects.
-    """
-    height, width = view.image.shape[-2:]
-    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
-    clipped = view.boxes_xyxy.clamp(min=0).minimum(limits)
-    sides, full_sides = clipped[:, 2:] - clipped[:, :2], view.boxes_xyxy[:, 2:] - view.boxes_xyxy[:, :2]
-    visible = sides.prod(1) / full_sides.prod(1).clamp(min=1e-6)
-    left = (sides > 0).all(1)
-    lost = (visible < MIN_VISIBLE) | (sides < MIN_SIDE_PX).any(1)
-    return View(view.image, clipped[left], view.labels[left], (view.ignored | lost)[left])
-
-
-def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float) -> UInt8[Tensor, "3 H W"]:
-    """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``.
-
-    All three are affine in the colour. One 3 × 3 matrix and one offset apply them in a single pass, without
-    intermediate rounding.
-    """
-    saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
-    grey = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
-    matrix = contrast * brightness * (saturation * torch.eye(3) + (1 - saturation) * grey)
-    pixels = image.reshape(3, -1)
-    # Every 16th pixel suffices for the mean. Integer sums do not depend on the number of threads.
-    sample = pixels[:, ::16]
-    mean = grey @ (sample.sum(1) / sample.shape[1])
-    offset = (1 - contrast) * brightness * mean + 0.5
-    return torch.addmm(offset.expand(3, 1), matrix, pixels.float()).clamp_(0, 255).to(torch.uint8).view_as(image)
+    def _recoloured(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+        colour = 0.0 if self.strength is None else self.strength.colour
+        if self.strength is not None or self.augmentation.hue:
+            image = jitter_colour(image, colour, self.augmentation.hue)
+        return degrade(image, self.augmentation)
 
 
 def _coin() -> bool:
     return torch.rand(()).item() < 0.5
-
-
-def _flip(view: View, *, horizontal: bool) -> View:
-    height, width = view.image.shape[-2:]
-    boxes = tv_tensors.BoundingBoxes(view.boxes_xyxy, format="XYXY", canvas_size=(height, width))
-    flip = F.horizontal_flip if horizontal else F.vertical_flip
-    return View(flip(view.image), flip(boxes).as_subclass(Tensor), view.labels, view.ignored)
-
-
-def _transpose(view: View) -> View:
-    return View(view.image.transpose(1, 2), view.boxes_xyxy[:, [1, 0, 3, 2]], view.labels, view.ignored)

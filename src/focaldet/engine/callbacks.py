@@ -18,10 +18,11 @@ from focaldet.data.truth import coco_truth
 from focaldet.engine.budget import TimeBudget
 from focaldet.engine.checkpoints import check_loops
 from focaldet.engine.detect import detect_records, without_detections
+from focaldet.engine.loggers import log_metrics
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, save_model
 from focaldet.evaluation.average_precision import Evaluation, average_precision
-from focaldet.files import MOST_JSON, cannot_write, parse_json, read_bytes, write_text
+from focaldet.files import MAX_JSON, cannot_write, parse_json, read_bytes, write_text
 from focaldet.methods.targets import ObjectCounts
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
@@ -46,16 +47,18 @@ class RunRecorder(Callback):
     ) -> None:
         self.run, self.spec, self.val, self.every, self.clock, self.say = run, spec, val, every, clock, say
         self.best = -1.0
-        self.measured = 0
+        self.measured = self.without_gain = 0
         self.steps = 0
         self.epoch_start = time.perf_counter()
         self.unmatched = self.beyond_reach = self.objects = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "measured": self.measured, "class_names": list(self.spec.class_names)}
+        progress = {"best": self.best, "measured": self.measured, "without_gain": self.without_gain}
+        return progress | {"class_names": list(self.spec.class_names)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.measured = float(state["best"]), int(state["measured"])
+        self.without_gain = int(state.get("without_gain", 0))
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         check_loops(checkpoint, self.run / "last.ckpt", trainer)
@@ -150,7 +153,9 @@ class RunRecorder(Callback):
             limit = named_limit(evaluation.max_detections)
             measured = f"val AP {ap:.3f}, AP50 {ap50:.3f}{limit}"
             kept = " (best so far, kept)" if ap >= self.best else ""
+            self.without_gain = 0 if ap > self.best else self.without_gain + 1
             self.best = max(self.best, ap)
+            log_metrics(module.loggers, evaluation.metrics, module.global_step)
         if kept:
             save_model(self.run, self.spec, net)
         with tqdm.external_write_mode():  # above the progress bar, not in the middle of it
@@ -164,7 +169,7 @@ def drop_lines_from(file: Path, epoch: int) -> None:
     """Remove the lines of ``metrics.jsonl`` from this epoch on; a resumed run will write them again."""
     if file.exists():
         kept = []
-        for line in read_bytes(file, MOST_JSON).decode(errors="replace").splitlines():
+        for line in read_bytes(file, MAX_JSON).decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
                 if parse_json(line)["epoch"] < epoch:
                     kept.append(line + "\n")

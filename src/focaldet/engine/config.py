@@ -1,21 +1,21 @@
 """All settings of a training run as one typed dataclass; ``config.yaml`` in a run folder holds them."""
 
-import contextlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
-from focaldet.checks import InputError, check_range, near_name, split_names
+from focaldet.checks import InputError, check_range, split_names
+from focaldet.data.augmentation import DEFAULT_PRESET, Augmentation
 from focaldet.data.rare import checked_repeat
 from focaldet.engine.loss_options import BoxLossName, ClassLossName, checked_alpha
+from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
-from focaldet.photos.resize import MOST_SIZE
+from focaldet.photos.resize import MAX_SIZE
 
-MOST_MINUTES = 527_040
+MAX_MINUTES = 527_040
 """Longest training: a year."""
 
 GROUPS = ("data", "model", "loss", "schedule", "augmentation", "hardware", "output")
@@ -50,10 +50,10 @@ def option(
 
 
 DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
-"""What a device can be called; gpu is the word of older configurations."""
+"""Names of devices; ``gpu`` is from older configurations."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run; docs/options.md and ``focaldet train --help-all`` explain each.
 
@@ -83,7 +83,7 @@ class TrainConfig:
     )
     verify: bool = option("data", False, "decode every photo first and leave out those that cannot be read")
 
-    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = option(
+    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2", "tood"] = option(
         "model", "gfl", "detector (docs/methods.md)", main=True
     )
     weights: str | None = option(
@@ -93,12 +93,17 @@ class TrainConfig:
         metavar="RUN",
         main=True,
     )
-    pretrained: bool = option("model", False, "download timm's pretrained weights for the backbone", main=True)
+    pretrained: bool | Literal["auto"] = option(
+        "model",
+        "auto",
+        "start from timm's pretrained weights of the backbone, from its cache or downloaded; auto: if that is possible",
+        main=True,
+    )
     size: int = option(
         "model",
         320,
         "longer side of the image that the network sees, in pixels",
-        range=(32, MOST_SIZE),
+        range=(32, MAX_SIZE),
         metavar="PX",
         main=True,
     )
@@ -135,8 +140,8 @@ class TrainConfig:
     class_loss: ClassLossName = option(  # noqa: RUF009
         "loss",
         "default",
-        "classification loss; default: quality_focal for gfl and gflv2, focal for the others; the equalized ones are "
-        "for rare classes",
+        "classification loss; default: quality_focal for gfl, gflv2 and tood, focal for the others; the equalized ones "
+        "are for rare classes",
     )
     box_loss: BoxLossName = option(  # noqa: RUF009
         "loss",
@@ -173,6 +178,13 @@ class TrainConfig:
         metavar="MIN",
         main=True,
     )
+    patience: int = option(
+        "schedule",
+        0,
+        "end the run after this many measurements of val AP without a better one; 0: never",
+        range=AT_LEAST_0,
+        metavar="N",
+    )
     batch: int = option("schedule", 8, "images per step and device", range=AT_LEAST_1)
     lr: float = option(
         "schedule",
@@ -195,8 +207,12 @@ class TrainConfig:
         "schedule", 0, "random seed for weights, photo order, augmentation and automatic splits", range=(0, 2**32 - 1)
     )
 
-    augment: Literal["none", "light", "medium", "strong"] = option(
-        "augmentation", "light", "strength of zoom, crop and colour changes"
+    augment: str = option(
+        "augmentation",
+        DEFAULT_PRESET,
+        "none, light, medium or strong zoom, crop and colour changes, and what to add: mosaic, hue=0.02, … "
+        "(docs/augmentation.md)",
+        metavar="PRESET,NAME,NAME=X",
     )
     flips: Literal["none", "horizontal", "all"] = option(
         "augmentation",
@@ -204,6 +220,12 @@ class TrainConfig:
         "random flips; none: a mirror image means something else (digits, signs); all: photos have no natural up "
         "(cells, aerial views)",
         main=True,
+    )
+    transform: str | None = option(
+        "augmentation",
+        None,
+        "your own transform of photos and boxes, in torchvision's v2 convention",
+        metavar="FILE.py:NAME|MODULE:NAME",
     )
 
     device: str = option(
@@ -249,6 +271,12 @@ class TrainConfig:
     val_every: int = option(
         "output", 0, "measure AP on the validation split every N epochs; 0: five times per run", range=AT_LEAST_0
     )
+    logger: str = option(
+        "output",
+        "tensorboard",
+        "where to log losses and AP beside metrics.jsonl: tensorboard, csv, wandb, mlflow, several by commas, or none",
+        metavar="NAMES",
+    )
     max_detections: int | Literal["auto"] = option(
         "output",
         "auto",
@@ -258,14 +286,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
-            setattr(self, name, typed_value(name, getattr(self, name), hint))
+            object.__setattr__(self, name, typed_value(name, getattr(self, name), hint))  # frozen from here on
         check_ranges(asdict(self))
-        self.alpha = checked_alpha(self.alpha, self.class_loss)
+        object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.class_loss))
         checked_repeat(self.repeat)
         if self.box_loss == "smooth_l1" and self.method != "retinanet":
             raise InputError(f"box_loss: {self.method} has no deltas for smooth_l1; use giou or another loss of boxes")
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
+        Augmentation.parse(self.augment)
         if self.max_detections != "auto":
             check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:
@@ -277,11 +306,11 @@ class TrainConfig:
             )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
-        if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
-            raise InputError(f"minutes: expected more than 0 and at most {MOST_MINUTES:,}, got {self.minutes}")
+        if self.minutes is not None and not 0 < self.minutes <= MAX_MINUTES:
+            raise InputError(f"minutes: expected more than 0 and at most {MAX_MINUTES:,}, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
             raise InputError(f"ignore: expected class names separated by commas, got {self.ignore!r}")
-        if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
+        if self.weights is not None and (self.pretrained is True or self.backbone_weights is not None):
             raise InputError("weights: includes the backbone's weights; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
             raise InputError("resume: missing --out RUN, the run folder to continue")
@@ -323,56 +352,11 @@ def typed_dataclass(kind: type[Options], values: Any) -> Options:
     if not isinstance(values, dict):
         raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
     hints = get_type_hints(kind)
-    _check_keys(values, hints)
+    check_keys(values, hints)
     options = {name: typed_value(name, value, hints[name]) for name, value in values.items()}
     made = kind(**options)  # checks its own ranges
     check_ranges(options)
     return made
-
-
-def _check_keys(values: dict[Any, Any], known: Iterable[str]) -> None:
-    for key in values:
-        if key not in known:
-            raise InputError(f"unknown key {key!r}; {near_name(str(key), known)}")
-
-
-def typed_value(name: str, value: Any, hint: Any) -> Any:
-    """Convert a value from a YAML file to its field's type.
-
-    Raises:
-        InputError: the value does not fit.
-    """
-    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
-    if get_origin(hint) is Literal:
-        if isinstance(value, str) and value in get_args(hint):
-            return value
-        raise InputError(f"{name}: unknown value {value!r}; {near_name(str(value), get_args(hint))}")
-    if isinstance(value, str) and any(value in get_args(kind) for kind in kinds if get_origin(kind) is Literal):
-        return value
-    if get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(hint)):
-        return tuple(typed_value(name, part, kind) for part, kind in zip(value, get_args(hint), strict=True))
-    if isinstance(value, list | tuple) and any(get_args(kind)[1:] == (Ellipsis,) for kind in kinds):
-        return tuple(typed_value(name, part, float) for part in value)
-    if isinstance(value, Path) and str in kinds:
-        return str(value)
-    if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 2e-3, which has no decimal point, as text
-            value = float(value)
-    if any(type(value) is kind for kind in kinds):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{name}: expected a number, got {value}")
-        if isinstance(value, str) and "\0" in value:
-            raise InputError(f"{name}: expected a word, got {value!r}")
-        return value
-    words = " or ".join(_words(kind) for kind in kinds)
-    raise InputError(f"{name}: expected {words}, got {value!r}")
-
-
-def _words(kind: Any) -> str:
-    """Name of a type in a message."""
-    if get_origin(kind) is Literal:
-        return " or ".join(get_args(kind))
-    return {NoneType: "nothing", dict: "a mapping"}.get(kind, str(kind.__name__))
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:
@@ -385,7 +369,7 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a mapping of option to value")
     try:
-        _check_keys(values, [field.name for field in fields(TrainConfig)])
+        check_keys(values, [field.name for field in fields(TrainConfig)])
         values |= changes
         if "data" not in values:
             raise InputError("'data' is missing: the folder of labelled photos")

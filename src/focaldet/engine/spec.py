@@ -13,8 +13,9 @@ from safetensors.torch import save
 from focaldet.checks import InputError, near_name, one_line, split_names
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
-from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass, typed_value
+from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass
 from focaldet.engine.loss_options import alpha_by_class
+from focaldet.engine.typed_values import typed_value
 from focaldet.evaluation.average_precision import EVALUATION_SCORE
 from focaldet.files import open_regular, read_json, replacing, write_json
 from focaldet.methods.atss import ATSS
@@ -23,6 +24,7 @@ from focaldet.methods.gfl import GFL
 from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.method import Method
 from focaldet.methods.retinanet import RetinaNet
+from focaldet.methods.tood import TOOD
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
@@ -30,7 +32,14 @@ from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConf
 from focaldet.photos.resize import Resize
 from focaldet.records.calibration import remove_calibration
 
-METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
+METHODS: dict[str, type[Method]] = {
+    "retinanet": RetinaNet,
+    "fcos": FCOS,
+    "atss": ATSS,
+    "gfl": GFL,
+    "gflv2": GFLv2,
+    "tood": TOOD,
+}
 """Name of a method -> its class."""
 
 FORMAT = 1

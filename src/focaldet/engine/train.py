@@ -2,8 +2,7 @@
 
 import contextlib
 import signal
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
@@ -21,10 +19,13 @@ from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_fold
 from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
+from focaldet.data.own_transform import load_transform
 from focaldet.data.progress import progress_bar
 from focaldet.data.rare import photo_factors
-from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
+from focaldet.engine.augment import closing, training_transform
+from focaldet.engine.beginning import first_detector, with_chosen_weights
+from focaldet.engine.budget import TimeBudget
 from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
@@ -39,24 +40,24 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
-from focaldet.engine.finetune import begin_with
+from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
+from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
 from focaldet.engine.loss_options import INVERSE, write_out
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.patience import Patience
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.engine.quiet import quiet
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
-from focaldet.engine.spec import ModelSpec, spec_of, with_room
+from focaldet.engine.spec import ModelSpec, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
-from focaldet.methods.method import Method
 from focaldet.methods.targets import TargetCollate
-from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
-from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
 from focaldet.system.heap import keep_memory
 
@@ -65,12 +66,19 @@ def _silence(line: str) -> None:
     """Print nothing: the ``say`` of all processes but the first."""
 
 
-def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callable[[str], None] = print) -> Path:
+def train(
+    config: TrainConfig,
+    *,
+    folder: DataFolder | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    say: Callable[[str], None] = print,
+) -> Path:
     """Train a detector on a folder of labelled photos.
 
     Args:
         config: all settings.
-        folder: the photos, if they have been read already; runs that are compared share their splits.
+        folder: the photos, if they have already been read; runs of a comparison share their splits.
+        callbacks: Lightning callbacks, called after the run's own.
         say: prints a line.
 
     Returns:
@@ -84,16 +92,21 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         Terminated: SIGTERM ended the training; the run has all its files.
     """
     if not is_first_process(config):
-        return _train(config, folder, _silence)
+        return _train(config, folder, callbacks, _silence)
     if config.out is None:
-        return _train(config, folder, say)  # fit makes and locks the folder after all checks
+        return _train(config, folder, callbacks, say)  # fit makes and locks the folder after all checks
     with alone_in(Path(config.out), "train"):
-        return _train(config, folder, say)
+        return _train(config, folder, callbacks, say)
 
 
-def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
+def _train(
+    config: TrainConfig, folder: DataFolder | None, callbacks: Sequence[L.Callback], say: Callable[[str], None]
+) -> Path:
     config = _check_out(config, say)
     trainer_devices(config.device, config.devices)
+    check_loggers(config.logger)
+    if config.transform is not None:
+        load_transform(config.transform)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
     if folder is None:
         with progress_bar("reading headers") as progress:
@@ -116,19 +129,21 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if regions := ignored_regions(folder, "train"):
         say(regions)
     if config.weights is not None:
-        recorded = recorded_splits(Path(config.weights), folder)
+        recorded = recorded_splits(local_run(config.weights), folder)
         if warning := trained_on(folder.splits.get("val", ()), recorded):
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
+    if config.patience and not folder.splits.get("val"):
+        raise InputError(f"--patience: {config.data} has no val split, on which AP could be measured")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
-    if config.pretrained:
-        say(f"loading pretrained weights of {config.backbone} from the hub or its cache")
     if config.alpha == INVERSE:
         config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
         say(f"alpha by class: {config.alpha}")
-    spec, net, method = first_detector(config, folder.class_names, say=say)
+    config = with_chosen_weights(config, say)  # config.yaml says which
+    begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint brings the weights
+    spec, net, method = first_detector(begun, folder.class_names, say=say)
     spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
@@ -143,7 +158,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         say(f"{run} is finished; to train it longer, resume with a larger --epochs or --minutes")
     else:
         try:
-            run = fit(config, folder, spec, module, say=say_once)
+            run = fit(config, folder, spec, module, callbacks=callbacks, say=say_once)
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
@@ -156,7 +171,13 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
 
 
 def fit(
-    config: TrainConfig, folder: DataFolder, spec: ModelSpec, module: DetectionModule, *, say: Callable[[str], None]
+    config: TrainConfig,
+    folder: DataFolder,
+    spec: ModelSpec,
+    module: DetectionModule,
+    *,
+    callbacks: Sequence[L.Callback] = (),
+    say: Callable[[str], None],
 ) -> Path:
     """Train a given network: ``train`` without reading the photos, building the network and the final evaluation.
 
@@ -164,6 +185,7 @@ def fit(
         folder: the photos.
         spec: description of the network, for ``model.json`` and for measuring AP.
         module: network, method and settings.
+        callbacks: see ``train``.
         say: prints a line.
 
     Returns:
@@ -179,8 +201,15 @@ def fit(
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks = [clock, SkippedSteps(say), recorder, checkpoint, progress_display(clock, say)]
-    trainer = _trainer(config, run, callbacks)
+    own = [
+        clock,
+        SkippedSteps(say),
+        recorder,
+        Patience(config.patience, recorder, say),
+        checkpoint,
+        progress_display(clock, say),
+    ]
+    trainer = _trainer(config, run, [*own, *callbacks])
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -191,8 +220,8 @@ def fit(
         f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
-    with alone, Interruption(run, clock, say) as interruption, _quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset))
+    with alone, Interruption(run, clock, say) as interruption, quiet(), lost_process_in_one_line(config):
+        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset), clock)
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
@@ -200,6 +229,7 @@ def fit(
             ckpt_path=str(_last(config)) if config.resume else None,
             weights_only=True,
         )
+    close_loggers(trainer.loggers)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # a script may train again in this process
     if trainer.is_global_zero:
@@ -213,23 +243,10 @@ def fit(
     return recorder.run
 
 
-def first_detector(
-    config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
-) -> tuple[ModelSpec, DenseDetector, Method]:
-    """Build the detector with which a run starts; equal settings give equal weights."""
-    L.seed_everything(config.seed, verbose=False)
-    if config.weights is not None:
-        return begin_with(config, class_names, say=say)
-    spec = spec_of(config, class_names)
-    net, method = spec.build(pretrained=config.pretrained, prior_prob=config.prior_prob)
-    check_any_size(net.backbone)
-    if config.backbone_weights is not None:
-        load_backbone_weights(net.backbone, Path(config.backbone_weights))
-    return spec, net, method
-
-
-def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
-    transform = TrainTransform(config.size, strength=config.augment, flips=config.flips)
+def _loader(
+    config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
+) -> "DataLoader[Any]":
+    transform = training_transform(config, folder.num_classes)
     dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
     workers = config.workers
     if workers < 0:
@@ -243,6 +260,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
         factors=photo_factors(dataset.records, folder.num_classes, config.repeat),
+        mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(
         dataset,
@@ -257,9 +275,9 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
 
 
 def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
-    # With deterministic algorithms torch fills all new memory with NaN: only who reads what nobody wrote needs that.
+    # With deterministic algorithms torch fills all new memory with NaN, which helps only if code reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with _quiet():
+    with quiet():
         return L.Trainer(
             **trainer_devices(config.device, config.devices),
             num_nodes=config.nodes,
@@ -269,7 +287,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             use_distributed_sampler=False,
             callbacks=callbacks,
             plugins=[WholeFiles()],
-            logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
+            logger=make_loggers(config, run) if is_first_process(config) else False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic="warn",
@@ -292,7 +310,7 @@ def _last(config: TrainConfig) -> Path:
 
 
 def _without_repeated_photos(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, silent about a photo of val that it has named before."""
+    """A ``say`` that reports each unreadable photo only once."""
     named: set[str] = set()
 
     def say_once(line: str) -> None:
@@ -339,28 +357,6 @@ def _make_run_folder(config: TrainConfig) -> Path:
     except OSError as error:
         raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
     return run
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's advice about settings that are intended."""
-    import logging
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for advice in (
-            ".*does not have many workers.*",
-            ".*isinstance.treespec, LeafSpec.*",
-            ".*The number of training batches.*",
-            ".*Checkpoint directory.*exists and is not empty.*",
-            "The dirpath has changed.*",  # after a run folder was moved
-            ".*Trying to infer the `batch_size`.*",
-            ".*training_step.*log.*",
-            ".*in eval mode at the start of training.*",
-        ):
-            warnings.filterwarnings("ignore", advice)
-        yield
 
 
 def _unlearned(recorder: RunRecorder) -> str:

@@ -13,9 +13,9 @@ def _log_miss(logits: Tensor, targets: Tensor) -> Tensor:
     """``log(1 - p_t)``, ``p_t = p y + (1 - p)(1 - y)``: exact for y = 0 and y = 1, finite for every finite logit."""
     log_q, log_p = logsigmoid(-logits), logsigmoid(logits)
     soft = (targets > 0) & (targets < 1)
-    y = torch.where(soft, targets, 0.5)
+    y, z = torch.where(soft, targets, 0.5), torch.where(soft, logits, 0.0)
     # log(e^a + e^b) from the larger of the two; torch.logaddexp has a NaN second derivative where they are far apart.
-    a, b = y.log() + log_q, (1 - y).log() + log_p
+    a, b = y.log() + logsigmoid(-z), (1 - y).log() + logsigmoid(z)
     mixed = torch.where(a > b, a - logsigmoid(a - b), b - logsigmoid(b - a))
     return torch.where(soft, mixed, torch.where(targets > 0, log_q, log_p))
 

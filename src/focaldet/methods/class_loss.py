@@ -1,13 +1,14 @@
 """The class losses that every method can take (``--class-loss``), and the memory of the equalized ones."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from focaldet import functional
 from focaldet.methods.normalizer import mean_over_processes
-from focaldet.structures import SparseTargets
+from focaldet.methods.positives import Positives
+from focaldet.structures import BACKGROUND, IGNORED, Assignment, SparseTargets
 
 ClassLoss = Literal[
     "bce", "focal", "quality_focal", "varifocal", "mal", "ia_bce", "equalized_focal", "equalized_quality"
@@ -52,28 +53,53 @@ class GradientBalance(nn.Module):
         self.gradients += mean_over_processes(sums.to(self.gradients.dtype))
 
 
+class Options(Protocol):
+    """What a method says about its class loss."""
+
+    @property
+    def class_loss(self) -> ClassLoss: ...
+    @property
+    def alpha(self) -> float | tuple[float, ...] | None: ...
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def beta(self) -> float: ...
+    @property
+    def balance(self) -> GradientBalance | None: ...
+
+
+def class_targets(assignment: Assignment, positives: Positives, quality: Tensor | None) -> SparseTargets:
+    """The targets of all locations; ``quality`` ``(N,)`` is that of the positives."""
+    matched = assignment.matched_gt
+    labels = torch.where(matched == IGNORED, matched, BACKGROUND)
+    labels[positives.image, positives.location] = positives.labels
+    if quality is None:
+        return SparseTargets(labels)
+    of_all = quality.new_zeros(matched.shape)
+    of_all[positives.image, positives.location] = quality
+    return SparseTargets(labels, of_all)
+
+
 def class_loss(
-    kind: ClassLoss,
+    method: Options,
     logits: list[Tensor],
     targets: SparseTargets,
     *,
-    num_classes: int,
-    alpha: float | tuple[float, ...] | None,
-    gamma: float,
-    beta: float,
-    balance: GradientBalance | None,
     normalizer: Tensor,
     inplace_grad: bool,
 ) -> Tensor:
     """The class loss of a batch.
 
+    α and γ of the method are those of the focal losses, β that of the quality focal losses; the others have the
+    constants of their papers. The memory of an equalized loss grows by this batch where gradients are computed.
+
     Args:
         logits: maps ``(B, A * C, H, W)``.
         targets: labels, and the IoU of the positives' boxes for a loss ``OF_QUALITY``.
-        alpha, gamma: of the focal losses; α may be one for each class. The others have the constants of their papers.
-        beta: of the quality focal losses.
-        balance: memory of an equalized loss, which grows by this batch where gradients are computed.
     """
+    kind, alpha, gamma, beta, balance = method.class_loss, method.alpha, method.gamma, method.beta, method.balance
+    locations = sum(level.shape[2] * level.shape[3] for level in logits)
+    num_classes = logits[0].shape[1] * locations // targets.labels.shape[1]
     options: dict[str, Any] = {"reduction": "sum", "normalizer": normalizer, "inplace_grad": inplace_grad}
     if kind in EQUALIZED:
         assert balance is not None

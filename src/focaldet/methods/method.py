@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from focaldet.assign.task_aligned import Candidates
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.methods.box_loss import BoxLoss, box_loss
-from focaldet.methods.class_loss import EQUALIZED, OF_QUALITY, ClassLoss, GradientBalance, class_loss
+from focaldet.methods.class_loss import EQUALIZED, OF_QUALITY, ClassLoss, GradientBalance, class_loss, class_targets
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
-from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
+from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 QualityBranch = Literal["none", "centerness", "distribution"]
 
@@ -24,12 +25,10 @@ class Method(ABC):
     """Assignment, losses and box decoding of a dense detector: the columns of the table of methods.
 
     Args:
-        class_loss: the target for the class of a positive is 1, and with a loss ``OF_QUALITY`` the IoU of its predicted
-            box.
+        class_loss: the target of a positive is 1, and with a loss ``OF_QUALITY`` the IoU of its predicted box.
         alpha, gamma: weight of positives (``None``: off; or one of each class) and focusing exponent of the focal loss.
         beta: focusing exponent of the quality focal loss.
-        box_loss: loss of a positive's box; ``"log_iou"`` is ``-ln IoU``.
-        giou_weight: weight of the box term.
+        box_loss, giou_weight: loss of a positive's box (``"log_iou"``: ``-ln IoU``), and its weight.
     """
 
     class_loss: ClassLoss = "focal"
@@ -40,6 +39,8 @@ class Method(ABC):
     giou_weight: float = 2.0
 
     anchors_per_location = 1
+    warm_up = 0.0
+    """Share of the training in which ``assign`` chooses the positives of a method that has ``candidates``."""
 
     @property
     @abstractmethod
@@ -58,7 +59,6 @@ class Method(ABC):
 
     @cached_property
     def balance(self) -> GradientBalance | None:
-        """Memory of an equalized class loss."""
         return GradientBalance() if self.class_loss in EQUALIZED else None
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
@@ -76,6 +76,17 @@ class Method(ABC):
         In a batch without objects, the classifier still learns that everything is background; the other terms are 0.
         """
 
+    def candidates(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Candidates | None:
+        """The pairs of an object and a location among which predictions choose the positives; ``None``: ``assign`` does
+        it without predictions."""
+        return None
+
+    def losses_of_candidates(
+        self, outputs: HeadOutputs, unmatched: Assignment, candidates: Positives
+    ) -> dict[str, Tensor]:
+        """``losses`` where the predictions choose the positives among the candidates, after ``warm_up``."""
+        raise NotImplementedError(f"{type(self).__name__} has no candidates")
+
     @abstractmethod
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
         """Boxes ``(N, 4)`` in pixels from box parameters ``(N, D)``. For distributions, also the standard deviation of
@@ -92,6 +103,7 @@ class Method(ABC):
         positives: Positives,
         iou: Tensor,
         *,
+        normalizer: Tensor | None = None,
         inplace_grad: bool = False,
     ) -> Tensor:
         """The class loss over all locations, divided by the number of positives in the whole batch (at least 1).
@@ -99,30 +111,19 @@ class Method(ABC):
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
             iou: ``(N,)`` IoU of each positive's predicted box with its object, detached.
+            normalizer: divides the loss in place of the number of positives.
             inplace_grad: the logits are not needed afterwards, so their gradient may overwrite them.
         """
-        matched = assignment.matched_gt
-        labels = torch.where(matched == IGNORED, matched, BACKGROUND)
-        labels[positives.image, positives.location] = positives.labels
-        quality = None
-        if self.class_loss in OF_QUALITY:
-            quality = iou.new_zeros(matched.shape)
-            quality[positives.image, positives.location] = iou
         return class_loss(
-            self.class_loss,
+            self,
             class_logits,
-            SparseTargets(labels, quality),
-            num_classes=_classes(class_logits, assignment),
-            alpha=self.alpha,
-            gamma=self.gamma,
-            beta=self.beta,
-            balance=self.balance,
-            normalizer=count_positives(positives),
+            class_targets(assignment, positives, iou if self.class_loss in OF_QUALITY else None),
+            normalizer=count_positives(positives) if normalizer is None else normalizer,
             inplace_grad=inplace_grad,
         )
 
     def box_term(self, boxes: Tensor, gt_boxes: Tensor, weight: Tensor | None, total: Tensor) -> Tensor:
-        """The box loss of the positives ``(N, 4)``, each times its ``weight``, over ``total``."""
+        """The box loss of the positives, each times its ``weight``, over ``total``."""
         return self.giou_weight * box_loss(self.box_loss, boxes, gt_boxes, weight, total)
 
 
@@ -133,11 +134,17 @@ def count_positives(positives: Positives) -> Tensor:
 
 def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
     """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
-    channels = _classes(class_logits, assignment)
-    logits = positives.gather([level.detach() for level in class_logits], channels)
-    return logits.float().amax(dim=-1).sigmoid()
+    return _logits(class_logits, assignment, positives).amax(dim=-1).sigmoid()
 
 
-def _classes(class_logits: list[Tensor], assignment: Assignment) -> int:
-    num_cells = sum(level.shape[2] * level.shape[3] for level in class_logits)
-    return class_logits[0].shape[1] * num_cells // assignment.matched_gt.shape[1]
+def class_probabilities(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """Probability ``(N,)`` of the class of each positive's object, detached."""
+    logits = _logits(class_logits, assignment, positives)
+    return logits.gather(1, positives.labels[:, None])[:, 0].sigmoid()
+
+
+def _logits(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """The class logits ``(N, C)`` of each positive, detached."""
+    num_locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
+    num_classes = class_logits[0].shape[1] * num_locations // assignment.matched_gt.shape[1]
+    return positives.gather([level.detach() for level in class_logits], num_classes).float()
