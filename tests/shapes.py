@@ -21,7 +21,6 @@ MODULES = (
     "models",
     "data.batching",
     "data.images",
-    "data.rare",
     "data.mixing",
     "data.pixels",
     "data.transforms",

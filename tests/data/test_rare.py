@@ -22,7 +22,7 @@ def photo(*labels: int, ignored: int = 0) -> ImageRecord:
         height=8,
         boxes_xyxy=np.tile(np.array([0, 0, 4, 4], np.float32), (count, 1)),
         labels=np.array([*labels, *[2] * ignored], np.int64),
-        ignored=np.array([False] * len(labels) + [True] * ignored),
+        ignored=np.array([False] * len(labels) + [True] * ignored, bool),
     )
 
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
 from focaldet.checks import InputError
@@ -38,14 +37,14 @@ def checked_repeat(rule: str) -> str:
     return rule
 
 
-def count_objects(records: Sequence[ImageRecord], num_classes: int) -> Int64[np.ndarray, " C"]:
-    """Objects of each class."""
+def count_objects(records: Sequence[ImageRecord], num_classes: int) -> NDArray[np.int64]:
+    """Objects of each class, ``(C,)``."""
     labels = [record.labels[~record.ignored] for record in records]
     return np.bincount(np.concatenate([np.zeros(0, np.int64), *labels]), minlength=num_classes).astype(np.int64)
 
 
-def class_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -> Float[np.ndarray, " C"]:
-    """The repeat factor of each class, 1 for a class without objects.
+def class_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -> NDArray[np.float64]:
+    """The repeat factor ``(C,)`` of each class, 1 for a class without objects.
 
     Args:
         rule: ``"auto"``: T is the median share of the classes that occur, so that the rarer half is drawn more often;
@@ -67,8 +66,8 @@ def class_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -
     return np.where(there, np.maximum(1, np.sqrt(threshold / np.where(there, share, 1))), 1.0)
 
 
-def photo_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -> Float[np.ndarray, " N"] | None:
-    """The repeat factor of each photo; ``None`` if all are equal."""
+def photo_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -> NDArray[np.float64] | None:
+    """The repeat factor ``(N,)`` of each photo; ``None`` if all are equal."""
     factors = class_factors(records, num_classes, rule)
     found = np.array([factors[record.labels[~record.ignored]].max(initial=1.0) for record in records])
     return None if len(found) == 0 or bool((found == found[0]).all()) else found
