@@ -51,6 +51,11 @@ def test_a_name_that_is_no_class_is_refused():
         spec_of(config_of(class_loss="focal", method="gfl", alpha="dgo=.5"), ("cat", "dog"))
 
 
+def test_inverse_is_written_out_before():
+    with pytest.raises(InputError, match="alpha: inverse counts objects of training photos"):
+        spec_of(config_of(class_loss="focal", alpha="inverse"), ("cat", "dog"))
+
+
 @pytest.mark.parametrize("class_loss", ["equalized_focal", "equalized_quality"])
 def test_the_memory_of_an_equalized_loss_is_in_checkpoints_and_goes_on_to_the_bit(class_loss):
     def module() -> DetectionModule:

@@ -64,13 +64,15 @@ def alpha_by_class(value: float | str | None, class_names: Sequence[str]) -> flo
     """α as the method takes it; ``inverse`` has to be written out before, see `write_out`.
 
     Raises:
-        InputError: a name that is no class.
+        InputError: a name that is no class, or ``inverse``.
 
     >>> alpha_by_class("dog=.1", ["cat", "dog"])
     (0.25, 0.1)
     """
     if not isinstance(value, str):
         return value
+    if value == INVERSE:
+        raise InputError("alpha: inverse counts objects of training photos, and here are none; give numbers by class")
     numbers = _by_name(value)
     for name in numbers:
         if name not in class_names:
