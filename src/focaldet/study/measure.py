@@ -1,7 +1,7 @@
 """Measure one rung and seed: its line in ``study.jsonl``, and its details."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import same_size_batches
 from focaldet.engine.detector import Detector
+from focaldet.engine.loss_options import INVERSE, write_out
 from focaldet.engine.spec import ModelSpec
 from focaldet.evaluation.average_precision import METRICS, average_precision
 from focaldet.evaluation.certainty import cross_fitted_bands
@@ -144,6 +145,8 @@ def bands(run: Run) -> Bands:
 
 def _losses_before(config: TrainConfig, folder: DataFolder) -> LocationLosses:
     """Class losses at the first step: an untrained network, with batch statistics in its batch norms."""
+    if config.alpha == INVERSE:
+        config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
     spec, net, method = first_detector(config, folder.class_names)
     net.train()
     if config.freeze_norm:
