@@ -19,9 +19,9 @@ DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
 
 DEVICE_HELP = "where a run's network is computed; auto: the first CUDA GPU, else the CPU (default: auto)"
 
-OPENVINO_HELP = (
-    "run an exported model with onnxruntime-openvino, in bfloat16 if the CPU supports it: then several times as fast"
-)
+PROVIDER_HELP = "what computes an exported model in onnxruntime; auto: the best that its wheel has (default: auto)"
+
+OPENVINO_HELP = "short for --provider openvino: bfloat16 if the CPU supports it, then several times as fast"
 
 Work = Callable[[argparse.Namespace], int | None]
 
@@ -148,8 +148,7 @@ def _predict(command: Parser) -> None:
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
     _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
-    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
-    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
+    _add_place(command)
 
 
 def _calibrate(command: Parser) -> None:
@@ -178,8 +177,7 @@ def _serve(command: Parser) -> None:
         "--cors", str, metavar="ORIGIN", help="web pages that may call the server: https://example.org, or * for all"
     )
     command.add("--batch", int, default=LIMITS.batch, help="largest number of photos per batch (default: 8)")
-    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
-    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
+    _add_place(command)
 
 
 def _export(command: Parser) -> None:
@@ -233,6 +231,14 @@ def _add_selection(command: Parser) -> None:
         "--coverage", float, metavar="SHARE", help="add bands that contain the whole true box of this share of objects"
     )
     command.add("--calibrated", bool, default=True, help="calibrated scores; --no-calibrated: the network's own scores")
+
+
+def _add_place(command: Parser) -> None:
+    """Add the options of commands that run a model of either kind."""
+    providers = Literal["auto", "cpu", "cuda", "tensorrt", "coreml", "directml", "openvino"]
+    command.add("--provider", providers, default="auto", help=PROVIDER_HELP)
+    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _study(command: Parser) -> None:

@@ -230,9 +230,11 @@ def doctor(chosen: Namespace) -> None:
 
 def _model_options(chosen: Namespace) -> dict[str, Any]:
     """Options that the loaders of a model share."""
+    if chosen.openvino and chosen.provider not in ("auto", "openvino"):
+        raise InputError(f"--openvino: short for --provider openvino; leave out --provider {chosen.provider}")
     return {
         "max_detections": chosen.max_detections,
-        "openvino": chosen.openvino,
+        "provider": "openvino" if chosen.openvino else chosen.provider,
         "device": chosen.device,
         "calibrated": chosen.calibrated,
     }

@@ -43,7 +43,7 @@ def detect_labelled(
     score: float | ScoreChoice | None = None,
     calibrated: bool = True,
     max_detections: int | None = None,
-    openvino: bool = False,
+    provider: str = "auto",
     device: str = "auto",
 ) -> Comparison:
     """Detect in labelled photos.
@@ -55,14 +55,14 @@ def detect_labelled(
             those recorded by the run are used, and photos that the run has not seen count as test photos. Without a
             record, all photos are used.
         score: confidence threshold, or a value of ``--score``; ``None``: as ``predict`` chooses boxes without one.
-        calibrated, max_detections, openvino, device: see ``load_model``.
+        calibrated, max_detections, provider, device: see ``load_model``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
     choice = ScoreChoice("score", score) if isinstance(score, int | float) else score
     detector, select = load_selected(
-        run, choice, max_detections=max_detections, openvino=openvino, device=device, calibrated=calibrated
+        run, choice, max_detections=max_detections, provider=provider, device=device, calibrated=calibrated
     )
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)

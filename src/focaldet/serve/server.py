@@ -36,7 +36,7 @@ def serve(
     max_detections: int | None = None,
     root_path: str = "",
     cors: str | None = None,
-    openvino: bool = False,
+    provider: str = "auto",
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
@@ -50,7 +50,7 @@ def serve(
         calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
-        max_detections, openvino, device: see ``load_model``.
+        max_detections, provider, device: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -59,8 +59,8 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        options = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
-        detector, select, workers = load_with_workers(model, score, coverage=coverage, openvino=openvino, **options)
+        options = {"calibrated": calibrated, "max_detections": max_detections, "device": device, "provider": provider}
+        detector, select, workers = load_with_workers(model, score, coverage=coverage, **options)
         for note in select.notes:
             say(note)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
@@ -72,21 +72,17 @@ def serve(
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_with_workers(
-    path: Path, score: ScoreChoice | None = None, *, openvino: bool = False, **options: Any
-) -> tuple[Model, Selection, int]:
+def load_with_workers(path: Path, score: ScoreChoice | None = None, **options: Any) -> tuple[Model, Selection, int]:
     """Load a detector for serving; return it with what chooses its boxes and the number of batches to run in parallel.
 
     Requests may choose lower scores, so the detector keeps all detections that it was made for.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
-    additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
+    additional threads for the remaining cores. torch and other providers compute one batch at a time.
     """
-    if openvino:
-        return *load_selected(path, score, lower_only=True, openvino=True, **options), 1
     workers = min(cores(), MAX_WORKERS)
     detector, select = load_selected(path, score, lower_only=True, threads=cores() - workers + 1, **options)
-    return detector, select, workers if isinstance(detector, OnnxDetector) else 1
+    return detector, select, workers if isinstance(detector, OnnxDetector) and detector.provider is None else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
