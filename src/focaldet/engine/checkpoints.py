@@ -14,8 +14,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from focaldet.checks import InputError, check_finite_weights, check_range, first_names, one_line
-from focaldet.engine.config import load_config, typed_value
+from focaldet.engine.config import load_config
 from focaldet.engine.module import DetectionModule
+from focaldet.engine.typed_values import typed_value
 from focaldet.files import check_archive, open_regular, replacing
 
 BEGUN = {"config.yaml", "splits.json", "metrics.jsonl", "tensorboard"}

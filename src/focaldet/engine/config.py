@@ -1,15 +1,14 @@
 """All settings of a training run as one typed dataclass; ``config.yaml`` in a run folder holds them."""
 
-import contextlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
-from focaldet.checks import InputError, check_range, near_name, split_names
+from focaldet.checks import InputError, check_range, split_names
+from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MOST_SIZE
 
@@ -158,7 +157,18 @@ class TrainConfig:
         metavar="MIN",
         main=True,
     )
-    batch: int = option("schedule", 8, "images per step and device", range=AT_LEAST_1)
+    batch: int | Literal["auto"] = option(
+        "schedule",
+        8,
+        "images per step and device; auto: as many as fit into the memory of a CUDA GPU",
+        metavar="N|auto",
+    )
+    accumulate: int = option(
+        "schedule",
+        1,
+        "batches per step: the gradient of N times --batch images, in the memory of --batch",
+        range=AT_LEAST_1,
+    )
     lr: float = option(
         "schedule",
         3e-3,
@@ -216,6 +226,12 @@ class TrainConfig:
         "data-loading processes; -1: none on a CPU if decoded photos fit in memory, else cores minus one, at most 8",
         range=(-1, 2**10),
     )
+    deterministic: bool = option(
+        "hardware", False, "the same weights from the same seed on a CUDA GPU too, but slower; on a CPU always"
+    )
+    compile: bool = option(
+        "hardware", False, "compile the network with torch.compile: minutes at the start, then faster steps on a GPU"
+    )
     profile: bool = option("hardware", False, "print a breakdown of the step time when training ends")
 
     out: str | None = option(
@@ -251,7 +267,16 @@ class TrainConfig:
             check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:
             raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
-        if self.size <= 32 and self.batch * self.devices * self.nodes == 1 and not self.freeze_norm:
+        if self.batch != "auto":
+            check_range("batch", self.batch, 1)
+        if self.accumulate > 1 and self.devices * self.nodes > 1:
+            raise InputError("accumulate: needs devices 1 and nodes 1; several processes share a batch already")
+        if (
+            self.size <= 32
+            and self.batch != "auto"
+            and self.batch * self.devices * self.nodes == 1
+            and not self.freeze_norm
+        ):
             raise InputError(
                 f"batch: a single photo of {self.size} px has one location at stride 32, and batch norms need two; use "
                 "--batch 2 or a larger --size"
@@ -266,6 +291,12 @@ class TrainConfig:
             raise InputError("weights: includes the backbone's weights; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
             raise InputError("resume: missing --out RUN, the run folder to continue")
+
+    @property
+    def images_per_step(self) -> int:
+        """Of a process."""
+        assert self.batch != "auto"  # train has replaced it
+        return self.batch * self.accumulate
 
     def to_yaml(self) -> str:
         """All settings in the format of ``config.yaml``."""
@@ -304,54 +335,11 @@ def typed_dataclass(kind: type[Options], values: Any) -> Options:
     if not isinstance(values, dict):
         raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
     hints = get_type_hints(kind)
-    _check_keys(values, hints)
+    check_keys(values, hints)
     options = {name: typed_value(name, value, hints[name]) for name, value in values.items()}
     made = kind(**options)  # checks its own ranges
     check_ranges(options)
     return made
-
-
-def _check_keys(values: dict[Any, Any], known: Iterable[str]) -> None:
-    for key in values:
-        if key not in known:
-            raise InputError(f"unknown key {key!r}; {near_name(str(key), known)}")
-
-
-def typed_value(name: str, value: Any, hint: Any) -> Any:
-    """Convert a value from a YAML file to its field's type.
-
-    Raises:
-        InputError: the value does not fit.
-    """
-    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
-    if get_origin(hint) is Literal:
-        if isinstance(value, str) and value in get_args(hint):
-            return value
-        raise InputError(f"{name}: unknown value {value!r}; {near_name(str(value), get_args(hint))}")
-    if isinstance(value, str) and any(value in get_args(kind) for kind in kinds if get_origin(kind) is Literal):
-        return value
-    if get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(hint)):
-        return tuple(typed_value(name, part, kind) for part, kind in zip(value, get_args(hint), strict=True))
-    if isinstance(value, Path) and str in kinds:
-        return str(value)
-    if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 2e-3, which has no decimal point, as text
-            value = float(value)
-    if any(type(value) is kind for kind in kinds):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{name}: expected a number, got {value}")
-        if isinstance(value, str) and "\0" in value:
-            raise InputError(f"{name}: expected a word, got {value!r}")
-        return value
-    words = " or ".join(_words(kind) for kind in kinds)
-    raise InputError(f"{name}: expected {words}, got {value!r}")
-
-
-def _words(kind: Any) -> str:
-    """Name of a type in a message."""
-    if get_origin(kind) is Literal:
-        return " or ".join(get_args(kind))
-    return {NoneType: "nothing", dict: "a mapping"}.get(kind, str(kind.__name__))
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:
@@ -364,7 +352,7 @@ def load_config(file: Path, **changes: Any) -> TrainConfig:
     if not isinstance(values, dict):
         raise InputError(f"{file}: expected a mapping of option to value")
     try:
-        _check_keys(values, [field.name for field in fields(TrainConfig)])
+        check_keys(values, [field.name for field in fields(TrainConfig)])
         values |= changes
         if "data" not in values:
             raise InputError("'data' is missing: the folder of labelled photos")

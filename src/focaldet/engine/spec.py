@@ -13,7 +13,8 @@ from safetensors.torch import save
 from focaldet.checks import InputError, near_name, one_line, split_names
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
-from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass, typed_value
+from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass
+from focaldet.engine.typed_values import typed_value
 from focaldet.evaluation.average_precision import EVALUATION_SCORE
 from focaldet.files import open_regular, read_json, replacing, write_json
 from focaldet.methods.atss import ATSS

@@ -39,6 +39,7 @@ from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.finetune import begin_with
+from focaldet.engine.hardware import algorithms, compile_network, largest_batch
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
@@ -56,6 +57,7 @@ from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
+from focaldet.photos.images import fitted_size
 from focaldet.system.heap import keep_memory
 
 
@@ -128,7 +130,12 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
+    if config.batch == "auto":
+        config = replace(config, batch=largest_batch(net, method, config, offset=spec.offset))
+        say(f"batch {config.batch}: as many images as fit into the GPU's memory")
     module = DetectionModule(net, method, config, offset=spec.offset)
+    if config.compile:
+        compile_network(net)
     if config.resume:
         check_fits(checkpoint, _last(config), module)
     say_once = _without_repeated_photos(say)
@@ -175,7 +182,8 @@ def fit(
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks = [clock, SkippedSteps(say), recorder, checkpoint, progress_display(clock, say)]
-    trainer = _trainer(config, run, callbacks)
+    sizes = {fitted_size(record.width, record.height, config.size) for record in folder.splits["train"]}
+    trainer = _trainer(config, run, callbacks, one_size=len(sizes) == 1)
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -233,14 +241,14 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
         workers = 0 if idle else most_workers(config.devices)
     sampler = TrainingSampler(
         len(dataset),
-        batch_size=config.batch,
+        batch_size=config.images_per_step,
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
     )
     return DataLoader(
         dataset,
-        batch_size=config.batch,
+        batch_size=config.images_per_step,
         sampler=sampler,
         collate_fn=targets,
         num_workers=workers,
@@ -250,9 +258,7 @@ def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets
     )
 
 
-def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
-    # With deterministic algorithms torch fills all new memory with NaN: only who reads what nobody wrote needs that.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+def _trainer(config: TrainConfig, run: Path, callbacks: list[Any], *, one_size: bool) -> L.Trainer:
     with _quiet():
         return L.Trainer(
             **trainer_devices(config.device, config.devices),
@@ -266,7 +272,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             logger=TensorBoardLogger(save_dir=str(run), name="tensorboard", version=""),
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            deterministic="warn",
+            **algorithms(config, one_size=one_size),
         )
 
 
