@@ -90,7 +90,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
     _data(add("data", "check a folder of labelled photos, or convert it to another format"))
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
-    _bench(add("bench", "benchmark the losses against common implementations on this machine"))
+    _bench(add("bench", "benchmark the losses or a training step on this machine"))
     add("doctor", "show installed packages and active kernels")
     return parser, parsers.choices
 
@@ -308,9 +308,20 @@ def _demo(command: Parser) -> None:
 
 
 def _bench(command: Parser) -> None:
-    command.add("what", Literal["losses"], metavar="losses", help="time and memory, printed row by row")
-    command.add("--compiled", bool, default=True, help="also measure the baseline under torch.compile (default: yes)")
-    command.add("--memory", bool, default=True, help="also measure peak memory (default: yes)")
+    command.add(
+        "what",
+        Literal["losses", "step"],
+        metavar="losses|step",
+        help="time and memory of the losses, or where the time of a training step goes",
+    )
+    command.add("--compiled", bool, default=True, help="losses: also measure the baseline compiled (default: yes)")
+    command.add("--memory", bool, default=True, help="losses: also measure peak memory (default: yes)")
+    command.add("--data", Path, metavar="DIR", help="step: folder of labelled photos (default: generated photos)")
+    command.add("--method", str, default="gfl", help="step: detector (default: gfl)")
+    command.add("--size", int, metavar="PX", default=320, help="step: longer side of the image (default: 320)")
+    command.add("--batch", int, default=8, help="step: images per step (default: 8)")
+    command.add("--minutes", float, metavar="MIN", default=1.0, help="step: training time in minutes (default: 1)")
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=f"step: {DEVICE_HELP}")
 
 
 def _add_fields(command: Parser, without: Collection[str] = ()) -> None:

@@ -213,7 +213,13 @@ def demo(chosen: Namespace) -> None:
 
 
 def bench(chosen: Namespace) -> None:
-    """``focaldet bench``"""
+    """``focaldet bench losses`` and ``focaldet bench step``"""
+    if chosen.what == "step":
+        from focaldet.bench.step import time_steps
+
+        options = {name: getattr(chosen, name) for name in ("method", "size", "batch", "minutes", "device")}
+        time_steps(train_config(data=str(chosen.data or ""), **options), say=say)
+        return
     from focaldet.bench.losses import loss_rows, machine, table
 
     say(machine())
