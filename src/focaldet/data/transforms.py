@@ -70,6 +70,9 @@ STRENGTHS: dict[str, Strength | None] = {
 }
 """Name of an augmentation strength -> ranges; ``"none"`` disables flips, too."""
 
+CHUNK = 32_768
+"""Pixels whose colours are changed at once."""
+
 FLIPS = ("none", "horizontal", "all")
 """``"none"``: for objects that mirroring changes (digits, letters, signs). ``"all"``: horizontal and vertical flips and
 rotations by 90°, for photos without a fixed orientation (cells, aerial views)."""
@@ -232,7 +235,11 @@ def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float) -> UInt8[Tensor,
     sample = pixels[:, ::16]
     mean = grey @ (sample.sum(1) / sample.shape[1])
     offset = (1 - contrast) * brightness * mean + 0.5
-    return torch.addmm(offset.expand(3, 1), matrix, pixels.float()).clamp_(0, 255).to(torch.uint8).view_as(image)
+    coloured = torch.empty_like(pixels)
+    for first in range(0, pixels.shape[1], CHUNK):  # what the processor's cache holds
+        part = slice(first, first + CHUNK)
+        coloured[:, part] = torch.addmm(offset, matrix, pixels[:, part].float()).clamp_(0, 255)
+    return coloured.view(image.shape)
 
 
 def _coin() -> bool:
