@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check lint quick test fuzz demo format clean
+.PHONY: setup check lint quick test fuzz mutants docs demo format clean
 
 setup: $(STAMP)  ## make .venv and install focaldet with its development tools
 
@@ -41,6 +41,12 @@ INPUTS := 5000
 KEEP := build/hostile
 fuzz: $(STAMP)  ## damaged files and arguments of every kind (docs/reliability.md; half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --seed $(SEED) --inputs $(INPUTS) --keep $(KEEP)
+
+docs: $(STAMP)  ## the documentation as a site, in build/site
+	$(BIN)/python -m sphinx --fail-on-warning -q -c docs/site . build/site
+
+mutants: $(STAMP)  ## break the losses, assignments, boxes and methods 100 times: do the quick tests notice? (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/tools/mutants.py --seed $(SEED)
 
 demo: $(STAMP)  ## train a small detector in four minutes and write its report
 	$(BIN)/focaldet demo

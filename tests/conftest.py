@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
+
 from shapes import check_shapes
 
 check_shapes()
@@ -95,6 +97,7 @@ def small_config(data: Path, out: Path) -> TrainConfig:
         size=64,
         channels=16,
         head_depth=1,
+        pretrained=False,
         epochs=4,
         batch=2,
         val_every=2,

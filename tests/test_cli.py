@@ -346,8 +346,10 @@ def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
     done = subprocess.run([*command, "--pretrained"], env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(
-        r"focaldet: --backbone mobilenetv3_small_050: its pretrained weights could not be downloaded \(.*\); "
-        r"when offline, give a local file with --backbone-weights FILE, or train from scratch with --no-pretrained\n",
+        r"focaldet: --pretrained: timm/mobilenetv3_small_050.lamb_in1k: cannot be downloaded "
+        r"\(HF_HUB_OFFLINE is set\); "
+        r"bring https://huggingface.co/\S+/model.safetensors from another machine and name it with --backbone-weights, "
+        r"or train from scratch with --no-pretrained\n",
         done.stderr,
     )
     assert not out.exists()

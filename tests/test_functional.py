@@ -1,5 +1,7 @@
 """The public functions: parity with the field's conventions, arguments, and errors."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torchvision.ops import generalized_box_iou_loss
@@ -130,6 +132,12 @@ def test_modules_are_their_functions():
         focaldet.softmax_focal_loss(z, labels, alpha=module.alpha, reduction="sum", weight=2.0, normalizer=3),
     )
     assert "gamma=2" in repr(focaldet.SigmoidFocalLoss())
+
+
+def test_a_module_shows_its_options():
+    options = signature(focaldet.SigmoidFocalLoss).parameters
+    assert list(options) == ["alpha", "gamma", "reduction", "impl", "inplace_grad"]
+    assert options["gamma"].default == 2.0
 
 
 def test_every_public_loss_is_at_the_top_of_the_package():

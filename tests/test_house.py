@@ -28,7 +28,7 @@ FLOORS = (
     {"engine"},
     {"exporting", "importing", "study", "report", "bench", "options", "terminal", "serve"},
     {"commands"},
-    {"cli"},
+    {"cli", "run"},
     {"__main__"},
 )
 """From the ground up. Folders on one floor do not know each other."""
@@ -166,6 +166,16 @@ def test_pages_about_the_house_name_files_that_exist(page):
 def test_no_file_or_folder_is_named_after_nothing():
     stems = {path.stem for path in PACKAGE.rglob("*")}
     assert not stems & {"utils", "misc", "common", "core", "helpers", "legacy"}
+
+
+TRANSLATED = r"\bof which\b|\b(is|are|be) told\b|\banew\b|\bas it stands\b|\bwhatever stands\b|\blooked at\b|\"\"\"Of "
+
+
+def test_no_source_has_a_phrase_that_reads_like_a_translation():
+    """The ones that came back most often; CONTRIBUTING.md: it reads aloud."""
+    texts = {path.relative_to(PACKAGE): path.read_text(encoding="utf-8") for path in SOURCES}
+    found = {str(path): re.search(TRANSLATED, text) for path, text in texts.items()}
+    assert {path: match.group() for path, match in found.items() if match} == {}
 
 
 def test_every_module_has_a_docstring():

@@ -98,6 +98,33 @@ def mmdet_fcos(truth: GroundTruth, lattice: Lattice) -> Any:
     return run
 
 
+def mmdet_task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, boxes: Tensor) -> Any:
+    """mmdetection's TaskAlignedAssigner, which chooses before it asks what lies inside, ready to run.
+
+    Args:
+        scores, boxes: predictions ``(B, P)`` and ``(B, P, 4)``.
+    """
+    load_mmdet()
+    from mmdet.models.task_modules.assigners import TaskAlignedAssigner
+    from mmengine.structures import InstanceData
+
+    points = lattice.points()
+    priors = torch.cat([points, points], dim=1)
+    images = [
+        (
+            InstanceData(priors=priors, scores=scores[image, :, None], bboxes=boxes[image]),
+            InstanceData(bboxes=own, labels=torch.zeros(len(own), dtype=torch.int64)),
+        )
+        for image, own in enumerate(of_images(truth))
+    ]
+    assigner = TaskAlignedAssigner(topk=13)
+
+    def run() -> list[Tensor]:
+        return [assigner.assign(predicted, own).gt_inds - 1 for predicted, own in images]
+
+    return run
+
+
 def torchvision_max_iou(truth: GroundTruth, anchors: Tensor) -> Any:
     """torchvision's Matcher on box_iou, called as in its RetinaNet, ready to run."""
     matcher, images = Matcher(0.5, 0.4, allow_low_quality_matches=True), of_images(truth)

@@ -12,14 +12,21 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.assign.center_region import assign_center_region
 from focaldet.assign.max_iou import assign_max_iou
+from focaldet.assign.task_aligned import choose_positives, list_candidates
 from focaldet.boxes.anchors import anchor_shapes, grid_anchors
 from focaldet.boxes.coding import encode_distances
+from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
-from focaldet.structures import GroundTruth
+from focaldet.structures import Assignment, GroundTruth
 
 STRIDES = (8, 16, 32, 64, 128)
 IMAGES = 2
-PEER_NAMES = {"ATSS": "mmdet ATSSAssigner", "FCOS": "mmdet FCOSHead.get_targets", "RetinaNet": "torchvision Matcher"}
+PEER_NAMES = {
+    "ATSS": "mmdet ATSSAssigner",
+    "FCOS": "mmdet FCOSHead.get_targets",
+    "RetinaNet": "torchvision Matcher",
+    "TOOD": "mmdet TaskAlignedAssigner",
+}
 
 
 def scene(height: int, width: int, objects: int) -> tuple[GroundTruth, Lattice]:
@@ -48,6 +55,11 @@ def ready(method: str, who: str, height: int, width: int, objects: int) -> Calla
         return partial(assign_atss, truth, lattice) if who == "ours" else peers.mmdet_atss(truth, lattice)
     if method == "FCOS":
         return partial(fcos_targets, truth, lattice) if who == "ours" else peers.mmdet_fcos(truth, lattice)
+    if method == "TOOD":
+        scores, boxes = predictions(truth, lattice)
+        if who == "ours":
+            return partial(task_aligned, truth, lattice, scores, boxes)
+        return peers.mmdet_task_aligned(truth, lattice, scores, boxes)
     shapes = anchor_shapes(STRIDES)
     if who == "ours":
         return partial(assign_max_iou, truth, lattice, shapes)
@@ -64,6 +76,28 @@ def fcos_targets(truth: GroundTruth, lattice: Lattice) -> tuple[Any, Tensor, Ten
     labels[image, location] = truth.labels[gt]
     distances = encode_distances(lattice.points()[location], lattice.location_strides()[location], truth.boxes_xyxy[gt])
     return assignment, labels, distances
+
+
+def predictions(truth: GroundTruth, lattice: Lattice) -> tuple[Tensor, Tensor]:
+    """Scores ``(B, P)`` and boxes ``(B, P, 4)`` of a network that is on its way: a location inside an object predicts
+    its box within some pixels, the others a box of their own size."""
+    generator = torch.Generator().manual_seed(1)
+    points, half = lattice.points(), 4 * lattice.location_strides()[:, None]
+    boxes = torch.cat([points - half, points + half], dim=1).repeat(IMAGES, 1, 1)
+    found = list_candidates(truth, lattice)
+    boxes[found.image, found.location] = truth.boxes_xyxy[found.gt]
+    boxes += 4 * torch.randn(boxes.shape, generator=generator)
+    return torch.rand(boxes.shape[:2], generator=generator), boxes
+
+
+def task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, boxes: Tensor) -> Assignment:
+    """The candidates and the choice among them; the former are listed in the loader in training."""
+    found = list_candidates(truth, lattice)
+    iou = paired_iou(boxes[found.image, found.location], truth.boxes_xyxy[found.gt])
+    chosen = choose_positives(found, scores[found.image, found.location] * iou**6, iou, 13)
+    matched = found.unmatched.matched_gt.clone()
+    matched[found.image[chosen], found.location[chosen]] = found.gt[chosen]
+    return Assignment(matched)
 
 
 def warm(method: str, who: str, height: int, width: int, objects: int) -> Callable[[], Any]:

@@ -6,7 +6,7 @@ Public names are loaded on first use, so that ``focaldet --help`` and what runs 
 import os
 from importlib import import_module
 
-# onnxruntime sends reports of its use unless it is told not to, before it is loaded. Nothing here reports anything.
+# onnxruntime reports its use unless this is set before it is loaded. Nothing here reports anything.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
@@ -16,10 +16,13 @@ _PUBLIC = {
     "IGNORED": "focaldet.structures",
     "SparseTargets": "focaldet.structures",
     "Detections": "focaldet.structures",
+    "InputError": "focaldet.checks",
     "Detector": "focaldet.engine.detector",
     "to_supervision": "focaldet.engine.detector",
+    "detector": "focaldet.engine.trainable",
     "TrainConfig": "focaldet.engine.config",
-    "train": "focaldet.engine.train",
+    "Run": "focaldet.run",
+    "train": "focaldet.run",
     "quadratic_loss": "focaldet.functional",
     "binary_cross_entropy": "focaldet.functional",
     "cross_entropy": "focaldet.functional",

@@ -1,26 +1,26 @@
-"""Named checks: what was expected, what came, and what to do about it."""
+"""Named checks, whose errors state what was expected, what was given, and the remedy."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # a command that is told what was wrong, or asked for help, does not wait for torch
+if TYPE_CHECKING:  # a command that only prints an error or its help does not wait for torch
     from torch import Tensor
 
 
 class InputError(ValueError):
-    """A mistake in what a person gave us: a file, a folder, an option.
+    """A mistake in the user's input: a file, a folder, an option.
 
-    Its message is the whole answer, in one line: what is wrong, where, and the remedy. The command line prints it
-    without a traceback and exits with code 2.
+    Its message says in one line what is wrong, where, and how to fix it. The command line prints it without a traceback
+    and exits with code 2.
     """
 
 
 def in_transform(*tensors: object) -> bool:
-    """Whether ``torch.func`` (vmap, grad, jacrev, jvp, …) or forward-mode differentiation is at work on a tensor.
+    """Whether ``torch.func`` (vmap, grad, jacrev, jvp, …) or forward-mode differentiation is acting on a tensor.
 
-    Both go through autograd functions only with rules that kernels do not have, and neither can look at a value.
+    Both need rules in autograd functions that kernels do not have, and under neither can a value be read.
     """
     import torch
     from torch.autograd import forward_ad
@@ -34,7 +34,7 @@ def in_transform(*tensors: object) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of another library says, in one line that is not too long.
+    """The message of another library's error, in one short line.
 
     >>> one_line(ValueError("first\\n   second"))
     'first second'
@@ -44,7 +44,7 @@ def one_line(error: BaseException) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which what is not printable is written as Python writes it.
+    """Text with unprintable characters escaped as in Python.
 
     >>> escaped("\\x1b[31mfile")
     '\\\\x1b[31mfile'
@@ -52,14 +52,14 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-MOST_LINE = 290
-"""Characters of a line about what a person gave us; with ``focaldet: `` before it, 300."""
+MAX_LINE = 290
+"""Largest length of a line about the user's input: 300 characters with ``focaldet: `` before it."""
 
 
-def printable(text: str, most: int = MOST_LINE) -> str:
-    """Text from anywhere, such as a file's name, as one line that cannot steer a terminal.
+def printable(text: str, most: int = MAX_LINE) -> str:
+    """Text from anywhere, such as a file name, as one line without control characters.
 
-    A long one is cut in the middle: where it is stands at the beginning of a message, and what to do at its end.
+    Long text is cut in the middle: a message begins with the location of a mistake and ends with the remedy.
 
     >>> printable("no\\nsuch \\x1b[31mfile")
     'no such \\\\x1b[31mfile'
@@ -70,7 +70,7 @@ def printable(text: str, most: int = MOST_LINE) -> str:
 
 
 def shortened(line: str, most: int) -> str:
-    """A line with at most so many characters: of a longer one, its beginning and its end.
+    """A line with at most ``most`` characters: the beginning and the end of a longer one.
 
     >>> shortened("cell", 20), shortened("a" * 100 + "z", 20)
     ('cell', 'aaa...aaaaaaaaaaaaaz')
@@ -93,7 +93,7 @@ def near_name(name: str, known: Iterable[str]) -> str:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names that are separated by commas, each once.
+    """Distinct names from a list separated by commas.
 
     >>> split_names("crowd, Platelets,crowd")
     ('crowd', 'Platelets')
@@ -102,7 +102,7 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def first_names(names: Sequence[str], most: int = 8) -> str:
-    """Names in a sentence: of many the first, and how many more there are.
+    """Names in a sentence: the first few, and the number of others.
 
     >>> first_names(["cell", "crowd", "dirt"]), first_names(["cell", "crowd", "dirt"], most=2)
     ('cell, crowd, dirt', 'cell, crowd and 1 more')
@@ -131,7 +131,7 @@ def check_broadcasts(name: str, tensor: "Tensor", shape: tuple[int, ...]) -> Non
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in a sentence.
+    """Type of a value, for a sentence.
 
     >>> kind_of([1]), kind_of(1), kind_of(None)
     ('a list', 'an int', 'None')
@@ -158,7 +158,7 @@ def first_not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
 
 
 def check_finite_weights(file: object, tensors: "Mapping[str, Tensor]") -> None:
-    """Raise InputError where weights of a file contain infinity or NaN."""
+    """Raise InputError if the weights in a file contain infinity or NaN."""
     if name := first_not_finite(tensors):
         raise InputError(
             f"{file}: {name!r} contains infinity or NaN: the training diverged, or the file is damaged; "
@@ -173,7 +173,7 @@ def check_not_negative(name: str, value: float) -> None:
 
 
 def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raise InputError unless ``least <= value <= most``; infinity and what is not a number are in no range."""
+    """Raise InputError unless ``least <= value <= most``; infinity and NaN are in no range."""
     if not (least <= value <= most and value < math.inf):
         expected = f"at least {least}" if most == math.inf else f"{least} to {most}"
         raise InputError(f"{name}: expected {expected}, got {value}")

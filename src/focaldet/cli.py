@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from focaldet import __version__, commands
 from focaldet.checks import InputError, near_name
-from focaldet.options import Parser, option_name
+from focaldet.options import Parser, kinds_of, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.terminal import exit_code, say
 
@@ -80,6 +80,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _serve(add("serve", "serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it"))
     _export(add("export", "export a run as one file that needs no training code, and compare its output with the run"))
     _import(add("import", "turn a published detector of torchvision or mmdetection into a run"))
+    _push(add("push", "upload a run to the Hugging Face hub, with a model card"))
     _study(
         add(
             "study",
@@ -103,6 +104,7 @@ WORK: dict[str, Work] = {
     "serve": commands.serve,
     "export": commands.export,
     "import": commands.import_,
+    "push": commands.push,
     "study": commands.study,
     "report": commands.report,
     "data": commands.data,
@@ -135,7 +137,7 @@ def _eval(command: Parser) -> None:
 
 
 def _predict(command: Parser) -> None:
-    command.add("run", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("run", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
     command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, folders of photos, or videos")
     command.add(
         "--compare",
@@ -158,7 +160,7 @@ def _calibrate(command: Parser) -> None:
 
 
 def _serve(command: Parser) -> None:
-    command.add("model", Path, metavar="MODEL", help="run folder, or an exported ONNX file")
+    command.add("model", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
     command.add(
         "--host",
         str,
@@ -208,7 +210,13 @@ def _export(command: Parser) -> None:
 
 
 def _import(command: Parser) -> None:
-    command.add("file", Path, metavar="FILE", help="torch checkpoint or safetensors file")
+    command.add(
+        "file",
+        Path,
+        metavar="FILE",
+        help="torch checkpoint or safetensors file; or what to fetch: torchvision:fcos_resnet50_fpn, hf:OWNER/NAME, or "
+        "timm:BACKBONE, which makes a file for --backbone-weights",
+    )
     command.add("--out", Path, metavar="RUN", help="run folder to create (default: a new one in runs)")
     command.add(
         "--class-names", Path, help="text file with one class name per line (default: those in FILE, or COCO's)"
@@ -216,6 +224,17 @@ def _import(command: Parser) -> None:
     command.add("--config", Path, help="mmdetection config (default: the one in FILE)")
     command.add(
         "--batch-norm-eps", float, metavar="EPS", help="ε of torchvision's frozen batch norms (default: torchvision's)"
+    )
+
+
+def _push(command: Parser) -> None:
+    command.add("run", Path, metavar="RUN", help="run folder")
+    command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; made if it is not there")
+    command.add("--private", bool, default=False, help="make a repository that only its owner sees")
+    command.add(
+        "--licence",
+        str,
+        help="licence of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0 (default: none)",
     )
 
 
@@ -340,5 +359,5 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
             help=help,
             group=field.metadata["group"],
             hidden=not field.metadata["main"],
-            **({"metavar": field.metadata["metavar"]} if hints[field.name] is not bool else {}),
+            **({"metavar": field.metadata["metavar"]} if bool not in kinds_of(hints[field.name]) else {}),
         )

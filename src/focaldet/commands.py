@@ -141,10 +141,18 @@ def export(chosen: Namespace) -> None:
 
 def import_(chosen: Namespace) -> None:
     """``focaldet import``"""
+    from focaldet.importing.published import copy_run, fetch_backbone, torchvision_file
     from focaldet.importing.run import import_checkpoint
 
+    library, _, name = chosen.file.as_posix().partition(":")
+    if library == "timm":
+        fetch_backbone(name, chosen.out, say)
+        return
+    if library == "hf":
+        say(f"use it: focaldet predict {copy_run(chosen.file, chosen.out, say)} PHOTO... --out FOLDER")
+        return
     run = import_checkpoint(
-        chosen.file,
+        torchvision_file(name) if library == "torchvision" else chosen.file,
         chosen.out,
         class_names=chosen.class_names,
         config=chosen.config,
@@ -152,6 +160,15 @@ def import_(chosen: Namespace) -> None:
         say=say,
     )
     say(f"use it: focaldet predict {run} PHOTO... --out FOLDER")
+
+
+def push(chosen: Namespace) -> None:
+    """``focaldet push``"""
+    from focaldet.report.push import push_run
+
+    options = {"private": chosen.private, "licence": chosen.licence}
+    repository = push_run(chosen.run, chosen.repository, **options, say=say)
+    say(f"use it anywhere: focaldet predict hf:{repository} PHOTO... --out FOLDER")
 
 
 def study(chosen: Namespace) -> None:

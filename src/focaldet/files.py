@@ -1,8 +1,8 @@
-"""Files read and written with care.
+"""Safe reading and writing of files.
 
-What is read is a regular file of a bounded size: a FIFO would be waited for without end, and some hundred bytes of YAML
-can stand for more than any memory holds. What is written is written beside and renamed, so that a kill or a full disk
-leaves the old file or the new one. The package reads its JSON, YAML and text here, and writes all its files here.
+Only regular files of bounded size are read: a FIFO would block forever, and a few hundred bytes of YAML can expand to
+more than any memory holds. Files are written under another name and then renamed, so that a kill or a full disk leaves
+either the old or the new file. The package reads all JSON, YAML and text here, and writes all its files here.
 """
 
 import errno
@@ -18,35 +18,35 @@ from typing import Any, BinaryIO
 
 from focaldet.checks import InputError
 
-MOST_TEXT = 2**24
-"""Bytes of a text that people or programs write: names, settings, a configuration."""
+MAX_TEXT = 2**24
+"""Largest size in bytes of a text file: names, settings, a configuration."""
 
-MOST_JSON = 2**30
-"""Bytes of a JSON file: boxes of all photos of a data set."""
+MAX_JSON = 2**30
+"""Largest size in bytes of a JSON file: the boxes of all photos of a data set."""
 
-MOST_YAML = 2**19
-"""Bytes of a YAML file; its reader takes seconds for these."""
+MAX_YAML = 2**19
+"""Largest size in bytes of a YAML file, whose parsing takes seconds."""
 
-MOST_NODES = 100_000
-"""Values in a YAML file, those that are named twice counted twice."""
+MAX_NODES = 100_000
+"""Largest number of values in a YAML file, counting repeated references."""
 
-MOST_DIGITS = 19
-"""Of a whole number: what 64 bits hold."""
+MAX_DIGITS = 19
+"""Most digits of a whole number that fits into 64 bits."""
 
 _UNFINISHED = ".focaldet-part"
-"""How the name of a file ends that is being written, or was when its process was killed."""
+"""Suffix of a file that is being written, or whose process was killed while writing it."""
 
 _PART = 2**20
-"""Bytes that are read at a time of a file that has more than it stated."""
+"""Number of bytes per read of a file that is larger than its stated size."""
 
 _swept: set[Path] = set()
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a file to read. What is no regular file is refused, never waited for.
+    """Open a regular file for reading; anything else is refused without waiting.
 
     Raises:
-        InputError: it is missing, cannot be read, or is a folder, a FIFO or a device.
+        InputError: the file is missing, cannot be read, or is a folder, a FIFO or a device.
     """
     try:
         handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -63,16 +63,18 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
-        most: bytes that are taken.
+        most: largest accepted size in bytes.
 
     Raises:
-        InputError: as ``open_regular``, or it is larger.
+        InputError: as ``open_regular``, or the file is larger.
     """
     try:
         with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
-            data = opened.read(size + 1 if most is None else min(size, most) + 1)  # takes so much memory at once
-            while len(data) > size and (most is None or len(data) <= most):  # it grows, or states no size (/proc)
+            data = opened.read(size + 1 if most is None else min(size, most) + 1)  # allocates this much memory at once
+            while len(data) > size and (
+                most is None or len(data) <= most
+            ):  # a growing file, or one without a stated size (/proc)
                 part = opened.read(_PART)
                 if not part:
                     break
@@ -84,11 +86,11 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     return data
 
 
-def read_text(file: Path, most: int = MOST_TEXT) -> str:
+def read_text(file: Path, most: int = MAX_TEXT) -> str:
     """The content of a text file, with or without a byte order mark.
 
     Raises:
-        InputError: as ``read_bytes``, or it is not UTF-8.
+        InputError: as ``read_bytes``, or the file is not UTF-8.
     """
     try:
         return read_bytes(file, most).decode("utf-8-sig")
@@ -100,10 +102,10 @@ def read_json(file: Path) -> Any:
     """The content of a JSON file of a run.
 
     Raises:
-        InputError: as ``read_text``, or it is broken.
+        InputError: as ``read_text``, or the file is broken.
     """
     try:
-        return parse_json(read_text(file, MOST_JSON))
+        return parse_json(read_text(file, MAX_JSON))
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise InputError(f"{error}; is {file.parent} a run folder of focaldet?") from error
@@ -116,7 +118,7 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: no JSON, nested too deeply, or with a whole number that 64 bits do not hold.
+        ValueError: not JSON, nested too deeply, or a whole number exceeds 64 bits.
 
     >>> parse_json("[1, 2.5]")
     [1, 2.5]
@@ -132,13 +134,13 @@ def parse_json(text: str) -> Any:
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file, of plain values.
+    """The content of a YAML file with plain values.
 
     Raises:
-        InputError: as ``read_text``, it is broken, or its references stand for too many values.
+        InputError: as ``read_text``, or the file is broken, or its references expand to too many values.
     """
     try:
-        return parse_yaml(read_text(file, MOST_YAML))
+        return parse_yaml(read_text(file, MAX_YAML))
     except InputError:
         raise
     except ValueError as error:
@@ -146,26 +148,26 @@ def read_yaml(file: Path) -> Any:
 
 
 def parse_yaml(text: str, *, words: bool = False) -> Any:
-    """The value of a YAML text, of plain values.
+    """The value of a YAML text with plain values.
 
     Args:
-        words: numbers, dates and the like are words too: a class may be called "no", or 010.
+        words: keep numbers, dates and the like as words: a class may be called "no", or 010.
 
     Raises:
-        ValueError: it is broken, or its references stand for too many values.
+        ValueError: the text is broken, or its references expand to too many values.
 
     >>> parse_yaml("a: &list [1, no]\\nb: *list")
     {'a': [1, False], 'b': [1, False]}
     >>> parse_yaml("a: [1, no]", words=True)
     {'a': ['1', 'no']}
     """
-    import yaml  # here: a command that needs no configuration runs without it
+    import yaml  # imported here: commands without a configuration do not need it
 
-    if len(text) > MOST_YAML:
-        raise ValueError(f"more than {MOST_YAML:,} characters")
+    if len(text) > MAX_YAML:
+        raise ValueError(f"more than {MAX_YAML:,} characters")
 
     class Loader(yaml.BaseLoader if words else yaml.SafeLoader):  # type: ignore[misc]
-        """Counts values before any is made: each place counts where a value is named once and used often."""
+        """Counts values before any is built: a value that is named once and used often counts each time."""
 
         def __init__(self, stream: str) -> None:
             super().__init__(stream)
@@ -178,13 +180,13 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
                 self.counts[id(node)] = 1 + sum(self.counts[id(part)] for part in _parts(node))
             elif id(node) not in self.counts:
                 raise ValueError("a value that holds itself")
-            if self.counts[id(node)] > MOST_NODES:
-                raise ValueError(f"more than {MOST_NODES:,} values")
+            if self.counts[id(node)] > MAX_NODES:
+                raise ValueError(f"more than {MAX_NODES:,} values")
             return node
 
         def construct_yaml_int(self, node: Any) -> int:
             value = super().construct_yaml_int(node)
-            if value.bit_length() > 64:  # Python does not even print some of them
+            if value.bit_length() > 64:  # Python cannot even print some of them
                 raise ValueError("a whole number of more than 64 bits")
             return int(value)
 
@@ -211,19 +213,19 @@ def _parts(node: Any) -> list[Any]:
 
 
 def _whole_number(text: str) -> int:
-    if len(text) > MOST_DIGITS + 1:
+    if len(text) > MAX_DIGITS + 1:
         raise ValueError(f"a whole number of {len(text)} digits")
     return int(text)
 
 
 _ARCHIVE = b"PK\3\4"
-"""How a file begins that torch reads as an archive."""
+"""First bytes of a file that torch reads as an archive."""
 
 
 def check_archive(file: Path) -> None:
-    """Raise InputError unless a torch file is a regular one whose parts are not larger than itself.
+    """Raise InputError unless a torch file is a regular file whose parts are not larger than the file.
 
-    torch compresses nothing, but unpacks what others have compressed: a few kilobytes would fill the memory.
+    torch never compresses, but would decompress: a few kilobytes could fill the memory.
     """
     with open_regular(file) as opened:
         if opened.read(len(_ARCHIVE)) != _ARCHIVE:
@@ -241,10 +243,10 @@ def check_archive(file: Path) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A path beside ``file`` to write to; it takes the file's place when the block ends without an error.
+    """A path beside ``file`` to write to; it replaces the file when the block ends without an error.
 
-    Where ``file`` is a symbolic link, what it names is replaced, and the link stays. What killed processes have left
-    unfinished in that folder is removed.
+    If ``file`` is a symbolic link, its target is replaced, and the link stays. Unfinished files of killed processes in
+    that folder are removed.
 
     Raises:
         InputError: the disk is full, the folder cannot be written to, or ``file`` is a device, a folder or a FIFO.
@@ -278,7 +280,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def _behind_links(file: Path) -> Path:
-    """The file itself, where its name is a symbolic link."""
+    """The target of a symbolic link, or the file itself."""
     try:
         mode = os.stat(file).st_mode
     except FileNotFoundError:
@@ -289,24 +291,24 @@ def _behind_links(file: Path) -> Path:
 
 
 def _unfinished(place: Path) -> tuple[int | None, Path]:
-    """A new file beside ``place``, and its handle, which holds a lock on it as long as this process lives.
+    """A new file beside ``place``, and a handle that locks it for the life of this process.
 
-    Where there are no such locks there is no handle: Windows does not move a file that is open.
+    There is no handle on systems without such locks: Windows does not rename an open file.
     """
     while True:
-        # The beginning of the name: with more, the longest name that a file system takes would become too long.
+        # Only the start of the name: the suffix would make the longest possible names too long.
         handle, name = tempfile.mkstemp(prefix=f".{place.name[:40]}.", suffix=_UNFINISHED, dir=place.parent)
         locked = lock(handle)
         if locked is None:
             os.close(handle)
             return None, Path(name)
-        if os.path.exists(name):  # another process may have found it before it was locked
+        if os.path.exists(name):  # another process may have removed it before it was locked
             return handle, Path(name)
         os.close(handle)
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes have left: files that nobody holds a lock on. Once for each folder."""
+    """Remove the files of killed processes, on which nobody holds a lock. Once per folder."""
     if folder in _swept:
         return
     _swept.add(folder)
@@ -323,7 +325,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def lock(handle: int) -> bool | None:
-    """True where this process now holds the file or folder, False where another does, None where nothing can tell."""
+    """True if this process now holds the file or folder, False if another one does, None if locks are not supported."""
     try:
         import fcntl
     except ImportError:  # a system without such a lock
@@ -338,32 +340,32 @@ def lock(handle: int) -> bool | None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file, whole or not at all; what is no Unicode (a strange file name) becomes a question mark."""
+    """Write a text file completely or not at all; invalid Unicode (in a strange file name) becomes a question mark."""
     with replacing(file) as beside:
         beside.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file completely or not at all."""
     write_text(file, json.dumps(value, indent=1) + "\n")
 
 
 def cannot_read(file: Path, error: Exception) -> InputError:
-    """The one line for a file that cannot be read."""
+    """One line about a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"{file}: no such file")
     return InputError(f"{file}: cannot be read ({reason_of(error)})")
 
 
 def cannot_write(file: Path, error: Exception) -> InputError:
-    """The one line for a file that cannot be written."""
+    """One line about a file that cannot be written."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return InputError(f"{file}: the disk is full; nothing was changed, free some space and run the command again")
     return InputError(f"{file}: cannot be written ({reason_of(error)})")
 
 
 def reason_of(error: Exception) -> str:
-    """What the system says, without the path that Python adds."""
+    """The system's message, without the path that Python adds."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

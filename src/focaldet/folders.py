@@ -1,4 +1,4 @@
-"""Folders that a command writes: which it may write into, and that it does so alone."""
+"""Output folders: whether a command may write into one, and a lock that keeps others out."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "a demo": ("digits",),
     "predictions": ("predictions.json", "errors.html"),
 }
-"""Kind of folder that a command writes -> what shows it. The first that fits counts: runs hold predictions too."""
+"""Kind of output folder -> files that identify it. The first match counts, since runs hold predictions too."""
 
 
 def check_out(folder: Path, kind: str) -> None:
-    """Raise InputError unless a command may write into a folder: there is none, it is empty, or one of its own kind.
+    """Raise InputError unless a command may write into a folder: a missing or empty one, or one of the same kind.
 
     Args:
-        folder: as ``--out`` names it.
+        folder: value of ``--out``.
         kind: a key of ``KINDS``.
 
     >>> import tempfile
@@ -42,7 +42,7 @@ def check_out(folder: Path, kind: str) -> None:
     except NotADirectoryError as error:
         raise InputError(f"--out {folder}: is a file; name a folder") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"--out {folder}: cannot be looked at ({reason_of(error)})") from error
+        raise InputError(f"--out {folder}: cannot be read ({reason_of(error)})") from error
     found = next((kind for kind, marks in KINDS.items() if not set(marks).isdisjoint(names)), None)
     if found == kind or not names:
         return
@@ -52,10 +52,10 @@ def check_out(folder: Path, kind: str) -> None:
 
 
 def make_numbered(stem: Path) -> Path:
-    """Make the first of ``stem-1``, ``stem-2``, … that is not there yet; runs started together get one each.
+    """Make the first of ``stem-1``, ``stem-2``, … that does not exist; runs started together get one each.
 
     Raises:
-        InputError: no folder can be made there.
+        InputError: the folder cannot be made.
     """
     number = 1
     while True:
@@ -71,13 +71,13 @@ def make_numbered(stem: Path) -> Path:
 
 @contextmanager
 def alone_in(folder: Path, command: str) -> Iterator[None]:
-    """Holds a folder, which is made, as long as this process lives; a second command that wants it is refused.
+    """Make a folder and lock it for the life of this process; a second command is refused.
 
     Args:
-        command: of focaldet, for the message; the same in all that share the kind of folder.
+        command: name of the command for the message; the same for all commands with this kind of folder.
 
     Raises:
-        InputError: another process holds it, it is a file, or it cannot be made.
+        InputError: another process holds the folder, it is a file, or it cannot be made.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, alone_in(Path(folder), "train"):
@@ -92,7 +92,7 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Windows opens no folders, and locks a file in it instead.
+        # Windows cannot open folders, so a file inside is locked instead.
         handle = os.open(folder / HOLD, os.O_RDWR | os.O_CREAT) if os.name == "nt" else os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
@@ -109,7 +109,7 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
         with suppress(OSError):
             (folder / HOLD).unlink(missing_ok=True)
             for place in made:
-                place.rmdir()  # if nothing came of it
+                place.rmdir()  # if it is still empty
 
 
 HOLD = ".focaldet"
@@ -120,7 +120,7 @@ _held: set[int] = set()
 
 
 def _let_go() -> None:
-    """A forked process holds nothing: a loader's worker that outlives its killed parent would keep the folder."""
+    """Release the locks in a forked process: a worker that outlives its killed parent would keep the folder."""
     for handle in _held:
         os.close(handle)
     _held.clear()
@@ -131,10 +131,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _lock_windows(handle: int) -> bool | None:
-    """``lock`` on Windows, of a file that nobody writes to: a lock there keeps others from reading and writing too."""
+    """``lock`` on Windows, for a file without content: there, a lock also prevents reading and writing by others."""
     import msvcrt
 
-    locking: Any = vars(msvcrt)  # which has these names on Windows alone
+    locking: Any = vars(msvcrt)  # which has these names only on Windows
     try:
         locking["locking"](handle, locking["LK_NBLCK"], 1)
     except OSError:

@@ -67,12 +67,13 @@ class Parser(argparse.ArgumentParser):
         """Add an option or a positional argument.
 
         Args:
-            hint: type of the value; ``bool`` makes a pair of flags, ``--name`` and ``--no-name``.
+            hint: type of the value; ``bool`` makes a pair of flags, ``--name`` and ``--no-name``, and a word beside it
+                can only be the default.
             group: heading in the help below which the option stands.
             hidden: only ``--help-all`` shows it.
         """
         help = help.replace("%", "%%")
-        if hint is bool:
+        if bool in kinds_of(hint):
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = reader(hint)
@@ -124,6 +125,15 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def kinds_of(hint: Any) -> tuple[Any, ...]:
+    """The types that a union allows, or the type itself.
+
+    >>> kinds_of(int | None), kinds_of(bool)
+    ((<class 'int'>, <class 'NoneType'>), (<class 'bool'>,))
+    """
+    return get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+
+
 def reader(hint: Any) -> Callable[[str], Any]:
     """Make a function that converts text to a value of this type; ``none`` becomes ``None`` if the type allows it.
 
@@ -136,7 +146,7 @@ def reader(hint: Any) -> Callable[[str], Any]:
     ...
     argparse.ArgumentTypeError: expected one of light, strong; got 'lihgt'; did you mean 'light'?
     """
-    kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    kinds = kinds_of(hint)
     choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     kind = next((kind for kind in kinds if kind is not NoneType and get_origin(kind) is not Literal), None)
 

@@ -1,4 +1,4 @@
-"""Values of a JSON file against the type that says what it holds: mappings, lists, words, numbers."""
+"""Check values from a JSON file against a type: mappings, lists, words, numbers."""
 
 import math
 from dataclasses import fields, is_dataclass
@@ -9,10 +9,10 @@ from focaldet.checks import InputError
 
 
 def check_schema(name: str, value: Any, hint: Any) -> None:
-    """Raise InputError unless a value is what its type says. Numbers are finite; other keys than known ones may stand.
+    """Raise InputError unless a value has a type. Numbers must be finite; unknown keys are allowed.
 
     Args:
-        name: of the value, for the message.
+        name: name of the value, for the message.
         hint: a ``TypedDict`` or a dataclass, ``list[...]`` or ``tuple[..., ...]``, ``dict[str, ...]``, ``Literal``, a
             union, ``int``, ``float``, ``str``, ``bool``, ``None`` or ``Any``.
 
@@ -49,12 +49,12 @@ def check_schema(name: str, value: Any, hint: Any) -> None:
 
 
 def _required(kind: Any) -> set[str]:
-    """Names of what has to be there."""
+    """Names of the required fields."""
     return set(kind.__required_keys__ if is_typeddict(kind) else (field.name for field in fields(kind)))
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type that has no parts."""
+    """Whether a value has a type without parts."""
     if kind is Any:
         return True
     if get_origin(kind) is Literal:

@@ -1,7 +1,7 @@
 """Data passed between the parts of a detector: frozen dataclasses with documented shapes.
 
 Axes: B images, L levels, P locations (level by level, row by row; one entry per anchor if a location has several),
-G ground-truth boxes of the whole batch, R ignored regions of the whole batch, C classes, N detections.
+G ground-truth boxes of the whole batch, R ignore regions of the whole batch, C classes, N detections.
 
 There is no background class and no 1-based index. Classes are 0 .. C-1; the two labels that are not classes have names.
 """

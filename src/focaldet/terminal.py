@@ -18,18 +18,19 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "huggingface_hub": "hub",
 }
 """Package that may be missing -> the extra that installs it; all others belong to ``train``."""
 
 
-MOST_SAID = 1000
+MAX_SAID = 1000
 """Characters of a line on stdout: a file of labels may hold a name of any length."""
 
 
 def say(text: str) -> None:
     """Print lines and flush. A closed pipe (``| head -1``) does not end the command."""
     try:
-        print("\n".join(shortened(escaped(line), MOST_SAID) for line in text.split("\n")), flush=True)
+        print("\n".join(shortened(escaped(line), MAX_SAID) for line in text.split("\n")), flush=True)
     except BrokenPipeError:
         _close(sys.stdout)
 

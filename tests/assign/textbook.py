@@ -110,3 +110,23 @@ def max_iou(
             best_of_an_object |= overlaps == overlaps.max()
     matched = np.where(best >= positive_iou, own, np.where(best >= negative_iou, IGNORED, BACKGROUND))
     return np.where(best_of_an_object, own, matched) if low_quality else matched
+
+
+def task_aligned(alignment, overlap, boxes, level_shapes, strides, *, offset=0.5, top_k=13):
+    """TOOD: the object of each location, and the soft target of each location that has one.
+
+    ``alignment`` and ``overlap`` ``(P, G)`` say what the network makes of each object at each location.
+    """
+    points, _, _ = locations_and_anchors(level_shapes, strides, offset, 1)
+    matched, best = np.full(len(points), BACKGROUND), np.full(len(points), -1.0, np.float32)
+    for g, box in enumerate(boxes):
+        inside = [p for p in range(len(points)) if min(*(points[p] - box[:2]), *(box[2:] - points[p])) > 0]
+        for p in sorted(inside, key=lambda p: -alignment[p, g])[:top_k]:  # of equal ones the lower location
+            if overlap[p, g] > best[p]:  # of objects with equal IoU the first keeps the location
+                matched[p], best[p] = g, overlap[p, g]
+    targets = np.zeros(len(points), np.float32)
+    for g in range(len(boxes)):
+        own = matched == g
+        if own.any():
+            targets[own] = alignment[own, g] / alignment[own, g].max() * overlap[own, g].max()
+    return matched, targets

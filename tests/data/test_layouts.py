@@ -763,6 +763,15 @@ def test_labels_of_a_kind_that_is_not_read_are_called_by_their_name(tmp_path, na
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in LABELS_THAT_ARE_NOT_READ if name.endswith(".json")])
+def test_a_folder_called_annotations_makes_no_coco_of_them(tmp_path, name):
+    text, words = LABELS_THAT_ARE_NOT_READ[name]
+    photos(tmp_path / "images")
+    write(tmp_path / "annotations" / "train.json", text)
+    with pytest.raises(InputError, match=words):
+        read_folder(tmp_path)
+
+
 def test_an_archive_is_to_be_unpacked(tmp_path):
     write(tmp_path / "set.zip", "PK")
     with pytest.raises(InputError, match=r"set\.zip: not a folder; unpack it"):

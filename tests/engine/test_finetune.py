@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError
 from focaldet.commands import train_config
+from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.finetune import network_options
 from focaldet.engine.spec import save_model, spec_of
-from focaldet.engine.train import first_detector, train
+from focaldet.engine.train import train
 from focaldet.models.detector import Variant
 from focaldet.models.postprocess import PostProcessConfig
 from focaldet.photos.resize import Resize

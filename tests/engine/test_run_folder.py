@@ -223,9 +223,8 @@ def test_weights_that_are_not_finite_are_neither_measured_nor_kept(
             next(module.net.parameters()).fill_(math.inf)
 
     monkeypatch.setattr(RunRecorder, "on_train_batch_end", break_weights)
-    config.epochs, config.batch = 1, 4
     with pytest.raises(NotFiniteError, match=r"step 1: net\..* contains infinity.*lower --lr"):
-        train(config, say=lambda line: None)
+        train(replace(config, epochs=1, batch=4), say=lambda line: None)
     assert not {"last.ckpt", "model.json"} & {path.name for path in Path(config.out or "").iterdir()}
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from focaldet.checks import InputError
+from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.spec import METHODS, spec_of
-from focaldet.engine.train import first_detector
 
 TINY = {"data": "cells", "backbone": "mobilenetv3_small_050", "size": 64, "channels": 16, "head_depth": 1}
 

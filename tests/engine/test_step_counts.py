@@ -16,7 +16,7 @@ from focaldet.methods.targets import TargetCollate, TrainingBatch
 
 STEPS = 20
 
-BEFORE = {"retinanet": 1049, "fcos": 857, "atss": 1155, "gfl": 1183, "gflv2": 1218}
+BEFORE = {"retinanet": 1049, "fcos": 857, "atss": 1155, "gfl": 1183, "gflv2": 1218, "tood": 1459}
 """Operators of ``training_step`` without the network, on the same batch, when the assignment was made in it."""
 
 pytestmark = pytest.mark.filterwarnings(
@@ -73,6 +73,15 @@ def test_a_step_has_a_third_of_the_operators_beside_the_network_and_looks_at_no_
     counts = step_counts(module, batch_of(module))
     assert counts.looks == []
     assert len(counts.names) <= BEFORE[name] / 3
+
+
+def test_a_step_in_which_predictions_choose_looks_once() -> None:
+    """At how many positives they have chosen."""
+    module = module_of("tood")
+    module.progress = 0.5
+    counts = step_counts(module, batch_of(module))
+    assert len(counts.looks) == 1, counts.looks
+    assert len(counts.names) <= BEFORE["tood"] / 3
 
 
 @pytest.mark.parametrize("name", METHODS)

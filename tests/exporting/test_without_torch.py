@@ -1,4 +1,4 @@
-"""``pip install 'focaldet[onnx,video]'`` into an environment of its own, where there is no torch: the same boxes."""
+"""``pip install 'focaldet[serve,video]'`` into an environment of its own, where there is no torch: the same boxes."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LEAST = "0.05"
 """Least score of a box: what a file holds."""
+NEEDED = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+"""What is installed, beside src."""
 INSTALL = ("install", "--quiet", "--no-compile", "--retries=1", "-c", ROOT / "constraints.txt")
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
@@ -59,7 +62,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is installed: building leaves its traces there."""
     source = tmp_path_factory.mktemp("bare") / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in NEEDED:
         shutil.copy(ROOT / name, source)
     return source
 
@@ -92,7 +95,7 @@ def with_wheel(source: Path, wheel: str) -> Path:
 def environment(source: Path, name: str) -> Path:
     programs = source.with_name(name) / "bin"
     run(sys.executable, "-m", "venv", "--without-pip", programs.parent)
-    pip(programs, *INSTALL, f"{source}[onnx,video]")
+    pip(programs, *INSTALL, f"{source}[serve,video]")
     return programs
 
 
@@ -211,6 +214,27 @@ def test_the_page_of_errors_is_the_one_that_is_written_here(
     there, here = ((tmp_path / folder / "errors.html").read_text() for folder in ("there", "here"))
     assert there.count("false alarm") > 4
     assert there == here
+
+
+def test_the_image_installs_what_is_installed_here_and_serves_it(programs: Path, gfl: Exported) -> None:
+    """The Dockerfile's own commands, as far as they go without Docker."""
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "-c /src/constraints.txt '/src[serve]'" in image
+    sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert sent[0] == "*"
+    assert {f"!{name}" for name in (*NEEDED, "src", "constraints.txt")} <= set(sent)
+    (command,) = re.findall(r"^#   docker run .* focaldet (serve .*)$", image, flags=re.MULTILINE)
+    arguments = command.replace("/models/model.onnx", str(gfl.file)).replace("0.0.0.0", "127.0.0.1").split()
+    with subprocess.Popen(
+        [programs / "focaldet", *arguments, "--port", "0"], env=OUTSIDE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            (address,) = re.findall(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+            with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:
+                assert json.load(answer)["class_names"] == ["a", "b", "c"]
+        finally:
+            server.terminate()
 
 
 def test_the_program_of_the_page_finds_them_without_focaldet(

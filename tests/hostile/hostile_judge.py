@@ -27,8 +27,8 @@ WAITING = 90
 MEGABYTES = 1500
 """That it may take beside what the process had before."""
 
-MOST_LINE = 300
-MOST_SAID = 4000
+MAX_LINE = 300
+MAX_SAID = 4000
 """Characters of a line on stderr, and on stdout: 1,000, each of which ASCII may write as four."""
 
 
@@ -146,9 +146,9 @@ def _fault_of(code: int | None, errors: str, output: str, seconds: float, megaby
     if len(lines) > 1 or (code == 2 and len(lines) != 1):
         return f"{len(lines)} lines of errors: {errors[:300]!a}"
     for line in lines:
-        if len(line) > MOST_LINE or not line.isprintable() or not line.startswith("focaldet: "):
+        if len(line) > MAX_LINE or not line.isprintable() or not line.startswith("focaldet: "):
             return f"a line of {len(line)} characters: {line[:300]!a}"
-    if any(len(line) > MOST_SAID for line in output.splitlines()):
+    if any(len(line) > MAX_SAID for line in output.splitlines()):
         return f"a line of {max(map(len, output.splitlines()))} characters on stdout"
     if any(not c.isprintable() and c != "\n" for c in output):
         return f"output that is not printable: {output[-200:]!a}"

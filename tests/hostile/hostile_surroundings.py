@@ -158,7 +158,8 @@ def run_in_surroundings(arguments: list[str], work: Path, rng: random.Random) ->
     where = f"{streams or 'usual streams'}, {place.__name__}, {changed}"
     if done is None:
         return None, f"over {WAITING} s in {where}", "", ""
-    errors, output = (stream.decode(errors="surrogateescape") for stream in (done.stderr, done.stdout))
+    encoding = (variables.get("PYTHONIOENCODING") or "utf-8").split(":")[0]
+    errors, output = (stream.decode(encoding, errors="surrogateescape") for stream in (done.stderr, done.stdout))
     errors = errors.removeprefix("sh: 0: getcwd() failed: No such file or directory\n")  # of the shell
     code = done.returncode
     if "2>" in streams and code == 2 and not errors:

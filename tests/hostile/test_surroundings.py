@@ -9,7 +9,7 @@ import pytest
 
 from focaldet.checks import InputError
 from focaldet.engine.processes import check_ranks
-from focaldet.terminal import MOST_SAID, say
+from focaldet.terminal import MAX_SAID, say
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "", "\u0663"])
@@ -32,7 +32,7 @@ def test_a_line_has_an_end(capsys: pytest.CaptureFixture[str]) -> None:
     say("a class\n" + "x" * 10**6 + " 7")
     first, second = capsys.readouterr().out.splitlines()
     assert first == "a class"
-    assert len(second) == MOST_SAID
+    assert len(second) == MAX_SAID
     assert second.endswith("x 7")
 
 

@@ -9,7 +9,9 @@ from scene import LATTICE, NUM_CLASSES, TRUTH, assignment_of, losses_of, truth_o
 
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.locations import Locations
-from focaldet.methods.gfl import GFL
+from focaldet.checks import InputError
+from focaldet.engine.config import RANGES
+from focaldet.methods.gfl import GFL, MAX_BINS
 from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.positives import find_positives
 from focaldet.models.joint import joint_logits
@@ -237,6 +239,13 @@ def test_number_of_bins_is_an_option():
     boxes, deviation = method.decode(torch.zeros(5, 32), Locations(torch.full((5, 2), 80.0), torch.full((5,), 8.0)))
     assert boxes.tolist() == [[52, 52, 108, 108]] * 5  # 3.5 bins of 8 px to each side
     torch.testing.assert_close(deviation, torch.full((5, 4), math.sqrt((8 * 8 - 1) / 12) * 8))  # of a uniform
+
+
+def test_an_option_beyond_the_largest_number_of_bins_is_refused():
+    assert RANGES["num_bins"] == (2, MAX_BINS)
+    for num_bins in (1, MAX_BINS + 1):
+        with pytest.raises(InputError, match="num_bins"):
+            GFL(num_bins=num_bins)
 
 
 def test_decoded_box_is_the_mean_of_each_side_and_its_deviation_is_in_pixels():

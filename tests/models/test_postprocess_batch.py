@@ -14,7 +14,7 @@ from counting import counted
 
 from focaldet.engine.spec import METHODS
 from focaldet.models import postprocess as module
-from focaldet.models.postprocess import PostProcess
+from focaldet.models.postprocess import PostProcess, _best_of_groups
 from focaldet.structures import HeadOutputs
 
 STRIDES = (8, 16, 32)
@@ -90,3 +90,11 @@ def test_leaving_the_worst_early_changes_nothing(
     assert torch.equal(image, expected_image)
     for part in ("boxes_xyxy", "scores", "labels", "location", "box_params"):
         assert torch.equal(getattr(found, part), getattr(expected, part))
+
+
+@pytest.mark.parametrize("most", range(1, 8))
+def test_the_best_of_a_group_are_right_for_numbers_of_either_sign_and_zeros(most: int) -> None:
+    values = torch.tensor([0.0, -1.0, 2.0, -0.0, 1.0, -torch.inf, -3.0])
+    best_first = [2, 4, 0, 3, 1, 6, 5]  # 0 equals -0, so the first of them is the better
+    kept = _best_of_groups(values, torch.zeros(7, dtype=torch.int64), most)
+    assert kept.tolist() == sorted(best_first[:most])

@@ -13,7 +13,7 @@ from PIL import Image
 from focaldet.checks import InputError
 from focaldet.photos import images
 from focaldet.photos.images import IMAGE_SUFFIXES, SUFFIX_FORMATS, read_header, read_photo
-from focaldet.photos.scans import MOST_SCANS, too_many_scans
+from focaldet.photos.scans import MAX_SCANS, too_many_scans
 
 from .pictures import jpeg_of_scans
 
@@ -89,7 +89,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
 def test_a_jpeg_of_thousands_of_scans_is_refused_from_file_and_from_memory(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg_of_scans(5000))
     for source in (tmp_path / "a.jpg", BytesIO(jpeg_of_scans(5000))):
-        with pytest.raises(InputError, match=f"more than {MOST_SCANS} scans"):
+        with pytest.raises(InputError, match=f"more than {MAX_SCANS} scans"):
             read_photo(source)
 
 

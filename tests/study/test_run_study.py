@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,8 +164,7 @@ def test_what_is_trained_is_measured_again_and_not_trained(gfl, monkeypatch):
 
 
 def test_a_run_of_other_settings_in_the_folder_is_refused(gfl):
-    config = load_config(run_folder(gfl, "gfl", 0) / "config.yaml")
-    config.size = 96
+    config = replace(load_config(run_folder(gfl, "gfl", 0) / "config.yaml"), size=96)
     with pytest.raises(InputError, match=r"gfl-0: a run with other settings: size is 64, not 96"):
         train_rung(config, None, print)
 

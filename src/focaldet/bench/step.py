@@ -8,11 +8,12 @@ from typing import Any
 
 from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
+from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.devices import choose_device, describe_device
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.step_clock import BETWEEN
-from focaldet.engine.train import choose_precision, first_detector, fit
+from focaldet.engine.train import choose_precision, fit
 from focaldet.methods.targets import TrainingBatch
 
 WARM_UP = 5

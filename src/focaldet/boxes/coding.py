@@ -95,7 +95,7 @@ def decode_deltas(
 
 
 def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
-    """A tensor of the numbers, filled on its device: one that is copied there waits for the copy."""
+    """A tensor of the numbers, filled on its device, because a copy from the host would wait."""
     return torch.cat([like.new_full((1,), number) for number in numbers])
 
 

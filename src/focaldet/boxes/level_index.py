@@ -1,7 +1,7 @@
-"""Where chosen locations of a pyramid are in the maps of their levels, known before the maps are.
+"""Positions of chosen locations in the maps of their levels, computed before the maps exist.
 
-Which of N locations lie on a level is a question to the values of a tensor. Asked on a GPU it waits for the device,
-once a level and map; asked where the batch is made it costs nothing in the step.
+Finding the locations of a level requires reading tensor values. On a GPU, that waits for the device once per level and
+map; done with the batch, it costs nothing in the step.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LevelIndex:
-    """The places of N chosen locations in their levels' maps.
+    """Positions of N chosen locations in the maps of their levels.
 
     Args:
-        rows: of a level's map as ``(B H W A, D)``, level by level.
-        counts: how many each level has.
-        order: where each of the N is in ``rows``.
+        rows: row of each in its level's map as ``(B H W A, D)``, level by level.
+        counts: number of locations on each level.
+        order: index into ``rows`` of each of the N locations.
     """
 
     rows: Int64[Tensor, " N"]
@@ -27,20 +27,20 @@ class LevelIndex:
     order: Int64[Tensor, " N"]
 
     def to(self, device: torch.device | str) -> "LevelIndex":
-        """The same on another device."""
+        """A copy on another device."""
         rows, order = (x.to(device, non_blocking=True) for x in (self.rows, self.order))
         return LevelIndex(rows, self.counts, order)
 
     def pin_memory(self) -> "LevelIndex":
-        """The same where a GPU copies from without waiting."""
+        """A copy in pinned memory, from which a GPU copies without waiting."""
         return LevelIndex(self.rows.pin_memory(), self.counts, self.order.pin_memory())
 
     def gather(self, maps: Sequence[Tensor], channels: int) -> Float[Tensor, "N D"]:
-        """The numbers of the chosen locations.
+        """The outputs ``(N, D)`` of the chosen locations.
 
         Args:
-            maps: one map ``(B, A * D, H, W)`` a level.
-            channels: D, the numbers that belong to one location and anchor.
+            maps: one map ``(B, A * D, H, W)`` per level.
+            channels: D, number of channels per anchor.
         """
         levels = zip(maps, torch.split(self.rows, list(self.counts)), strict=True)
         return torch.cat([_rows_of(level, rows, channels) for level, rows in levels])[self.order]
@@ -63,11 +63,11 @@ def level_index(
     image: Int64[Tensor, " N"],
     location: Int64[Tensor, " N"],
 ) -> LevelIndex:
-    """The places of N locations that are given by their image and their place in the pyramid's order.
+    """The positions of N locations, given by image and index in lattice order.
 
     Args:
         level_shapes: (height, width) of each level's map.
-        num_anchors: A, of each location.
+        num_anchors: A, number of anchors per location.
 
     >>> index = level_index(((2, 3), (1, 2)), 1, torch.tensor([0, 1, 1]), torch.tensor([7, 0, 4]))
     >>> index.rows, index.counts, index.order
@@ -84,7 +84,7 @@ def level_index(
 def level_of(
     level_shapes: Sequence[tuple[int, int]], num_anchors: int, location: Int64[Tensor, " N"]
 ) -> Int64[Tensor, " N"]:
-    """The level of each location; arguments as for ``level_index``.
+    """The level of each location; arguments as in ``level_index``.
 
     >>> level_of(((2, 3), (1, 2)), 1, torch.tensor([7, 0, 4]))
     tensor([1, 0, 0])
@@ -95,6 +95,6 @@ def level_of(
 def _sizes_and_ends(
     level_shapes: Sequence[tuple[int, int]], num_anchors: int, device: torch.device
 ) -> tuple[Int64[Tensor, " L"], Int64[Tensor, " L"]]:
-    """Number of locations of each level, and the place in the pyramid's order where each level ends."""
+    """Number of locations on each level, and the index in lattice order at which each level ends."""
     sizes = torch.tensor([height * width * num_anchors for height, width in level_shapes], device=device)
     return sizes, sizes.cumsum(0)

@@ -1,8 +1,7 @@
 """Folders of labelled photos in, batches out.
 
-The layouts are those of ``formats``; every fault is named; splits are made where the layout gives none. What has
-tensors stays in its modules, ``batching``, ``images`` and ``transforms``: labels are read without torch too
-(docs/adr/0008).
+``formats`` reads the layouts, every fault is reported, and folders without splits get random ones. Only ``batching``,
+``images`` and ``transforms`` use tensors, so that labels can be read without torch (docs/adr/0008).
 """
 
 from focaldet.data.check import DataReport, check_folder

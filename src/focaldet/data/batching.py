@@ -183,13 +183,13 @@ class Batch(NamedTuple):
     """A batch for training.
 
     Args:
-        images: ``(B, 3, H, W)`` uint8 RGB, not normalised. Smaller images are padded with zeros at the bottom and
-            right.
+        images: ``(B, 3, H, W)`` RGB, uint8 or float in [0, 255], not normalised. Smaller images are padded with zeros
+            at the bottom and right.
         valid_sizes: ``(B, 2)`` int64, (height, width) of each image without padding.
         truth: the objects of the batch.
     """
 
-    images: UInt8[Tensor, "B 3 H W"]
+    images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
     valid_sizes: Int64[Tensor, "B 2"]
     truth: GroundTruth
 
@@ -208,7 +208,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if bool((sizes == sizes[0]).all()):
         images = torch.stack([sample.image for sample in samples])
     else:
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        images = samples[0].image.new_zeros(len(samples), 3, height, width)
         for image, sample in zip(images, samples, strict=True):
             image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
     truth = GroundTruth(

@@ -1,4 +1,4 @@
-"""What there is to know about a folder of labelled photos before training on it.
+"""Check a folder of labelled photos before training on it.
 
 Axes: N objects of a split, L levels of the pyramid.
 """
@@ -21,17 +21,17 @@ from focaldet.photos.depth import FULL, depth_note
 from focaldet.photos.images import GLANCE, decode_photo, no_size_warnings
 
 MIN_SIZE = 32
-"""Least longer side in pixels of what a detector sees: one location of stride 32."""
+"""Smallest longer side of a detector's input in pixels: one location of stride 32."""
 
 ANCHOR_SCALE = 8
-"""ATSS's anchor of a level is a square of 8 strides. https://arxiv.org/abs/1912.02424"""
+"""Side of the ATSS anchor of a level, in strides. https://arxiv.org/abs/1912.02424"""
 
 SMALL_STRIDES = 3
-"""An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
-which have 2.4, see benchmarks/results."""
+"""Objects of fewer strides have few locations, and their sides are only a stride or two: measured on BCCD's platelets
+of 2.4 strides, see benchmarks/results."""
 
 _MAX_LISTED = 20
-"""Classes that a table shows before it is cut."""
+"""Number of classes that a table shows before it is cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +39,18 @@ class DataReport:
     """The result of ``check_folder``; ``text`` is what a person reads.
 
     Args:
-        folder: what was checked.
-        size: the longer side in pixels that training scales images to.
+        folder: the folder that was checked.
+        size: longer side in pixels to which training scales images.
         strides: L strides of the pyramid.
         images: split -> number of images.
         images_without_objects: split -> number of images.
         boxes: split -> ``(C,)`` objects by class.
         ignored: split -> number of ignored regions.
-        level_counts: ``(L,)`` objects by the level whose anchor is nearest to theirs in size.
+        level_counts: ``(L,)`` objects per level, by the level whose anchor is nearest in size.
         beyond_reach: objects with a side that no distribution of their level reaches from the object's centre.
         median_side_px: median of √area at that size, or NaN without objects.
-        faults: those of the folder, and what decoding and comparing the files has shown.
-        notes: sentences about what decoding has shown and what is no fault.
+        faults: faults of the folder, and those found by decoding and comparing the files.
+        notes: other findings of the decoding, a sentence each.
     """
 
     folder: DataFolder
@@ -68,7 +68,7 @@ class DataReport:
 
     @property
     def imbalance(self) -> float:
-        """Objects of the most frequent class of the training split over those of its rarest that occurs."""
+        """Ratio of the number of objects between the most and the least frequent class in the training split."""
         counts = self.boxes["train"][self.boxes["train"] > 0]
         return float(counts.max() / counts.min()) if len(counts) else float("nan")
 
@@ -140,8 +140,8 @@ def check_folder(
     Args:
         strides: of the pyramid's levels.
         size: longer side in pixels at which the detector is trained.
-        num_bins: bins of a side's distribution; its reach is ``(num_bins - 1) · stride``.
-        decode: read every image to its end, which finds the truncated ones, and compare the files' content.
+        num_bins: bins of a side's distribution, which reaches ``(num_bins - 1) · stride``.
+        decode: decode every image, which finds truncated ones, and compare the files' content.
         progress: called now and then while images are decoded.
     """
     if size < MIN_SIZE:
@@ -172,11 +172,11 @@ def check_folder(
 
 
 def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], size: int, stride: int) -> str:
-    """A line about the classes whose median object is less than ``SMALL_STRIDES`` of the finest level; "" if none is.
+    """A line about the classes whose median object is below ``SMALL_STRIDES`` of the finest level; "" if there is none.
 
     Args:
         size: longer side in pixels at which the detector is trained.
-        stride: of the finest level, pixels.
+        stride: stride of the finest level, pixels.
     """
     sides: dict[int, list[float]] = {}
     for record in records:
@@ -196,13 +196,13 @@ def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], si
 
 
 def _sides_at(record: ImageRecord, size: int) -> NDArray[np.float64]:
-    """``(N, 2)`` width and height of an image's objects once its longer side is ``size``."""
+    """``(N, 2)`` width and height of an image's objects after scaling its longer side to ``size``."""
     boxes = record.boxes_xyxy[~record.ignored].astype(np.float64)
     return (boxes[:, 2:] - boxes[:, :2]) * size / max(record.width, record.height)
 
 
 def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progress | None) -> tuple[list[Fault], str]:
-    """Images that cannot be decoded, and equal files: inside one split, and (a leak) across two; and ``depth_note``."""
+    """Find images that cannot be decoded and equal files, in one split or (a leak) across two; also ``depth_note``."""
     paths = list(dict.fromkeys(record.path for _, record in everything))
     with no_size_warnings():
         results = dict(zip(paths, each(_decode, paths, progress), strict=True))
@@ -224,14 +224,14 @@ def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progres
 
 
 def _decode(path: Path) -> tuple[bytes, str, int]:
-    """(digest of the file, what is wrong with its image, its white as in ``Decoded``)."""
+    """Digest of the file, the error of decoding it, and its white as in ``Decoded``."""
     hashed = blake2b(digest_size=16)
     with open_regular(path) as file:
         while part := file.read(2**20):
             hashed.update(part)
     digest = hashed.digest()
     try:
-        # To its end all the same, and JPEGs in a third of the time.
+        # This still decodes to the end, and JPEGs take a third of the time.
         return digest, "", decode_photo(path, max_side=GLANCE).white
     except InputError as error:
         return digest, str(error).split(": ", 1)[1], FULL

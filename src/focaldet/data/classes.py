@@ -1,4 +1,4 @@
-"""The labels of a folder in the classes of a detector, by name."""
+"""Map the labels of a folder to the classes of a detector, by name."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ def with_classes(
     """The folder with the given classes in the given order.
 
     Args:
-        class_names: of a detector.
+        class_names: class names of the detector.
         ignore_others: objects of other classes become ignored regions; by default they are left out.
 
     Returns:
-        The folder, and a sentence for each thing in which its own classes differ.
+        The folder, and a sentence for each difference between its own classes and these.
 
     Raises:
         InputError: they have no class in common.
@@ -78,7 +78,7 @@ def _relabelled(record: ImageRecord, label_of: np.ndarray) -> ImageRecord:
 
 
 def _category_ids(folder: DataFolder, wanted: tuple[str, ...]) -> tuple[int | str, ...]:
-    """The ids of the user's file; classes that it does not have get numbers that are free in it."""
+    """The ids of the user's file; other classes get ids that the file does not use."""
     ids = dict(zip(folder.class_names, folder.category_ids, strict=True))
     free = max((key for key in ids.values() if isinstance(key, int)), default=0) + 1
     for name in wanted:

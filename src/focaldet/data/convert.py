@@ -1,4 +1,4 @@
-"""A folder of labelled photos written anew: one clean folder in COCO's, YOLO's or Pascal VOC's layout."""
+"""Convert a folder of labelled photos to a clean folder in COCO, YOLO or Pascal VOC layout."""
 
 import contextlib
 import json
@@ -23,20 +23,20 @@ Layout = Literal["coco", "yolo", "voc"]
 def convert_folder(
     folder: DataFolder, out: Path, layout: Layout, *, copy: bool = False, progress: Progress | None = None
 ) -> list[str]:
-    """Write what was read of a folder: its photos, boxes, classes and splits, without what was faulty.
+    """Write the photos, boxes, classes and splits of a folder, without the faulty ones.
 
     Args:
-        folder: as ``read_folder`` gives it.
-        out: the folder to make; it appears when it is whole.
-        layout: the one to write.
-        copy: copy the photos. By default they are hard links, which take no space, where the file system has them.
+        folder: result of ``read_folder``.
+        out: the folder to make; it appears when it is complete.
+        layout: the layout to write.
+        copy: copy the photos. By default they are hard links, which take no space, if the file system supports them.
         progress: called now and then while photos are linked or copied.
 
     Returns:
-        Sentences about what the layout cannot express, and was left out.
+        Sentences about everything left out because the layout cannot express it.
 
     Raises:
-        InputError: ``out`` is there and is not empty, or cannot be written.
+        InputError: ``out`` exists and is not empty, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: already there; give a new folder")
@@ -75,7 +75,7 @@ def convert_folder(
 
 
 def _free_name(record: ImageRecord, folder: PurePosixPath, taken: set[str]) -> str:
-    """A bare name for a photo that no other has, case aside, nor its label file: of equal ones with folders before."""
+    """A unique bare name for a photo and its label file, ignoring case: equal names are prefixed with their folders."""
     parts = PurePosixPath(record.file_name).parts
     for depth in range(1, len(parts) + 1):
         name = "-".join(part for part in parts[-depth:] if part not in ("/", "..", "."))
@@ -94,14 +94,14 @@ def _free_name(record: ImageRecord, folder: PurePosixPath, taken: set[str]) -> s
 def _place(photo: Path, to: Path, copy: bool) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     if not copy:
-        with contextlib.suppress(OSError):  # another file system, or one without links
+        with contextlib.suppress(OSError):  # another file system, or one without hard links
             os.link(photo.resolve(), to)
             return
     shutil.copyfile(photo, to)
 
 
 Names = dict[str, list[str]]
-"""Split -> its photos, relative to the new folder, in the order of its records."""
+"""Split -> paths of its photos in the new folder, in the order of its records."""
 
 
 def _write_coco(out: Path, folder: DataFolder, names: Names) -> None:
@@ -173,4 +173,4 @@ _LAYOUTS: dict[str, tuple[Callable[[str], PurePosixPath], _Writer]] = {
     "yolo": (_by_split, _write_yolo),
     "voc": (_all_together, _write_voc),
 }
-"""Layout -> the folder of a split's photos, and what writes the labels."""
+"""Layout -> the folder of a split's photos, and the function that writes the labels."""

@@ -1,4 +1,4 @@
-"""A small detection set made on the spot: handwritten digits on photos, from data inside scikit-learn.
+"""A small detection set, generated on the spot: handwritten digits on photos, from data inside scikit-learn.
 
 The digits are scikit-learn's copy of the UCI handwritten digits (1797 scans of 8 × 8 pixels); each split pastes scans
 that no other split uses. The backgrounds are crops of its two sample photos, china.jpg and flower.jpg (both CC BY 2.0,
@@ -26,7 +26,7 @@ EMPTY_FRACTION = 0.08
 """Share of images without a digit."""
 
 _MASTER = 96
-"""Side in pixels at which a scan is rotated before it gets its size."""
+"""Side in pixels at which a scan is rotated before it is scaled."""
 
 
 def make_digits(
@@ -34,14 +34,14 @@ def make_digits(
 ) -> Path:
     """Write the set in COCO layout; images are ``size`` × ``3/4 size`` pixels.
 
-    The folder appears complete or not at all. One that already holds the same set is left as it is. Equal arguments
-    give equal files, to the byte, under equal versions of the libraries.
+    The folder appears complete or not at all. One that already holds the same set is left alone. With the same versions
+    of the libraries, equal arguments give equal files, byte for byte.
 
     Args:
         train, val, test: numbers of images.
 
     Raises:
-        InputError: something else is in ``root``, or it cannot be written.
+        InputError: ``root`` holds something else, or cannot be written.
     """
     root = Path(root)
     info = {
@@ -80,7 +80,7 @@ def _info(root: Path) -> Any:
 
 
 def _scans_by_split(seed: int, counts: dict[str, int]) -> dict[str, list[NDArray[np.float32]]]:
-    """split -> ten stacks ``(n, 8, 8)`` in [0, 1], one a digit; no scan is in two splits."""
+    """Split -> ten stacks ``(n, 8, 8)`` in [0, 1], one per digit; no scan is in two splits."""
     from sklearn.datasets import load_digits  # scikit-learn takes a second to import
 
     bunch = load_digits()
@@ -127,7 +127,7 @@ def _write_split(
 def draw_digits(
     rng: np.random.Generator, size: tuple[int, int], scans: list[NDArray[np.float32]], photos: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, int, int, int]], list[int]]:
-    """One picture of ``size`` (width, height), the tight boxes of its digits (x1, y1, x2, y2) and the digits."""
+    """A picture of ``size`` (width, height), the tight boxes of its digits (x1, y1, x2, y2), and the digits."""
     canvas = _background(rng, size, photos[rng.integers(len(photos))])
     boxes: list[tuple[int, int, int, int]] = []
     digits: list[int] = []
@@ -137,7 +137,7 @@ def draw_digits(
         scan = scans[digit][rng.integers(len(scans[digit]))]
         height = int(size[1] * np.exp(rng.uniform(np.log(0.14), np.log(0.5))))
         mask = _ink_mask(rng, scan, height)
-        for _ in range(20):  # look for a place that covers no other digit by much
+        for _ in range(20):  # try positions until one hardly covers any other digit
             x = int(rng.integers(0, size[0] - mask.shape[1] + 1))
             y = int(rng.integers(0, size[1] - mask.shape[0] + 1))
             box = (x, y, x + mask.shape[1], y + mask.shape[0])
@@ -168,10 +168,10 @@ def _background(rng: np.random.Generator, size: tuple[int, int], photo: Image.Im
 
 
 def _ink_mask(rng: np.random.Generator, scan: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    """``(height or a pixel less, w)`` in [0, 1]: the scan as a smooth, slightly turned stroke, cut tight."""
+    """``(height or a pixel less, w)`` in [0, 1]: the scan as a smooth, slightly rotated stroke, cropped tightly."""
     big = Image.fromarray(np.pad(scan, 2)).resize((_MASTER, _MASTER), Image.Resampling.BICUBIC)
     big = big.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
-    # The scans are blurred by their 8 x 8 grid: a steep curve around half ink gives back the edge of a pen stroke.
+    # The 8 x 8 grid blurs the scans: a steep curve around half ink restores the edge of a pen stroke.
     stroke = np.clip((np.asarray(big) - 0.32) / 0.2, 0, 1)
     rows, columns = np.flatnonzero(stroke.max(1) > 0.5), np.flatnonzero(stroke.max(0) > 0.5)
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
@@ -181,14 +181,14 @@ def _ink_mask(rng: np.random.Generator, scan: NDArray[np.float32], height: int) 
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Intersection over the smaller of the two areas."""
+    """Intersection over the smaller area."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(0, width) * max(0, height) / smaller
 
 
 def _paint(rng: np.random.Generator, place: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
-    """Ink on a light place, chalk on a dark one, with a tint; in place."""
+    """Draw tinted ink on a light background, chalk on a dark one; in place."""
     luma = float(place.mean())
     contrast = rng.uniform(100, 160)
     value = luma - contrast if luma > 120 else luma + contrast

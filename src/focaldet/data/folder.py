@@ -1,4 +1,4 @@
-"""A folder of labelled photos -> records, whatever its layout."""
+"""Read a folder of labelled photos in any layout."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ _FORMATS: dict[str, tuple[Callable[[Tree], Any], Callable[[Tree, Any], ParsedLay
     "voc": (find_voc, read_voc),
     "csv": (find_csv, read_csv),
 }
-"""Layout -> how its label files are found, and read. The first that finds some is the folder's."""
+"""Layout -> functions that find and read its label files. The first layout with label files is the folder's."""
 
 _LOOKED_FOR = (
     "JSON with images and annotations (COCO), XML files (Pascal VOC, CVAT), data.yaml or label files with classes.txt "
@@ -47,13 +47,13 @@ def read_folder(
     """Recognise the layout of a folder, read it, and compare every annotation with its image's header.
 
     Args:
-        seed: of the splits that are made where the layout gives none.
-        rescale: where the labels state another size than the image has, move the boxes by that scale; without, images
-            whose boxes may be of a scaled copy are left out.
+        seed: seed of the splits that are made if the layout has none.
+        rescale: if the labels state another image size, scale the boxes accordingly; otherwise images whose boxes may
+            belong to a scaled copy are left out.
         progress: called now and then while the images' headers are read.
 
     Raises:
-        InputError: not a folder, empty, no known layout, or nothing in it is usable.
+        InputError: not a folder, empty, in no known layout, or without usable content.
     """
     root = Path(root)
     try:
@@ -63,9 +63,9 @@ def read_folder(
 
 
 def read_labels(path: str | Path) -> DataFolder:
-    """A labelled folder as ``read_folder`` reads it, or a single COCO file, whose photos are one split.
+    """Read a labelled folder with ``read_folder``, or a single COCO file, whose photos form one split.
 
-    The photos of a COCO file are looked for beside it and in the folders that go with its name.
+    The photos of a COCO file are searched beside it and in the folders that match its name.
 
     Raises:
         InputError: as ``read_folder``.
@@ -152,7 +152,7 @@ def _parse(tree: Tree) -> tuple[str, ParsedLayout]:
 
 
 def _not_read(tree: Tree, layout: str) -> list[str]:
-    """A sentence where the folder has labels of other layouts too."""
+    """A sentence if the folder also has labels in other layouts."""
     others = []
     for name in list(_FORMATS)[list(_FORMATS).index(layout) + 1 :]:
         with contextlib.suppress(InputError):
@@ -164,7 +164,7 @@ def _not_read(tree: Tree, layout: str) -> list[str]:
 def _records(
     root: Path, parsed: ParsedLayout, *, rescale: bool = False, progress: Progress | None = None
 ) -> tuple[dict[str, tuple[ImageRecord, ...]], list[Fault], tuple[str, ...]]:
-    """The usable photos of each split, every fault, and what else there is to say."""
+    """The usable photos of each split, every fault, and notes."""
     annotations = _named_apart(root, list(parsed.splits.values()))
     records, found_faults, notes = validate_all(
         [a for split in annotations for a in split], rescale=rescale, progress=progress
@@ -179,7 +179,7 @@ def _records(
 
 
 def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annotation]]:
-    """The same; where two photos have one name in their label files, all are called by their paths in the folder."""
+    """The same records; if label files give two photos the same name, all photos are named by their paths instead."""
     of_name: dict[str, Path] = {}
     for annotation in (a for split in splits for a in split):
         if of_name.setdefault(annotation.file_name, annotation.path) != annotation.path:
@@ -210,7 +210,7 @@ def _check_usable(
 def _make_splits(
     records: dict[str, tuple[ImageRecord, ...]], seed: int
 ) -> tuple[dict[str, tuple[ImageRecord, ...]], str, tuple[str, ...]]:
-    """The splits, a sentence about where they come from, and which of them are made."""
+    """The splits, a sentence about their origin, and the splits that were made."""
     given = {split: records[split] for split in ("train", "val", "test") if records.get(split)}
     if "train" in given and "val" in given:
         unused = len(records.get("", ()))
@@ -235,7 +235,7 @@ def _make_splits(
 
 
 def _pool(splits: Iterable[tuple[ImageRecord, ...]]) -> tuple[ImageRecord, ...]:
-    """All records in one; two annotation files may use the same image ids, which are then numbered anew."""
+    """All records as one split; if two annotation files use the same image ids, images are renumbered."""
     records = tuple(record for split in splits for record in split)
     if len({record.image_id for record in records}) == len(records):
         return records
@@ -245,7 +245,7 @@ def _pool(splits: Iterable[tuple[ImageRecord, ...]]) -> tuple[ImageRecord, ...]:
 def _draw(
     records: tuple[ImageRecord, ...], fraction: float, seed: int
 ) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
-    """(a random part, the rest); both hold at least one image, and of a single image both are that one."""
+    """Split at random in two parts of at least one image each; a single image is in both."""
     if len(records) == 1:
         return records, records
     count = min(len(records) - 1, max(1, round(len(records) * fraction)))

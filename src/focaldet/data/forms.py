@@ -1,5 +1,5 @@
-"""Boxes that were read in one form, and make sense only in another: COCO's sizes that are corners, YOLO's centres that
-are corners.
+"""Detect boxes that make sense only in another form than they were read in: corners in place of COCO's sizes or of
+YOLO's centres.
 
 Axes: N boxes of one file.
 """
@@ -14,10 +14,10 @@ from focaldet.data.records import Annotation, Form
 from focaldet.photos.images import ImageHeader
 
 _OUTSIDE_SHARE = 0.1
-"""So many boxes that leave their image, while all fit in another form, are no accident."""
+"""From this many boxes outside their image on, it is no accident if all fit in another form."""
 
 _ENOUGH_BOXES = 10
-"""So many boxes that all fit as a corner and a size are not centres that happen to lie there."""
+"""From this many boxes on that all fit as a corner and a size, they are not centres by chance."""
 
 _WRITTEN: dict[Form, str] = {
     "corners": "[x1, y1, x2, y2]",
@@ -35,19 +35,19 @@ _TOLERANCE_PX = 1.0
 
 
 def check_forms(annotations: Sequence[Annotation], headers: Sequence[ImageHeader | str]) -> None:
-    """Raise InputError where the boxes of a file leave their images, and all of them fit in another form.
+    """Raise InputError if boxes of a file leave their images, but all of them fit in another form.
 
     Args:
-        headers: of each image; a word where it cannot be read.
+        headers: header of each image, or why it cannot be read.
     """
     groups: dict[tuple[str, Form, bool], list[tuple[Annotation, tuple[int, int]]]] = {}
     # A photo of two splits has one annotation.
     for annotation, header in {id(a): (a, h) for a, h in zip(annotations, headers, strict=True)}.values():
         if isinstance(header, str) or not len(annotation.boxes_xyxy):
             continue
-        if header.orientation >= 5 and not annotation.relative:  # its boxes may be those before it was turned
+        if header.orientation >= 5 and not annotation.relative:  # its boxes may refer to the unrotated image
             continue
-        # YOLO has a file for each image: they are judged together.
+        # YOLO has one file per image: they are judged together.
         source = annotation.source if annotation.form == "size" else ""
         group = groups.setdefault((source, annotation.form, annotation.relative), [])
         group.append((annotation, (header.width, header.height)))
@@ -57,7 +57,7 @@ def check_forms(annotations: Sequence[Annotation], headers: Sequence[ImageHeader
         limits = np.repeat(np.array([size for _, size in group], np.float64), counts, axis=0)
         if relative:
             boxes *= np.tile(limits, (1, 2))
-        else:  # a stated size may be that of a larger copy, or may be wrong
+        else:  # a stated size may belong to a larger copy, or be wrong
             stated = [a.stated_size or size for a, size in group]
             limits = np.maximum(limits, np.repeat(np.array(stated, np.float64), counts, axis=0))
         sources = dict.fromkeys(a.source for a, _ in group)
@@ -73,7 +73,7 @@ def _check_form(
         boxes: ``(N, 4)`` corners as they were read.
         limits: ``(N, 2)`` width and height of each box's image.
     """
-    with np.errstate(invalid="ignore"):  # infinite numbers are faults of their boxes, found later
+    with np.errstate(invalid="ignore"):  # infinite numbers are reported later, as faults of their boxes
         first, ends = boxes[:, :2], boxes[:, 2:]
         sides, centres = ends - first, (first + ends) / 2
         wrong = int(((ends > limits) | (first < -_TOLERANCE_PX) | (sides <= 0)).any(1).sum())
@@ -85,7 +85,7 @@ def _check_form(
     if not relative:
         exchanged = _fitting(written[0][:, ::-1], written[1][:, ::-1], limits)
         fitting += [_EXCHANGED[other] for other in exchanged]
-    # Two corners are in order by chance only rarely; few boxes may fit as anything else.
+    # Two corners are rarely in order by chance, but a few boxes may fit in any other form.
     fitting = [other for other in fitting if other == _WRITTEN["corners"] or len(boxes) >= _ENOUGH_BOXES]
     if fitting:
         raise InputError(
@@ -100,10 +100,10 @@ def _check_form(
 
 
 def _fitting(place: NDArray[np.float64], second: NDArray[np.float64], limits: NDArray[np.float64]) -> list[Form]:
-    """The forms in which all boxes lie in their images.
+    """The forms in which all boxes lie within their images.
 
     Args:
-        place: ``(N, 2)``, the first two numbers that were written.
+        place: ``(N, 2)``, the first two numbers in the file.
         second: ``(N, 2)``, the other two.
     """
     with np.errstate(invalid="ignore"):

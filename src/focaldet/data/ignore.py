@@ -1,8 +1,8 @@
-"""Classes that are labelled only to be left alone: their boxes become regions that are neither objects nor background.
+"""Classes whose boxes become ignore regions: neither objects nor background.
 
-Such a region tells nothing: no location in it is trained as background (``focaldet.assign.claims.ignore_unknown``), and
-a detection in it, of whatever class, counts neither as right nor as wrong (COCO's crowds). Data sets mark in this way
-crowds, reflections, or what is too small to tell (KITTI's DontCare, VisDrone's ignored regions).
+No location in such a region is trained as background (``focaldet.assign.claims.ignore_unknown``), and a detection in
+it, of any class, counts neither as right nor as wrong (COCO's crowds). Data sets mark crowds, reflections or objects
+that are too small to recognise in this way (KITTI's DontCare, VisDrone's ignored regions).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from focaldet.data.records import NO_CLASS, DataFolder, ImageRecord
 
 
 def ignore_classes(folder: DataFolder, names: Sequence[str]) -> DataFolder:
-    """The folder without some of its classes, whose boxes are ignored regions of no class.
+    """The folder without some of its classes; their boxes become ignore regions without a class.
 
     Raises:
         InputError: an unknown class, or nothing is left to detect.
@@ -41,13 +41,13 @@ def ignore_classes(folder: DataFolder, names: Sequence[str]) -> DataFolder:
 
 
 def _relabelled(record: ImageRecord, label: np.ndarray) -> ImageRecord:
-    # A region that was of no class before stays so.
+    # A region without a class stays so.
     labels = np.where(record.labels == NO_CLASS, NO_CLASS, label[record.labels])
     return replace(record, labels=labels, ignored=record.ignored | (labels == NO_CLASS))
 
 
 def ignored_regions(folder: DataFolder, split: str) -> str:
-    """A line about the ignored regions of a split; "" when there is none.
+    """A line about the ignore regions of a split; "" if there are none.
 
     >>> from pathlib import Path
     >>> boxes = np.array([[0, 0, 8, 8], [8, 0, 16, 8]], np.float32)

@@ -1,4 +1,4 @@
-"""Images as tensors; how files are read stands in ``focaldet.photos.images``."""
+"""Images as tensors; ``focaldet.photos.images`` reads the files."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from focaldet.photos.images import read_photo
 
 
 def read_image(path: Path, *, max_side: int | None = None) -> UInt8[Tensor, "3 H W"]:
-    """An image as 8-bit RGB, upright; arguments and errors of ``read_photo``."""
+    """Read an image as upright 8-bit RGB; arguments and errors as in ``read_photo``."""
     return as_tensor(read_photo(path, max_side=max_side))
 
 

@@ -1,4 +1,4 @@
-"""How alike two paths are, and which split their words name."""
+"""How well two paths match, and the split that their words suggest."""
 
 import unicodedata
 
@@ -17,7 +17,7 @@ SPLIT_WORDS = {
 
 
 def split_of(name: str) -> str:
-    """The split that a file or folder name speaks of, or the empty string.
+    """The split that a file or folder name suggests, or the empty string.
 
     >>> split_of("instances_val2017"), split_of("valid"), split_of("labels")
     ('val', 'val', '')
@@ -27,7 +27,7 @@ def split_of(name: str) -> str:
 
 
 def exact(name: str, candidates: list[str]) -> str | None:
-    """Of names that are equal but for case, the one that is spelled so, or the only one."""
+    """Among names that are equal except for case, the one with this spelling, or the only one."""
     composed = unicodedata.normalize("NFC", name)
     for candidate in candidates:
         if unicodedata.normalize("NFC", candidate) == composed:
@@ -36,7 +36,7 @@ def exact(name: str, candidates: list[str]) -> str | None:
 
 
 def longest_tails(stated: str, candidates: list[str]) -> tuple[int, list[str]]:
-    """The candidates that agree with a path in the most of its last parts, and in how many."""
+    """The candidates that share the longest tail with a path, and the number of its parts."""
     parts = folded(stated).split("/")[::-1]
     agree = {}
     for name in candidates:
@@ -47,14 +47,14 @@ def longest_tails(stated: str, candidates: list[str]) -> tuple[int, list[str]]:
 
 
 def _words(folders: str) -> list[str]:
-    """What folders say: the split, or the name itself."""
+    """The split that a folder name suggests, or the name itself."""
     return [split_of(part) or part for part in folded(folders).split("/") if part]
 
 
 def other_split(stated: str, there: str) -> bool:
-    """Whether the folders of two paths speak of different splits: then one is not the other.
+    """Whether the folders of two paths suggest different splits, so that the paths cannot mean the same file.
 
-    Folders of another machine may be called anything.
+    Folders of another machine can have any name.
     """
     if is_absolute(stated):
         return False
@@ -63,7 +63,7 @@ def other_split(stated: str, there: str) -> bool:
 
 
 def most_alike(label_file: str, candidates: list[str]) -> list[str]:
-    """The candidates that share the most folders with a label file; its own name may be that of a folder too."""
+    """The candidates that share the most folders with a label file, whose own name may also be a folder's."""
     if len(candidates) < 2:
         return candidates
     own = _words(f"{folder_of(label_file)}/{stem(label_file)}")

@@ -1,4 +1,4 @@
-"""Many files read side by side."""
+"""Read many files in parallel."""
 
 import multiprocessing
 import signal
@@ -13,20 +13,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and how many there are."""
+"""Called with the number of finished items and the total."""
 
 _MANY = 1000
-"""From so many on, processes are worth starting."""
+"""Number of items from which processes are worth starting."""
 
 _CHUNK = 64
-"""Items that are handed to a process at once."""
+"""Number of items sent to a process at once."""
 
 
 def each(work: Callable[[Item], Result], items: Sequence[Item], progress: Progress | None = None) -> list[Result]:
-    """``[work(item) for item in items]``, of many items on all cores.
+    """``[work(item) for item in items]``, on all cores if there are many items.
 
     Args:
-        work: a function of a module, whose argument and result can be sent to another process.
+        work: a module-level function whose argument and result can be sent to another process.
     """
     results: list[Result] = []
     with _workers(len(items)) as workers:
@@ -38,15 +38,17 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], progress: Progre
 
 
 def _workers(count: int) -> Executor:
-    # Only a forked process costs next to nothing, and needs no guard in the script of whoever calls this.
+    # Only forked processes start at once and need no guard in the caller's script.
     if count < _MANY or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
         # Threads overlap the waiting for files, not the work.
         return ThreadPoolExecutor(max_workers=min(4, cores()))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads are there: the children use none
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python warns about other threads, which the children do not use
         return ProcessPoolExecutor(cores(), multiprocessing.get_context("fork"), initializer=_leave_interrupts)
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the first of them ends the others."""
+    """Ignore Ctrl-C, which reaches every process of a terminal; the parent process ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A bar on a terminal while many files are read."""
+"""A progress bar on a terminal while many files are read."""
 
 import sys
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from typing import Any
 from focaldet.data.parallel import Progress
 
 _PATIENCE_S = 1.0
-"""What takes less needs no bar."""
+"""Shorter work shows no bar."""
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Progress | None]:
-    """A callback that draws a bar on standard error; ``None`` where that is no terminal, or tqdm is not there.
+    """A callback that draws a bar on standard error; ``None`` if that is not a terminal, or tqdm is not installed.
 
     Args:
         what: words before the bar.
@@ -29,7 +29,7 @@ def progress_bar(what: str) -> Iterator[Progress | None]:
 
     def progress(done: int, total: int) -> None:
         nonlocal bar
-        if bar is None:  # only now: what comes before, such as the labels, is no part of its time
+        if bar is None:  # only now, so that its time does not include earlier work such as reading labels
             bar = tqdm(desc=what, total=total, unit=" photos", leave=False, delay=_PATIENCE_S)
         bar.update(done - bar.n)
 

@@ -1,6 +1,6 @@
-"""What a folder of labelled photos holds: images with their boxes, and every fault that was found on the way.
+"""Contents of a folder of labelled photos: images with their boxes, and all faults.
 
-Axes: N boxes of one image. Pixels are those of the image as it is displayed, after its EXIF rotation.
+Axes: N boxes of one image. Pixels are those of the displayed image, after its EXIF rotation.
 """
 
 from dataclasses import dataclass
@@ -34,22 +34,22 @@ FAULT_KINDS: dict[str, str] = {
     "not-a-file": "passed over",
     "similar-classes": "kept apart",
 }
-"""Code of a fault -> what was done about it."""
+"""Code of a fault -> its consequence."""
 
 
 NO_CLASS = -1
-"""Label of an ignored region that is of no class in particular, and so of every one."""
+"""Label of an ignore region without a class, which counts for every class."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with one item of the data.
+    """One fault of one item of the data.
 
     Args:
         kind: a code of ``FAULT_KINDS``.
-        file: the file that says it, relative to the data folder.
-        item: which of its items, for example ``"object 5 (RBC)"``; empty for the file as a whole.
-        problem: what is wrong, in a few words.
+        file: the faulty file, relative to the data folder.
+        item: the faulty item, for example ``"object 5 (RBC)"``; empty for the file as a whole.
+        problem: the fault, in a few words.
 
     >>> str(Fault("zero-area", "Annotations/a.xml", "object 5 (RBC)", "xmin 40 and xmax 40"))
     'zero-area: Annotations/a.xml: object 5 (RBC): xmin 40 and xmax 40 [box left out]'
@@ -69,12 +69,12 @@ class Fault:
 
     @property
     def loses_box(self) -> bool:
-        """Whether an annotated box is not used because of it."""
+        """Whether the fault excludes a box."""
         return FAULT_KINDS[self.kind] == "box left out"
 
     @property
     def loses_image(self) -> bool:
-        """Whether an image is not used because of it."""
+        """Whether the fault excludes an image."""
         return FAULT_KINDS[self.kind] == "image left out"
 
 
@@ -83,23 +83,23 @@ Form = Literal["corners", "size", "centre"]
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """One image as its annotation file describes it, before anything has been compared with the image itself.
+    """One image as its annotation file describes it, not yet compared with the image itself.
 
     Args:
         path: the image.
         file_name: as in the annotation, relative, with forward slashes.
         image_id: as in the annotation, or a running number.
         source: the annotation file, relative to the data folder; faults name it.
-        stated_size: (width, height) that the annotation claims, or ``None``.
+        stated_size: (width, height) that the annotation states, or ``None``.
         boxes_xyxy: ``(N, 4)`` float64: pixels, or fractions of the displayed image when ``relative``.
         labels: ``(N,)`` int64.
         ignored: ``(N,)`` bool.
-        numbers: ``(N,)`` int64, the place of each box in its file.
-        item: what a fault calls a box, with ``{}`` for its number: ``"line {}"``.
+        numbers: ``(N,)`` int64, the position of each box in its file.
+        item: name of a box in faults, with ``{}`` for its number: ``"line {}"``.
         class_names: C names.
         relative: whether boxes are fractions.
-        areas: ``(N,)`` float64, pixels² as the file states them (NaN where it states none), or ``None``.
-        form: how the file writes a box: two corners, a corner and a size, or a centre and a size.
+        areas: ``(N,)`` float64, pixels² as stated in the file (NaN if it states none), or ``None``.
+        form: form of a box in the file: two corners, a corner and a size, or a centre and a size.
     """
 
     path: Path
@@ -118,22 +118,22 @@ class Annotation:
     form: Form = "corners"
 
     def item_of(self, box: int) -> str:
-        """What a fault calls a box: its place in the file, and its class."""
+        """Name of a box in faults: its position in the file, and its class."""
         before, _, after = self.item.rpartition("{}")
         return f"{before}{self.numbers[box]}{after} ({self.class_names[self.labels[box]]})"
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedLayout:
-    """The annotation files of a folder, read.
+    """The parsed annotation files of a folder.
 
     Args:
         class_names: C names.
         splits: ``"train"``, ``"val"``, ``"test"``; ``""`` holds images that belong to no split.
-        faults: what was wrong with single items.
+        faults: faults of single items.
         description: a sentence: how the layout was recognised.
         category_ids: C ids of the classes (COCO), or none.
-        notes: sentences about what was read in another way than written, or not at all.
+        notes: sentences about contents that were reinterpreted or not read.
     """
 
     class_names: tuple[str, ...]
@@ -155,12 +155,13 @@ class ImageRecord:
         width: pixels, as displayed.
         height: pixels, as displayed.
         boxes_xyxy: ``(N, 4)`` float32, pixels, inside the image, of positive area.
-        labels: ``(N,)`` int64 in ``[0, C)``; of an ignored region also ``NO_CLASS``.
-        ignored: ``(N,)`` bool: a region that counts neither as object nor as background (COCO ``iscrowd``, or a class
-            that is to be ignored). VOC's ``difficult`` objects are ordinary objects here: they are visible and
-            labelled, and COCO's AP, which is what is reported, knows no such flag.
-        areas: ``(N,)`` float64, pixels², by which AP sorts objects into small, medium and large: the annotation's own
-            ``area`` where it gives one (of a segmentation, for example), else that of the box. ``None``: of the boxes.
+        labels: ``(N,)`` int64 in ``[0, C)``; an ignore region can also have ``NO_CLASS``.
+        ignored: ``(N,)`` bool, True for ignore regions, which are neither object nor background (COCO ``iscrowd``, or
+            an ignored class). VOC's ``difficult`` objects are ordinary objects here: they are visible and labelled, and
+            COCO's AP, which we report, has no such flag.
+        areas: ``(N,)`` float64, pixels², by which AP divides objects into small, medium and large: the annotation's own
+            ``area`` if it has one (that of a segmentation, for example), else the area of the box. ``None``: the areas
+            of the boxes.
     """
 
     path: Path
@@ -175,7 +176,7 @@ class ImageRecord:
 
     @property
     def num_objects(self) -> int:
-        """Boxes that are objects, ignored regions not counted."""
+        """Number of objects, without ignore regions."""
         return int((~self.ignored).sum())
 
 
@@ -188,13 +189,13 @@ class DataFolder:
         layout: ``"coco"``, ``"voc"`` or ``"yolo"``.
         class_names: C names; a label is an index into them.
         splits: ``"train"``, ``"val"`` and, when there is one, ``"test"``.
-        split_origin: a sentence: given by the layout, or made, how and with which seed.
+        split_origin: a sentence: whether the layout has the splits, or how and with which seed they were made.
         description: a sentence: how the layout was recognised.
-        faults: everything that is wrong with single items.
-        ignored_classes: further names, whose boxes are ignored regions (``ignore_classes``).
-        made_splits: those of ``splits`` that the layout does not give.
-        category_ids: C ids of the classes as the user's own COCO file has them; empty: label + 1.
-        notes: sentences about what was read in another way than written, or not at all.
+        faults: all faults of single items.
+        ignored_classes: names of further classes, whose boxes are ignore regions (``ignore_classes``).
+        made_splits: the splits that the layout does not have.
+        category_ids: C ids of the classes in the user's own COCO file; empty: label + 1.
+        notes: sentences about contents that were reinterpreted or not read.
     """
 
     root: Path
@@ -215,7 +216,7 @@ class DataFolder:
         return len(self.class_names)
 
     def fault_summary(self) -> str:
-        """One line that counts the faults by kind; empty when there are none."""
+        """A line with the number of faults of each kind; empty if there are none."""
         if not self.faults:
             return ""
         kinds = [f.kind for f in self.faults]

@@ -1,4 +1,4 @@
-"""Paths as label files spell them."""
+"""Spellings of paths in label files."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import unicodedata
 
 
 def spelled(path: str) -> str:
-    """A path with forward slashes, without ``./`` before it; of an address, the path in it."""
+    """A path with forward slashes and without a leading ``./``; for a web address, its path."""
     path = path.strip().replace("\\", "/")
     if address := re.match(r"([a-z][a-z0-9+.-]+)://[^/]*", path, re.IGNORECASE):
         path = path[address.end() :]
@@ -18,7 +18,7 @@ def spelled(path: str) -> str:
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path, spelled with forward slashes, begins at a root or a drive.
+    """Whether a path with forward slashes begins at a root or a drive.
 
     >>> is_absolute("/a.jpg"), is_absolute("C:/a.jpg"), is_absolute("a.jpg")
     (True, True, False)
@@ -27,7 +27,7 @@ def is_absolute(path: str) -> bool:
 
 
 def inside(path: str) -> str | None:
-    """A relative path without ``.`` and ``..``, or ``None`` when it leads out."""
+    """A relative path without ``.`` and ``..``, or ``None`` if it leads out of its folder."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -40,7 +40,7 @@ def inside(path: str) -> str | None:
 
 
 def folded(name: str) -> str:
-    """Equal for names that differ in case, or in how their accents are composed."""
+    """A key that is equal for names that differ only in case or in the composition of accents."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -56,7 +56,7 @@ def stem(name: str) -> str:
 
 
 def folder_of(name: str) -> str:
-    """The folder of a file of the tree; ``""`` is the tree's own.
+    """The folder of a file of the tree; ``""`` is its root.
 
     >>> folder_of("a/b/c.jpg"), folder_of("c.jpg")
     ('a/b', '')
@@ -70,7 +70,7 @@ def bare_name(name: str) -> str:
 
 
 def as_uploaded(bare: str) -> str:
-    """Equal for a photo's bare name before and after its upload to Label Studio, which writes another one.
+    """A key that is equal for a photo's bare name before and after an upload to Label Studio, which changes it.
 
     >>> as_uploaded("my photo (1).jpg"), as_uploaded("my_photo_1.jpg")
     ('my_photo_1.jpg', 'my_photo_1.jpg')
@@ -79,11 +79,11 @@ def as_uploaded(bare: str) -> str:
 
 
 def before_upload(bare: str) -> str:
-    """What ``as_uploaded`` gives for the photo of an uploaded one's name; empty where it is no such name.
+    """The ``as_uploaded`` key of the original photo, from its name after the upload; empty for other names.
 
     >>> before_upload("1f0c9a3e-my_photo_1.jpg"), before_upload("my-photo.jpg"), before_upload("20260131-1.jpg")
     ('my_photo_1.jpg', '', '')
     """
-    # Eight digits may be a date, and the rest a number that each day has.
+    # Eight digits may be a date, followed by a number that repeats every day.
     name = re.fullmatch(r"(?!(?:19|20)\d{6}-|\d{4}(?:19|20)\d\d-)[0-9a-f]{8}-(.+)", bare)
     return as_uploaded(name[1]) if name else ""

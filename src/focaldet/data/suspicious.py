@@ -1,4 +1,4 @@
-"""What is wrong with no item of a folder of labelled photos, and yet should be known before training on it."""
+"""Suspicious properties of a folder of labelled photos that are not the fault of any single item."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from focaldet.data.records import DataFolder, Fault
 _PERCENT = 100
 
 _ENOUGH_BOXES = 10
-"""So few boxes may well lie in a corner."""
+"""Fewer boxes may well lie in a corner by chance."""
 
 
 def similar_classes(folder: DataFolder) -> list[Fault]:
@@ -28,7 +28,7 @@ def similar_classes(folder: DataFolder) -> list[Fault]:
 
 
 def like_percent(folder: DataFolder) -> list[str]:
-    """A sentence where every box of photos much larger than that lies within the first 100 pixels."""
+    """A sentence if photos are much larger, but every box lies within the first 100 pixels."""
     records = [record for records in folder.splits.values() for record in records if len(record.labels)]
     sides = np.array([(min(r.width, r.height), max(r.width, r.height)) for r in records]).reshape(-1, 2)
     if not len(sides) or (sides <= (_PERCENT, 1.5 * _PERCENT)).any():
@@ -43,7 +43,7 @@ def like_percent(folder: DataFolder) -> list[str]:
 
 
 def splits_without_objects(folder: DataFolder) -> list[str]:
-    """A sentence for each split that AP cannot be measured on."""
+    """A sentence for each split on which AP cannot be measured."""
     return [
         f"{split} has not one object in its {len(records):,} photos: its AP cannot be measured"
         for split, records in folder.splits.items()

@@ -1,8 +1,8 @@
-"""The files below a folder, and the photo that a label file means.
+"""The files below a folder, and the photo that a label file refers to.
 
-Label files name their photos as they lay on the machine of whoever made them. One rule finds each of them here: the
-stated path; else the photo whose path ends in the longest part of it; else the only photo of that name. Two candidates
-are a fault and never a guess. Only what lies below the folder is ever opened; a link that the user made there counts.
+Label files name photos by their paths on the machine of the annotator. One rule finds each photo here: the stated path;
+else the photo whose path shares the longest tail with it; else the only photo of that name. Two candidates are a fault,
+never a guess. Only files below the folder are ever opened, including links that the user made there.
 """
 
 import os
@@ -31,17 +31,17 @@ from focaldet.files import open_regular, read_bytes
 from focaldet.photos.images import IMAGE_SUFFIXES
 
 _LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
-"""Folders of copies that operating systems leave; hidden ones begin with a point."""
+"""Folders that operating systems create, besides hidden ones, which begin with a dot."""
 
-MOST_LABELS = 2**33
-"""Bytes of a file of labels: the largest public one, of Objects365, has 5.7 GB."""
+MAX_LABELS = 2**33
+"""Largest size of a label file in bytes: the largest public one, of Objects365, has 5.7 GB."""
 
 _MAX_LINKS = 10_000
-"""Links to folders that are followed: links that lead to one another would never end."""
+"""Largest number of linked folders to follow, since links to one another would never end."""
 
 
 class PhotoError(Exception):
-    """No photo, or more than one, fits a name; its text says which."""
+    """No photo matches a name, or several do; the message says which."""
 
 
 class FoundPhoto(NamedTuple):
@@ -49,8 +49,8 @@ class FoundPhoto(NamedTuple):
 
     Args:
         name: relative to the folder, with forward slashes.
-        certainty: how much of the stated path leads to it: ``AS_STATED``, else the number of its last parts that agree,
-            at least 1, or 0 when only the name without its suffix does, or that before an upload.
+        certainty: how much of the stated path matches: ``AS_STATED``, else the number of its last parts that agree, at
+            least 1, or 0 if only the name without its suffix or before an upload agrees.
     """
 
     name: str
@@ -58,19 +58,19 @@ class FoundPhoto(NamedTuple):
 
 
 AS_STATED = 1000
-"""Certainty of a photo that lies where its label file says."""
+"""Certainty of a photo at the path that its label file states."""
 
 
 class Tree:
-    """Every regular file below a folder; hidden files and folders and what operating systems leave are passed over.
+    """All regular files below a folder, except hidden files and folders and those of operating systems.
 
     Args:
         root: the folder.
 
     Attributes:
         files: names relative to the folder, with forward slashes, sorted folder by folder.
-        folders: the folders in it likewise; the folder itself is the empty string.
-        unusable: names of what is neither: broken links, devices, pipes.
+        folders: names of the folders in it; the folder itself is the empty string.
+        unusable: names of everything else: broken links, devices, pipes.
 
     Raises:
         OSError: a folder cannot be read.
@@ -89,7 +89,7 @@ class Tree:
     def _walk(self, path: str, name: str, above: tuple[tuple[int, int], ...], found: list[str]) -> None:
         status = os.stat(path)
         here = (status.st_dev, status.st_ino)
-        if here in above:  # a link to a folder that holds it
+        if here in above:  # a link to a folder that contains the link
             return
         self.folders.append(name)
         with os.scandir(path) as entries:
@@ -99,7 +99,7 @@ class Tree:
                 below = f"{name}/{entry.name}" if name else entry.name
                 try:
                     is_file, is_folder = entry.is_file(), entry.is_dir()
-                except OSError:  # a link that leads to itself
+                except OSError:  # a link to itself
                     is_file = is_folder = False
                 if is_file:
                     found.append(below)
@@ -112,14 +112,14 @@ class Tree:
                     self.unusable.add(below)
 
     def path(self, name: str) -> Path:
-        """Where a file of the tree lies."""
+        """Path of a file of the tree."""
         return self.root / name
 
-    def read(self, name: str, most: int = MOST_LABELS) -> bytes:
+    def read(self, name: str, most: int = MAX_LABELS) -> bytes:
         """The content of a file.
 
         Raises:
-            InputError: it has become another kind of file since, has more than ``most`` bytes, or cannot be read.
+            InputError: the file is no longer a regular one, has more than ``most`` bytes, or cannot be read.
         """
         return read_bytes(self.path(name), most)
 
@@ -133,16 +133,16 @@ class Tree:
             return file.read(most)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
-        """Files whose names end so, in capitals or not.
+        """Files with these suffixes, ignoring case.
 
         Args:
-            suffixes: in small letters, with the point.
+            suffixes: suffixes in lower case, with the dot.
         """
         found = [self._by_suffix.get(suffix, []) for suffix in suffixes]
         return sorted(chain.from_iterable(found), key=_parts) if len(found) > 1 else list(found[0])
 
     def below(self, folder: str, names: Iterable[str]) -> list[str]:
-        """Those of some files that lie in a folder or in the folders in it."""
+        """The files that are in a folder or its sub-folders."""
         return [name for name in names if not folder or name.startswith(f"{folder}/")]
 
     @cached_property
@@ -180,19 +180,19 @@ class Tree:
         return index
 
     def uploaded(self, bare: str) -> list[str]:
-        """The photos that Label Studio calls so, in any format.
+        """The photos to which Label Studio gives this name, in any format.
 
         Args:
-            bare: of a photo, without its suffix.
+            bare: name of a photo without its suffix.
         """
         before = before_upload(bare)
         return self._by_uploaded_stem.get(before, []) if before else []
 
     def at(self, folder: str, stated: str) -> str | None:
-        """The photo at a path that is relative to a folder of the tree.
+        """The photo at a path relative to a folder of the tree.
 
         Args:
-            stated: in any spelling of a path; one that leads out of the tree is at no photo.
+            stated: path in any spelling; one that leads out of the tree has no photo.
         """
         name = self._joined(folder, stated)
         return None if name is None else exact(name, self._by_path.get(folded(name), []))
@@ -211,19 +211,20 @@ class Tree:
         return None
 
     def photo(self, stated: str, *, beside: str, folders: Sequence[str] = ("",)) -> FoundPhoto:
-        """The photo that a label file means.
+        """The photo that a label file refers to.
 
         Args:
-            stated: the path in the label file: of this machine or another, in any spelling, or a bare name; without a
-                suffix it may be a photo of any format.
-            beside: the label file: of photos that fit equally well, the one in the folders most like its own is meant.
+            stated: the path in the label file: on this machine or another, in any spelling, or a bare name; without a
+                suffix, the photo may have any format.
+            beside: the label file: among photos that match equally well, the one whose folders are most like its own
+                is chosen.
             folders: folders that the path may be relative to.
 
         Raises:
             PhotoError: there is no such photo, or more than one.
         """
         spellings = [spelled(stated)]
-        if "%" in stated:  # of an address
+        if "%" in stated:  # from a web address
             spellings.append(spelled(unquote(stated)))
         for spelling in spellings:
             for folder in folders:
@@ -240,7 +241,7 @@ class Tree:
             candidates = self._by_stem.get(folded(stem(bare) if known else bare), [])
             if candidates := [c for c in candidates if not other_split(spelling, c)]:
                 found = self._nearest(spelling, candidates, beside)
-                # A name without a suffix is whole; of a name with another suffix only the rest agrees.
+                # A name without a suffix matches completely; with another suffix, only its stem does.
                 return FoundPhoto(found.name, 0 if known else found.certainty)
         for spelling in spellings:
             if candidates := [c for c in self.uploaded(stem(spelling)) if not other_split(spelling, c)]:
@@ -251,17 +252,17 @@ class Tree:
         """The photo of a label file that is named like its photo.
 
         Args:
-            label_file: ``a/labels/b/c.xml``; the photo is called ``c`` and lies in the folders most like these.
-            stated: paths in the file, the surest first. They decide where several photos have that name, and they are
-                all there is where none has it: they are often left over from before a renaming.
+            label_file: ``a/labels/b/c.xml``; the photo is called ``c`` and is in the folders most like these.
+            stated: paths in the file, the most reliable first. They are used only if several photos or none have that
+                name, because they are often left over from before a renaming.
 
         Raises:
             PhotoError: there is no such photo, or more than one.
         """
-        own = folded(stem(label_file))  # "c", or "c.jpg" of "c.jpg.xml"
+        own = folded(stem(label_file))  # "c", or "c.jpg" for "c.jpg.xml"
         candidates = self._by_stem.get(own) or self._by_name.get(own) or self.uploaded(stem(label_file))
         if candidates := [c for c in candidates if not other_split(label_file, c)]:
-            # A mask of its name may lie nearer: the suffix that the file states tells it from the photo.
+            # A mask of the same name may be nearer: the suffix stated in the file distinguishes it from the photo.
             names = {folded(spelled(path).rpartition("/")[2]) for path in stated}
             best = most_alike(label_file, [c for c in candidates if folded(bare_name(c)) in names] or candidates)
             for path in stated:
@@ -291,15 +292,15 @@ class Tree:
         return next(iter(files.values()))
 
     def entry(self, stated: str, folders: Sequence[str]) -> tuple[str, ...] | None:
-        """What a list or a description means by a path: a folder, a text file or a pattern of photos.
+        """Resolve a path in a list or a description: a folder, a text file or a pattern of photos.
 
         Args:
-            stated: absolute, relative, or relative to a folder above, in any spelling; ``*`` stands for any letters.
-            folders: folders that it may be relative to; the first in which it is found is taken, then its longest tail,
-                unless the path leads to something outside.
+            stated: absolute, relative, or relative to a folder above, in any spelling; ``*`` matches any characters.
+            folders: folders that it may be relative to; the first match counts, then the longest matching tail, unless
+                the path leads to something outside.
 
         Returns:
-            Names of folders or files; ``None`` when there is nothing.
+            Names of folders or files; ``None`` if nothing matches.
         """
         path = spelled(stated).rstrip("/") or "."
         there = self._entries
@@ -316,7 +317,7 @@ class Tree:
         return None
 
     def _outside(self, folder: str, path: str) -> bool:
-        """Whether there is such a folder or file on this machine, and not in this folder."""
+        """Whether such a folder or file exists on this machine, but outside this folder."""
         return "\0" not in path and os.path.exists(path if is_absolute(path) else self.root / folder / path)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Labelled photos as a COCO data set: what AP is measured against, with the ids and areas of the user's own file."""
+"""Labelled photos as a COCO data set, against which AP is measured, with the ids and areas of the user's own file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,20 +8,20 @@ import numpy as np
 from focaldet.data.records import NO_CLASS, ImageRecord
 
 CocoId = int | str
-"""Of an image or a category in a COCO file: COCO counts, other tools write words too."""
+"""Id of an image or a category in a COCO file: a number in COCO, also a word in other tools."""
 
 
 def image_ids(records: Sequence[ImageRecord]) -> list[CocoId]:
-    """The id of each image in COCO files: its own, or running numbers from 1 where two images have the same.
+    """The id of each image in COCO files: its own, or running numbers from 1 if two images share an id.
 
-    Two images share an id when a split was made of several files.
+    That happens if a split consists of several files.
     """
     own = [record.image_id for record in records]
     return own if len(set(own)) == len(own) else list(range(1, len(own) + 1))
 
 
 def category_ids(class_names: Sequence[str], own: Sequence[CocoId] = ()) -> list[CocoId]:
-    """The id of each class in COCO files: its own, or label + 1 where there are none, or two classes have the same.
+    """The id of each class in COCO files: its own, or label + 1 if there are none, or two classes share an id.
 
     Args:
         own: ``DataFolder.category_ids``.
@@ -36,7 +36,7 @@ def category_ids(class_names: Sequence[str], own: Sequence[CocoId] = ()) -> list
 def coco_truth(
     records: Sequence[ImageRecord], class_names: Sequence[str], own_ids: Sequence[CocoId] = ()
 ) -> dict[str, Any]:
-    """The objects of some images as a COCO data set. Ignored regions are its crowds, those of no class one of each.
+    """The objects of images as a COCO data set. Ignore regions become crowds; one without a class, a crowd per class.
 
     Args:
         class_names: name of each label.

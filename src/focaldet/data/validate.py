@@ -1,8 +1,8 @@
-"""An annotation compared with its image: what remains is usable, the rest is named."""
+"""Compare annotations with their images: keep what is usable, report the rest."""
 
 from collections.abc import Sequence
 from itertools import starmap
-from os.path import isfile  # unlike Path.is_file, False for a name that the system cannot even look up
+from os.path import isfile  # unlike Path.is_file, it returns False for a name that the system refuses
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -15,24 +15,24 @@ from focaldet.data.records import Annotation, Fault, ImageRecord
 from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header, upright_boxes
 
 _TOLERANCE_PX = 1.0
-"""A box may leave the image by so much, through rounding, before that is a fault."""
+"""A box may leave the image by this much through rounding; more is a fault."""
 
 
 _ENOUGH_BOXES = 10
-"""So many boxes that all lie within their images are not of a larger copy of them."""
+"""From this many boxes on that all lie within their images, they do not belong to a larger copy."""
 
 
 class Checked(NamedTuple):
     """An annotation that has been compared with its image.
 
     Args:
-        record: the image; ``None`` when it cannot be used.
-        faults: all that is wrong.
-        turned: whether EXIF turns the image, and its boxes, fractions or in a stated size that is the same turned, do
-            not show that they were drawn on the turned one.
-        scale: the stated size over the image's, where they differ by one factor and there are boxes; else 0.
-        outside_stated: boxes that leave an image of the stated size.
-        outside: boxes that leave the image.
+        record: the image; ``None`` if it cannot be used.
+        faults: all faults.
+        turned: whether EXIF rotates the image, and nothing shows that its boxes were drawn on the rotated image: they
+            are fractions, or the stated size is the same after the rotation.
+        scale: ratio of the stated size to the image's, if both sides have the same ratio and there are boxes; else 0.
+        outside_stated: number of boxes that leave an image of the stated size.
+        outside: number of boxes that leave the image.
     """
 
     record: ImageRecord | None
@@ -49,14 +49,14 @@ def validate_all(
     rescale: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[ImageRecord | None], list[Fault], list[str]]:
-    """The record of each image (``None`` when it cannot be used), all faults, and what else there is to say.
+    """The record of each image (``None`` if it cannot be used), all faults, and notes.
 
     Args:
-        rescale: move boxes of another stated size by its scale.
-        progress: called with how many are done, and how many there are.
+        rescale: scale boxes if another size is stated.
+        progress: called with the number of finished images and the total.
 
     Raises:
-        InputError: the boxes are written in another form than they were read.
+        InputError: the boxes have another form than they were read in.
     """
     with no_size_warnings():
         headers = each(_header, [annotation.path for annotation in annotations], progress)
@@ -77,7 +77,7 @@ def validate_all(
 
 
 def _scales_of_copies(checked: Sequence[Checked]) -> set[float]:
-    """The scales at which boxes seem to be of a copy of the image, and not of the image itself."""
+    """The scales of copies to which boxes seem to belong, instead of to the image itself."""
     of_scale: dict[float, list[Checked]] = {}
     for found in checked:
         if found.scale:
@@ -102,20 +102,20 @@ def _scaled(annotation: Annotation, scale: float) -> Fault:
 
 
 def validate(annotation: Annotation) -> Checked:
-    """One annotation compared with its image, whose header is read."""
+    """Compare an annotation with the header of its image."""
     return _compared(annotation, _header(annotation.path))
 
 
 def _header(path: Path) -> ImageHeader | str:
-    """What an image's first bytes say, or what is wrong with it."""
+    """The header of an image, or its fault."""
     try:
         return read_header(path)
     except InputError as error:
-        return str(error).split(": ", 1)[1]  # whoever reports it names the file
+        return str(error).split(": ", 1)[1]  # the report already names the file
 
 
 def _drawn_upright(annotation: Annotation, header: ImageHeader | str) -> bool:
-    """Whether boxes fit only the image as displayed, although the stated size is that of the pixels in the file."""
+    """Whether boxes fit only the displayed image, although the stated size is that of the stored pixels."""
     if isinstance(header, str) or annotation.relative or annotation.stated_size != header.stored_size:
         return False
     displayed, boxes = (header.width, header.height), annotation.boxes_xyxy
@@ -128,8 +128,8 @@ def _compared(
 ) -> Checked:
     """
     Args:
-        rescale: move boxes of another stated size by its scale.
-        turned_first: the boxes were drawn on the image as displayed, whatever size is stated.
+        rescale: scale boxes if another size is stated.
+        turned_first: the boxes were drawn on the displayed image, even if another size is stated.
     """
     if isinstance(header, str):
         kind = "unreadable-image" if isfile(annotation.path) else "missing-image"
@@ -142,7 +142,7 @@ def _compared(
     if annotation.relative:
         boxes *= np.array([width, height, width, height])
     elif annotation.stated_size == header.stored_size != (width, height) and not turned_first:
-        # Whoever drew these boxes saw the pixels as stored: they turn with the image.
+        # These boxes were drawn on the stored pixels: rotate them with the image.
         boxes = upright_boxes(boxes, header.stored_size, header.orientation)
     elif annotation.stated_size not in (None, header.stored_size) and len(boxes):
         assert annotation.stated_size is not None
@@ -175,7 +175,7 @@ def _compared(
 
 
 def _common_scale(stated: tuple[int, int], size: tuple[int, int]) -> float:
-    """The factor by which both sides differ, up to the rounding to whole pixels; 0 where there is none."""
+    """The ratio that both sides share, up to rounding to whole pixels; 0 if there is none."""
     across, down = stated[0] / size[0], stated[1] / size[1]
     rounding = 1 / min(stated) + 1 / min(size)
     one = abs(across / down - 1) <= rounding and abs(across - 1) > rounding
@@ -209,7 +209,7 @@ def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
 
 
 def _suspects(boxes: np.ndarray, clipped: np.ndarray, labels: np.ndarray, *, may_be_shares: bool) -> list[int]:
-    """Indices of the boxes that have a fault: nearly always none, so nothing is done box by box before this."""
+    """Indices of the faulty boxes, found for all boxes at once, because there are nearly always none."""
     moved = np.abs(boxes - clipped).max(1, initial=0)
     suspect = ~(moved <= _TOLERANCE_PX) | (clipped[:, 2:] <= clipped[:, :2]).any(1)  # NaN compares false
     if may_be_shares:
@@ -243,7 +243,7 @@ def _box_fault(annotation: Annotation, i: int, box: np.ndarray, clipped: np.ndar
 
 
 def _may_be_shares(annotation: Annotation, width: int, height: int) -> bool:
-    """Whether boxes within the first pixel are more likely shares of the image than objects."""
+    """Whether boxes within the first pixel are more likely fractions of the image than objects."""
     return not annotation.relative and min(width, height) > 1
 
 

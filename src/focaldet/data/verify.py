@@ -1,4 +1,4 @@
-"""All photos of a folder decoded once, so that no epoch meets one that cannot be read."""
+"""Decode all photos of a folder once, so that training does not meet unreadable ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,10 +12,10 @@ from focaldet.photos.images import GLANCE, no_size_warnings, read_photo
 
 
 def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFolder:
-    """The folder without the photos that cannot be decoded, of all its splits.
+    """The folder without the photos that cannot be decoded.
 
     Args:
-        say: prints a line before they are decoded, and one for each that is left out.
+        say: prints a line before the decoding, and one for each photo that is left out.
     """
     paths = list(dict.fromkeys(record.path for records in folder.splits.values() for record in records))
     say(f"decoding all {len(paths):,} photos first (--verify)")
@@ -33,7 +33,7 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFo
 
 
 def photo_problem(path: Path) -> str:
-    """What is wrong with a photo once it is decoded; empty for a sound one."""
+    """The error of decoding a photo; empty for a sound one."""
     try:
         read_photo(path, max_side=GLANCE)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights: what is evaluated and kept (docs/adr/0004)."""
+"""The moving average of a network's weights, which is evaluated and saved (docs/adr/0004)."""
 
 import copy
 from typing import Any
@@ -13,12 +13,12 @@ from focaldet.models.detector import DenseDetector
 class MovingAverage(nn.Module):
     """A copy of a network whose weights and buffers follow those of the network.
 
-    ``torch.optim.swa_utils.AveragedModel`` with the same names in a checkpoint; that one reads its count from the
-    device three times a step, and waits for it.
+    Uses the names of ``torch.optim.swa_utils.AveragedModel`` in checkpoints. That class reads its count from the device
+    three times per step, and waits for it each time.
 
     Args:
-        net: what is averaged.
-        decay: of the average in the long run; at the start its memory is short.
+        net: network to average.
+        decay: long-run decay of the average; at the start its memory is short.
     """
 
     n_averaged: Tensor
@@ -34,11 +34,11 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
-        """Move towards the network's weights of now."""
-        if self._count is None:  # once, in a run that was resumed
+        """Move the average towards the network's current weights."""
+        if self._count is None:  # once, in a resumed run
             self._count = int(self.n_averaged)
         weight = 1.0 - ema_decay(self._count, self.decay) if self._count else 1.0
-        # In two calls for hundreds of tensors.
+        # Two calls handle hundreds of tensors.
         own, others = ([*module.parameters(), *module.buffers()] for module in (self.module, net))
         pairs = [*zip(own, others, strict=True)]
         floats = [pair for pair in pairs if pair[0].is_floating_point()]

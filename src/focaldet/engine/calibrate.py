@@ -1,4 +1,4 @@
-"""``focaldet calibrate``: measure on labelled photos what a run's scores and sides are worth."""
+"""``focaldet calibrate``: measure on labelled photos how reliable a run's scores and sides are."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 from focaldet.checks import InputError
 from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.engine.evaluate import DetectedSplit, detect_split
+from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_count, with_recorded_splits
 from focaldet.evaluation.certainty import calibrate
 from focaldet.evaluation.score_calibration import MIN_PLATT
@@ -17,12 +18,13 @@ from focaldet.records.run_files import Run
 def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[str], None] = print) -> Calibration:
     """Calibrate a run on labelled photos that did not train it, and write ``calibration.json``.
 
-    Where the folder gives no splits, they are those that the run recorded, and photos that are not recorded belong to
-    the split; without a record, all photos do.
+    If the folder has no splits of its own, those recorded by the run are used, and photos that are not recorded belong
+    to the split. Without a record, all photos do.
 
     Raises:
         InputError: as ``evaluate_run``, or photos of the split trained the run, or too few objects are found.
     """
+    check_local(run, "calibrate")
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
     if recorded:
@@ -46,7 +48,7 @@ def calibrate_on_val(run: Path, folder: DataFolder, detected: DetectedSplit, say
     With too few found objects there is no calibration, and a line says so.
 
     Args:
-        detected: what the run detects on it.
+        detected: detections of the run on that split.
     """
     remove_calibration(run)
     if count := trained_count(folder.splits["val"], recorded_splits(run, folder)):
@@ -71,7 +73,7 @@ def _calibrate(run: Path, detected: DetectedSplit, data: Path, say: Callable[[st
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:
-    """What a calibration says, for a terminal."""
+    """Summary of a calibration for a terminal."""
     report = calibration.report or {}
     lines = [f"calibrated on {calibration.data}: {calibration.objects:,} objects"]
     scores = report.get("scores", {})

@@ -1,4 +1,4 @@
-"""The calibration of a run in use on torch's detections."""
+"""Apply the calibration of a run to detections in tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def read_certainty(run: Path, class_names: Sequence[str]) -> Certainty | None:
     """The calibration of a run; ``None`` if it has none.
 
     Raises:
-        InputError: it is broken, or of a model with other classes.
+        InputError: it is broken, or belongs to a model with other classes.
     """
     calibration = read_calibration(run)
     if calibration is None:

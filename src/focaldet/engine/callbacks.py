@@ -21,7 +21,7 @@ from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, save_model
 from focaldet.evaluation.average_precision import Evaluation, average_precision
-from focaldet.files import MOST_JSON, cannot_write, parse_json, read_bytes, write_text
+from focaldet.files import MAX_JSON, cannot_write, parse_json, read_bytes, write_text
 from focaldet.methods.targets import ObjectCounts
 from focaldet.runtime.results import named_limit
 from focaldet.system.memory import peak_memory_mb
@@ -164,7 +164,7 @@ def drop_lines_from(file: Path, epoch: int) -> None:
     """Remove the lines of ``metrics.jsonl`` from this epoch on; a resumed run will write them again."""
     if file.exists():
         kept = []
-        for line in read_bytes(file, MOST_JSON).decode(errors="replace").splitlines():
+        for line in read_bytes(file, MAX_JSON).decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
                 if parse_json(line)["epoch"] < epoch:
                     kept.append(line + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 from focaldet.checks import InputError, first_names
 from focaldet.data import DataFolder, ImageRecord, read_labels
 from focaldet.data.truth import category_ids, coco_truth, image_ids
+from focaldet.engine.hub import local_run
 from focaldet.engine.load import load_selected
 from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo
@@ -60,6 +61,7 @@ def detect_labelled(
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
+    run = local_run(run)
     choice = ScoreChoice("score", score) if isinstance(score, int | float) else score
     detector, select = load_selected(
         run, choice, max_detections=max_detections, provider=provider, device=device, calibrated=calibrated
@@ -124,7 +126,7 @@ def _chosen(
 
 
 def _thresholds(class_names: Sequence[str], select: Selection) -> list[str]:
-    """A sentence where the classes have different least scores."""
+    """A sentence if the classes have different thresholds."""
     least = [f"{score:.2f}" for score in select.least_chances()]
     if len(set(least)) == 1:
         return []

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 from focaldet.checks import InputError, check_range, split_names
 from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
-from focaldet.photos.resize import MOST_SIZE
+from focaldet.photos.resize import MAX_SIZE
 
-MOST_MINUTES = 527_040
+MAX_MINUTES = 527_040
 """Longest training: a year."""
 
 GROUPS = ("data", "model", "loss", "schedule", "augmentation", "hardware", "output")
@@ -47,10 +47,10 @@ def option(
 
 
 DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
-"""What a device can be called; gpu is the word of older configurations."""
+"""Names of devices; ``gpu`` is from older configurations."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run; docs/options.md and ``focaldet train --help-all`` explain each.
 
@@ -73,7 +73,7 @@ class TrainConfig:
     )
     verify: bool = option("data", False, "decode every photo first and leave out those that cannot be read")
 
-    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2"] = option(
+    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2", "tood"] = option(
         "model", "gfl", "detector (docs/methods.md)", main=True
     )
     weights: str | None = option(
@@ -83,12 +83,17 @@ class TrainConfig:
         metavar="RUN",
         main=True,
     )
-    pretrained: bool = option("model", False, "download timm's pretrained weights for the backbone", main=True)
+    pretrained: bool | Literal["auto"] = option(
+        "model",
+        "auto",
+        "start from timm's pretrained weights of the backbone, from its cache or downloaded; auto: if that is possible",
+        main=True,
+    )
     size: int = option(
         "model",
         320,
         "longer side of the image that the network sees, in pixels",
-        range=(32, MOST_SIZE),
+        range=(32, MAX_SIZE),
         metavar="PX",
         main=True,
     )
@@ -125,7 +130,7 @@ class TrainConfig:
     class_loss: Literal["default", "bce", "focal", "quality_focal"] = option(
         "loss",
         "default",
-        "classification loss; default: quality_focal for gfl and gflv2, focal for the others",
+        "classification loss; default: quality_focal for gfl, gflv2 and tood, focal for the others",
     )
     alpha: float | None = option(
         "loss",
@@ -259,7 +264,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
-            setattr(self, name, typed_value(name, getattr(self, name), hint))
+            object.__setattr__(self, name, typed_value(name, getattr(self, name), hint))  # frozen from here on
         check_ranges(asdict(self))
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
@@ -283,11 +288,11 @@ class TrainConfig:
             )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema: expected a decay in [0, 1), got {self.ema}")
-        if self.minutes is not None and not 0 < self.minutes <= MOST_MINUTES:
-            raise InputError(f"minutes: expected more than 0 and at most {MOST_MINUTES:,}, got {self.minutes}")
+        if self.minutes is not None and not 0 < self.minutes <= MAX_MINUTES:
+            raise InputError(f"minutes: expected more than 0 and at most {MAX_MINUTES:,}, got {self.minutes}")
         if self.ignore is not None and not split_names(self.ignore):
             raise InputError(f"ignore: expected class names separated by commas, got {self.ignore!r}")
-        if self.weights is not None and (self.pretrained or self.backbone_weights is not None):
+        if self.weights is not None and (self.pretrained is True or self.backbone_weights is not None):
             raise InputError("weights: includes the backbone's weights; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
             raise InputError("resume: missing --out RUN, the run folder to continue")

@@ -31,6 +31,7 @@ def run_demo(out: Path, *, minutes: float = 3.5, seed: int = 0, say: Callable[[s
         data=str(data),
         size=224,
         minutes=minutes,
+        pretrained=False,  # the same demo with and without a network
         flips="none",
         augment="none",  # each digit already has its own size, rotation and blur
         seed=seed,

@@ -19,6 +19,7 @@ from focaldet.data.images import as_tensor
 from focaldet.engine.calibrated import calibrated_detections, detection_bands, read_certainty
 from focaldet.engine.detect import as_arrays, to_photo
 from focaldet.engine.devices import choose_device
+from focaldet.engine.hub import local_run
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
@@ -26,6 +27,7 @@ from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays, NetworkInput
+from focaldet.runtime.prediction import Prediction
 from focaldet.structures import Detections, HeadOutputs
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Detector:
         """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
-            run: the folder.
+            run: the folder, or ``hf:OWNER/NAME``.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
             device: device of the network, see ``choose_device``.
@@ -91,7 +93,7 @@ class Detector:
         Raises:
             InputError: a file is missing or damaged, or was written by a newer focaldet; or there is no such device.
         """
-        run = Path(run)
+        run = local_run(run)
         if not run.is_dir():
             raise InputError(f"{run}: no such run folder")
         spec = read_spec(run / "model.json")
@@ -177,9 +179,10 @@ class Detector:
 
 
 def check_finite_outputs(file: Path, net: DenseDetector) -> None:
-    """Raise InputError where a network gives infinity or what is not a number for a small image of all grey values.
+    """Raise InputError if a network returns infinity or NaN for a small image of all grey values.
 
-    Weights may be finite and so large that nothing is found: no score is above a threshold, and nobody would be told.
+    Finite weights can be so large that no score is above a threshold: without this check, the network would silently
+    detect nothing.
     """
     image = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
     with torch.no_grad():
@@ -192,7 +195,7 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
         )
 
 
-def to_supervision(detections: Detections, class_names: Sequence[str]) -> SupervisionDetections:
+def to_supervision(detections: Detections | Prediction, class_names: Sequence[str]) -> SupervisionDetections:
     """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
@@ -200,10 +203,10 @@ def to_supervision(detections: Detections, class_names: Sequence[str]) -> Superv
 
     data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
     if detections.side_std_px is not None:
-        data["side_std_px"] = detections.side_std_px.numpy()
+        data["side_std_px"] = np.asarray(detections.side_std_px)
     return supervision.Detections(
-        xyxy=detections.boxes_xyxy.numpy(),
-        confidence=detections.scores.numpy(),
-        class_id=detections.labels.numpy(),
+        xyxy=np.asarray(detections.boxes_xyxy),
+        confidence=np.asarray(detections.scores),
+        class_id=np.asarray(detections.labels),
         data=data,
     )

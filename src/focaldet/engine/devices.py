@@ -11,10 +11,10 @@ from focaldet.system.cores import cores
 
 
 def choose_device(wanted: str | torch.device = "auto") -> torch.device:
-    """The device of that name; ``"auto"``: the first CUDA GPU, else the CPU.
+    """The device with this name; ``"auto"``: the first CUDA GPU, else the CPU.
 
-    ``"auto"`` does not take Apple's GPU: nothing here has run on one yet. Ask for it by ``"mps"``. ``"gpu"``, as older
-    configurations have it, is any of the two.
+    ``"auto"`` does not choose Apple's GPU, on which nothing here has been tested; request it with ``"mps"``. ``"gpu"``,
+    from older configurations, is either of the two.
 
     Raises:
         InputError: torch has no such device on this machine.
@@ -37,17 +37,17 @@ def choose_device(wanted: str | torch.device = "auto") -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """Its name, and what it is."""
+    """Name and hardware of a device."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({platform.machine()})" if device.type == "mps" else str(device)
 
 
 def native_precision(device: torch.device) -> str:
-    """The fastest floating-point format that the device computes itself, as Lightning calls it.
+    """The fastest floating-point format that the device supports natively, in Lightning's terms.
 
-    bfloat16 on GPUs, and on CPUs with matrix units for it (AMX). float16 on GPUs that only imitate bfloat16: a T4 or a
-    V100 is several times as fast in it. Else float32.
+    bfloat16 on GPUs, and on CPUs with matrix units for it (AMX). float16 on GPUs that only emulate bfloat16, such as T4
+    and V100, where it is several times as fast. Otherwise float32.
     """
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
@@ -55,7 +55,7 @@ def native_precision(device: torch.device) -> str:
 
 
 def trainer_devices(wanted: str, processes: int) -> dict[str, Any]:
-    """What Lightning's trainer calls so many devices.
+    """Arguments of Lightning's trainer for a number of devices.
 
     Raises:
         InputError: the machine has fewer.
@@ -74,5 +74,5 @@ def trainer_devices(wanted: str, processes: int) -> dict[str, Any]:
 
 
 def most_workers(processes: int) -> int:
-    """Processes that load photos for each of so many that train: a core is left for the training."""
+    """Number of loader processes per training process; one core is left for the training."""
     return max(1, min(8, cores() // processes - 1))

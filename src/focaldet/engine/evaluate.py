@@ -14,6 +14,7 @@ from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.detect import detect_records, without_detections
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import describe_device
+from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import write_json
@@ -23,7 +24,7 @@ from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 def evaluate_run(
     run: Path,
     data: Path,
-    split: str,
+    split: str | None,
     *,
     max_detections: int | None = None,
     device: str = "auto",
@@ -34,12 +35,17 @@ def evaluate_run(
     If their folder has no splits of its own, those recorded by the run are used, and photos that the run has not seen
     count as test photos.
 
+    Args:
+        split: train, val or test; ``None``: test, or val if there is no test.
+
     Raises:
         InputError: see ``read_folder`` and ``evaluate_split``.
     """
+    check_local(run, "eval")
     folder = read_folder(data)
     recorded = recorded_splits(run, folder)
     folder = with_recorded_splits(folder, recorded, new="test")
+    split = split or ("test" if folder.splits.get("test") else "val")
     if split in folder.made_splits:
         say(folder.split_origin)
     report = evaluate_split(run, folder, split, max_detections=max_detections, device=device, say=say)
@@ -60,7 +66,7 @@ def evaluate_split(
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        max_detections: limit of detections per photo, all of which count in AP; ``None``: the run's own limit. If it
+        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit. If it
             exceeds 100, AP with COCO's limit of 100 is reported too.
 
     Raises:
@@ -93,10 +99,10 @@ def write_evaluation(run: Path, detected: "DetectedSplit", *, say: Callable[[str
 
 @dataclass(frozen=True)
 class DetectedSplit:
-    """A split and what a run detects on it.
+    """A split and the detections of a run on it.
 
     Args:
-        split: its name.
+        split: name of the split.
         dataset: the photos.
         truth: COCO data set.
         results: entries of a COCO results file, with the network's own scores.

@@ -15,6 +15,7 @@ from torch import Tensor
 from focaldet.checks import InputError, first_names
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
+from focaldet.engine.hub import local_run
 from focaldet.engine.spec import METHODS, ModelSpec, read_spec, spec_of
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
@@ -38,6 +39,7 @@ def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: no such run, or its ``model.json`` is damaged.
     """
+    run = local_run(run)
     if not run.is_dir():
         raise InputError(f"--weights {run}: no such run folder")
     spec = read_spec(run / "model.json")
@@ -124,14 +126,14 @@ def begin_with(
     Raises:
         InputError: no such run, it is damaged, or the configuration asks for another network.
     """
-    run = Path(str(config.weights))
+    run = local_run(str(config.weights))
     if not run.is_dir():
         raise InputError(f"--weights {run}: no such run folder")
     source = Detector.load(run, calibrated=False, device="cpu")
     spec = tuned_spec(config, class_names, source.spec)
     net, method = spec.build(prior_prob=config.prior_prob)
     lines = take_weights(net, method, spec, source)
-    say(f"starting from the weights of {run}: {source.spec.method}, {source.spec.backbone}")
+    say(f"starting from the weights of {config.weights}: {source.spec.method}, {source.spec.backbone}")
     for line in lines + _decoding_changes(spec, source.spec):
         say(f"  {line}")
     return spec, net, method

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
+from focaldet.engine.hub import local_run
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.runtime.selection import ScoreChoice, Selection, select
@@ -23,7 +24,7 @@ def load_model(
     calibrated: bool = True,
     device: str = "auto",
 ) -> Model:
-    """Load the detector of a run folder, or an exported ONNX file.
+    """Load the detector of a run folder, also ``hf:OWNER/NAME``, or an exported ONNX file.
 
     Args:
         score: score threshold of a run's detector; ``None``: its own. An exported model has a built-in threshold, and
@@ -37,6 +38,7 @@ def load_model(
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or the device
             or the provider is not there.
     """
+    path = local_run(path)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
@@ -78,16 +80,16 @@ def load_selected(
     lower_only: bool = False,
     **options: Any,
 ) -> tuple[Model, Selection]:
-    """A detector that looks at all detections that ``--score`` can pick, and what picks them.
+    """Load a detector with a threshold low enough for ``--score``, and the selection of its detections.
 
     Args:
         choice, coverage: see ``select``.
-        lower_only: never look at fewer detections than the model does by itself.
+        lower_only: never raise the model's own score threshold.
         options: see ``load_model``.
 
     Raises:
-        InputError: as ``load_model`` and ``select``, or the choice needs detections that an exported model does not
-            look at.
+        InputError: as ``load_model`` and ``select``, or the choice needs detections below the threshold of an exported
+            model.
     """
     model = load_model(path, **options)
     selection = select(choice, model.certainty, len(model.class_names), coverage=coverage)
@@ -108,7 +110,7 @@ def load_selected(
             raise InputError(
                 f"score: expected a number in [{least:g}, 1), got {choice.value:g}; {path} looks at nothing below"
             )
-    elif choice is not None and selection.needed < least - 2e-5:  # of rounding
+    elif choice is not None and selection.needed < least - 2e-5:  # because of rounding
         raise InputError(
             f"--score {choice.kind}={choice.value:g}: needs detections with scores from {selection.needed:.3f}, and "
             f"{path} looks at nothing below {least:g}; use the run folder instead"

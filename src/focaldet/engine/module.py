@@ -19,7 +19,7 @@ from focaldet.engine.step_clock import BETWEEN, StepClock
 from focaldet.engine.step_terms import READ_EVERY, StepTerms
 from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes, process_count
-from focaldet.methods.targets import Targets, TrainingBatch, make_targets
+from focaldet.methods.targets import Targets, TrainingBatch, losses_of, make_targets
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
@@ -69,7 +69,7 @@ class DetectionModule(L.LightningModule):
         targets = self._targets(batch, outputs.level_shapes)
         self.clock.mark("assign")
         with torch.autocast(batch.images.device.type, enabled=False):
-            terms = self.method.losses(outputs, targets.assignment, targets.positives)
+            terms = losses_of(self.method, outputs, targets, self.progress)
             loss = torch.stack(list(terms.values())).sum()
         self.clock.mark("loss")
         self.record(terms, batch_index)

@@ -17,7 +17,7 @@ one."""
 
 
 def check_ranks() -> None:
-    """Raise InputError unless each place of this process, where it is stated, is a number; Lightning reads them."""
+    """Raise InputError if a rank in the environment is not a number; Lightning reads them too."""
     for name in RANKS:
         stated = os.environ.get(name, "0")
         if not (stated.isascii() and stated.isdecimal()):

@@ -1,4 +1,4 @@
-"""float16: steps that the scaler left out, because a gradient was too large for the number format."""
+"""float16: steps that the gradient scaler skipped, because a gradient was too large for the number format."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ from focaldet.engine.module import NotFiniteError
 
 
 class SkippedSteps(Callback):
-    """Tells after each epoch how many steps were left out; ends a run of which no scale makes the gradients finite.
+    """Reports the number of skipped steps after each epoch; ends a run whose gradients are infinite at every scale.
 
-    The loss is multiplied by a scale, so that small gradients do not become 0 in float16. Where one becomes infinite
-    the scaler leaves the step out and halves the scale: that is normal, now and then, and most of all at the start.
-    With bfloat16 and float32 there is no scaler, and nothing to tell.
+    The loss is multiplied by a scale, so that small gradients do not become 0 in float16. If a gradient becomes
+    infinite, the scaler skips the step and halves the scale. That is normal now and then, especially at the start.
+    With bfloat16 and float32 there is no scaler, and nothing to report.
 
     Args:
         say: prints a line.
@@ -29,7 +29,7 @@ class SkippedSteps(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if _scaler(trainer) is not None:
-            trainer.optimizers[0].register_step_post_hook(self._made)  # the scaler calls no step that it leaves out
+            trainer.optimizers[0].register_step_post_hook(self._made)  # the scaler does not call skipped steps
 
     def _made(self, *args: Any) -> None:
         self.made += 1
@@ -47,7 +47,7 @@ class SkippedSteps(Callback):
         if scaler is None or not skipped:
             return
         scale = scaler.get_scale()
-        if scale < 1:  # all processes have the same one; the first says it
+        if scale < 1:  # all processes raise the same error; the first one prints it
             if not trainer.is_global_zero:
                 raise SystemExit(0)
             raise NotFiniteError(

@@ -23,6 +23,7 @@ from focaldet.methods.gfl import GFL
 from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.method import Method
 from focaldet.methods.retinanet import RetinaNet
+from focaldet.methods.tood import TOOD
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
 from focaldet.models.fpn import backbone_strides
@@ -30,7 +31,14 @@ from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConf
 from focaldet.photos.resize import Resize
 from focaldet.records.calibration import remove_calibration
 
-METHODS: dict[str, type[Method]] = {"retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS, "gfl": GFL, "gflv2": GFLv2}
+METHODS: dict[str, type[Method]] = {
+    "retinanet": RetinaNet,
+    "fcos": FCOS,
+    "atss": ATSS,
+    "gfl": GFL,
+    "gflv2": GFLv2,
+    "tood": TOOD,
+}
 """Name of a method -> its class."""
 
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""The loss terms of each step, left on the device and read some steps at a time."""
+"""The loss terms of each step, kept on the device and read every few steps."""
 
 import math
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 READ_EVERY = 10
-"""Steps between two looks at a tensor's value. Each look waits for a GPU, which then waits for the next step."""
+"""Number of steps between two reads of a tensor. Each read waits for the GPU, which then waits for the next step."""
 
 
 @dataclass(frozen=True)
 class NotFinite:
-    """The first step with a term that is infinite, or not a number: which step, which term, and its value."""
+    """The first term that is infinite or not a number: its step, name and value."""
 
     step: int
     name: str
@@ -32,23 +32,23 @@ class StepTerms:
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}
-        """Of the last step that was read."""
+        """Terms of the last step that was read."""
         self._names: tuple[str, ...] = ()
         self._unread: list[tuple[int, Tensor]] = []
         self._sums: dict[str, float] = {}
         self._steps = 0
 
     def add(self, step: int, terms: Mapping[str, Tensor]) -> None:
-        """The terms of one step; nothing is read."""
+        """Add the terms of one step without reading them."""
         self._names = tuple(terms)
         self._unread.append((step, torch.stack(list(terms.values()))))
 
     def read(self) -> NotFinite | None:
-        """Read what has been added, in one go.
+        """Read all terms added since the last read, at once.
 
         Returns:
-            The first that is not finite. Of a step's terms the last: the sum stands first, and is named only when
-            finite terms overflow in it.
+            The last non-finite term of the first step that has one. The sum comes first, so it is named only if finite
+            terms overflow in it.
         """
         if not self._unread:
             return None
@@ -66,7 +66,7 @@ class StepTerms:
         return bad
 
     def take_means(self) -> dict[str, float]:
-        """The means since the last call, of what was read."""
+        """Means of the terms read since the last call."""
         means = {name: value / self._steps for name, value in self._sums.items()}
         self._sums, self._steps = {}, 0
         return means

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from focaldet.data.classes import with_classes
 from focaldet.data.progress import progress_bar
 from focaldet.data.transforms import TrainTransform
 from focaldet.data.verify import without_unreadable
+from focaldet.engine.beginning import first_detector, with_chosen_weights
 from focaldet.engine.calibrate import calibrate_on_val
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.checkpoints import (
@@ -38,24 +39,21 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
-from focaldet.engine.finetune import begin_with
 from focaldet.engine.hardware import algorithms, compile_network, largest_batch
+from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
-from focaldet.engine.spec import ModelSpec, spec_of, with_room
+from focaldet.engine.spec import ModelSpec, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
-from focaldet.methods.method import Method
 from focaldet.methods.targets import TargetCollate
-from focaldet.models.backbone import check_any_size, load_backbone_weights
 from focaldet.models.batch_norm import synchronise_batch_norm
-from focaldet.models.detector import DenseDetector
 from focaldet.models.fpn import STRIDES
 from focaldet.photos.images import fitted_size
 from focaldet.system.heap import keep_memory
@@ -65,12 +63,19 @@ def _silence(line: str) -> None:
     """Print nothing: the ``say`` of all processes but the first."""
 
 
-def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callable[[str], None] = print) -> Path:
+def train(
+    config: TrainConfig,
+    *,
+    folder: DataFolder | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    say: Callable[[str], None] = print,
+) -> Path:
     """Train a detector on a folder of labelled photos.
 
     Args:
         config: all settings.
-        folder: the photos, if they have been read already; runs that are compared share their splits.
+        folder: the photos, if they have already been read; runs of a comparison share their splits.
+        callbacks: Lightning callbacks, called after the run's own.
         say: prints a line.
 
     Returns:
@@ -84,14 +89,16 @@ def train(config: TrainConfig, *, folder: DataFolder | None = None, say: Callabl
         Terminated: SIGTERM ended the training; the run has all its files.
     """
     if not is_first_process(config):
-        return _train(config, folder, _silence)
+        return _train(config, folder, callbacks, _silence)
     if config.out is None:
-        return _train(config, folder, say)  # fit makes and locks the folder after all checks
+        return _train(config, folder, callbacks, say)  # fit makes and locks the folder after all checks
     with alone_in(Path(config.out), "train"):
-        return _train(config, folder, say)
+        return _train(config, folder, callbacks, say)
 
 
-def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], None]) -> Path:
+def _train(
+    config: TrainConfig, folder: DataFolder | None, callbacks: Sequence[L.Callback], say: Callable[[str], None]
+) -> Path:
     config = _check_out(config, say)
     trainer_devices(config.device, config.devices)
     checkpoint = read_checkpoint(_last(config)) if config.resume else {}
@@ -116,16 +123,16 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
     if regions := ignored_regions(folder, "train"):
         say(regions)
     if config.weights is not None:
-        recorded = recorded_splits(Path(config.weights), folder)
+        recorded = recorded_splits(local_run(config.weights), folder)
         if warning := trained_on(folder.splits.get("val", ()), recorded):
             say(f"val split and --weights {config.weights}: {warning}")
     if not folder.splits.get("train"):
         raise InputError(f"{config.data}: no photo in the train split")
     if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
         say(small)
-    if config.pretrained:
-        say(f"loading pretrained weights of {config.backbone} from the hub or its cache")
-    spec, net, method = first_detector(config, folder.class_names, say=say)
+    config = with_chosen_weights(config, say)  # config.yaml says which
+    begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint brings the weights
+    spec, net, method = first_detector(begun, folder.class_names, say=say)
     spec = with_room(spec, config, folder.splits["train"], say)
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
@@ -145,7 +152,7 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
         say(f"{run} is finished; to train it longer, resume with a larger --epochs or --minutes")
     else:
         try:
-            run = fit(config, folder, spec, module, say=say_once)
+            run = fit(config, folder, spec, module, callbacks=callbacks, say=say_once)
         except Terminated as end:
             run, ended = end.run, end
     if is_first_process(config) and folder.splits.get("val"):
@@ -158,7 +165,13 @@ def _train(config: TrainConfig, folder: DataFolder | None, say: Callable[[str], 
 
 
 def fit(
-    config: TrainConfig, folder: DataFolder, spec: ModelSpec, module: DetectionModule, *, say: Callable[[str], None]
+    config: TrainConfig,
+    folder: DataFolder,
+    spec: ModelSpec,
+    module: DetectionModule,
+    *,
+    callbacks: Sequence[L.Callback] = (),
+    say: Callable[[str], None],
 ) -> Path:
     """Train a given network: ``train`` without reading the photos, building the network and the final evaluation.
 
@@ -166,6 +179,7 @@ def fit(
         folder: the photos.
         spec: description of the network, for ``model.json`` and for measuring AP.
         module: network, method and settings.
+        callbacks: see ``train``.
         say: prints a line.
 
     Returns:
@@ -181,9 +195,9 @@ def fit(
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
         dirpath=run, filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks = [clock, SkippedSteps(say), recorder, checkpoint, progress_display(clock, say)]
+    own = [clock, SkippedSteps(say), recorder, checkpoint, progress_display(clock, say)]
     sizes = {fitted_size(record.width, record.height, config.size) for record in folder.splits["train"]}
-    trainer = _trainer(config, run, callbacks, one_size=len(sizes) == 1)
+    trainer = _trainer(config, run, [*own, *callbacks], one_size=len(sizes) == 1)
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -214,21 +228,6 @@ def fit(
     if interruption.signum == signal.SIGTERM:
         raise Terminated(recorder.run)
     return recorder.run
-
-
-def first_detector(
-    config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
-) -> tuple[ModelSpec, DenseDetector, Method]:
-    """Build the detector with which a run starts; equal settings give equal weights."""
-    L.seed_everything(config.seed, verbose=False)
-    if config.weights is not None:
-        return begin_with(config, class_names, say=say)
-    spec = spec_of(config, class_names)
-    net, method = spec.build(pretrained=config.pretrained, prior_prob=config.prior_prob)
-    check_any_size(net.backbone)
-    if config.backbone_weights is not None:
-        load_backbone_weights(net.backbone, Path(config.backbone_weights))
-    return spec, net, method
 
 
 def _loader(config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate) -> "DataLoader[Any]":
@@ -292,7 +291,7 @@ def _last(config: TrainConfig) -> Path:
 
 
 def _without_repeated_photos(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, silent about a photo of val that it has named before."""
+    """A ``say`` that reports each unreadable photo only once."""
     named: set[str] = set()
 
     def say_once(line: str) -> None:

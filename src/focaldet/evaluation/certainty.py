@@ -1,7 +1,7 @@
-"""The calibration of a run on labelled photos: score maps, thresholds, side bands, and how well each of them does.
+"""The calibration of a run on labelled photos: score maps, thresholds, side bands, and the quality of each.
 
-What is reported is measured by cross-fitting: five times, four fifths of the photos make the calibration and the other
-photos measure it. What is kept is fitted on all photos.
+The reported figures come from cross-fitting: five times, four fifths of the photos make a calibration and the other
+photos measure it. The saved calibration is fitted on all photos.
 """
 
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ from focaldet.records.calibration import Bands, Calibration, Scale
 from focaldet.records.run_files import Run
 
 STRICT_IOU = 0.75
-"""A second IoU at which being right is reported."""
+"""Second IoU threshold of the report."""
 
 COVERAGES = (0.8, 0.9, 0.95)
-"""Coverages that are reported."""
+"""Coverages in the report."""
 
 
 def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATION_SCORE) -> Calibration | None:
     """Calibrate on the truth and the predictions of a run; ``None`` with too few found objects for anything.
 
     Args:
-        run: with scores as the network gives them.
+        run: truth and predictions, with the network's own scores.
         data: description of the photos, for people.
-        split: their split.
-        least_score: detections with lower scores are not in the predictions.
+        split: split of the photos.
+        least_score: lower bound of the scores in the predictions.
 
     Raises:
         ValueError: truth and predictions do not fit together.
@@ -76,13 +76,13 @@ def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATIO
 
 
 def _scale(results: Sequence[ImageResult]) -> Scale:
-    """Standard deviations where all boxes have them."""
+    """Use standard deviations if all boxes have them."""
     known = all(bool(np.isfinite(result.side_std_px).all()) for result in results)
     return "deviation" if known else "size"
 
 
 def _scales(scale: Scale) -> tuple[Scale, ...]:
-    """The scale in use; beside deviations the size of the box, to see what deviations are worth."""
+    """The scale in use, and the box size next to standard deviations, to show their benefit."""
     return ("deviation", "size") if scale == "deviation" else ("size",)
 
 
@@ -99,7 +99,7 @@ def _score_report(
         classes, strict, overlapping: detections matched at IoU 0.5, at 0.75, and at any overlap.
     """
     raw, mapped = [one.scores for one in classes], cross_fitted(classes, count)
-    # As in the paper, LaECE0 and LaACE0 count only the detections that are kept at the operating point.
+    # As in the paper, LaECE0 and LaACE0 count only the detections above the operating point.
     kept = [one.at_least(score) for one, score in zip(overlapping, least, strict=True)]
     as_iou = cross_fitted(kept, count, target="iou")
     kept_scores = [one.scores for one in kept]
@@ -120,7 +120,7 @@ def _score_report(
 
 
 def _class_rows(classes: Sequence[Scored], at_75: Sequence[Scored], least: Sequence[float]) -> list[dict[str, Any]]:
-    """For each class what happens at its best-F1 threshold, and its curves."""
+    """Counts at the best-F1 threshold of each class, and its curves."""
     rows = []
     for one, other, score in zip(classes, at_75, least, strict=True):
         kept, kept_75 = one.at_least(score), other.at_least(score)
@@ -158,7 +158,7 @@ def coverage_rows(
     """Coverage and width for each of ``COVERAGES``.
 
     Args:
-        parts: photos, and the bands that are measured on them.
+        parts: photos, and the bands to measure on them.
         least: score threshold of each class.
     """
     rows = []
@@ -179,7 +179,7 @@ def coverage_rows(
 
 
 def measured_scores(calibration: Calibration, run: Run) -> dict[str, Any] | None:
-    """The errors and diagrams of a calibration on other photos than its own: those of a run's evaluation."""
+    """The errors and diagrams of a calibration on the photos of a run's evaluation, which did not make it."""
     results = match_run(run)
     if not results or run.class_names != list(calibration.class_names):
         return None

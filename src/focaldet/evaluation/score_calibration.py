@@ -1,4 +1,4 @@
-"""Calibration of scores: maps from score to the chance that a detection is right, and how far off scores are.
+"""Calibration of scores: maps from score to the chance that a detection is right, and calibration errors.
 
 A detector is calibrated if 80 % of the detections with a score of 0.8 are right. The maps are fitted for each class by
 isotonic regression where a class has enough detections, else by Platt's logistic curve, else for all classes together:
@@ -29,10 +29,10 @@ from focaldet.evaluation.scored import Scored, pooled
 from focaldet.records.calibration import ScoreMap
 
 MIN_ISOTONIC = 500
-"""Least number of right and of wrong detections for isotonic regression (docs/adr/0014)."""
+"""Smallest number of right and of wrong detections for isotonic regression (docs/adr/0014)."""
 
 MIN_PLATT = 20
-"""Least number of each for Platt's curve; a class with fewer shares the map of all classes."""
+"""Smallest number of each for Platt's curve; a class with fewer shares the map of all classes."""
 
 NUM_BINS = 25
 """Bins of the calibration errors, as in the paper."""
@@ -43,7 +43,7 @@ _TILT = 0.01  # weight of the score itself in a map, so that a map rises everywh
 _PLATT_CORNERS = np.concatenate([[0.0], 1 / (1 + np.exp(-np.linspace(-7, 7, 71))), [1.0]])
 
 Maps = tuple[list[ScoreMap], list[int | None]]
-"""Maps, and for each class the index of its own."""
+"""Maps, and the index of each class's map."""
 
 
 def fit_maps(classes: Sequence[Scored], *, target: Literal["right", "iou"] = "right") -> Maps:
@@ -69,7 +69,7 @@ def fit_maps(classes: Sequence[Scored], *, target: Literal["right", "iou"] = "ri
 
 
 def fit_map(scores: Floats, targets: Floats | np.ndarray) -> ScoreMap | None:
-    """The map of some detections; ``None`` with too few, or where a higher score does not mean a better detection.
+    """Fit a map to detections; ``None`` if there are too few, or if higher scores do not mean better detections.
 
     Args:
         scores, targets: ``(N,)`` in [0, 1].
@@ -98,7 +98,7 @@ def fit_isotonic(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | Non
 
     Half a right and half a wrong detection are added to each step: ten right of ten do not make a score certain.
     """
-    from sklearn.isotonic import isotonic_regression  # here: an exported model is used without scikit-learn
+    from sklearn.isotonic import isotonic_regression  # imported here: exported models run without scikit-learn
 
     x, index = np.unique(scores, return_inverse=True)
     count = np.bincount(index).astype(np.float64)
@@ -119,7 +119,7 @@ def fit_isotonic(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | Non
 
 
 def fit_platt(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
-    """The same for Platt's curve, with his targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) for right and wrong."""
+    """Corners of Platt's curve, with his targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) for right and wrong."""
     from sklearn.linear_model import LogisticRegression
 
     right = targets.sum()
@@ -142,7 +142,7 @@ def fit_platt(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
 
 
 def apply_maps(classes: Sequence[Scored], fitted: Maps) -> list[Floats]:
-    """The mapped scores of each class; the scores themselves where a class has no map."""
+    """The mapped scores of each class; unchanged scores if a class has no map."""
     maps, chosen = fitted
     return [
         one.scores if index is None else maps[index](one.scores) for one, index in zip(classes, chosen, strict=True)
@@ -152,7 +152,7 @@ def apply_maps(classes: Sequence[Scored], fitted: Maps) -> list[Floats]:
 def cross_fitted(
     classes: Sequence[Scored], num_photos: int, *, target: Literal["right", "iou"] = "right", seed: int = 0
 ) -> list[Floats]:
-    """Mapped scores of each class, each photo's by maps that were fitted on the other photos (five folds)."""
+    """Mapped scores of each class; the maps for a photo are fitted on other photos (five folds)."""
     fold = np.random.default_rng(seed).permutation(num_photos) % FOLDS
     mapped = [one.scores.copy() for one in classes]
     for held_out in range(min(FOLDS, num_photos)):
@@ -198,18 +198,18 @@ def laece0(classes: Sequence[Scored], scores: Sequence[Floats]) -> float | None:
 
     Args:
         classes: matched at any overlap (``match_run(run, iou=0)``).
-        scores: of each class's detections.
+        scores: scores of each class's detections.
     """
     return mean_over_classes(classes, scores, lambda one, mapped: binned_error(mapped, one.iou))
 
 
 def laace0(classes: Sequence[Scored], scores: Sequence[Floats]) -> float | None:
-    """LaACE0 of scores; arguments as ``laece0``."""
+    """LaACE0 of scores; arguments as in ``laece0``."""
     return mean_over_classes(classes, scores, lambda one, mapped: float(np.abs(mapped - one.iou).mean()))
 
 
 def reliability(scores: Floats, right: np.ndarray, num_bins: int = 10) -> list[dict[str, float | int]]:
-    """Rows of a reliability diagram: for each bin with a detection its count, mean score and share that is right."""
+    """Rows of a reliability diagram: count, mean score and share of right detections of each non-empty bin."""
     bins = np.clip((scores * num_bins).astype(np.int64), 0, num_bins - 1)
     rows: list[dict[str, float | int]] = []
     for index in range(num_bins):

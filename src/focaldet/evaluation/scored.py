@@ -35,7 +35,7 @@ class Scored:
     object_photo: Ints
 
     def at_photos(self, keep: Bools) -> "Scored":
-        """The part on some photos.
+        """The detections and objects of a subset of the photos.
 
         Args:
             keep: ``(photos,)``.

@@ -1,4 +1,4 @@
-"""Conformal factors of side bands: how many units around a detected side contain the true side as often as promised.
+"""Conformal factors of side bands: the number of units around a detected side that cover the true side as promised.
 
 The error of each side is divided by a unit, its predicted standard deviation or the length of the box. For n boxes, the
 factor for a coverage 1 - alpha is the k-th smallest of these ratios (of a box: of the largest of its four), with
@@ -28,10 +28,10 @@ from focaldet.records.calibration import BORDERS, PERCENTS, SIZES, BandGroup, Ba
 from focaldet.runtime.side_bands import at_border, cell_index, side_bands, side_units, sizes_of
 
 MIN_BOXES = 100
-"""Least number of boxes (sides) of a group with factors of its own."""
+"""Smallest number of boxes (sides) in a group with its own factors."""
 
 MIN_PHOTOS = 20
-"""Least number of photos that they are in."""
+"""Smallest number of photos that they come from."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def fit_bands(boxes: MatchedBoxes, class_names: Sequence[str], scale: Scale) -> 
 
 
 def conformal_factor(ratios: Floats, photo: Ints, coverage: float) -> float | None:
-    """The factor for a coverage, or ``None`` where so few ratios cannot promise it.
+    """The factor for a coverage, or ``None`` if there are too few ratios to promise it.
 
     With one box per photo this is split conformal prediction:
 
@@ -116,11 +116,11 @@ def band_coverage(
     *,
     whole_box: bool = True,
 ) -> tuple[int, int, Floats]:
-    """How often the bands keep their promise.
+    """Measure how often the bands keep their promise.
 
     Returns:
-        Number of boxes (sides) whose bands contain the truth, number of all, and the ``(N,)`` mean width of each box's
-        four bands in pixels, cut to the photo.
+        Number of boxes (sides) whose bands contain the truth, number of all boxes (sides), and the ``(N,)`` mean width
+        of each box's four bands in pixels, clipped to the photo.
     """
     least = np.asarray(thresholds, np.float64)
     inside = total = 0
@@ -146,7 +146,7 @@ def _rank(count: int, effect: float, coverage: float) -> int:
 def _table(
     ratios: Floats, labels: Ints, sizes: Ints, border: Bools, photo: Ints, class_names: Sequence[str]
 ) -> BandTable:
-    """Groups of R ratios: cells that are large enough, then what is left of each coarser group that is."""
+    """Groups of R ratios: all cells that are large enough, then the rest of each coarser group that is."""
     shape = (len(class_names), len(SIZES), len(BORDERS))
     cells = np.arange(math.prod(shape)).reshape(shape)
     of_ratio = cell_index(labels, sizes, border.astype(np.int64))

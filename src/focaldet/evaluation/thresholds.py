@@ -25,18 +25,18 @@ from focaldet.evaluation.scored import Bools, Scored, pooled
 from focaldet.records.calibration import PERCENTS, ClassThresholds, Promise
 
 CONFIDENCE = 0.9
-"""How often a promise holds, over repetitions of collecting the photos."""
+"""Probability that a promise holds, over repeated collections of photos."""
 
 MIN_FOUND = 10
-"""A class with fewer found objects takes the best-F1 threshold of all classes together."""
+"""Smallest number of found objects for a class to have its own best-F1 threshold, rather than that of all classes."""
 
 NO_THRESHOLD = 0.5
-"""Best-F1 threshold where nothing is found."""
+"""Best-F1 threshold if nothing is found."""
 
-_STEP = 1.1  # each threshold that is tried for a precision lets through this many times as many detections
-_LEAST_MORE = 0.1  # share of the objects that more of them begin with: a bound that just fails may fail again
-_MOST_TIMES = 100  # the share is hardly above the promised value: more objects would not show it to be
-_ALLOWED = 2  # wrong detections that the first of them allows: with none, a single early mistake would end the search
+_STEP = 1.1  # for a precision, each threshold tried lets this many times as many detections through as the last
+_MIN_MORE = 0.1  # smallest increase suggested, as a share of the objects: a bound that just fails may fail again
+_MAX_TIMES = 100  # largest increase suggested: beyond it, the share is hardly above the promised value
+_ALLOWED = 2  # wrong detections that the first search allows: with none, a single early mistake would end it
 
 
 def promises(hits: ArrayLike, count: ArrayLike, share: float, confidence: float = CONFIDENCE) -> Bools:
@@ -45,7 +45,7 @@ def promises(hits: ArrayLike, count: ArrayLike, share: float, confidence: float 
     >>> promises([21, 22], [21, 22], 0.9)  # 0.9 ** 22 = 0.098 is a chance below 10 %
     array([False,  True])
     """
-    from scipy.special import betainc  # here: an exported model is used without SciPy
+    from scipy.special import betainc  # imported here: exported models run without SciPy
 
     hits, count = np.asarray(hits, np.float64), np.asarray(count, np.float64)
     some = hits > 0
@@ -55,7 +55,7 @@ def promises(hits: ArrayLike, count: ArrayLike, share: float, confidence: float 
 
 
 def design_effect(hits: ArrayLike, counts: ArrayLike) -> float:
-    """Variance of a share over photos, relative to that of independent draws; at least 1, and 1 for one draw a photo.
+    """Variance of a share over photos relative to independent draws; at least 1, and 1 with one draw per photo.
 
     Args:
         hits, counts: ``(photos,)`` hits and draws of each photo.
@@ -98,7 +98,7 @@ def best_f1(one: Scored) -> float:
     if not one.right.any():
         return NO_THRESHOLD
     scores = one.scores[order]
-    last = np.append(np.diff(scores) != 0, True)  # of equal scores, all are let through
+    last = np.append(np.diff(scores) != 0, True)  # equal scores all pass
     f1 = 2 * found / (np.arange(1, len(order) + 1) + len(one.object_scores))
     return float(scores[int(np.where(last, f1, -1.0).argmax())])
 
@@ -168,14 +168,14 @@ def promised_recall(one: Scored, percents: Sequence[int] = PERCENTS) -> Promise:
         least = percent / 100
         passed = _passed(promises(hits / effect, count / effect, least), np.arange(len(tried)))
         thresholds.append(None if passed is None else float(tried[passed]))
-        # The lowest threshold finds most.
+        # The lowest threshold finds the most objects.
         more.append(None if passed is not None else _more(hits[:1], np.array([count], float), effect[:1], least, count))
     return Promise(tuple(thresholds), tuple(more))
 
 
 @cache
 def fewest(share: float, misses: int, confidence: float = CONFIDENCE) -> int:
-    """The least count at which so many misses still promise a share.
+    """The smallest count at which this many misses still promise a share.
 
     >>> fewest(0.9, 0), fewest(0.95, 0), fewest(0.95, 2)
     (22, 45, 105)
@@ -210,21 +210,21 @@ def _passed(enough: Bools, order: Ints) -> int | None:
 def _more(
     hits: Floats, counts: Floats, effect: Floats, least: float, objects: int, confidence: float = CONFIDENCE
 ) -> int | None:
-    """About how many more objects would promise a share, if the shares stay; ``None`` if no share is above it."""
+    """Approximate number of further objects that would promise a share at the same hit rates; ``None`` if none can."""
     useful = (hits > least * counts) & (counts >= 10)
     if not useful.any() or not objects:
         return None
     factor = float(_times((hits / effect)[useful], (counts / effect)[useful], least, confidence).min())
-    if factor > _MOST_TIMES:
+    if factor > _MAX_TIMES:
         return None
-    more = max(_LEAST_MORE, factor - 1) * objects
+    more = max(_MIN_MORE, factor - 1) * objects
     digits = max(0, len(str(math.ceil(more))) - 2)  # two digits are enough for "about"
     unit = int(10**digits)
     return math.ceil(more / unit) * unit
 
 
 def _times(hits: Floats, counts: Floats, least: float, confidence: float) -> Floats:
-    """How many times as much data, with the same shares of hits, promises a share."""
+    """Factor on the amount of data, at the same hit rates, that promises a share."""
     low, high = np.ones_like(hits), np.full_like(hits, 2.0)
     for _ in range(20):
         short = ~promises(hits * high, counts * high, least, confidence)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
+from focaldet.engine.hub import check_local, local_run
 from focaldet.exporting import nms, same_padding
 from focaldet.exporting.check import Agreement, Reader, check, check_images, check_photos
 from focaldet.exporting.graph import DetectionGraph, LocationGraph, MeasuredGraph, RawGraph, head_outputs
@@ -60,6 +61,9 @@ def export_run(
     """
     if int8 is not None and format != "onnx":
         raise InputError(f"--format {format}: --int8 makes ONNX files only")
+    if out is None:
+        check_local(run, "export")
+    run = local_run(run)
     detector = Detector.load(run, max_detections=max_detections, device="cpu")
     suffix = SUFFIXES[format]
     if out is None:
@@ -113,7 +117,7 @@ def _checked(
 
 
 def make_file(detector: Detector, format: Format, outputs: Outputs, *, maps_too: bool = False) -> tuple[bytes, Reader]:
-    """The file, and what reads detections from it as who gets it will. ONNX gives the head's maps too, if asked."""
+    """The file, and a function that reads detections from it as users will. ``maps_too`` adds the raw maps to ONNX."""
     card = model_card(detector, outputs)
     dtype = torch.float32 if card.resize.resampling == "torchvision" else torch.uint8
     if format == "onnx":

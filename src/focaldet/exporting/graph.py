@@ -1,7 +1,7 @@
 """The exported graph: a detector from pixels to boxes, with fixed structure.
 
-It computes the same as ``DenseDetector`` and ``PostProcess``. Where those collect what passes a threshold, the graph
-keeps everything and marks what does not pass, so that every shape follows from the shape of the batch.
+It computes the same as ``DenseDetector`` and ``PostProcess``. They collect the candidates above a threshold; the graph
+keeps all candidates and marks the others instead, so that every shape follows from the shape of the batch.
 
 Axes: B images, P locations on all levels, C classes, D parameters per box, N candidates, M detections at most.
 """
@@ -68,7 +68,7 @@ class BoxGraph(nn.Module):
         self.std_names = ("side_std_px",) * (self.method.num_box_channels > 4)
 
     def level_scores(self, outputs: HeadOutputs, level: int) -> tuple[Tensor, Tensor]:
-        """Logits ``(B, P, C)`` of a level: of the score, and of what is ranked and compared with the threshold."""
+        """Logits ``(B, P, C)`` of a level: of the score, and of the value that is ranked and thresholded."""
         rule = self.method.score_rule
         logits = flatten_levels([outputs.class_logits[level]], self.net.num_classes)
         joint = ranked = logits

@@ -1,4 +1,4 @@
-"""The arguments that the losses share, checked once: kernel and formula then refuse the same in the same words."""
+"""Checks of the arguments that the losses share, so that kernel and formula raise the same errors."""
 
 import math
 from numbers import Real
@@ -18,7 +18,7 @@ Weight = float | Tensor | None
 
 
 class Call(NamedTuple):
-    """How a loss is weighed, reduced and computed.
+    """How a loss is weighted, reduced and computed.
 
     Args:
         weight: number or tensor.
@@ -39,7 +39,7 @@ def exponent(name: str, value: Any) -> float:
     """An exponent >= 0 as a number.
 
     Raises:
-        TypeError: a tensor, or no number. No kernel has exponents that are learned or differ by class.
+        TypeError: not a number. Kernels support neither learned exponents nor one per class.
         ValueError: negative, infinite or NaN.
     """
     if isinstance(value, Tensor) or not isinstance(value, Real):
@@ -51,7 +51,7 @@ def exponent(name: str, value: Any) -> float:
 
 
 def positive_weight(alpha: Any) -> float | Tensor | None:
-    """α of focal loss: in [0, 1], one for each class, or ``None`` for off, as any negative number is.
+    """α of focal loss: in [0, 1] or one per class; ``None`` and any negative number switch it off.
 
     Raises:
         TypeError: neither a number nor a tensor.
@@ -66,7 +66,7 @@ def positive_weight(alpha: Any) -> float | Tensor | None:
 
 
 def class_weight(alpha: Any) -> float | Tensor | None:
-    """A weight >= 0 as a number, or one for each class.
+    """A weight >= 0: a number, or one per class.
 
     Raises:
         TypeError: neither a number nor a tensor.
@@ -83,8 +83,8 @@ def smoothing(value: Any) -> float:
     """ε of label smoothing as a number in [0, 1).
 
     Raises:
-        TypeError: no number.
-        ValueError: outside of it.
+        TypeError: not a number.
+        ValueError: outside [0, 1).
     """
     if isinstance(value, Tensor) or not isinstance(value, Real):
         raise TypeError(f"label_smoothing: expected a number, got {kind_of(value)}")
@@ -95,7 +95,7 @@ def smoothing(value: Any) -> float:
 
 
 def split_weight(weight: Any, logits: Tensor) -> tuple[float, Tensor | None]:
-    """A weight as a factor of everything, which no dtype rounds, and a tensor of floating-point numbers.
+    """Split a weight into a Python number, which no dtype rounds, and a floating-point tensor.
 
     Raises:
         TypeError: neither a number nor a tensor of real numbers.
@@ -106,7 +106,7 @@ def split_weight(weight: Any, logits: Tensor) -> tuple[float, Tensor | None]:
     if isinstance(weight, Tensor):
         return 1.0, float_tensor("weight", weight, logits)
     factor = _number("weight", weight)
-    # A tensor's 0 silences infinity and NaN, and so does the number.
+    # A tensor of 0 silences infinity and NaN; the number 0 must do the same.
     return (factor, None) if factor else (1.0, torch.zeros((), dtype=torch.float32, device=logits.device))
 
 
@@ -124,7 +124,7 @@ def alpha_by_class(alpha: Tensor, num_classes: int, logits: Tensor) -> Tensor:
 
 
 class ByFormula(NamedTuple):
-    """How a loss without a kernel is weighed and reduced."""
+    """How a loss without a kernel is weighted and reduced."""
 
     factor: float
     weight: Tensor | None
@@ -132,7 +132,7 @@ class ByFormula(NamedTuple):
     normalizer: float | Tensor | None
 
     def silence(self, x: Tensor, *, rows: bool = False) -> Tensor:
-        """``x`` without what weighs 0; a weight of ``rows`` stands for all of a row."""
+        """``x`` with 0 where the weight is 0; with ``rows``, each weight applies to a whole row."""
         return silenced(x, self.weight.unsqueeze(-1) if rows and self.weight is not None else self.weight)
 
     def reduce(self, loss: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class ByFormula(NamedTuple):
 def by_formula(
     weight: Any, reduction: str, normalizer: float | Tensor | None, shape: torch.Size, logits: Tensor
 ) -> ByFormula:
-    """Check the weight and the normaliser of losses of this shape; errors as of `split_weight`."""
+    """Check the weight and the normaliser for losses of this shape; raises the errors of `split_weight`."""
     factor, weight = split_weight(weight, logits)
     check_device("normalizer", normalizer, logits)
     if weight is not None:
@@ -152,10 +152,10 @@ def by_formula(
 
 
 def whole_number(name: str, value: Any) -> int:
-    """A whole number, of Python, NumPy or a 0-d tensor.
+    """A whole number from Python, NumPy or a 0-d tensor.
 
     Raises:
-        TypeError: something else.
+        TypeError: not a whole number.
     """
     try:
         return index(value)
@@ -164,7 +164,7 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def float_tensor(name: str, x: Any, logits: Tensor) -> Tensor:
-    """A tensor as floating-point numbers; integers and truth values are taken.
+    """A tensor as floating-point numbers; integers and booleans are converted.
 
     Raises:
         TypeError: not a tensor, or complex.
@@ -196,7 +196,7 @@ def integer_labels(name: str, labels: Any, logits: Tensor) -> Tensor:
 
 
 def sparse_targets(targets: SparseTargets, logits: Tensor) -> SparseTargets:
-    """Sparse targets with int64 labels and floating-point qualities; errors as of the two above."""
+    """Sparse targets with int64 labels and floating-point qualities; raises the errors of the two functions above."""
     quality = targets.quality
     return SparseTargets(
         integer_labels("targets.labels", targets.labels, logits),
@@ -205,14 +205,14 @@ def sparse_targets(targets: SparseTargets, logits: Tensor) -> SparseTargets:
 
 
 def check_logits(logits: Any, name: str = "logits") -> None:
-    """Raise TypeError unless they are a floating-point tensor."""
+    """Raise TypeError unless the logits are a floating-point tensor."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {kind_of(logits)}")
     check_floating(name, logits)
 
 
 def check_rows(logits: Any, entry: str, least: int) -> None:
-    """Raise TypeError unless they are a floating-point tensor, ValueError unless its rows have ``least`` entries."""
+    """Raise TypeError unless the logits are floating-point, ValueError for rows of fewer than ``least`` entries."""
     check_logits(logits)
     if logits.ndim == 0 or logits.shape[-1] < least:
         raise ValueError(
@@ -221,7 +221,7 @@ def check_rows(logits: Any, entry: str, least: int) -> None:
 
 
 def check_device(name: str, x: object, logits: Tensor) -> None:
-    """Raise ValueError unless a tensor is where the logits are."""
+    """Raise ValueError if a tensor is on another device than the logits."""
     if isinstance(x, Tensor) and x.device != logits.device:
         raise ValueError(f"{name}: on {x.device}, and the logits are on {logits.device}; move it there")
 
@@ -243,4 +243,4 @@ OPTION_CHECKS = {
     "label_smoothing": smoothing,
     "impl": check_impl,
 }
-"""Option of a loss -> what refuses a value that no call would take."""
+"""Option of a loss -> function that raises an error for a value that every call would refuse."""

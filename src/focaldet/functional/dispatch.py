@@ -23,7 +23,7 @@ Maps = list[Tensor] | tuple[Tensor, ...]
 
 
 def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...]) -> bool:
-    """Whether the fused kernel of ``op`` is to run.
+    """Whether to run the fused kernel of ``op``.
 
     Args:
         impl: ``"auto"``, ``"reference"`` or ``"fused"``.
@@ -48,19 +48,19 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
 
 
 def in_one_launch(maps: Maps) -> bool:
-    """Whether the sum over a pyramid is one operator: where launches cost time, and no compiler orders them itself."""
+    """Whether one operator sums over a pyramid: on CUDA, where launches cost time, unless a compiler schedules them."""
     if maps[0].device.type != "cuda" or torch.compiler.is_compiling() or any(x.dtype != maps[0].dtype for x in maps):
         return False
     return all(x.is_contiguous() for x in maps) or all(x.permute(0, 2, 3, 1).is_contiguous() for x in maps)
 
 
 def fused_loss(op: str, inplace_grad: bool, logits: Tensor | Sequence[Tensor], *args: object) -> Tensor:
-    """The loss by the fused kernel, whose tensors are contiguous; those that are float64 become float32.
+    """The loss by the fused kernel, on contiguous tensors; float64 tensors become float32.
 
     Args:
         op: name of the operator.
         inplace_grad: write the gradient over the logits.
-        logits: what the loss is differentiated by; for a whole pyramid, maps that go `in_one_launch`.
+        logits: tensor to differentiate by; for a whole pyramid, maps for which `in_one_launch` holds.
         args: the rest of the operator's arguments.
     """
     if isinstance(logits, Tensor) and not logits.is_contiguous():
@@ -82,7 +82,7 @@ def fused_loss(op: str, inplace_grad: bool, logits: Tensor | Sequence[Tensor], *
 
 def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:
     """A bound on an element's derivative, before scale and normaliser, for all but extreme logits."""
-    if op == "paired_giou_loss":  # one over the size of a box, whatever that is
+    if op == "paired_giou_loss":  # one over the size of a box, which has no bound
         return kernels.ops.HALF_TOP
     sigmoid = op != "softmax_loss"
     weight, class_alpha = (args[3], args[4]) if sigmoid else (args[2], args[3])
@@ -92,7 +92,7 @@ def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:
     largest: float | Tensor = 1.0 + exponent
     for factor in (weight, class_alpha):
         if factor is not None and factor.numel():
-            # Elements that are ignored may weigh what they like.
+            # The weights of ignored elements do not matter.
             size = torch.where(factor.isfinite(), factor, 0.0).abs().amax().float()
             largest = largest * torch.where(size > 0, torch.clamp(size, min=1e-30), 1.0)
     return largest

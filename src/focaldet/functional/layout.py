@@ -1,4 +1,4 @@
-"""How logits of any shape and memory format are seen as ``(O, C, I)`` without a copy.
+"""Views of logits of any shape and memory format as ``(O, C, I)``, without a copy.
 
 O and I are the axes left and right of the class axis as they lie in memory. Rows ``(..., C)`` are ``(N, C, 1)``; the
 view of a map with its channels moved last, ``(B, ..., C)`` on ``(B, C, ...)``, is ``(B, C, HW)``.
@@ -16,7 +16,7 @@ from focaldet.structures import SparseTargets
 
 
 class Part(NamedTuple):
-    """Logits ``(O, C, I)``, and what belongs to them in the same order. Either ``labels`` or ``targets`` is given."""
+    """Logits ``(O, C, I)`` with targets and weight in the same order. Either ``labels`` or ``targets`` is given."""
 
     logits: Tensor
     labels: Tensor | None
@@ -26,8 +26,8 @@ class Part(NamedTuple):
 
 
 class Pyramid(NamedTuple):
-    """Maps ``(B, A * C, H, W)``; labels and quality of their sites ``(B, P)``; a weight ``(B, P, C or 1)``, or one for
-    all sites, ``(1, 1, C or 1)``; and the number of classes C."""
+    """Maps ``(B, A * C, H, W)``; labels and quality of their locations ``(B, P)``; a weight ``(B, P, C or 1)``, or one
+    for all locations, ``(1, 1, C or 1)``; and the number of classes C."""
 
     maps: Sequence[Tensor]
     labels: Tensor
@@ -43,7 +43,7 @@ def see_rows(x: Tensor) -> tuple[Tensor, bool]:
     return x.reshape(prod(x.shape[:-1]), x.shape[-1], 1), False
 
 
-def _site_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+def _expanded_weight(weight: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     """A weight that broadcasts against ``shape``, as ``(..., C or 1)`` with only its class axis left to broadcast."""
     if weight is None:
         return None
@@ -60,7 +60,7 @@ def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: Tensor 
         raise ValueError("logits: expected a class axis, shape (..., C), got a 0-d tensor")
     seen, first = see_rows(logits)
     outer, _, inner = seen.shape
-    weight = _site_weight(weight, tuple(logits.shape))
+    weight = _expanded_weight(weight, tuple(logits.shape))
     if weight is not None:
         if weight.shape[:-1].numel() == 1:
             weight = weight.reshape(1, weight.shape[-1], 1)
@@ -81,46 +81,44 @@ def tensor_part(logits: Tensor, targets: Tensor | SparseTargets, weight: Tensor 
 
 
 def see_pyramid(maps: Sequence[Tensor], targets: Tensor | SparseTargets, weight: Tensor | None) -> Pyramid:
-    """The maps ``(B, A * C, H, W)`` and what belongs to them.
+    """The maps ``(B, A * C, H, W)`` with their targets and weight.
 
-    ``targets`` and ``weight`` have a site axis P that runs over the levels, the rows of a level, and the A anchors of a
-    location, last fastest: labels ``(B, P)``, weight broadcasting against ``(B, P, C)``.
+    ``targets`` and ``weight`` have an axis P that runs over the levels, the rows of a level, and the A anchors of a
+    cell, last fastest: labels ``(B, P)``, weight broadcasting against ``(B, P, C)``.
     """
     if not isinstance(targets, SparseTargets):
         raise TypeError("targets: expected SparseTargets for a list of maps, got a dense tensor")
     batch, channels = int(maps[0].shape[0]), int(maps[0].shape[1])
-    locations = sum(int(x.shape[-2] * x.shape[-1]) for x in maps)
-    num_sites = int(targets.labels.shape[-1]) if targets.labels.ndim == 2 else 0
-    num_anchors, rest = divmod(num_sites, locations) if locations else (0, 0)
+    cells = sum(int(x.shape[-2] * x.shape[-1]) for x in maps)
+    num_locations = int(targets.labels.shape[-1]) if targets.labels.ndim == 2 else 0
+    num_anchors, rest = divmod(num_locations, cells) if cells else (0, 0)
     if rest or num_anchors == 0 or channels % num_anchors:
-        raise ValueError(
-            f"targets.labels: expected (B, A * {locations}) for these maps, got {tuple(targets.labels.shape)}"
-        )
-    check_shape("targets.labels", targets.labels, (batch, num_sites))
+        raise ValueError(f"targets.labels: expected (B, A * {cells}) for these maps, got {tuple(targets.labels.shape)}")
+    check_shape("targets.labels", targets.labels, (batch, num_locations))
     if targets.quality is not None:
-        check_shape("targets.quality", targets.quality, (batch, num_sites))
+        check_shape("targets.quality", targets.quality, (batch, num_locations))
     for x in maps:
         check_shape("logits (a map of the pyramid)", x, (batch, channels, *x.shape[-2:]))
     num_classes = channels // num_anchors
-    weight = _site_weight(weight, (batch, num_sites, num_classes))
+    weight = _expanded_weight(weight, (batch, num_locations, num_classes))
     return Pyramid(maps, targets.labels.long(), targets.quality, weight, num_classes)
 
 
 def pyramid_parts(pyramid: Pyramid) -> list[Part]:
-    """The levels of a pyramid, each in either memory format, with their stretches of the targets and of the weight."""
+    """The levels of a pyramid, each in either memory format, with their parts of the targets and of the weight."""
     maps, labels, quality, weight, num_classes = pyramid
     batch, num_anchors = int(maps[0].shape[0]), int(maps[0].shape[1]) // num_classes
     parts, start = [], 0
     for x in maps:
         count = int(x.shape[-2] * x.shape[-1])
-        sites = slice(start, start + count * num_anchors)
-        start = sites.stop
+        level = slice(start, start + count * num_anchors)
+        start = level.stop
         last = not x.is_contiguous() and x.permute(0, 2, 3, 1).is_contiguous()
         if last:
             seen = x.permute(0, 2, 3, 1).reshape(batch * count * num_anchors, num_classes, 1)
         else:
             seen = x.reshape(batch * num_anchors, num_classes, count)
-        arrange = partial(_of_level, sites=sites, num_anchors=num_anchors, channels_last=last)
+        arrange = partial(_of_level, level=level, num_anchors=num_anchors, channels_last=last)
         level_weight = weight
         if weight is not None:
             everywhere = weight.shape[:-1].numel() == 1
@@ -131,9 +129,9 @@ def pyramid_parts(pyramid: Pyramid) -> list[Part]:
     return parts
 
 
-def _of_level(values: Tensor, sites: slice, num_anchors: int, channels_last: bool) -> Tensor:
-    """The ``sites`` of ``(B, P, X)`` in the order of their map: ``(B * sites, X, 1)`` or ``(B * A, X, H * W)``."""
-    values = values[:, sites]
+def _of_level(values: Tensor, level: slice, num_anchors: int, channels_last: bool) -> Tensor:
+    """Values ``(B, P, X)`` of a level in the order of its map: ``(B * H * W * A, X, 1)`` or ``(B * A, X, H * W)``."""
+    values = values[:, level]
     batch, count, width = values.shape
     if channels_last:
         return values.reshape(batch * count, width, 1)
@@ -147,7 +145,7 @@ def unsee_rows(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def unsee_map(x: Tensor, like: Tensor) -> Tensor:
-    """``(O, C, I)`` of a pyramid's map back to ``(B, sites, C)``."""
+    """``(O, C, I)`` of a pyramid's map back to ``(B, H * W * A, C)``."""
     batch, num_classes = like.shape[0], x.shape[1]
     if x.shape[-1] == 1:
         return x.reshape(batch, -1, num_classes)

@@ -7,7 +7,7 @@ tensor(0.0866)
 """
 
 from collections.abc import Callable
-from inspect import signature
+from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar
 
 import torch
@@ -25,21 +25,28 @@ class LossModule(torch.nn.Module):
     """A loss function with its options.
 
     Args:
-        options: the function's arguments but for its tensors, ``weight`` and ``normalizer``, which come with the call.
+        options: arguments of the function, except its tensors, ``weight`` and ``normalizer``, which come with the call.
             A tensor (α of each class) moves with the module and is part of its state; a parameter is trained.
     """
 
     function: ClassVar[Callable[..., Tensor]]
+    __signature__: ClassVar[Signature]
+
+    def __init_subclass__(cls) -> None:
+        options = [
+            parameter.replace(kind=Parameter.KEYWORD_ONLY)
+            for parameter in signature(cls.function).parameters.values()
+            if parameter.default is not Parameter.empty and parameter.name not in GIVEN_WITH_THE_CALL
+        ]
+        cls.__signature__ = Signature(options)  # which help() and editors show
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        parameters = signature(type(self).function).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        known = [name for name in defaults if name not in GIVEN_WITH_THE_CALL]
+        defaults = {option.name: option.default for option in self.__signature__.parameters.values()}
         for name in options:
-            if name not in known:
-                raise TypeError(f"{type(self).__name__}: unknown option {name!r} ({near_name(name, known)})")
-        options = {name: options.get(name, defaults[name]) for name in known}
+            if name not in defaults:
+                raise TypeError(f"{type(self).__name__}: unknown option {name!r} ({near_name(name, defaults)})")
+        options = defaults | options
         check_reduction(options["reduction"], None)
         self.numbers = {name: x for name, x in options.items() if not isinstance(x, Tensor)}
         self.tensors = [name for name, x in options.items() if isinstance(x, Tensor)]

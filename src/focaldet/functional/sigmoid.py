@@ -1,4 +1,4 @@
-"""The losses on sigmoid probabilities, each class for itself."""
+"""The losses on sigmoid probabilities, where each class is a binary problem."""
 
 from functools import partial
 
@@ -175,7 +175,7 @@ def quadratic_loss(
     reduction: str = "none",
     normalizer: float | Tensor | None = None,
 ) -> Tensor:
-    """Quadratic cost of a sigmoid neuron: ``(y - σ)² / 2``. It is here to be compared with; there is no kernel.
+    """Quadratic cost of a sigmoid neuron: ``(y - σ)² / 2``. For comparison only; there is no kernel.
 
     Example:
         >>> quadratic_loss(torch.tensor([0.0]), torch.tensor([1.0]))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from focaldet.checks import InputError, check_range, one_line
 from focaldet.importing.mmdet_config import find, read_config
-from focaldet.photos.resize import MOST_SIZE
+from focaldet.photos.resize import MAX_SIZE
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -161,7 +161,7 @@ def _scale(config: dict[str, Any]) -> dict[str, Any]:
         scale = (find(pipeline, step) or {}).get(key)
         if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(side, int) for side in scale):
             for side in scale:
-                check_range("its config: scale", side, 32, MOST_SIZE)
+                check_range("its config: scale", side, 32, MAX_SIZE)
             return {"size": max(scale), "short_side": min(scale)}
     return {}
 

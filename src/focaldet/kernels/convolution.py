@@ -1,8 +1,8 @@
 """3 x 3 convolutions of float32 maps on the CPU, by Winograd's minimal filtering F(4 x 4, 3 x 3).
 
 Cook and Toom's polynomial products, Winograd's minimum, Lavin & Gray's tiles (arXiv 1509.09308): a tile of 4 x 4 pixels
-takes 36 multiplications in place of 144, all of which are products of large matrices. The transforms between maps and
-tiles are C++ (csrc/tiles.cpp), the products torch.bmm's. Every map of a list shares them, so that a small one costs
+takes 36 multiplications in place of 144, all of them in products of large matrices. The transforms between maps and
+tiles are C++ (csrc/winograd.cpp), the products torch.bmm's. Every map of a list shares them, so that a small one costs
 little more than its share of the pixels.
 """
 
@@ -22,7 +22,7 @@ LIBRARY.define("tiles_to_pixels(Tensor tiles, Tensor? bias, Tensor(a!) map, int 
 _ops: Any = torch.ops.focaldet
 
 TILES = 128
-"""That are worked on at a time: enough rows for fast products, and little memory (10 MB at 256 channels)."""
+"""Number of tiles processed at a time: enough rows for fast products, in little memory (10 MB at 256 channels)."""
 
 _A, _B = 0.5**0.5, 2.0**0.5
 _ROWS = [
@@ -34,11 +34,11 @@ _ROWS = [
     [0, 0, 1],
 ]
 _WEIGHTS = torch.kron(torch.tensor(_ROWS, dtype=torch.float64), torch.tensor(_ROWS, dtype=torch.float64)).float()
-"""``(36, 9)``: from the weights of a kernel to its factors."""
+"""``(36, 9)`` matrix that turns the weights of a kernel into its factors."""
 
 
 LIMIT = 2.0**16
-"""Larger numbers, infinities and NaN are left to ``conv2d``, where they reach only their neighbours: by tiles, the
+"""``conv2d`` handles larger numbers, infinities and NaN, which there reach only their neighbours. In tiles, the
 rounding of a large number spoils its whole tile. Below the limit no sum of products overflows."""
 
 
@@ -61,7 +61,7 @@ def conv3x3(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list
 
 
 def _is_small(x: Tensor) -> bool:
-    """Whether no number is beyond `LIMIT`; NaN is."""
+    """Whether all numbers are finite and within `LIMIT`."""
     dense = x if x.is_contiguous() else _channels_last(x)
     small: bool = _ops.largest(dense) <= LIMIT
     return small
@@ -76,7 +76,7 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, bias, *maps = ctx.saved_tensors
-        # With grad enabled, a derivative of this derivative will be asked for.
+        # Grad is enabled only if a second derivative is needed.
         if torch.is_grad_enabled() or not all(is_plain(grad) and _is_small(grad) for grad in grads):
             return _backward_by_torch(ctx.needs_input_grad, weight, bias, maps, grads)
         inputs, outputs = [_channels_last(x) for x in maps], [_channels_last(grad) for grad in grads]
@@ -136,7 +136,7 @@ def _weight_gradient(inputs: list[Tensor], outputs: list[Tensor]) -> Tensor:
 
 
 Piece = tuple[int, int, int, int]
-"""A map's number, its first tile, how many, and where they are among the tiles."""
+"""Index of the map, its first tile, the number of tiles, and their slice of the batch of tiles."""
 
 
 def _read(transform: Any, maps: list[Tensor], pieces: list[Piece], count: int) -> Tensor:
@@ -164,7 +164,7 @@ def _pieces(maps: list[Tensor]) -> Iterator[tuple[list[Piece], int]]:
 
 
 def num_tiles(images: int, height: int, width: int) -> int:
-    """Of a batch of maps.
+    """Number of tiles in a batch of maps.
 
     >>> num_tiles(2, 5, 4)
     4

@@ -1,8 +1,8 @@
 """The operators: schemas, shapes for tracing, and derivatives.
 
-Each takes what the function of the same name in ``focaldet.losses`` takes, ``grad_scale`` and ``needs_grad``; it
-returns the loss and, when wanted, its derivative, which backward only has to multiply. ``<name>_inplace`` writes the
-derivative over the logits.
+Each has the arguments of the function of the same name in ``focaldet.functional.operators``, ``grad_scale`` and
+``needs_grad``. It returns the loss and, if requested, its derivative, which backward only has to multiply.
+``<name>_inplace`` writes the derivative over the logits.
 
 The derivative is stored in the logits' dtype, times scale / normalizer. float16 cannot hold that: divided by many
 positives the background's is 0, and a loss scale comes only in backward. It gets a ``grad_scale`` instead, so large
@@ -10,9 +10,10 @@ that the derivative keeps its digits, and backward multiplies by scale / normali
 
 ``sigmoid_pyramid_loss`` is ``sigmoid_loss`` of a list of maps, summed: on CUDA alone, where each launch costs time.
 
-``suppress_by_class`` stands apart: non-maximum suppression.
+``suppress_by_class`` is no loss: it is non-maximum suppression.
 
-Second derivatives come from the plain formula: `set_formula` hands it in, since this folder does not know the losses.
+Second derivatives come from the plain formula. `set_formula` registers it, since this folder must not import the
+losses.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +36,10 @@ NAMES = tuple(_ARGUMENTS)
 PYRAMID = "sigmoid_pyramid_loss"
 _ARGUMENTS[PYRAMID] = _ARGUMENTS["sigmoid_loss"]
 _GRAD_SCALE = {op: [a.split()[-1] for a in text.split(", ")].index("grad_scale") for op, text in _ARGUMENTS.items()}
-"""Place of ``grad_scale`` among the arguments; the normaliser stands before it."""
+"""Index of ``grad_scale`` among the arguments; the normaliser comes just before it."""
 
 HALF_TOP = 2.0**14
-"""float16 ends at 65,504. Below it lie 28 powers of two in which it has all its digits."""
+"""Largest scaled derivative in float16, which ends at 65,504 and has full precision over the 28 powers of two below."""
 
 LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
 LIBRARY.define("multiply_(Tensor(a!)[] tensors, Tensor factor) -> ()")
@@ -47,7 +48,7 @@ _formulas: dict[str, Callable[..., Tensor]] = {}
 
 
 def set_formula(op: str, formula: Callable[..., Tensor]) -> None:
-    """Give the differentiable formula of ``op``, with the same arguments but for ``needs_grad``."""
+    """Register the differentiable formula of ``op``; it has the same arguments except ``needs_grad``."""
     _formulas[op] = formula
 
 
@@ -87,14 +88,14 @@ def _define(op: str) -> None:
 
 
 def _define_pyramid() -> None:
-    """Without a derivative of its own: a compiler gets the operator of each map."""
+    """This operator has no derivative: a compiler sees one operator per map."""
     arguments = _ARGUMENTS[PYRAMID]
     LIBRARY.define(f"{PYRAMID}(Tensor[] maps, {arguments}, bool needs_grad) -> (Tensor, Tensor[])")
     LIBRARY.define(f"{PYRAMID}_inplace(Tensor(a!)[] maps, {arguments}) -> Tensor")
 
 
 def _save(ctx: Any, op: str, logits: Sequence[Tensor], grads: Sequence[Tensor | None], args: Any) -> None:
-    """Keep what `_gradients` needs: the derivatives, and for second ones, what the formula takes."""
+    """Save what `_gradients` needs: the derivatives and, for second derivatives, the arguments of the formula."""
     ctx.op = op
     ctx.tensors_at = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
     ctx.numbers = [None if isinstance(x, Tensor) else x for x in args]
@@ -105,7 +106,7 @@ def _gradients(ctx: Any, grad_loss: Tensor | None, *, hidden: bool = False) -> S
     """The gradient of the logits, or of each map of a pyramid.
 
     Args:
-        hidden: nobody else has the stored derivative; as an output of an operator it is the caller's too.
+        hidden: the stored derivative is private; as an output of an operator, the caller has it too.
     """
     args = list(ctx.numbers)
     saved = ctx.saved_tensors
@@ -117,20 +118,20 @@ def _gradients(ctx: Any, grad_loss: Tensor | None, *, hidden: bool = False) -> S
         args[i] = tensor
     if not torch.is_grad_enabled():
         return _times(grads, _whole_factor(grad_loss, ctx.op, args), in_place=hidden)
-    del args[_GRAD_SCALE[ctx.op]]  # a derivative of this derivative will be asked for
+    del args[_GRAD_SCALE[ctx.op]]  # a second derivative is needed
     loss = _formulas[ctx.op](logits if ctx.op == PYRAMID else logits[0], *args)
     second: tuple[Tensor, ...] = torch.autograd.grad(loss, logits, grad_loss.to(loss.dtype), create_graph=True)
     return second
 
 
 def _whole_factor(grad_loss: Tensor, op: str, args: Sequence[Any]) -> Tensor:
-    """What a stored derivative has still to be multiplied by."""
+    """Factor by which a stored derivative must still be multiplied."""
     remaining = _remaining(op, args)
     return grad_loss if remaining is None else grad_loss * remaining
 
 
 def _remaining(op: str, args: Sequence[Any]) -> Tensor | None:
-    """The part of it beside the gradient of the loss; ``None`` for 1."""
+    """That factor without the gradient of the loss; ``None`` for 1."""
     place = _GRAD_SCALE[op]
     normalizer, grad_scale, scale = args[place - 1], args[place], args[-2]
     if grad_scale is None:
@@ -140,7 +141,7 @@ def _remaining(op: str, args: Sequence[Any]) -> Tensor | None:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether a tensor is no more than numbers: neither of a trace nor a batch of ``vmap``."""
+    """Whether a tensor holds plain numbers: it is neither traced nor batched by ``vmap``."""
     if type(x) is not Tensor or torch.compiler.is_compiling() or in_transform():
         return False
     try:
@@ -150,7 +151,7 @@ def is_plain(x: Tensor) -> bool:
 
 
 def _times(grads: Sequence[Tensor], factor: Tensor, *, in_place: bool) -> Sequence[Tensor]:
-    """``grads * factor``, computed in float32; over the stored derivatives where no other backward will need them."""
+    """``grads * factor``, computed in float32; in place if no other backward will need the stored derivatives."""
     if not in_place or not is_plain(factor) or torch._C._autograd._get_current_graph_task_keep_graph():
         return [(grad.float() * _over_classes(factor, grad)).to(grad.dtype) for grad in grads]
     _multiply(grads, factor)
@@ -160,10 +161,12 @@ def _times(grads: Sequence[Tensor], factor: Tensor, *, in_place: bool) -> Sequen
 def _multiply(grads: Sequence[Tensor], factor: Tensor) -> None:
     """``grads *= factor`` without rounding the factor to the derivatives' dtype."""
     if factor.ndim == 0 and factor.device.type != "cpu":
-        torch.ops.focaldet.multiply_(grads, factor)  # looks there whether it is 1, which here would be a wait
+        torch.ops.focaldet.multiply_(
+            grads, factor
+        )  # the kernel checks whether it is 1; checking here would wait for the device
         return
     if factor.ndim == 0 and float(factor) == 1.0:
-        return  # looking costs nothing there
+        return  # on the CPU, reading the value costs nothing
     for grad in grads:
         if grad.dtype != torch.float32 and factor.ndim:
             grad.copy_(grad.float() * _over_classes(factor, grad))
@@ -177,8 +180,8 @@ def _over_classes(grad_loss: Tensor, grad: Tensor) -> Tensor:
 
 
 class _OnePass(torch.autograd.Function):
-    """The operator and its derivative without the detour of `torch.library`'s Python autograd, for eager mode, where
-    that detour is most of what a small input costs."""
+    """The operator and its derivative without `torch.library`'s Python autograd: in eager mode, that overhead dominates
+    the cost of a small input."""
 
     @staticmethod
     def forward(ctx: Any, op: str, args: tuple[Any, ...], *logits: Tensor) -> Tensor:
@@ -196,14 +199,14 @@ class _OnePass(torch.autograd.Function):
 
 
 class _InplaceGrad(torch.autograd.Function):
-    """A loss whose derivative stands where its logits stood."""
+    """A loss whose derivative has replaced its logits in memory."""
 
     @staticmethod
     def forward(ctx: Any, op: str, args: tuple[Any, ...], *logits: Tensor) -> Tensor:
         places = [x.detach() for x in logits]
         loss: Tensor = _operators[f"{op}_inplace"](places if op == PYRAMID else places[0], *args)
         for place in places:
-            torch.autograd.graph.increment_version(place)  # autograd objects where it still needs the logits
+            torch.autograd.graph.increment_version(place)  # autograd raises an error if it still needs the logits
         ctx.grads, ctx.remaining = places, _remaining(op, args)
         return loss
 
@@ -220,14 +223,14 @@ class _InplaceGrad(torch.autograd.Function):
 def run(op: str, logits: Tensor | Sequence[Tensor], *args: Any, inplace_grad: bool, largest: float | Tensor) -> Tensor:
     """The loss, by the fused kernel.
 
-    ``inplace_grad`` counts where there is a gradient to write and no compiler, which plans memory by itself.
+    ``inplace_grad`` has an effect only in eager mode with a gradient to write; a compiler plans memory by itself.
 
     Args:
         op: name of the operator.
         logits: what the loss is differentiated by; a list for the operator of a pyramid.
         args: the rest of the operator's arguments, without ``grad_scale`` and ``needs_grad``.
         inplace_grad: write the derivative over the logits.
-        largest: about how large a derivative can be; only float16 asks.
+        largest: approximate upper bound of the derivative, used only for float16.
     """
     tensors = (logits,) if isinstance(logits, Tensor) else tuple(logits)
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
@@ -249,7 +252,7 @@ for _op in NAMES:
 _define_pyramid()
 
 suppress_by_class: Any = torch.ops.focaldet.suppress_by_class.default
-"""Indices of the boxes that no better one of their class overlaps by more, best first; C++ alone."""
+"""Indices of the boxes that survive non-maximum suppression within their class, best first. Only in C++."""
 
 _operators: dict[str, Any] = {
     name: getattr(torch.ops.focaldet, name).default for op in _ARGUMENTS for name in (op, f"{op}_inplace")

@@ -46,7 +46,7 @@ def giou_kernel(
     targets_ptr,  # (N, 4), contiguous
     weight_ptr,  # (N,), or none
     normalizer_ptr,  # 0-d, or none
-    grad_scale_ptr,  # 0-d: factor of the derivative in place of scale / normalizer, or none
+    grad_scale_ptr,  # 0-d, or none: factor of the derivative that replaces scale / normalizer
     loss_ptr,  # a sum for each program, or the losses (N,)
     grad_ptr,  # (N, 4), or none; may be the boxes
     pairs: tl.int64,
@@ -107,7 +107,7 @@ def launch(
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """The loss; its derivative goes to ``grad`` when there is one."""
+    """The loss; its derivative is written to ``grad`` if given."""
     pairs = boxes.shape[0]
     if pairs == 0:
         return boxes.new_zeros(() if reduce else (0,), dtype=torch.float32)

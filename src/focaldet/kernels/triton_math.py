@@ -40,7 +40,7 @@ def power(base, exponent, POWER: tl.constexpr):
 
 @triton.jit
 def factor_of(scale, normalizer_ptr):
-    """scale / normalizer, read on the device, so that nothing waits."""
+    """scale / normalizer, computed on the device so that the host does not wait."""
     factor = scale
     if normalizer_ptr is not None:
         factor = scale / tl.load(normalizer_ptr).to(tl.float32)

@@ -15,7 +15,7 @@ LAUNCHERS: dict[str, Callable[..., Tensor]] = {
 }
 
 device_of: Any = torch.cuda.device_of
-"""Makes a tensor's device the current one, where Triton launches; it does nothing for the CPU's."""
+"""Context in which a tensor's device is the current one, as Triton requires; does nothing on the CPU."""
 
 
 def loss_and_grad(op: str, logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ def pyramid_loss(maps: Sequence[Tensor], *args: Any) -> tuple[Tensor, list[Tenso
 
 
 def pyramid_loss_in_place(maps: Sequence[Tensor], *args: Any) -> Tensor:
-    """The one that writes the derivatives over the maps."""
+    """The pyramid operator that writes the derivatives over the maps."""
     with device_of(maps[0]):
         return triton_sigmoid.launch_pyramid(maps, maps, *args)
 
@@ -54,7 +54,7 @@ def multiply(tensors: Sequence[Tensor], factor: Tensor) -> None:
 
 
 def register(library: Any) -> None:
-    """Put the kernels behind the operators for CUDA."""
+    """Register the kernels as the CUDA implementations of the operators."""
     for op in LAUNCHERS:
         library.impl(op, lambda *args, op=op: loss_and_grad(op, *args), "CUDA")
         library.impl(f"{op}_inplace", lambda *args, op=op: loss_in_place(op, *args), "CUDA")

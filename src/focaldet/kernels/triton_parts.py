@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 # Triton gives the arguments of its kernels their types when it compiles them.
-"""What is around the Triton kernels: several tensors in one launch, sums in two steps, and the factor of backward."""
+"""Shared parts of the Triton kernels: several tensors per launch, sums in two steps, and the factor of backward."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ BLOCK = 1024
 
 
 def odd(size: int) -> int:
-    """``2 * size + 1``: Triton would compile a kernel anew for a size of 1 and for multiples of 16."""
+    """``2 * size + 1``, always odd: Triton compiles a kernel again for a size of 1 and for multiples of 16."""
     return 2 * size + 1
 
 
 @triton.jit
 def part_of(block, tensors, others, sizes, PER_SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """Where a block lies, when the blocks of several tensors are counted one after the other.
+    """Locate a block when the blocks of several tensors are numbered consecutively.
 
     Args:
         tensors: tuple.
@@ -67,7 +67,7 @@ def sum_kernel(
 
 
 def total(sums: Tensor, scale: float, normalizer: Tensor | None) -> Tensor:
-    """``scale / normalizer`` times the sum of what the programs of a kernel wrote."""
+    """``scale / normalizer`` times the sum of the results of a kernel's programs."""
     loss = sums.new_empty(())
     sum_kernel[(1,)](sums, normalizer, loss, sums.numel(), scale, BLOCK=BLOCK)
     return loss
@@ -80,7 +80,7 @@ def multiply_kernel(
     factor_ptr,  # 0-d
     BLOCK: tl.constexpr,
 ):
-    """Multiply all by a factor, rounding once; a factor of 1 costs no look at the tensors."""
+    """Multiply all by a factor, rounding once; for a factor of 1 the tensors are not read."""
     factor = tl.load(factor_ptr).to(tl.float32)
     if factor != 1:
         place, _, size, _, block = part_of(tl.program_id(0), tensors, None, sizes, 1, BLOCK)
@@ -93,7 +93,7 @@ def multiply_kernel(
 
 
 def multiply(tensors: Sequence[Tensor], factor: Tensor) -> None:
-    """Multiply tensors without gaps, all of one dtype, by a 0-d factor, in place."""
+    """Multiply dense tensors of one dtype by a 0-d factor, in place."""
     tensors = [x for x in tensors if x.numel()]
     blocks = sum(triton.cdiv(x.numel(), BLOCK) for x in tensors)
     if blocks:

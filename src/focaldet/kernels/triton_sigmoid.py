@@ -9,8 +9,8 @@
     varifocal          y BCE for y > 0, else α p^γ softplus(z):   y (p - y), else α p^γ (p + γ q softplus(z))
     matchability       BCE(z, y^γ) for y > 0, else α p^γ softplus(z) with p^γ constant:   p - y^γ, else α p^γ p
 
-A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: looking at labels on the host would stall
-the device, and a NaN cannot be overlooked. No address is computed from a label.
+A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: checking labels on the host would stall
+the device, and nobody overlooks a NaN. No address is computed from a label.
 
 One launch takes all maps of a pyramid, in either memory format; a single tensor is a pyramid of one map.
 """
@@ -27,7 +27,14 @@ from focaldet.kernels.triton_parts import odd, part_of, total
 
 LANES = 512
 STEPS = 8
-"""A program works on LANES elements at a time, STEPS times."""
+"""A program processes LANES elements at a time, STEPS times."""
+
+BINARY_CROSS_ENTROPY = tl.constexpr(0)
+FOCAL = tl.constexpr(1)
+QUALITY_FOCAL = tl.constexpr(2)
+VARIFOCAL = tl.constexpr(3)
+MATCHABILITY_AWARE = tl.constexpr(4)
+"""The kinds of loss, numbered as in ``focaldet.functional.operators.sigmoid.KINDS``."""
 
 
 @triton.jit
@@ -44,7 +51,7 @@ def power_over(d, x, factor, POWER: tl.constexpr):
 
 @triton.jit
 def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
-    """Loss and derivative; KIND is the index of the kind in ``focaldet.functional.operators.sigmoid.KINDS``."""
+    """Loss and derivative of a kind."""
     u = tl.exp(-tl.abs(z))
     large = 1 / (1 + u)
     small = u * large
@@ -53,21 +60,21 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     q = tl.where(negative, large, small)
     log1p_exp = log1p_unit(u)
     target = y
-    if KIND == 4:
+    if KIND == MATCHABILITY_AWARE:
         target = power(y, gamma, POWER)
     side = tl.where(negative, -target, 1 - target)
     bce = tl.where(side == 0, 0.0, side * z) + log1p_exp  # a class that is masked by -inf has no loss
     d = tl.where(negative, p - target, (1 - target) - q)
-    if KIND == 0:
+    if KIND == BINARY_CROSS_ENTROPY:
         loss, grad = bce, d
-    elif KIND == 1:
+    elif KIND == FOCAL:
         t = y * q + (1 - y) * p
         factor = power(t, gamma, POWER)
         loss = factor * bce
         grad = factor * d
         if POWER != 0:
             grad += gamma * (1 - 2 * y) * bce * power_over(t, p * q, factor, POWER)
-    elif KIND == 2:
+    elif KIND == QUALITY_FOCAL:
         factor = power(tl.abs(d), gamma, POWER)
         loss = factor * bce
         grad = factor * d
@@ -76,7 +83,7 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     else:
         softplus = tl.where(negative, 0.0, z) + log1p_exp
         factor = alpha * power(p, gamma, POWER)
-        if KIND == 3:
+        if KIND == VARIFOCAL:
             loss = tl.where(y > 0, y * bce, factor * softplus)
             slope = p
             if POWER != 0:
@@ -136,7 +143,7 @@ def sigmoid_kernel(
 ):
     """A program takes LANES locations for STEPS classes; with CLASSES_LAST, LANES * STEPS logits that lie in a row.
 
-    Where it begins is computed in int64, once; its lanes count from there in int32. The numbers of classes and anchors
+    Its start is computed once in int64; its lanes count from there in int32. The numbers of classes and anchors
     are constants, so that dividing by them is a multiplication.
     """
     program = tl.program_id(0)
@@ -209,14 +216,14 @@ def sigmoid_kernel(
         share = weight_0 + weight_1 * y
         if class_alpha_ptr is not None:
             class_alpha = tl.load(class_alpha_ptr + c).to(tl.float32)
-            if KIND == 1:
+            if KIND == FOCAL:
                 share = class_alpha * y + (1 - class_alpha) * (1 - y)
             else:
                 share = tl.where(y > 0, 1.0, class_alpha)
         if weight_ptr is not None:
             weight_at = site.to(tl.int64) * weight_stride_p + c * weight_stride_c
             share = share * tl.load(weight_ptr + weight_at, mask=inside, other=0.0).to(tl.float32)
-        none = share == 0  # no loss and no gradient, whatever stands there
+        none = share == 0  # no loss and no gradient, even for NaN
         if labels_ptr is not None:
             none = none | (counts == 0)
             share = share * counts
@@ -234,7 +241,7 @@ def sigmoid_kernel(
 
 
 def broadcast_strides(weight: Tensor | None) -> list[int]:
-    """The strides of a weight with three axes, 0 where it has but one element."""
+    """The strides of a weight with three axes; 0 for axes of length 1."""
     if weight is None:
         return [0, 0, 0]
     return [0 if n == 1 else s for n, s in zip(weight.shape, weight.stride(), strict=True)]
@@ -256,11 +263,11 @@ def launch(
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """The loss of logits ``(O, C, I)``; its derivative goes to ``grad`` when there is one."""
+    """The loss of logits ``(O, C, I)``; its derivative is written to ``grad`` if given."""
     outer, num_classes, inner = logits.shape
     o, c, i = broadcast_strides(weight)
     batch, locations, strides = (1, outer, [0, o, c]) if inner == 1 else (outer, inner, [o, i, c])
-    if labels is None and class_alpha is None and not any(strides):  # it does not matter which class is which
+    if labels is None and class_alpha is None and not any(strides):  # classes are interchangeable
         batch, num_classes, locations, inner = 1, 1, logits.numel(), 1
     return _launch(
         [logits],

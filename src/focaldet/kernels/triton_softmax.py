@@ -38,7 +38,7 @@ def class_weights(class_alpha_ptr, k, NUM_CLASSES: tl.constexpr):
 
 @triton.jit
 def bin_share(column, left, right_share):
-    """What the two bins beside a position have of it; 0 for the others."""
+    """Share of the target in each bin: the two bins around the position share it, all others have 0."""
     share = tl.where(column[None, :] == left[:, None], (1 - right_share)[:, None], 0.0)
     return tl.where(column[None, :] == left[:, None] + 1, right_share[:, None], share)
 
@@ -105,7 +105,7 @@ def softmax_kernel(
         label = tl.where(ignored | wrong, 0, whole).to(tl.int32)
         if class_alpha_ptr is not None and not SMOOTHED:
             share = share * tl.load(class_alpha_ptr + label, mask=inside, other=0.0).to(tl.float32)
-        none = (ignored | (share == 0)) & (wrong == 0)  # no loss and no gradient, whatever stands there
+        none = (ignored | (share == 0)) & (wrong == 0)  # no loss and no gradient, even for NaN
     else:
         position = tl.load(positions_ptr + row + lane, mask=inside, other=0.0).to(tl.float32)
         wrong = ((position >= 0) & (position <= NUM_CLASSES - 1)) == 0
@@ -129,7 +129,7 @@ def softmax_kernel(
 
     # The maximum skips NaN; the sum does not.
     exps = ()
-    others = tl.zeros((ROWS,), tl.float32)  # the sum but for the label's
+    others = tl.zeros((ROWS,), tl.float32)  # the sum without the label
     z_hit, z_sum, alpha_sum = others, others, 0.0
     for i in tl.static_range(len(WIDTHS)):
         k = FIRSTS[i] + tl.arange(0, WIDTHS[i])

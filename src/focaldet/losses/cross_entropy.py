@@ -49,8 +49,8 @@ def cross_entropy(
         ``(...)`` the loss of each row.
 
     Example:
-        >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2]))
-        tensor([1.3863])
+        >>> cross_entropy(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([1]))  # log(1 + 1 + e)
+        tensor([1.5514])
     """
     log_probs = logits.log_softmax(-1)
     loss = -log_probs.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)

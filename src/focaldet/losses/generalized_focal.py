@@ -24,7 +24,7 @@ def generalized_focal_loss(
     | distribution focal | S_i, S_{i+1} | i, i + 1 | in [i, i + 1] | 0 |
 
     Args:
-        log_probs_left: ``log p_l``, any shape; a logarithm, so that nothing has to be taken back to one.
+        log_probs_left: ``log p_l``, any shape; a logarithm, so that no precision is lost.
         log_probs_right: ``log p_r``, the same shape.
         targets: y, the same shape, ``left <= y <= right``.
         beta: exponent of the distance to the target, any number >= 0.

@@ -1,11 +1,11 @@
-"""What the losses need of numbers: enough of their digits, and a power that is safe where its base reaches zero."""
+"""Numerics shared by the losses: sufficient precision, and a power that is safe at base zero."""
 
 import torch
 from torch import Tensor
 
 
 def widen(x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32; float64 stays what it is.
+    """Convert float16 and bfloat16 to float32; float64 stays.
 
     >>> widen(torch.ones(1, dtype=torch.bfloat16)).dtype, widen(torch.ones(1, dtype=torch.float64)).dtype
     (torch.float32, torch.float64)
@@ -26,6 +26,6 @@ def safe_power(base: Tensor, exponent: float) -> Tensor:
     """
     if exponent == 0:
         return torch.ones_like(base)
-    # Not `base > 0`: NaN must stay NaN. Of the subnormal numbers a power's derivative overflows.
+    # Not `base > 0`: NaN must stay NaN. For subnormal numbers, the derivative of a power overflows.
     zero = base < torch.finfo(base.dtype).tiny
     return torch.where(zero, 0.0, torch.where(zero, 1.0, base) ** exponent)

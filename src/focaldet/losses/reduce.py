@@ -1,4 +1,4 @@
-"""From one value per element to the number that is minimised: weights, reduction and normaliser, in one place."""
+"""Weights, reduction and normaliser, in one place: from a value per element to the number that is minimised."""
 
 from numbers import Real
 
@@ -20,12 +20,12 @@ def check_reduction(reduction: str, normalizer: float | Tensor | None) -> None:
 def resolve_reduction(
     reduction: str, normalizer: float | Tensor | None, count: int | Tensor
 ) -> tuple[float, Tensor | None, bool]:
-    """The words as what a kernel is told: its result times ``scale / normalizer``, and summed when ``reduce``.
+    """Turn ``reduction`` and ``normalizer`` into kernel arguments: scale, optional divisor, and whether to sum.
 
     Args:
         reduction: ``"none"``, ``"sum"``, or ``"mean"``: the sum divided by ``count``.
         normalizer: number or 0-d tensor that divides the sum: in a detector, the number of positives.
-        count: how many elements take part, for the mean. When none does, the sum is 0, and so is the mean.
+        count: number of elements in the mean. Without any, the sum is 0, and so is the mean.
 
     >>> resolve_reduction("sum", 4, 100)
     (0.25, None, True)
@@ -52,7 +52,7 @@ def resolve_reduction(
 
 
 def silenced(x: Tensor, weight: Tensor | None) -> Tensor:
-    """``x`` with 0 where the weight is 0: whatever stands there, NaN included, then has no gradient.
+    """``x`` with 0 where the weight is 0, so that even NaN has no gradient there.
 
     >>> silenced(torch.tensor([float("nan"), 2.0]), torch.tensor([0.0, 1.0]))
     tensor([0., 2.])
@@ -66,7 +66,7 @@ def weigh_and_sum(
     """``loss * weight * scale / normalizer``, summed when ``reduce``."""
     if weight is not None:
         weight = torch.as_tensor(weight, device=loss.device)
-        # A weight of 0 silences whatever stands there, infinity and NaN too.
+        # A weight of 0 silences infinity and NaN too.
         loss = torch.where(weight == 0, 0.0, loss * weight.to(loss.dtype))
     if reduce:
         loss = loss.sum()

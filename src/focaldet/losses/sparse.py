@@ -1,4 +1,4 @@
-"""Sparse targets as the dense tensors that they stand for: what the plain formulas take."""
+"""Sparse targets as the dense tensors that they represent, for the plain formulas."""
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -11,7 +11,7 @@ from focaldet.structures import BACKGROUND, IGNORED, SparseTargets
 def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int = IGNORED) -> None:
     """Raise ValueError when a label is outside ``[lowest, num_classes)``.
 
-    Only on the CPU, where looking at a value stalls nothing, and not while a graph is being traced. Elsewhere an
+    Only on the CPU, where reading a value stalls nothing, and not while a graph is being traced. Elsewhere an
     out-of-range label traps in the indexing that follows.
     """
     if not _readable(labels):
@@ -23,7 +23,7 @@ def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int =
 
 
 def _readable(x: Tensor) -> bool:
-    """Whether there are values, and looking at them stalls nothing: on the CPU, outside of a trace and of
+    """Whether there are values that can be read without a stall: on the CPU, outside of a trace and of
     ``torch.func``."""
     plain = type(x) is Tensor and x.device.type == "cpu" and x.numel() > 0
     traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
@@ -31,7 +31,7 @@ def _readable(x: Tensor) -> bool:
 
 
 def check_positions(positions: Float[Tensor, "..."], num_bins: int) -> None:
-    """Raise ValueError when a position is outside ``[0, num_bins - 1]``; looks where `check_labels` does."""
+    """Raise ValueError when a position is outside ``[0, num_bins - 1]``; checks only where `check_labels` does."""
     if not _readable(positions):
         return
     low, high = (float(x) for x in torch.aminmax(positions))

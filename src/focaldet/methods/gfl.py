@@ -10,6 +10,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,24 +79,30 @@ class GFL(Method):
         inplace_grad: bool = False,
     ) -> dict[str, Tensor]:
         """The loss terms, from the logits of the final scores. ``inplace_grad``: see ``class_term``."""
-        locations, gt_boxes = positives.locations, positives.boxes_xyxy
-        box_params = positives.gather(box_maps, self.num_box_channels)
-        sides = box_params.float().view(-1, 4, self.num_bins)  # (N_pos, 4, K)
-        boxes = decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
-        iou = paired_iou(boxes.detach(), gt_boxes)
-
-        weight = score_weights(class_logits, assignment, positives)
-        weight_sum = mean_over_processes(weight.sum()).clamp(min=self.weight_floor)
-        targets = encode_distances(locations.points_xy, locations.strides, gt_boxes)
-        targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
-        terms = {
-            "box": self.giou_weight * giou_loss(boxes, gt_boxes, weight=weight, reduction="sum", normalizer=weight_sum),
-            "distribution": self.distribution_weight
-            / 4
-            * distribution_focal_loss(sides, targets, weight=weight[:, None], reduction="sum", normalizer=weight_sum),
-        }
+        sides, boxes = self.sides_and_boxes(box_maps, positives)
+        iou = paired_iou(boxes.detach(), positives.boxes_xyxy)
+        terms = self.box_terms(sides, boxes, positives, score_weights(class_logits, assignment, positives))
         # Last, because in place it overwrites the logits, which the score weights need, with their gradient.
         return {"class": self.class_term(class_logits, assignment, positives, iou, inplace_grad=inplace_grad)} | terms
+
+    def sides_and_boxes(self, box_maps: list[Tensor], positives: Positives) -> tuple[Tensor, Tensor]:
+        """The logits of the distributions ``(N, 4, K)`` and the boxes ``(N, 4)`` that they give."""
+        sides = positives.gather(box_maps, self.num_box_channels).float().view(-1, 4, self.num_bins)
+        locations = positives.locations
+        return sides, decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
+
+    def box_terms(self, sides: Tensor, boxes: Tensor, positives: Positives, weight: Tensor) -> dict[str, Tensor]:
+        """The terms of the boxes, weighted by ``(N,)`` and divided by the sum of the weights."""
+        locations, gt_boxes = positives.locations, positives.boxes_xyxy
+        options: dict[str, Any] = {"reduction": "sum"}
+        options["normalizer"] = mean_over_processes(weight.sum()).clamp(min=self.weight_floor)
+        targets = encode_distances(locations.points_xy, locations.strides, gt_boxes)
+        targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
+        distribution = distribution_focal_loss(sides, targets, weight=weight[:, None], **options)
+        return {
+            "box": self.giou_weight * giou_loss(boxes, gt_boxes, weight=weight, **options),
+            "distribution": self.distribution_weight / 4 * distribution,
+        }
 
     def beyond_reach(self, positives: Positives) -> int:
         """Number of objects with a side beyond the last bin, whose predicted boxes are too small."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from focaldet.assign.task_aligned import Candidates
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.functional import binary_cross_entropy, quality_focal_loss, sigmoid_focal_loss
 from focaldet.methods.normalizer import mean_over_processes
@@ -35,6 +36,8 @@ class Method(ABC):
     beta: float = 2.0
 
     anchors_per_location = 1
+    warm_up = 0.0
+    """Share of the training in which ``assign`` chooses the positives of a method that has ``candidates``."""
 
     @property
     @abstractmethod
@@ -66,6 +69,17 @@ class Method(ABC):
         In a batch without objects, the classifier still learns that everything is background; the other terms are 0.
         """
 
+    def candidates(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Candidates | None:
+        """The pairs of an object and a location among which predictions choose the positives; ``None``: ``assign`` does
+        it without predictions."""
+        return None
+
+    def losses_of_candidates(
+        self, outputs: HeadOutputs, unmatched: Assignment, candidates: Positives
+    ) -> dict[str, Tensor]:
+        """``losses`` where the predictions choose the positives among the candidates, after ``warm_up``."""
+        raise NotImplementedError(f"{type(self).__name__} has no candidates")
+
     @abstractmethod
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
         """Boxes ``(N, 4)`` in pixels from box parameters ``(N, D)``. For distributions, also the standard deviation of
@@ -82,6 +96,7 @@ class Method(ABC):
         positives: Positives,
         iou: Tensor,
         *,
+        normalizer: Tensor | None = None,
         inplace_grad: bool = False,
     ) -> Tensor:
         """The class loss over all locations, divided by the number of positives in the whole batch (at least 1).
@@ -89,12 +104,15 @@ class Method(ABC):
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
             iou: ``(N,)`` IoU of each positive's predicted box with its object, detached.
+            normalizer: divides the loss in place of the number of positives.
             inplace_grad: the logits are not needed afterwards, so their gradient may overwrite them.
         """
         matched = assignment.matched_gt
         labels = torch.where(matched == IGNORED, matched, BACKGROUND)
         labels[positives.image, positives.location] = positives.labels
-        options: dict[str, Any] = {"reduction": "sum", "normalizer": count_positives(positives)}
+        if normalizer is None:
+            normalizer = count_positives(positives)
+        options: dict[str, Any] = {"reduction": "sum", "normalizer": normalizer}
         options["inplace_grad"] = inplace_grad
         if self.class_loss == "bce":
             return binary_cross_entropy(class_logits, SparseTargets(labels), **options)
@@ -112,11 +130,17 @@ def count_positives(positives: Positives) -> Tensor:
 
 def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
     """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
-    channels = _classes(class_logits, assignment)
-    logits = positives.gather([level.detach() for level in class_logits], channels)
-    return logits.float().amax(dim=-1).sigmoid()
+    return _logits(class_logits, assignment, positives).amax(dim=-1).sigmoid()
 
 
-def _classes(class_logits: list[Tensor], assignment: Assignment) -> int:
-    num_cells = sum(level.shape[2] * level.shape[3] for level in class_logits)
-    return class_logits[0].shape[1] * num_cells // assignment.matched_gt.shape[1]
+def class_probabilities(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """Probability ``(N,)`` of the class of each positive's object, detached."""
+    logits = _logits(class_logits, assignment, positives)
+    return logits.gather(1, positives.labels[:, None])[:, 0].sigmoid()
+
+
+def _logits(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """The class logits ``(N, C)`` of each positive, detached."""
+    num_locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
+    num_classes = class_logits[0].shape[1] * num_locations // assignment.matched_gt.shape[1]
+    return positives.gather([level.detach() for level in class_logits], num_classes).float()

@@ -1,10 +1,10 @@
-"""What a batch is to learn, made with the batch: from boxes and the shapes of the maps, before the network has run.
+"""Training targets, made with the batch: from boxes and the shapes of the maps, before the network runs.
 
-The assignments of these methods ask nothing of the predictions. So they are made where the batch is, in a loader's
-worker, and the training step has neither their work nor, on a GPU, their waiting for the device.
+The assignments of these methods do not depend on the predictions. So the worker that loads a batch makes them, and the
+training step is spared the work and, on a GPU, the waits for the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,18 +16,18 @@ from torch import Tensor
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.data.batching import Sample, collate
 from focaldet.methods.method import Method
-from focaldet.methods.positives import Positives, find_positives
+from focaldet.methods.positives import Positives, as_positives, find_positives
 from focaldet.models.detector import DenseDetector, map_shapes
-from focaldet.structures import Assignment, GroundTruth
+from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 
 class ObjectCounts(NamedTuple):
-    """Objects of a batch.
+    """Numbers of objects in a batch.
 
     Args:
-        objects: all of them.
-        unmatched: those that matched no location.
-        beyond_reach: those with a side that the box coding cannot reach from one of their positives.
+        objects: all objects.
+        unmatched: objects that match no location.
+        beyond_reach: objects with a side that the box coding cannot represent from one of their positives.
     """
 
     objects: int
@@ -37,31 +37,41 @@ class ObjectCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """What the locations of a batch are to learn.
+    """Training targets of a batch.
 
     Args:
         lattice: the locations.
-        assignment: the object of each.
-        positives: those that have one.
-        counts: numbers of objects, known where the targets are made.
+        assignment: the object of each location.
+        positives: the locations with an object.
+        counts: numbers of objects.
+        candidates: pairs of an object and a location, if predictions choose among them.
+        unmatched: for the candidates: all locations, as background or ignored.
     """
 
     lattice: Lattice
     assignment: Assignment
     positives: Positives
     counts: ObjectCounts
+    candidates: Positives | None = None
+    unmatched: Assignment | None = None
 
     def to(self, device: torch.device | str) -> "Targets":
-        """The same on another device."""
-        matched = self.assignment.matched_gt.to(device, non_blocking=True)
-        return self._with(matched, self.positives.to(device))
+        """A copy on another device."""
+        return self._each(lambda x: x.to(device, non_blocking=True), lambda x: x.to(device))
 
     def pin_memory(self) -> "Targets":
-        """The same where a GPU copies from without waiting."""
-        return self._with(self.assignment.matched_gt.pin_memory(), self.positives.pin_memory())
+        """A copy in pinned memory, from which a GPU copies without waiting."""
+        return self._each(Tensor.pin_memory, Positives.pin_memory)
 
-    def _with(self, matched: Tensor, positives: Positives) -> "Targets":
-        return Targets(self.lattice, Assignment(matched), positives, self.counts)
+    def _each(self, tensor: Callable[[Tensor], Tensor], positives: Callable[[Positives], Positives]) -> "Targets":
+        return Targets(
+            self.lattice,
+            Assignment(tensor(self.assignment.matched_gt)),
+            positives(self.positives),
+            self.counts,
+            None if self.candidates is None else positives(self.candidates),
+            None if self.unmatched is None else Assignment(tensor(self.unmatched.matched_gt)),
+        )
 
 
 def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_sizes: Int64[Tensor, "B 2"]) -> Targets:
@@ -76,12 +86,27 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
     num_matched = torch.bincount(positives.gt, minlength=num_objects).count_nonzero()
     beyond = method.beyond_reach(positives)
     counts = ObjectCounts(num_objects, num_objects - int(num_matched), beyond)
-    return Targets(lattice, assignment, positives, counts)
+    found = method.candidates(truth, lattice, image_sizes)
+    if found is None:
+        return Targets(lattice, assignment, positives, counts)
+    candidates = as_positives(truth, found, _locations(method, lattice), lattice)
+    return Targets(lattice, assignment, positives, counts, candidates, found.unmatched)
+
+
+def losses_of(method: Method, outputs: HeadOutputs, targets: Targets, progress: float) -> dict[str, Tensor]:
+    """The loss terms of a batch.
+
+    Args:
+        progress: share of the training that is done: after a method's warm-up, predictions choose among the candidates.
+    """
+    if targets.candidates is None or targets.unmatched is None or progress < method.warm_up:
+        return method.losses(outputs, targets.assignment, targets.positives)
+    return method.losses_of_candidates(outputs, targets.unmatched, targets.candidates)
 
 
 @lru_cache(maxsize=8)
 def _locations(method: Method, lattice: Lattice) -> Locations:
-    """Of all locations. Batches of one size share them."""
+    """Geometry of all locations, shared by batches of the same size."""
     return method.locations(lattice)
 
 
@@ -90,7 +115,7 @@ class TrainingBatch(NamedTuple):
 
     Args:
         images, valid_sizes, truth: as in ``Batch``.
-        targets: ``None``: to be made in the step.
+        targets: ``None`` if the training step is to make them.
     """
 
     images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
@@ -100,11 +125,11 @@ class TrainingBatch(NamedTuple):
 
 
 class TargetCollate:
-    """``collate`` that makes the targets too, in whichever process it is called. It goes to a worker without a network.
+    """Collates samples and makes their targets, in any process; it is sent to workers without the network.
 
     Args:
-        method: assigns.
-        net: whose maps it is for.
+        method: makes the assignment.
+        net: network whose maps the targets are for.
         offset: centre of a cell, in strides.
     """
 

@@ -1,9 +1,6 @@
 """Backbones: any timm network that provides feature maps, by its timm name."""
 
-import contextlib
 import functools
-import logging
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 
 from focaldet.checks import InputError, check_finite_weights, one_line
 from focaldet.files import open_regular
+from focaldet.models.pretrained import pretrained_file
 
 
 class Backbone(nn.Module):
@@ -24,7 +22,7 @@ class Backbone(nn.Module):
     Args:
         name: name of the network in timm.
         strides: strides of the maps: 8, 16 and 32 are C3, C4 and C5.
-        pretrained: download pretrained weights.
+        pretrained: with timm's pretrained weights, see ``pretrained_file``.
 
     Attributes:
         channels: number of channels of each map.
@@ -42,7 +40,8 @@ class Backbone(nn.Module):
             )
         # The last map of each stride, as some networks have two of stride 32.
         indices = [max(i for i, r in enumerate(reductions) if r == stride) for stride in strides]
-        self.net = _create(name, pretrained=pretrained, out_indices=indices)
+        overlay = {"file": str(_pretrained_file(name))} if pretrained else None
+        self.net = _create(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, out_indices=indices)
         self.name = name
         self.channels: list[int] = self.net.feature_info.channels()
         self.channels_last_output: bool = getattr(self.net, "output_fmt", None) == "NHWC"
@@ -87,22 +86,22 @@ def _reductions(name: str) -> list[int]:
     return reductions
 
 
-def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
+def check_known(name: str) -> None:
+    """Raise InputError if timm has no such network."""
     if not timm.is_model(name):
         raise InputError(f"--backbone {name}: timm {timm.__version__} has no such network; {_near(name)}")
+
+
+def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
+    check_known(name)
     if name.startswith("swin"):
         options["strict_img_size"] = False  # its windows are padded, so it can take any size
     try:
-        with quiet_hub():
-            return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+        return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         if pretrained:
-            raise InputError(_no_weights(name, error)) from error
+            raise InputError(f"--backbone {name}: its pretrained weights do not fit ({one_line(error)})") from error
         raise InputError(f"--backbone {name}: timm cannot cut it into feature maps ({one_line(error)})") from error
-    except Exception as error:  # the hub raises many classes of errors (offline, not found)
-        if pretrained:
-            raise InputError(_no_weights(name, error)) from error
-        raise
 
 
 def check_any_size(backbone: Backbone) -> None:
@@ -123,18 +122,6 @@ def check_any_size(backbone: Backbone) -> None:
             "such as resnet18, convnext_tiny or swin_tiny_patch4_window7_224"
         ) from error
     backbone.train(training)
-
-
-@contextlib.contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Silence the hub's warnings about each retry when offline. The final error is still raised."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def load_backbone_weights(backbone: Backbone, file: Path) -> None:
@@ -191,8 +178,8 @@ def _near(name: str) -> str:
     return f"did you mean {near[0]!r}?" + (f" Similar names: {', '.join(near[1:])}" if len(near) > 1 else "")
 
 
-def _no_weights(name: str, error: BaseException) -> str:
-    return (
-        f"--backbone {name}: its pretrained weights could not be downloaded ({one_line(error)}); when offline, give a "
-        "local file with --backbone-weights FILE, or train from scratch with --no-pretrained"
-    )
+def _pretrained_file(name: str) -> Path:
+    try:
+        return pretrained_file(name)
+    except InputError as error:
+        raise InputError(f"--pretrained: {error}, or train from scratch with --no-pretrained") from error

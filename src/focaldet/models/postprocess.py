@@ -1,4 +1,4 @@
-"""From the head's raw maps to detections: threshold, top candidates, decode what survives, non-maximum suppression."""
+"""From the head's raw maps to detections: threshold, top candidates, box decoding, non-maximum suppression."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from focaldet.models.nms import batched_nms
 from focaldet.structures import Detections, HeadOutputs
 
 CANDIDATES_PER_DETECTION = 10
-"""Least number of a level's candidates for each detection of an image: the usual 1000 for the usual 100."""
+"""Smallest ratio of candidates per level to detections per image: the usual 1,000 to the usual 100."""
 
 MAX_SHIFT_PX = 128
 """The coarsest stride: no location lies outside its cell."""
@@ -25,12 +25,12 @@ MAX_SHIFT_PX = 128
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """What a detection's score is made of, when the head has a quality branch.
+    """How class and quality make the score, if the head has a quality branch.
 
     Args:
         combine: class probability alone, its product with the quality, or the square root of that product.
-        threshold_on: what is compared with the score threshold and ranks the candidates before the suppression: the
-            score, or the class probability alone.
+        threshold_on: value that is compared with the score threshold and ranks the candidates before NMS: the score, or
+            the class probability alone.
     """
 
     combine: Literal["class", "product", "sqrt"] = "class"
@@ -39,16 +39,16 @@ class ScoreRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessConfig:
-    """How boxes are read from a network's maps, as published networks differ in it.
+    """How to read boxes from a network's maps; published networks differ in it.
 
     Args:
-        score_threshold: every detection's score is above it, or its class probability (``ScoreRule.threshold_on``); in
-            [0, 1).
-        topk_candidates: best (location, class) pairs of each level that go on. Here and in the suppression, of equal
-            scores the first location's is the better, of one location the first class's.
-        nms_iou: a box is dropped that overlaps a better one of its class by more; ``None``: no suppression.
-        max_detections: best boxes of an image.
-        keep_empty: boxes that the image cuts to nothing stay, as in torchvision.
+        score_threshold: the score of every detection, or its class probability (``ScoreRule.threshold_on``), is above
+            it; in [0, 1).
+        topk_candidates: number of best (location, class) pairs per level that are kept. Here and in NMS, ties go to the
+            first location, and then to the first class.
+        nms_iou: a box is dropped if its IoU with a better one of its class exceeds this; ``None`` disables NMS.
+        max_detections: number of best boxes per image.
+        keep_empty: keep boxes without area after clipping, as in torchvision.
         offset, shift_px: centre of a cell, see ``Lattice``.
         steps: pixels between neighbouring locations: the level's stride, or ``fitted_steps``.
         last_pixel: a box's right and bottom side are the last row and column of pixels in it, as in mmdetection before
@@ -74,10 +74,10 @@ class PostProcessConfig:
         check_range("shift_px", self.shift_px, -MAX_SHIFT_PX, MAX_SHIFT_PX)
 
     def with_room(self, max_detections: int) -> "PostProcessConfig":
-        """The same for so many detections of an image.
+        """A copy for another number of detections per image.
 
-        Before the suppression there are many boxes around each object, and those of the surest objects could be all
-        that a level's candidates have room for. So their number grows too.
+        Before NMS there are many boxes around each object, and those of the most confident objects could fill all
+        candidates of a level. So their number grows too.
 
         >>> PostProcessConfig().with_room(600).topk_candidates, PostProcessConfig().with_room(20).topk_candidates
         (6000, 1000)
@@ -87,32 +87,32 @@ class PostProcessConfig:
 
 
 class BoxDecoder(Protocol):
-    """What post-processing asks of a method."""
+    """The part of a method that post-processing needs."""
 
     anchors_per_location: int
 
     @property
     def num_box_channels(self) -> int:
-        """D, the parameters of a box."""
+        """D, number of parameters per box."""
 
     @property
     def score_rule(self) -> ScoreRule:
-        """How class and quality make the score."""
+        """How class and quality are combined into the score."""
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
-        """The geometry of all prediction locations, in the lattice's order."""
+        """Geometry of all locations, in lattice order."""
 
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor | None]:
-        """Box parameters of N locations ``(N, D)`` to boxes ``(N, 4)`` and side deviations ``(N, 4)``, in pixels."""
+        """Boxes ``(N, 4)`` and standard deviations of their sides ``(N, 4)`` in pixels, from parameters ``(N, D)``."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The boxes of one image that go into the suppression.
+    """The boxes of one image that enter NMS.
 
     Args:
         boxes_xyxy, scores, labels: ``(N, 4)`` pixels, ``(N,)``, ``(N,)``.
-        location: ``(N,)`` the place in the lattice's order where each was predicted.
+        location: ``(N,)`` index of each box's location in lattice order.
         box_params: ``(N, D)`` output of the head for each box.
         side_std_px: ``(N, 4)`` for distributions.
     """
@@ -137,10 +137,10 @@ class PostProcess(nn.Module):
     candidates are decoded.
 
     Args:
-        method: how scores are made and boxes are read.
-        strides: of the levels, in pixels.
-        config: thresholds and limits, and what published networks do in several ways.
-        changes: fields of it by name, instead of its own.
+        method: makes scores and decodes boxes.
+        strides: strides of the levels, in pixels.
+        config: thresholds, limits, and conventions in which published networks differ.
+        changes: fields of ``config`` to replace.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class PostProcess(nn.Module):
 
     @property
     def threshold(self) -> float:
-        """The score threshold on the logit that is compared with it."""
+        """The score threshold as a logit."""
         rule, least = self.method.score_rule, self.config.score_threshold
         return _logit(least**2 if rule.combine == "sqrt" and rule.threshold_on == "score" else least)
 
@@ -169,8 +169,8 @@ class PostProcess(nn.Module):
             image_sizes: (height, width) of each image's content; boxes are cut to it.
 
         Returns:
-            In the host's memory, where the suppression is: a GPU would be waited for once a photo, and sooner done with
-            the next batch.
+            Detections in host memory, since NMS runs on the CPU: on a GPU it would wait for every photo, and the GPU is
+            better used for the next batch.
         """
         if not image_sizes:
             return []
@@ -187,7 +187,7 @@ class PostProcess(nn.Module):
         return found[self.nms(found.boxes_xyxy, found.scores, found.labels)]
 
     def locations(self, outputs: HeadOutputs) -> Locations:
-        """The geometry of the maps' locations."""
+        """Geometry of the maps' locations."""
         shapes, config = outputs.level_shapes, self.config
         steps = fitted_steps(shapes, self.strides) if config.steps == "fitted" else None
         lattice = Lattice(shapes, self.strides, config.offset, config.shift_px, steps)
@@ -195,12 +195,12 @@ class PostProcess(nn.Module):
 
     @torch.no_grad()
     def candidates(self, outputs: HeadOutputs, image: int, size: tuple[int, int], locations: Locations) -> Candidates:
-        """What goes into the suppression.
+        """The candidates of one image for NMS.
 
         Args:
-            image: its place in the batch.
+            image: index of the image in the batch.
             size: (height, width) of its content.
-            locations: of these maps.
+            locations: locations of these maps.
         """
         one = slice(image, image + 1)
         maps = outputs.quality_logits
@@ -213,21 +213,23 @@ class PostProcess(nn.Module):
         return found[self._is_box(found.boxes_xyxy).nonzero()[:, 0]]
 
     def _is_box(self, boxes_xyxy: Tensor) -> Tensor:
-        """Whether the image has left something of each box."""
+        """Whether each box still has an area after clipping to the image."""
         sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
         return (sides >= 0 if self.config.keep_empty else sides > 0).all(dim=1)
 
     def _of_batch(
         self, outputs: HeadOutputs, image_sizes: list[tuple[int, int]], locations: Locations
     ) -> tuple[Candidates, Int64[Tensor, " N"]]:
-        """The candidates of all images, image by image and within one in the lattice's order, and the image of each.
+        """The candidates of all images, image by image and in lattice order within an image, and the image of each.
 
-        All levels of all images together: what passes a threshold is asked for a few times, not once a photo and level.
+        All levels of all images are handled together, so that a GPU waits a few times per batch instead of once per
+        photo and level.
         """
         config, rule, threshold = self.config, self.method.score_rule, self.threshold
         shapes, num_anchors = outputs.level_shapes, self.method.anchors_per_location
-        # The product of two probabilities is below each of them, so this drops no candidate; nor is NaN above anything.
-        # Locations with a class above it are few and found first: looking pair by pair takes thrice as long.
+        # The product of two probabilities is below each of them, so this drops no candidate; NaN is above nothing.
+        # Few locations have a class above the threshold, so they are found first: checking each pair takes three times
+        # as long.
         best = torch.cat([_best_class(level, num_anchors) for level in outputs.class_logits], dim=1)
         image, location = (best[: len(image_sizes)] > threshold).nonzero(as_tuple=True)
         by_class = outputs.quality_logits is None or rule.combine == "class" or rule.threshold_on == "class"
@@ -251,7 +253,7 @@ class PostProcess(nn.Module):
         image, location = image[row], location[row]
         if ranked.numel() > config.topk_candidates:
             level = level_of(shapes, num_anchors, location)
-            # Then back in the locations' order, by which the suppression, too, decides between equal scores.
+            # The result is in lattice order again, by which NMS also breaks ties.
             kept = _best_of_groups(ranked, image * len(shapes) + level, config.topk_candidates)
             joint, label, image, location = joint[kept], label[kept], image[kept], location[kept]
         score = joint.sigmoid()
@@ -265,7 +267,7 @@ class PostProcess(nn.Module):
         return Candidates(boxes, score, label, location, box_params.float(), deviation), image
 
     def nms(self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor) -> Int64[Tensor, " M"]:
-        """Which boxes stay, best first."""
+        """Indices of the boxes to keep, best first."""
         max_detections, iou = self.config.max_detections, self.config.nms_iou
         if iou is None:
             return scores.argsort(descending=True, stable=True)[:max_detections]
@@ -280,9 +282,9 @@ def _best_class(level: Tensor, num_anchors: int) -> Float[Tensor, "B P"]:
 
 
 def _best_of_groups(values: Float[Tensor, " N"], group: Int64[Tensor, " N"], most: int) -> Int64[Tensor, " K"]:
-    """Indices of the largest values of each group, at most so many, in their order.
+    """Indices of the ``most`` largest values of each group, in increasing order.
 
-    Of equal ones the first, on every device: topk would take any.
+    Ties go to the first value on every device; ``topk`` would choose any.
 
     >>> _best_of_groups(torch.tensor([1.0, 3, 2, 3, 5]), torch.tensor([0, 0, 1, 0, 0]), 2)
     tensor([1, 2, 4])
@@ -290,7 +292,7 @@ def _best_of_groups(values: Float[Tensor, " N"], group: Int64[Tensor, " N"], mos
     near = near_the_best(values, group, most) if values.device.type == "cpu" else None
     if near is not None:
         values, group = values[near], group[near]
-    # By whole numbers: the group, and below it the bits of a float32, which are in its order (-0 becomes 0).
+    # Integer keys: the group, then the bits of a float32, which sort like the number itself (-0 becomes 0).
     bits = (values.float() + 0.0).view(torch.int32)
     key = (group << 32) - torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     order = key.argsort(stable=True)

@@ -1,1 +1,1 @@
-"""Photos as arrays: read from files, scaled for a network, drawn with boxes. Pillow and NumPy alone, no torch."""
+"""Photos as arrays: read from files, scaled for a network, drawn with boxes. Needs only Pillow and NumPy, not torch."""

@@ -1,8 +1,9 @@
-"""Files of 16 bits a channel: what in them is white.
+"""Files with 16 bits per channel: which value is white.
 
-Microscopes and industrial cameras store 10, 12 or 14 bits in 16, and as fractions of 65,535 such photos are almost
-black. So white is what the file says, else the most that 8, 10, 12, 14 or 16 bits can hold, the fewest that hold the
-photo's brightest value. That depends on the file alone: training, evaluation and prediction see the same photo.
+Microscopes and industrial cameras store 10, 12 or 14 bits in 16; as fractions of 65,535, such photos are almost black.
+So white is the value that the file states, else the largest value of 8, 10, 12, 14 or 16 bits, whichever is the
+smallest that holds the photo's brightest pixel. It depends on the file alone: training, evaluation and prediction see
+the same photo.
 """
 
 import struct
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 FULL = 65_535
-"""White of a file that uses all of 16 bits."""
+"""White of a file that uses all 16 bits."""
 
 _BY_RANGE = (255, 1023, 4095, 16_383, FULL, 2**24 - 1, 2**32 - 1)
 
 _ROWS = 64
-"""That are scaled at a time."""
+"""Number of values scaled at a time."""
 
 _LOW_BYTES = {
     f"{bands};16{order}": f"{bands};16{other}"
@@ -41,7 +42,7 @@ def grey_of_16_bits(image: Image.Image, stated: Sequence[int] = ()) -> tuple[Ima
     """A grey image of Pillow's integer modes with 8 bits, and the value that became 255.
 
     Args:
-        stated: values of white that the file names; one that a pixel exceeds is none.
+        stated: white values that the file states; one that a pixel exceeds does not count.
     """
     values = np.asarray(image)
     white = _white(int(values.max(initial=0)), stated)
@@ -51,8 +52,8 @@ def grey_of_16_bits(image: Image.Image, stated: Sequence[int] = ()) -> tuple[Ima
 def colours_of_16_bits(
     image: Image.Image, stated: Sequence[int], reopen: Callable[[], AbstractContextManager[Image.Image]]
 ) -> tuple[Image.Image, int]:
-    """The same of a colour image, of which Pillow keeps the high byte of each channel: where that is too little, the
-    file is read a second time for the low bytes.
+    """The same for a colour image. Pillow keeps the high byte of each channel; if that is too little, the file is read
+    again for the low bytes.
 
     Args:
         reopen: opens the same file again.
@@ -75,16 +76,16 @@ def colours_of_16_bits(
 
 
 def has_colours_of_16_bits(image: Image.Image) -> bool:
-    """Whether each channel of an image that was opened, but not loaded, has 16 bits in its file."""
+    """Whether the file of an image that is opened, but not loaded, has 16 bits per channel."""
     tiles: list[Any] = getattr(image, "tile", [])
     return bool(tiles) and all(_rawmode(tile) in _LOW_BYTES for tile in tiles) and "transparency" not in image.info
 
 
 def stated_whites(image: Image.Image, source: Path | BytesIO) -> tuple[int, ...]:
-    """What an image file of 16 bits says about its white, the likeliest first; empty where it says nothing.
+    """White values that a 16-bit image file states, the most likely first; empty if it states none.
 
-    PNG names the bits that count (sBIT). A writer that follows the standard has scaled them up to 16, others leave them
-    as they are; the second is so where no value is larger. PGM's maximum has been applied by Pillow already.
+    PNG states the number of significant bits (sBIT). A writer that follows the standard scales values up to 16 bits;
+    others leave them as they are, which is the case if no value is larger. Pillow has already applied PGM's maximum.
     """
     if image.format == "PNG":
         bits = _significant_bits(source)
@@ -98,7 +99,7 @@ def stated_whites(image: Image.Image, source: Path | BytesIO) -> tuple[int, ...]
 
 
 def depth_note(whites: Iterable[int]) -> str:
-    """A sentence about photos of 16 bits whose white is less than 65,535; "" when there is none.
+    """A sentence about 16-bit photos whose white is less than 65,535; "" if there are none.
 
     Args:
         whites: white of each photo.
@@ -114,20 +115,20 @@ def depth_note(whites: Iterable[int]) -> str:
 
 
 def _white(top: int, stated: Sequence[int]) -> int:
-    """The first value that is none of the brightest pixel's; a black photo is left as it is."""
+    """The first value that no pixel exceeds; a black photo is left as it is."""
     return next(white for white in (*stated, *_BY_RANGE) if top <= white) if top > 0 else FULL
 
 
 def _scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
     scaled = np.empty(values.shape, np.uint8)
-    for first in range(0, len(values), _ROWS):  # all at once would take 12 bytes a value
+    for first in range(0, len(values), _ROWS):  # all at once would take 12 bytes per value
         rows = slice(first, first + _ROWS)
         scaled[rows] = np.clip(np.round(values[rows].astype(np.float32) / (white / 255)), 0, 255)
     return scaled
 
 
 def _rawmode(tile: Any) -> str:
-    """How Pillow takes the file's bytes apart, where a tile's arguments say so."""
+    """Pillow's raw mode of a tile, if its arguments contain one."""
     args = getattr(tile, "args", None)
     return str(args[0] if isinstance(args, tuple) and args else args)
 
@@ -138,7 +139,7 @@ def _low(tile: Any) -> Any:
 
 
 def _significant_bits(source: Path | BytesIO) -> int:
-    """The sBIT of a PNG file's colours, or 0; it stands before the pixels."""
+    """The sBIT of a PNG file's colours, or 0; it comes before the pixels."""
     with source.open("rb") if isinstance(source, Path) else BytesIO(source.getbuffer()) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
@@ -153,6 +154,6 @@ def _significant_bits(source: Path | BytesIO) -> int:
 
 
 def _numbers(value: Any) -> list[int]:
-    """A tag's numbers as whole ones of 16 bits; what is none is left out."""
+    """The numbers of a tag that are whole and have at most 16 bits."""
     values = value if isinstance(value, tuple | list) else (value,)
     return [int(number) for number in values if isinstance(number, int | float) and 0 <= number <= FULL]

@@ -1,11 +1,10 @@
 """Boxes on a photo, each side with its error bar.
 
-A side that the detector is sure of is a thin line; one that it is not sure of carries a wide translucent band: the
-side plus and minus one standard deviation of its predicted distribution.
+A side that the detector is certain of is a thin line. An uncertain side has a wide translucent band: plus and minus one
+standard deviation of its predicted distribution.
 
-Everything is drawn on an enlarged copy when the photo is small. A label is written only where it neither leaves the
-frame, nor covers another label, nor hides an object; the strip below the photo names the colours, so that a box
-without a label can still be read.
+Small photos are enlarged first. A label is written only where it stays in the frame and hides neither another label nor
+an object; the strip below the photo lists the colours, so that a box without a label can still be read.
 """
 
 import colorsys
@@ -22,10 +21,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito's colours ("Color Universal Design", 2008), without their black; the order puts the most distinct first.
 _BASE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-_LONG_SIDE_PX = 1000  # a photo is enlarged by a whole number to about this size
+_LONG_SIDE_PX = 1000  # a photo is enlarged by a whole factor to about this size
 _MAX_SCALE = 4
-_DENSE = 40  # beyond this many boxes, lines are thinner and labels are the score alone
-_MOST_LABELS = 1000  # no picture has room for more, and to look for it takes time with the square of the boxes
+_DENSE = 40  # beyond this many boxes, lines are thinner and labels show only the score
+_MAX_LABELS = 1000  # no picture has room for more, and the search takes quadratic time in the number of boxes
 _MAX_COVERED = 0.15  # a label may cover this share of any object
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -33,10 +32,10 @@ Rectangle = tuple[float, float, float, float]
 
 
 def class_color(index: int) -> str:
-    """The colour of a class as ``#RRGGBB``: always the same for the same index.
+    """The colour of a class as ``#RRGGBB``, a function of its index.
 
-    The first seven can be told apart by colour-blind people; no set of eighty can, so that the later ones are only
-    distinct in hue and lightness.
+    Colour-blind people can distinguish the first seven. No set of eighty has this property: later colours differ only
+    in hue and lightness.
 
     >>> class_color(0), class_color(1)
     ('#0072B2', '#D55E00')
@@ -46,7 +45,9 @@ def class_color(index: int) -> str:
     if index < len(_BASE_COLORS):
         return _BASE_COLORS[index]
     lightness = (0.35, 0.55, 0.75)[index % 3]
-    rgb = colorsys.hls_to_rgb(index * 0.618034 % 1.0, lightness, 0.75)  # steps of the golden ratio: never near the last
+    rgb = colorsys.hls_to_rgb(
+        index * 0.618034 % 1.0, lightness, 0.75
+    )  # steps of the golden ratio: never near the previous colour
     return "#" + "".join(f"{round(255 * c):02X}" for c in rgb)
 
 
@@ -78,7 +79,7 @@ def draw_detections(
     legend: bool = True,
     band: str = "band: side ± 1 standard deviation",
 ) -> Image.Image:
-    """Draw detected boxes: lines in the class's colour, error bars, labels, and the colours' names below.
+    """Draw detected boxes: lines in the colour of the class, error bars, labels, and a legend of the colours below.
 
     Args:
         image: the photo, or a ``(H, W, 3)`` uint8 array (RGB).
@@ -89,14 +90,14 @@ def draw_detections(
         side_std_px: ``(N, 4)`` standard deviations of the left, top, right and bottom sides, in pixels of the photo,
             or ``None``: boxes without error bars.
         scale: enlarge by this whole number; by default a photo under 1000 px is enlarged up to four times.
-        legend: with the strip of colours below; its height depends on how many classes there are.
+        legend: add the strip of colours below; its height depends on the number of classes.
         band: meaning of the error bars, for the strip.
 
     Returns:
         A new RGB picture, the photo's size times ``scale``, and the strip.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown class, or a number that is not finite.
+        ValueError: mismatched shapes, an unknown class, or a number that is not finite.
 
     >>> picture = draw_detections(Image.new("RGB", (320, 240)), [[2, 2, 9, 8]], [0], [0.9], ["cell"], [[1, 2, 1, 6]])
     >>> picture.width, picture.height > 3 * 240
@@ -114,7 +115,7 @@ def draw_detections(
 def draw_truth(
     image: Picture, boxes_xyxy: ArrayLike, labels: ArrayLike, class_names: Sequence[str], *, scale: int | None = None
 ) -> Image.Image:
-    """Draw labelled boxes: dashed, so that truth is never taken for a detection. Arguments as ``draw_detections``."""
+    """Draw labelled boxes, dashed so that nobody takes them for detections. Arguments as in ``draw_detections``."""
     canvas = _Canvas(image, boxes_xyxy, labels, None, class_names, None, scale)
     canvas.draw_dashed_boxes()
     return canvas.with_legend("dashed: truth")
@@ -142,7 +143,7 @@ class _Canvas:
         self.labels = np.asarray(labels, np.int64).reshape(-1)
         count = len(self.labels)
         boxes = _checked("boxes_xyxy", boxes_xyxy, (count, 4)) * scale
-        # What lies far outside cannot be seen, and huge numbers would be slow to draw.
+        # Parts far outside are invisible, and huge numbers are slow to draw.
         self.boxes = np.clip(boxes, -size[0] - size[1], 2 * (size[0] + size[1]))
         self.scores = None if scores is None else _checked("scores", scores, (count,))
         self.std = None if side_std_px is None else _checked("side_std_px", side_std_px, (count, 4)) * scale
@@ -176,7 +177,7 @@ class _Canvas:
 
     def draw_boxes(self) -> None:
         overlay, pen = self._overlay()
-        for i in self.order[::-1]:  # a dark rim keeps every colour visible on every ground
+        for i in self.order[::-1]:  # a dark rim keeps every colour visible on every background
             pen.rectangle(_grown(self.boxes[i], self.thickness / 2 + 1), outline="#00000090", width=self.thickness + 2)
         self._merge(overlay)
         pen = ImageDraw.Draw(self.picture)
@@ -197,7 +198,7 @@ class _Canvas:
             return
         font = _font(max(12, round(max(self.picture.size) / (90 if self.dense else 70))))
         pen, placed, pad = ImageDraw.Draw(self.picture), np.zeros((0, 4)), 3
-        for i in self.order[:_MOST_LABELS]:
+        for i in self.order[:_MAX_LABELS]:
             name = "" if self.dense else _shortened(self.names[self.labels[i]]) + " "
             text = f"{name}{self.scores[i]:.2f}"
             left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
@@ -211,7 +212,7 @@ class _Canvas:
             pen.text((spot[0] + pad - left, spot[1] + pad - top), text, fill=_ink(color), font=font)
 
     def _free_spot(self, i: int, size: tuple[float, float], placed: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """The first place at box i where a label of this size hides nothing, or None."""
+        """The first position at box i where a label of this size hides nothing, or None."""
         (x1, y1, x2, y2), (width, height), gap = self.boxes[i], size, self.thickness
         places = [(x1, y1 - height - gap), (x1, y2 + gap), (x2 - width, y1 - height - gap), (x2 - width, y2 + gap)]
         places += [(x1 + gap, y1 + gap), (x1 + gap, y2 - height - gap)]
@@ -225,7 +226,7 @@ class _Canvas:
         return None
 
     def with_legend(self, note: str) -> Image.Image:
-        """The picture with a strip below it: each colour, its class, how many; and how to read the lines."""
+        """The picture with a strip below it: each colour with its class and count, and how to read the lines."""
         font = _font(max(16, round(max(self.picture.size) / 60)))
         counts = sorted(Counter(self.labels.tolist()).items())
         entries = [(class_color(k), f"{_shortened(self.names[k])} × {n}") for k, n in counts] or [("", "no boxes")]
@@ -298,8 +299,8 @@ def _ink(color: str) -> str:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, since class names need not be English: matplotlib brings it, and many systems have it."""
-    places = ["DejaVuSans.ttf"]  # looked for in the folders of the system
+    """DejaVu Sans, since class names need not be English: it comes with matplotlib, and many systems have it."""
+    places = ["DejaVuSans.ttf"]  # searched in the system's folders
     matplotlib = find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:
         places.insert(0, str(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"))

@@ -1,4 +1,4 @@
-"""The photos of a folder and of the folders in it."""
+"""The photos of a folder and its sub-folders."""
 
 import os
 from collections import Counter
@@ -9,18 +9,18 @@ from focaldet.checks import printable
 from focaldet.photos.images import IMAGE_SUFFIXES, REMEDIES, SUFFIX_FORMATS
 
 NOT_PHOTOS = frozenset({"__MACOSX"})
-"""Folders that programs leave between photos; those whose names begin with a dot are left out too."""
+"""Folders that programs leave among photos; hidden folders are skipped too."""
 
-_MOST_KINDS = 8
+_MAX_KINDS = 8
 
 
 def photos_below(folder: Path, *, without: Iterable[Path] = ()) -> tuple[list[Path], Counter[str]]:
-    """The photos of a folder and its sub-folders, sorted, and how many other files there are, by their suffix.
+    """The photos of a folder and its sub-folders, sorted, and the number of other files by suffix.
 
-    Hidden files and folders are left out of both. Linked folders are followed, each folder once.
+    Hidden files and folders are skipped. Linked folders are followed, each folder once.
 
     Args:
-        without: folders that are not looked into.
+        without: folders to skip.
 
     Raises:
         OSError: a folder cannot be read.
@@ -48,7 +48,7 @@ def photos_below(folder: Path, *, without: Iterable[Path] = ()) -> tuple[list[Pa
 
 
 def skipped_line(others: Counter[str]) -> str:
-    """A line about the files of folders that are no photos; "" when there is none.
+    """A line about files in folders that are not photos; "" if there are none.
 
     >>> skipped_line(Counter({".txt": 1200, ".mp4": 1, "": 2}))
     'skipped in folders, as they are no photos: 1,200 .txt, 2 without a suffix, 1 .mp4'
@@ -56,7 +56,7 @@ def skipped_line(others: Counter[str]) -> str:
     if not others:
         return ""
     kinds = [f"{count:,} {printable(suffix)[:20] or 'without a suffix'}" for suffix, count in others.most_common()]
-    more = f", and {len(kinds) - _MOST_KINDS} more kinds" if len(kinds) > _MOST_KINDS else ""
+    more = f", and {len(kinds) - _MAX_KINDS} more kinds" if len(kinds) > _MAX_KINDS else ""
     formats = {format for suffix in others for format in SUFFIX_FORMATS.get(suffix, ())}
     hints = "".join(f"; to read {name}: {remedy}" for name, remedy in REMEDIES.items() if name in formats)
-    return f"skipped in folders, as they are no photos: {', '.join(kinds[:_MOST_KINDS])}{more}{hints}"
+    return f"skipped in folders, as they are no photos: {', '.join(kinds[:_MAX_KINDS])}{more}{hints}"

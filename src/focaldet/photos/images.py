@@ -1,6 +1,6 @@
-"""Reading images: every kind of file comes out as 8-bit RGB, upright, or as one clear error.
+"""Read images: every kind of file becomes upright 8-bit RGB, or one clear error.
 
-Sizes are (width, height) in pixels as the image is displayed, that is after its EXIF rotation. A photo is an array
+Sizes are (width, height) in pixels of the displayed image, that is after its EXIF rotation. A photo is an array
 ``(H, W, 3)`` of uint8, red, green and blue.
 """
 
@@ -28,7 +28,7 @@ from focaldet.photos.depth import (
     has_colours_of_16_bits,
     stated_whites,
 )
-from focaldet.photos.scans import MOST_SCANS, too_many_scans
+from focaldet.photos.scans import MAX_SCANS, too_many_scans
 
 SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
@@ -41,10 +41,10 @@ SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
     ".avif": ("AVIF",),
     **dict.fromkeys((".heic", ".heif"), ("HEIF",)),
 }
-"""End of a file's name -> the formats it promises, as Pillow calls them."""
+"""File name suffix -> the formats it promises, in Pillow's terms."""
 
 REMEDIES = {"AVIF": "pip install 'pillow>=11.3'", "HEIF": "pip install pillow-heif"}
-"""Formats that this machine may be unable to read, and what to do about it."""
+"""Formats that an installation may be unable to read, and how to fix it."""
 
 _MISSING = {
     name
@@ -53,10 +53,10 @@ _MISSING = {
 }
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, formats in SUFFIX_FORMATS.items() if _MISSING.isdisjoint(formats))
-"""File names that are taken for images: those of the formats that can be read here."""
+"""Suffixes of files that count as images: those of the formats that can be read here."""
 
 MAX_PIXELS = 80_000_000
-"""Larger images are refused from their header, before anything is decoded (240 MB as RGB)."""
+"""Larger images are refused by their header, before anything is decoded (240 MB as RGB)."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,15 +71,15 @@ _TRANSPOSE = {
 
 
 GLANCE = 64
-"""Longer side in pixels for images that are decoded only to see whether they can be: JPEGs take a third of the time."""
+"""Longer side in pixels of images that are decoded only as a check: JPEGs then take a third of the time."""
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of an image file say.
+    """Contents of an image file's header.
 
     Args:
-        width: as displayed.
-        height: as displayed.
+        width: width of the displayed image.
+        height: height of the displayed image.
         orientation: EXIF orientation, 1 (upright) to 8; 5 to 8 exchange width and height.
         format: Pillow's name of the file format, for example ``"JPEG"``.
     """
@@ -97,10 +97,10 @@ class ImageHeader(NamedTuple):
 
 @contextmanager
 def no_size_warnings() -> Iterator[None]:
-    """Silence Pillow's own warnings: about large images, whose limit is ours and an error, and about tags of damaged
-    files, whose pixels say whether they can be used.
+    """Silence Pillow's warnings about large images, for which we raise an error at our own limit, and about damaged
+    tags, since only the pixels decide whether a file can be used.
 
-    Warning filters belong to the whole process: who starts threads that read images enters this around all of them too.
+    Warning filters are global to the process: code that reads images in threads must enter this around all of them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -109,7 +109,7 @@ def no_size_warnings() -> Iterator[None]:
 
 
 Source = Path | BytesIO
-"""An image file, or the bytes of one; errors call bytes ``image``."""
+"""An image file, or its bytes, which errors call ``image``."""
 
 
 def _problem(source: Source, error: Exception) -> InputError:
@@ -128,7 +128,7 @@ def _problem(source: Source, error: Exception) -> InputError:
 
 
 def _unidentified(source: Source) -> str:
-    """Why no reader takes a file, by how it begins."""
+    """Why no reader accepts a file, judged by its first bytes."""
     with _bytes(source) as file:
         head = file.read(12)
     if not head:
@@ -144,7 +144,7 @@ def _unidentified(source: Source) -> str:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Pillow's readers that are tried: only plain pixel formats, none that starts another program (EPS)."""
+    """Pillow's readers that may be used: only plain pixel formats, none that starts another program (EPS)."""
     if "HEIF" not in _MISSING:
         importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(dict.fromkeys(formats[0] for formats in SUFFIX_FORMATS.values() if _MISSING.isdisjoint(formats)))
@@ -155,20 +155,20 @@ def _bytes(source: Source) -> BinaryIO:
 
 
 def _open(source: Source) -> Image.Image:
-    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # a FIFO would be waited for without end
+    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # reading a FIFO would wait forever
         raise InputError(f"{source}: not a regular file; give the photo's own file")
     image = Image.open(source, formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
-    # Pillow takes an orientation from XMP where EXIF has none; browsers and other readers do not.
+    # Without EXIF, Pillow uses the orientation of XMP; browsers and other readers do not.
     for key in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(key, None)
     return image
 
 
 def _orientation(image: Image.Image) -> int:
-    # Pillow decodes a whole PNG to look for an EXIF block behind the pixels; one in front of them is known already.
+    # Pillow would decode a whole PNG to find an EXIF block after the pixels; a block before them is already known.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -176,8 +176,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turned_by_pillow(image: Image.Image) -> bool:
-    """Whether Pillow turns the pixels itself when it decodes them; it gives the size as displayed from the start."""
-    return image.format == "TIFF"  # of all versions that can be installed here: 11.0 to 13.0
+    """Whether Pillow itself rotates the pixels when it decodes them; then its size is that of the displayed image."""
+    return image.format == "TIFF"  # in all supported versions of Pillow: 11.0 to 13.0
 
 
 def _check_pixels(image: Image.Image, source: Source) -> None:
@@ -204,7 +204,7 @@ def read_header(source: Source) -> ImageHeader:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any mode: 16 bits scaled, transparency on white. ValueError for floating-point pixels."""
+    """Convert any mode to 8-bit RGB: scale 16 bits, lay transparency on white. ValueError for floating-point pixels."""
     if image.mode == "RGB":
         return image
     if image.mode == "F":
@@ -212,14 +212,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return grey_of_16_bits(image)[0].convert("RGB")
     if image.has_transparency_data:
-        # The colour under a transparent pixel is arbitrary; it is seen on white, as a page shows it.
+        # The colour of a transparent pixel is arbitrary; it becomes white, as on a web page.
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
 class Decoded(NamedTuple):
-    """A photo and what was done to its colours.
+    """A photo and the conversion of its colours.
 
     Args:
         photo: ``(H, W, 3)`` uint8 RGB, upright.
@@ -231,7 +231,7 @@ class Decoded(NamedTuple):
 
 
 def decode_photo(source: Source, *, max_side: int | None = None) -> Decoded:
-    """The same as ``read_photo``, and what is to be told about it."""
+    """As ``read_photo``, with what to report about the colours."""
     try:
         with no_size_warnings(), _open(source) as opened:
             _check_pixels(opened, source)
@@ -269,28 +269,28 @@ def _check_scans(source: Source) -> None:
         refused = too_many_scans(source.getvalue())
     if refused:
         path = source if isinstance(source, Path) else "image"
-        raise InputError(f"{path}: a JPEG file of more than {MOST_SCANS} scans; save it anew")
+        raise InputError(f"{path}: a JPEG file of more than {MAX_SCANS} scans; save it again")
 
 
 def read_photo(source: Source, *, max_side: int | None = None) -> NDArray[np.uint8]:
     """An image file as a photo ``(H, W, 3)``, upright.
 
-    Grey, palette and CMYK are converted, 16 bits are scaled to 8 (``photos.depth``), transparency is laid on white.
+    Grey, palette and CMYK are converted, 16 bits are scaled to 8 (``photos.depth``), and transparency becomes white.
 
     Args:
         max_side: scale the image down (antialiased, never up) so that its longer side has at most this many pixels.
 
     Raises:
         InputError: missing, not a regular file, not an image, damaged or truncated, of floating-point pixels, more than
-            ``MAX_PIXELS``, or a JPEG file of more than ``MOST_SCANS``.
+            ``MAX_PIXELS``, or a JPEG file of more than ``MAX_SCANS``.
     """
     return decode_photo(source, max_side=max_side).photo
 
 
 def as_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A photo ``(H, W, 3)`` of what a person may have: a file, a PIL image, or such an array already.
+    """Convert a file, a PIL image or an array to a photo ``(H, W, 3)``.
 
-    A file is turned upright by its EXIF orientation; a PIL image is taken as its pixels lie.
+    A file is rotated upright by its EXIF orientation; a PIL image is used as it is.
 
     Raises:
         InputError: as ``read_photo``, or an array of another shape or type.
@@ -310,7 +310,7 @@ def as_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.
 
 
 def fitted_size(width: int, height: int, size: int) -> tuple[int, int]:
-    """(width, height) of an image whose longer side has been scaled to ``size``.
+    """(width, height) of an image after scaling its longer side to ``size``.
 
     >>> fitted_size(640, 480, 320)
     (320, 240)
@@ -322,11 +322,11 @@ def fitted_size(width: int, height: int, size: int) -> tuple[int, int]:
 def upright_boxes(
     boxes_xyxy: NDArray[np.float64], stored_size: tuple[int, int], orientation: int
 ) -> NDArray[np.float64]:
-    """Boxes drawn on the stored pixels, moved to where the displayed image shows them.
+    """Convert boxes from the stored pixels to the displayed image.
 
     Args:
-        boxes_xyxy: ``(N, 4)``, pixels as stored.
-        stored_size: (width, height) as stored.
+        boxes_xyxy: ``(N, 4)`` in stored pixels.
+        stored_size: (width, height) of the stored image.
         orientation: EXIF orientation 1 to 8.
 
     >>> upright_boxes(np.array([[0.0, 0.0, 10.0, 5.0]]), (40, 20), 6)  # a quarter turn clockwise

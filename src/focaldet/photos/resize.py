@@ -1,7 +1,7 @@
-"""How a photo is scaled to what a network sees. Training's evaluation, prediction and exported models all do it here.
+"""Scale a photo to the input of a network, for evaluation, prediction and exported models alike.
 
-Sizes are (width, height) in pixels. Nothing here depends on the machine: Pillow's filter and OpenCV's are whole
-numbers, and torchvision's is a product and a sum of float32.
+Sizes are (width, height) in pixels. The results do not depend on the machine: Pillow and OpenCV compute in whole
+numbers, and torchvision's method is a product and a sum of float32.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from focaldet.checks import check_choice, check_range
 FIXED_POINT_ONE = 1 << 11
 """A weight of 1 in OpenCV's resizing of 8-bit images."""
 
-MOST_SIZE = 1 << 12
-"""Pixels of the longer side of what a network sees. A photo is scaled up to its size too: with twice as many, the first
-maps of a small network would take gigabytes for any photo."""
+MAX_SIZE = 1 << 12
+"""Largest longer side of a network's input, in pixels. Small photos are scaled up too: at twice this size, the first
+maps of even a small network would take gigabytes."""
 
 Resampling = Literal["antialias", "torchvision", "opencv"]
 
@@ -28,14 +28,14 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """How an image is scaled to its canvas, as published networks want it.
+    """How to scale an image to its canvas; published networks differ in it.
 
     Args:
-        short_side: pixels of the canvas's shorter side, unless the longer one would then be longer than ``size``.
-            ``None``: the longer side is ``size``.
-        resampling: bilinear. ``"antialias"`` is Pillow's, what is trained with here. The other two have no
-            antialiasing: ``"torchvision"`` cuts sizes to whole pixels and does not round colours; ``"opencv"`` computes
-            with 11 bits.
+        short_side: shorter side of the canvas in pixels, unless the longer side would then exceed ``size``. ``None``:
+            the longer side is ``size``.
+        resampling: kind of bilinear filter. ``"antialias"`` is Pillow's, which training uses here. The other two do not
+            antialias: ``"torchvision"`` truncates sizes to whole pixels and does not round colours; ``"opencv"``
+            computes with 11 bits.
 
     >>> Resize()(np.zeros((48, 64, 3), np.uint8), 32).shape
     (24, 32, 3)
@@ -46,10 +46,10 @@ class Resize:
 
     def __post_init__(self) -> None:
         check_choice("resampling", self.resampling, get_args(Resampling))
-        check_range("short_side", self.short_side or 1, 1, MOST_SIZE)
+        check_range("short_side", self.short_side or 1, 1, MAX_SIZE)
 
     def canvas(self, width: int, height: int, size: int) -> tuple[int, int]:
-        """(width, height) that an image gets.
+        """(width, height) of an image's canvas.
 
         >>> Resize(short_side=800).canvas(640, 480, 1333), Resize(short_side=800).canvas(640, 320, 1333)
         ((1067, 800), (1333, 666))
@@ -64,7 +64,7 @@ class Resize:
         return max(1, int(width * scale + half)), max(1, int(height * scale + half))
 
     def __call__(self, photo: NDArray[np.uint8], size: int) -> Pixels:
-        """What a network sees of a photo ``(H, W, 3)``; ``size`` as for ``canvas``."""
+        """Scale a photo ``(H, W, 3)`` to its canvas; ``size`` as in ``canvas``."""
         height, width, _ = photo.shape
         canvas = self.canvas(width, height, size)
         if canvas == (width, height):
@@ -75,11 +75,11 @@ class Resize:
 
 
 OWN_RESIZE = Resize()
-"""What is trained with here. An image on its canvas stays as it is, which the sizes of the others may not allow."""
+"""The scaling that training uses here. Unlike the others, it leaves an image of its canvas's size unchanged."""
 
 
 def _bilinear(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
-    """Between the two nearest pixels along each axis, in float32."""
+    """Interpolate linearly between the two nearest pixels along each axis, in float32."""
     left, right, share = _nearest(photo.shape[1], width)
     rows = photo[:, left] * (1 - share)[:, None] + photo[:, right] * share[:, None]
     above, below, share = _nearest(photo.shape[0], height)
@@ -95,7 +95,7 @@ def _nearest(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def resize_fixed_point(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The photo at a new size in whole numbers, to the bit as OpenCV 5.0 has it: weights of 11 bits.
+    """Resize a photo in whole numbers, bit for bit as OpenCV 5.0 does: weights of 11 bits.
 
     >>> resize_fixed_point(np.array([[[0] * 3, [100] * 3]], np.uint8), 4, 1)[..., 0]
     array([[  0,  25,  75, 100]], dtype=uint8)
@@ -109,9 +109,9 @@ def resize_fixed_point(photo: NDArray[np.uint8], width: int, height: int) -> NDA
 
 
 def _taps(source: int, target: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32], NDArray[np.int32]]:
-    """Along one axis: the two source pixels of each target pixel, twice the same beyond the border, and their weights.
+    """Along one axis: the two source pixels of each target pixel, equal at the border, and their weights.
 
-    Weights of the same pixel are not joined: in the rows, that would be rounded in another way.
+    The weights of equal pixels are not added up, since in the rows the sum would be rounded differently.
     """
     at = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
     first = np.floor(at)

@@ -1,17 +1,17 @@
-"""JPEG files that take hours to decode: a scan of some bytes makes a decoder go through all pixels, and it can be
-repeated without end. Time, unlike pixels and bytes, is in no header.
+"""Detect JPEG files that take hours to decode: a scan of a few bytes makes the decoder visit all pixels, and a file can
+have any number of scans. No header shows the decoding time.
 
-Pillow's only other format with such scans is JPEG in TIFF, where libtiff refuses more than 100 by itself.
+Pillow's only other format with such scans is JPEG in TIFF, where libtiff itself refuses more than 100.
 """
 
 import re
 from mmap import mmap
 
-MOST_SCANS = 100
-"""Of a JPEG file. Cameras and programs write 1 to some 12; libtiff draws its line here too."""
+MAX_SCANS = 100
+"""Largest number of scans of a JPEG file, as in libtiff. Cameras and programs write 1 to about 12."""
 
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
-"""The next that has a length: 0 stands for a byte FF of coded pixels, D0 to D7 stand among them, 1 means nothing."""
+"""The next marker with a length: 0 encodes a byte FF in the pixels, D0 to D7 occur among them, and 1 means nothing."""
 
 _SOS, _EOI = 0xDA, 0xD9
 
@@ -20,14 +20,14 @@ _FRAMES = (0xC0, 0xC1, 0xC3, 0xC5, 0xC7, 0xC9, 0xCB, 0xCD, 0xCF, *_PROGRESSIVE)
 
 
 def too_many_scans(jpeg: bytes | mmap) -> bool:
-    """Whether a JPEG file has more than ``MOST_SCANS``. Only its markers are looked at.
+    """Whether a JPEG file has more than ``MAX_SCANS`` scans, judged by its markers alone.
 
-    Of a file whose first scan holds the whole picture, nothing after it is read: no decoder goes on there.
+    If the first scan holds the whole picture, nothing after it is read, since decoders stop there too.
 
     >>> frame = b"\\xff\\xd8" + b"\\xff\\xc2\\0\\x08" + bytes(5) + b"\\x03"
-    >>> too_many_scans(frame + b"\\xff\\xda\\0\\3\\1..." * MOST_SCANS)
+    >>> too_many_scans(frame + b"\\xff\\xda\\0\\3\\1..." * MAX_SCANS)
     False
-    >>> too_many_scans(frame + b"\\xff\\xda\\0\\3\\1..." * (MOST_SCANS + 1))
+    >>> too_many_scans(frame + b"\\xff\\xda\\0\\3\\1..." * (MAX_SCANS + 1))
     True
     """
     scans, at, components = 0, 2, 0
@@ -39,7 +39,7 @@ def too_many_scans(jpeg: bytes | mmap) -> bool:
             scans += 1
             if components and jpeg[start + 2 : start + 3] == bytes([components]):
                 return False
-        if scans > MOST_SCANS:
+        if scans > MAX_SCANS:
             return True
         at = start + int.from_bytes(jpeg[start : start + 2])
     return False

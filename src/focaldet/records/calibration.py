@@ -1,4 +1,4 @@
-"""``calibration.json``: what the scores, thresholds and sides of a run are worth, measured on labelled photos.
+"""``calibration.json``: how reliable the scores, thresholds and sides of a run are, measured on labelled photos.
 
 A run holds the whole file; an exported model carries it without its ``report``. Both are checked before they are used.
 """
@@ -20,10 +20,10 @@ FILE = "calibration.json"
 """Name of the file in a run folder."""
 
 FORMAT = 1
-"""Format of the file; raised when an older focaldet could not read a new one."""
+"""Format of the file; increased if older versions of focaldet cannot read new files."""
 
 PERCENTS = tuple(range(50, 100))
-"""Promised precision, recall and coverage for which a table has an entry, in percent."""
+"""Promised precisions, recalls and coverages of a table's entries, in percent."""
 
 SIZES = ("small", "medium", "large")
 """COCO's names of box sizes."""
@@ -38,7 +38,7 @@ Scale = Literal["deviation", "size"]
 
 
 class ReliabilityRow(TypedDict):
-    """Detections with scores in one tenth: how many, their mean score, and the share that is right."""
+    """Detections with scores in one tenth: their count, mean score, and the share that is right."""
 
     detections: int
     score: float
@@ -76,7 +76,7 @@ class ClassReport(TypedDict):
 
 
 class SideReport(TypedDict):
-    """How many boxes (sides) a promised coverage contained, of how many, and the mean width of the bands."""
+    """Number of boxes (sides) whose bands contain the truth, number of all, and the mean width of the bands."""
 
     promised: float
     box_inside: int
@@ -90,7 +90,7 @@ class SideReport(TypedDict):
 class Report(TypedDict):
     """The ``report`` of a calibration, measured by cross-fitting.
 
-    ``sides`` has the bands in use, and beside bands by standard deviations those by the size of the box.
+    ``sides`` has the bands in use and, next to bands by standard deviation, those by the size of the box.
     """
 
     scores: ScoreReport
@@ -116,7 +116,7 @@ class ScoreMap:
     right: int
 
     def __call__(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """The chances of some scores.
+        """Map scores to chances.
 
         >>> ScoreMap("platt", (0.0, 0.5, 1.0), (0.0, 0.8, 1.0), 100, 60)([0.25, 0.5])
         array([0.4, 0.8])
@@ -124,7 +124,7 @@ class ScoreMap:
         return np.interp(np.asarray(scores, np.float64), self.scores, self.chances)
 
     def inverse(self, chance: float) -> float:
-        """The score that has this chance; the nearest end where no score has it."""
+        """The score with this chance; the nearest end if no score has it."""
         return float(np.interp(chance, self.chances, self.scores))
 
 
@@ -133,9 +133,9 @@ class Promise:
     """Score thresholds for promised values, one per entry of ``PERCENTS``.
 
     Args:
-        thresholds: score as the network gives it; ``None`` where the photos cannot promise the value.
-        more_objects: where it is ``None``, about how many more labelled objects would be needed if the detector does as
-            well on them; ``None`` where no number helps, because the detector does not reach the value.
+        thresholds: the network's own scores; ``None`` if the photos cannot promise the value.
+        more_objects: for each ``None``, the approximate number of further labelled objects needed if the detector does
+            equally well on them; ``None`` if no number helps, because the detector does not reach the value.
     """
 
     thresholds: tuple[float | None, ...]
@@ -169,8 +169,8 @@ class BandGroup:
         name: description for people.
         count: number of boxes, or of sides.
         photos: number of photos they are in.
-        factors: one per entry of ``PERCENTS``: a band reaches this many units to either side; ``None`` where there are
-            too few boxes to promise the coverage.
+        factors: one per entry of ``PERCENTS``: a band reaches this many units to either side; ``None`` if there are too
+            few boxes to promise the coverage.
     """
 
     name: str
@@ -215,10 +215,10 @@ class Calibration:
         class_names: in the order of the labels.
         data: description of the photos, for people.
         split: split that was used.
-        photos, objects: how many.
-        least_score: detections with lower scores were not looked at.
+        photos, objects: numbers of photos and objects.
+        least_score: lower bound of the scores that were used.
         maps: maps from score to chance.
-        class_maps: for each class the index of its map, or ``None`` where there were too few detections for any.
+        class_maps: index of each class's map, or ``None`` if there were too few detections.
         thresholds: one per class.
         bands: ``None`` with too few matched boxes.
         report: measurements for people, a ``Report``; ``None`` in an exported model. Prediction does not need it, so
@@ -238,7 +238,7 @@ class Calibration:
     report: dict[str, Any] | None = None
 
     def chances(self, label: int, scores: ArrayLike) -> NDArray[np.float64]:
-        """The chances of some scores of a class; the scores themselves where it has no map."""
+        """Map scores of a class to chances; without a map they stay unchanged."""
         index = self.class_maps[label]
         return np.asarray(scores, np.float64) if index is None else self.maps[index](scores)
 
@@ -281,10 +281,10 @@ def remove_calibration(run: Path) -> None:
 
 
 def parse_calibration(value: Any) -> Calibration:
-    """Check and build what a file or a model's metadata says. Files come from anywhere.
+    """Build a calibration from a file or a model's metadata, checking every value: files may come from anywhere.
 
     Raises:
-        InputError: a value is missing, has another type or is out of its range, or the format is newer.
+        InputError: a value is missing, has the wrong type or is out of range, or the format is newer.
     """
     if not isinstance(value, dict) or "format" not in value:
         raise InputError("not a calibration ('format' is missing)")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, printable
-from focaldet.files import MOST_JSON, parse_json, read_json, read_text, read_yaml
+from focaldet.files import MAX_JSON, parse_json, read_json, read_text, read_yaml
 
 Json = dict[str, Any]
 
@@ -87,7 +87,7 @@ def read_file(path: Path, purpose: str, faults: list[str]) -> Any:
         if path.suffix == ".yaml":
             content = read_yaml(path)
         elif path.suffix == ".jsonl":
-            content = _json_lines(read_text(path, MOST_JSON), path.name, faults)
+            content = _json_lines(read_text(path, MAX_JSON), path.name, faults)
         else:
             content = read_json(path)
     except InputError as error:

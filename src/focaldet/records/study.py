@@ -141,7 +141,7 @@ class Ranking(TypedDict):
         best_lost_threshold: how many of them lose a box that meets one more of COCO's IoU thresholds (0.5, 0.55, ...)
             than the best kept box.
         iou_before, iou_after: mean over these objects of the best IoU before and after NMS.
-        oracle_AP: AP if each candidate's score were its true IoU, before NMS: the upper limit for better ranking.
+        oracle_AP: AP if the score of each candidate were its true IoU, before NMS: the upper bound for any ranking.
     """
 
     sites: int

@@ -1,4 +1,4 @@
-"""The chapter "Can you rely on it?": what scores, thresholds and bands of a calibrated run are worth."""
+"""The chapter "Can you rely on it?": how reliable scores, thresholds and bands of a calibrated run are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -27,10 +27,10 @@ PROMISED = 95
 """Precision and recall, in percent, whose thresholds the table shows."""
 
 SURE = 0.8
-"""Score that the first sentence speaks of."""
+"""Score in the first sentence."""
 
-MOST_CLASSES = 40
-"""Rows of the table; the classes with most objects."""
+MAX_CLASSES = 40
+"""Number of rows of the table, for the classes with the most objects."""
 
 _SCALES = {"deviation": "standard deviations", "size": "the size of the box"}
 
@@ -70,7 +70,7 @@ def certainty_context(run: Run, evaluated: bool) -> dict[str, Any] | None:
         "errors": _error_rows(report, off_by, other is not None),
         "coverage": [(_SCALES.get(scale, scale), _coverage_rows(rows)) for scale, rows in sides.items() if rows],
         "classes": _class_rows(calibration, report),
-        "more_classes": max(0, len(calibration.class_names) - MOST_CLASSES),
+        "more_classes": max(0, len(calibration.class_names) - MAX_CLASSES),
         "curves": _curves(calibration, report),
         "promised": PROMISED,
         "calibrated": bool(calibration.maps),
@@ -98,7 +98,7 @@ def reliability_chart(key: str, before: Sequence[ReliabilityRow], after: Sequenc
 
 
 def _same_photos(calibration: Calibration, run: Run) -> bool:
-    """Whether the evaluation was of the photos of the calibration, as far as split and counts tell."""
+    """Whether the evaluation used the photos of the calibration, judged by split and counts."""
     seen = [run.evaluation.get(key) for key in ("split", "images", "objects")]
     return seen == [calibration.split, calibration.photos, calibration.objects]
 
@@ -144,7 +144,7 @@ def _where(calibration: Calibration, run: Run, other: bool) -> str:
 def _error_rows(
     report: Report, error: Sequence[float | None], other: bool
 ) -> list[tuple[str, float | None, float | None]]:
-    """(name, before, after) of the calibration errors; of other photos than the calibration's only the first."""
+    """(name, before, after) of the calibration errors; for photos other than the calibration's, only the first one."""
     scores = report["scores"]
     rows = {"score against being right, IoU 0.5": error}
     if not other:
@@ -189,7 +189,7 @@ def _class_rows(calibration: Calibration, report: Report) -> list[dict[str, Any]
                 "recall": _promise(calibration, label, each, each.recall),
             }
         )
-    return sorted(rows, key=lambda row: -row["objects"])[:MOST_CLASSES]
+    return sorted(rows, key=lambda row: -row["objects"])[:MAX_CLASSES]
 
 
 def _promise(calibration: Calibration, label: int, each: ClassThresholds, promise: Promise) -> str:

@@ -25,7 +25,14 @@ METRICS = {
 }
 """COCO metric -> the IoU thresholds, sizes or boxes that it covers."""
 
-_METHOD_NAMES = {"gfl": "GFL", "gflv2": "GFLv2", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
+_METHOD_NAMES = {
+    "tood": "TOOD",
+    "gfl": "GFL",
+    "gflv2": "GFLv2",
+    "atss": "ATSS",
+    "fcos": "FCOS",
+    "retinanet": "RetinaNet",
+}
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
 from focaldet.files import parse_json
-from focaldet.photos.resize import MOST_SIZE, Resize
+from focaldet.photos.resize import MAX_SIZE, Resize
 from focaldet.records.calibration import parse_calibration
 from focaldet.schema import check_schema
 
 FORMAT = 1
-"""Version of the JSON and of the outputs it describes; raised if an older focaldet cannot use new files."""
+"""Version of the JSON and of the outputs it describes; increased if older versions of focaldet cannot use new files."""
 
 KEY = "focaldet"
 """Key in the metadata."""
@@ -110,7 +110,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     for name in ("class_names", "strides"):
         if not values[name]:
             raise ValueError(f"{name}: expected at least one")
-    check_range("size", values["size"], 1, MOST_SIZE)
+    check_range("size", values["size"], 1, MAX_SIZE)
     check_range("score_threshold", values["score_threshold"], 0, 1)
     check_range("nms_iou", 0 if values["nms_iou"] is None else values["nms_iou"], 0, 1)
     check_range("max_detections", values["max_detections"], 1)

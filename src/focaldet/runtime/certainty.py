@@ -1,4 +1,4 @@
-"""A calibration in use: scores that are chances, and bands of the sides.
+"""Apply a calibration: scores become chances, and sides get bands.
 
 Axes: N detections.
 """
@@ -17,12 +17,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Certainty:
-    """Applies the calibration of a model to what it finds."""
+    """Applies the calibration of a model to its detections."""
 
     calibration: Calibration
 
     def chances(self, scores: ArrayLike, labels: ArrayLike) -> Floats:
-        """``(N,)``: the chance that each detection is right; its score where its class has no map."""
+        """``(N,)`` chance that each detection is right; its score if its class has no map."""
         chances = np.array(scores, np.float64)
         labels = np.asarray(labels)
         for label in range(len(self.calibration.class_maps)):
@@ -33,11 +33,13 @@ class Certainty:
     def calibrated(self, found: DetectionArrays) -> DetectionArrays:
         """Detections with chances as scores, best first; their own scores become ``raw_scores``."""
         scores = self.chances(found.scores, found.labels).astype(np.float32)
-        order = np.argsort(-scores, kind="stable")  # equal float32 chances keep the order of the scores
+        order = np.argsort(
+            -scores, kind="stable"
+        )  # detections with equal float32 chances keep the order of their scores
         return replace(found, scores=scores, raw_scores=found.scores).at(order)
 
     def with_bands(self, found: DetectionArrays, coverage: float, photo_size: tuple[int, int]) -> DetectionArrays:
-        """Detections with the bands that contain the whole true box as often as promised.
+        """Detections with bands that contain the whole true box as often as promised.
 
         Args:
             coverage: share of detected objects, 0.5 to 0.99.
@@ -50,7 +52,7 @@ class Certainty:
         return replace(found, side_low_px=low.astype(np.float32), side_high_px=high.astype(np.float32))
 
     def unpromised_groups(self, coverage: float) -> list[str]:
-        """Names of the groups of boxes for which the photos of the calibration cannot promise a coverage."""
+        """Names of the groups of boxes for which the calibration photos cannot promise a coverage."""
         bands = self.calibration.bands
         index = percent_of(coverage)
         return [] if bands is None else [g.name for g in bands.whole_box.groups if g.factors[index] is None]

@@ -1,4 +1,4 @@
-"""External weights of an ONNX file. onnxruntime reads any file that is named, so the names are checked first.
+"""External weights of an ONNX file. onnxruntime reads any file that a model names, so the names are checked first.
 
 Only those parts of the format (onnx.proto) are parsed that can contain a tensor; numbers are skipped.
 """
@@ -25,7 +25,7 @@ _PARTS: dict[str, dict[int, str]] = {
 
 
 def external_folder(model: bytes, file: Path) -> Path | None:
-    """The folder of a model's external weights, which is that of the model itself; ``None`` without such weights.
+    """The folder of a model's external weights, always the model's own folder; ``None`` without such weights.
 
     Args:
         model: content of ``file``.

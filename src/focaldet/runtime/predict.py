@@ -16,10 +16,10 @@ from focaldet.checks import InputError
 from focaldet.files import replacing, write_json
 from focaldet.folders import check_out
 from focaldet.photos.depth import depth_note
-from focaldet.photos.draw import draw_detections
 from focaldet.photos.folder import photos_below, skipped_line
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
 from focaldet.runtime.model import DetectionArrays, Model
+from focaldet.runtime.prediction import draw_found
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.selection import Selection, select_by_score
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
@@ -75,7 +75,7 @@ def predict_files(
                 faults.append(str(error))
                 continue
             if not video:
-                drawn = _draw(photo, record.look(photo, file), model.class_names, record.select.coverage)
+                drawn = draw_found(photo, record.look(photo, file), model.class_names, record.select.coverage)
                 with replacing(out / name) as beside:
                     drawn.save(beside, format="PNG")
     finally:  # keeps the results so far after Ctrl-C
@@ -120,18 +120,7 @@ def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Im
     for number, frame in enumerate(read_video(file, note=faults.append)):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         coverage = record.select.coverage
-        yield _draw(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate
-
-
-def _draw(
-    photo: NDArray[np.uint8], found: DetectionArrays, class_names: Sequence[str], coverage: float | None, **options: Any
-) -> Image.Image:
-    """Draw the boxes with their bands, or else with the standard deviations of their sides."""
-    reach = found.side_std_px
-    if coverage is not None and found.side_low_px is not None and found.side_high_px is not None:
-        reach = np.maximum(found.boxes_xyxy - found.side_low_px, found.side_high_px - found.boxes_xyxy)
-        options["band"] = f"band: {coverage:.0%} of the true boxes"
-    return draw_detections(photo, found.boxes_xyxy, found.labels, found.scores, class_names, reach, **options)
+        yield draw_found(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate
 
 
 class Listed(NamedTuple):

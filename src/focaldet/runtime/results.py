@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 CHANCE_DIGITS = 7
-"""Digits of a calibrated score: a map may be so flat that scores which differ in the fifth digit differ here."""
+"""Digits of a calibrated score: on a flat map, scores that differ in the fifth digit only differ here."""
 
 COCO_DETECTIONS = 100
 """Number of detections per photo that count in COCO's AP, best first."""
@@ -58,7 +58,7 @@ def coco_results(
 
 
 def _add_certainty(entries: list[dict[str, Any]], found: Boxes) -> None:
-    """Add what calibrated detections have beside the others: the network's own score, and bands."""
+    """Add the fields of calibrated detections: the network's own score, and bands."""
     if (raw := getattr(found, "raw_scores", None)) is not None:
         for entry, score, own in zip(entries, found.scores.tolist(), raw.tolist(), strict=True):
             entry["score"] = round(score, CHANCE_DIGITS)

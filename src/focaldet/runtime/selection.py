@@ -1,8 +1,8 @@
-"""Which detections are shown: ``--score``, and the bands of ``--coverage``.
+"""Select the detections to show by ``--score``, with the bands of ``--coverage``.
 
---score 0.4             those with a higher score
---score precision=0.95  per class, the lowest threshold at which so many are right
---score recall=0.9      per class, the highest threshold at which so many objects are found
+--score 0.4             detections with a higher score
+--score precision=0.95  per class, the lowest threshold with this precision
+--score recall=0.9      per class, the highest threshold with this recall
 (nothing)               per class, the threshold with the best F1; without a calibration 0.3
 """
 
@@ -22,7 +22,7 @@ from focaldet.runtime.side_bands import percent_of
 PLAIN_SCORE = 0.3
 """Confidence threshold of a model without a calibration."""
 
-_ROUNDING = 1e-5  # thresholds are scores that were written with five digits
+_ROUNDING = 1e-5  # thresholds are scores rounded to five digits
 
 Kind = Literal["score", "precision", "recall"]
 
@@ -42,10 +42,10 @@ class ScoreChoice:
 
     @classmethod
     def parse(cls, text: str | None) -> "ScoreChoice | None":
-        """Read the option; ``None`` where it was not given.
+        """Read the option; ``None`` if it is not given.
 
         Raises:
-            InputError: it is neither a number nor one of the two promises.
+            InputError: the value is neither a number nor one of the two promises.
         """
         if text is None:
             return None
@@ -72,14 +72,14 @@ class ScoreChoice:
 
 @dataclass(frozen=True)
 class Selection:
-    """Picks the detections to show.
+    """Selects the detections to show.
 
     Args:
-        least_raw: ``(C,)`` least score of each class as the network gives it; infinity leaves the class out.
+        least_raw: ``(C,)`` lower bound of the network's own score for each class; infinity excludes the class.
         above: detections have a higher (calibrated) score.
         certainty: calibration of the model, if it has one.
-        coverage: of the bands; ``None`` for none.
-        notes: sentences for the person who asked.
+        coverage: coverage of the bands; ``None`` for no bands.
+        notes: sentences for the user.
     """
 
     least_raw: NDArray[np.float64]
@@ -90,11 +90,11 @@ class Selection:
 
     @property
     def needed(self) -> float:
-        """The lowest score, as the network gives it, of any detection that can be picked."""
+        """Lower bound of the network's own score over all classes."""
         return float(max(0.0, self.least_raw.min() - _ROUNDING))
 
     def least_chances(self) -> list[float]:
-        """The lowest score of a detection of each class, as it is shown; above 1 for a class that is left out."""
+        """The lowest shown score of a detection of each class; above 1 for an excluded class."""
         raw = self.least_raw.clip(0, 1)
         chances = raw if self.certainty is None else self.certainty.chances(raw, np.arange(len(raw)))
         left_out = np.isinf(self.least_raw)
@@ -107,7 +107,7 @@ class Selection:
 
         Args:
             photo_size: (height, width).
-            score: pick those with a higher score instead.
+            score: select detections with a higher score instead.
         """
         if score is not None:
             found = found.above(score)
@@ -120,17 +120,17 @@ class Selection:
 
 
 def select_by_score(num_classes: int, score: float) -> Selection:
-    """Pick detections with a higher score."""
+    """Select detections with a higher score."""
     return Selection(np.zeros(num_classes), score)
 
 
 def select(
     choice: ScoreChoice | None, certainty: Certainty | None, num_classes: int, *, coverage: float | None = None
 ) -> Selection:
-    """Pick as ``--score`` and ``--coverage`` say.
+    """Make the selection for ``--score`` and ``--coverage``.
 
     Raises:
-        InputError: a promise was asked for, and there is no calibration; or no class can keep it.
+        InputError: a promise without a calibration, or one that no class can keep.
     """
     notes: list[str] = []
     if coverage is not None:
@@ -181,7 +181,7 @@ def _check_coverage(certainty: Certainty | None, coverage: float) -> list[str]:
 
 
 def _promised(promise: Promise, choice: ScoreChoice, name: str, objects: int) -> tuple[float | None, str]:
-    """The threshold of a class, and a sentence where the photos cannot promise the value."""
+    """The threshold of a class, and a sentence if the photos cannot promise the value."""
     index = percent_of(choice.value)
     threshold, more = promise.thresholds[index], promise.more_objects[index]
     if threshold is not None:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 BORDER_SHARE = 0.005
 """A side is at the photo's border if it is nearer to it than this share of the photo's width or height."""
 
-_LEAST_UNIT_PX = 0.1  # no band is a line, even where a deviation is 0
+_MIN_UNIT_PX = 0.1  # bands have a width even if a standard deviation is 0
 
 
 def side_units(boxes_xyxy: ArrayLike, side_std_px: ArrayLike | None, scale: Scale) -> Floats:
@@ -32,7 +32,7 @@ def side_units(boxes_xyxy: ArrayLike, side_std_px: ArrayLike | None, scale: Scal
         return np.concatenate([lengths, lengths], axis=1)
     if side_std_px is None:
         raise InputError("the bands are measured in standard deviations, and these boxes have none")
-    return np.maximum(np.asarray(side_std_px, np.float64).reshape(-1, 4), _LEAST_UNIT_PX)
+    return np.maximum(np.asarray(side_std_px, np.float64).reshape(-1, 4), _MIN_UNIT_PX)
 
 
 def at_border(boxes_xyxy: ArrayLike, photo_size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -75,7 +75,7 @@ def percent_of(coverage: float) -> int:
 
 
 def band_factors(bands: Bands, coverage: float, cells: Any, *, whole_box: bool) -> Floats:
-    """Factors of some cells; infinite where the photos of the calibration cannot promise the coverage."""
+    """Factors of cells; infinite if the calibration photos cannot promise the coverage."""
     table = bands.whole_box if whole_box else bands.each_side
     index = percent_of(coverage)
     by_group = np.array([_factor(group, index) for group in table.groups])
@@ -93,7 +93,7 @@ def side_bands(
     *,
     whole_box: bool = True,
 ) -> tuple[Floats, Floats]:
-    """Lowest and highest position of each side, both ``(N, 4)``, cut to the photo.
+    """Lowest and highest position of each side, both ``(N, 4)``, clipped to the photo.
 
     Args:
         coverage: share of detected objects for which the promise holds, see ``percent_of``.

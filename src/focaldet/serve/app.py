@@ -120,7 +120,7 @@ def create_app(
         model: the detector.
         name: name of the model, for people.
         score: default confidence threshold for requests without one.
-        select: picks the boxes of requests without one, instead of ``score``; adds the bands.
+        select: selects the boxes of requests without one, instead of ``score``; adds the bands.
         limits: limits on requests.
         workers: number of batches that run in parallel.
         root_path: path under which a proxy serves it, such as ``/cells``.
@@ -285,7 +285,7 @@ def _answer(found: DetectionArrays, photo_size: tuple[int, int], names: tuple[st
 
 
 def _certainty(found: DetectionArrays, i: int) -> dict[str, Any]:
-    """What a calibrated box has beside the others."""
+    """Additional fields of a calibrated box."""
     more: dict[str, Any] = {}
     if found.raw_scores is not None:
         more["raw_score"] = round(float(found.raw_scores[i]), 5)

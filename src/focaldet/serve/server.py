@@ -46,7 +46,7 @@ def serve(
         model: a run folder, or an exported ONNX file.
         host: address to listen on; by default, this machine only.
         port: port to listen on; 0 picks a free one.
-        score, coverage: what is picked for requests without a threshold, and the bands; see ``select``.
+        score, coverage: selection for requests without a threshold, and the bands; see ``select``.
         calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
@@ -73,7 +73,7 @@ def serve(
 
 
 def load_with_workers(path: Path, score: ScoreChoice | None = None, **options: Any) -> tuple[Model, Selection, int]:
-    """Load a detector for serving; return it with what chooses its boxes and the number of batches to run in parallel.
+    """Load a detector for serving; return it with the selection of its boxes and the number of parallel batches.
 
     Requests may choose lower scores, so the detector keeps all detections that it was made for.
 

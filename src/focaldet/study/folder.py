@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +14,13 @@ from focaldet.checks import InputError, split_names
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.classes import with_classes
 from focaldet.data.truth import coco_truth
+from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
+from focaldet.engine.hub import is_on_hub
 from focaldet.engine.spec import room_for
 from focaldet.evaluation.average_precision import METRICS
-from focaldet.files import MOST_JSON, parse_json, read_json, read_text, write_json, write_text
+from focaldet.files import MAX_JSON, parse_json, read_json, read_text, write_json, write_text
 from focaldet.records.study import FORMAT, Line, RungRow, Study
 from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.schema import check_schema
@@ -45,7 +47,8 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: a value does not fit.
     """
-    given = {name: str(Path(value).resolve()) if name in PATHS and value else value for name, value in given.items()}
+    places = [name for name in PATHS if given.get(name) and not is_on_hub(given[name])]
+    given = given | {name: str(Path(given[name]).resolve()) for name in places}
     config = asdict(TrainConfig(**given))
     return {name: config[name] for name in SHARED}
 
@@ -120,6 +123,7 @@ def open_study(
     *,
     rungs: Sequence[str] | None = None,
     seeds: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
     **extra: Any,
 ) -> Study:
     """Start a study, or continue the one in its folder; new rungs and seeds are added to it.
@@ -129,6 +133,7 @@ def open_study(
         given: options of ``focaldet train``; ``seed`` is the first of the seeds.
         rungs, extra: see ``choose_rungs``; without ``rungs``: the whole ladder, or the rungs of the existing study.
         seeds: number of seeds; ``None``: as in the existing study, or 3.
+        say: prints a line about the weights from which all rungs start.
 
     Raises:
         InputError: an option does not fit, or the study in the folder has other settings or other photos.
@@ -149,6 +154,8 @@ def open_study(
         if "data" not in given:
             raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} does not exist yet)")
         settings = common_settings(given if "epochs" in given else {"minutes": MINUTES} | given)
+        # Chosen once, so that no rung starts from other weights because the network was gone for a while.
+        settings["pretrained"] = with_chosen_weights(TrainConfig(**settings), say).pretrained
         folder = read_photos(settings, first)
         rows, kept = [], []
     chosen = {rung.name: rung.row() for rung in choose_rungs(rungs, settings=settings, **extra)}
@@ -218,7 +225,7 @@ def read_lines(out: Path) -> list[Line]:
     """
     file = out / "study.jsonl"
     lines: list[Line] = []
-    for number, text in enumerate(read_text(file, MOST_JSON).splitlines() if file.exists() else [], start=1):
+    for number, text in enumerate(read_text(file, MAX_JSON).splitlines() if file.exists() else [], start=1):
         where = f"{file}: line {number}"
         try:
             line = parse_json(text)
@@ -249,7 +256,7 @@ def checked_line(value: Any, where: str) -> Line:
 def append_line(out: Path, line: Line) -> None:
     """Add a line. The file is replaced as a whole, so that a kill leaves either the old or the new file."""
     file = out / "study.jsonl"
-    before = read_text(file, MOST_JSON) if file.exists() else ""
+    before = read_text(file, MAX_JSON) if file.exists() else ""
     write_text(file, before + "\n" * (before != "" and not before.endswith("\n")) + json.dumps(line) + "\n")
 
 

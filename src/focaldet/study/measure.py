@@ -11,13 +11,13 @@ import numpy as np
 from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
 from focaldet.data.truth import coco_truth
+from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import same_size_batches
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import ModelSpec
-from focaldet.engine.train import first_detector
 from focaldet.evaluation.average_precision import METRICS, average_precision
-from focaldet.files import MOST_JSON, parse_json, read_text
+from focaldet.files import MAX_JSON, parse_json, read_text
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.records.study import FORMAT, Cost, Line
 from focaldet.records.study_details import Details, Moment, Photo
@@ -168,7 +168,7 @@ def spread_over(count: int, most: int) -> list[int]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``; empty if the run stopped in its first epoch."""
     file = run / "metrics.jsonl"
-    return [parse_json(line) for line in read_text(file, MOST_JSON).splitlines()] if file.exists() else []
+    return [parse_json(line) for line in read_text(file, MAX_JSON).splitlines()] if file.exists() else []
 
 
 def moment(entry: dict[str, Any]) -> Moment:

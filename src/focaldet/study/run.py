@@ -71,7 +71,7 @@ def run_study(
     out = study_folder(given, out)
     check_out(out, "a study")
     with alone_in(out, "study"):
-        study = open_study(out, given, rungs=rungs, seeds=seeds, gammas=gammas, betas=betas, bins=bins)
+        study = open_study(out, given, rungs=rungs, seeds=seeds, say=say, gammas=gammas, betas=betas, bins=bins)
         lines = read_lines(out)
         check_lines(out, study, lines)
         done = {(line["rung"], line["seed"]) for line in lines}

@@ -5,16 +5,16 @@ import os
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-"""Where Linux shows the limits of groups of processes, which containers are."""
+"""Folder in which Linux shows the limits of control groups, such as containers."""
 
 OWN_CGROUPS = Path("/proc/self/cgroup")
-"""The groups of this process, a line for each hierarchy: number, controllers, path."""
+"""File with the control groups of this process, a line per hierarchy: number, controllers, path."""
 
 
 def cores() -> int:
-    """Cores that this process may use: fewer than the machine has, where ``taskset`` or a container says so.
+    """Number of cores that this process may use; ``taskset`` or a container can limit it.
 
-    A container can forbid cores, or allow so much time a second on any of them; a part of a core counts as one.
+    A container can forbid cores, or limit the processor time per second; a fraction of a core counts as one.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
@@ -22,9 +22,9 @@ def cores() -> int:
 
 
 def cpu_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
-    """Seconds of processor time a second that the groups of this process allow; ``None``: no limit, or no Linux.
+    """Processor time per second that the control groups of this process allow; ``None``: no limit, or not Linux.
 
-    The least of its own group and of those around it, in both versions of control groups.
+    The smallest limit of its own group and the groups around it, in both versions of control groups.
     """
     try:
         groups = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
@@ -35,7 +35,9 @@ def cpu_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
         if controllers and "cpu" not in controllers.split(","):
             continue
         top = root / controllers
-        folder = top / path.lstrip("/")  # in a container it may not be there: what is there is the container's
+        folder = top / path.lstrip(
+            "/"
+        )  # inside a container the path may be missing: the root then has the container's limits
         for place in (folder, *folder.parents):
             if place.is_relative_to(top) and (quota := _quota_of(place)) is not None:
                 quotas.append(quota)
@@ -43,7 +45,7 @@ def cpu_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
 
 
 def _quota_of(folder: Path) -> float | None:
-    """Of one group: ``cpu.max`` holds "quota period" or "max period", version 1 has a file for each."""
+    """Limit of one group: ``cpu.max`` holds "quota period" or "max period"; version 1 has a file for each."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()

@@ -1,1 +1,1 @@
-"""A room a format: which files are labels, and what their numbers mean. ``focaldet.data.tree`` finds the photos."""
+"""A module per format: which files are labels, and what their numbers mean. ``focaldet.data.tree`` finds the photos."""

@@ -3,7 +3,7 @@
 Accepted places: ``annotations/*.json`` beside image folders; one JSON in each split's folder as Roboflow exports it
 (``train/_annotations.coco.json``); ``labels.json`` beside ``data`` as FiftyOne does; or any other JSON file of this
 content. Format: https://cocodataset.org/#format-data; a box is ``[x, y, width, height]`` in continuous pixel
-coordinates. Where it is missing, the box that encloses the segmentation is taken. https://arxiv.org/abs/1405.0312
+coordinates. If it is missing, it is the box around the segmentation. https://arxiv.org/abs/1405.0312
 
 Axes: A annotations of a file, N boxes of one image.
 """
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from focaldet.checks import InputError
 from focaldet.data.formats.labelme import looks_like_labelme
 from focaldet.data.formats.masks import mask_box
+from focaldet.data.formats.unread import is_unread_json
 from focaldet.data.formats.values import as_flag, as_id, as_number, as_size
 from focaldet.data.likeness import split_of
 from focaldet.data.records import Annotation, Fault, ParsedLayout
@@ -32,21 +33,22 @@ from focaldet.data.tree import AS_STATED, FoundPhoto, PhotoError, Tree
 _KEYS = ("images", "annotations", "categories")
 
 _BOX_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd")
-"""What is read of an annotation."""
+"""Keys of an annotation that are read."""
 
 _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
-"""Beginnings of the names of files of the same shape that come beside COCO's boxes."""
+"""Name prefixes of COCO's files of the same structure that hold no boxes."""
 
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url", "flickr_url")
-"""Where an image's file name may stand; the last two are web addresses that end in it."""
+"""Keys that may hold an image's file name; the last two are web addresses that end in it."""
 
 
 def find_coco(tree: Tree) -> list[str]:
     """The files that are COCO annotations, sorted."""
     files = tree.with_suffix(".json")
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
-    # By their place, even if they are broken; a list is a file of results, and alone it is a broken annotation file.
+    # By their location, even if broken. A list is a file of results; on its own it is a broken annotation file.
     declared = [name for name in declared if not looks_like_labelme(tree, name)]
+    declared = [name for name in declared if not is_unread_json(tree, name) or _holds(tree, name, b'"images"')]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
     if not declared:
         declared = [name for name in files if _starts_with(tree, name, b"{") and _holds(tree, name, b'"images"')]
@@ -105,14 +107,14 @@ def read_coco(tree: Tree, files: list[str]) -> ParsedLayout:
 
 
 def _split(name: str) -> str:
-    """The split that a file's name speaks of, else that of the folder nearest to it."""
+    """The split that a file's name suggests, else that of the nearest folder."""
     parts = [stem(name), *folder_of(name).split("/")[::-1]]
     return next(filter(None, map(split_of, parts)), "")
 
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Python's collector looks through a million new lists again and again, for nothing."""
+    """Stop Python's garbage collector, which would scan a million new lists again and again for nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -137,13 +139,13 @@ def _load(tree: Tree, name: str) -> dict[str, Any]:
 
 
 def _text(tree: Tree, name: str) -> str:
-    """The text of a file, in any encoding that JSON may have; its bytes are not kept."""
+    """The text of a file in any encoding that JSON allows; its bytes are freed."""
     data = tree.read(name)
     return data.decode(json.detect_encoding(data), "surrogatepass")
 
 
 def _lean(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of what is read alone, once its segmentation is a box: most of a file's memory is polygons."""
+    """An entry with only the keys that are read, its segmentation as a box: polygons take most of a file's memory."""
     if "segmentation" in entry:
         mask = entry.pop("segmentation")
         if not entry.get("bbox") and (box := mask_box(mask)) is not None:
@@ -182,7 +184,7 @@ def _classes(document: dict[str, Any], source: str) -> dict[str, int | str]:
     """Class name -> its id in the file, in the file's order."""
     names = _category_names(document, source)
     used = {as_id(a.get("category_id")) for a in document["annotations"] if isinstance(a, dict)}
-    # A category that only heads others (Roboflow writes one, named after the project) is not a class.
+    # A category that only groups others (Roboflow writes one, named after the project) is not a class.
     headings = {str(c.get("supercategory")) for c in document["categories"] if c.get("supercategory") != c["name"]}
     kept = [(name, key) for key, name in names.items() if key in used or name not in headings]
     classes = dict(kept)
@@ -194,7 +196,7 @@ def _classes(document: dict[str, Any], source: str) -> dict[str, int | str]:
 
 
 class _CocoFile:
-    """One annotation file on its way to annotations."""
+    """One annotation file while it is read."""
 
     def __init__(self, tree: Tree, source: str, document: dict[str, Any], class_names: tuple[str, ...]) -> None:
         self.tree, self.source, self.document, self.class_names = tree, source, document, class_names
@@ -218,7 +220,7 @@ class _CocoFile:
         return annotations, self.faults, self.notes
 
     def _entries(self) -> tuple[list[dict[str, Any]], dict[int | str, int]]:
-        """Each photo's first entry, and id -> its place among them; several entries of one file are one photo."""
+        """The first entry of each photo, and id -> index among them; several entries with one file are one photo."""
         entries: list[dict[str, Any]] = []
         row_of: dict[int | str, int] = {}
         row_of_name: dict[str, int] = {}
@@ -247,7 +249,7 @@ class _CocoFile:
         return entries, row_of
 
     def _ids_of_two_files(self) -> set[int | str]:
-        """Ids that more than one photo has: which of them an annotation means is not known."""
+        """Ids that several photos share, so that their annotations are ambiguous."""
         name_of: dict[int | str, str] = {}
         twice = set()
         for entry in self.document["images"]:
@@ -282,7 +284,7 @@ class _CocoFile:
         return [tuple(column[a:b] for column in columns) for a, b in pairwise(starts)]
 
     def _annotation_entry(self, entry: Any, row_of: dict[int | str, int]) -> tuple[int, int, tuple[float, ...]] | Fault:
-        """(place of its photo, label, (x, y, w, h, area)), or what is wrong."""
+        """(index of its photo, label, (x, y, w, h, area)), or the fault."""
 
         def bad(problem: str, kind: str = "bad-entry") -> Fault:
             return Fault(kind, self.source, "", problem)
@@ -312,7 +314,7 @@ class _CocoFile:
         return row, label, (*values, math.nan if area is None else area)
 
     def _photos(self, entries: list[dict[str, Any]]) -> list[FoundPhoto | None]:
-        """Where each entry's photo is; ``None`` where it is not, or is another entry's."""
+        """The photo of each entry; ``None`` if it is missing or belongs to another entry."""
         base = self._image_folder([entry["file_name"] for entry in entries])
         photos: list[FoundPhoto | None] = []
         for entry in entries:
@@ -377,7 +379,7 @@ class _CocoFile:
 
 
 _Boxes = tuple[NDArray[Any], ...]
-"""Of one photo: ``(N, 5)`` x1, y1, x2, y2, area; labels; whether each is a crowd; places in the file."""
+"""Boxes of one photo: ``(N, 5)`` x1, y1, x2, y2, area; labels; whether each is a crowd; positions in the file."""
 
 
 def _file_name(entry: dict[str, Any]) -> str:

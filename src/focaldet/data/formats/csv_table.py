@@ -1,11 +1,11 @@
-"""CSV: a line a box, with a header that names the columns.
+"""CSV: one line per box, with a header that names the columns.
 
-Read are the tables of TensorFlow's object detection, Roboflow, Open Images (shares of the image, ``IsGroupOf`` as a
-region to ignore, ``class-descriptions*.csv`` for the names), VGG's annotator, Kaggle (a column ``bbox``), and, without
-a header, Keras RetinaNet's (``path,x1,y1,x2,y2,class``), SKU-110K's (the same, then the image's width and height) and
-makesense.ai's (``class,x,y,w,h,file,width,height``). A line without numbers is a photo without objects. Boxes are
-corners or a corner and a size, in continuous pixel coordinates; where every number of a table lies between 0 and 1, in
-shares of the image.
+Supported are the tables of TensorFlow's object detection, Roboflow, Open Images (fractions of the image, ``IsGroupOf``
+for ignore regions, ``class-descriptions*.csv`` for the names), VGG's annotator, Kaggle (a column ``bbox``), and,
+without a header, Keras RetinaNet (``path,x1,y1,x2,y2,class``), SKU-110K (the same, then the image's width and height)
+and makesense.ai (``class,x,y,w,h,file,width,height``). A line without numbers is a photo without objects. Boxes are two
+corners or a corner and a size, in continuous pixel coordinates, or in fractions of the image if every number of a table
+lies between 0 and 1.
 """
 
 import codecs
@@ -54,34 +54,34 @@ _CENTRES = (
 _IMAGE_SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("imgw", "imgh"), ("width", "height"))
 _BOX = ("bbox", "box", "boundingbox")
 _SPLIT = ("split", "subset", "usage", "set", "dataset")
-"""Names of columns, without capitals and what is no letter or digit, the surest first."""
+"""Column names in lower case, only letters and digits, the most reliable first."""
 
 _HEAD = 1 << 16
-"""Bytes in which a table shows what its columns are; an even number, for UTF-16."""
+"""Number of bytes read to recognise the columns; even, for UTF-16."""
 
 _ONE_CLASS = "object"
-"""Name of the class where a table has no column for it."""
+"""Name of the class if a table has no column for it."""
 
 _NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none", "[]", "{}"})
-"""What stands in a cell that is empty."""
+"""Contents of an empty cell."""
 
 _ROUNDING = 0.01
-"""By which shares may leave the image, as centres and sizes of few digits do; no box of pixels is so small."""
+"""Margin by which fractions may leave the image, as rounded centres and sizes do; no box in pixels is this small."""
 
 _BEFORE_SIDES = ("bbox", "box", "roi", "rect", "")
-"""What a table may write before the names of a box's sides."""
+"""Prefixes of the names of a box's sides."""
 
 _SIDES: dict[Form, Sequence[Sequence[str]]] = {"corners": _CORNERS, "size": _SIZES, "centre": _CENTRES}
 
 
 class _Table:
-    """A CSV file and what its columns are.
+    """A CSV file with its columns.
 
     Args:
-        source: its name.
-        rows: its lines, without the header.
-        columns: normalised name of a column -> its place.
-        delimiter: what parts the cells.
+        source: name of the file.
+        rows: lines of the file, without the header.
+        columns: normalised name of a column -> its index.
+        delimiter: separator of the cells.
     """
 
     def __init__(self, source: str, rows: list[list[str]], columns: dict[str, int], delimiter: str) -> None:
@@ -113,7 +113,7 @@ class _Table:
 
     @property
     def usable(self) -> bool:
-        """Whether it says a file and a box."""
+        """Whether it has columns for a file and a box."""
         return self.file is not None and (bool(self.sides) or self.bbox is not None or self.shape is not None)
 
 
@@ -144,10 +144,10 @@ def find_csv(tree: Tree) -> list[str]:
 
 
 def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
-    """A file as a table, or ``None`` for what is none.
+    """A file as a table, or ``None`` if it is not one.
 
     Args:
-        most: lines that are read; default: all.
+        most: number of lines to read; default: all.
     """
     data = tree.read(name) if most is None else tree.head(name, _HEAD)
     text = table_text(data, cut=len(data) == _HEAD)
@@ -167,21 +167,21 @@ def _table(tree: Tree, name: str, most: int | None = None) -> _Table | None:
 
 
 def _column(cell: str) -> str:
-    """A column's name without capitals and what is no letter or digit."""
+    """A column's name in lower case, only letters and digits."""
     return re.sub(r"[^a-z0-9]", "", cell.lower())
 
 
 def table_text(data: bytes, *, cut: bool = False) -> str:
-    """The text of a table, in a spreadsheet's own code page if need be.
+    """The text of a table, in a spreadsheet's code page if necessary.
 
     Args:
-        cut: these are only the first bytes of the file.
+        cut: whether these are only the first bytes of the file.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="ignore")
     try:
-        return decoded(data[: data.rfind(b"\n") + 1] if cut else data)  # not half a letter
-    except UnicodeError:  # a spreadsheet's own code page; every byte is a letter in it
+        return decoded(data[: data.rfind(b"\n") + 1] if cut else data)  # drop half a character
+    except UnicodeError:  # a spreadsheet's code page, in which every byte is valid
         return data.decode("latin-1")
 
 
@@ -211,7 +211,7 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
     """All tables of a folder. Classes are the names that occur, sorted, or the lines of ``classes.txt``.
 
     Raises:
-        InputError: a file cannot be read as the table that it seemed, or a list of classes is unusable.
+        InputError: a file turns out not to be a table, or a list of classes is unusable.
     """
     faults: list[Fault] = []
     notes: list[str] = []
@@ -245,7 +245,7 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
 
 
 def _descriptions(tree: Tree, tables: Sequence[str]) -> dict[str, str]:
-    """Open Images' names of its classes: code -> name."""
+    """Class names of Open Images: code -> name."""
     names: dict[str, str] = {}
     for name in tree.with_suffix(".csv"):
         if name not in tables and "class-descriptions" in name.lower():
@@ -258,7 +258,7 @@ def _descriptions(tree: Tree, tables: Sequence[str]) -> dict[str, str]:
 def _read_table(
     tree: Tree, table: _Table, names: dict[str, str], number: int, faults: list[Fault]
 ) -> list[tuple[Rows, str]]:
-    """The photos of a table in its order, each with the split that its lines give."""
+    """The photos of a table in its order, each with the split that its lines state."""
     here = folder_of(table.source)
     folders = [f"{here}/{f}".strip("/") for f in ("", "images", stem(table.source).removesuffix("_labels"))]
     found: dict[str, tuple[Rows, str] | None] = {}
@@ -295,7 +295,7 @@ def _photo_rows(table: _Table, cells: list[str], stated: str, photo: FoundPhoto,
 
 
 def _add(rows: Rows, table: _Table, cells: list[str], number: int, names: dict[str, str], faults: list[Fault]) -> None:
-    """One line's box, if it has one."""
+    """Add the box of a line, if it has one."""
     item = f"{rows.item.rpartition('{}')[0]}{number}"
     places = [place for place in (*table.sides, table.bbox, table.shape) if place is not None]
     box_cells = [cells[place].strip() if place < len(cells) else "" for place in places]
@@ -321,7 +321,7 @@ def _box(table: _Table, cells: list[str]) -> Box | None:
         texts = re.split(r"[\s,;]+", cells[table.bbox].strip().strip("[](){}").strip())
     else:
         return _drawn(cells[table.shape or 0])
-    # Where commas do not part the cells, they may part the decimals.
+    # If commas do not separate the cells, they may be decimal commas.
     values = [as_number(text.replace(",", ".") if table.decimal_commas else text) for text in texts]
     if len(values) != 4 or any(value is None for value in values):
         return None
@@ -329,7 +329,7 @@ def _box(table: _Table, cells: list[str]) -> Box | None:
 
 
 def _drawn(text: str) -> Box | None:
-    """VGG's annotator: a shape as JSON in a cell."""
+    """A shape of VGG's annotator, as JSON in a cell."""
     try:
         shape = json.loads(text)
     except (ValueError, RecursionError):
@@ -355,7 +355,7 @@ def _label(table: _Table, cells: list[str], names: dict[str, str]) -> str:
 
 
 def _attributes(table: _Table, cells: list[str]) -> dict[str, str]:
-    """What VGG's annotator writes about a region: its attributes and their values; of several boxes, the ticked one."""
+    """The attributes of a region of VGG's annotator and their values; for check boxes, the ticked one."""
     try:
         found = json.loads(cells[table.attributes or 0])
     except (ValueError, RecursionError, IndexError):

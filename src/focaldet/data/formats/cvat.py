@@ -1,7 +1,7 @@
 """CVAT for images: one XML file with every image and its shapes.
 
-Boxes are corners in continuous pixel coordinates. Of a turned box, an ellipse, a polygon or a mask the enclosing box is
-taken. https://docs.cvat.ai/docs/manual/advanced/xml_format/
+Boxes are two corners in continuous pixel coordinates. A rotated box, an ellipse, a polygon or a mask becomes its
+enclosing box. https://docs.cvat.ai/docs/manual/advanced/xml_format/
 """
 
 import math
@@ -26,7 +26,7 @@ def find_cvat(tree: Tree) -> list[str]:
 
 
 def read_cvat(tree: Tree, files: list[str]) -> ParsedLayout:
-    """All annotation files of a CVAT folder. Classes are the labels of the first file's task, in its order.
+    """Read all annotation files of a CVAT folder. Classes are the labels of the first file's task, in its order.
 
     Raises:
         InputError: a file cannot be read, or holds the tracks of a video.

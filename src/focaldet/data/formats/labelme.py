@@ -1,7 +1,7 @@
-"""LabelMe: one JSON file an image, with shapes.
+"""LabelMe: one JSON file per image, with shapes.
 
-The photo is the one of the JSON file's name, or else its ``imagePath``. A rectangle has two opposite corners, in any
-order; of any other shape that covers something the enclosing box is taken. https://github.com/wkentaro/labelme
+The photo has the JSON file's name, or else is its ``imagePath``. A rectangle has two opposite corners, in any order;
+any other shape with an area becomes its enclosing box. https://github.com/wkentaro/labelme
 """
 
 import json
@@ -40,7 +40,7 @@ def find_labelme(tree: Tree) -> list[str]:
 
 
 def read_labelme(tree: Tree, files: list[str]) -> ParsedLayout:
-    """All label files of a LabelMe folder. Classes are the names that occur, sorted, or the lines of ``labels.txt``.
+    """Read all label files of a LabelMe folder. Classes are the lines of ``labels.txt``, or else the sorted names.
 
     Raises:
         InputError: a list of classes is unusable.
@@ -97,7 +97,7 @@ def _box(shape: dict[str, Any]) -> Box | None:
         if any(v is None for v in values):
             return None
         numbers.append((values[0], values[1]))
-    if shape.get("shape_type") == "circle":  # its centre, and a point on it
+    if shape.get("shape_type") == "circle":  # the centre, and a point on the circle
         (x, y), on_it = numbers[0], numbers[1]
         radius = math.dist((x, y), on_it)  # type: ignore[arg-type]
         return (x - radius, y - radius, x + radius, y + radius)  # type: ignore[operator]

@@ -7,12 +7,12 @@ from typing import Any
 from focaldet.data.formats.rows import Box, around
 from focaldet.data.formats.values import as_number
 
-MOST_BITS = 64
-"""Of a number in a compressed mask; longer ones would take time that grows with the square of their length."""
+MAX_BITS = 64
+"""Most digits of a number in a compressed mask; longer numbers would take quadratic time."""
 
 
 def mask_box(segmentation: Any) -> Box | None:
-    """The box that encloses a segmentation, or ``None`` where there is none, or it is malformed.
+    """The box around a segmentation, or ``None`` if it is missing or malformed.
 
     Args:
         segmentation: polygons as lists ``[x1, y1, x2, y2, …]``, one such list, or a run-length encoding, compressed or
@@ -35,7 +35,7 @@ def mask_box(segmentation: Any) -> Box | None:
 
 
 def _flat(polygon: list[Any]) -> list[Any]:
-    """``[x1, y1, x2, y2, …]`` of such a list or of points ``[x, y]``."""
+    """``[x1, y1, x2, y2, …]`` from such a list or from points ``[x, y]``."""
     return [v for point in polygon for v in (point if isinstance(point, list) else [point])]
 
 
@@ -54,20 +54,22 @@ def _rle_box(mask: dict[str, Any]) -> Box | None:
 
 
 def _runs_box(runs: Sequence[int], height: int) -> Box | None:
-    """Runs of background and object in turn, down each column."""
+    """The box around alternating runs of background and object, column by column."""
     ends = list(accumulate(runs))
     spans = [(ends[i] - runs[i], ends[i] - 1) for i in range(1, len(runs), 2) if runs[i] > 0]
     if not spans:
         return None
     columns = [position // height for span in spans for position in span]
-    several = any(a // height != b // height for a, b in spans)  # such a run goes over the lower and the upper border
+    several = any(
+        a // height != b // height for a, b in spans
+    )  # such a run wraps around from the bottom of a column to the top of the next
     rows = [0, height - 1] if several else [position % height for span in spans for position in span]
     return (float(min(columns)), float(min(rows)), float(max(columns) + 1), float(max(rows) + 1))
 
 
 def _uncompressed(text: str) -> list[int]:
-    """COCO's text of runs: each number in pieces of five bits, from the third on as the difference to the one before
-    the last (maskApi.c of https://github.com/cocodataset/cocoapi). No run where a number has more than 64 bits.
+    """Decode COCO's text of runs: each number in groups of five bits; from the third on, its difference to the number
+    two before (maskApi.c of https://github.com/cocodataset/cocoapi). Returns no runs if a number has more than 64 bits.
 
     >>> _uncompressed("52203"), _uncompressed("o" * 1_000_000)
     ([5, 2, 2, 2, 5], [])
@@ -83,7 +85,7 @@ def _uncompressed(text: str) -> list[int]:
             more = bool(piece & 32)
             position += 1
             shift += 5
-            if shift > MOST_BITS:
+            if shift > MAX_BITS:
                 return []
             if not more and piece & 16:
                 value |= -1 << shift

@@ -1,4 +1,4 @@
-"""The boxes of a photo while a reader gathers them, and what they become."""
+"""The boxes of a photo while a reader collects them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ class Rows:
     """The labels of one photo, as one label file gives them.
 
     Args:
-        photo: where it is.
+        photo: the photo.
         source: the label file.
-        item: what a fault calls a box, with ``{}`` for its number.
-        image_id: of the photo in the label file, or a running number.
-        file_name: of the photo as the label file has it; default: as the folder has it.
-        stated_size: (width, height) that the label file claims.
+        item: name of a box in faults, with ``{}`` for its number.
+        image_id: id of the photo in the label file, or a running number.
+        file_name: name of the photo in the label file; default: its name in the folder.
+        stated_size: (width, height) that the label file states.
         relative: whether boxes are fractions.
         form: as in ``Annotation``.
     """
@@ -45,7 +45,7 @@ class Rows:
     ignored: list[bool] = field(default_factory=list)
 
     def add(self, box: Sequence[float], name: str, number: int, *, ignored: bool = False) -> None:
-        """One more box, and its class."""
+        """Add a box and its class."""
         x1, y1, x2, y2 = box
         self.boxes.append((x1, y1, x2, y2))
         self.names.append(name)
@@ -53,7 +53,7 @@ class Rows:
         self.ignored.append(ignored)
 
     def annotation(self, tree: Tree, label_of: dict[str, int], faults: list[Fault]) -> Annotation:
-        """What they say of the photo; a class that is not among the classes is a fault of its box."""
+        """The annotation of the photo; an unknown class is a fault of its box."""
         known = [name in label_of for name in self.names]
         for name, number, is_known in zip(self.names, self.numbers, known, strict=True):
             if not is_known:
@@ -79,10 +79,10 @@ class Rows:
 
 
 def one_of_each_photo(rows: Iterable[Rows], faults: list[Fault]) -> list[Rows]:
-    """The labels without those that would give a photo two sets of them.
+    """Drop labels that would give a photo two sets of labels.
 
-    Where several label files lead to one photo, the one that names its path best is right, and the others mean a photo
-    that is not here. Copies of one label file are one. Others contradict each other, and the photo is left out.
+    If several label files lead to one photo, the one that matches its path best is right; the others mean a photo that
+    is missing. Copies of a label file count once. Other label files contradict each other, and the photo is left out.
     """
     of_photo: dict[str, list[Rows]] = {}
     for found in rows:
@@ -105,13 +105,13 @@ def one_of_each_photo(rows: Iterable[Rows], faults: list[Fault]) -> list[Rows]:
 
 
 def annotated(rows: Iterable[Rows], tree: Tree, class_names: Sequence[str], faults: list[Fault]) -> list[Annotation]:
-    """The labels of some photos with their classes as numbers."""
+    """Annotations of photos, with classes as numbers."""
     label_of = {name: label for label, name in enumerate(class_names)}
     return [found.annotation(tree, label_of, faults) for found in rows]
 
 
 def listed_classes(tree: Tree, lists: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a text file that lists them, one a line; none where there is no such file.
+    """The classes in a text file with one per line; none if there is no such file.
 
     Raises:
         InputError: the list is empty or not text.
@@ -126,17 +126,17 @@ def listed_classes(tree: Tree, lists: Sequence[str]) -> tuple[str, ...]:
 
 
 def split_of_pair(source: str, photo: str) -> str:
-    """The split that the folders of a label file speak of, or else those of its photo, the nearest first."""
+    """The split that the folders of a label file suggest, or else those of its photo, the nearest first."""
     parts = [*folder_of(source).split("/")[::-1], *folder_of(photo).split("/")[::-1]]
     return next(filter(None, map(split_of, parts)), "")
 
 
 def unlabelled(tree: Tree, rows: Sequence[Rows], named: set[str], label_file: str) -> list[Fault]:
-    """A fault for each photo that has no label file while others in its folder have one.
+    """A fault for each photo without a label file in a folder where others have one.
 
     Args:
-        named: bare names of the label files: a photo of such a name is another version, a mask for example.
-        label_file: what it lacks.
+        named: bare names of the label files; a photo of such a name is another version of one, such as a mask.
+        label_file: the kind of file that is missing.
     """
     used = {row.photo.name for row in rows}
     folders = {folder_of(name) for name in used}
@@ -149,7 +149,7 @@ def unlabelled(tree: Tree, rows: Sequence[Rows], named: set[str], label_file: st
 
 
 def around(points: Iterable[Sequence[float]]) -> Box | None:
-    """The box that encloses some points ``(x, y)``; ``None`` without points.
+    """The box around points ``(x, y)``; ``None`` without points.
 
     >>> around([(2, 9), (4, 1), (3, 3)])
     (2, 1, 4, 9)
@@ -159,7 +159,7 @@ def around(points: Iterable[Sequence[float]]) -> Box | None:
 
 
 def around_turned(box: Box, degrees: float) -> Box:
-    """The box that encloses another one turned about its centre.
+    """The box around another box that is rotated about its centre.
 
     >>> around_turned((0, 0, 4, 2), 90)
     (1.0, -1.0, 3.0, 3.0)

@@ -1,4 +1,4 @@
-"""Labels that are recognised and not read: what they are, and what to export instead."""
+"""Label formats that are recognised but not supported: what they are, and what to export instead."""
 
 import csv
 import io
@@ -21,34 +21,44 @@ _KINDS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str], ...] = (
     ((".parquet", ".arrow"), (), f"a table in binary; {_EXPORT}, or a CSV with a line a box"),
     ((".mat",), (), f"MATLAB's file; {_EXPORT}, or a CSV with a line a box"),
 )
-"""Ends of names, words in their first bytes, and what such files are."""
+"""Suffixes, words in the first bytes, and the kind of file."""
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 _HEAD = 1 << 16
-_MOST_FILES = 20
-"""Files of a kind that are looked into."""
+_MAX_FILES = 20
+"""Number of files of a kind that are examined."""
 
 _KITTI, _DOTA = (15, 16), (9, 10)
-"""Words in a line: a class and 14 numbers, perhaps a score; eight corners, a class and perhaps how difficult it is."""
+"""Words per line: a class and 14 numbers, perhaps a score; eight coordinates, a class and perhaps a difficulty."""
 
 
 def unread_labels(tree: Tree) -> str:
-    """What labels of a kind that is not read there are, and what to do; empty where there are none."""
+    """Name the labels in a format that is not supported, and what to do; empty if there are none."""
     for suffixes, words, what in _KINDS:
-        for name in tree.with_suffix(*suffixes)[:_MOST_FILES]:
-            head = _head(tree, name) if words else b""
-            if all(word in head for word in words):
+        for name in tree.with_suffix(*suffixes)[:_MAX_FILES]:
+            if _holds(tree, name, words):
                 return f"{name} is {what}"
-    for name in tree.with_suffix(".txt")[:_MOST_FILES]:
+    for name in tree.with_suffix(".txt")[:_MAX_FILES]:
         if kind := _kind_of_lines(_head(tree, name)):
             return f"{name} has labels of {kind}; {_EXPORT}"
     return ""
 
 
+def is_unread_json(tree: Tree, name: str) -> bool:
+    """Whether a JSON file has labels in a format that is not supported."""
+    return any(".json" in suffixes and _holds(tree, name, words) for suffixes, words, _ in _KINDS)
+
+
+def _holds(tree: Tree, name: str, words: tuple[bytes, ...]) -> bool:
+    """Whether a file begins with all these words, in any order."""
+    head = _head(tree, name) if words else b""
+    return all(word in head for word in words)
+
+
 def without_labels(tree: Tree) -> str:
-    """What there is in a folder where no labels were found, and what to do; empty where that is not known."""
-    for name in tree.with_suffix(".csv", ".tsv")[:_MOST_FILES]:
+    """Name the contents of a folder without labels, and what to do; empty if unknown."""
+    for name in tree.with_suffix(".csv", ".tsv")[:_MAX_FILES]:
         if columns := _columns(_head(tree, name)):
             return (
                 f"{name} names photos, and its columns ({first_names(columns)}) no box that can be read: call them "
@@ -58,7 +68,7 @@ def without_labels(tree: Tree) -> str:
 
 
 def packed(tree: Tree) -> str:
-    """What to do about archives; empty where there are none."""
+    """Advice about archives; empty if there are none."""
     archives = tree.with_suffix(*_ARCHIVES)
     return f"unpack {first_names(archives)}" if archives else ""
 
@@ -74,7 +84,7 @@ def _head(tree: Tree, name: str) -> bytes:
 
 def _kind_of_lines(head: bytes) -> str:
     lines = [line.split() for line in head.decode("latin-1").splitlines()[:10]]
-    lines = [words for words in lines if len(words) > 1]  # DOTA's files begin with what they are of
+    lines = [words for words in lines if len(words) > 1]  # DOTA's files begin with the source of the image
     if not lines:
         return ""
     if all(len(words) in _KITTI and _all_numbers(words[1:]) and not _all_numbers(words[:1]) for words in lines):
@@ -92,9 +102,9 @@ def _all_numbers(words: list[str]) -> bool:
 
 
 def _columns(head: bytes) -> list[str]:
-    """The header of a table that names photos."""
+    """The header of a table that lists photos."""
     text = table_text(head, cut=len(head) == _HEAD)
-    lines = text.splitlines()[:_MOST_FILES]
+    lines = text.splitlines()[:_MAX_FILES]
     delimiter = max(",;\t|", key=lines[0].count) if lines else ","
     try:
         rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))

@@ -1,4 +1,4 @@
-"""Numbers and names as label files have them: tools write them as words, with points, or not at all."""
+"""Numbers and names in label files: tools write them as words, with a decimal point, or not at all."""
 
 import codecs
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.files import MOST_TEXT, read_bytes
+from focaldet.files import MAX_TEXT, read_bytes
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
 
@@ -15,12 +15,12 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf
 def as_number(value: Any) -> float | None:
     """A number, or a word for one; ``None`` for anything else.
 
-    Infinity and NaN are numbers of a faulty box, found as such later.
+    Infinity and NaN are returned too; later checks report the box.
 
     >>> as_number("2.5"), as_number(3), as_number("1_0"), as_number(True), as_number(None)
     (2.5, 3.0, None, None, None)
     """
-    if type(value) is float:  # nearly always, and there are millions
+    if type(value) is float:  # the common case, among millions of numbers
         return value
     if isinstance(value, str):
         value = value.strip()
@@ -34,7 +34,7 @@ def as_number(value: Any) -> float | None:
 
 
 def as_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """(width, height) in pixels; ``None`` where one is missing, or 0, which some tools write for "not known"."""
+    """(width, height) in pixels; ``None`` if one is missing, or 0, which some tools write for "unknown"."""
     w, h = as_number(width), as_number(height)
     if w is None or h is None or not (0.5 <= w < math.inf and 0.5 <= h < math.inf):
         return None
@@ -42,12 +42,12 @@ def as_size(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def as_id(value: Any) -> int | str | None:
-    """An id that is equal for 7, 7.0 and "7"; ``None`` for what can be none.
+    """An id that is equal for 7, 7.0 and "7"; ``None`` for an invalid id.
 
     >>> as_id(7.0), as_id("7"), as_id("007"), as_id("cat.jpg"), as_id([7])
     (7, 7, '007', 'cat.jpg', None)
     """
-    if type(value) is int:  # nearly always
+    if type(value) is int:  # the common case
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -70,7 +70,7 @@ def as_flag(value: Any) -> bool:
 
 
 def decoded(data: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 that says so in its first bytes.
+    """Text in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
         UnicodeError: neither.
@@ -84,13 +84,13 @@ def read_lines(path: Path, name: str) -> list[str]:
     """The lines of a text file, stripped, without the empty ones.
 
     Args:
-        name: what an error calls the file.
+        name: name of the file in errors.
 
     Raises:
-        InputError: it is not text.
+        InputError: the file is not text.
     """
     try:
-        lines = decoded(read_bytes(path, MOST_TEXT)).splitlines()
+        lines = decoded(read_bytes(path, MAX_TEXT)).splitlines()
     except UnicodeError:
         raise InputError(f"{name}: not a text file in UTF-8; save it as one") from None
     return [line.strip() for line in lines if line.strip()]

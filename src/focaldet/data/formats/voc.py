@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file an image.
+"""Pascal VOC: one XML file per image.
 
 Accepted places: ``JPEGImages``, ``Annotations`` and ``ImageSets/Main/{train,val,trainval,test}.txt`` as VOC has them,
 at the top or in folders (``VOC2007``); the same with any names of the folders; or images and XML files side by side,
@@ -44,9 +44,9 @@ def find_voc(tree: Tree) -> list[str]:
 
 
 def read_voc(tree: Tree, files: list[str]) -> ParsedLayout:
-    """All annotation files of a VOC folder.
+    """Read all annotation files of a VOC folder.
 
-    Classes are the names that occur, sorted; or the lines of ``labels.txt`` or ``classes.txt`` where one is there.
+    Classes are the names that occur, sorted, or the lines of ``labels.txt`` or ``classes.txt`` if there is one.
 
     Raises:
         InputError: an XML file declares entities or refers to others, or a list of images is unusable.
@@ -86,7 +86,7 @@ def read_voc(tree: Tree, files: list[str]) -> ParsedLayout:
 
 
 def _counts_from_zero(rows: Sequence[Rows]) -> bool:
-    """Whether boxes that touch the left or the upper border begin at 0, and not at 1."""
+    """Whether boxes that touch the left or the upper border begin at 0 instead of 1."""
     begins = [min(box[0], box[1]) + 1 for row in rows for box in row.boxes]
     return sum(begin < 0.5 for begin in begins) > sum(0.5 <= begin < 1.5 for begin in begins)
 
@@ -135,7 +135,7 @@ def _numbers(element: Element | None, tags: Sequence[str]) -> list[float] | None
 def _corners(entry: Element) -> Sequence[float] | None:
     if (corners := _numbers(entry.find("bndbox"), _SIDES)) is not None:
         return corners
-    # roLabelImg's turned box; its angle is in radians.
+    # A rotated box of roLabelImg; its angle is in radians.
     turned = _numbers(entry.find("robndbox"), ("cx", "cy", "w", "h", "angle"))
     if turned is None:
         return None
@@ -146,9 +146,9 @@ def _corners(entry: Element) -> Sequence[float] | None:
 def _listed_splits(
     tree: Tree, annotations: dict[str, Annotation], faults: list[Fault]
 ) -> dict[str, list[Annotation]] | None:
-    """The splits of ``ImageSets/Main`` in each folder that has one; ``None`` where there is none.
+    """The splits of ``ImageSets/Main`` in each folder that has one; ``None`` if there is none.
 
-    Lists of single classes (``cat_train.txt``) are parts of one. PaddleDetection's lie at the top.
+    Lists of single classes (``cat_train.txt``) are parts of a split. PaddleDetection's lists are at the top.
     """
     texts = tree.with_suffix(".txt")
     lists = [name for name in texts if folder_of(name).endswith("ImageSets/Main")]
@@ -191,7 +191,7 @@ def _split_of_list(name: str) -> str:
 
 
 def _listed_names(root: str, annotations: dict[str, Annotation]) -> dict[str, Annotation]:
-    """The annotations below a folder by the names that a list may call them: path or bare name, of label or photo."""
+    """The annotations below a folder by each name that a list may use: path or bare name of the label or the photo."""
     names: dict[str, Annotation] = {}
     for source, annotation in annotations.items():
         if source.startswith(root):
@@ -202,7 +202,7 @@ def _listed_names(root: str, annotations: dict[str, Annotation]) -> dict[str, An
 
 
 def _listed(line: str, by_name: dict[str, Annotation]) -> str:
-    """The name in a line of a list, which may have a suffix, folders, or a flag (1, 0, -1) behind it."""
+    """The name in a line of a list, which may have a suffix, folders, or be followed by a flag (1, 0, -1)."""
     path = line.replace("\\", "/")
     names = [path, re.sub(r"\s+(?:-1|0|1)$", "", path), path.split()[0]]
     names += [re.sub(r"\.\w{1,5}$", "", name) for name in names]

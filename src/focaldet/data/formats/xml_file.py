@@ -1,4 +1,4 @@
-"""XML files of labels, read without expanding anything."""
+"""Read XML label files without expanding anything."""
 
 import re
 from xml.etree.ElementTree import Element, ParseError
@@ -10,14 +10,14 @@ from focaldet.checks import InputError
 from focaldet.data.tree import Tree
 
 _HEAD = 4096
-"""Bytes in which an XML file names its root element."""
+"""Number of bytes in which an XML file must name its root element."""
 
 _KNOWN_ENCODINGS = frozenset({b"utf-8", b"utf-16", b"iso-8859-1", b"us-ascii", b"ascii"})
 """Encodings that the parser reads itself."""
 
 
 def root_element(tree: Tree, name: str) -> str:
-    """The tag of an XML file's root element, or ``""`` where its beginning shows none."""
+    """The tag of an XML file's root element, or ``""`` if its first bytes contain none."""
     head = tree.head(name, _HEAD)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         head = head.replace(b"\0", b"")
@@ -28,16 +28,16 @@ def root_element(tree: Tree, name: str) -> str:
 
 
 def parse_xml(tree: Tree, name: str) -> Element:
-    """An XML file, read without expanding anything.
+    """Parse an XML file without expanding anything.
 
     Raises:
-        InputError: it declares entities or refers to others.
-        ValueError: it is not XML.
+        InputError: the file declares entities or refers to others.
+        ValueError: the file is not XML.
     """
     try:
         root: Element = fromstring(_with_known_encoding(tree.read(name)), forbid_dtd=False)
     except DefusedXmlException as error:
-        # Annotations have no use for entities: this file is an attack or an accident, and nothing of it is expanded.
+        # Annotations never need entities: this file is an attack or an accident, and none of them is expanded.
         kind = type(error).__name__
         raise InputError(
             f"{name}: the XML declares or includes entities ({kind}); remove the file or the DTD"
@@ -50,7 +50,7 @@ def parse_xml(tree: Tree, name: str) -> Element:
 
 
 def _with_known_encoding(data: bytes) -> bytes:
-    """The same in UTF-8 where it declares an encoding that the parser does not know, such as GB2312."""
+    """The file in UTF-8 if it declares an encoding that the parser does not know, such as GB2312."""
     declared = re.match(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"'][^>]*\?>", data[:_HEAD])
     if declared is None or declared[1].lower() in _KNOWN_ENCODINGS:
         return data

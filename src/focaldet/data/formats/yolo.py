@@ -1,10 +1,10 @@
-"""YOLO: one text file an image, ``class x y width height`` a line, in fractions of the image.
+"""YOLO: one text file per image with lines ``class x y width height`` in fractions of the image.
 
 Accepted places: a YAML file with ``names`` and ``train``/``val``/``test`` (folders, patterns, or text files that list
 images); ``obj.names`` and ``obj.data`` as Darknet and CVAT have them; or ``classes.txt`` and label files. The labels of
 ``.../images/a.jpg`` are ``.../labels/a.txt``, or ``a.txt`` beside it; an image without that file has no objects. A line
-with more numbers is a polygon or a turned box, whose enclosing box is taken, or, with ``kpt_shape``, a box and its key
-points. Fractions have no pixels, so they always refer to the image as it is displayed.
+with more numbers is a polygon or a rotated box, which becomes its enclosing box, or, with ``kpt_shape``, a box and its
+key points. Fractions always refer to the displayed image.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from focaldet.data.tree import PhotoError, Tree
 from focaldet.files import parse_yaml
 
 _NAME_LISTS = ("obj.names", "classes.txt", "labels.txt", "class_names.txt", "names.txt", "_darknet.labels")
-"""Files that list the classes, one a line, the surest first."""
+"""Names of files that list the classes, one per line, the most reliable first."""
 
 _PHOTO_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", "frames")
 _LABEL_FOLDERS = ("labels", "label", "annotations", "annotation", "txt", "yolo_labels", "labels_yolo", "bbox")
-"""Names of folders that stand for each other: labels of ``images/a/b.jpg`` are ``labels/a/b.txt``."""
+"""Pairs of folder names: the labels of ``images/a/b.jpg`` are ``labels/a/b.txt``."""
 
 _NO_LABELS = ("train", "val", "valid", "test", "readme", "license", "notes", "requirements", "data", "trainval")
-"""Bare names of text files that lie beside label files and are none."""
+"""Bare names of text files beside label files that are not label files."""
 
 
 def find_yolo(tree: Tree) -> str | None:
@@ -43,7 +43,7 @@ def find_yolo(tree: Tree) -> str | None:
         return None
     if lists := _class_lists(tree):
         return lists[0]
-    # What looks like labels of YOLO has nowhere to say what its numbers mean.
+    # There seem to be YOLO labels, but nothing that names their classes.
     numbers = [name for name in labels[:20] if looks_like_labels(tree, name)]
     if numbers:
         raise InputError(
@@ -54,7 +54,7 @@ def find_yolo(tree: Tree) -> str | None:
 
 
 def _class_lists(tree: Tree) -> list[str]:
-    """The files that list the classes, one a line, the surest first."""
+    """The files that list the classes, one per line, the most reliable first."""
     names = tree.with_suffix(".names")
     files = [*tree.with_suffix(".txt"), *names, *tree.with_suffix(".labels")]
     listed = [name for name in files if bare_name(name).lower() in _NAME_LISTS]
@@ -62,10 +62,10 @@ def _class_lists(tree: Tree) -> list[str]:
 
 
 def _listed_names(tree: Tree, source: str) -> dict[int, str]:
-    """The classes of a text file; another of its name, of another folder of labels, may only have fewer of them.
+    """The classes in a text file; a file of the same name in another folder of labels may only have fewer of them.
 
     Raises:
-        InputError: it is no text or empty, or they contradict each other.
+        InputError: the file is empty or not text, or two files contradict each other.
     """
     listed = read_lines(tree.path(source), source)
     for other in _class_lists(tree):
@@ -92,7 +92,7 @@ def _describes(tree: Tree, name: str) -> bool:
 
 
 def _one_description(tree: Tree, files: list[str]) -> str:
-    """Of several YAML files with names the one of this folder: the nearest to its top whose photos are here."""
+    """Choose among several YAML files with names: the one nearest to the top whose photos are in the folder."""
     top = min(name.count("/") for name in files)
     files = [name for name in files if name.count("/") == top]
     if len(files) > 1:
@@ -112,14 +112,14 @@ def _one_description(tree: Tree, files: list[str]) -> str:
 
 
 def _places(tree: Tree, name: str) -> int:
-    """How many of the splits that a description names are in the folder, and whether it is the usual one."""
+    """Number of splits of a description that are in the folder, and whether it has the usual name."""
     document = _load_yaml(tree, name)
     entries = [entry for key in ("train", "val", "valid", "test") for entry in _listed(document.get(key))]
     return sum(tree.entry(entry, ("", folder_of(name))) is not None for entry in entries if isinstance(entry, str))
 
 
 def _highest_class(tree: Tree) -> int:
-    """The highest class number of some label files."""
+    """The highest class number in label files."""
     highest = -1
     for name in tree.with_suffix(".txt")[:2000]:
         with contextlib.suppress(UnicodeError):
@@ -139,7 +139,7 @@ def _load_yaml(tree: Tree, name: str) -> Any:
 
 
 def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
-    """All label files of a YOLO folder.
+    """Read all label files of a YOLO folder.
 
     Raises:
         InputError: the description is unusable, or a part of it is not in the folder.
@@ -188,7 +188,7 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
 
 
 def _yaml_names(document: dict[str, Any], source: str, tree: Tree) -> dict[int, str]:
-    """Class number -> name, of the description or of a text file that it means."""
+    """Class number -> name, from the description or from a text file that it refers to."""
     names = document.get("names")
     if isinstance(names, str) and names and (found := tree.entry(names, (folder_of(source), ""))):
         names = read_lines(tree.path(found[0]), found[0]) if found[0] in tree.files else None
@@ -209,7 +209,7 @@ def _yaml_names(document: dict[str, Any], source: str, tree: Tree) -> dict[int, 
 
 
 def _key_point_numbers(document: dict[str, Any], source: str) -> int:
-    """How many numbers of key points stand behind a box, by ``kpt_shape: [points, numbers of each]``."""
+    """Number of key point values after a box, from ``kpt_shape: [points, values per point]``."""
     shape = document.get("kpt_shape")
     if shape is None:
         return 0
@@ -229,7 +229,7 @@ def _yaml_splits(
     here = folder_of(source)
     bases = [here, ""]
     if isinstance(stated := document.get("path"), str) and stated.strip():
-        # Often the folder's place on the machine where the set was made: taken where it is found here.
+        # Often the folder's path on the machine where the set was made: used only if it exists here.
         found = tree.entry(stated, (here,))
         bases = [*(name for name in found or () if name in tree.folders), *bases]
     splits: dict[str, list[str]] = {}
@@ -241,7 +241,7 @@ def _yaml_splits(
                     f"{source}: expected {key!r} as a path or a list of paths, got a {type(entry).__name__}"
                 )
             places = tree.entry(entry, bases)
-            if places is None and key == "test":  # many exports name one that they do not have
+            if places is None and key == "test":  # many exports list a split that they do not contain
                 notes.append(f"{source}: test: {entry!r:.80} is not here; there is no test split")
                 continue
             if places is None:
@@ -283,7 +283,7 @@ def _darknet_splits(tree: Tree, faults: list[Fault]) -> dict[str, list[str]]:
 
 
 def _folder_splits(tree: Tree) -> dict[str, list[str]]:
-    """All photos, by the splits that their folders are called after; in folders called images where there are such."""
+    """All photos by the splits that their folders suggest; only those in folders called images, if there are any."""
     photos = [p for p in tree.photos if "images" in p.lower().split("/")[:-1]] or tree.photos
     splits: dict[str, list[str]] = {}
     for photo in photos:
@@ -293,10 +293,10 @@ def _folder_splits(tree: Tree) -> dict[str, list[str]]:
 
 
 def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[dict[str, str], set[str]]:
-    """Photo -> its label file, of those that have one; and the photos of which that is not known.
+    """Photo -> its label file, if it has one; and the photos whose label file is ambiguous.
 
-    A photo's label file lies in the folder that goes with its own, or beside it. What is then left over is joined by
-    name, where that leaves no choice.
+    A photo's label file is in the folder paired with its own, or beside it. The remaining ones are matched by name, if
+    that is unambiguous.
     """
     doubtful: set[str] = set()
     texts = {folded(name): name for name in tree.with_suffix(".txt")}
@@ -341,10 +341,10 @@ def _nearest_split(name: str) -> str:
 
 
 def _label_places(photo: str) -> list[str]:
-    """Where the labels of a photo lie, the usual place first."""
+    """Possible paths of a photo's labels, the usual one first."""
     folders = folder_of(photo).split("/") if folder_of(photo) else []
     places = []
-    for i in range(len(folders) - 1, -1, -1):  # the last folder named images is the one
+    for i in range(len(folders) - 1, -1, -1):  # only the last folder named images counts
         if folders[i].lower() in _PHOTO_FOLDERS:
             places += [[*folders[:i], name, *folders[i + 1 :]] for name in _LABEL_FOLDERS]
     places += [folders, *([*folders, name] for name in _LABEL_FOLDERS)]
@@ -357,7 +357,7 @@ def _orphans(tree: Tree, labels: dict[str, str]) -> list[Fault]:
     used = set(labels.values())
     folders = {folder_of(name) for name in used if name}
     texts = [n for n in tree.with_suffix(".txt") if folder_of(n) in folders or "labels" in PurePosixPath(n).parts[:-1]]
-    named = {stem(photo) for photo in tree.photos}  # of another split, or left out with a fault of its own
+    named = {stem(photo) for photo in tree.photos}  # in another split, or left out with a fault of its own
     return [
         Fault("missing-image", name, "", "labels without an image of this name")
         for name in texts

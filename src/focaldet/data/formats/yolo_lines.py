@@ -1,4 +1,4 @@
-"""The lines of YOLO's label files: a class, and a box or a polygon in fractions of the image."""
+"""Parse the lines of YOLO's label files: a class, and a box or a polygon in fractions of the image."""
 
 import math
 
@@ -9,7 +9,7 @@ from focaldet.data.formats.rows import Rows
 from focaldet.data.formats.values import as_number, decoded, read_lines
 from focaldet.data.records import Fault
 from focaldet.data.tree import AS_STATED, FoundPhoto, Tree
-from focaldet.files import MOST_TEXT
+from focaldet.files import MAX_TEXT
 
 
 class LabelReader:
@@ -17,8 +17,8 @@ class LabelReader:
 
     Args:
         names: class number -> name.
-        points: how many numbers of key points follow a box.
-        faults: gets what is wrong with single lines.
+        points: number of key point values after a box.
+        faults: list to which the faults of single lines are added.
     """
 
     def __init__(self, tree: Tree, names: dict[int, str], points: int, faults: list[Fault]) -> None:
@@ -27,11 +27,11 @@ class LabelReader:
         self._seen: set[float] = set()
 
     def rows(self, photo: str, label_file: str, number: int) -> Rows | None:
-        """The labels of a photo; ``None`` where its label file cannot be read.
+        """The labels of a photo; ``None`` if its label file cannot be read.
 
         Args:
-            label_file: empty where there is none: such a photo has no objects.
-            number: of the photo.
+            label_file: empty if there is none: such a photo has no objects.
+            number: running number of the photo.
         """
         tree = self._tree
         rows = Rows(FoundPhoto(photo, AS_STATED), label_file or photo, "line {}", number, relative=True, form="centre")
@@ -54,9 +54,9 @@ class LabelReader:
         return rows
 
     def _line(self, line: str) -> tuple[str, list[float]] | Fault:
-        """The class and the corners in fractions of a line, or what is wrong with it."""
+        """The class and the corners in fractions from a line, or its fault."""
         words = _words(line)
-        if words[0] in self._known and as_number(words[0]) is None:  # the class by its name
+        if words[0] in self._known and as_number(words[0]) is None:  # the class as a name
             words[0] = str(next(number for number, name in self._names.items() if name == words[0]))
         numbers = _numbers(words, self._points)
         if isinstance(numbers, Fault):
@@ -69,10 +69,10 @@ class LabelReader:
         return self._names[int(label)], box
 
     def check_numbers(self, source: str) -> None:
-        """Raise InputError where the classes seem to be counted from another number than the list of them.
+        """Raise InputError if the class numbers do not seem to start where the list of classes does.
 
         Args:
-            source: of the list.
+            source: file with the list.
         """
         first, last = min(self._names), max(self._names)
         if first == 0 and self._seen and min(self._seen) == 1 and max(self._seen) == last + 1:
@@ -96,11 +96,11 @@ def label_text(tree: Tree, name: str) -> str:
     """The text of a file.
 
     Raises:
-        UnicodeError: it is none.
+        UnicodeError: the file is not text.
     """
-    data = tree.read(name, MOST_TEXT)
+    data = tree.read(name, MAX_TEXT)
     text = decoded(data)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to say UTF-16
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to be UTF-16's mark
         raise UnicodeError("not text")
     return text
 
@@ -113,7 +113,7 @@ def _words(line: str) -> list[str]:
 
 
 def _numbers(words: list[str], points: int) -> list[float] | Fault:
-    """``[class, x1, y1, x2, y2]`` in fractions, or what is wrong."""
+    """``[class, x1, y1, x2, y2]`` in fractions, or the fault."""
 
     def bad(problem: str) -> Fault:
         return Fault("bad-entry", "", "", problem)
@@ -124,7 +124,7 @@ def _numbers(words: list[str], points: int) -> list[float] | Fault:
     numbers: list[float] = values  # type: ignore[assignment]
     if points and len(numbers) == 5 + points:
         numbers = numbers[:5]
-    # A detector's own output ends in a confidence, a turned box in an angle.
+    # The output of a detector ends in a confidence, a rotated box in an angle.
     if len(numbers) == 6 and not 0 <= (last := numbers.pop()) <= 1:
         return bad(f"the sixth number, {last:g}, is no confidence; is it an angle? export corners instead")
     if not (len(numbers) == 5 or (len(numbers) >= 7 and len(numbers) % 2 == 1)):

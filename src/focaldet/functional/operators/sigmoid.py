@@ -34,7 +34,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, float, Alpha], Tensor]] = {
 """Kind of loss -> its formula; ``gamma`` is the exponent, whatever the paper calls it."""
 
 KINDS = tuple(FORMULAS)
-"""The kinds by number, as the kernels know them."""
+"""The kinds; an index into them is the number by which the kernels know a kind."""
 
 
 def sigmoid_loss(
@@ -53,7 +53,7 @@ def sigmoid_loss(
 ) -> Tensor:
     """Loss of the given kind times ``scale / normalizer``, summed when ``reduce``.
 
-    Either ``labels`` (with ``quality`` or without) or ``targets`` is given. ``class_alpha`` goes before ``alpha``.
+    Either ``labels`` (with ``quality`` or without) or ``targets`` is given. ``class_alpha`` overrides ``alpha``.
     float16 and bfloat16 are computed in float32, and so is the result.
     """
     z = logits.movedim(1, -1)
@@ -62,11 +62,11 @@ def sigmoid_loss(
     if labels is not None:
         check_labels(labels, z.shape[-1])
         y, ignored = dense_targets(SparseTargets(labels, quality), z.shape[-1], z.dtype)
-        z = torch.where(ignored, 0.0, z)  # whatever stands in an ignored row, NaN included, has no loss and no gradient
+        z = torch.where(ignored, 0.0, z)  # an ignored row has no loss and no gradient, even for NaN
     else:
         assert targets is not None
         y = targets.movedim(1, -1).to(z.dtype)
-    if weight is not None:  # nor has what weighs 0
+    if weight is not None:  # nor has an element of weight 0
         weight = weight.movedim(1, -1)
         silent = weight == 0 if ignored is None else (weight == 0) | ignored
         z, y = torch.where(silent, 0.0, z), torch.where(silent, 0.0, y)

@@ -1,0 +1,63 @@
+"""Task-aligned One-stage Object Detection (Feng et al., ICCV 2021, arXiv 2108.07755), on GFL's head.
+
+| per location | assignment               | box coding                 | class loss        | box loss  |
+|--------------|--------------------------|----------------------------|-------------------|-----------|
+| 1 anchor     | task-aligned, first ATSS | distributions of distances | quality focal (t̂) | as in GFL |
+
+    t = s^α u^β,   t̂ = t max(u) / max(t), both maxima over the positives of the object
+    L = 1/N_t ( sum_all QFL(t̂) + sum_pos t̂ ( 2 GIoU + 1/4 mean over the four sides of DFL ) )
+
+``s`` is the score of a location for the object's class, ``u`` the IoU of its box with the object, and ``N_t`` the sum
+of t̂. The 13 locations inside an object with the largest t learn it: those that already score and locate it best. So the
+network chooses what it learns. At the start it knows nothing, and ATSS chooses for the first third of the training, as
+in the paper (4 of 12 epochs). The paper's second part, a head that aligns both tasks, is left out; the sides have GFL's
+distributions, as in PP-YOLOE (arXiv 2203.16250).
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from focaldet.assign.task_aligned import Candidates, aligned_targets, choose_positives, list_candidates
+from focaldet.boxes.iou import paired_iou
+from focaldet.boxes.locations import Lattice
+from focaldet.methods.gfl import GFL
+from focaldet.methods.method import class_probabilities
+from focaldet.methods.normalizer import mean_over_processes
+from focaldet.methods.positives import Positives
+from focaldet.structures import Assignment, GroundTruth, HeadOutputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TOOD(GFL):
+    """The method.
+
+    Args:
+        num_positives: largest number of positives of an object.
+        score_power, iou_power: α and β of the alignment.
+        warm_up: share of the training in which ATSS chooses the positives, and the losses are GFL's.
+    """
+
+    num_positives: int = 13
+    score_power: float = 1.0
+    iou_power: float = 6.0
+    warm_up: float = 1 / 3
+
+    def candidates(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Candidates:
+        return list_candidates(truth, lattice, image_sizes=image_sizes)
+
+    def losses_of_candidates(
+        self, outputs: HeadOutputs, unmatched: Assignment, candidates: Positives
+    ) -> dict[str, Tensor]:
+        sides, boxes = self.sides_and_boxes(outputs.box_maps, candidates)
+        iou = paired_iou(boxes.detach(), candidates.boxes_xyxy)
+        score = class_probabilities(outputs.class_logits, unmatched, candidates)
+        alignment = score**self.score_power * iou**self.iou_power
+        pairs = Candidates(candidates.gt, candidates.image, candidates.location, unmatched)
+        chosen = choose_positives(pairs, alignment, iou, self.num_positives).nonzero()[:, 0]
+
+        positives = candidates[chosen]
+        target = aligned_targets(alignment[chosen], iou[chosen], positives.gt)
+        total = mean_over_processes(target.sum()).clamp(min=1.0)
+        terms = self.box_terms(sides[chosen], boxes[chosen], positives, target)
+        return {"class": self.class_term(outputs.class_logits, unmatched, positives, target, normalizer=total)} | terms
