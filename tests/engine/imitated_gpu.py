@@ -81,6 +81,9 @@ class Imitation(TorchDispatchMode):
         return computed(func, args, kwargs or {})
 
 
+operators: set[str] = set()
+"""What was computed there, by its name in torch's native_functions.yaml."""
+
 waits: list[str] = []
 """What the host waited for: the operator, and the function of focaldet that called it."""
 
@@ -90,6 +93,8 @@ def computed(func: Any, args: Any, kwargs: Any) -> Any:
     name = func.__name__.split(".")[0]
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     there = [x for x in tensors if isinstance(x, There)]
+    if there:
+        operators.add(str(func).removeprefix("aten.").removesuffix(".default"))
     if there and name not in MOVES:
         for x in tensors:
             if not isinstance(x, There) and x.ndim:
@@ -215,6 +220,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
             "waits": trained,
             "waits in detecting": sorted(set(waits)),
             "refusals": refusals(device),
+            "operators": sorted(operators),
         }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchgen
+import yaml
 from test_step_counts import batch_of, module_of, spec_of
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -164,6 +166,25 @@ def test_the_host_waits_for_the_gpu_where_it_must_and_nowhere_else(
     result = on_an_imitated_gpu[name]
     assert result["waits"] == ["engine/step_terms.py read: tolist"]  # the first step's; the second reads nothing
     assert set(result["waits in detecting"]) <= ALLOWED_WAITS
+
+
+@pytest.mark.slow
+def test_apple_s_gpu_has_every_operator_that_training_and_detecting_need(on_an_imitated_gpu: dict[str, Any]) -> None:
+    """By torch's own list: an operator without a kernel there, or one made of others, would end the run."""
+    file = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"
+    listed = {entry["func"].split("(")[0]: entry for entry in yaml.safe_load(file.read_text(encoding="utf-8"))}
+
+    def is_there(name: str) -> bool:
+        entry = listed[name]
+        if "structured_delegate" in entry:
+            return is_there(entry["structured_delegate"])
+        kernels = ", ".join(entry.get("dispatch", {"CompositeImplicitAutograd": ""}))
+        return "MPS" in kernels.split(", ") or "Composite" in kernels
+
+    needed = {name for result in on_an_imitated_gpu.values() for name in result["operators"]}
+    assert len(needed) > 100
+    assert {name for name in needed if not is_there(name)} == set()
+    assert not is_there("ormqr")  # the list says so where there is none
 
 
 @every_method
