@@ -299,7 +299,7 @@ class TrainConfig:
 
     @property
     def images_per_step(self) -> int:
-        """Of a process."""
+        """Images of a process per step."""
         assert self.batch != "auto"  # train has replaced it
         return self.batch * self.accumulate
 

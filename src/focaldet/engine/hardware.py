@@ -27,7 +27,7 @@ ROOM = 0.9
 
 
 def algorithms(config: TrainConfig, *, one_size: bool) -> dict[str, Any]:
-    """What Lightning's trainer is told about algorithms.
+    """Options of the trainer that choose algorithms.
 
     A CPU repeats a run without loss. On CUDA that is an option; without it, float32 products are rounded to TF32, and
     the fastest convolutions are looked for, if all photos have one size: it takes seconds for each.
@@ -84,7 +84,7 @@ def most_that_fit(fits: Callable[[int], bool]) -> int:
     """The batch for a device on which some number of images is the last that fits.
 
     >>> most_that_fit(lambda images: images <= 43)
-    38
+    37
 
     Raises:
         InputError: not even one fits.
