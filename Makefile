@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check lint quick test fuzz mutants docs demo format clean
+.PHONY: setup check lint quick test gpu fuzz mutants docs demo format clean
 
 setup: $(STAMP)  ## make .venv and install focaldet with its development tools
 
@@ -34,6 +34,12 @@ quick: $(STAMP)
 test: check  ## everything, slow tests included (at most 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
 	$(BIN)/pytest -q -m alone --durations=5
+
+# Skips where there is no GPU. The benchmark's photos: make gpu DATA=folder
+DATA := demo/digits
+gpu: $(STAMP)  ## what needs a CUDA GPU: tests of kernels and steps, then benchmarks/results/gpu.md
+	$(BIN)/pytest -q -m gpu -rs tests/kernels/test_gpu.py tests/engine/test_on_gpu.py || test $$? -eq 5  # 5: none ran
+	! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(BIN)/python -m benchmarks.gpu $(DATA)
 
 # Another SEED tries other inputs. What is found is kept in KEEP, to be run again with --kinds KIND --only NUMBER.
 SEED := 0

@@ -16,7 +16,8 @@ import torch
 from focaldet.bench import losses
 from focaldet.bench.measure import interleaved_ms
 from focaldet.cli import build_parser, main
-from focaldet.engine.config import GROUPS, TrainConfig, load_config
+from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.option import GROUPS
 
 Refuse = Callable[..., str]
 TINY = ("--backbone", "mobilenetv3_small_050", "--size", "64", "--channels", "16", "--head-depth", "1")
@@ -176,7 +177,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
             "--augment: unknown name 'lihgt'; did you mean 'light'?",
         ),
         ("train --data photos --augment light,hue=2", "--augment: hue: expected a strength from 0 to 0.5, got '2'"),
-        ("train --batch eight", "--batch: expected a whole number, got 'eight'"),
+        ("train --batch eight", "--batch: expected a whole number or auto, got 'eight'"),
         ("train --size 3.5", "--size: expected a whole number, got '3.5'"),
         ("train --epochs 1e3", "--epochs: expected a whole number, got '1e3'"),
         ("train --epochs=", "--epochs: expected a whole number, got ''"),
@@ -216,7 +217,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("data check", "data: missing DIR; see focaldet data --help"),
         ("data check photos --size big", "--size: expected a whole number, got 'big'"),
         ("demo --seed one", "--seed: expected a whole number, got 'one'"),
-        ("bench loss", "bench losses: expected losses; got 'loss'; did you mean 'losses'?"),
+        ("bench loss", "bench losses|step: expected one of losses, step; got 'loss'; did you mean 'losses'?"),
         ("doctor me", "doctor: unexpected: me; see focaldet doctor --help"),
     ],
 )
@@ -508,6 +509,18 @@ def test_the_demo_ends_with_its_report_and_the_command_for_ones_own_photos(
     assert "AP50" in page.read_text()
     assert "focaldet train --data DIR" in command
     assert json.loads((out / "run-1" / "evaluation.json").read_text())["split"] == "test"
+
+
+@pytest.mark.slow
+def test_bench_step_prints_where_the_time_goes(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--size", "64", "--batch", "2", "--minutes", "0.1", "--device", "cpu"]
+    assert main(["bench", "step", "--data", str(cells), *options]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("gfl, regnetx_002, 64 px, 2 images per step, ")
+    parts = [line.split()[0] for line in said.splitlines() if line.startswith("  ") and " ms " in line]
+    assert set(parts) == {"load", "forward", "assign", "loss", "log", "backward", "update"}
+    assert re.search(r"time of a step \(mean of [1-9]\d*\):", said)
+    assert re.search(r"^\d+\.\d\d steps/s, \d+\.\d images/s$", said, re.MULTILINE)
 
 
 @pytest.mark.slow

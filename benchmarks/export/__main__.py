@@ -38,14 +38,14 @@ from focaldet.evaluation.average_precision import average_precision
 from focaldet.exporting.export import make_file
 from focaldet.exporting.int8 import FLOAT_PARTS, Int8, file_ap
 from focaldet.exporting.quantise import with_8_bits
-from focaldet.runtime.onnx_detector import OPENVINO
+from focaldet.runtime.providers import PROVIDERS
 
 RESULT = Path(__file__).parents[1] / "results" / "export.md"
 BATCHES = (1, 8)
 REST = 0.05
 """Pause in seconds before each measurement: onnxruntime's threads keep a core busy for some 30 ms after a photo."""
 
-HAS_OPENVINO = OPENVINO in onnxruntime.get_available_providers()
+HAS_OPENVINO = PROVIDERS["openvino"].name in onnxruntime.get_available_providers()
 
 
 def speed_rows(scene: Scene, files: Path, seconds: float) -> Iterator[Row]:
@@ -143,7 +143,9 @@ def accuracy_rows(run: Path, scene: Scene, files: Path, split: str) -> Iterator[
 
 def found_ap(file: Path, scene: Scene, split: str, least: float, *, openvino: bool) -> float:
     """AP of the boxes that ``focaldet predict`` returns for a file."""
-    found = detect_labelled(file, scene.folder.root, split=split, score=least, openvino=openvino)
+    found = detect_labelled(
+        file, scene.folder.root, split=split, score=least, provider="openvino" if openvino else "cpu"
+    )
     return average_precision(found.truth, found.results).metrics["AP"] or 0.0
 
 

@@ -28,7 +28,7 @@ from focaldet.exporting.quantise import with_8_bits
 from focaldet.models import conv3x3
 from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Resize
-from focaldet.runtime.onnx_detector import onnx_session, openvino_session
+from focaldet.runtime.providers import onnx_session, provider_session
 
 SIZE, PHOTOS = 320, 8
 
@@ -166,6 +166,6 @@ class Boxes(nn.Module):
 
 def runs(data: bytes, *, openvino: bool = False) -> Callable[[Any], list[Any]]:
     """Run a file with onnxruntime, like ``focaldet predict``."""
-    session = openvino_session(data) if openvino else onnx_session(data)
+    session = provider_session(data, "openvino" if openvino else "cpu") or onnx_session(data)
     (name,) = (given.name for given in session.get_inputs())
     return lambda images: session.run(None, {name: images})

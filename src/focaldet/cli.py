@@ -9,29 +9,17 @@ from typing import Any, Literal, get_type_hints
 
 from focaldet import __version__, commands
 from focaldet.checks import InputError, near_name
+from focaldet.command_options import (
+    DEVICE_HELP,
+    DEVICE_NAMES,
+    MAX_DETECTIONS_HELP,
+    add_place,
+    add_selection,
+    add_windows,
+)
 from focaldet.options import Parser, kinds_of, option_name
 from focaldet.serve.limits import DEFAULTS as LIMITS
 from focaldet.terminal import exit_code, say
-
-MAX_DETECTIONS_HELP = "most detections per photo, best first (default: the model's own limit)"
-
-DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
-
-DEVICE_HELP = "where a run's network is computed; auto: the first CUDA GPU, else the CPU (default: auto)"
-
-OPENVINO_HELP = (
-    "run an exported model with onnxruntime-openvino, in bfloat16 if the CPU supports it: then several times as fast"
-)
-
-TILE_HELP = (
-    "look at the photos in windows of this side at their own resolution; 0: at each as a whole (default: as the model "
-    "was trained)"
-)
-
-OVERLAP_HELP = (
-    "with windows: what neighbours share, a fraction of the side or whole pixels (default: the size of the largest "
-    "trained objects, or a quarter)"
-)
 
 Work = Callable[[argparse.Namespace], int | None]
 
@@ -106,7 +94,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
     _data(add("data", "check a folder of labelled photos, convert it to another format, or show its training samples"))
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
-    _bench(add("bench", "benchmark the losses against common implementations on this machine"))
+    _bench(add("bench", "benchmark the losses or a training step on this machine"))
     add("doctor", "show installed packages and active kernels")
     return parser, parsers.choices
 
@@ -149,7 +137,7 @@ def _eval(command: Parser) -> None:
     command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
     command.add("--split", str, default="test", help="train, val or test (default: test)")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
-    _add_windows(command)
+    add_windows(command)
     command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
@@ -165,12 +153,11 @@ def _predict(command: Parser) -> None:
     )
     command.add("--split", str, help="split of TRUTH: train, val or test (default: test, or val if there is no test)")
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
-    _add_selection(command)
+    add_selection(command)
     command.add("--check-shift", bool, default=False, help="warn if the photos are not like those of the calibration")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
-    _add_windows(command)
-    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
-    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
+    add_windows(command)
+    add_place(command)
 
 
 def _calibrate(command: Parser) -> None:
@@ -189,9 +176,9 @@ def _serve(command: Parser) -> None:
         help="address to listen on (default: 127.0.0.1, this machine only)",
     )
     command.add("--port", int, default=8000, help="port; 0 picks a free one (default: 8000)")
-    _add_selection(command)
+    add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
-    _add_windows(command)
+    add_windows(command)
     command.add("--max-mb", float, default=LIMITS.megabytes, help="largest upload, in MB (default: 20)")
     command.add(
         "--max-megapixels",
@@ -205,8 +192,7 @@ def _serve(command: Parser) -> None:
         "--cors", str, metavar="ORIGIN", help="web pages that may call the server: https://example.org, or * for all"
     )
     command.add("--batch", int, default=LIMITS.batch, help="largest number of photos per batch (default: 8)")
-    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
-    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
+    add_place(command)
 
 
 def _export(command: Parser) -> None:
@@ -254,12 +240,6 @@ def _import(command: Parser) -> None:
     )
 
 
-def _add_windows(command: Parser) -> None:
-    """Add the options of commands that can look at photos in windows."""
-    command.add("--tile", int, help=TILE_HELP)
-    command.add("--overlap", float, help=OVERLAP_HELP)
-
-
 def _push(command: Parser) -> None:
     command.add("run", Path, metavar="RUN", help="run folder")
     command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; made if it is not there")
@@ -269,20 +249,6 @@ def _push(command: Parser) -> None:
         str,
         help="licence of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0 (default: none)",
     )
-
-
-def _add_selection(command: Parser) -> None:
-    """Add the options of commands that choose boxes by their scores."""
-    command.add(
-        "--score",
-        str,
-        help="confidence threshold, precision=0.95 or recall=0.9; of some classes: RBC=0.4,WBC=precision=0.95 "
-        "(default: the threshold with the best F1 for each class; 0.3 for a model without a calibration)",
-    )
-    command.add(
-        "--coverage", float, metavar="SHARE", help="add bands that contain the whole true box of this share of objects"
-    )
-    command.add("--calibrated", bool, default=True, help="calibrated scores; --no-calibrated: the network's own scores")
 
 
 def _study(command: Parser) -> None:
@@ -373,14 +339,26 @@ def _demo(command: Parser) -> None:
 
 
 def _bench(command: Parser) -> None:
-    command.add("what", Literal["losses"], metavar="losses", help="time and memory, printed row by row")
-    command.add("--compiled", bool, default=True, help="also measure the baseline under torch.compile (default: yes)")
-    command.add("--memory", bool, default=True, help="also measure peak memory (default: yes)")
+    command.add(
+        "what",
+        Literal["losses", "step"],
+        metavar="losses|step",
+        help="time and memory of the losses, or where the time of a training step goes",
+    )
+    command.add("--compiled", bool, default=True, help="losses: also measure the baseline compiled (default: yes)")
+    command.add("--memory", bool, default=True, help="losses: also measure peak memory (default: yes)")
+    command.add("--data", Path, metavar="DIR", help="step: folder of labelled photos (default: generated photos)")
+    command.add("--method", str, default="gfl", help="step: detector (default: gfl)")
+    command.add("--size", int, metavar="PX", default=320, help="step: longer side of the image (default: 320)")
+    command.add("--batch", int, default=8, help="step: images per step (default: 8)")
+    command.add("--minutes", float, metavar="MIN", default=1.0, help="step: training time in minutes (default: 1)")
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=f"step: {DEVICE_HELP}")
 
 
 def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
     """Add an option for each field of ``TrainConfig``, grouped as there."""
-    from focaldet.engine.config import GROUPS, TrainConfig
+    from focaldet.engine.config import TrainConfig
+    from focaldet.engine.option import GROUPS
 
     hints = get_type_hints(TrainConfig)
     chosen = [field for field in fields(TrainConfig) if field.name not in without]

@@ -253,7 +253,13 @@ def demo(chosen: Namespace) -> None:
 
 
 def bench(chosen: Namespace) -> None:
-    """``focaldet bench``"""
+    """``focaldet bench losses`` and ``focaldet bench step``"""
+    if chosen.what == "step":
+        from focaldet.bench.step import time_steps
+
+        options = {name: getattr(chosen, name) for name in ("method", "size", "batch", "minutes", "device")}
+        time_steps(train_config(data=str(chosen.data or ""), **options), say=say)
+        return
     from focaldet.bench.losses import loss_rows, machine, table
 
     say(machine())
@@ -270,8 +276,11 @@ def doctor(chosen: Namespace) -> None:
 
 def _model_options(chosen: Namespace) -> dict[str, Any]:
     """Options that the loaders of a model share."""
-    names = ("max_detections", "tile", "overlap", "openvino", "device", "calibrated")
-    return {name: getattr(chosen, name) for name in names}
+    if chosen.openvino and chosen.provider not in ("auto", "openvino"):
+        raise InputError(f"--openvino: short for --provider openvino; leave out --provider {chosen.provider}")
+    names = ("max_detections", "tile", "overlap", "device", "calibrated")
+    options = {name: getattr(chosen, name) for name in names}
+    return options | {"provider": "openvino" if chosen.openvino else chosen.provider}
 
 
 def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":

@@ -24,8 +24,8 @@ LOOKS = {
 """Operators whose answer, or whose size, the host has to wait for."""
 
 
-ON_CPU_ALONE = Path("focaldet/kernels/ops.py")
-"""It looks whether it may write in place, and whether a factor is 1, where that costs nothing."""
+ON_CPU_ALONE = {Path("focaldet/kernels/ops.py"), Path("focaldet/models/best_few.py")}
+"""They look at values where that costs nothing: whether to write in place, or how much there is to sort."""
 
 
 class Operators(TorchDispatchMode):
@@ -47,7 +47,7 @@ class Operators(TorchDispatchMode):
 
     def _look(self, name: str) -> None:
         frames = [Path(frame.filename) for frame in traceback.extract_stack()]
-        if ON_CPU_ALONE not in [Path(*frame.parts[-3:]) for frame in frames]:
+        if ON_CPU_ALONE.isdisjoint(Path(*frame.parts[-3:]) for frame in frames):
             self.looks.append(name)
 
     @contextmanager

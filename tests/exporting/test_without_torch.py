@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_runs import Exported
 
@@ -75,9 +76,19 @@ def programs(source: Path) -> Path:
 @pytest.fixture(scope="module")
 def openvino_programs(source: Path) -> Path:
     """Another, in which onnxruntime was replaced by its build with OpenVINO."""
-    programs = environment(source, "openvino")
+    return with_wheel(source, "onnxruntime-openvino")
+
+
+@pytest.fixture(scope="module")
+def gpu_programs(source: Path) -> Path:
+    """Another, with the build for NVIDIA's GPUs."""
+    return with_wheel(source, "onnxruntime-gpu")
+
+
+def with_wheel(source: Path, wheel: str) -> Path:
+    programs = environment(source, wheel)
     pip(programs, "uninstall", "--quiet", "--yes", "onnxruntime")
-    pip(programs, *INSTALL, "onnxruntime-openvino")
+    pip(programs, *INSTALL, wheel)
     return programs
 
 
@@ -130,11 +141,13 @@ def test_photos_folders_and_videos_have_the_boxes_that_they_have_here(
     assert names == {file.name for file in (tmp_path / "here").iterdir()} > {"photo.png", "turned.png", "film.mp4"}
 
 
+@pytest.mark.parametrize("asked", [[], ["--openvino"], ["--provider", "openvino"]])
 def test_openvino_finds_them_up_to_the_digits_of_bfloat16(
-    openvino_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+    openvino_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path, asked: list[str]
 ) -> None:
     arguments = ["predict", str(gfl.file), *map(str, inputs), "--score", "0.2"]
-    run(openvino_programs / "focaldet", *arguments, "--openvino", "--out", tmp_path / "there")
+    said = run(openvino_programs / "focaldet", *arguments, *asked, "--out", tmp_path / "there")
+    assert said.startswith("computed by onnxruntime with OpenVINO\n")
     assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
     there, here = (
         np.array([(a["image_id"], a["category_id"], a["score"], *a["bbox"]) for a in written(folder)["annotations"]])
@@ -145,6 +158,22 @@ def test_openvino_finds_them_up_to_the_digits_of_bfloat16(
     close = (off <= [0, 0, 0.03, 4, 4, 4, 4]).all(axis=2)
     assert close.any(axis=0).mean() > 0.9
     assert close.any(axis=1).mean() > 0.9
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA starts")
+def test_the_wheel_for_gpus_computes_on_the_cpu_where_there_is_none(
+    gpu_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+) -> None:
+    arguments = ["predict", str(gfl.file), str(inputs[0]), "--score", LEAST]
+    said = run(gpu_programs / "focaldet", *arguments, "--out", tmp_path / "there")
+    assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    assert "\n" not in said.strip()
+    assert len(written(tmp_path / "here")["annotations"]) > 4
+    assert written(tmp_path / "there") == written(tmp_path / "here")
+    for provider in ("cuda", "tensorrt"):
+        said = run(gpu_programs / "focaldet", *arguments, "--provider", provider, "--out", tmp_path / "no", code=2)
+        assert said.splitlines()[-1].startswith(f"focaldet: {gfl.file}: ")
+        assert "use --provider cpu" in said.splitlines()[-1]
 
 
 def test_a_photo_needs_numpy_pillow_and_onnxruntime_alone(

@@ -1,6 +1,8 @@
 """A batch is read as a whole: its detections are those of its images alone, and the number of looks does not grow."""
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from counting import counted
 
 from focaldet.engine.spec import METHODS
+from focaldet.models import postprocess as module
 from focaldet.models.postprocess import PostProcess, _best_of_groups
 from focaldet.structures import HeadOutputs
 
@@ -67,6 +70,26 @@ def test_looks_at_values_do_not_grow_with_the_batch_until_the_boxes_are_in_the_h
         looks.append(operators.looks)
     assert looks[0] == looks[1]
     assert len(looks[0]) <= 6
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("threshold", "odd"), [(0.0, 0.0), (0.01, math.inf), (0.5, 0.0), (0.01, math.nan)])
+def test_leaving_the_worst_early_changes_nothing(
+    name: str, threshold: float, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With equal scores at the limit, and with values that are no numbers."""
+    postprocess, outputs = outputs_of(name, len(SIZES))
+    postprocess.config = replace(postprocess.config, score_threshold=threshold)
+    outputs.class_logits[0][0, 0, 2, 3:9] = odd
+    locations = postprocess.locations(outputs)
+    found, image = postprocess._of_batch(outputs, SIZES, locations)
+    monkeypatch.setattr(module, "leave_the_worst", lambda best, logits, place, most: (*place[:2], None))
+    monkeypatch.setattr(module, "near_the_best", lambda values, group, most: None)
+    expected, expected_image = postprocess._of_batch(outputs, SIZES, locations)
+    assert len(found.scores) > 50
+    assert torch.equal(image, expected_image)
+    for part in ("boxes_xyxy", "scores", "labels", "location", "box_params"):
+        assert torch.equal(getattr(found, part), getattr(expected, part))
 
 
 @pytest.mark.parametrize("most", range(1, 8))

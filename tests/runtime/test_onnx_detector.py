@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from focaldet.cli import main
 from focaldet.engine.load import load_model
 from focaldet.photos.resize import Resize
 from focaldet.runtime.card import KEY, ModelCard
-from focaldet.runtime.onnx_detector import OPENVINO, OnnxDetector
+from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.runtime.outputs import check_outputs
+from focaldet.runtime.providers import AUTO, PROVIDERS, provider_session
 
 Refused = Callable[..., str]
 
@@ -242,14 +244,70 @@ def test_a_score_below_what_is_built_in_is_refused(colours: Path, score: float) 
 
 
 @pytest.mark.skipif(
-    OPENVINO in onnxruntime.get_available_providers(),
-    reason="onnxruntime-openvino is installed in the place of onnxruntime",
+    onnxruntime.get_available_providers()[0] != "AzureExecutionProvider",
+    reason="another wheel is installed in the place of onnxruntime",
 )
-def test_without_openvino_the_package_is_named(colours: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", str(colours), str(photo), "--openvino"]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--openvino"], "lacks OpenVINO; replace it: {uninstall}, then pip install onnxruntime-openvino"),
+        (["--provider", "openvino"], "lacks OpenVINO; replace it: {uninstall}, then pip install onnxruntime-openvino"),
+        (
+            ["--provider", "cuda"],
+            "lacks CUDA; replace it on an NVIDIA GPU with CUDA and cuDNN: {uninstall}, then pip install "
+            "onnxruntime-gpu",
+        ),
+        (
+            ["--provider", "tensorrt"],
+            "lacks TensorRT; replace it on an NVIDIA GPU with CUDA, cuDNN and TensorRT: {uninstall}, then pip install "
+            "onnxruntime-gpu",
+        ),
+        (
+            ["--provider", "directml"],
+            "lacks DirectML; replace it on Windows: {uninstall}, then pip install onnxruntime-directml",
+        ),
+        (["--provider", "coreml"], "lacks CoreML; its wheel for macOS has it"),
+    ],
+)
+def test_the_package_with_a_missing_provider_is_named(
+    colours: Path, photo: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(colours), str(photo), *arguments]) == 2
+    message = message.format(uninstall="pip uninstall --yes onnxruntime")
+    assert capsys.readouterr().err == (f"focaldet: {colours}: this onnxruntime ({onnxruntime.__version__}) {message}\n")
+
+
+def test_the_cpu_computes_where_the_wheel_has_no_other(colours: Path) -> None:
+    assert provider_session(colours.read_bytes(), "cpu") is None
+    if not {PROVIDERS[name].name for name in AUTO} & set(onnxruntime.get_available_providers()):
+        assert provider_session(colours.read_bytes(), "auto") is None
+    assert OnnxDetector.load(colours, provider="cpu").provider is None
+
+
+@pytest.mark.parametrize("provider", ["auto", "cuda"])
+def test_a_provider_that_does_not_start_is_named_and_auto_goes_on_without_it(
+    colours: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """onnxruntime says that it has CUDA; asked for it, it starts without, as its wheel does where there is no GPU."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("no CUDA here"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Specified provider 'CUDAExecutionProvider'")
+        if provider == "auto":
+            assert OnnxDetector.load(colours, provider="auto").provider is None
+        else:
+            with pytest.raises(InputError, match="CUDA fails to start; it needs an NVIDIA GPU with CUDA and cuDNN; "):
+                OnnxDetector.load(colours, provider="cuda")
+
+
+def test_a_provider_of_no_such_name_is_refused(colours: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="--provider cudo: unknown; did you mean 'cuda'"):
+        OnnxDetector.load(colours, provider="cudo")
+    assert main(["predict", str(colours), str(photo), "--provider", "cudo"]) == 2
+    assert "cudo" in capsys.readouterr().err
+    assert main(["predict", str(colours), str(photo), "--provider", "cuda", "--openvino"]) == 2
     assert capsys.readouterr().err == (
-        f"focaldet: {colours}: --openvino: this onnxruntime ({onnxruntime.__version__}) lacks OpenVINO; replace "
-        "it: pip uninstall --yes onnxruntime, then pip install onnxruntime-openvino\n"
+        "focaldet: --openvino: short for --provider openvino; leave out --provider cuda\n"
     )
 
 

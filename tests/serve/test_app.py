@@ -294,9 +294,10 @@ def test_a_file_of_a_run_is_led_to_its_folder(eager: Path) -> None:
 
 def test_openvino_is_for_exported_models(eager: Path) -> None:
     with pytest.raises(
-        InputError, match=f"{eager}: --openvino needs an exported model; make one with: focaldet export {eager}"
+        InputError,
+        match=f"{eager}: --provider openvino needs an exported model; make one with: focaldet export {eager}",
     ):
-        load_model(eager, openvino=True)
+        load_model(eager, provider="openvino")
 
 
 def test_the_server_alone_imports_no_torch() -> None:

@@ -1,1 +1,1 @@
-"""`focaldet bench`: the losses compared with common implementations on this machine."""
+"""`focaldet bench`: the losses beside common implementations, and the parts of a training step, on this machine."""

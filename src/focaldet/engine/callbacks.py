@@ -108,7 +108,7 @@ class RunRecorder(Callback):
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
             "train": {name: float(f"{value:.6g}") for name, value in terms.items()},
             "val": None if evaluation is None else evaluation.metrics,
-            "images_per_second": round(self.steps * module.config.batch * trainer.world_size / seconds, 2),
+            "images_per_second": round(self.steps * module.config.images_per_step * trainer.world_size / seconds, 2),
             "objects": self.objects,
             "objects_without_positive": self.unmatched,
             "objects_beyond_reach": self.beyond_reach,

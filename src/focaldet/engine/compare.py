@@ -47,7 +47,7 @@ def detect_labelled(
     score: float | ScoreChoices | None = None,
     calibrated: bool = True,
     max_detections: int | None = None,
-    openvino: bool = False,
+    provider: str = "auto",
     device: str = "auto",
     tile: int | None = None,
     overlap: float | None = None,
@@ -61,7 +61,7 @@ def detect_labelled(
             those recorded by the run are used, and photos that the run has not seen count as test photos. Without a
             record, all photos are used.
         score: confidence threshold, or a value of ``--score``; ``None``: as ``predict`` chooses boxes without one.
-        calibrated, max_detections, openvino, device, tile, overlap: see ``load_model``.
+        calibrated, max_detections, provider, device, tile, overlap: see ``load_model``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
@@ -69,7 +69,7 @@ def detect_labelled(
     run = local_run(run)
     choices = ScoreChoices(ScoreChoice("score", score)) if isinstance(score, int | float) else score
     options: dict[str, Any] = {"max_detections": max_detections, "tile": tile, "overlap": overlap}
-    detector, select = load_selected(run, choices, openvino=openvino, device=device, calibrated=calibrated, **options)
+    detector, select = load_selected(run, choices, provider=provider, device=device, calibrated=calibrated, **options)
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names

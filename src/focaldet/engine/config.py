@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_type_hints
 
@@ -11,46 +11,10 @@ from focaldet.checks import InputError, check_range, split_names
 from focaldet.data.augmentation import DEFAULT_PRESET, Augmentation
 from focaldet.data.rare import checked_repeat
 from focaldet.engine.loss_options import BoxLossName, ClassLossName, checked_alpha
+from focaldet.engine.option import AT_LEAST_0, AT_LEAST_1, DEVICES, MAX_MINUTES, option
 from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MAX_SIZE
-
-MAX_MINUTES = 527_040
-"""Longest training: a year."""
-
-GROUPS = ("data", "model", "loss", "schedule", "augmentation", "hardware", "output")
-"""Groups of options, in the order of ``focaldet train --help`` and docs/options.md."""
-
-AT_LEAST_0, AT_LEAST_1 = (0, math.inf), (1, 2**31)
-
-Value = TypeVar("Value")
-
-
-def option(
-    group: str,
-    default: Value,
-    help: str,
-    *,
-    range: tuple[float, float] | None = None,
-    metavar: str | None = None,
-    main: bool = False,
-) -> Value:
-    """Field of ``TrainConfig`` with all that the command line and the documentation say about it.
-
-    Args:
-        group: one of ``GROUPS``.
-        default: value of the field; ``MISSING`` for a field that must be given.
-        help: one line, with the unit. The default is appended unless the line states it.
-        range: smallest and largest value.
-        metavar: placeholder for the value.
-        main: one of the ten options that ``--help`` shows; ``--help-all`` shows the others too.
-    """
-    metadata = {"group": group, "help": help, "range": range, "metavar": metavar, "main": main}
-    return field(default=default, metadata=metadata)
-
-
-DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
-"""Names of devices; ``gpu`` is from older configurations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +163,18 @@ class TrainConfig:
         range=AT_LEAST_0,
         metavar="N",
     )
-    batch: int = option("schedule", 8, "images per step and device", range=AT_LEAST_1)
+    batch: int | Literal["auto"] = option(
+        "schedule",
+        8,
+        "images per step and device; auto: as many as fit into the memory of a CUDA GPU",
+        metavar="N|auto",
+    )
+    accumulate: int = option(
+        "schedule",
+        1,
+        "batches per step: the gradient of N times --batch images, in the memory of --batch",
+        range=AT_LEAST_1,
+    )
     lr: float = option(
         "schedule",
         3e-3,
@@ -267,6 +242,12 @@ class TrainConfig:
         "data-loading processes; -1: none on a CPU if decoded photos fit in memory, else cores minus one, at most 8",
         range=(-1, 2**10),
     )
+    deterministic: bool = option(
+        "hardware", False, "the same weights from the same seed on a CUDA GPU too, but slower; on a CPU always"
+    )
+    compile: bool = option(
+        "hardware", False, "compile the network with torch.compile: minutes at the start, then faster steps on a GPU"
+    )
     profile: bool = option("hardware", False, "print a breakdown of the step time when training ends")
 
     out: str | None = option(
@@ -316,7 +297,16 @@ class TrainConfig:
             check_range("max_detections", self.max_detections, 1)
         if not 0 < self.prior_prob < 1:
             raise InputError(f"prior_prob: expected a probability in (0, 1), got {self.prior_prob}")
-        if self.size <= 32 and self.batch * self.devices * self.nodes == 1 and not self.freeze_norm:
+        if self.batch != "auto":
+            check_range("batch", self.batch, 1)
+        if self.accumulate > 1 and self.devices * self.nodes > 1:
+            raise InputError("accumulate: needs devices 1 and nodes 1; several processes share a batch already")
+        if (
+            self.size <= 32
+            and self.batch != "auto"
+            and self.batch * self.devices * self.nodes == 1
+            and not self.freeze_norm
+        ):
             raise InputError(
                 f"batch: a single photo of {self.size} px has one location at stride 32, and batch norms need two; use "
                 "--batch 2 or a larger --size"
@@ -331,6 +321,12 @@ class TrainConfig:
             raise InputError("weights: includes the backbone's weights; leave out pretrained and backbone_weights")
         if self.resume and self.out is None:
             raise InputError("resume: missing --out RUN, the run folder to continue")
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a process per step."""
+        assert self.batch != "auto"  # train has replaced it
+        return self.batch * self.accumulate
 
     def to_yaml(self) -> str:
         """All settings in the format of ``config.yaml``."""

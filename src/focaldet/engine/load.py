@@ -1,6 +1,7 @@
 """Loading a detector from a path; torch is only imported for a run folder."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def load_model(
     score: float | None = None,
     max_detections: int | None = None,
     threads: int | None = None,
-    openvino: bool = False,
+    provider: str = "auto",
     calibrated: bool = True,
     device: str = "auto",
     tile: int | None = None,
@@ -32,14 +33,14 @@ def load_model(
         score: score threshold of a run's detector; ``None``: its own. An exported model has a built-in threshold, and
             this one must not be lower.
         max_detections: limit per photo; ``None``: the model's own, which an exported model cannot exceed.
-        threads, openvino: for an exported model, see ``OnnxDetector.load``.
+        threads, provider: for an exported model, see ``OnnxDetector.load``.
         calibrated: give calibrated scores if the model has a calibration.
-        device: device of a run's network, see ``choose_device``; an exported model runs on the CPU.
+        device: device of a run's network, see ``choose_device``; an exported model has a provider instead.
         tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
     Raises:
-        InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or OpenVINO
-            is not installed.
+        InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or the device
+            or the provider is not there.
     """
     path = local_run(path)
     try:
@@ -50,12 +51,13 @@ def load_model(
         if path.suffix != ".onnx" and (path.parent / "model.json").is_file():
             raise InputError(f"{path}: this file belongs to a run; give the folder, {path.parent}")
         if device not in ("auto", "cpu"):
-            raise InputError(f"--device {device}: needs a run folder; the exported model {path} runs on the CPU")
+            raise InputError(f"--device {device}: needs a run folder; for the exported model {path}, use --provider")
+        provider = "cpu" if device == "cpu" and provider == "auto" else provider
         model = OnnxDetector.load(
             path,
             max_detections=max_detections,
             threads=threads,
-            openvino=openvino,
+            provider=provider,
             calibrated=calibrated,
             tile=tile,
             overlap=overlap,
@@ -69,8 +71,10 @@ def load_model(
         return model
     if not is_folder:
         raise InputError(f"{path}: no such run folder or exported file")
-    if openvino:
-        raise InputError(f"{path}: --openvino needs an exported model; make one with: focaldet export {path}")
+    if provider not in ("auto", "cpu"):
+        raise InputError(
+            f"{path}: --provider {provider} needs an exported model; make one with: focaldet export {path}"
+        )
     from focaldet.engine.detector import Detector
 
     return Detector.load(
@@ -106,6 +110,8 @@ def load_selected(
     model = load_model(path, **options)
     choices = choices or ScoreChoices()
     selection = select(choices, model.certainty, model.class_names, coverage=coverage)
+    if place := _place(model):
+        selection = replace(selection, notes=(place, *selection.notes))
     if not isinstance(model, OnnxDetector):
         from focaldet.engine.detector import Detector
 
@@ -156,3 +162,14 @@ def with_shift_check(path: Path, model: Model) -> tuple[Model, ShiftCheck]:
     assert isinstance(model, Detector)
     check = ShiftCheck(calibration)
     return model.with_score_threshold(min(check.needed, model.postprocess.config.score_threshold)), check
+
+
+def _place(model: Model) -> str:
+    """Where a model is computed, if not on the CPU."""
+    if isinstance(model, OnnxDetector):
+        return f"computed by onnxruntime with {model.provider}" if model.provider else ""
+    from focaldet.engine.detector import Detector
+    from focaldet.engine.devices import describe_device
+
+    assert isinstance(model, Detector)
+    return "" if model.device.type == "cpu" else f"computed on {describe_device(model.device)}"

@@ -14,6 +14,7 @@ from focaldet.engine.average import MovingAverage
 from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.optimizer import lr_factor, parameter_groups
+from focaldet.engine.parts import Parts
 from focaldet.engine.step_clock import BETWEEN, StepClock
 from focaldet.engine.step_terms import READ_EVERY, StepTerms
 from focaldet.methods.method import Method
@@ -54,6 +55,7 @@ class DetectionModule(L.LightningModule):
             self.balance.start(net.num_classes)
         self._freeze()  # before DDP registers the parameters that have a gradient
         self.average = MovingAverage(net, config.ema)
+        self.parts = Parts(net, config.accumulate) if config.accumulate > 1 else None
         self.budget = TimeBudget(config.minutes)
         self.progress = self.learning_rate = 0.0
         self.terms = StepTerms()
@@ -65,7 +67,7 @@ class DetectionModule(L.LightningModule):
         return self.average.module
 
     def training_step(self, batch: TrainingBatch, batch_index: int) -> dict[str, Any]:
-        outputs = self.net(batch.images)
+        outputs = self.net(batch.images) if self.parts is None else self.parts.forward(batch.images)
         self.clock.mark("forward")
         targets = self._targets(batch, outputs.level_shapes)
         self.clock.mark("assign")
@@ -98,6 +100,12 @@ class DetectionModule(L.LightningModule):
         self.terms.add(self.global_step, {"loss": whole.sum()} | dict(zip(terms, whole, strict=True)))
         if batch_index % READ_EVERY == 0:
             self.read_terms()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self.parts is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            self.parts.backward(loss, self.trainer.precision_plugin.forward_context)
 
     @property
     def shown(self) -> dict[str, float]:
@@ -209,7 +217,7 @@ class DetectionModule(L.LightningModule):
         return parameter_groups(
             self.net,
             lr=config.lr,
-            batch=config.batch * process_count(),
+            batch=config.images_per_step * process_count(),
             backbone_lr=config.backbone_lr,
             weight_decay=config.weight_decay,
         )

@@ -16,6 +16,9 @@ from focaldet.engine.config import TrainConfig
 from focaldet.files import replacing
 from focaldet.photos.sheet import Annotated, draw_sheet
 
+BATCH = 8
+"""Photos of a batch, which share a size with multi-scale."""
+
 EPOCHS = 4
 """Number of samples of each photo on the sheet."""
 
@@ -56,7 +59,7 @@ def sample_sheet(folder: DataFolder, config: TrainConfig, *, photos: int) -> Ima
     chosen = [len(records) * index // min(photos, len(records)) for index in range(min(photos, len(records)))]
     rows = []
     for photo in chosen:
-        draws = [Draw(epoch, photo, photo // config.batch) for epoch in range(EPOCHS)]
+        draws = [Draw(epoch, photo, photo // BATCH) for epoch in range(EPOCHS)]
         rows.append([annotated(plain[photo]), *(annotated(trained[draw]) for draw in draws)])
     headings = ["without augmentation", *(f"epoch {epoch + 1}" for epoch in range(EPOCHS))]
     return draw_sheet(rows, headings, folder.class_names, cell=max(320, config.size))

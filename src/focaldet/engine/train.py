@@ -41,6 +41,7 @@ from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.detect_windows import photos_to_detect
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
+from focaldet.engine.hardware import algorithms, compile_network, largest_batch
 from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
@@ -61,6 +62,7 @@ from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.targets import TargetCollate
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.fpn import STRIDES
+from focaldet.photos.images import fitted_size
 from focaldet.system.heap import keep_memory
 from focaldet.system.progress import progress_bar
 
@@ -153,7 +155,12 @@ def _train(
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
+    if config.batch == "auto":
+        config = replace(config, batch=largest_batch(net, method, config, offset=spec.offset))
+        say(f"batch {config.batch}: as many images as fit into the GPU's memory")
     module = DetectionModule(net, method, config, offset=spec.offset)
+    if config.compile:
+        compile_network(net)
     if config.resume:
         check_fits(checkpoint, _last(config), module)
     say_once = _without_repeated_photos(say)
@@ -215,7 +222,8 @@ def fit(
         checkpoint,
         progress_display(clock, say),
     ]
-    trainer = _trainer(config, run, [*own, *callbacks])
+    sizes = {fitted_size(record.width, record.height, config.size) for record in folder.splits["train"]}
+    trainer = _trainer(config, run, [*own, *callbacks], one_size=len(sizes) == 1)
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -265,7 +273,7 @@ def _loader(
     factors = photo_factors(dataset.records, folder.num_classes, config.repeat)
     sampler = TrainingSampler(
         len(dataset),
-        batch_size=config.batch,
+        batch_size=config.images_per_step,
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
@@ -274,7 +282,7 @@ def _loader(
     )
     return DataLoader(
         dataset,
-        batch_size=config.batch,
+        batch_size=config.images_per_step,
         sampler=sampler,
         collate_fn=targets,
         num_workers=workers,
@@ -284,9 +292,7 @@ def _loader(
     )
 
 
-def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
-    # With deterministic algorithms torch fills all new memory with NaN, which helps only if code reads it unwritten.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+def _trainer(config: TrainConfig, run: Path, callbacks: list[Any], *, one_size: bool) -> L.Trainer:
     with quiet():
         return L.Trainer(
             **trainer_devices(config.device, config.devices),
@@ -300,7 +306,7 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any]) -> L.Trainer:
             logger=make_loggers(config, run) if is_first_process(config) else False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            deterministic="warn",
+            **algorithms(config, one_size=one_size),
         )
 
 

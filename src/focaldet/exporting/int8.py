@@ -23,7 +23,7 @@ from focaldet.engine.splits import recorded_splits, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.exporting.graph import RawGraph, head_outputs
 from focaldet.photos.images import read_photo
-from focaldet.runtime.onnx_detector import onnx_session
+from focaldet.runtime.providers import onnx_session
 from focaldet.runtime.results import named_limit
 from focaldet.structures import HeadOutputs
 

@@ -9,8 +9,8 @@ from focaldet.checks import InputError, one_line
 from focaldet.exporting import nms, same_padding
 from focaldet.exporting.tracing import Graph, trace
 from focaldet.runtime.card import KEY, ModelCard
-from focaldet.runtime.onnx_detector import onnx_session
 from focaldet.runtime.outputs import Runner
+from focaldet.runtime.providers import onnx_session
 
 OPSET = 18
 """ONNX operator set (2022): the oldest with all operators used here, for compatibility with older runtimes."""

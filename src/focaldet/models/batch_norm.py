@@ -1,7 +1,7 @@
 """Batch norm over the whole batch, across all processes.
 
-``torch.nn.SyncBatchNorm`` supports GPUs only. Here every step is a plain PyTorch operation, so two processes on a CPU
-train as one does.
+On GPUs by the kernels of ``torch.nn.SyncBatchNorm``, which are for GPUs only. On CPUs every step is a plain PyTorch
+operation, so two processes train as one does.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.distributed import all_reduce, get_world_size, is_available, is_initialized
+from torch.distributed import all_reduce, get_world_size, group, is_available, is_initialized
+from torch.nn.modules._functions import SyncBatchNorm
 
 
 class _Normalise(torch.autograd.Function):
@@ -76,14 +77,26 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         weight = x.new_ones(self.num_features) if self.weight is None else self.weight
         bias = x.new_zeros(self.num_features) if self.bias is None else self.bias
         y: Tensor
+        if x.is_cuda:
+            share = self._count_step()
+            y = SyncBatchNorm.apply(
+                x, weight, bias, self.running_mean, self.running_var, self.eps, share, group.WORLD, get_world_size()
+            )
+            return y
         y, mean, var, count = _Normalise.apply(x, weight, bias, self.eps)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        share = self._count_step()
+        if self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
                 self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), share)
         return y
+
+    def _count_step(self) -> float:
+        """Count a step of the running statistics, and return its share in them."""
+        if self.num_batches_tracked is None:
+            return 0.0
+        self.num_batches_tracked += 1
+        return 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from focaldet.boxes.level_index import level_index, level_of
 from focaldet.boxes.locations import Lattice, Locations, fitted_steps
 from focaldet.checks import check_range
+from focaldet.models.best_few import leave_the_worst, near_the_best
 from focaldet.models.joint import joint_logits
 from focaldet.models.nms import batched_nms
 from focaldet.structures import Detections, HeadOutputs
@@ -231,9 +232,18 @@ class PostProcess(nn.Module):
         # as long.
         best = torch.cat([_best_class(level, num_anchors) for level in outputs.class_logits], dim=1)
         image, location = (best[: len(image_sizes)] > threshold).nonzero(as_tuple=True)
+        by_class = outputs.quality_logits is None or rule.combine == "class" or rule.threshold_on == "class"
+        many = by_class and best.device.type == "cpu" and len(image) > config.topk_candidates * len(image_sizes)
+        least: Tensor | None = None
+        if many:
+            place = image, location, level_of(shapes, num_anchors, location)
+            image, location, least = leave_the_worst(best, outputs.class_logits, place, config.topk_candidates)
         index = level_index(shapes, num_anchors, image, location)
         class_logits = index.gather(outputs.class_logits, outputs.class_logits[0].shape[1] // num_anchors)
-        row, label = (class_logits > threshold).nonzero(as_tuple=True)
+        above = class_logits > threshold
+        if least is not None:
+            above &= class_logits >= least[:, None]
+        row, label = above.nonzero(as_tuple=True)
         ranked = joint = class_logits[row, label].float()
         if outputs.quality_logits is not None and rule.combine != "class":
             joint = joint_logits(ranked, index.gather(outputs.quality_logits, 1)[row, 0])
@@ -279,6 +289,9 @@ def _best_of_groups(values: Float[Tensor, " N"], group: Int64[Tensor, " N"], mos
     >>> _best_of_groups(torch.tensor([1.0, 3, 2, 3, 5]), torch.tensor([0, 0, 1, 0, 0]), 2)
     tensor([1, 2, 4])
     """
+    near = near_the_best(values, group, most) if values.device.type == "cpu" else None
+    if near is not None:
+        values, group = values[near], group[near]
     # Integer keys: the group, then the bits of a float32, which sort like the number itself (-0 becomes 0).
     bits = (values.float() + 0.0).view(torch.int32)
     key = (group << 32) - torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
@@ -286,7 +299,7 @@ def _best_of_groups(values: Float[Tensor, " N"], group: Int64[Tensor, " N"], mos
     sorted_group = group[order]
     rank = torch.arange(len(order), device=order.device) - torch.searchsorted(sorted_group, sorted_group)
     kept: Tensor = order[rank < most].sort().values
-    return kept
+    return kept if near is None else near[kept]
 
 
 def _logit(probability: float) -> float:

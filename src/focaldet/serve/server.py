@@ -38,7 +38,7 @@ def serve(
     overlap: float | None = None,
     root_path: str = "",
     cors: str | None = None,
-    openvino: bool = False,
+    provider: str = "auto",
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> None:
@@ -52,7 +52,7 @@ def serve(
         calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
-        max_detections, tile, overlap, openvino, device: see ``load_model``.
+        max_detections, tile, overlap, provider, device: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -62,8 +62,8 @@ def serve(
     listener = _listen(host, port)
     with listener:
         options: dict[str, Any] = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
-        options |= {"tile": tile, "overlap": overlap}
-        detector, select, workers = load_with_workers(model, score, coverage=coverage, openvino=openvino, **options)
+        options |= {"tile": tile, "overlap": overlap, "provider": provider}
+        detector, select, workers = load_with_workers(model, score, coverage=coverage, **options)
         for note in select.notes:
             say(note)
         detector.detect([detector.prepare(np.zeros((64, 64, 3), np.uint8))])  # fail now if it cannot run
@@ -75,21 +75,17 @@ def serve(
         uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def load_with_workers(
-    path: Path, score: ScoreChoices | None = None, *, openvino: bool = False, **options: Any
-) -> tuple[Model, Selection, int]:
+def load_with_workers(path: Path, score: ScoreChoices | None = None, **options: Any) -> tuple[Model, Selection, int]:
     """Load a detector for serving; return it with the selection of its boxes and the number of parallel batches.
 
     Requests may choose lower scores, so the detector keeps all detections that it was made for.
 
     onnxruntime has the highest throughput with one batch per core: the calling thread computes, and onnxruntime gets
-    additional threads for the remaining cores. torch and OpenVINO use all cores for one batch.
+    additional threads for the remaining cores. torch and other providers compute one batch at a time.
     """
-    if openvino:
-        return *load_selected(path, score, lower_only=True, openvino=True, **options), 1
     workers = min(cores(), MAX_WORKERS)
     detector, select = load_selected(path, score, lower_only=True, threads=cores() - workers + 1, **options)
-    return detector, select, workers if isinstance(detector, OnnxDetector) else 1
+    return detector, select, workers if isinstance(detector, OnnxDetector) and detector.provider is None else 1
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:

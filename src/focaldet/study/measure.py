@@ -151,12 +151,14 @@ def _losses_before(config: TrainConfig, folder: DataFolder) -> LocationLosses:
     net.train()
     if config.freeze_norm:
         freeze_batch_norm(net.backbone)
-    return location_losses(net, method, loss_batches(spec, folder.splits["train"], config.batch), offset=spec.offset)
+    return location_losses(
+        net, method, loss_batches(spec, folder.splits["train"], config.images_per_step), offset=spec.offset
+    )
 
 
 def _losses_after(detector: Detector, config: TrainConfig, folder: DataFolder) -> LocationLosses:
     spec, method = detector.spec, detector.method
-    batches = loss_batches(spec, folder.splits["train"], config.batch, same_size=True)
+    batches = loss_batches(spec, folder.splits["train"], config.images_per_step, same_size=True)
     return location_losses(detector.net, method, batches, offset=spec.offset)
 
 

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from typing import Literal
+
+from focaldet.options import Parser
+
+DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
+
+DEVICE_HELP = "where a run's network is computed; auto: the first CUDA GPU, else the CPU (default: auto)"
+
+PROVIDER_HELP = "what computes an exported model in onnxruntime; auto: the best that its wheel has (default: auto)"
+
+OPENVINO_HELP = "short for --provider openvino: bfloat16 if the CPU supports it, then several times as fast"
+
+TILE_HELP = (
+    "look at the photos in windows of this side at their own resolution; 0: at each as a whole (default: as the model "
+    "was trained)"
+)
+
+OVERLAP_HELP = (
+    "with windows: what neighbours share, a fraction of the side or whole pixels (default: the size of the largest "
+    "trained objects, or a quarter)"
+)
+
+MAX_DETECTIONS_HELP = "most detections per photo, best first (default: the model's own limit)"
+
+
+def add_windows(command: Parser) -> None:
+    """Add the options of commands that can look at photos in windows."""
+    command.add("--tile", int, help=TILE_HELP)
+    command.add("--overlap", float, help=OVERLAP_HELP)
+
+
+def add_selection(command: Parser) -> None:
+    """Add the options of commands that choose boxes by their scores."""
+    command.add(
+        "--score",
+        str,
+        help="confidence threshold, precision=0.95 or recall=0.9; of some classes: RBC=0.4,WBC=precision=0.95 "
+        "(default: the threshold with the best F1 for each class; 0.3 for a model without a calibration)",
+    )
+    command.add(
+        "--coverage", float, metavar="SHARE", help="add bands that contain the whole true box of this share of objects"
+    )
+    command.add("--calibrated", bool, default=True, help="calibrated scores; --no-calibrated: the network's own scores")
+
+
+def add_place(command: Parser) -> None:
+    """Add the options of commands that run a model of either kind."""
+    providers = Literal["auto", "cpu", "cuda", "tensorrt", "coreml", "directml", "openvino"]
+    command.add("--provider", providers, default="auto", help=PROVIDER_HELP)
+    command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)

@@ -1,0 +1,42 @@
+"""A field of ``TrainConfig`` is an option: its help, its range and its group stand beside it."""
+
+import math
+from dataclasses import field
+from typing import TypeVar
+
+MAX_MINUTES = 527_040
+"""Longest training: a year."""
+
+GROUPS = ("data", "model", "loss", "schedule", "augmentation", "hardware", "output")
+"""Groups of options, in the order of ``focaldet train --help`` and docs/options.md."""
+
+AT_LEAST_0, AT_LEAST_1 = (0, math.inf), (1, 2**31)
+
+Value = TypeVar("Value")
+
+
+def option(
+    group: str,
+    default: Value,
+    help: str,
+    *,
+    range: tuple[float, float] | None = None,
+    metavar: str | None = None,
+    main: bool = False,
+) -> Value:
+    """Field of ``TrainConfig`` with all that the command line and the documentation say about it.
+
+    Args:
+        group: one of ``GROUPS``.
+        default: value of the field; ``MISSING`` for a field that must be given.
+        help: one line, with the unit. The default is appended unless the line states it.
+        range: smallest and largest value.
+        metavar: placeholder for the value.
+        main: one of the ten options that ``--help`` shows; ``--help-all`` shows the others too.
+    """
+    metadata = {"group": group, "help": help, "range": range, "metavar": metavar, "main": main}
+    return field(default=default, metadata=metadata)
+
+
+DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
+"""Names of devices; ``gpu`` is from older configurations."""
