@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard setup.py csrc/*)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=77" wheel
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet -c constraints.txt ninja==1.13.2
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[train,export,video,serve]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[train,export,video,serve,large]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
 	touch $(STAMP)
 

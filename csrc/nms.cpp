@@ -1,8 +1,9 @@
 // Class-aware non-maximum suppression: the best boxes that overlap no better one of their class by more than a limit.
 //
 // Only boxes of a class are compared, with what of it was kept, and the work ends with the last box that is wanted:
-// a thousand boxes of 80 classes take some ten thousand overlaps instead of half a million. The arithmetic is that of
-// torchvision's nms, in float32, so the decisions are the same.
+// a thousand boxes of 80 classes take some ten thousand overlaps instead of half a million. Once a class has many, they
+// are looked up by place, so that the work grows with the number of boxes. The arithmetic is that of torchvision's nms,
+// in float32, so the decisions are the same.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -13,8 +14,17 @@
 namespace focaldet {
 namespace {
 
-struct Kept {  // of a class: a column for each side, so that overlaps with all of them are computed side by side
+constexpr size_t kMany = 256;       // kept boxes of a class from which on they are looked up by place
+constexpr double kMostCells = 64;   // of a box; one that covers more is compared with all
+constexpr double kMostPlace = 1e9;  // cells from the origin
+
+struct Columns {  // a column for each side, so that overlaps with all boxes are computed side by side
   std::vector<float> x1, y1, x2, y2, area;
+
+  void add(const float* b, float box_area) {
+    x1.push_back(b[0]), y1.push_back(b[1]), x2.push_back(b[2]), y2.push_back(b[3]);
+    area.push_back(box_area);
+  }
 
   bool any_overlaps(const float* box, float box_area, float limit) const {
     int found = 0;
@@ -26,6 +36,75 @@ struct Kept {  // of a class: a column for each side, so that overlaps with all 
     }
     return found != 0;
   }
+};
+
+class Kept {  // the kept boxes of a class
+ public:
+  bool any_overlaps(const float* box, float box_area, float limit) const {
+    Cells cells;
+    if (side_ == 0 || !covered(box, &cells)) return all_.any_overlaps(box, box_area, limit);
+    if (large_.any_overlaps(box, box_area, limit)) return true;
+    for (int64_t y = cells.top; y <= cells.bottom; ++y)
+      for (int64_t x = cells.left; x <= cells.right; ++x) {
+        const auto place = places_.find(key(x, y));
+        if (place != places_.end() && place->second.any_overlaps(box, box_area, limit)) return true;
+      }
+    return false;
+  }
+
+  void add(const float* box, float box_area) {
+    all_.add(box, box_area);
+    if (side_ > 0) {
+      put(box, box_area);
+    } else if (all_.area.size() == kMany) {
+      begin_places();
+    }
+  }
+
+ private:
+  struct Cells {
+    int64_t left, top, right, bottom;
+  };
+
+  static int64_t key(int64_t x, int64_t y) { return x * 4294967291 + y; }  // of two places with one key, both are seen
+
+  // Two boxes that share an area share a cell. False for a box of too many cells, or that is not finite.
+  bool covered(const float* box, Cells* cells) const {
+    double place[4];
+    for (int i = 0; i < 4; ++i) {
+      place[i] = std::floor(box[i] / side_);
+      if (!(std::fabs(place[i]) < kMostPlace)) return false;
+    }
+    if (!((place[2] - place[0] + 1) * (place[3] - place[1] + 1) <= kMostCells)) return false;
+    *cells = {static_cast<int64_t>(place[0]), static_cast<int64_t>(place[1]), static_cast<int64_t>(place[2]),
+              static_cast<int64_t>(place[3])};
+    return true;
+  }
+
+  void put(const float* box, float box_area) {
+    Cells cells;
+    if (!covered(box, &cells)) return large_.add(box, box_area);
+    for (int64_t y = cells.top; y <= cells.bottom; ++y)
+      for (int64_t x = cells.left; x <= cells.right; ++x) places_[key(x, y)].add(box, box_area);
+  }
+
+  void begin_places() {  // a cell's side is the median of the boxes' longer sides
+    std::vector<float> sides(kMany);
+    for (size_t k = 0; k < kMany; ++k) {
+      const float side = std::max(all_.x2[k] - all_.x1[k], all_.y2[k] - all_.y1[k]);
+      sides[k] = std::isfinite(side) ? side : 0.f;
+    }
+    std::nth_element(sides.begin(), sides.begin() + kMany / 2, sides.end());
+    side_ = std::max(1e-3, static_cast<double>(sides[kMany / 2]));
+    for (size_t k = 0; k < kMany; ++k) {
+      const float box[4] = {all_.x1[k], all_.y1[k], all_.x2[k], all_.y2[k]};
+      put(box, all_.area[k]);
+    }
+  }
+
+  Columns all_, large_;
+  double side_ = 0;
+  std::unordered_map<int64_t, Columns> places_;
 };
 
 // boxes (N, 4), scores and labels (N,): indices of those that stay, best first, at most `most`; of equal scores the
@@ -54,8 +133,7 @@ Tensor suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, double iou,
     const float area = (b[2] - b[0]) * (b[3] - b[1]);
     Kept& kept = classes[label[i]];
     if (kept.any_overlaps(b, area, limit)) continue;
-    kept.x1.push_back(b[0]), kept.y1.push_back(b[1]), kept.x2.push_back(b[2]), kept.y2.push_back(b[3]);
-    kept.area.push_back(area);
+    kept.add(b, area);
     keep.push_back(i);
   }
   Tensor result = empty(labels, {static_cast<int64_t>(keep.size())}, torch::headeronly::ScalarType::Long);

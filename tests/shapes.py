@@ -24,6 +24,7 @@ MODULES = (
     "data.mixing",
     "data.pixels",
     "data.transforms",
+    "data.windows",
     "data.views",
     "study.deviations",
     "study.imbalance",

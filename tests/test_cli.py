@@ -207,7 +207,7 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("predict run a.jpg --score high", "--score: expected a number, precision=0.95 or recall=0.9, got 'high'"),
         ("serve", "serve: missing MODEL; see focaldet serve --help"),
         ("serve run --port http", "--port: expected a whole number, got 'http'"),
-        ("serve run --max-mb 0", "max-mb: expected 0.001 to 2048, got 0.0"),
+        ("serve run --max-mb 0", "max-mb: expected 0.001 to 32768, got 0.0"),
         ("report", "report: missing RUN; see focaldet report --help"),
         (
             "data chekc photos",

@@ -23,6 +23,16 @@ OPENVINO_HELP = (
     "run an exported model with onnxruntime-openvino, in bfloat16 if the CPU supports it: then several times as fast"
 )
 
+TILE_HELP = (
+    "look at the photos in windows of this side at their own resolution; 0: at each as a whole (default: as the model "
+    "was trained)"
+)
+
+OVERLAP_HELP = (
+    "with windows: what neighbours share, a fraction of the side or whole pixels (default: the size of the largest "
+    "trained objects, or a quarter)"
+)
+
 Work = Callable[[argparse.Namespace], int | None]
 
 
@@ -139,6 +149,7 @@ def _eval(command: Parser) -> None:
     command.add("--data", Path, metavar="DIR", required=True, help="folder of labelled photos")
     command.add("--split", str, default="test", help="train, val or test (default: test)")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    _add_windows(command)
     command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
@@ -155,7 +166,9 @@ def _predict(command: Parser) -> None:
     command.add("--split", str, help="split of TRUTH: train, val or test (default: test, or val if there is no test)")
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
     _add_selection(command)
+    command.add("--check-shift", bool, default=False, help="warn if the photos are not like those of the calibration")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    _add_windows(command)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
     command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
@@ -178,8 +191,14 @@ def _serve(command: Parser) -> None:
     command.add("--port", int, default=8000, help="port; 0 picks a free one (default: 8000)")
     _add_selection(command)
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
+    _add_windows(command)
     command.add("--max-mb", float, default=LIMITS.megabytes, help="largest upload, in MB (default: 20)")
-    command.add("--max-megapixels", float, default=LIMITS.megapixels, help="largest photo, in megapixels (default: 40)")
+    command.add(
+        "--max-megapixels",
+        float,
+        default=LIMITS.megapixels,
+        help="largest photo, in megapixels; more than 80 only in windows (default: 40)",
+    )
     command.add("--timeout", float, default=LIMITS.seconds, help="seconds to receive and answer (default: 30)")
     command.add("--root-path", str, metavar="PATH", help="path prefix added by a proxy, such as /cells")
     command.add(
@@ -235,6 +254,12 @@ def _import(command: Parser) -> None:
     )
 
 
+def _add_windows(command: Parser) -> None:
+    """Add the options of commands that can look at photos in windows."""
+    command.add("--tile", int, help=TILE_HELP)
+    command.add("--overlap", float, help=OVERLAP_HELP)
+
+
 def _push(command: Parser) -> None:
     command.add("run", Path, metavar="RUN", help="run folder")
     command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; made if it is not there")
@@ -251,8 +276,8 @@ def _add_selection(command: Parser) -> None:
     command.add(
         "--score",
         str,
-        help="confidence threshold, or precision=0.95, or recall=0.9 (default: the threshold with the best F1 for each "
-        "class; 0.3 for a model without a calibration)",
+        help="confidence threshold, precision=0.95 or recall=0.9; of some classes: RBC=0.4,WBC=precision=0.95 "
+        "(default: the threshold with the best F1 for each class; 0.3 for a model without a calibration)",
     )
     command.add(
         "--coverage", float, metavar="SHARE", help="add bands that contain the whole true box of this share of objects"
@@ -287,7 +312,7 @@ def _study(command: Parser) -> None:
 
 
 def _tune(command: Parser) -> None:
-    from focaldet.study.tune import MINUTES, SEEDS, SPACE, TRIALS, USUAL
+    from focaldet.study.space import MINUTES, SEEDS, SPACE, TRIALS, USUAL
 
     command.usage = "focaldet tune --data DIR [options]"
 

@@ -20,7 +20,8 @@ from focaldet.records.run_files import mapping, metric, read_file
 from focaldet.runtime.card import Outputs
 from focaldet.runtime.model import Model
 from focaldet.runtime.prediction import Prediction
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoices, Selection
+from focaldet.runtime.window_stream import look_at
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -115,6 +116,8 @@ class Run:
         split: str | None = None,
         *,
         max_detections: int | None = None,
+        tile: int | None = None,
+        overlap: float | None = None,
         device: str = "auto",
         say: Callable[[str], None] = print,
     ) -> dict[str, Any]:
@@ -124,6 +127,7 @@ class Run:
             data: folder of labelled photos; by default the one it was trained on.
             split: train, val or test; by default test, or val if there is no test.
             max_detections: most detections per photo; by default the run's own limit.
+            tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
             device: where the network is computed.
             say: prints a line.
 
@@ -133,7 +137,7 @@ class Run:
         from focaldet.engine.evaluate import evaluate_run
 
         check_local(self._named, "evaluate")
-        options: dict[str, Any] = {"max_detections": max_detections, "device": device}
+        options: dict[str, Any] = {"max_detections": max_detections, "tile": tile, "overlap": overlap, "device": device}
         return evaluate_run(self.path, self._data(data), split, **options, say=say)
 
     def calibrate(
@@ -158,6 +162,8 @@ class Run:
         score: float | str | None = ...,
         coverage: float | None = ...,
         max_detections: int | None = ...,
+        tile: int | None = ...,
+        overlap: float | None = ...,
         calibrated: bool = ...,
         device: str = ...,
     ) -> Prediction: ...
@@ -170,6 +176,8 @@ class Run:
         score: float | str | None = ...,
         coverage: float | None = ...,
         max_detections: int | None = ...,
+        tile: int | None = ...,
+        overlap: float | None = ...,
         calibrated: bool = ...,
         device: str = ...,
     ) -> list[Prediction]: ...
@@ -181,6 +189,8 @@ class Run:
         score: float | str | None = None,
         coverage: float | None = None,
         max_detections: int | None = None,
+        tile: int | None = None,
+        overlap: float | None = None,
         calibrated: bool = True,
         device: str = "auto",
     ) -> Prediction | list[Prediction]:
@@ -188,25 +198,31 @@ class Run:
 
         Args:
             photos: a file, a PIL image or an ``(H, W, 3)`` uint8 RGB array, or a list of them.
-            score: least score, or ``"precision=0.95"`` or ``"recall=0.9"``; by default the threshold with the best F1
+            score: least score, or ``"precision=0.95"`` or ``"recall=0.9"``, or such values of classes as in
+                ``"RBC=0.4,WBC=recall=0.9"``; by default the threshold with the best F1
                 of each class, or 0.3 without a calibration.
             coverage: add bands that contain the whole true box of this share of objects.
             max_detections: most detections per photo; by default the run's own limit.
+            tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
             calibrated: give chances as scores, if the run has a calibration.
             device: where the network is computed.
 
         Raises:
             InputError: a photo cannot be read, or the run cannot keep what ``score`` or ``coverage`` asks.
         """
-        key = (score, coverage, max_detections, calibrated, device)
+        key = (score, coverage, max_detections, tile, overlap, calibrated, device)
         if key not in self._models:
             options: dict[str, Any] = {"max_detections": max_detections, "calibrated": calibrated, "device": device}
-            choice = ScoreChoice.parse(None if score is None else str(score))
-            self._models[key] = load_selected(self.path, choice, coverage=coverage, **options)
+            options |= {"tile": tile, "overlap": overlap}
+            choices = ScoreChoices.parse(None if score is None else str(score))
+            self._models[key] = load_selected(self.path, choices, coverage=coverage, **options)
         model, select = self._models[key]
 
         def look(photo: NDArray[np.uint8]) -> Prediction:
-            (found,) = model.detect([model.prepare(photo)])
+            if model.tiling is None:
+                (found,) = model.detect([model.prepare(photo)])
+            else:
+                found = look_at(model, photo, model.tiling)
             return Prediction(photo, select(found, (photo.shape[0], photo.shape[1])), self.class_names, coverage)
 
         if isinstance(photos, str | Path | Image.Image | np.ndarray):

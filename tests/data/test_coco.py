@@ -166,8 +166,8 @@ def test_if_every_box_is_faulty_there_is_one_line(tmp_path):
 def test_if_every_image_is_faulty_there_is_one_line(tmp_path):
     write_coco(tmp_path, {"train": ["b"]})
     (tmp_path / "images" / "b.jpg").unlink()
-    png_header(tmp_path / "images" / "b.jpg", 30_000, 30_000)
-    with pytest.raises(InputError, match=r"no usable image; the first fault: unreadable-image.*pixels"):
+    png_header(tmp_path / "images" / "b.jpg", 200_000, 100_000)
+    with pytest.raises(InputError, match=r"no usable image; the first fault: unreadable-image.*10,000,000,000 pixels"):
         read_folder(tmp_path)
 
 

@@ -56,3 +56,18 @@ def test_other_dtypes_are_taken():
     boxes, scores, labels = scene(50, 3, seed=0)
     keep = batched_nms(boxes.double(), scores.double(), labels, 0.5, 50)
     assert torch.equal(keep, batched_nms(boxes, scores, labels, 0.5, 50))
+
+
+@pytest.mark.parametrize("iou", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("spread", [0.2, 1.0, 2.0])  # from boxes of one size to those that cover all the others
+def test_in_a_crowd_that_is_looked_up_by_place_the_boxes_are_torchvisions(iou, spread):
+    generator = torch.Generator().manual_seed(int(10 * spread))
+    corner = 3000 * torch.rand(4000, 2, generator=generator) - 500  # some left of and above the photo
+    sides = 15 * (spread * torch.randn(4000, 2, generator=generator)).exp()
+    boxes = torch.cat([corner, corner + sides], 1)
+    boxes[7] = torch.tensor([0.0, 0, float("inf"), 10])
+    scores = torch.randperm(4000, generator=generator).float() / 4000
+    labels = torch.randint(2, (4000,), generator=generator)
+    keep = batched_nms(boxes, scores, labels, iou, 4000)
+    assert torch.equal(keep, class_by_class(boxes, scores, labels, iou))
+    assert len(keep) > 600

@@ -30,6 +30,7 @@ class Blind:
     """A network that finds nothing, at once."""
 
     class_names = ("cell",)
+    tiling = None
 
     def prepare(self, photo: np.ndarray) -> NetworkInput:
         return NetworkInput(photo, photo.shape[:2], photo.shape[:2])

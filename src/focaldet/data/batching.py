@@ -8,6 +8,7 @@ Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -102,13 +103,18 @@ class DetectionDataset(Dataset[Sample]):
         self._unreadable: Tensor = torch.zeros(len(self.records), dtype=torch.bool)
         self._unreadable.share_memory_()  # type: ignore[no-untyped-call]
         self._named: set[int] = set()
+        self._problems: dict[int, str] = {}
         self._images: list[UInt8[Tensor, "3 H W"] | None] | None = None
-        if sum(_source_bytes(r, transform.source_side) for r in self.records) <= cache_bytes:
+        if sum(_source_bytes(r, self._source_side) for r in self.records) <= cache_bytes:
             with no_size_warnings(), ThreadPoolExecutor(max_workers=max(2, cores())) as pool:
                 self._images = list(pool.map(self._read, range(len(self.records))))
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def each_sample(self, of_photos: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A number of each photo as one of each sample."""
+        return of_photos
 
     @property
     def cached(self) -> bool:
@@ -140,10 +146,11 @@ class DetectionDataset(Dataset[Sample]):
             index: index of the photo.
             draw: seeds the transform; ``None``: that of the photo in epoch 0.
         """
-        view = self._view(index)
+        draw = Draw(0, index) if draw is None else draw
+        view = self._view(index, (self.seed, draw.epoch, draw.photo))
         if view is None:
             return None
-        view = self._transformed(view, Draw(0, index) if draw is None else draw)
+        view = self._transformed(view, draw)
         objects = ~view.ignored
         return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
 
@@ -155,16 +162,22 @@ class DetectionDataset(Dataset[Sample]):
                 return self.transform(view)
             sizes = self.transform.sizes
             chosen = sizes[_seed_of(self.seed, draw.epoch, draw.batch, "batch") % len(sizes)]
-            return self.transform.resized(chosen)(view, self._another if draw.mix else None)
+            return self.transform.resized(chosen)(view, (lambda: self._another(draw)) if draw.mix else None)
 
-    def _another(self) -> View:
+    def _another(self, draw: Draw) -> View:
         """A photo at random, to mix with another; the next readable one if it cannot be read."""
         first = int(torch.randint(len(self), ()))
-        views = (self._view((first + after) % len(self)) for after in range(len(self)))
+        others = ((first + after) % len(self) for after in range(len(self)))
+        views = (self._view(other, (self.seed, draw.epoch, draw.photo, other)) for other in others)
         return next(view for view in views if view is not None)  # the photo that it is mixed with can be read
 
-    def _view(self, index: int) -> View | None:
-        """A photo as it was read, or ``None`` if it cannot be read."""
+    def _view(self, index: int, drawn: tuple[int, ...]) -> View | None:
+        """A photo before its transform, or ``None`` if it cannot be read.
+
+        Args:
+            index: index of the photo.
+            drawn: numbers that seed what is drawn at random.
+        """
         record = self.records[index]
         image = self._read(index) if self._images is None else self._images[index]
         if image is None:
@@ -182,25 +195,43 @@ class DetectionDataset(Dataset[Sample]):
         """Mask of the photos that no process could read so far. They are not tried again."""
         return self._unreadable
 
+    def set_unreadable(self, index: int, problem: str) -> None:
+        """Name a photo that was found to be unreadable by other means."""
+        self._unreadable[index] = True
+        self._problems[index] = problem
+
     def newly_unreadable(self) -> list[str]:
         """A line for each unreadable photo that has not been reported before."""
         new = [index for index in self._unreadable.nonzero().flatten().tolist() if index not in self._named]
         self._named.update(new)
         return [self._problem(index) for index in new]
 
+    def newly_partial(self) -> list[str]:
+        """A line for each photo whose file has parts that cannot be read, and that has not been reported before."""
+        return []
+
+    @property
+    def _source_side(self) -> int:
+        return self.transform.source_side
+
+    def _decode(self, path: Path) -> UInt8[Tensor, "3 H W"]:
+        return self.transform.read(path)
+
     def _read(self, index: int) -> UInt8[Tensor, "3 H W"] | None:
         if self._unreadable[index]:
             return None
         try:
-            return self.transform.read(self.records[index].path)
+            return self._decode(self.records[index].path)
         except InputError:
             self._unreadable[index] = True
             return None
 
     def _problem(self, index: int) -> str:
         path = self.records[index].path
+        if index in self._problems:
+            return self._problems[index]
         try:
-            self.transform.read(path)
+            self._decode(path)
         except InputError as error:
             return str(error)
         return f"{path}: could not be read at first"

@@ -14,22 +14,28 @@ from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
-from focaldet.data.parallel import Progress, each
+from focaldet.data.object_sizes import (
+    SMALL_STRIDES,
+    median_seen,
+    sides_seen,
+    size_difference,
+    suggests_tile,
+    too_large_without_tile,
+)
+from focaldet.data.parallel import each
 from focaldet.data.rare import class_factors
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.files import open_regular
 from focaldet.photos.depth import FULL, depth_note
-from focaldet.photos.images import GLANCE, decode_photo, no_size_warnings
+from focaldet.photos.images import no_size_warnings
+from focaldet.photos.regions import decode_to_the_end
+from focaldet.system.progress import Progress
 
 MIN_SIZE = 32
 """Smallest longer side of a detector's input in pixels: one location of stride 32."""
 
 ANCHOR_SCALE = 8
 """Side of the ATSS anchor of a level, in strides. https://arxiv.org/abs/1912.02424"""
-
-SMALL_STRIDES = 3
-"""Objects of fewer strides have few locations, and their sides are only a stride or two: measured on BCCD's platelets
-of 2.4 strides, see benchmarks/results."""
 
 _MAX_LISTED = 20
 """Number of classes that a table shows before it is cut."""
@@ -123,7 +129,9 @@ class DataReport:
             )
         lines.append(f"  objects with a side beyond the reach of their level: {self.beyond_reach}")
         small = small_classes(self.folder.splits.get("train", []), self.folder.class_names, self.size, self.strides[0])
-        return lines + ([f"  {small}"] if small else [])
+        tile = suggests_tile(self.folder.splits.get("train", []), self.size, self.strides[0])
+        medians = {split: median_seen(records, self.size) for split, records in self.folder.splits.items()}
+        return lines + [f"  {line}" for line in (small, tile, size_difference(medians, self.size)) if line]
 
     @property
     def _finest(self) -> int:
@@ -154,7 +162,7 @@ def check_folder(
     splits = folder.splits
     everything = [(split, record) for split, records in splits.items() for record in records]
     found, note = _content_faults(everything, progress) if decode else ([], "")
-    sides = np.concatenate([_sides_at(record, size) for _, record in everything]) if everything else np.zeros((0, 2))
+    sides = np.concatenate([sides_seen(record, size) for _, record in everything]) if everything else np.zeros((0, 2))
     geometric = np.sqrt(sides.prod(1))
     anchors = ANCHOR_SCALE * np.array(strides, np.float64)
     level = np.abs(np.log(np.maximum(geometric, 1e-6))[:, None] - np.log(anchors)).argmin(1)
@@ -172,20 +180,20 @@ def check_folder(
         beyond_reach=int((sides.max(1, initial=0) / 2 > reach).sum()),
         median_side_px=float(np.median(geometric)) if len(geometric) else float("nan"),
         faults=(*folder.faults, *found),
-        notes=(note,) if note else (),
+        notes=tuple(line for line in (note, too_large_without_tile([r for _, r in everything])) if line),
     )
 
 
-def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], size: int, stride: int) -> str:
+def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], size: int | None, stride: int) -> str:
     """A line about the classes whose median object is below ``SMALL_STRIDES`` of the finest level; "" if there is none.
 
     Args:
-        size: longer side in pixels at which the detector is trained.
+        size: longer side in pixels at which the detector is trained; ``None``: windows at the photos' own resolution.
         stride: stride of the finest level, pixels.
     """
     sides: dict[int, list[float]] = {}
     for record in records:
-        geometric = np.sqrt(_sides_at(record, size).prod(1)).tolist()
+        geometric = np.sqrt(sides_seen(record, size).prod(1)).tolist()
         for label, side in zip(record.labels[~record.ignored].tolist(), geometric, strict=True):
             sides.setdefault(label, []).append(side)
     medians = {label: float(np.median(found)) for label, found in sorted(sides.items())}
@@ -193,17 +201,10 @@ def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], si
     if not small:
         return ""
     shown = ", ".join(small[:_MAX_LISTED]) + (", …" if len(small) > _MAX_LISTED else "")
-    return (
-        f"small for a finest stride of {stride} px, by the median object: {shown}; a larger --size"
-        + (", or --levels p2-p6 (stride 4)," if stride > 4 else "")
-        + " finds them better and takes longer"
+    remedies = " or ".join(["a larger --size"] * (size is not None) + ["--levels p2-p6 (stride 4)"] * (stride > 4))
+    return f"small for a finest stride of {stride} px, by the median object: {shown}; " + (
+        remedies + " finds them better and takes longer" if remedies else "few locations see each"
     )
-
-
-def _sides_at(record: ImageRecord, size: int) -> NDArray[np.float64]:
-    """``(N, 2)`` width and height of an image's objects after scaling its longer side to ``size``."""
-    boxes = record.boxes_xyxy[~record.ignored].astype(np.float64)
-    return (boxes[:, 2:] - boxes[:, :2]) * size / max(record.width, record.height)
 
 
 def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progress | None) -> tuple[list[Fault], str]:
@@ -236,7 +237,7 @@ def _decode(path: Path) -> tuple[bytes, str, int]:
             hashed.update(part)
     digest = hashed.digest()
     try:
-        # This still decodes to the end, and JPEGs take a third of the time.
-        return digest, "", decode_photo(path, max_side=GLANCE).white
+        white, problem = decode_to_the_end(path)
     except InputError as error:
-        return digest, str(error).split(": ", 1)[1], FULL
+        white, problem = FULL, str(error)
+    return digest, problem.partition(": ")[2], white

@@ -13,9 +13,9 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 import yaml
 
 from focaldet.checks import InputError
-from focaldet.data.parallel import Progress
 from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import coco_truth
+from focaldet.system.progress import Progress
 
 Layout = Literal["coco", "yolo", "voc"]
 

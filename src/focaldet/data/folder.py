@@ -16,11 +16,11 @@ from focaldet.data.formats.labelme import find_labelme, read_labelme
 from focaldet.data.formats.unread import is_packed, packed, unread_labels, without_labels
 from focaldet.data.formats.voc import find_voc, read_voc
 from focaldet.data.formats.yolo import find_yolo, read_yolo
-from focaldet.data.parallel import Progress
 from focaldet.data.records import Annotation, DataFolder, Fault, ImageRecord, ParsedLayout
 from focaldet.data.suspicious import like_percent, similar_classes, splits_without_objects
 from focaldet.data.tree import Tree
 from focaldet.data.validate import validate_all
+from focaldet.system.progress import Progress
 
 VAL_FRACTION = 0.15
 TEST_FRACTION = 0.15

@@ -8,12 +8,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
 
 from focaldet.system.cores import cores
+from focaldet.system.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished items and the total."""
 
 _MANY = 1000
 """Number of items from which processes are worth starting."""

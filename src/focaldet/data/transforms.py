@@ -107,7 +107,7 @@ class TrainTransform:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The sizes of which ``multi-scale`` draws one for each batch; without it, ``size`` alone.
+        """The sizes that ``multi-scale`` chooses from for each batch; without it, ``size`` alone.
 
         >>> TrainTransform(320, augmentation=Augmentation(multi_scale=0.2)).sizes
         (256, 288, 320, 352, 384)

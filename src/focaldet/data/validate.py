@@ -10,9 +10,17 @@ import numpy as np
 
 from focaldet.checks import InputError
 from focaldet.data.forms import check_forms
-from focaldet.data.parallel import Progress, each
+from focaldet.data.parallel import each
 from focaldet.data.records import Annotation, Fault, ImageRecord
-from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header, upright_boxes
+from focaldet.photos.images import (
+    MAX_REGION_PIXELS,
+    SUFFIX_FORMATS,
+    ImageHeader,
+    no_size_warnings,
+    read_header,
+    upright_boxes,
+)
+from focaldet.system.progress import Progress
 
 _TOLERANCE_PX = 1.0
 """A box may leave the image by this much through rounding; more is a fault."""
@@ -109,7 +117,7 @@ def validate(annotation: Annotation) -> Checked:
 def _header(path: Path) -> ImageHeader | str:
     """The header of an image, or its fault."""
     try:
-        return read_header(path)
+        return read_header(path, most=MAX_REGION_PIXELS)
     except InputError as error:
         return str(error).split(": ", 1)[1]  # the report already names the file
 

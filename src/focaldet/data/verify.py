@@ -2,27 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from focaldet.checks import InputError
 from focaldet.data.parallel import each
-from focaldet.data.progress import progress_bar
 from focaldet.data.records import DataFolder
 from focaldet.photos.images import GLANCE, no_size_warnings, read_photo
+from focaldet.photos.regions import decode_to_the_end
+from focaldet.system.progress import progress_bar
 
 
-def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFolder:
+def without_unreadable(folder: DataFolder, say: Callable[[str], None], *, windows: bool = False) -> DataFolder:
     """The folder without the photos that cannot be decoded.
 
     Args:
         say: prints a line before the decoding, and one for each photo that is left out.
+        windows: whether parts of the photos will be read, so that large ones can be used.
     """
     paths = list(dict.fromkeys(record.path for records in folder.splits.values() for record in records))
     say(f"decoding all {len(paths):,} photos first (--verify)")
     with no_size_warnings(), progress_bar("decoding") as progress:
-        problems = {
-            path: problem for path, problem in zip(paths, each(photo_problem, paths, progress), strict=True) if problem
-        }
+        found = each(partial(photo_problem, windows=windows), paths, progress)
+        problems = {path: problem for path, problem in zip(paths, found, strict=True) if problem}
     for problem in problems.values():
         say(f"{problem}; left out")
     splits = {
@@ -32,10 +34,13 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None]) -> DataFo
     return replace(folder, splits=splits)
 
 
-def photo_problem(path: Path) -> str:
+def photo_problem(path: Path, *, windows: bool = False) -> str:
     """The error of decoding a photo; empty for a sound one."""
     try:
-        read_photo(path, max_side=GLANCE)
+        if windows:
+            decode_to_the_end(path)
+        else:
+            read_photo(path, max_side=GLANCE)
     except InputError as error:
         return str(error)
     return ""

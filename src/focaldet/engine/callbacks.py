@@ -17,7 +17,9 @@ from focaldet.data.batching import DetectionDataset
 from focaldet.data.truth import coco_truth
 from focaldet.engine.budget import TimeBudget
 from focaldet.engine.checkpoints import check_loops
-from focaldet.engine.detect import detect_records, without_detections
+from focaldet.engine.detect import without_detections
+from focaldet.engine.detect_windows import detect_photos, room_of
+from focaldet.engine.detector import Detector
 from focaldet.engine.loggers import log_metrics
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec, save_model
@@ -142,10 +144,12 @@ class RunRecorder(Callback):
         if self.val is None:
             save_model(self.run, self.spec, net)
             return None
-        postprocess = self.spec.evaluation_postprocess(module.method, net.strides)
-        results = detect_records(net, postprocess, self.val)
+        training = net.training
+        detector = Detector(self.spec, net, module.method, tiling=self.spec.tiling())
+        results = detect_photos(detector, self.val)
+        net.train(training)
         truth = coco_truth(self.val.records, self.spec.class_names)
-        evaluation = average_precision(truth, results, max_detections=postprocess.config.max_detections)
+        evaluation = average_precision(truth, results, max_detections=room_of(detector, results))
         ap, ap50 = evaluation.metrics["AP"], evaluation.metrics["AP50"]
         if ap is None or ap50 is None:
             measured, kept = "val AP –", " (no objects in val; these weights are kept)"

@@ -1,7 +1,8 @@
 """Detections next to the labels of the same photos, for the page of errors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from focaldet.engine.hub import local_run
 from focaldet.engine.load import load_selected
 from focaldet.engine.splits import BETTER, Recorded, recorded_splits, trained_on, with_recorded_splits
 from focaldet.photos.images import read_photo
-from focaldet.runtime.model import DetectionArrays
+from focaldet.photos.regions import open_regions
+from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.results import coco_results
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoice, ScoreChoices, Selection
+from focaldet.runtime.window_stream import look
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ def detect_labelled(
     labels: Path,
     *,
     split: str | None = None,
-    score: float | ScoreChoice | None = None,
+    score: float | ScoreChoices | None = None,
     calibrated: bool = True,
     max_detections: int | None = None,
     openvino: bool = False,
     device: str = "auto",
+    tile: int | None = None,
+    overlap: float | None = None,
 ) -> Comparison:
     """Detect in labelled photos.
 
@@ -56,16 +61,15 @@ def detect_labelled(
             those recorded by the run are used, and photos that the run has not seen count as test photos. Without a
             record, all photos are used.
         score: confidence threshold, or a value of ``--score``; ``None``: as ``predict`` chooses boxes without one.
-        calibrated, max_detections, openvino, device: see ``load_model``.
+        calibrated, max_detections, openvino, device, tile, overlap: see ``load_model``.
 
     Raises:
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
     run = local_run(run)
-    choice = ScoreChoice("score", score) if isinstance(score, int | float) else score
-    detector, select = load_selected(
-        run, choice, max_detections=max_detections, openvino=openvino, device=device, calibrated=calibrated
-    )
+    choices = ScoreChoices(ScoreChoice("score", score)) if isinstance(score, int | float) else score
+    options: dict[str, Any] = {"max_detections": max_detections, "tile": tile, "overlap": overlap}
+    detector, select = load_selected(run, choices, openvino=openvino, device=device, calibrated=calibrated, **options)
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names
@@ -78,15 +82,12 @@ def detect_labelled(
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
     records: list[ImageRecord] = []
     found: list[DetectionArrays] = []
-    for record in chosen:
-        try:
-            photo = read_photo(record.path)
-        except InputError as error:
-            notes.append(f"photo left out: {error}")
+    for record, looked in zip(chosen, _looked(detector, chosen), strict=True):
+        if isinstance(looked, InputError):
+            notes.append(f"photo left out: {looked}")
             continue
         records.append(record)
-        (boxes,) = detector.detect([detector.prepare(photo)])
-        found.append(select(boxes, (photo.shape[0], photo.shape[1])))
+        found.append(select(looked, (record.height, record.width)))
     truth = coco_truth(records, labelled, folder.category_ids)
     ids = dict(zip(labelled, category_ids(labelled, folder.category_ids), strict=True))
     own = {known.index(name) + 1: ids[name] for name in shared}
@@ -99,6 +100,22 @@ def detect_labelled(
         if entry["category_id"] in own
     ]
     return Comparison(truth, results, split, notes, max(0.0, min(select.least_chances()) - 1e-5))
+
+
+def _looked(detector: Model, records: Sequence[ImageRecord]) -> Iterator[DetectionArrays | InputError]:
+    """What is found in each photo, or why it cannot be read."""
+    if detector.tiling is not None:
+        for looked in look(detector, [partial(open_regions, record.path) for record in records], detector.tiling):
+            assert looked.found is not None or looked.fault is not None
+            yield looked.fault if looked.found is None else looked.found  # type: ignore[misc]
+        return
+    for record in records:
+        try:
+            photo = read_photo(record.path)
+        except InputError as error:
+            yield error
+            continue
+        yield detector.detect([detector.prepare(photo)])[0]
 
 
 def _chosen(

@@ -107,6 +107,20 @@ class TrainConfig:
         metavar="PX",
         main=True,
     )
+    tile: int | Literal["auto"] | None = option(
+        "model",
+        None,
+        "train on windows of the photos at their own resolution, with this side in pixels, which is then the --size; "
+        "auto: chosen by the objects' sizes (docs/large-photos.md)",
+        metavar="N|auto",
+    )
+    tile_objects: float = option(
+        "data",
+        0.5,
+        "with --tile: share of the windows that are placed around an object; the others cover the photos evenly",
+        range=(0, 1),
+        metavar="SHARE",
+    )
     backbone: str = option("model", "regnetx_002", "any timm network with feature maps at strides 8, 16 and 32")
     backbone_weights: str | None = option(
         "model", None, "safetensors file of backbone weights that uses timm's names", metavar="FILE"
@@ -288,6 +302,9 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             object.__setattr__(self, name, typed_value(name, getattr(self, name), hint))  # frozen from here on
         check_ranges(asdict(self))
+        if isinstance(self.tile, int):
+            check_range("tile", self.tile, 32, MAX_SIZE)
+            object.__setattr__(self, "size", self.tile)
         object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.class_loss))
         checked_repeat(self.repeat)
         if self.box_loss == "smooth_l1" and self.method != "retinanet":

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from focaldet.checks import InputError, check_finite_weights
 from focaldet.data.images import as_tensor
 from focaldet.engine.calibrated import calibrated_detections, detection_bands, read_certainty
-from focaldet.engine.detect import as_arrays, to_photo
+from focaldet.engine.detect import as_arrays, as_detections, to_photo
 from focaldet.engine.devices import choose_device
 from focaldet.engine.hub import local_run
 from focaldet.engine.spec import ModelSpec, check_shapes, read_spec
@@ -25,9 +25,12 @@ from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
 from focaldet.models.postprocess import PostProcess
 from focaldet.photos.images import as_photo
+from focaldet.photos.regions import regions_of
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.runtime.prediction import Prediction
+from focaldet.runtime.window_stream import look_at
+from focaldet.runtime.windows import Tiling
 from focaldet.structures import Detections, HeadOutputs
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class Detector:
         score_threshold: float | None = None,
         max_detections: int | None = None,
         certainty: Certainty | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         if max_detections is not None:
             spec = replace(spec, postprocess=spec.postprocess.with_room(max_detections))
@@ -58,6 +62,7 @@ class Detector:
         if not 0 <= threshold < 1:
             raise InputError(f"score: expected a number in [0, 1), got {threshold}")
         self.spec = spec
+        self.tiling = tiling
         self.certainty = certainty
         self.net = net.eval()
         self.method = method
@@ -81,17 +86,22 @@ class Detector:
         max_detections: int | None = None,
         calibrated: bool = True,
         device: str | torch.device = "auto",
+        tile: int | None = None,
+        overlap: float | None = None,
     ) -> Detector:
         """Load ``model.json`` and ``model.safetensors`` from a run folder of ``focaldet train`` or ``focaldet import``.
 
         Args:
             run: the folder, or ``hf:OWNER/NAME``.
-            score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own.
+            score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own. In windows, a photo
+                has as many detections as its windows unless ``max_detections`` is given.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
             device: device of the network, see ``choose_device``.
+            tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
         Raises:
-            InputError: a file is missing or damaged, or was written by a newer focaldet; or there is no such device.
+            InputError: a file is missing or damaged, or was written by a newer focaldet; there is no such device; or
+                the windows are out of range.
         """
         run = local_run(run)
         if not run.is_dir():
@@ -100,6 +110,9 @@ class Detector:
         file = run / "model.safetensors"
         if not file.exists():
             raise InputError(f"{file}: no such file; the run was copied without its weights")
+        tiling = spec.tiling(tile, overlap, max_detections=max_detections)
+        if tiling is not None and max_detections is not None:  # then it is the photo's, and no window's need be less
+            max_detections = max(max_detections, spec.postprocess.max_detections)
         check_shapes(file, spec)
         net, method = spec.build()
         net.load_state_dict(load_file(file))
@@ -111,6 +124,7 @@ class Detector:
             score_threshold=score_threshold,
             max_detections=max_detections,
             certainty=read_certainty(run, spec.class_names) if calibrated else None,
+            tiling=tiling,
         )
         check_finite_outputs(file, detector.net)
         return detector.to(device)
@@ -127,7 +141,9 @@ class Detector:
 
     def with_score_threshold(self, score: float) -> Detector:
         """A copy that keeps detections with a higher score than this, before calibration."""
-        return Detector(self.spec, self.net, self.method, score_threshold=score, certainty=self.certainty)
+        return Detector(
+            self.spec, self.net, self.method, score_threshold=score, certainty=self.certainty, tiling=self.tiling
+        )
 
     def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Detections:
         """Detect the objects in one photo; boxes are in pixels of the photo.
@@ -136,6 +152,9 @@ class Detector:
             image: file, PIL image, or ``(H, W, 3)`` uint8 RGB. A file is rotated upright according to its EXIF
                 orientation; a PIL image is used as it is.
         """
+        if self.tiling is not None:
+            with regions_of(image) as photo:
+                return as_detections(look_at(self, photo, self.tiling))
         (found,) = self._detections([self.prepare(as_photo(image))])
         return found if self.certainty is None else calibrated_detections(found, self.certainty)
 
@@ -195,8 +214,18 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
         )
 
 
-def to_supervision(detections: Detections | Prediction, class_names: Sequence[str]) -> SupervisionDetections:
-    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
+def to_supervision(
+    detections: Detections | Prediction,
+    class_names: Sequence[str],
+    *,
+    side_bands: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> SupervisionDetections:
+    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations.
+
+    Args:
+        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``. A
+            ``Prediction`` with a coverage has its own.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
         import supervision
@@ -204,6 +233,10 @@ def to_supervision(detections: Detections | Prediction, class_names: Sequence[st
     data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
     if detections.side_std_px is not None:
         data["side_std_px"] = np.asarray(detections.side_std_px)
+    if not isinstance(detections, Detections) and detections.found.side_low_px is not None:
+        data["side_low"], data["side_high"] = detections.found.side_low_px, detections.found.side_high_px
+    if side_bands is not None:
+        data["side_low"], data["side_high"] = side_bands
     return supervision.Detections(
         xyxy=np.asarray(detections.boxes_xyxy),
         confidence=np.asarray(detections.scores),

@@ -12,11 +12,13 @@ from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
 from focaldet.data.rare import count_objects
 from focaldet.data.truth import category_ids, coco_truth
-from focaldet.engine.detect import detect_records, without_detections
+from focaldet.engine.detect import without_detections
+from focaldet.engine.detect_windows import detect_photos, photos_to_detect, room_of
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import describe_device
 from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.windows import other_sizes
 from focaldet.evaluation.average_precision import average_precision, by_frequency
 from focaldet.files import write_json
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
@@ -27,9 +29,8 @@ def evaluate_run(
     data: Path,
     split: str | None,
     *,
-    max_detections: int | None = None,
-    device: str = "auto",
     say: Callable[[str], None] = print,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure a run on labelled photos.
 
@@ -38,6 +39,7 @@ def evaluate_run(
 
     Args:
         split: train, val or test; ``None``: test, or val if there is no test.
+        options: see ``detect_split``.
 
     Raises:
         InputError: see ``read_folder`` and ``evaluate_split``.
@@ -49,7 +51,7 @@ def evaluate_run(
     split = split or ("test" if folder.splits.get("test") else "val")
     if split in folder.made_splits:
         say(folder.split_origin)
-    report = evaluate_split(run, folder, split, max_detections=max_detections, device=device, say=say)
+    report = evaluate_split(run, folder, split, say=say, **options)
     if warning := trained_on(folder.splits[split], recorded):
         say(warning)
     return report
@@ -60,20 +62,19 @@ def evaluate_split(
     folder: DataFolder,
     split: str,
     *,
-    max_detections: int | None = None,
-    device: str = "auto",
     say: Callable[[str], None] = print,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit. If it
-            exceeds 100, AP with COCO's limit of 100 is reported too.
+        options: see ``detect_split``. If the limit of detections exceeds 100, AP with COCO's limit of 100 is reported
+            too.
 
     Raises:
         InputError: no such split, or none of the run's classes in it.
     """
-    detected = detect_split(run, folder, split, max_detections=max_detections, device=device, say=say)
+    detected = detect_split(run, folder, split, say=say, **options)
     return write_evaluation(run, detected, say=say)
 
 
@@ -128,18 +129,31 @@ def detect_split(
     split: str,
     *,
     max_detections: int | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> DetectedSplit:
-    """Detect on a split; arguments and errors as in ``evaluate_split``."""
+    """Detect on a split; errors as in ``evaluate_split``.
+
+    Args:
+        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit, or in
+            windows that of all windows together.
+        tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
+        device: see ``choose_device``.
+    """
     if not folder.splits.get(split):
         raise InputError(f"{folder.root}: no photo in split {split!r}; it has {', '.join(folder.splits)}")
-    detector = Detector.load(run, max_detections=max_detections, calibrated=False, device=device)
+    windows: dict[str, Any] = {"tile": tile, "overlap": overlap}
+    detector = Detector.load(run, max_detections=max_detections, calibrated=False, device=device, **windows)
     if detector.device.type != "cpu":
         say(f"on {describe_device(detector.device)}")
     folder = as_trained(folder, detector, say)
-    dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    postprocess = detector.evaluation_postprocess()
+    line = other_sizes(detector.spec, split, folder.splits[split])
+    if line and detector.tiling is None:
+        say(line)
+    in_windows = detector.tiling is not None
+    dataset = photos_to_detect(folder.splits[split], in_windows, detector.spec.transform)
     truth = coco_truth(dataset.records, folder.class_names, folder.category_ids)
     show = sys.stderr.isatty()
 
@@ -149,18 +163,17 @@ def detect_split(
             print(f"\r{split}: {done} of {len(dataset)} photos", end=end, file=sys.stderr, flush=True)
 
     ids = category_ids(folder.class_names, folder.category_ids)
-    results = detect_records(detector.net, postprocess, dataset, category_ids=ids, progress=progress)
+    results = detect_photos(detector, dataset, category_ids=ids, progress=progress, say=say)
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
-    config = postprocess.config
     counts = count_objects(folder.splits.get("train") or dataset.records, folder.num_classes)
     return DetectedSplit(
         split=split,
         dataset=dataset,
         truth=truth,
         results=results,
-        max_detections=config.max_detections,
-        least_score=config.score_threshold,
+        max_detections=room_of(detector, results),
+        least_score=detector.evaluation_postprocess().config.score_threshold,
         training_objects=dict(zip(folder.class_names, counts.tolist(), strict=True)),
     )
 

@@ -45,7 +45,7 @@ def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
         raise InputError(f"--weights {run}: no such run folder")
     spec = read_spec(run / "model.json")
     options: dict[str, Any] = {"method": method or spec.method, "levels": spec.network.levels}
-    options |= {name: getattr(spec, name) for name in ("backbone", "size", "channels", "head_depth")}
+    options |= {name: getattr(spec, name) for name in ("backbone", "size", "tile", "channels", "head_depth")}
     if options["method"] == spec.method:
         own = METHODS[spec.method](**spec.method_options)
         known = {option.name for option in fields(TrainConfig)}

@@ -31,6 +31,7 @@ from focaldet.models.fpn import backbone_strides
 from focaldet.models.postprocess import BoxDecoder, PostProcess, PostProcessConfig
 from focaldet.photos.resize import Resize
 from focaldet.records.calibration import remove_calibration
+from focaldet.runtime.windows import Tiling, tiling_for
 
 METHODS: dict[str, type[Method]] = {
     "retinanet": RetinaNet,
@@ -78,6 +79,10 @@ class ModelSpec:
         network, resize, postprocess: differences in networks from other libraries, see ``focaldet.importing``.
         evaluation_score: lowest score of a detection that counts in AP.
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
+        tile: side of the windows of the photo at its own resolution that the network is trained on, in pixels, and
+            then equal to ``size``; ``None``: whole photos, scaled to ``size``.
+        object_px: median √area of the training objects as the network sees them, or ``None`` if it is not known.
+        largest_px: longer side in pixels of the photo that 98 of 100 training objects do not exceed, or ``None``.
     """
 
     method: str
@@ -92,6 +97,9 @@ class ModelSpec:
     postprocess: PostProcessConfig = field(default_factory=PostProcessConfig)
     evaluation_score: float = EVALUATION_SCORE
     ignored_classes: tuple[str, ...] = ()
+    tile: int | None = None
+    object_px: float | None = None
+    largest_px: int | None = None
 
     @property
     def offset(self) -> float:
@@ -102,6 +110,20 @@ class ModelSpec:
     def transform(self) -> EvalTransform:
         """The transform from a photo to the network's input."""
         return EvalTransform(self.size, self.resize)
+
+    def tiling(
+        self, tile: int | None = None, overlap: float | None = None, *, max_detections: int | None = None
+    ) -> Tiling | None:
+        """Windows in which to detect, see ``tiling_for``; ``None``: each photo as a whole."""
+        return tiling_for(
+            tile,
+            overlap,
+            trained_tile=self.tile,
+            largest_px=self.largest_px,
+            size=self.size,
+            nms_iou=self.postprocess.nms_iou,
+            max_detections=max_detections,
+        )
 
     def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
         """The post-processing with which AP is measured."""
@@ -192,6 +214,7 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
         method_options=options,
         network=Variant(levels=config.levels),
         ignored_classes=split_names(config.ignore or ""),
+        tile=config.tile if isinstance(config.tile, int) else None,
     )
 
 
@@ -256,9 +279,23 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         for key, group in GROUPS.items()
     }
     ignored = typed_value("ignored_classes", values.get("ignored_classes", []), list)
+    tile = typed_value("tile", values.get("tile"), int | None)
+    if tile is not None and tile != spec["size"]:
+        raise InputError(f"tile: expected nothing or the size, {spec['size']}, got {tile}")
+    sizes = {
+        "object_px": typed_value("object_px", values.get("object_px"), float | None),
+        "largest_px": typed_value("largest_px", values.get("largest_px"), int | None),
+    }
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": options}
-    return ModelSpec(**spec, **_field_names(groups), evaluation_score=score, ignored_classes=tuple(map(str, ignored)))
+    return ModelSpec(
+        **spec,
+        **_field_names(groups),
+        evaluation_score=score,
+        ignored_classes=tuple(map(str, ignored)),
+        tile=tile,
+        **sizes,
+    )
 
 
 def _file_keys(values: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.own_transform import load_transform
-from focaldet.data.progress import progress_bar
 from focaldet.data.rare import photo_factors
 from focaldet.data.verify import without_unreadable
+from focaldet.data.windows import WindowDataset
 from focaldet.engine.augment import closing, training_transform
 from focaldet.engine.beginning import first_detector, with_chosen_weights
 from focaldet.engine.budget import TimeBudget
@@ -38,6 +38,7 @@ from focaldet.engine.checkpoints import (
 )
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
+from focaldet.engine.detect_windows import photos_to_detect
 from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.hub import local_run
@@ -54,12 +55,14 @@ from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.training_photos import TrainingPhotos
+from focaldet.engine.windows import photos_and_windows, with_object_sizes, with_tile
 from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.targets import TargetCollate
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.fpn import STRIDES
 from focaldet.system.heap import keep_memory
+from focaldet.system.progress import progress_bar
 
 
 def _silence(line: str) -> None:
@@ -114,7 +117,7 @@ def _train(
     if config.resume:  # added photos would change the automatic splits
         folder = with_recorded_splits(folder, recorded_splits(Path(str(config.out)), folder))
     if config.verify:
-        folder = without_unreadable(folder, say)
+        folder = without_unreadable(folder, say, windows=config.tile is not None)
     folder = ignore_classes(folder, split_names(config.ignore or ""))
     changed: list[str] = []
     if class_names := checkpoint.get("callbacks", {}).get("RunRecorder", {}).get("class_names"):
@@ -136,7 +139,9 @@ def _train(
         raise InputError(f"{config.data}: no photo in the train split")
     if config.patience and not folder.splits.get("val"):
         raise InputError(f"--patience: {config.data} has no val split, on which AP could be measured")
-    if small := small_classes(folder.splits["train"], folder.class_names, config.size, STRIDES[config.levels][0]):
+    config = with_tile(config, folder, say)
+    seen = None if config.tile else config.size
+    if small := small_classes(folder.splits["train"], folder.class_names, seen, STRIDES[config.levels][0]):
         say(small)
     if config.alpha == INVERSE:
         config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
@@ -144,7 +149,7 @@ def _train(
     config = with_chosen_weights(config, say)  # config.yaml says which
     begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint brings the weights
     spec, net, method = first_detector(begun, folder.class_names, say=say)
-    spec = with_room(spec, config, folder.splits["train"], say)
+    spec = with_object_sizes(with_room(spec, config, folder.splits["train"], say), folder.splits["train"])
     if config.devices * config.nodes > 1:
         synchronise_batch_norm(net)
     net = net.to(memory_format=torch.channels_last)
@@ -195,7 +200,8 @@ def fit(
         Terminated: SIGTERM ended the training; the run folder is complete.
     """
     run = _make_run_folder(config)  # all checks have passed
-    val = DetectionDataset(folder.splits["val"], spec.transform) if folder.splits.get("val") else None
+    in_windows, val_photos = spec.tile is not None, folder.splits.get("val")
+    val = photos_to_detect(val_photos, in_windows, spec.transform) if val_photos else None
     clock = module.budget
     recorder = RunRecorder(run, spec, val, every=config.val_every, clock=clock, say=say)
     checkpoint = ModelCheckpoint(  # after each epoch; save_last with save_top_k=0 would save once, at the end
@@ -216,8 +222,8 @@ def fit(
         write_text(run / "config.yaml", replace(config, resume=False).to_yaml())  # repeats the run from the start
         record_splits(run, folder, resumed=config.resume)
     say(
-        f"training {config.method} on {len(folder.splits['train']):,} photos, {config.backbone}, {config.size} px, "
-        f"{trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
+        f"training {config.method} on {photos_and_windows(config, folder.splits['train'])}, {config.backbone}, "
+        f"{config.size} px, {trainer.precision}, on {describe_device(trainer.strategy.root_device)}, into {run}"
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, quiet(), lost_process_in_one_line(config):
@@ -247,19 +253,23 @@ def _loader(
     config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
 ) -> "DataLoader[Any]":
     transform = training_transform(config, folder.num_classes)
-    dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+    if config.tile is None:
+        dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+    else:
+        dataset = WindowDataset(folder.splits["train"], transform, share=config.tile_objects, seed=config.seed)
     workers = config.workers
     if workers < 0:
         # On a GPU, photos are prepared while it computes, even if they are decoded already.
         idle = dataset.cached and trainer.strategy.root_device.type == "cpu"
         workers = 0 if idle else most_workers(config.devices)
+    factors = photo_factors(dataset.records, folder.num_classes, config.repeat)
     sampler = TrainingSampler(
         len(dataset),
         batch_size=config.batch,
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
-        factors=photo_factors(dataset.records, folder.num_classes, config.repeat),
+        factors=None if factors is None else dataset.each_sample(factors),
         mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(

@@ -47,3 +47,6 @@ class TrainingPhotos(Callback):
         for problem in self.dataset.newly_unreadable():
             with tqdm.external_write_mode():  # above the progress bar, not in the middle of it
                 self.say(f"{problem}; the next photo replaces it in training")
+        for line in self.dataset.newly_partial():
+            with tqdm.external_write_mode():
+                self.say(line)

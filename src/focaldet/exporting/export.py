@@ -106,6 +106,8 @@ def model_card(detector: Detector, outputs: Outputs) -> ModelCard:
         max_detections=config.max_detections,
         last_pixel=config.last_pixel,
         calibration=None if detector.certainty is None else detector.certainty.calibration.for_export(),
+        tile=spec.tile,
+        largest_px=spec.largest_px,
     )
 
 

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from focaldet.checks import InputError
 from focaldet.photos.depth import (
@@ -56,7 +56,17 @@ IMAGE_SUFFIXES = frozenset(suffix for suffix, formats in SUFFIX_FORMATS.items() 
 """Suffixes of files that count as images: those of the formats that can be read here."""
 
 MAX_PIXELS = 80_000_000
-"""Larger images are refused by their header, before anything is decoded (240 MB as RGB)."""
+"""Larger images are refused by their header where they would be decoded whole (240 MB as RGB)."""
+
+MAX_REGION_PIXELS = 10_000_000_000
+"""The same where parts are read (``photos.regions``)."""
+
+_LARGE: dict[bytes, Callable[[BinaryIO], Image.Image]] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\x89PNG": PngImagePlugin.PngImageFile,
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
+}
+"""Beginning of a file -> its reader, for files above Pillow's own limit, which only ``Image.open`` has."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -119,7 +129,7 @@ def _problem(source: Source, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError):
         return InputError(f"{path}: no such image file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return InputError(f"{path}: more than {MAX_PIXELS:,} pixels; scale it down or cut it into tiles")
+        return InputError(f"{path}: more than {MAX_PIXELS:,} pixels; work on windows of it (--tile), or scale it down")
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{path}: {_unidentified(source)}")
     if isinstance(error, OSError) and error.errno is not None:
@@ -154,17 +164,29 @@ def _bytes(source: Source) -> BinaryIO:
     return source.open("rb") if isinstance(source, Path) else BytesIO(source.getbuffer())
 
 
-def _open(source: Source) -> Image.Image:
+def _open(source: Source, most: int = MAX_PIXELS) -> Image.Image:
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):  # reading a FIFO would wait forever
         raise InputError(f"{source}: not a regular file; give the photo's own file")
-    image = Image.open(source, formats=_formats())
-    if image.width * image.height > MAX_PIXELS:
+    image = Image.open(source, formats=_formats()) if most <= MAX_PIXELS else _open_large(source)
+    if image.width * image.height > most:
         image.close()
+        if most > MAX_PIXELS:
+            path = source if isinstance(source, Path) else "image"
+            raise InputError(f"{path}: more than {most:,} pixels; cut it into several photos")
         raise Image.DecompressionBombError
     # Without EXIF, Pillow uses the orientation of XMP; browsers and other readers do not.
     for key in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(key, None)
     return image
+
+
+def _open_large(source: Source) -> Image.Image:
+    with _bytes(source) as file:
+        head = file.read(4)
+    for begin, reader in _LARGE.items():
+        if head.startswith(begin):
+            return reader(source)  # type: ignore[arg-type]
+    return Image.open(source, formats=_formats())
 
 
 def _orientation(image: Image.Image) -> int:
@@ -186,14 +208,17 @@ def _check_pixels(image: Image.Image, source: Source) -> None:
         raise InputError(f"{path}: floating-point pixels, whose white is not known; save it with 8 or 16 bits")
 
 
-def read_header(source: Source) -> ImageHeader:
+def read_header(source: Source, *, most: int = MAX_PIXELS) -> ImageHeader:
     """Size and orientation of an image, without decoding it.
 
+    Args:
+        most: pixels; ``MAX_REGION_PIXELS`` for who will read parts of it.
+
     Raises:
-        InputError: not an image, of floating-point pixels, or more than ``MAX_PIXELS``.
+        InputError: not an image, of floating-point pixels, or of more pixels.
     """
     try:
-        with no_size_warnings(), _open(source) as image:
+        with no_size_warnings(), _open(source, most) as image:
             _check_pixels(image, source)
             orientation = _orientation(image)
             exchanged = orientation >= 5 and not _turned_by_pillow(image)
@@ -230,10 +255,17 @@ class Decoded(NamedTuple):
     white: int
 
 
-def decode_photo(source: Source, *, max_side: int | None = None) -> Decoded:
-    """As ``read_photo``, with what to report about the colours."""
+def decode_photo(
+    source: Source, *, max_side: int | None = None, white: int | None = None, most: int = MAX_PIXELS
+) -> Decoded:
+    """As ``read_photo``, with what to report about the colours.
+
+    Args:
+        white: of a part of a photo, the white of the whole.
+        most: most pixels of the file; above ``MAX_PIXELS`` for JPEG alone, where ``max_side`` avoids decoding them.
+    """
     try:
-        with no_size_warnings(), _open(source) as opened:
+        with no_size_warnings(), _open(source, most) as opened:
             _check_pixels(opened, source)
             if opened.format in SUFFIX_FORMATS[".jpg"]:
                 _check_scans(source)
@@ -242,7 +274,7 @@ def decode_photo(source: Source, *, max_side: int | None = None) -> Decoded:
             target = fitted_size(width, height, max_side) if max_side and max(width, height) > max_side else None
             if target:
                 opened.draft(None, target)  # JPEG: decode at a half, a quarter or an eighth, never below the target
-            image, white = _eight_bits(opened, source)
+            image, white = _eight_bits(opened, source, white)
             image = to_rgb(image)
             if target:
                 image = image.resize(target, Image.Resampling.BILINEAR)
@@ -253,12 +285,27 @@ def decode_photo(source: Source, *, max_side: int | None = None) -> Decoded:
         raise _problem(source, error) from None
 
 
-def _eight_bits(image: Image.Image, source: Source) -> tuple[Image.Image, int]:
+def _eight_bits(image: Image.Image, source: Source, white: int | None) -> tuple[Image.Image, int]:
     if image.mode.startswith("I"):
-        return grey_of_16_bits(image, stated_whites(image, source))
+        return grey_of_16_bits(image, stated_whites(image, source) if white is None else (white,))
     if has_colours_of_16_bits(image):
-        return colours_of_16_bits(image, stated_whites(image, source), lambda: _open(source))
+        stated = stated_whites(image, source) if white is None else (white,)
+        return colours_of_16_bits(image, stated, lambda: _open(source))
     return image, FULL
+
+
+def white_of_part(source: Source) -> int:
+    """White of a part of a photo by itself, as in ``Decoded``; 0 if nothing in it is brighter than black.
+
+    The white of a photo is the largest of its parts'.
+    """
+    try:
+        with no_size_warnings(), _open(source) as opened:
+            image, white = _eight_bits(opened, source, None)
+            pixels = np.asarray(image)
+            return white if (pixels if pixels.ndim == 2 else pixels[..., :3]).any() else 0
+    except Exception as error:  # Pillow's readers raise every type there is on damaged files
+        raise _problem(source, error) from None
 
 
 def _check_scans(source: Source) -> None:
@@ -317,6 +364,11 @@ def fitted_size(width: int, height: int, size: int) -> tuple[int, int]:
     """
     scale = size / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def turned(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """A photo ``(H, W, 3)`` as stored, upright."""
+    return np.array(Image.fromarray(stored).transpose(_TRANSPOSE[orientation]))
 
 
 def upright_boxes(

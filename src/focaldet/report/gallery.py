@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from focaldet.checks import InputError
 from focaldet.evaluation.matching import IN_CROWD, MATCH_IOU, UNMATCHED, Floats, ImageResult
 from focaldet.photos.draw import class_color, side_bands
-from focaldet.photos.images import read_photo
+from focaldet.photos.images import MAX_PIXELS, MAX_REGION_PIXELS, read_header, read_photo
+from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.records.run_files import Run, mapping
 
 NUM_PHOTOS = 12
@@ -213,17 +215,20 @@ def photo_path(run: Run, result: ImageResult) -> Path:
 
 def embed_jpeg(path: Path) -> str:
     """The photo as a JPEG data URI of at most 720 px, or an empty string if it cannot be read."""
-    upright = _open_upright(path, _LONG_SIDE_PX)
-    return "" if upright is None else _data_uri(upright, _LONG_SIDE_PX)
+    try:
+        return _data_uri(Image.fromarray(_reduced(path)), _LONG_SIDE_PX)
+    except InputError:
+        return ""
 
 
 def embed_cutouts(path: Path, result: ImageResult, windows: Sequence[Window]) -> list[str]:
     """Parts of a photo as JPEG data URIs of at most 320 px, cut from the photo at full resolution."""
-    upright = _open_upright(path)
-    if upright is None:
+    try:
+        with open_regions(path) as photo:
+            scale = (photo.size[0] / result.width, photo.size[1] / result.height)  # not 1 for labels of a resized copy
+            return [_data_uri(_part(photo, *_scaled(window, *scale)), _CUTOUT_PX) for window in windows]
+    except InputError:
         return [""] * len(windows)
-    scale = (upright.width / result.width, upright.height / result.height)  # not 1 for labels of a resized copy
-    return [_data_uri(upright.crop(_scaled(window, *scale)), _CUTOUT_PX) for window in windows]
 
 
 def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, int]:
@@ -233,12 +238,20 @@ def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, 
     return left, top, left + max(round(width * across), 1), top + max(round(height * down), 1)
 
 
-def _open_upright(path: Path, enough_px: int | None = None) -> Image.Image | None:
-    """A photo as RGB, decoded no larger than needed for ``enough_px``; None if it cannot be read."""
-    try:
-        return Image.fromarray(read_photo(path, max_side=enough_px))
-    except InputError:
-        return None
+def _part(photo: PhotoRegions, left: int, top: int, right: int, bottom: int) -> Image.Image:
+    """A part of a photo by its corners, as far as it is inside."""
+    left, top = min(max(left, 0), photo.size[0] - 1), min(max(top, 0), photo.size[1] - 1)
+    width, height = max(1, min(right, photo.size[0]) - left), max(1, min(bottom, photo.size[1]) - top)
+    return Image.fromarray(photo.read(left, top, width, height))
+
+
+def _reduced(path: Path) -> NDArray[np.uint8]:
+    """A photo, decoded no larger than needed."""
+    header = read_header(path, most=MAX_REGION_PIXELS)
+    if header.width * header.height <= MAX_PIXELS:
+        return read_photo(path, max_side=_LONG_SIDE_PX)
+    with open_regions(path) as photo:
+        return photo.reduced(_LONG_SIDE_PX)
 
 
 def _data_uri(image: Image.Image, long_side_px: int) -> str:

@@ -38,6 +38,8 @@ class ModelCard:
         last_pixel: see ``DetectionArrays.to_photo``.
         int8: whether convolutions use 8 bits.
         calibration: content of the run's calibration.json without its report, see ``focaldet.records.calibration``.
+        tile: side of the windows that the network was trained on, pixels of the photo; ``None``: whole photos.
+        largest_px: longer side of the largest objects that it was trained on, pixels of the photo, if known.
     """
 
     method: str
@@ -52,6 +54,8 @@ class ModelCard:
     last_pixel: bool = False
     int8: bool = False
     calibration: dict[str, Any] | None = None
+    tile: int | None = None
+    largest_px: int | None = None
 
     def with_room(self, max_detections: int | None) -> "ModelCard":
         """A copy that allows this many detections per image; ``None``: unchanged.
@@ -104,7 +108,7 @@ class ModelCard:
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The checked fields of a card. Files may come from anywhere, so every value is validated."""
-    values = {"calibration": None, **values}  # older files have none
+    values = {"calibration": None, "tile": None, "largest_px": None, **values}  # older files have none
     values = {field.name: values[field.name] for field in fields(ModelCard)}
     check_schema("", values, ModelCard)
     for name in ("class_names", "strides"):
@@ -114,6 +118,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     check_range("score_threshold", values["score_threshold"], 0, 1)
     check_range("nms_iou", 0 if values["nms_iou"] is None else values["nms_iou"], 0, 1)
     check_range("max_detections", values["max_detections"], 1)
+    check_range("tile", values["tile"] or 1, 1, MAX_SIZE)
+    check_range("largest_px", values["largest_px"] or 0, 0)
     if values["calibration"] is not None:
         calibration = parse_calibration(values["calibration"])
         if list(calibration.class_names) != values["class_names"]:

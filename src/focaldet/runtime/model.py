@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from focaldet.runtime.certainty import Certainty
+    from focaldet.runtime.windows import Tiling
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,18 @@ class DetectionArrays:
         chosen: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
         return DetectionArrays(**chosen)
 
+    def scaled(self, across: float, down: float) -> "DetectionArrays":
+        """The detections in a copy of the photo with another size.
+
+        >>> found = DetectionArrays(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), None)
+        >>> found.scaled(2, 3).boxes_xyxy
+        array([[2., 3., 2., 3.]], dtype=float32)
+        """
+        scale = np.array([across, down] * 2, np.float32)
+        in_pixels = ("boxes_xyxy", "side_std_px", "side_low_px", "side_high_px")
+        values = {name: getattr(self, name) for name in in_pixels}
+        return replace(self, **{name: value * scale for name, value in values.items() if value is not None})
+
     def to_photo(self, seen: NetworkInput, *, last_pixel: bool = False) -> "DetectionArrays":
         """Convert from pixels of the network input to pixels of the photo.
 
@@ -110,6 +123,8 @@ class Model(Protocol):
 
     certainty: "Certainty | None"
     """Its calibration, which ``detect`` has applied to the scores."""
+    tiling: "Tiling | None"
+    """Windows in which it detects, see ``runtime.windows``; ``None``: in each photo as a whole."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -12,12 +12,15 @@ from PIL import Image
 from focaldet.checks import InputError, check_range, one_line
 from focaldet.files import read_bytes
 from focaldet.photos.images import as_photo
+from focaldet.photos.regions import regions_of
 from focaldet.records.calibration import parse_calibration
 from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.external_data import external_folder
 from focaldet.runtime.model import DetectionArrays, NetworkInput
 from focaldet.runtime.outputs import OutputArrays, check_outputs, read_outputs
+from focaldet.runtime.window_stream import look_at
+from focaldet.runtime.windows import Tiling, tiling_for
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -36,9 +39,12 @@ class OnnxDetector:
     >>> found.boxes_xyxy, found.side_std_px, [model.class_names[label] for label in found.labels]  # doctest: +SKIP
     """
 
-    def __init__(self, session: "InferenceSession", card: ModelCard, *, calibrated: bool = True) -> None:
+    def __init__(
+        self, session: "InferenceSession", card: ModelCard, *, calibrated: bool = True, tiling: Tiling | None = None
+    ) -> None:
         self.session = session
         self.card = card
+        self.tiling = tiling
         use = calibrated and card.calibration is not None
         self.certainty = Certainty(parse_calibration(card.calibration)) if use else None
         self._input = session.get_inputs()[0]
@@ -53,22 +59,26 @@ class OnnxDetector:
         threads: int | None = None,
         openvino: bool = False,
         calibrated: bool = True,
+        tile: int | None = None,
+        overlap: float | None = None,
     ) -> "OnnxDetector":
         """Load an exported file.
 
         Args:
             max_detections: largest number of detections per photo; ``None``: that of the file. A file that includes NMS
-                cannot give more than it was exported for; one with ``outputs`` ``"sites"`` can.
+                cannot give more than it was exported for; one with ``outputs`` ``"sites"`` can. In windows, the limit
+                of the file is that of a window, and a photo has as many as its windows unless this is given.
             threads: number of compute threads, including the caller's. Idle threads sleep. ``None``: one per core, and
                 idle threads spin, which is fastest for single images on an otherwise idle machine.
             openvino: run with OpenVINO on all cores, regardless of ``threads``, and in bfloat16 if the processor
                 supports it (AMX or AVX512-BF16; detected on Linux only). Needs the package onnxruntime-openvino instead
                 of onnxruntime.
             calibrated: give calibrated scores if the file carries a calibration.
+            tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
         Raises:
-            InputError: the file is missing, broken, not a focaldet model or from a newer focaldet, or OpenVINO is not
-                installed.
+            InputError: the file is missing, broken, not a focaldet model or from a newer focaldet, OpenVINO is not
+                installed, or the windows are out of range.
         """
         file = Path(file)
         data = read_bytes(file)
@@ -78,7 +88,19 @@ class OnnxDetector:
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
             if text is None:
                 raise InputError("an ONNX file, but not a focaldet model; create one with focaldet export RUN")
-            model = cls(session, ModelCard.from_json(text).with_room(max_detections), calibrated=calibrated)
+            card = ModelCard.from_json(text)
+            tiling = tiling_for(
+                tile,
+                overlap,
+                trained_tile=card.tile,
+                largest_px=card.largest_px,
+                size=card.size,
+                nms_iou=card.nms_iou,
+                max_detections=max_detections,
+            )
+            if tiling is None or card.outputs == "sites":
+                card = card.with_room(max_detections)
+            model = cls(session, card, calibrated=calibrated, tiling=tiling)
             model._check_ends()
             if openvino:
                 model.session = openvino_session(data, folder=folder)
@@ -119,6 +141,9 @@ class OnnxDetector:
 
         The EXIF orientation is applied to files, but not to PIL images.
         """
+        if self.tiling is not None:
+            with regions_of(image) as photo:
+                return look_at(self, photo, self.tiling)
         (found,) = self.detect([self.prepare(as_photo(image))])
         return found
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain, count
+from functools import partial
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,21 @@ from focaldet.files import replacing, write_json
 from focaldet.folders import check_out
 from focaldet.photos.depth import depth_note
 from focaldet.photos.folder import photos_below, skipped_line
+from focaldet.photos.georeference import read_georeference
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
+from focaldet.photos.regions import PhotoRegions, open_regions
+from focaldet.runtime.geojson import geojson
 from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.prediction import draw_found
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.selection import Selection, select_by_score
+from focaldet.runtime.shift import ShiftCheck
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
+from focaldet.runtime.window_stream import look, look_at
+from focaldet.system.progress import Progress
+
+DRAWN_PIXELS, DRAWN_SIDE = 16_000_000, 4096
+"""A photo in windows that has more pixels is drawn at this longer side."""
 
 
 def predict_files(
@@ -32,9 +42,13 @@ def predict_files(
     *,
     score: float = 0.3,
     select: Selection | None = None,
+    shift: ShiftCheck | None = None,
     say: Callable[[str], None] = print,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Detect objects in photos and videos; write drawn copies and ``predictions.json``.
+
+    Of a GeoTIFF, also ``<photo>.geojson`` with the boxes in the file's coordinates.
 
     Args:
         paths: files, or folders of photos including sub-folders.
@@ -43,10 +57,12 @@ def predict_files(
             sub-folders of the same names.
         score: confidence threshold; boxes have a higher score.
         select: chooses the boxes, instead of ``score``.
-        say: prints a line about files skipped in folders or photos that were brightened.
+        shift: warns if the photos are not like those of the calibration.
+        say: prints a line about files skipped in folders, photos that were brightened, or a shift.
+        progress: called with the number of windows, if the model looks at photos in windows.
 
     Returns:
-        A line for each file that could not be read. All others are processed.
+        A line for each file that could not be read, or not as a whole. All others are processed.
 
     Raises:
         InputError: there is no photo or video, or the folder cannot be written or contains something else.
@@ -55,19 +71,22 @@ def predict_files(
     listed, skipped = list_images(paths, out)
     if line := skipped_line(skipped):
         say(line)
-    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select)
+    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select, shift)
     faults: list[str] = []
     whites: list[int] = []
     found = out / "predictions.json"
     if not found.exists():
         write_json(found, record.document)  # marks the folder as one of predictions
     try:
-        for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True):
-            video = file.suffix.lower() in VIDEO_SUFFIXES
+        named = [(file, name) for (file, _), name in zip(listed, _drawn_names(listed, out), strict=True)]
+        if model.tiling is not None:
+            _in_windows(record, named, out, faults, progress)
+            named = []
+        for file, name in named:
+            video = _is_video(file)
             try:
                 if video:
-                    with record.whole():
-                        write_video(out / name, _frames(record, file, faults))
+                    _write_film(record, file, out / name, faults)
                 else:
                     photo, white = decode_photo(file)
                     whites.append(white)
@@ -75,21 +94,23 @@ def predict_files(
                 faults.append(str(error))
                 continue
             if not video:
-                drawn = draw_found(photo, record.look(photo, file), model.class_names, record.select.coverage)
-                with replacing(out / name) as beside:
-                    drawn.save(beside, format="PNG")
+                found_here = record.look(photo, file)
+                _save(draw_found(photo, found_here, model.class_names, record.select.coverage), out / name)
+                _write_geojson(record, file, found_here, out / name)
     finally:  # keeps the results so far after Ctrl-C
         write_json(found, record.document)
     if line := depth_note(whites):
         say(line)
+    if shift is not None and (warning := shift.line()):
+        say(warning)
     return faults
 
 
 class _Record:
     """Detects objects and collects the content of ``predictions.json``."""
 
-    def __init__(self, model: Model, select: Selection) -> None:
-        self.model, self.select = model, select
+    def __init__(self, model: Model, select: Selection, shift: ShiftCheck | None) -> None:
+        self.model, self.select, self.shift = model, select, shift
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
         self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
 
@@ -106,13 +127,70 @@ class _Record:
 
     def look(self, photo: NDArray[np.uint8], file: Path, **more: Any) -> DetectionArrays:
         """Detect the objects in a photo and add it to the document."""
-        (found,) = self.model.detect([self.model.prepare(photo)])
-        found = self.select(found, (photo.shape[0], photo.shape[1]))
+        if self.model.tiling is None:
+            (found,) = self.model.detect([self.model.prepare(photo)])
+        else:
+            found = look_at(self.model, photo, self.model.tiling)
+        return self.add(found, (photo.shape[1], photo.shape[0]), file, **more)
+
+    def add(self, found: DetectionArrays, photo_size: tuple[int, int], file: Path, **more: Any) -> DetectionArrays:
+        """Add a photo (width, height) to the document; return those of its detections that are shown."""
+        if self.shift is not None:
+            self.shift.add(file, found)
+        found = self.select(found, photo_size[::-1])
         number = len(self.document["images"]) + 1
-        size = {"width": photo.shape[1], "height": photo.shape[0]}
+        size = {"width": photo_size[0], "height": photo_size[1]}
         self.document["images"].append({"id": number, "file_name": str(file), **size, **more})
         self.document["annotations"] += coco_results(number, found)
         return found
+
+
+def _in_windows(
+    record: _Record, named: Sequence[tuple[Path, Path]], out: Path, faults: list[str], progress: Progress | None
+) -> None:
+    """The same in windows, as one stream over neighbouring photos of the list."""
+    model, tiling = record.model, record.model.tiling
+    assert tiling is not None
+    for video, group in groupby(named, key=lambda entry: _is_video(entry[0])):
+        files = list(group)
+        if video:
+            for file, name in files:
+                try:
+                    _write_film(record, file, out / name, faults)
+                except InputError as error:
+                    faults.append(str(error))
+            continue
+        stream = look(model, [partial(open_regions, file) for file, _ in files], tiling, progress=progress)
+        for (file, name), looked in zip(files, stream, strict=True):
+            if looked.fault is not None:
+                faults.append(str(looked.fault))
+                continue
+            assert looked.photo is not None
+            assert looked.found is not None
+            found = record.add(looked.found, looked.photo.size, file)
+            _save(_draw_regions(looked.photo, found, model.class_names, record.select.coverage), out / name)
+            _write_geojson(record, file, found, out / name)
+            if looked.photo.problem:
+                faults.append(looked.photo.problem)
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _save(drawn: Image.Image, file: Path) -> None:
+    with replacing(file) as beside:
+        drawn.save(beside, format="PNG")
+
+
+def _write_geojson(record: _Record, file: Path, found: DetectionArrays, drawn: Path) -> None:
+    if (place := read_georeference(file)) is not None:
+        write_json(drawn.with_suffix(".geojson"), geojson(found, record.model.class_names, place))
+
+
+def _write_film(record: _Record, file: Path, drawn: Path, faults: list[str]) -> None:
+    with record.whole():
+        write_video(drawn, _frames(record, file, faults))
 
 
 def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Image.Image, Fraction]]:
@@ -121,6 +199,17 @@ def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Im
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         coverage = record.select.coverage
         yield draw_found(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate
+
+
+def _draw_regions(
+    photo: PhotoRegions, found: DetectionArrays, class_names: Sequence[str], coverage: float | None
+) -> Image.Image:
+    """Draw on a photo that may be too large for a picture."""
+    width, height = photo.size
+    if width * height <= DRAWN_PIXELS:
+        return draw_found(photo.read(0, 0, width, height), found, class_names, coverage)
+    pixels = photo.reduced(DRAWN_SIDE)
+    return draw_found(pixels, found.scaled(pixels.shape[1] / width, pixels.shape[0] / height), class_names, coverage)
 
 
 class Listed(NamedTuple):

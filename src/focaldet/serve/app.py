@@ -25,7 +25,8 @@ from focaldet.serve.careful import Careful
 from focaldet.serve.limits import DEFAULTS, Limits
 from focaldet.serve.metrics import CONTENT_TYPE, Metrics
 from focaldet.serve.pages import api_page, try_page
-from focaldet.serve.uploads import Uploads
+from focaldet.serve.uploads import Uploads, check_pixels
+from focaldet.serve.windows import Found, WindowedPhotos, receive_file, upload_file
 from focaldet.system.cores import cores
 
 MAX_REQUESTS = 64
@@ -64,6 +65,7 @@ class Prediction(BaseModel):
     width: int = Field(description="width in pixels of the photo as it is displayed")
     height: int = Field(description="height in pixels of the photo as it is displayed")
     boxes: list[Box] = Field(description="best first")
+    problem: str | None = Field(default=None, description="what of a large photo could not be read; absent otherwise")
 
 
 class Health(BaseModel):
@@ -135,11 +137,14 @@ def create_app(
         raise InputError(f"--root-path: expected a path such as /cells, got {root_path!r}")
     if cors is not None and not re.fullmatch(r"\*|https?://[\w.:\[\]-]+", cors, re.ASCII):
         raise InputError(f"--cors: expected an origin such as https://example.org, or *, got {cors!r}")
+    if model.tiling is None:
+        limits.check_whole()
     metrics = Metrics()
     batcher = Batcher(model, limits.batch, metrics.batch, workers=workers)
     decoders = ThreadPoolExecutor(cores(), "decode")
     answering: set[Request] = set()
     uploads = Uploads(limits)
+    windowed = None if model.tiling is None else WindowedPhotos(model, model.tiling, batcher, decoders, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -189,14 +194,7 @@ def create_app(
         for unknown in request.query_params.keys() - {"score"}:
             raise HTTPException(422, f"unknown parameter {unknown[:40]!r}; only 'score' is supported")
         try:
-            data = await uploads.receive(request)
-            if len(answering) >= MAX_REQUESTS:
-                raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
-            answering.add(request)
-            seen = await prepared(data, request.headers.get("content-type", ""))
-            del data  # free the upload before waiting for the network
-            async with asyncio.timeout(limits.seconds):
-                found = await batcher.detect(seen)
+            found = await (in_windows(request, windowed) if windowed else whole(request))
         except TimeoutError:
             raise HTTPException(
                 503, f"no result within {limits.seconds:g} s; try again", {"Retry-After": "1"}
@@ -205,8 +203,37 @@ def create_app(
             raise HTTPException(503, "the server is shutting down") from None
         finally:
             answering.discard(request)
-        found = chosen(found, seen.photo_size, score=least)
-        return JSONResponse(_answer(found, seen.photo_size, model.class_names))
+        boxes = chosen(found.boxes, found.photo_size, score=least)
+        answer = _answer(boxes, found.photo_size, model.class_names)
+        return JSONResponse(answer | ({"problem": found.problem} if found.problem else {}))
+
+    def begin(request: Request) -> None:
+        if len(answering) >= MAX_REQUESTS:
+            raise HTTPException(503, f"{MAX_REQUESTS} requests are being answered; try again", {"Retry-After": "1"})
+        answering.add(request)
+
+    async def whole(request: Request) -> Found:
+        """Detect in the photo of a request as a whole."""
+        received = bytearray()
+        await uploads.receive(request, received.extend)
+        begin(request)
+        seen = await prepared(bytes(received), request.headers.get("content-type", ""))
+        received.clear()  # before waiting for the network
+        async with asyncio.timeout(limits.seconds):
+            return Found(await batcher.detect(seen), seen.photo_size, "")
+
+    async def in_windows(request: Request, windowed: WindowedPhotos) -> Found:
+        """Detect in the photo of a request window by window; its bytes are never in memory as a whole."""
+        with upload_file() as (file, path):
+            await receive_file(uploads, request, file)
+            begin(request)
+            try:
+                async with asyncio.timeout(limits.seconds):
+                    return await windowed.detect(path)
+            except InputError as error:
+                file.seek(0)
+                hint = _hint(file.read(4096), request.headers.get("content-type", ""))
+                raise HTTPException(400, f"{error}{hint}") from None
 
     async def prepared(data: bytes, content_type: str) -> NetworkInput:
         """Decode the photo of a request for the network."""
@@ -257,11 +284,7 @@ def _decoded(data: bytes, model: Model, limits: Limits) -> NetworkInput:
     if not data:
         raise InputError("the body is empty; send the photo file as the body")
     header = read_header(io.BytesIO(data))
-    if header.width * header.height > limits.megapixels * 1e6:
-        raise HTTPException(
-            413,
-            f"{header.width} x {header.height} pixels, more than {limits.megapixels:g} million; scale the photo down",
-        )
+    check_pixels(header, limits)
     return model.prepare(read_photo(io.BytesIO(data)))
 
 

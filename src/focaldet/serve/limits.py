@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from focaldet.checks import check_range
+from focaldet.checks import InputError, check_range
+from focaldet.photos.images import MAX_PIXELS, MAX_REGION_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +12,8 @@ class Limits:
 
     Args:
         megabytes: largest upload, in MB.
-        megapixels: largest photo, in million pixels; decoding and scaling takes 10 to 25 bytes of memory per pixel.
+        megapixels: largest photo, in million pixels; decoding and scaling takes 10 to 25 bytes of memory per pixel, or
+            in windows 3 bytes on the disk.
         seconds: time limit for the start of a request, for receiving its photo, and for the result.
         batch: largest number of photos in a batch.
     """
@@ -22,10 +24,17 @@ class Limits:
     batch: int = 8
 
     def __post_init__(self) -> None:
-        check_range("max-mb", self.megabytes, 0.001, 2**11)
-        check_range("max-megapixels", self.megapixels, 0.001, 80)
+        check_range("max-mb", self.megabytes, 0.001, 2**15)
+        check_range("max-megapixels", self.megapixels, 0.001, MAX_REGION_PIXELS / 1e6)
         check_range("timeout", self.seconds, 0.001, 2**16)
         check_range("batch", self.batch, 1, 2**10)
+
+    def check_whole(self) -> None:
+        """Raise InputError if photos of this size cannot be decoded as a whole."""
+        if self.megapixels * 1e6 > MAX_PIXELS:
+            raise InputError(
+                f"--max-megapixels {self.megapixels:g}: larger photos than {MAX_PIXELS / 1e6:g} need windows: --tile N"
+            )
 
 
 DEFAULTS = Limits()

@@ -14,7 +14,7 @@ from focaldet.checks import InputError, check_range, printable
 from focaldet.engine.load import load_selected
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoices, Selection
 from focaldet.serve.app import create_app
 from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
@@ -29,11 +29,13 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    score: ScoreChoice | None = None,
+    score: ScoreChoices | None = None,
     coverage: float | None = None,
     calibrated: bool = True,
     limits: Limits = DEFAULTS,
     max_detections: int | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
     root_path: str = "",
     cors: str | None = None,
     openvino: bool = False,
@@ -50,7 +52,7 @@ def serve(
         calibrated: see ``load_model``.
         limits: limits on requests.
         root_path, cors: see ``create_app``.
-        max_detections, openvino, device: see ``load_model``.
+        max_detections, tile, overlap, openvino, device: see ``load_model``.
         say: prints a line, with the address of the server.
 
     Raises:
@@ -59,7 +61,8 @@ def serve(
     check_range("port", port, 0, 65535)
     listener = _listen(host, port)
     with listener:
-        options = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
+        options: dict[str, Any] = {"calibrated": calibrated, "max_detections": max_detections, "device": device}
+        options |= {"tile": tile, "overlap": overlap}
         detector, select, workers = load_with_workers(model, score, coverage=coverage, openvino=openvino, **options)
         for note in select.notes:
             say(note)
@@ -73,7 +76,7 @@ def serve(
 
 
 def load_with_workers(
-    path: Path, score: ScoreChoice | None = None, *, openvino: bool = False, **options: Any
+    path: Path, score: ScoreChoices | None = None, *, openvino: bool = False, **options: Any
 ) -> tuple[Model, Selection, int]:
     """Load a detector for serving; return it with the selection of its boxes and the number of parallel batches.
 

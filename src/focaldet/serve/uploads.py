@@ -3,13 +3,14 @@ otherwise stalled clients would keep everybody else out until they time out."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
+from focaldet.photos.images import ImageHeader
 from focaldet.serve.limits import Limits
 
 MAX_UPLOADS = 64
@@ -51,8 +52,11 @@ class Uploads:
         self._limits = limits
         self._there: set[Upload] = set()
 
-    async def receive(self, request: Request) -> bytes:
+    async def receive(self, request: Request, write: Callable[[bytes], object]) -> None:
         """Receive the body of a request, up to the size limit.
+
+        Args:
+            write: takes its parts.
 
         Raises:
             HTTPException: the body is too large or too slow, or is a form or compressed.
@@ -69,18 +73,16 @@ class Uploads:
         stated = request.headers.get("content-length", "")
         if stated.isdecimal() and int(stated) > most:
             raise too_large
-        data = bytearray()
         try:
             async with self._place(request) as upload:
                 async for chunk in request.stream():
-                    data += chunk
-                    if len(data) > most:
+                    upload.size += len(chunk)
+                    if upload.size > most:
                         raise too_large
-                    upload.size = len(data)
+                    write(chunk)
                     upload.deadline.reschedule(self._deadline(upload))
         except ClientDisconnect:
             raise HTTPException(400, "the upload ended early") from None
-        return bytes(data)
 
     @asynccontextmanager
     async def _place(self, request: Request) -> AsyncIterator[Upload]:
@@ -124,6 +126,15 @@ class Uploads:
         slowest.gave_way = True
         self._there.discard(slowest)
         slowest.deadline.reschedule(now)
+
+
+def check_pixels(header: ImageHeader, limits: Limits) -> None:
+    """Raise HTTPException if a photo has too many pixels, by its header."""
+    if header.width * header.height > limits.megapixels * 1e6:
+        raise HTTPException(
+            413,
+            f"{header.width} x {header.height} pixels, more than {limits.megapixels:g} million; scale the photo down",
+        )
 
 
 def _busy(why: str) -> HTTPException:

@@ -1,22 +1,24 @@
 """A progress bar on a terminal while many files are read."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from focaldet.data.parallel import Progress
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and how many there are as far as is known."""
 
 _PATIENCE_S = 1.0
 """Shorter work shows no bar."""
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Progress | None]:
+def progress_bar(what: str, *, unit: str = " photos") -> Iterator[Progress | None]:
     """A callback that draws a bar on standard error; ``None`` if that is not a terminal, or tqdm is not installed.
 
     Args:
         what: words before the bar.
+        unit: what is counted.
     """
     try:
         from tqdm import tqdm
@@ -30,7 +32,8 @@ def progress_bar(what: str) -> Iterator[Progress | None]:
     def progress(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:  # only now, so that its time does not include earlier work such as reading labels
-            bar = tqdm(desc=what, total=total, unit=" photos", leave=False, delay=_PATIENCE_S)
+            bar = tqdm(desc=what, total=total, unit=unit, leave=False, delay=_PATIENCE_S)
+        bar.total = total
         bar.update(done - bar.n)
 
     try:

@@ -1,6 +1,6 @@
 import io
 
-from focaldet.data.progress import progress_bar
+from focaldet.system.progress import progress_bar
 
 
 class Terminal(io.StringIO):
@@ -10,7 +10,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_gets_a_bar_whose_time_begins_with_the_first_photo(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    monkeypatch.setattr("focaldet.data.progress._PATIENCE_S", 0)
+    monkeypatch.setattr("focaldet.system.progress._PATIENCE_S", 0)
     with progress_bar("decoding") as progress:
         assert progress is not None
         assert terminal.getvalue() == ""

@@ -1,0 +1,203 @@
+"""python -m benchmarks.windows.ap --data BCCD --out DIR: is a photo better looked at in windows, or as a whole?
+
+Stitches large photos of BCCD's (``stitch``), and trains on whole photos at 320, 640 and 1,280 px and on windows, each
+with the same minutes and seeds, on the photos at their own scale and at a fifth of it. Measures AP on test, by the size
+of objects in the photo's pixels, and the time per megapixel; of the run on windows also with windows by supervision's
+``InferenceSlicer`` around it. Writes benchmarks/results/windows.md.
+
+What is done is kept in DIR and not done again: the command may be stopped and started anew. Train on an idle machine:
+the budget is time.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from benchmarks.provenance import given_command, provenance
+from benchmarks.windows.stitch import make
+
+from focaldet.data import read_folder
+from focaldet.data.truth import category_ids, coco_truth, image_ids
+from focaldet.engine.config import TrainConfig
+from focaldet.engine.detect import as_detections
+from focaldet.engine.detector import Detector, to_supervision
+from focaldet.engine.evaluate import as_trained
+from focaldet.engine.train import train
+from focaldet.evaluation.average_precision import average_precision
+from focaldet.files import read_json, write_json, write_text
+from focaldet.photos.images import read_photo
+from focaldet.runtime.model import DetectionArrays
+from focaldet.runtime.results import coco_results
+from focaldet.runtime.window_stream import look_at
+
+RESULTS = Path(__file__).parents[1] / "results" / "windows.md"
+
+SETS = ("full", "fifth")
+METRICS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+WHOLE = (320, 640, 1280)
+
+Look = Callable[[np.ndarray], DetectionArrays]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to train.
+
+    Args:
+        name: for people and for files.
+        changes: fields of ``TrainConfig``.
+    """
+
+    name: str
+    changes: dict[str, Any]
+
+
+RUNGS = [Rung(f"whole {size} px", {"size": size}) for size in WHOLE] + [Rung("windows", {"tile": "auto"})]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="BCCD")
+    parser.add_argument("--out", type=Path, required=True, help="folder for photos, runs and measurements")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training, each (default: 20)")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind (default: 3)")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, help="scales of the photos")
+    parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")
+    parser.add_argument("--backbone-weights", type=Path, help="start from these weights")
+    parser.add_argument("--backbone", default="regnetx_002")
+    parser.add_argument("--result", type=Path, default=RESULTS, help="page to write")
+    chosen = parser.parse_args()
+    photos = chosen.out / "photos"
+    if not (photos / "done").exists():
+        make(chosen.data, photos)
+        write_text(photos / "done", "")
+    shared = {"minutes": chosen.minutes, "batch": chosen.batch, "flips": "all", "backbone": chosen.backbone}
+    if chosen.backbone_weights is not None:
+        shared |= {"backbone_weights": str(chosen.backbone_weights)}
+    measured = [
+        entry
+        for name in chosen.sets
+        for seed in range(chosen.seeds)
+        for rung in RUNGS
+        for entry in measure(photos / name, chosen.out / "runs", rung, seed, shared)
+    ]
+    write_text(chosen.result, page(measured, shared))
+    print(f"written: {chosen.result}")
+
+
+def measure(data: Path, runs: Path, rung: Rung, seed: int, shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train and measure, unless that was done; the entry of each way to look at the photos."""
+    run = runs / f"{data.name}-{rung.name.replace(' ', '-')}-{seed}"
+    kept = run / "measured.json"
+    if kept.exists():
+        print(f"{run.name}: measured before", flush=True)
+        entries: list[dict[str, Any]] = read_json(kept)
+        return entries
+    done = run / "evaluation.json"  # the last that a training writes
+    if not done.exists():
+        resume = (run / "last.ckpt").exists()
+        train(TrainConfig(data=str(data), out=str(run), seed=seed, resume=resume, **rung.changes, **shared))
+    entries = [{"set": data.name, "way": way, "seed": seed, **result} for way, result in _ways(run, data, rung.name)]
+    write_json(kept, entries)
+    return entries
+
+
+def _ways(run: Path, data: Path, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
+    detector = Detector.load(run, calibrated=False)
+    detector = detector.with_score_threshold(detector.spec.evaluation_score)
+    tiling = detector.tiling
+    if tiling is None:
+        yield name, ap_and_time(lambda photo: detector.detect([detector.prepare(photo)])[0], detector, data)
+        return
+    own = f"{name} of {tiling.tile} px"
+    yield own, ap_and_time(lambda photo: look_at(detector, photo, tiling), detector, data)
+    slicer = sliced(detector, tiling.tile, tiling.overlap)
+    yield f"{own}, InferenceSlicer", ap_and_time(slicer, detector, data)
+
+
+def sliced(detector: Detector, tile: int, overlap: int) -> Look:
+    """supervision's windows around a detector, of the same size and overlap, and with the same suppression."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import supervision
+
+    def in_slice(pixels: np.ndarray) -> Any:
+        (found,) = detector.detect([detector.prepare(np.ascontiguousarray(pixels))])
+        return to_supervision(as_detections(found), detector.class_names)
+
+    iou = detector.spec.postprocess.nms_iou or 0.6
+    slicer = supervision.InferenceSlicer(in_slice, slice_wh=tile, overlap_wh=overlap, iou_threshold=iou)
+
+    def look(photo: np.ndarray) -> DetectionArrays:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = slicer(photo)
+        if found.confidence is None or not len(found):
+            return DetectionArrays(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), None)
+        order = np.argsort(-found.confidence, kind="stable")
+        boxes, scores = found.xyxy[order].astype(np.float32), found.confidence[order].astype(np.float32)
+        return DetectionArrays(boxes, scores, found.class_id[order].astype(np.int64), None)
+
+    return look
+
+
+def ap_and_time(look: Look, detector: Detector, data: Path) -> dict[str, float | None]:
+    """AP on test, and seconds per megapixel without the reading of files."""
+    folder = as_trained(read_folder(data), detector, lambda line: None)
+    records, results = folder.splits["test"], []
+    seconds = pixels = most = 0.0
+    look(read_photo(records[0].path))  # the first of a size takes longer
+    for key, record in zip(image_ids(records), records, strict=True):
+        photo = read_photo(record.path)
+        begin = time.perf_counter()
+        found = look(photo)
+        seconds += time.perf_counter() - begin
+        pixels += record.width * record.height
+        most = max(most, len(found))
+        results += coco_results(key, found, category_ids(folder.class_names, folder.category_ids))
+    truth = coco_truth(records, folder.class_names, folder.category_ids)
+    metrics = average_precision(truth, results, max_detections=max(100, int(most))).metrics
+    return {name: metrics[name] for name in METRICS} | {"seconds": 1e6 * seconds / pixels}
+
+
+def page(measured: list[dict[str, Any]], shared: dict[str, Any]) -> str:
+    """The result as Markdown: the mean of the seeds, and their range."""
+    lines = [
+        "# Windows or whole photos",
+        "",
+        f"{provenance(given_command('benchmarks.windows.ap'))}.",
+        "",
+        f"GFL, {shared['backbone']}, {shared['minutes']:g} minutes of training each, batch {shared['batch']}. AP on "
+        "the test split of BCCD's photos stitched to grids (stitch.py), mean and range of the seeds; small, medium and "
+        "large are areas below 32², below 96² and above, in pixels of the photo. Seconds per megapixel are of the "
+        "network and what is around it, without reading files.",
+    ]
+    for name, title in (("full", "At their own scale: 3,840 × 2,400 px"), ("fifth", "At a fifth: 768 × 480 px")):
+        rows = [entry for entry in measured if entry["set"] == name]
+        if not rows:
+            continue
+        lines += ["", f"## {title}", "", "| | seeds | AP | AP50 | small | medium | large | s/Mpx |", "|---" * 8 + "|"]
+        for way in dict.fromkeys(entry["way"] for entry in rows):
+            of_way = [entry for entry in rows if entry["way"] == way]
+            cells = [_cell([entry[metric] for entry in of_way]) for metric in METRICS]
+            seconds = f"{mean(entry['seconds'] for entry in of_way):.2f}"
+            lines.append(f"| {way} | {len(of_way)} | {' | '.join([*cells, seconds])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: list[float | None]) -> str:
+    there = [value for value in values if value is not None]
+    if not there:
+        return "–"
+    spread = f" ({min(there):.3f} to {max(there):.3f})" if len(there) > 1 else ""
+    return f"{mean(there):.3f}{spread}"
+
+
+if __name__ == "__main__":
+    main()

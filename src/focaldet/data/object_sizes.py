@@ -1,0 +1,120 @@
+"""How large objects are in what the network sees, and windows of a photo that suit them.
+
+Axes: N objects, ignored regions not counted.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldet.data.records import ImageRecord
+from focaldet.photos.images import MAX_PIXELS
+
+SMALL_STRIDES = 3
+"""An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
+which have 2.4, see benchmarks/results."""
+
+MAX_RATIO = 1.5
+"""Ratio of two splits' median objects above which it is said: about the range of light augmentation, 0.85 to 1.2."""
+
+MIN_TILE, MAX_TILE = 384, 1024
+"""What ``auto_tile`` chooses from: smaller windows are mostly border, larger ones cost memory and give little."""
+
+_MEDIANS, _LARGEST, _WHOLE = 8, 0.98, 2
+"""Median objects along a window's side; quantile of the objects' longer sides, and how often that fits."""
+
+
+def sides_seen(record: ImageRecord, size: int | None) -> NDArray[np.float64]:
+    """``(N, 2)`` width and height of an image's objects once its longer side is ``size``; ``None``: as it is."""
+    boxes = record.boxes_xyxy[~record.ignored].astype(np.float64)
+    scale = 1.0 if size is None else size / max(record.width, record.height)
+    return (boxes[:, 2:] - boxes[:, :2]) * scale
+
+
+def all_sides_seen(records: Sequence[ImageRecord], size: int | None) -> NDArray[np.float64]:
+    """The same of several images."""
+    return np.concatenate([np.zeros((0, 2)), *(sides_seen(record, size) for record in records)])
+
+
+def median_seen(records: Sequence[ImageRecord], size: int | None) -> float:
+    """Median of √area, pixels; NaN without objects."""
+    sides = all_sides_seen(records, size)
+    return float(np.median(np.sqrt(sides.prod(1)))) if len(sides) else float("nan")
+
+
+def size_difference(medians: Mapping[str, float], size: int) -> str:
+    """A line about splits whose objects the network sees in another size than those it learns from; "" if none.
+
+    Args:
+        medians: split -> median √area at that size; the first one is trained on.
+        size: longer side in pixels to which whole photos are scaled.
+
+    >>> size_difference({"train": 9.0, "val": 10.0, "test": 23.4}, 320)
+    'objects of test are 2.6 times as large as those of train to a network that sees photos at 320 px (median 23 px,
+    not 9 px); windows of the photos at their own resolution (--tile auto) are for that'
+    """
+    (trained, before), *others = medians.items()
+    parts = []
+    for split, median in others:
+        ratio = median / before
+        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO and ratio > 0:  # not if one of them is not a number
+            parts.append((split, ratio, median))
+    parts = [part for part in parts if np.isfinite(part[1])]
+    if not parts:
+        return ""
+    split, ratio, median = max(parts, key=lambda part: abs(np.log(part[1])))
+    return (
+        f"objects of {split} are {ratio:.1f} times as large as those of {trained} to a network that sees photos at "
+        f"{size} px (median {median:.0f} px, not {before:.0f} px); windows of the photos at their own resolution "
+        "(--tile auto) are for that"
+    )
+
+
+def suggests_tile(records: Sequence[ImageRecord], size: int, stride: int) -> str:
+    """A line that suggests windows where objects are too small at ``size`` and large enough in the photo; "" else.
+
+    Args:
+        stride: of the finest level, pixels.
+    """
+    seen, own = median_seen(records, size), median_seen(records, None)
+    if not (seen < SMALL_STRIDES * stride and own >= 1.5 * seen):
+        return ""
+    return (
+        f"the median object has {own:.0f} px in the photo and {seen:.0f} px at {size} px: train on windows of the "
+        "photos at their own resolution with --tile auto"
+    )
+
+
+def too_large_without_tile(records: Sequence[ImageRecord]) -> str:
+    """A line about photos that are too large to be decoded whole; "" if there is none."""
+    count = sum(record.width * record.height > MAX_PIXELS for record in records)
+    if not count:
+        return ""
+    return f"photos of more than {MAX_PIXELS:,} pixels, which are only read in windows (--tile): {count:,}"
+
+
+def largest_side(records: Sequence[ImageRecord]) -> int:
+    """Longer side in pixels of the photo that 98 of 100 objects do not exceed; 0 without objects."""
+    sides = all_sides_seen(records, None).max(1, initial=0)
+    return int(np.ceil(np.quantile(sides, _LARGEST))) if len(sides) else 0
+
+
+def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
+    """(side of the windows to train on, a line that says why).
+
+    A window has room for 8 median objects along its side, or for two of the largest: then few are cut by its border.
+    It is a multiple of the coarsest stride, so that each level of the pyramid has whole locations.
+
+    Args:
+        records: training photos.
+        coarsest: stride of the coarsest level, pixels.
+    """
+    median, largest = median_seen(records, None), largest_side(records)
+    wanted = max(_MEDIANS * median, _WHOLE * largest) if largest else MIN_TILE
+    tile = int(min(MAX_TILE, max(MIN_TILE, coarsest * np.ceil(wanted / coarsest))))
+    if not largest:
+        return tile, f"--tile auto: {tile} px, since there are no objects to measure"
+    why = f"the median object has {median:.0f} px, and 98 of 100 have at most {largest:,} px"
+    limit = f"; more than {MAX_TILE:,} px is not chosen by itself" if wanted > MAX_TILE else ""
+    return tile, f"--tile auto: windows of {tile:,} px ({why}{limit})"
