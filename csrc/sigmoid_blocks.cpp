@@ -59,7 +59,7 @@ FOCALDET_INLINE void targets_of(const SigmoidSpec& s, const float* z, const floa
     case Kind::kQualityFocal: FOCALDET_DISPATCH_POWER(Kind::kQualityFocal, CALL) break;               \
     case Kind::kVarifocal: FOCALDET_DISPATCH_POWER(Kind::kVarifocal, CALL) break;                     \
     case Kind::kMatchabilityAware: FOCALDET_DISPATCH_POWER(Kind::kMatchabilityAware, CALL) break;     \
-    case Kind::kIoUAware: FOCALDET_DISPATCH_POWER(Kind::kIoUAware, CALL) break;                       \
+    case Kind::kIouAwareBce: FOCALDET_DISPATCH_POWER(Kind::kIouAwareBce, CALL) break;                 \
   }
 
 }  // namespace

@@ -19,7 +19,7 @@
 
 namespace focaldet {
 
-enum class Kind { kBinaryCrossEntropy, kFocal, kQualityFocal, kVarifocal, kMatchabilityAware, kIoUAware };
+enum class Kind { kBinaryCrossEntropy, kFocal, kQualityFocal, kVarifocal, kMatchabilityAware, kIouAwareBce };
 
 template <class T>
 struct Sigmoid {
@@ -99,7 +99,7 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
   } else {
     T target = y;
     if constexpr (K == Kind::kMatchabilityAware) target = power<P>(y, gamma);
-    if constexpr (K == Kind::kIoUAware) {
+    if constexpr (K == Kind::kIouAwareBce) {
       // By logarithms: near 1, where the derivative is the small p - t, a product of powers loses its digits.
       const T log_p = (z < T(0) ? (z < T(-1e30) ? T(-1e30) : z) : T(0)) - s.log1p_exp;
       target = exp_nonpositive(alpha * log_p + (T(1) - alpha) * log_positive(y > T(0) ? y : T(1)));
@@ -110,7 +110,7 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
     const T positive = K == Kind::kVarifocal ? y : T(1);
     T negative_loss, negative_grad;
     negative<P, K == Kind::kMatchabilityAware>(z, gamma, negative_loss, negative_grad);
-    const T scale = K == Kind::kIoUAware ? T(1) : alpha;
+    const T scale = K == Kind::kIouAwareBce ? T(1) : alpha;
     loss = y > T(0) ? positive * bce : scale * negative_loss;
     grad = y > T(0) ? positive * d : scale * negative_grad;
   }
