@@ -311,7 +311,7 @@ def _study(command: Parser) -> None:
 
 
 def _tune(command: Parser) -> None:
-    from focaldet.study.tune import MINUTES, SEEDS, SPACE, TRIALS, USUAL
+    from focaldet.study.space import MINUTES, SEEDS, SPACE, TRIALS, USUAL
 
     command.usage = "focaldet tune --data DIR [options]"
 

@@ -151,3 +151,16 @@ def test_second_derivatives_of_saturated_logits_are_finite():
         (first,) = torch.autograd.grad(loss.sum(), z, create_graph=True)
         (second,) = torch.autograd.grad(first.sum(), z)
         assert second.isfinite().all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_number_as_alpha_weights_every_class_of_softmax_focal_loss(smoothing):
+    plain = focal.softmax_focal_loss(Z, LABELS, label_smoothing=smoothing)
+    weighted = focal.softmax_focal_loss(Z, LABELS, label_smoothing=smoothing, alpha=3.0)
+    torch.testing.assert_close(weighted, 3 * plain)
+
+
+def test_derivative_of_distribution_focal_loss_takes_rows_of_any_shape():
+    rows = distribution_focal.distribution_focal_loss_grad(Z, POSITIONS)
+    grid = distribution_focal.distribution_focal_loss_grad(Z.view(2, 2, 3), POSITIONS.view(2, 2))
+    torch.testing.assert_close(grid, rows.view(2, 2, 3))

@@ -29,6 +29,11 @@ def by_hand(point, box):
     return math.sqrt(min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom))
 
 
+def test_weight_of_the_box_term_is_the_authors():
+    assert METHODS["fcos"]().giou_weight == 1.0
+    assert METHODS["atss"]().giou_weight == 2.0
+
+
 def test_centerness_is_the_papers():
     positives = find_positives(TRUTH, assignment_of(LOCATIONS), ATSS().locations(LATTICE))
     points, boxes = positives.locations.points_xy.tolist(), positives.boxes_xyxy.tolist()

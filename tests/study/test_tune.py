@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("optuna")
 
 from focaldet.checks import InputError
+from focaldet.cli import build_parser
 from focaldet.commands import train_config
-from focaldet.options import reader
 from focaldet.study.tune import run_tune
 
 
@@ -23,6 +23,7 @@ def given(cells: Path) -> dict:
         "batch": 2,
         "epochs": 1,
         "logger": "none",
+        "pretrained": False,
     }
 
 
@@ -42,10 +43,8 @@ def test_a_search_is_continued_and_its_command_can_be_run(given: dict, tmp_path:
     assert "(the default options)" in result
     words = result.strip().splitlines()[-1].split()
     assert words[:2] == ["focaldet", "train"]
-    options = dict(zip((w.removeprefix("--").replace("-", "_") for w in words[2::2]), words[3::2], strict=True))
-    numbers = {name: reader(int)(options[name]) for name in ("size", "channels", "head_depth", "batch", "epochs")}
-    config = train_config(**options | numbers | {"lr": float(options["lr"])})
-    assert config.data == given["data"]
+    config = train_config(**vars(build_parser()[1]["train"].read(words[2:])))
+    assert (config.data, config.epochs, config.pretrained) == (given["data"], 1, False)
     with pytest.raises(InputError, match="the search in this folder has seeds 2, not 1"):
         run_tune(given, out=out, trials=3, seeds=1, space=["lr", "augment"], say=said.append)
 

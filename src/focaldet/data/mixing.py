@@ -20,7 +20,7 @@ CENTRE = (0.3, 0.7)
 PIECE_SCALE = (0.5, 1.0)
 """Scale of the photos in a mosaic: from whole photos of half the size to parts at full size."""
 
-MOST_PASTED = 3
+MAX_PASTED = 3
 """Objects that one sample gets from another photo."""
 
 PASTED_SCALE = (0.7, 1.4)
@@ -29,7 +29,7 @@ PASTED_SCALE = (0.7, 1.4)
 MARGIN = 0.1
 """Ground around a pasted object that fades into its new one, as a share of the object's sides."""
 
-MOST_COVERED = 0.3
+MAX_COVERED = 0.3
 """Largest share of an object that a pasted one may cover."""
 
 TRIES = 10
@@ -80,7 +80,7 @@ def paste_objects(view: View, other: View, size: int) -> View:
         size: longer side that the other photo would have on a canvas.
     """
     objects = (~other.ignored).nonzero().flatten()
-    for _ in range(int(torch.randint(1, MOST_PASTED + 1, ())) if len(objects) else 0):
+    for _ in range(int(torch.randint(1, MAX_PASTED + 1, ())) if len(objects) else 0):
         box = other.boxes_xyxy[objects[torch.randint(len(objects), ())]]
         scale = size / max(other.image.shape[-2:]) * log_uniform(*PASTED_SCALE)
         view = _pasted(view, _patch(other, box, scale))
@@ -109,7 +109,7 @@ def _pasted(view: View, patch: View) -> View:
         x, y = int(uniform(0, width - wide + 1)), int(uniform(0, height - high + 1))
         low, far = torch.tensor([x, y]), torch.tensor([x + wide, y + high])
         covered = (objects[:, 2:].minimum(far) - objects[:, :2].maximum(low)).clamp(min=0).prod(1)
-        if bool((covered <= MOST_COVERED * areas).all()):
+        if bool((covered <= MAX_COVERED * areas).all()):
             break
     else:
         return view

@@ -19,7 +19,7 @@ from focaldet.photos.sheet import Annotated, draw_sheet
 EPOCHS = 4
 """Number of samples of each photo on the sheet."""
 
-MOST_PHOTOS = 50
+MAX_PHOTOS = 50
 
 
 def write_sheet(
@@ -45,7 +45,7 @@ def sample_sheet(folder: DataFolder, config: TrainConfig, *, photos: int) -> Ima
     Raises:
         InputError: there is no photo in the train split, or one cannot be read or transformed.
     """
-    check_range("--photos", photos, 1, MOST_PHOTOS)
+    check_range("--photos", photos, 1, MAX_PHOTOS)
     records = folder.splits.get("train", ())
     if not records:
         raise InputError(f"{folder.root}: no photo in the train split")

@@ -19,58 +19,14 @@ from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
 from focaldet.files import write_text
 from focaldet.folders import alone_in, check_out
+from focaldet.study.space import MINUTES, SEEDS, SPACE, TRIALS, USUAL
 
 if TYPE_CHECKING:
     import optuna
 
 Say = Callable[[str], None]
-Suggest = Callable[["optuna.Trial"], dict[str, Any]]
-
-TRIALS, SEEDS, MINUTES = 20, 1, 3.0
-"""Defaults: trials, trainings per trial, and minutes per training."""
-
 PER_RUN = 5
 """Measurements of AP in a run; a trial can be given up after each."""
-
-
-def _log(name: str, low: float, high: float) -> Suggest:
-    return lambda trial: {name: float(f"{trial.suggest_float(name, low, high, log=True):.3g}")}
-
-
-def _one_of(name: str, values: Sequence[str | float]) -> Suggest:
-    return lambda trial: {name: trial.suggest_categorical(name, values)}
-
-
-def _class_loss(trial: "optuna.Trial") -> dict[str, Any]:
-    loss = trial.suggest_categorical("class_loss", ("quality_focal", "focal"))
-    if loss == "quality_focal":
-        return {"class_loss": loss, "beta": round(trial.suggest_float("beta", 0.5, 3), 2)}
-    alpha, gamma = trial.suggest_float("alpha", 0.1, 0.9), trial.suggest_float("gamma", 0, 4)
-    return {"class_loss": loss, "alpha": round(alpha, 2), "gamma": round(gamma, 2)}
-
-
-SPACE: dict[str, tuple[str, Suggest]] = {
-    "lr": ("0.0003 to 0.02", _log("lr", 3e-4, 2e-2)),
-    "weight_decay": ("0.001 to 0.2", _log("weight_decay", 1e-3, 0.2)),
-    "ema": (
-        "0.98, 0.99, 0.995 or 0.998",
-        lambda trial: {"ema": trial.suggest_categorical("ema", (0.98, 0.99, 0.995, 0.998))},
-    ),
-    "augment": (
-        "none, light, medium, strong, or light with mosaic, copy-paste or rotate",
-        _one_of(
-            "augment",
-            ("none", "light", "medium", "strong", "light,mosaic", "light,copy-paste", "light,rotate"),
-        ),
-    ),
-    "class_loss": (
-        "quality_focal with beta 0.5 to 3, or focal with alpha 0.1 to 0.9 and gamma 0 to 4",
-        _class_loss,
-    ),
-}
-"""Option -> its values in words, and what suggests one. Options of the class loss belong to it."""
-
-USUAL = ("lr", "augment", "class_loss")
 
 
 class _Report(Callback):
@@ -152,8 +108,14 @@ def run_tune(
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # a killed search left it
         if not study.trials:
-            usual = {"lr": 3e-3, "weight_decay": 0.05, "ema": 0.995, "augment": "light", "class_loss": "quality_focal"}
-            study.enqueue_trial({name: usual[name] for name in searched} | {"beta": 2.0})
+            usual = {
+                "lr": 3e-3,
+                "weight_decay": 0.05,
+                "ema": 0.995,
+                "augment": "light",
+                "class_loss": _default_loss(config),
+            }
+            study.enqueue_trial({name: usual[name] for name in searched} | {"beta": 2.0, "alpha": 0.25, "gamma": 2.0})
         say("searched: " + "; ".join(f"--{name.replace('_', '-')} {SPACE[name][0]}" for name in searched))
         objective = _objective(given, folder, out, searched, seeds, say)
         while (done := len(_finished(study))) < trials:
@@ -216,6 +178,10 @@ def _check_same(study: "optuna.Study", settings: dict[str, Any]) -> None:
             f"tune: the search in this folder has {name} {before.get(name)}, not {settings[name]}; choose another --out"
         )
     study.set_user_attr("settings", settings)
+
+
+def _default_loss(config: TrainConfig) -> str:
+    return "focal" if config.method in ("retinanet", "fcos", "atss") else "quality_focal"
 
 
 def _finished(study: "optuna.Study") -> list[Any]:
