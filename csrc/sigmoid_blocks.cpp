@@ -59,6 +59,7 @@ FOCALDET_INLINE void targets_of(const SigmoidSpec& s, const float* z, const floa
     case Kind::kQualityFocal: FOCALDET_DISPATCH_POWER(Kind::kQualityFocal, CALL) break;               \
     case Kind::kVarifocal: FOCALDET_DISPATCH_POWER(Kind::kVarifocal, CALL) break;                     \
     case Kind::kMatchabilityAware: FOCALDET_DISPATCH_POWER(Kind::kMatchabilityAware, CALL) break;     \
+    case Kind::kIoUAware: FOCALDET_DISPATCH_POWER(Kind::kIoUAware, CALL) break;                       \
   }
 
 }  // namespace
@@ -70,6 +71,20 @@ void negative_block(const SigmoidSpec& spec, const float* z, int n, float factor
     case Power::kOne: negatives_of<Power::kOne>(spec, z, n, factor, loss, grad); break;
     case Power::kTwo: negatives_of<Power::kTwo>(spec, z, n, factor, loss, grad); break;
     case Power::kAny: negatives_of<Power::kAny>(spec, z, n, factor, loss, grad); break;
+  }
+}
+
+FOCALDET_CLONES
+void negative_block_by_class(const SigmoidSpec& spec, const float* z, const float* gamma, const float* weight, int n,
+                             float* loss, float* grad) {
+  const float scale = spec.negative_scale;
+#pragma GCC ivdep
+  for (int j = 0; j < n; ++j) {
+    float value, slope;
+    negative<Power::kAny, false>(z[j], gamma[j], value, slope);
+    const float share = scale * weight[j];
+    loss[j] = share * value;
+    grad[j] = share * slope;
   }
 }
 
@@ -98,6 +113,11 @@ FOCALDET_CLONES void multiply_block(float* x, const float* factor, int n) {
 
 FOCALDET_CLONES void multiply_block(float* x, float factor, int n) {
   for (int j = 0; j < n; ++j) x[j] *= factor;
+}
+
+FOCALDET_CLONES void add_block(float* sum, const float* x, int n) {
+#pragma GCC ivdep
+  for (int j = 0; j < n; ++j) sum[j] += x[j];
 }
 
 FOCALDET_CLONES double sum_block(const float* x, int n) { return sum_lanes(x, n); }

@@ -9,7 +9,7 @@ struct SigmoidSpec {
   Kind kind;
   Power power;
   float gamma;
-  float alpha;           // varifocal and matchability-aware: weight of the negatives
+  float alpha;           // varifocal and matchability-aware: weight of the negatives; IoU-aware: the share α
   float weight0;         // focal: weight of target y is weight0 + weight1 * y
   float weight1;
   float negative_scale;  // everything that stands before p^γ softplus(z)
@@ -18,7 +18,11 @@ struct SigmoidSpec {
 // Losses of negatives, and their derivatives times `factor`. `grad` may be nullptr (not wanted), and may be `z`.
 void negative_block(const SigmoidSpec& spec, const float* z, int n, float factor, float* loss, float* grad);
 
-// The same for any targets; `grad` must be there.
+// Negatives with an exponent and a weight of their own each; the derivatives are not multiplied.
+void negative_block_by_class(const SigmoidSpec& spec, const float* z, const float* gamma, const float* weight, int n,
+                             float* loss, float* grad);
+
+// As negative_block for any targets; `grad` must be there.
 void target_block(const SigmoidSpec& spec, const float* z, const float* y, int n, float factor, float* loss,
                   float* grad);
 
@@ -28,6 +32,9 @@ void positive(const SigmoidSpec& spec, double z, double y, double& loss, double&
 // x[j] *= factor[j], where a factor of 0 makes 0 of NaN too, and x[j] *= factor.
 void multiply_block(float* x, const float* factor, int n);
 void multiply_block(float* x, float factor, int n);
+
+// sum[j] += x[j].
+void add_block(float* sum, const float* x, int n);
 
 double sum_block(const float* x, int n);
 

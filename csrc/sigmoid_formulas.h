@@ -9,6 +9,7 @@
 //                          d/dz = |d|^γ d + γ |d|^(γ-1) sgn(d) p q BCE
 //   varifocal              y BCE where y > 0, else α p^γ BCE
 //   matchability-aware     BCE(z, y^γ) where y > 0, else α p^γ BCE with p^γ a constant
+//   IoU-aware BCE          BCE(z, max(p^α y^(1-α), .01)) where y > 0, the target a constant, else p^γ BCE
 //
 // A negative (y = 0) is the same in all of them, up to a factor: p^γ softplus(z), whose derivative is
 //   p^γ (p + γ q softplus(z)),   or p^γ p where p^γ is a constant.
@@ -18,7 +19,7 @@
 
 namespace focaldet {
 
-enum class Kind { kBinaryCrossEntropy, kFocal, kQualityFocal, kVarifocal, kMatchabilityAware };
+enum class Kind { kBinaryCrossEntropy, kFocal, kQualityFocal, kVarifocal, kMatchabilityAware, kIoUAware };
 
 template <class T>
 struct Sigmoid {
@@ -98,13 +99,20 @@ FOCALDET_INLINE void formula(T z, T y, T gamma, T alpha, T& loss, T& grad) {
   } else {
     T target = y;
     if constexpr (K == Kind::kMatchabilityAware) target = power<P>(y, gamma);
+    if constexpr (K == Kind::kIoUAware) {
+      // By logarithms: near 1, where the derivative is the small p - t, a product of powers loses its digits.
+      const T log_p = (z < T(0) ? (z < T(-1e30) ? T(-1e30) : z) : T(0)) - s.log1p_exp;
+      target = exp_nonpositive(alpha * log_p + (T(1) - alpha) * log_positive(y > T(0) ? y : T(1)));
+      target = target < T(0.01) ? T(0.01) : target;
+    }
     const T bce = binary_cross_entropy(z, target, s.log1p_exp);
     const T d = z < T(0) ? s.p - target : (T(1) - target) - s.q;
     const T positive = K == Kind::kVarifocal ? y : T(1);
     T negative_loss, negative_grad;
     negative<P, K == Kind::kMatchabilityAware>(z, gamma, negative_loss, negative_grad);
-    loss = y > T(0) ? positive * bce : alpha * negative_loss;
-    grad = y > T(0) ? positive * d : alpha * negative_grad;
+    const T scale = K == Kind::kIoUAware ? T(1) : alpha;
+    loss = y > T(0) ? positive * bce : scale * negative_loss;
+    grad = y > T(0) ? positive * d : scale * negative_grad;
   }
   loss = z != z ? z : loss;
   grad = z != z ? z : grad;

@@ -176,7 +176,7 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
                 std::optional<double> alpha, double scale, bool reduce) {
   STD_TORCH_CHECK(logits.dim() == 3 && logits.is_contiguous(), "logits: expected a contiguous (O, C, I)");
   STD_TORCH_CHECK(labels.has_value() != targets.has_value(), "expected either labels or targets");
-  STD_TORCH_CHECK(0 <= kind && kind <= 4 && gamma >= 0, "expected a kind in 0 .. 4 and gamma >= 0");
+  STD_TORCH_CHECK(0 <= kind && kind <= 5 && gamma >= 0, "expected a kind in 0 .. 5 and gamma >= 0");
   const int64_t total = logits.numel(), num_classes = logits.size(1), num_sites = logits.size(0) * logits.size(2);
   Pass pass{};
   pass.spec = spec_of(kind, gamma, alpha, class_alpha.has_value());

@@ -121,6 +121,11 @@ def test_modules_are_their_functions():
         (focaldet.DistributionFocalLoss(), focaldet.distribution_focal_loss, (z, positions)),
         (focaldet.GIoULoss(), focaldet.giou_loss, (boxes, other)),
         (focaldet.IoULoss(), focaldet.iou_loss, (boxes, other)),
+        (focaldet.DIoULoss(), focaldet.diou_loss, (boxes, other)),
+        (focaldet.CIoULoss(), focaldet.ciou_loss, (boxes, other)),
+        (focaldet.EIoULoss(), focaldet.eiou_loss, (boxes, other)),
+        (focaldet.SIoULoss(), focaldet.siou_loss, (boxes, other)),
+        (focaldet.IoUAwareBCE(), focaldet.iou_aware_bce_loss, (z, target)),
         (focaldet.QuadraticLoss(), focaldet.quadratic_loss, (z, z.sigmoid())),
     ]:
         assert torch.equal(module(*args[:2]), function(*args))

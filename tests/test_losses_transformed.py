@@ -50,15 +50,18 @@ FAMILIES: dict[str, dict[str, tuple[Loss, Tensor]]] = {
         "quality focal": (partial(focaldet.quality_focal_loss, targets=SOFT), Z),
         "varifocal": (partial(focaldet.varifocal_loss, targets=SOFT), Z),
         "matchability": (partial(focaldet.matchability_aware_loss, targets=SOFT), Z),
+        "iou-aware": (partial(focaldet.iou_aware_bce_loss, targets=SOFT), Z),
     },
     "softmax": {
         "cross entropy": (partial(focaldet.cross_entropy, labels=CLASSES), Z),
         "softmax focal": (partial(focaldet.softmax_focal_loss, labels=CLASSES, label_smoothing=0.1), Z),
         "distribution": (partial(focaldet.distribution_focal_loss, targets=POSITIONS), Z),
     },
-    "GIoU": {"giou": (partial(focaldet.giou_loss, target_boxes_xyxy=OTHERS), BOXES)},
+    "boxes": {
+        name: (partial(getattr(focaldet, f"{name}_loss"), target_boxes_xyxy=OTHERS), BOXES)
+        for name in ("giou", "iou", "diou", "ciou", "eiou", "siou")
+    },
     "others": {
-        "iou": (partial(focaldet.iou_loss, target_boxes_xyxy=OTHERS), BOXES),
         "quadratic": (partial(focaldet.quadratic_loss, targets=SOFT), Z),
         "general": (of_logits(focaldet.generalized_focal_loss), Z),
         "cross entropy with shares": (partial(focaldet.cross_entropy, labels=SHARES), Z),

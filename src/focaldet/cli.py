@@ -166,6 +166,7 @@ def _predict(command: Parser) -> None:
     command.add("--split", str, help="split of TRUTH: train, val or test (default: test, or val if there is no test)")
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
     _add_selection(command)
+    command.add("--check-shift", bool, default=False, help="warn if the photos are not like those of the calibration")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     _add_windows(command)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
@@ -275,8 +276,8 @@ def _add_selection(command: Parser) -> None:
     command.add(
         "--score",
         str,
-        help="confidence threshold, or precision=0.95, or recall=0.9 (default: the threshold with the best F1 for each "
-        "class; 0.3 for a model without a calibration)",
+        help="confidence threshold, precision=0.95 or recall=0.9; of some classes: RBC=0.4,WBC=precision=0.95 "
+        "(default: the threshold with the best F1 for each class; 0.3 for a model without a calibration)",
     )
     command.add(
         "--coverage", float, metavar="SHARE", help="add bands that contain the whole true box of this share of objects"

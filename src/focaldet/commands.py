@@ -52,6 +52,8 @@ def evaluate(chosen: Namespace) -> None:
 
 def predict(chosen: Namespace) -> int | None:
     """``focaldet predict``, with or without ``--compare``"""
+    if chosen.check_shift and (chosen.compare is not None or chosen.max_detections is not None):
+        raise InputError("--check-shift: cannot be combined with --compare or --max-detections; leave one out")
     if chosen.compare is not None:
         _compare(chosen)
         return None
@@ -59,17 +61,18 @@ def predict(chosen: Namespace) -> int | None:
         raise InputError("predict: missing PHOTO; see focaldet predict --help")
     if chosen.split is not None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
-    from focaldet.engine.load import load_selected
+    from focaldet.engine.load import load_selected, with_shift_check
     from focaldet.runtime.predict import predict_files
-    from focaldet.runtime.selection import ScoreChoice
+    from focaldet.runtime.selection import ScoreChoices
     from focaldet.system.progress import progress_bar
 
-    choice = ScoreChoice.parse(chosen.score)
+    choice = ScoreChoices.parse(chosen.score)
     model, select = load_selected(chosen.run, choice, coverage=chosen.coverage, **_model_options(chosen))
     for note in select.notes:
         say(note)
+    model, shift = with_shift_check(chosen.run, model) if chosen.check_shift else (model, None)
     with progress_bar("windows", unit=" windows") as progress:
-        faults = predict_files(model, chosen.images, chosen.out, select=select, progress=progress)
+        faults = predict_files(model, chosen.images, chosen.out, select=select, shift=shift, progress=progress)
     for fault in faults:
         mistake(fault)
     say(f"annotated photos and predictions.json: {chosen.out}")
@@ -81,10 +84,10 @@ def _compare(chosen: Namespace) -> None:
         raise InputError(f"predict: got both {chosen.images[0]} and --compare, whose photos come from TRUTH; give one")
     from focaldet.engine.compare import detect_labelled
     from focaldet.report import write_errors
-    from focaldet.runtime.selection import ScoreChoice
+    from focaldet.runtime.selection import ScoreChoices
 
     check_out(chosen.out, "predictions")
-    choice = ScoreChoice.parse(chosen.score)
+    choice = ScoreChoices.parse(chosen.score)
     found = detect_labelled(chosen.run, chosen.compare, split=chosen.split, score=choice, **_model_options(chosen))
     page = write_errors(
         found.truth,
@@ -106,7 +109,7 @@ def calibrate(chosen: Namespace) -> None:
 
 def serve(chosen: Namespace) -> None:
     """``focaldet serve``"""
-    from focaldet.runtime.selection import ScoreChoice
+    from focaldet.runtime.selection import ScoreChoices
     from focaldet.serve.server import serve
 
     limits = Limits(
@@ -116,7 +119,7 @@ def serve(chosen: Namespace) -> None:
         chosen.model,
         host=chosen.host,
         port=chosen.port,
-        score=ScoreChoice.parse(chosen.score),
+        score=ScoreChoices.parse(chosen.score),
         coverage=chosen.coverage,
         limits=limits,
         root_path=chosen.root_path or "",

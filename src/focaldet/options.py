@@ -139,6 +139,8 @@ def reader(hint: Any) -> Callable[[str], Any]:
 
     >>> reader(int)("8"), reader(float | None)("none"), reader(Literal["light", "strong"])("light")
     (8, None, 'light')
+    >>> reader(float | str)("0.5"), reader(float | str)("inverse")
+    (0.5, 'inverse')
     >>> reader(int | Literal["auto"])("auto"), reader(int | Literal["auto"])("8")
     ('auto', 8)
     >>> reader(Literal["light", "strong"])("lihgt")
@@ -165,6 +167,8 @@ def reader(hint: Any) -> Callable[[str], Any]:
             plain = plain and (kind is not int or value.bit_length() < 64)
             if text and plain and (kind is not float or math.isfinite(value)):
                 return value
+        if str in kinds and text:  # a number or words, which the command checks
+            return text
         expected = " or ".join([EXPECTED[kind], *choices])
         raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 

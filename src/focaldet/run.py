@@ -20,7 +20,7 @@ from focaldet.records.run_files import mapping, metric, read_file
 from focaldet.runtime.card import Outputs
 from focaldet.runtime.model import Model
 from focaldet.runtime.prediction import Prediction
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoices, Selection
 from focaldet.runtime.window_stream import look_at
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ class Run:
 
         Args:
             photos: a file, a PIL image or an ``(H, W, 3)`` uint8 RGB array, or a list of them.
-            score: least score, or ``"precision=0.95"`` or ``"recall=0.9"``; by default the threshold with the best F1
+            score: least score, or ``"precision=0.95"`` or ``"recall=0.9"``, or such values of classes as in
+                ``"RBC=0.4,WBC=recall=0.9"``; by default the threshold with the best F1
                 of each class, or 0.3 without a calibration.
             coverage: add bands that contain the whole true box of this share of objects.
             max_detections: most detections per photo; by default the run's own limit.
@@ -213,8 +214,8 @@ class Run:
         if key not in self._models:
             options: dict[str, Any] = {"max_detections": max_detections, "calibrated": calibrated, "device": device}
             options |= {"tile": tile, "overlap": overlap}
-            choice = ScoreChoice.parse(None if score is None else str(score))
-            self._models[key] = load_selected(self.path, choice, coverage=coverage, **options)
+            choices = ScoreChoices.parse(None if score is None else str(score))
+            self._models[key] = load_selected(self.path, choices, coverage=coverage, **options)
         model, select = self._models[key]
 
         def look(photo: NDArray[np.uint8]) -> Prediction:

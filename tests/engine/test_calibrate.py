@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+import focaldet
 from exporting.random_runs import CELLS, random_run
 from focaldet.checks import InputError
 from focaldet.cli import main
@@ -16,7 +17,7 @@ from focaldet.data import read_folder
 from focaldet.engine.calibrate import calibrate_on_val, calibrate_run
 from focaldet.engine.compare import detect_labelled
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.detector import Detector
+from focaldet.engine.detector import Detector, to_supervision
 from focaldet.engine.evaluate import detect_split, evaluate_run
 from focaldet.engine.load import load_model, load_selected
 from focaldet.engine.spec import read_spec, save_model
@@ -181,6 +182,13 @@ def test_detector_gives_chances_and_keeps_the_order_within_a_class(calibrated: P
     assert ((low <= found.boxes_xyxy.numpy() + 1e-3) & (found.boxes_xyxy.numpy() <= high + 1e-3)).all()
     narrow, _ = detector.side_bands(found, (96, 128), coverage=0.9, whole_box=False)
     assert narrow.mean() > low.mean()
+    theirs = to_supervision(found, detector.class_names, side_bands=(low, high))[1:3]
+    assert (theirs.data["side_low"] == low[1:3]).all()
+    assert (theirs.data["side_high"] == high[1:3]).all()
+    seen = focaldet.Run(calibrated).predict(photo, coverage=0.9)
+    theirs = to_supervision(seen, seen.class_names)
+    assert np.array_equal(theirs.data["side_low"], seen.found.side_low_px)
+    assert np.array_equal(theirs.data["side_high"], seen.found.side_high_px)
     with pytest.raises(InputError, match="no calibration"):
         Detector.load(calibrated, calibrated=False).side_bands(found, (96, 128))
 

@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.many_photos import many_photos, with_false
 from focaldet.checks import InputError
-from focaldet.evaluation.certainty import calibrate, measured_scores
+from focaldet.evaluation.certainty import calibrate, cross_fitted_bands, measured_scores
 from focaldet.records.calibration import (
     FILE,
     Calibration,
@@ -43,6 +43,11 @@ def test_calibration_has_everything_and_reports_what_it_gained(run, calibration)
             share = row["box_inside"] / row["box_count"]
             slack = 3 * math.sqrt(2 * row["promised"] * (1 - row["promised"]) / row["box_count"])
             assert abs(share - row["promised"]) < slack
+
+
+def test_widths_of_a_study_are_those_of_the_calibration(run, calibration):
+    assert cross_fitted_bands(run) == calibration.report["sides"]
+    assert list(cross_fitted_bands(Run(run.path, truth=run.truth, predictions=[])).values()) == [[], []]
 
 
 def test_counts_at_the_threshold_are_those_of_the_photos(run, calibration):

@@ -26,7 +26,7 @@ int main() {
   constexpr int kLogits = 500;
   const std::vector<float> z = read(kLogits), y = read(kLogits);
   std::vector<float> loss(kLogits), grad(kLogits);
-  for (const Kind kind : {Kind::kFocal, Kind::kQualityFocal, Kind::kVarifocal, Kind::kMatchabilityAware}) {
+  for (const Kind kind : {Kind::kFocal, Kind::kQualityFocal, Kind::kVarifocal, Kind::kMatchabilityAware, Kind::kIoUAware}) {
     for (const float gamma : {0.f, 0.5f, 1.f, 2.f, 3.f}) {
       const SigmoidSpec spec{kind, power_of(gamma), gamma, 1.f, 1.f, 0.f, 1.f};
       negative_block(spec, z.data(), kLogits, 1.f, loss.data(), grad.data());

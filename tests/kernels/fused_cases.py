@@ -60,6 +60,7 @@ def cases(rows: int = 120, columns: int = 7, exponents: tuple[float, ...] = EXPO
                 ("quality_focal", partial(focaldet.quality_focal_loss, beta=e)),
                 ("varifocal", partial(focaldet.varifocal_loss, gamma=e)),
                 ("matchability_aware", partial(focaldet.matchability_aware_loss, gamma=e)),
+                ("iou_aware_bce", partial(focaldet.iou_aware_bce_loss, alpha=0.4, gamma=e)),
             ):
                 found[f"{name}-{kind}-{e}"] = Case(partial(loss, targets=target), z)
     by_class = torch.linspace(0.1, 0.9, columns)
@@ -86,7 +87,8 @@ def cases(rows: int = 120, columns: int = 7, exponents: tuple[float, ...] = EXPO
     other = boxes + 5 * torch.randn(rows, 4, generator=generator)
     other[:, 2:] = torch.maximum(other[:, 2:], other[:, :2])
     other[:5], other[5:10, 0], other[10:20] = boxes[:5], boxes[5:10, 0], other[10:20] + 300
-    found["giou"] = Case(partial(focaldet.giou_loss, target_boxes_xyxy=other), boxes)
+    for name in ("giou", "iou", "diou", "ciou", "eiou", "siou"):
+        found[name] = Case(partial(getattr(focaldet, f"{name}_loss"), target_boxes_xyxy=other), boxes)
     return found
 
 

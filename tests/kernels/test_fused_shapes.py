@@ -85,6 +85,7 @@ def test_any_sigmoid_input_gives_what_the_formula_gives(inputs, reduction):
     compare(focaldet.quality_focal_loss, z, beta=gamma, **common)
     compare(focaldet.varifocal_loss, z, gamma=gamma, **common)
     compare(focaldet.matchability_aware_loss, z, gamma=gamma, **common)
+    compare(focaldet.iou_aware_bce_loss, z, gamma=gamma, **common)
 
 
 @st.composite

@@ -45,6 +45,9 @@ def expected(z: Tensor, y: Tensor, rows: Tensor, labels: Tensor, positions: Tens
         for target in (torch.zeros_like(y), y):
             found += derived(lambda x, e=e, y=target: focaldet.matchability_aware_loss(x, y, gamma=e), z)
     for e in EXPONENTS:
+        for target in (torch.zeros_like(y), y):
+            found += derived(lambda x, e=e, y=target: focaldet.iou_aware_bce_loss(x, y, alpha=1.0, gamma=e), z)
+    for e in EXPONENTS:
         found += derived(lambda x, e=e: focaldet.softmax_focal_loss(x, labels, gamma=e, label_smoothing=0.1), rows)
     found += derived(lambda x: focaldet.distribution_focal_loss(x, positions), rows)
     return found

@@ -134,6 +134,26 @@ def test_matchability_aware_with_gamma_one_targets_the_quality_itself():
     )
 
 
+def test_iou_aware_bce_without_a_share_of_the_probability_targets_the_quality_itself():
+    positive = SOFT.clamp(min=0.01)
+    torch.testing.assert_close(
+        focaldet.iou_aware_bce_loss(LOGITS, positive, alpha=0), focaldet.binary_cross_entropy(LOGITS, positive)
+    )
+
+
+def test_iou_aware_bce_is_that_of_rf_detr():
+    """Written as there: ``neg * z - logsigmoid(z) * (pos + neg)`` with neg = p² and, at positives, 1 - t."""
+    p = LOGITS.detach().sigmoid()
+    target = torch.clamp(p.pow(0.25) * SOFT.pow(0.75), min=0.01)
+    z = LOGITS.detach().requires_grad_()
+    negative = torch.where(SOFT > 0, 1 - target, z.sigmoid() ** 2)
+    positive = torch.where(SOFT > 0, target, 0.0)
+    theirs = negative * z - torch.nn.functional.logsigmoid(z) * (positive + negative)
+    ours = focaldet.iou_aware_bce_loss(z, SOFT)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours.sum(), z), torch.autograd.grad(theirs.sum(), z))
+
+
 def test_sparse_targets_are_the_dense_ones_they_stand_for():
     labels = torch.arange(40) % 7 - 1  # background and the classes 0 .. 5
     quality = torch.linspace(0, 1, 40, dtype=torch.float64)

@@ -69,7 +69,7 @@ def test_box_term_is_giou_weighted_by_centerness_or_by_the_score(name, class_los
 
 @pytest.mark.parametrize("name", CENTERED)
 def test_box_term_is_the_logarithm_of_the_iou_on_demand(name):
-    method = METHODS[name](box_loss="iou")
+    method = METHODS[name](box_loss="log_iou")
     outputs, assignment = outputs_of(method), assignment_of(LOCATIONS)
     term = losses_of(method, outputs, TRUTH, assignment)["box"]
     positives = find_positives(TRUTH, assignment, method.locations(LATTICE))
@@ -96,7 +96,7 @@ def test_a_single_location_counts_fully_however_small_its_weight(name):
 
 
 def test_a_box_that_overlaps_its_object_by_a_thousandth_still_learns_from_the_logarithm():
-    method, truth = METHODS["fcos"](box_loss="iou"), truth_of([[0.0, 0, 64, 48]], [0], [0])
+    method, truth = METHODS["fcos"](box_loss="log_iou"), truth_of([[0.0, 0, 64, 48]], [0], [0])
     outputs, assignment = outputs_of(method), assignment_of({(0, 18): 0})
     with torch.no_grad():
         outputs.box_maps[0].fill_(0.125)  # strides of 8 px: a box of 2 x 2 px inside the object

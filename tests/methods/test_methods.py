@@ -1,21 +1,30 @@
 """What holds for every method, with every class loss it can take."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from scene import LATTICE, NUM_CLASSES, TRUTH, assignment_of, losses_of, outputs_of, truth_of, values
 from torchvision.ops import sigmoid_focal_loss
 
+from focaldet import functional
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, flatten_levels
 from focaldet.engine.spec import METHODS
-from focaldet.functional import quality_focal_loss
 from focaldet.methods import normalizer
+from focaldet.methods.class_loss import OF_QUALITY, ClassLoss
 from focaldet.methods.positives import find_positives
 from focaldet.structures import BACKGROUND, IGNORED, HeadOutputs
 
-CASES = [(name, loss) for name in METHODS for loss in ("bce", "focal", "quality_focal")]
+CASES = [(name, loss) for name in METHODS for loss in get_args(ClassLoss)]
+FORMULAS = {
+    "quality_focal": functional.quality_focal_loss,
+    "equalized_quality": functional.quality_focal_loss,
+    "varifocal": functional.varifocal_loss,
+    "mal": functional.matchability_aware_loss,
+    "ia_bce": functional.iou_aware_bce_loss,
+}
 every_method = pytest.mark.parametrize(("name", "class_loss"), CASES)
 
 
@@ -49,14 +58,16 @@ def test_class_term_is_the_dense_loss_of_an_independent_implementation(name, cla
     positives = find_positives(TRUTH, assignment, method.locations(LATTICE))
     box_params = flatten_levels(outputs.box_maps, method.num_box_channels)[positives.image, positives.location]
     iou = paired_iou(method.decode(box_params, positives.locations)[0], positives.boxes_xyxy).double()
+    if class_loss == "ia_bce":
+        iou = iou.clamp(min=1e-6)  # a positive stays one, however wrong its box
     targets = torch.zeros_like(logits)
-    targets[positives.image, positives.location, positives.labels] = iou if class_loss == "quality_focal" else 1.0
+    targets[positives.image, positives.location, positives.labels] = iou if class_loss in OF_QUALITY else 1.0
     if class_loss == "bce":
         dense = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    elif class_loss == "focal":
+    elif class_loss in ("focal", "equalized_focal"):  # which starts as the plain one
         dense = sigmoid_focal_loss(logits, targets)
     else:
-        dense = quality_focal_loss(logits, targets, impl="reference")
+        dense = FORMULAS[class_loss](logits, targets, impl="reference")
     expected = dense[assignment.matched_gt != IGNORED].sum() / 6
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -67,7 +67,12 @@ def write_study(
             line, details = _line(rung, seed, study), _details(rung, seed, truth, num_photos)
             if rung.name in diverged:
                 line |= {"diverged": "the loss is nan at step 7", "imbalance_end": None, "ranking": None}
-                line |= {"deviations": None, "per_class": [], "metrics": dict.fromkeys(line["metrics"])}
+                line |= {
+                    "deviations": None,
+                    "bands": {"deviation": None, "size": None},
+                    "per_class": [],
+                    "metrics": dict.fromkeys(line["metrics"]),
+                }
                 details |= {"curves_end": None, "deciles": None, "sharpest": [], "most_ambiguous": [], "photos": []}
             lines.append(line)
             _write(folder / "details" / f"{rung.name}-{seed}.json", details)
@@ -141,6 +146,10 @@ def _line(rung: Rung, seed: int, study: dict) -> dict:
         },
         "diverged": None,
         "deviations": bins | {"within_2": 0.9} if _has_distributions(rung) else None,
+        "bands": {
+            "deviation": {"boxes": 700, "covered": 0.905, "width_px": 31.4} if _has_distributions(rung) else None,
+            "size": {"boxes": 700, "covered": 0.895, "width_px": 37.6},
+        },
         "cost": {
             "minutes": 10.0,
             "epochs": 40,

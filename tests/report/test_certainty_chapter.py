@@ -1,14 +1,18 @@
 import json
 import re
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from evaluation.many_photos import many_photos, with_false
 from focaldet.evaluation.certainty import calibrate
-from focaldet.records.calibration import FILE, write_calibration
+from focaldet.evaluation.matching import match_run
+from focaldet.records.calibration import FILE, read_calibration, write_calibration
 from focaldet.records.run_files import read_run
 from focaldet.report import write_report
 from focaldet.report.certainty import certainty_context
+from focaldet.report.certainty_pictures import confusion_table
 from report.run_folder import jittered
 
 
@@ -25,7 +29,8 @@ def run_path(tmp_path):
 
 
 def context(path):
-    return certainty_context(read_run(path), True)
+    run = read_run(path)
+    return certainty_context(run, match_run(run))
 
 
 def test_chapter_begins_in_plain_words_with_numbers(run_path):
@@ -64,6 +69,69 @@ def test_evaluation_on_other_photos_measures_what_the_calibration_has_not_seen(r
     assert shown["coverage"][0][1][1]["boxes"] < before["coverage"][0][1][1]["boxes"] / 2
     assert len(shown["errors"]) == 1
     assert shown["classes"] == before["classes"]
+
+
+def test_matrix_has_the_counts_and_says_them_on_hover(run_path):
+    counted = json.loads((run_path / FILE).read_text())["report"]
+    html = write_report(run_path).read_text()
+    table = html.split('<table class="matrix">')[1].split("</table>")[0]
+    cells = [[int(n.replace(",", "")) for n in re.findall(r">([\d,]+)</span>", row)] for row in table.split("<tr>")[2:]]
+    assert [len(row) for row in cells] == [3, 3, 2]
+    classes = counted["classes"]
+    assert [cells[label][label] for label in range(2)] == [row["found"] for row in classes]
+    assert [sum(row) - row[label] for label, row in enumerate(cells[:2])] == [row["missed"] for row in classes]
+    assert f"of {sum(cells[0]):,} objects" in table
+    assert "are false alarms" in table
+    found, false = (sum(row[key] for row in classes) for key in ("found", "false"))
+    assert f"{false:,} of {found + false:,} boxes are false alarms" in html
+
+
+def test_many_classes_share_a_row_of_the_matrix(run_path):
+    calibration = read_calibration(run_path)
+    names = tuple(f"class {number}" for number in range(20))
+    each = replace(calibration.thresholds[0], objects=1)
+    many = replace(calibration, class_names=names, thresholds=(each,) * 20)
+    report = {"confusion": [[label, label, 1] for label in range(20)] + [[-1, 19, 5]]}
+    table = confusion_table(many, report)
+    assert table.columns[-2:] == ["9 other classes", "missed"]
+    assert [row[0].count for _, row in table.rows[:1]] == [1]
+    assert table.rows[-2][1][-2].count == 9
+    assert table.rows[-1][1][-1].count == 5
+
+
+def test_curves_and_diagram_have_their_numbers_on_hover(run_path):
+    html = write_report(run_path).read_text()
+    columns = re.findall(r'<g class="box column".*?aria-label="(.*?)">.*? x="(.*?)".*? width="(.*?)"', html)
+    assert any(
+        re.match(r"Precision at a score of 0\.5; cell \d\.\d\d; dust \d\.\d\d$", words) for words, _, _ in columns
+    )
+    assert any(
+        re.match(r"score 0\.\d\d \(calibrated\); \d+% of [\d,]+ detections are right$", words)
+        for words, _, _ in columns
+    )
+    of_f1 = [(float(x), float(width)) for words, x, width in columns if words.startswith("F1 ")]
+    assert len(of_f1) > 30
+    assert all(a + width == pytest.approx(b, abs=0.2) for (a, width), (b, _) in pairwise(of_f1))
+
+
+def test_widest_and_narrowest_boxes_are_shown_with_their_bands(run_path):
+    shown = context(run_path)
+    run = read_run(run_path)
+    narrow, wide = shown["examples"].values()
+    assert len(narrow) == len(wide) == 4
+    for photo in (*narrow, *wide):
+        truth, box = photo.panels[0].boxes
+        assert (truth.state, box.state) == ("truth", "found")
+        assert box.bands.count("M") == 4
+    relative = [
+        [
+            float(re.search(r"± ([\d.]+)", photo.panels[0].words).group(1)) / photo.panels[0].boxes[1].area ** 0.5
+            for photo in some
+        ]
+        for some in (narrow, wide)
+    ]
+    assert max(relative[0]) < min(relative[1])
+    assert len(match_run(run)) > 8
 
 
 def test_run_without_calibration_has_no_chapter(run_path):

@@ -21,6 +21,7 @@ from focaldet.report.sides import distribution_curves
 from focaldet.report.story import Claim, advice, claims, train_command
 from focaldet.report.study_charts import sweep_chart
 from focaldet.report.study_page import CHAPTERS, study_context
+from focaldet.study.ladder import LADDER
 
 LABEL = '<img src=x onerror="1">'  # a class name that must stay text
 
@@ -129,6 +130,17 @@ def test_ladder_shows_mean_spread_and_what_it_is_worth(study: Path, page: str) -
 def about(told: list[Claim], words: str) -> Claim | None:
     """The claim that begins with some words."""
     return next((claim for claim in told if claim.lead.startswith(words)), None)
+
+
+def test_width_of_the_bands_stands_beside_each_rung(page: str) -> None:
+    table = page.split("Width of the bands that promise 90 %")[1].split("</table>")[0]
+    rows = {
+        title: re.findall(r'<td class="n">(.*?)</td>', cells)
+        for title, cells in re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', table)
+    }
+    assert list(rows) == [rung.title for rung in LADDER]
+    assert rows["GFL"] == ["31.4", "90.5 %", "37.6", "89.5 %"]
+    assert rows[LADDER[0].title] == ["–", "–", "37.6", "89.5 %"]
 
 
 def test_story_says_what_was_measured_of_each_step(study: Path) -> None:

@@ -1,8 +1,10 @@
 """A calibration in a model's metadata: what ``focaldet predict`` and onnxruntime make of it, without torch."""
 
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from focaldet.runtime.card import KEY, ModelCard
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.onnx_detector import OnnxDetector
-from focaldet.runtime.selection import ScoreChoice, select
+from focaldet.runtime.selection import ScoreChoices, select
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,29 @@ def test_promised_recall_shows_what_it_can_and_says_what_it_would_take(predict, 
     assert "looks at nothing below 0.2" in error
 
 
+def test_classes_have_thresholds_of_their_own(predict) -> None:
+    assert named(predict("--score", "blue=0.95,0.45")[0]) == ["green"]
+    assert named(predict("--score", "green=0.45")[0]) == ["blue", "green"]  # blue: its best F1
+    boxes, said = predict("--score", "green=precision=0.9,blue=0.95")
+    assert named(boxes) == ["green"]
+    assert "no threshold" not in said
+    assert named(predict("--score", "blue=precision=0.95,green=0.45")[0]) == ["green"]
+    assert named(predict("--no-calibrated", "--score", "green=0.9,0.3")[0]) == ["blue"]
+    assert "--score gren: no such class; did you mean 'green'?" in predict("--score", "gren=0.4", code=2)[1]
+    assert "has no calibration" in predict("--no-calibrated", "--score", "green=recall=0.9", code=2)[1]
+    assert "looks at nothing below" in predict("--score", "blue=recall=0.9", code=2)[1]
+
+
+def test_names_of_classes_may_have_commas_and_equals_signs() -> None:
+    chosen = ScoreChoices.parse("cell, red=0.4,a=b=recall=0.9,precision=precision=0.8,recall=0.7")
+    assert {name: str(choice) for name, choice in chosen.of_class.items()} == {
+        "cell, red": "0.4",
+        "a=b": "recall=0.9",
+        "precision": "precision=0.8",
+    }
+    assert str(chosen.others) == "recall=0.7"
+
+
 def test_least_score_of_a_file_is_told_in_chances(predict) -> None:
     _, error = predict("--score", "0.3", code=2)  # for green and blue, 0.2 is a chance of 0.125 and 0.45
     assert "score: expected a number in [0.45, 1), got 0.3" in error
@@ -104,7 +129,10 @@ def test_least_score_of_a_file_is_told_in_chances(predict) -> None:
     ("score", "words"),
     [
         ("high", "--score: expected a number, precision=0.95 or recall=0.9, got 'high'"),
-        ("f1=0.9", "--score: expected a number, precision=0.95"),
+        ("0.3,0.4", "--score: got two values for all other classes"),
+        ("a=0.3,a=0.4", "--score: got two values for a"),
+        ("a=recall=high", "--score: expected a number, precision=0.95"),
+        ("a=2", "score: expected a number in [0, 1), got 2"),
         ("precision=", "--score: expected a number, precision=0.95"),
         ("precision=1_0", "--score: expected a number, precision=0.95"),
         ("recall=0.2", "--score recall: expected 0.5 to 0.99, got 0.2"),
@@ -115,7 +143,7 @@ def test_least_score_of_a_file_is_told_in_chances(predict) -> None:
 )
 def test_other_values_of_score_are_refused(score: str, words: str) -> None:
     with pytest.raises(InputError) as error:
-        ScoreChoice.parse(score)
+        ScoreChoices.parse(score)
     assert words in str(error.value)
 
 
@@ -153,7 +181,7 @@ def test_ranking_within_a_class_stays(photo: Path) -> None:
 
 
 def test_threshold_picks_the_detection_that_has_it() -> None:
-    picked = select(None, Certainty(CALIBRATION), 3)
+    picked = select(ScoreChoices(), Certainty(CALIBRATION), CALIBRATION.class_names)
     scores = np.array([0.850001, 0.849999, 0.84, 0.35], np.float32)
     found = Certainty(CALIBRATION).calibrated(
         DetectionArrays(np.zeros((4, 4), np.float32), scores, np.array([1, 1, 1, 2]), None)
@@ -182,15 +210,27 @@ def test_calibrated_file_is_used_without_torch_scipy_and_scikit_learn(file: Path
         "import sys\n"
         "for name in ('torch', 'scipy', 'sklearn', 'matplotlib'): sys.modules[name] = None\n"
         "from focaldet.engine.load import load_selected\n"
-        "from focaldet.runtime.selection import ScoreChoice\n"
+        "from focaldet.runtime.selection import ScoreChoices\n"
         "from pathlib import Path\n"
-        f"model, pick = load_selected(Path({str(file)!r}), ScoreChoice('precision', 0.6), coverage=0.9)\n"
+        f"model, pick = load_selected(Path({str(file)!r}), ScoreChoices.parse('precision=0.6'), coverage=0.9)\n"
         f"found = pick(model.predict({str(photo)!r}), (60, 80))\n"
         "print([round(score, 3) for score in found.scores.tolist()], found.side_low_px.shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[0.9, 0.5] (2, 4)"
+
+
+def test_three_lines_of_the_documentation_give_the_same_chances(file: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = re.search(r"(    def chance\(card, label, score\):.*?)\n\n", page, re.DOTALL).group(1)
+    names = {"np": np}
+    exec(textwrap.dedent(code), names)  # the documentation's own code
+    card = json.loads(OnnxDetector.load(file).session.get_modelmeta().custom_metadata_map[KEY])
+    for label in range(3):
+        for score in (0.0, 0.3, 0.8, 1.0):
+            expected = Certainty(CALIBRATION).chances([score], [label])[0]
+            assert names["chance"](card, label, score) == pytest.approx(expected)
 
 
 def test_calibration_can_be_left_out_in_python(file: Path, photo: Path) -> None:

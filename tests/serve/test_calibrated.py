@@ -11,7 +11,7 @@ from PIL import Image
 
 from focaldet.engine.load import load_selected
 from focaldet.runtime.card import KEY
-from focaldet.runtime.selection import ScoreChoice
+from focaldet.runtime.selection import ScoreChoices
 from focaldet.serve.app import create_app
 from runtime.calibrated_colours import CALIBRATION
 from runtime.colours import CARD, colour_model
@@ -59,7 +59,7 @@ def test_page_begins_with_the_threshold_of_each_class(client: TestClient) -> Non
 
 
 def test_server_can_promise_a_precision(file: Path, photo: bytes) -> None:
-    model, select = load_selected(file, ScoreChoice("precision", 0.9), lower_only=True)
+    model, select = load_selected(file, ScoreChoices.parse("precision=0.9"), lower_only=True)
     with TestClient(create_app(model, name="colours", select=select)) as client:
         (green,) = client.post("/predict", content=photo).json()["boxes"]
     assert green["name"] == "green"

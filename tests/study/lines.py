@@ -48,5 +48,8 @@ def line(rung, seed, ap, *, diverged=None):
         "imbalance_end": IMBALANCE if measured else None,
         "ranking": ranking() if measured else None,
         "deviations": None,
+        "bands": {"deviation": None, "size": {"boxes": 100, "covered": 0.9, "width_px": 30.0 - 10 * ap}}
+        if measured
+        else {"deviation": None, "size": None},
         "cost": cost,
     }

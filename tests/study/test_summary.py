@@ -34,7 +34,17 @@ def test_rows_have_mean_and_spread_over_the_seeds(study):
     assert means["best_lost_share"] == 0.5
     assert means["best_lost_threshold_share"] == 0.25
     assert means["step_s"] == pytest.approx(0.4)
+    assert (means["band_px"], means["band_size_px"]) == (25.0, 25.0)
     assert (means["background_loss_start"], means["background_gradient_end"]) == (0.9, 0.8)
+
+
+def test_band_is_that_by_deviations_if_there_are_any_and_missing_in_older_lines(study):
+    first, second, older = (line("gfl", seed, 0.4) for seed in range(3))
+    first["bands"]["deviation"] = {"boxes": 100, "covered": 0.9, "width_px": 20.0}
+    del older["bands"]
+    (row,) = summarise(study, [first, second, older])["rows"]
+    assert row["numbers"]["band_px"]["values"] == [20.0, 26.0]
+    assert row["numbers"]["band_size_px"]["values"] == [26.0, 26.0]
 
 
 def test_rows_stand_in_the_order_of_the_story_whatever_was_finished_first(study):

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from focaldet.checks import InputError
+from focaldet.data.rare import drawn
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
 from focaldet.data.views import View
@@ -57,12 +59,14 @@ class Draw(NamedTuple):
         photo: index of the photo.
         batch: number of the batch in the epoch, which seeds its size if sizes vary.
         mix: whether the sample may be made of several photos.
+        again: how often the photo has been drawn in the epoch before, which seeds the transform, too.
     """
 
     epoch: int
     photo: int
     batch: int = 0
     mix: bool = True
+    again: int = 0
 
 
 class NoPhotoLeftError(WorkerError):
@@ -108,6 +112,10 @@ class DetectionDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
+    def each_sample(self, of_photos: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A number of each photo as one of each sample."""
+        return of_photos
+
     @property
     def cached(self) -> bool:
         """Whether the decoded images are kept in memory."""
@@ -147,8 +155,9 @@ class DetectionDataset(Dataset[Sample]):
         return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
 
     def _transformed(self, view: View, draw: Draw) -> View:
+        again = (f"again {draw.again}",) if draw.again else ()
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_seed_of(self.seed, draw.epoch, draw.photo))
+            torch.default_generator.manual_seed(_seed_of(self.seed, draw.epoch, draw.photo, *again))
             if not isinstance(self.transform, TrainTransform):
                 return self.transform(view)
             sizes = self.transform.sizes
@@ -294,6 +303,9 @@ class TrainingSampler(Sampler[Draw]):
     same images as one process with batches of R·b. The last, incomplete global batch is dropped; a set smaller than one
     global batch is repeated to fill it. The epoch is the only state.
 
+    With ``factors``, an epoch is as long, but photos are drawn in proportion to these, and a photo that is drawn again
+    gets another augmentation.
+
     Args:
         num_samples: number of photos.
         batch_size, seed, num_replicas, rank: as above.
@@ -312,13 +324,14 @@ class TrainingSampler(Sampler[Draw]):
         seed: int,
         num_replicas: int = 1,
         rank: int = 0,
+        factors: NDArray[np.float64] | None = None,
         mix: Callable[[float], bool] = lambda epochs: True,
     ) -> None:
         if num_samples < 1:
             raise ValueError("num_samples: expected at least 1, got 0")
         assert 0 <= rank < num_replicas, (rank, num_replicas)
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.num_replicas, self.rank = num_replicas, rank
+        self.num_replicas, self.rank, self.factors = num_replicas, rank, factors
         self.mix = mix
         self.epoch = 0
 
@@ -337,9 +350,26 @@ class TrainingSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng((self.seed, self.epoch))
         total = len(self) * self.num_replicas
-        order = np.concatenate([rng.permutation(self.num_samples) for _ in range(-(-total // self.num_samples))])
-        own = order[:total][self.rank :: self.num_replicas].tolist()
+        order = np.concatenate([self._pass(rng) for _ in range(-(-total // self.num_samples))])[:total]
+        again = np.zeros(total, np.int64) if self.factors is None else earlier(order)
+        own, times = (x[self.rank :: self.num_replicas].tolist() for x in (order, again))
         for batch in range(self.num_batches):
             mix = self.mix(self.epoch + batch / self.num_batches)
-            for index in own[batch * self.batch_size : (batch + 1) * self.batch_size]:
-                yield Draw(self.epoch, index, batch, mix)
+            for place in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+                yield Draw(self.epoch, own[place], batch, mix, times[place])
+
+    def _pass(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(self.num_samples if self.factors is None else drawn(self.factors, rng))
+
+
+def earlier(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry has occurred before.
+
+    >>> earlier(np.array([3, 1, 3, 3, 1])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    by_value = np.argsort(order, kind="stable")
+    _, first, count = np.unique(order[by_value], return_index=True, return_counts=True)
+    found = np.empty_like(order)
+    found[by_value] = np.arange(len(order)) - np.repeat(first, count)
+    return found

@@ -23,6 +23,7 @@ from focaldet.data.object_sizes import (
     too_large_without_tile,
 )
 from focaldet.data.parallel import each
+from focaldet.data.rare import class_factors
 from focaldet.data.records import DataFolder, Fault, ImageRecord
 from focaldet.files import open_regular
 from focaldet.photos.depth import FULL, depth_note
@@ -102,15 +103,19 @@ class DataReport:
         names, splits = self.folder.class_names, list(self.images)
         width = max(12, *(len(name) + 2 for name in names))
         order = np.argsort(-self.boxes["train"], kind="stable").tolist()
-        lines = [f"{'class':<{width}}" + "".join(f"{split:>8}" for split in splits)]
+        lines = [f"{'class':<{width}}" + "".join(f"{split:>8}" for split in splits) + f"{'repeat':>9}"]
+        repeat = class_factors(self.folder.splits.get("train", ()), len(names), "auto")
         for label in order[:_MAX_LISTED]:
             lines.append(f"{names[label]:<{width}}" + "".join(f"{int(self.boxes[s][label]):>8}" for s in splits))
+            lines[-1] += f"{repeat[label]:>9.2f}"
         if len(order) > _MAX_LISTED:
             lines.append(f"… and {len(order) - _MAX_LISTED} more classes")
         without = [names[label] for label in order if self.boxes["train"][label] == 0]
         if without:
             shown = ", ".join(without[:_MAX_LISTED]) + (", …" if len(without) > _MAX_LISTED else "")
             lines.append(f"without a training object: {shown}")
+        if repeat.max(initial=1) > 1:
+            lines.append("repeat: how much more often train --repeat auto draws a photo with this class")
         lines.append(f"imbalance of the classes in train: {self.imbalance:.1f} : 1")
         return lines
 

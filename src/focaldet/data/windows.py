@@ -130,6 +130,9 @@ class WindowDataset(DetectionDataset):
         """What a worker that is not forked gets: it opens the photos itself."""
         return self.__dict__ | {"_open": OrderedDict()}
 
+    def each_sample(self, of_photos: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.repeat(of_photos, [columns * rows for columns, rows in self._grids])
+
     def photo_of(self, index: int) -> tuple[int, tuple[int, int]]:
         """(index of the photo, (column, row) of the window's own place in it)."""
         photo = int(np.searchsorted(self._ends, index, side="right"))

@@ -16,7 +16,7 @@ from focaldet.photos.images import read_photo
 from focaldet.photos.regions import open_regions
 from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.results import coco_results
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoice, ScoreChoices, Selection
 from focaldet.runtime.window_stream import look
 
 
@@ -44,7 +44,7 @@ def detect_labelled(
     labels: Path,
     *,
     split: str | None = None,
-    score: float | ScoreChoice | None = None,
+    score: float | ScoreChoices | None = None,
     calibrated: bool = True,
     max_detections: int | None = None,
     openvino: bool = False,
@@ -67,9 +67,9 @@ def detect_labelled(
         InputError: the run or the labels cannot be read, there is no such split, or they have no class in common.
     """
     run = local_run(run)
-    choice = ScoreChoice("score", score) if isinstance(score, int | float) else score
+    choices = ScoreChoices(ScoreChoice("score", score)) if isinstance(score, int | float) else score
     options: dict[str, Any] = {"max_detections": max_detections, "tile": tile, "overlap": overlap}
-    detector, select = load_selected(run, choice, openvino=openvino, device=device, calibrated=calibrated, **options)
+    detector, select = load_selected(run, choices, openvino=openvino, device=device, calibrated=calibrated, **options)
     folder = read_labels(labels)
     chosen, split, notes = _chosen(folder, recorded_splits(run, folder), split)
     known, labelled = detector.class_names, folder.class_names

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 from focaldet.checks import InputError, check_range, split_names
 from focaldet.data.augmentation import DEFAULT_PRESET, Augmentation
+from focaldet.data.rare import checked_repeat
+from focaldet.engine.loss_options import BoxLossName, ClassLossName, checked_alpha
 from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MAX_SIZE
@@ -65,6 +67,13 @@ class TrainConfig:
         "folder of labelled photos; the label format is detected (README lists the formats)",
         metavar="DIR",
         main=True,
+    )
+    repeat: str = option(
+        "data",
+        "off",
+        "draw photos with rare classes more often: auto; instance, by photos and objects; or the share of photos below "
+        "which a class is rare (LVIS's threshold); an epoch stays as long",
+        metavar="auto|instance|T|off",
     )
     ignore: str | None = option(
         "data",
@@ -142,17 +151,23 @@ class TrainConfig:
         "model", False, "keep the backbone's batch norms fixed (for pretrained weights and small batches)"
     )
 
-    class_loss: Literal["default", "bce", "focal", "quality_focal"] = option(
+    class_loss: ClassLossName = option(  # noqa: RUF009
         "loss",
         "default",
-        "classification loss; default: quality_focal for gfl, gflv2 and tood, focal for the others",
+        "classification loss; default: quality_focal for gfl, gflv2 and tood, focal for the others; the equalized ones "
+        "are for rare classes",
     )
-    alpha: float | None = option(
+    box_loss: BoxLossName = option(  # noqa: RUF009
+        "loss",
+        "default",
+        "box loss; default: smooth_l1 (of deltas) for retinanet, which alone has it, giou for the others",
+    )
+    alpha: float | str | None = option(
         "loss",
         0.25,
-        "weight α of objects in the focal loss; background has 1 - α; none gives both weight 1",
-        range=(0, 1),
-        metavar="A",
+        "weight α of objects in the focal loss; background has 1 - α; none gives both weight 1; inverse gives rare "
+        "classes more; or numbers by class, as in RBC=.1,Platelets=.5",
+        metavar="A|inverse|NAME=A,…",
     )
     gamma: float = option(
         "loss", 2.0, "focusing exponent γ of the focal loss; 0 disables focusing", range=AT_LEAST_0, metavar="G"
@@ -290,6 +305,10 @@ class TrainConfig:
         if isinstance(self.tile, int):
             check_range("tile", self.tile, 32, MAX_SIZE)
             object.__setattr__(self, "size", self.tile)
+        object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.class_loss))
+        checked_repeat(self.repeat)
+        if self.box_loss == "smooth_l1" and self.method != "retinanet":
+            raise InputError(f"box_loss: {self.method} has no deltas for smooth_l1; use giou or another loss of boxes")
         if not re.fullmatch(DEVICES, self.device):
             raise InputError(f"device: expected auto, cpu, cuda, cuda:N or mps; got {self.device!r}")
         Augmentation.parse(self.augment)

@@ -214,8 +214,18 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
         )
 
 
-def to_supervision(detections: Detections | Prediction, class_names: Sequence[str]) -> SupervisionDetections:
-    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations."""
+def to_supervision(
+    detections: Detections | Prediction,
+    class_names: Sequence[str],
+    *,
+    side_bands: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> SupervisionDetections:
+    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations.
+
+    Args:
+        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``. A
+            ``Prediction`` with a coverage has its own.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
         import supervision
@@ -223,6 +233,10 @@ def to_supervision(detections: Detections | Prediction, class_names: Sequence[st
     data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
     if detections.side_std_px is not None:
         data["side_std_px"] = np.asarray(detections.side_std_px)
+    if not isinstance(detections, Detections) and detections.found.side_low_px is not None:
+        data["side_low"], data["side_high"] = detections.found.side_low_px, detections.found.side_high_px
+    if side_bands is not None:
+        data["side_low"], data["side_high"] = side_bands
     return supervision.Detections(
         xyxy=np.asarray(detections.boxes_xyxy),
         confidence=np.asarray(detections.scores),

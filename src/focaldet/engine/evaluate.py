@@ -10,6 +10,7 @@ from focaldet.checks import InputError
 from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
+from focaldet.data.rare import count_objects
 from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.detect import without_detections
 from focaldet.engine.detect_windows import detect_photos, photos_to_detect, room_of
@@ -18,7 +19,7 @@ from focaldet.engine.devices import describe_device
 from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_on, with_recorded_splits
 from focaldet.engine.windows import other_sizes
-from focaldet.evaluation.average_precision import average_precision
+from focaldet.evaluation.average_precision import average_precision, by_frequency
 from focaldet.files import write_json
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
@@ -90,6 +91,7 @@ def write_evaluation(run: Path, detected: "DetectedSplit", *, say: Callable[[str
         "metrics": evaluation.metrics,
         "coco_metrics": evaluation.coco_metrics,
         "per_class": evaluation.per_class,
+        "by_frequency": by_frequency(evaluation.per_class, detected.training_objects),
     }
     write_json(run / "truth.json", truth)
     write_json(run / "predictions.json", results)
@@ -109,6 +111,7 @@ class DetectedSplit:
         results: entries of a COCO results file, with the network's own scores.
         max_detections: limit of detections per photo.
         least_score: detections have higher scores.
+        training_objects: class -> its objects in the training photos, or in these if there are no others.
     """
 
     split: str
@@ -117,6 +120,7 @@ class DetectedSplit:
     results: list[dict[str, Any]]
     max_detections: int
     least_score: float
+    training_objects: dict[str, int]
 
 
 def detect_split(
@@ -162,8 +166,16 @@ def detect_split(
     results = detect_photos(detector, dataset, category_ids=ids, progress=progress, say=say)
     for problem in dataset.newly_unreadable():
         say(without_detections(problem))
-    least = detector.evaluation_postprocess().config.score_threshold
-    return DetectedSplit(split, dataset, truth, results, room_of(detector, results), least)
+    counts = count_objects(folder.splits.get("train") or dataset.records, folder.num_classes)
+    return DetectedSplit(
+        split=split,
+        dataset=dataset,
+        truth=truth,
+        results=results,
+        max_detections=room_of(detector, results),
+        least_score=detector.evaluation_postprocess().config.score_threshold,
+        training_objects=dict(zip(folder.class_names, counts.tolist(), strict=True)),
+    )
 
 
 def as_trained(folder: DataFolder, detector: Detector, say: Callable[[str], None]) -> DataFolder:
@@ -194,6 +206,10 @@ def evaluation_table(report: dict[str, Any]) -> str:
         lines[-1] += f" {named_limit(report['max_detections'])}"
         coco = "  ".join(f"{name} {number(report['coco_metrics'].get(name))}" for name in names[:3])
         lines.append(f"{coco}  (COCO's: at most {COCO_DETECTIONS})")
+    if report.get("by_frequency"):
+        groups = report["by_frequency"].items()
+        parts = [f"{group} {number(row['AP'])} ({row['classes']})" for group, row in groups]
+        lines.append(f"AP by frequency in training (classes): {'  '.join(parts)}")
     width = max([5, *(len(row["name"]) for row in report["per_class"])])
     lines.append(f"{'class':<{width}}  objects     AP   AP50   AP75")
     for row in report["per_class"]:

@@ -16,6 +16,7 @@ from focaldet.checks import InputError, first_names
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.hub import local_run
+from focaldet.engine.loss_options import as_text
 from focaldet.engine.spec import METHODS, ModelSpec, read_spec, spec_of
 from focaldet.methods.method import Method
 from focaldet.models.detector import DenseDetector
@@ -49,6 +50,7 @@ def network_options(run: Path, method: str | None = None) -> dict[str, Any]:
         own = METHODS[spec.method](**spec.method_options)
         known = {option.name for option in fields(TrainConfig)}
         options |= {option.name: getattr(own, option.name) for option in fields(own) if option.name in known}
+        options["alpha"] = as_text(own.alpha, spec.class_names)
     return options
 
 

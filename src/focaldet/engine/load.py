@@ -8,7 +8,8 @@ from focaldet.checks import InputError
 from focaldet.engine.hub import local_run
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
-from focaldet.runtime.selection import ScoreChoice, Selection, select
+from focaldet.runtime.selection import ScoreChoices, Selection, select
+from focaldet.runtime.shift import ShiftCheck
 
 _BELOW_ONE = 1 - 1e-6  # a detector's threshold is below 1
 
@@ -85,7 +86,7 @@ def load_model(
 
 def load_selected(
     path: Path,
-    choice: ScoreChoice | None,
+    choices: ScoreChoices | None,
     *,
     coverage: float | None = None,
     lower_only: bool = False,
@@ -94,7 +95,7 @@ def load_selected(
     """Load a detector with a threshold low enough for ``--score``, and the selection of its detections.
 
     Args:
-        choice, coverage: see ``select``.
+        choices, coverage: see ``select``.
         lower_only: never raise the model's own score threshold.
         options: see ``load_model``.
 
@@ -103,25 +104,55 @@ def load_selected(
             model.
     """
     model = load_model(path, **options)
-    selection = select(choice, model.certainty, len(model.class_names), coverage=coverage)
+    choices = choices or ScoreChoices()
+    selection = select(choices, model.certainty, model.class_names, coverage=coverage)
     if not isinstance(model, OnnxDetector):
         from focaldet.engine.detector import Detector
 
         assert isinstance(model, Detector)
         most = model.postprocess.config.score_threshold if lower_only else _BELOW_ONE
         return model.with_score_threshold(min(selection.needed, most)), selection
-    least = model.card.score_threshold
-    if choice is not None and choice.kind == "score":
-        if model.certainty is not None:
-            labels = range(len(model.class_names))
-            least = math.ceil(1000 * float(model.certainty.chances([least] * len(labels), labels).max())) / 1000
-        if choice.value < least:
-            raise InputError(
-                f"score: expected a number in [{least:g}, 1), got {choice.value:g}; {path} looks at nothing below"
-            )
-    elif choice is not None and selection.needed < least - 2e-5:  # because of rounding
-        raise InputError(
-            f"--score {choice.kind}={choice.value:g}: needs detections with scores from {selection.needed:.3f}, and "
-            f"{path} looks at nothing below {least:g}; use the run folder instead"
-        )
+    _check_looks_low_enough(path, model, choices, selection)
     return model, selection
+
+
+def _check_looks_low_enough(path: Path, model: OnnxDetector, choices: ScoreChoices, selection: Selection) -> None:
+    """Raise InputError if a choice needs detections below the threshold of an exported model."""
+    names, least = model.class_names, model.card.score_threshold
+    shared = [label for label, name in enumerate(names) if name not in choices.of_class]
+    for labels in [shared, *([names.index(name)] for name in choices.of_class)]:
+        choice = choices.of(names[labels[0]]) if labels else None
+        if choice is None:
+            continue
+        if choice.kind == "score":
+            from_here = least
+            if model.certainty is not None:
+                from_here = math.ceil(1000 * float(model.certainty.chances([least] * len(labels), labels).max())) / 1000
+            if choice.value < from_here:
+                raise InputError(
+                    f"score: expected a number in [{from_here:g}, 1), got {choice.value:g}; {path} looks at nothing "
+                    "below"
+                )
+        elif (needed := float(selection.least_raw[labels].min())) < least - 2e-5:  # because of rounding
+            raise InputError(
+                f"--score {choice}: needs detections with scores from {needed:.3f}, and {path} looks at nothing below "
+                f"{least:g}; use the run folder instead"
+            )
+
+
+def with_shift_check(path: Path, model: Model) -> tuple[Model, ShiftCheck]:
+    """Lower a detector's threshold as far as ``--check-shift`` needs, and make the check.
+
+    Raises:
+        InputError: the model has no calibration, or one without a sample of its photos.
+    """
+    if model.certainty is None:
+        raise InputError(f"--check-shift: {path} has no calibration; make one: focaldet calibrate RUN --data DIR")
+    calibration = model.certainty.calibration
+    if isinstance(model, OnnxDetector):
+        return model, ShiftCheck(calibration, model.card.score_threshold)
+    from focaldet.engine.detector import Detector
+
+    assert isinstance(model, Detector)
+    check = ShiftCheck(calibration)
+    return model.with_score_threshold(min(check.needed, model.postprocess.config.score_threshold)), check

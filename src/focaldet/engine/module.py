@@ -49,6 +49,9 @@ class DetectionModule(L.LightningModule):
         self.method = method
         self.config = config
         self.offset = offset
+        self.balance = method.balance  # its buffer belongs into checkpoints
+        if self.balance is not None:
+            self.balance.start(net.num_classes)
         self._freeze()  # before DDP registers the parameters that have a gradient
         self.average = MovingAverage(net, config.ema)
         self.budget = TimeBudget(config.minutes)

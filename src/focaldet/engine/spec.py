@@ -14,6 +14,7 @@ from focaldet.checks import InputError, near_name, one_line, split_names
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass
+from focaldet.engine.loss_options import alpha_by_class
 from focaldet.engine.typed_values import typed_value
 from focaldet.evaluation.average_precision import EVALUATION_SCORE
 from focaldet.files import open_regular, read_json, replacing, write_json
@@ -197,10 +198,12 @@ def with_room(
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
     """Describe the model of a configuration; options of other methods are left out."""
     own = {option.name for option in fields(METHODS[config.method])}
-    shared = ("alpha", "gamma", "beta", "num_bins", "weight_floor")
+    shared = ("gamma", "beta", "num_bins", "weight_floor")
     options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
-    if config.class_loss != "default":
-        options["class_loss"] = config.class_loss
+    options["alpha"] = alpha_by_class(config.alpha, class_names)
+    for name in ("class_loss", "box_loss"):
+        if getattr(config, name) != "default":
+            options[name] = getattr(config, name)
     return ModelSpec(
         method=config.method,
         class_names=class_names,

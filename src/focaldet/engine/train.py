@@ -20,6 +20,7 @@ from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.own_transform import load_transform
+from focaldet.data.rare import photo_factors
 from focaldet.data.verify import without_unreadable
 from focaldet.data.windows import WindowDataset
 from focaldet.engine.augment import closing, training_transform
@@ -43,6 +44,7 @@ from focaldet.engine.evaluate import detect_split, write_evaluation
 from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
+from focaldet.engine.loss_options import INVERSE, write_out
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.patience import Patience
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
@@ -141,6 +143,9 @@ def _train(
     seen = None if config.tile else config.size
     if small := small_classes(folder.splits["train"], folder.class_names, seen, STRIDES[config.levels][0]):
         say(small)
+    if config.alpha == INVERSE:
+        config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
+        say(f"alpha by class: {config.alpha}")
     config = with_chosen_weights(config, say)  # config.yaml says which
     begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint brings the weights
     spec, net, method = first_detector(begun, folder.class_names, say=say)
@@ -257,12 +262,14 @@ def _loader(
         # On a GPU, photos are prepared while it computes, even if they are decoded already.
         idle = dataset.cached and trainer.strategy.root_device.type == "cpu"
         workers = 0 if idle else most_workers(config.devices)
+    factors = photo_factors(dataset.records, folder.num_classes, config.repeat)
     sampler = TrainingSampler(
         len(dataset),
         batch_size=config.batch,
         seed=config.seed,
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
+        factors=None if factors is None else dataset.each_sample(factors),
         mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(

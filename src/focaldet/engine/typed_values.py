@@ -32,6 +32,8 @@ def typed_value(name: str, value: Any, hint: Any) -> Any:
         return value
     if get_origin(hint) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(hint)):
         return tuple(typed_value(name, part, kind) for part, kind in zip(value, get_args(hint), strict=True))
+    if isinstance(value, list | tuple) and any(get_args(kind)[1:] == (Ellipsis,) for kind in kinds):
+        return tuple(typed_value(name, part, float) for part in value)
     if isinstance(value, Path) and str in kinds:
         return str(value)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):

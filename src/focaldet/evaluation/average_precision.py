@@ -92,6 +92,36 @@ def average_precision(
     return Evaluation(metrics, per_class, limits[-1], coco)
 
 
+def by_frequency(per_class: list[dict[str, Any]], counts: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """AP of frequent, common and rare classes apart: group -> number of classes and mean AP.
+
+    A class is rare with less than a tenth of the objects of the most frequent one, common with less than a third, else
+    frequent. A group without a class is left out; a data set of frequent classes alone has no groups.
+
+    Args:
+        per_class: rows of an `Evaluation`.
+        counts: class -> its objects in training.
+
+    >>> rows = [{"name": "a", "AP": 0.5}, {"name": "b", "AP": 0.25}, {"name": "c", "AP": None}]
+    >>> by_frequency(rows, {"a": 100, "b": 9, "c": 90})
+    {'frequent': {'classes': 2, 'AP': 0.5}, 'rare': {'classes': 1, 'AP': 0.25}}
+    """
+    most = max(counts.values(), default=0)
+    groups: dict[str, list[float | None]] = {"frequent": [], "common": [], "rare": []}
+    for row in per_class:
+        count = counts.get(row["name"], 0)
+        group = "rare" if 10 * count < most else "common" if 3 * count < most else "frequent"
+        groups[group].append(row["AP"])
+    if not groups["common"] and not groups["rare"]:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for group, values in groups.items():
+        measured = [value for value in values if value is not None]
+        if values:
+            found[group] = {"classes": len(values), "AP": float(np.mean(measured)) if measured else None}
+    return found
+
+
 def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Copy both with consecutive image and category ids, which the evaluator needs.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from focaldet.evaluation.average_precision import EVALUATION_SCORE
+from focaldet.evaluation.confusion import confusion
 from focaldet.evaluation.matching import ImageResult, match_run
 from focaldet.evaluation.score_calibration import (
     FOLDS,
@@ -24,8 +25,9 @@ from focaldet.evaluation.score_calibration import (
 from focaldet.evaluation.scored import Scored, pooled, scored_by_class
 from focaldet.evaluation.side_bands import band_coverage, fit_bands, matched_boxes
 from focaldet.evaluation.thresholds import class_thresholds, curves
-from focaldet.records.calibration import Bands, Calibration, Scale
+from focaldet.records.calibration import MAX_SAMPLED, Bands, Calibration, ClassThresholds, PhotoSample, Scale
 from focaldet.records.run_files import Run
+from focaldet.runtime.shift import least_scores, photo_sample
 
 STRICT_IOU = 0.75
 """Second IoU threshold of the report."""
@@ -67,12 +69,24 @@ def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATIO
         class_maps=tuple(chosen),
         thresholds=tuple(thresholds),
         bands=fit_bands(matched_boxes(results, least, scale), names, scale),
+        sample=_sample(results, thresholds, least_score),
         report={
             "scores": _score_report(classes, strict, overlapping, len(results), least),
             "classes": _class_rows(classes, strict, least),
-            "sides": {kind: _side_report(results, names, least, kind) for kind in _scales(scale)},
+            "confusion": confusion(results, least),
+            "sides": _side_reports(results, names, least),
         },
     )
+
+
+def _sample(
+    results: Sequence[ImageResult], thresholds: Sequence[ClassThresholds], least_score: float
+) -> tuple[PhotoSample, ...]:
+    """What ``--check-shift`` compares new photos with."""
+    least = least_scores(thresholds, least_score)
+    chosen = np.random.default_rng(0).permutation(len(results))[:MAX_SAMPLED]
+    parts = [results[index] for index in np.sort(chosen)]
+    return tuple(photo_sample(one.scores, one.labels, one.boxes_xyxy, one.side_std_px, least) for one in parts)
 
 
 def _scale(results: Sequence[ImageResult]) -> Scale:
@@ -135,6 +149,19 @@ def _class_rows(classes: Sequence[Scored], at_75: Sequence[Scored], least: Seque
             }
         )
     return rows
+
+
+def _side_reports(
+    results: Sequence[ImageResult], names: Sequence[str], least: Sequence[float]
+) -> dict[Scale, list[dict[str, Any]]]:
+    return {kind: _side_report(results, names, least, kind) for kind in _scales(_scale(results))}
+
+
+def cross_fitted_bands(run: Run) -> dict[Scale, list[dict[str, Any]]]:
+    """Coverage and width of the bands of each scale, see ``SideReport``; empty lists with too few boxes."""
+    results, names = match_run(run), run.class_names
+    least = [each.best_f1 for each in class_thresholds(scored_by_class(results, len(names)))]
+    return _side_reports(results, names, least)
 
 
 def _side_report(

@@ -12,24 +12,31 @@ Tensors come first, everything else is keyword-only (where the field has no othe
 float16 and bfloat16 logits are computed in float32, and their losses are float32; gradients have the logits' dtype.
 """
 
-from focaldet.functional.boxes import giou_loss, iou_loss
+from focaldet.functional.boxes import ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss, siou_loss
+from focaldet.functional.equalized import equalized_focal_loss, equalized_quality_loss
 from focaldet.functional.modules import (
     BinaryCrossEntropy,
+    CIoULoss,
     CrossEntropy,
+    DIoULoss,
     DistributionFocalLoss,
+    EIoULoss,
     GeneralizedFocalLoss,
     GIoULoss,
+    IoUAwareBCE,
     IoULoss,
     MatchabilityAwareLoss,
     QuadraticLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
+    SIoULoss,
     SoftmaxFocalLoss,
     VarifocalLoss,
 )
 from focaldet.functional.sigmoid import (
     binary_cross_entropy,
     generalized_focal_loss,
+    iou_aware_bce_loss,
     matchability_aware_loss,
     quadratic_loss,
     quality_focal_loss,
@@ -49,8 +56,15 @@ __all__ = [
     "generalized_focal_loss",
     "varifocal_loss",
     "matchability_aware_loss",
+    "iou_aware_bce_loss",
+    "equalized_focal_loss",
+    "equalized_quality_loss",
     "giou_loss",
     "iou_loss",
+    "diou_loss",
+    "ciou_loss",
+    "eiou_loss",
+    "siou_loss",
     "QuadraticLoss",
     "BinaryCrossEntropy",
     "CrossEntropy",
@@ -61,6 +75,11 @@ __all__ = [
     "GeneralizedFocalLoss",
     "VarifocalLoss",
     "MatchabilityAwareLoss",
+    "IoUAwareBCE",
     "GIoULoss",
     "IoULoss",
+    "DIoULoss",
+    "CIoULoss",
+    "EIoULoss",
+    "SIoULoss",
 ]

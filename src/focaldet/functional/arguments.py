@@ -79,6 +79,20 @@ def class_weight(alpha: Any) -> float | Tensor | None:
     return value
 
 
+def share(name: str, value: Any) -> float:
+    """A share as a number in [0, 1].
+
+    Raises:
+        TypeError: no number.
+        ValueError: outside of it.
+    """
+    if isinstance(value, Tensor) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {kind_of(value)}")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {float(value):g}")
+    return float(value)
+
+
 def smoothing(value: Any) -> float:
     """ε of label smoothing as a number in [0, 1).
 

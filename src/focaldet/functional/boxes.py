@@ -7,10 +7,8 @@ from torch import Tensor
 
 from focaldet.checks import check_broadcasts, check_shape
 from focaldet.functional import operators
-from focaldet.functional.arguments import by_formula, check_device, check_logits, split_weight
+from focaldet.functional.arguments import check_device, check_logits, split_weight
 from focaldet.functional.dispatch import fused_loss, use_fused
-from focaldet.losses import iou
-from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import resolve_reduction
 
 
@@ -40,18 +38,7 @@ def giou_loss(
         >>> giou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
         tensor([1.5000])
     """
-    shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
-    scale, divisor, reduce = resolve_reduction(reduction, normalizer, shape.numel())
-    factor, weight = split_weight(weight, boxes_xyxy)
-    check_device("normalizer", normalizer, boxes_xyxy)
-    if weight is not None:
-        check_broadcasts("weight", weight, tuple(shape))
-        weight = weight.expand(shape).reshape(-1)
-    boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
-    fused = use_fused(impl, "paired_giou_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor))
-    run = partial(fused_loss, "paired_giou_loss", False) if fused else operators.boxes.paired_giou_loss
-    loss = run(boxes, target_boxes, weight, divisor, factor * scale, reduce)
-    return loss if reduce else loss.reshape(shape)
+    return _paired("giou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
 
 
 def iou_loss(
@@ -61,18 +48,114 @@ def iou_loss(
     weight: float | Tensor | None = None,
     reduction: str = "none",
     normalizer: float | Tensor | None = None,
+    impl: str = "auto",
 ) -> Tensor:
-    """``1 - IoU`` of each pair of boxes. Arguments as in `giou_loss`; there is no kernel.
+    """``1 - IoU`` of each pair of boxes. Arguments as in `giou_loss`.
 
     Example:
         >>> iou_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
         tensor([0.6667])
     """
+    return _paired("iou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+
+
+def diou_loss(
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Distance IoU loss: ``1 - IoU + d² / c²``, the distance of the centres over the diagonal of the box around both.
+
+    Arguments as in `giou_loss`.
+
+    Example:
+        >>> diou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
+        tensor([1.5294])
+    """
+    return _paired("diou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+
+
+def ciou_loss(
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Complete IoU loss: the distance IoU loss, and a term for the ratio of the sides. Arguments as in `giou_loss`.
+
+    Example:
+        >>> ciou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 2, 1]]))
+        tensor([0.5532])
+    """
+    return _paired("ciou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+
+
+def eiou_loss(
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Efficient IoU loss: the distance IoU loss, and a term for each side. Arguments as in `giou_loss`.
+
+    Example:
+        >>> eiou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 2, 1]]))
+        tensor([0.8000])
+    """
+    return _paired("eiou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+
+
+def siou_loss(
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    *,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """SIoU loss: ``1 - IoU``, and terms for the offset of the centres, its angle, and the sides.
+
+    Arguments as in `giou_loss`.
+
+    Example:
+        >>> siou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
+        tensor([1.3377])
+    """
+    return _paired("siou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+
+
+def _paired(
+    kind: str,
+    boxes_xyxy: Tensor,
+    target_boxes_xyxy: Tensor,
+    weight: float | Tensor | None,
+    reduction: str,
+    normalizer: float | Tensor | None,
+    impl: str,
+) -> Tensor:
     shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
-    call = by_formula(weight, reduction, normalizer, shape, boxes_xyxy)
-    boxes = widen(boxes_xyxy)
-    targets = target_boxes_xyxy.to(boxes.dtype)
-    return call.reduce(iou.iou_loss(call.silence(boxes, rows=True), call.silence(targets, rows=True)))
+    scale, divisor, reduce = resolve_reduction(reduction, normalizer, shape.numel())
+    factor, weight = split_weight(weight, boxes_xyxy)
+    check_device("normalizer", normalizer, boxes_xyxy)
+    if weight is not None:
+        check_broadcasts("weight", weight, tuple(shape))
+        weight = weight.expand(shape).reshape(-1)
+    boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
+    fused = use_fused(impl, "paired_box_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor), kind=kind)
+    run = partial(fused_loss, "paired_box_loss", False) if fused else operators.boxes.paired_box_loss
+    loss = run(boxes, target_boxes, weight, divisor, operators.boxes.KINDS.index(kind), factor * scale, reduce)
+    return loss if reduce else loss.reshape(shape)
 
 
 def _check_pairs(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> torch.Size:

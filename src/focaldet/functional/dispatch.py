@@ -10,11 +10,11 @@ from torch import Tensor
 from focaldet import kernels
 from focaldet.checks import in_transform
 from focaldet.functional.arguments import check_impl
-from focaldet.functional.operators.boxes import paired_giou_loss
+from focaldet.functional.operators.boxes import paired_box_loss
 from focaldet.functional.operators.sigmoid import KINDS, sigmoid_loss, sigmoid_pyramid_loss
 from focaldet.functional.operators.softmax import softmax_loss
 
-for _formula in (sigmoid_loss, sigmoid_pyramid_loss, softmax_loss, paired_giou_loss):
+for _formula in (sigmoid_loss, sigmoid_pyramid_loss, softmax_loss, paired_box_loss):
     kernels.ops.set_formula(_formula.__name__, _formula)
 
 _REFUSAL = re.compile(r"\w+, \S*\.(?:cpp|h):\d+, (.*)")
@@ -22,7 +22,7 @@ _REFUSAL = re.compile(r"\w+, \S*\.(?:cpp|h):\d+, (.*)")
 Maps = list[Tensor] | tuple[Tensor, ...]
 
 
-def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...]) -> bool:
+def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...], *, kind: str = "") -> bool:
     """Whether to run the fused kernel of ``op``.
 
     Args:
@@ -30,6 +30,7 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
         op: name of the operator.
         logits: what the loss is differentiated by.
         constants: everything else (targets, weights); the kernels have no derivative on these.
+        kind: which of the operator's losses; not every device has a kernel of each.
 
     Raises:
         ValueError: ``impl="fused"`` where no fused kernel can run, with the reason.
@@ -38,6 +39,8 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...])
     if impl == "reference":
         return False
     reason = kernels.why_not(op, logits.device.type, logits.dtype)
+    if reason is None and logits.device.type != "cpu" and kind not in ("", "giou"):
+        reason = f"there is a kernel of {kind} on the CPU only"
     if reason is None and any(isinstance(x, Tensor) and x.requires_grad for x in constants):
         reason = "a target, weight or normalizer requires a gradient"
     if reason is None and in_transform(logits, *constants):
@@ -73,16 +76,19 @@ def fused_loss(op: str, inplace_grad: bool, logits: Tensor | Sequence[Tensor], *
     try:
         return kernels.ops.run(op, logits, *plain, inplace_grad=inplace_grad, largest=largest)
     except RuntimeError as error:
-        # C++ names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
-        refusal = _REFUSAL.fullmatch(str(error))
-        if refusal is None:
-            raise
-        raise ValueError(refusal[1]) from None
+        raise refusal_of(error) from None
+
+
+def refusal_of(error: RuntimeError) -> Exception:
+    """A kernel's refusal of its arguments as the ValueError of the formula; any other error as it is."""
+    # C++ names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
+    refusal = _REFUSAL.fullmatch(str(error))
+    return error if refusal is None else ValueError(refusal[1])
 
 
 def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:
     """A bound on an element's derivative, before scale and normaliser, for all but extreme logits."""
-    if op == "paired_giou_loss":  # one over the size of a box, which has no bound
+    if op == "paired_box_loss":  # one over the size of a box, which has no bound
         return kernels.ops.HALF_TOP
     sigmoid = op != "softmax_loss"
     weight, class_alpha = (args[3], args[4]) if sigmoid else (args[2], args[3])

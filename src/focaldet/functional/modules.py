@@ -105,6 +105,12 @@ class MatchabilityAwareLoss(LossModule):
     function = staticmethod(sigmoid.matchability_aware_loss)
 
 
+class IoUAwareBCE(LossModule):
+    """`iou_aware_bce_loss` as a module."""
+
+    function = staticmethod(sigmoid.iou_aware_bce_loss)
+
+
 class GeneralizedFocalLoss(LossModule):
     """`generalized_focal_loss` as a module."""
 
@@ -139,3 +145,27 @@ class IoULoss(LossModule):
     """`iou_loss` as a module."""
 
     function = staticmethod(boxes.iou_loss)
+
+
+class DIoULoss(LossModule):
+    """`diou_loss` as a module."""
+
+    function = staticmethod(boxes.diou_loss)
+
+
+class CIoULoss(LossModule):
+    """`ciou_loss` as a module."""
+
+    function = staticmethod(boxes.ciou_loss)
+
+
+class EIoULoss(LossModule):
+    """`eiou_loss` as a module."""
+
+    function = staticmethod(boxes.eiou_loss)
+
+
+class SIoULoss(LossModule):
+    """`siou_loss` as a module."""
+
+    function = staticmethod(boxes.siou_loss)

@@ -17,6 +17,7 @@ from focaldet.functional.arguments import (
     exponent,
     float_tensor,
     positive_weight,
+    share,
     sparse_targets,
     split_weight,
 )
@@ -165,6 +166,31 @@ def matchability_aware_loss(
     """
     call = Call(weight, reduction, normalizer, impl, inplace_grad)
     return _sigmoid_family("matchability_aware", logits, targets, exponent("gamma", gamma), class_weight(alpha), call)
+
+
+def iou_aware_bce_loss(
+    logits: Tensor | Maps,
+    targets: Targets,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """IoU-aware BCE (IA-BCE) of Align-DETR: ``BCE(σ, t)`` for positives, ``σ^γ BCE(σ, 0)`` for negatives.
+
+    The target is ``t = max(σ^α y^(1-α), .01)``, through which no gradient flows: ``alpha`` is a share in [0, 1], no
+    weight. Other arguments as in `sigmoid_focal_loss`.
+
+    Example:
+        >>> iou_aware_bce_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
+        tensor([0.6931, 0.1733])
+    """
+    call = Call(weight, reduction, normalizer, impl, inplace_grad)
+    return _sigmoid_family("iou_aware_bce", logits, targets, exponent("gamma", gamma), share("alpha", alpha), call)
 
 
 def quadratic_loss(

@@ -59,7 +59,7 @@ FCOS = Facts(
     relu_before_p7=True,
     quality_on="class",
     nms_iou=0.5,
-    options=PRODUCT | {"radius": None, "distances": "exp", "unit": "px", "box_loss": "iou"},
+    options=PRODUCT | {"radius": None, "distances": "exp", "unit": "px", "box_loss": "log_iou"},
 )
 FCOS_CENTER = replace(
     FCOS,
@@ -191,7 +191,7 @@ def _options(head: dict[str, Any], kind: str) -> dict[str, Any]:
             "radius": float(head.get("center_sample_radius", 1.5)) if head.get("center_sampling", False) else None,
             "distances": "relu" if normed else "exp",
             "unit": "stride" if normed else "px",
-            "box_loss": "giou" if loss.get("type") == "GIoULoss" else "iou",
+            "box_loss": "giou" if loss.get("type") == "GIoULoss" else "log_iou",
         }
     anchors = head.get("anchor_generator", head)
     _expect("anchor_generator", anchors.get("type", "AnchorGenerator"), ("AnchorGenerator", kind))

@@ -10,7 +10,8 @@ that the derivative keeps its digits, and backward multiplies by scale / normali
 
 ``sigmoid_pyramid_loss`` is ``sigmoid_loss`` of a list of maps, summed: on CUDA alone, where each launch costs time.
 
-``suppress_by_class`` is no loss: it is non-maximum suppression.
+``suppress_by_class`` is no loss: it is non-maximum suppression. ``equalized_loss``, in C++ alone, is a sum that also
+returns the sums of its derivative by class.
 
 Second derivatives come from the plain formula. `set_formula` registers it, since this folder must not import the
 losses.
@@ -29,8 +30,8 @@ _ARGUMENTS = {
     "Tensor? normalizer, Tensor? grad_scale, int kind, float gamma, float? alpha, float scale, bool reduce",
     "softmax_loss": "Tensor? labels, Tensor? positions, Tensor? weight, Tensor? class_alpha, Tensor? normalizer, "
     "Tensor? grad_scale, float gamma, float label_smoothing, int ignore_index, float scale, bool reduce",
-    "paired_giou_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, Tensor? grad_scale, float scale, "
-    "bool reduce",
+    "paired_box_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, Tensor? grad_scale, int kind, "
+    "float scale, bool reduce",
 }
 NAMES = tuple(_ARGUMENTS)
 PYRAMID = "sigmoid_pyramid_loss"
@@ -44,6 +45,10 @@ HALF_TOP = 2.0**14
 LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
 LIBRARY.define("multiply_(Tensor(a!)[] tensors, Tensor factor) -> ()")
 LIBRARY.define("suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, float iou, int most) -> Tensor")
+LIBRARY.define(
+    "equalized_loss(Tensor logits, Tensor labels, Tensor? quality, Tensor gammas, Tensor weights, Tensor? normalizer, "
+    "Tensor? grad_scale, int kind, float? alpha, float scale, bool needs_sums) -> (Tensor, Tensor, Tensor)"
+)
 _formulas: dict[str, Callable[..., Tensor]] = {}
 
 
@@ -56,7 +61,7 @@ def _fake_loss(op: str, logits: Tensor, reduce: bool) -> Tensor:
     shape = logits.shape
     if op == "softmax_loss":
         shape = logits.shape[:1] + logits.shape[2:]
-    elif op == "paired_giou_loss":
+    elif op == "paired_box_loss":
         shape = logits.shape[:1]
     return logits.new_empty(() if reduce else shape, dtype=torch.float32)
 
@@ -133,7 +138,10 @@ def _whole_factor(grad_loss: Tensor, op: str, args: Sequence[Any]) -> Tensor:
 def _remaining(op: str, args: Sequence[Any]) -> Tensor | None:
     """That factor without the gradient of the loss; ``None`` for 1."""
     place = _GRAD_SCALE[op]
-    normalizer, grad_scale, scale = args[place - 1], args[place], args[-2]
+    return _remaining_factor(args[place - 1], args[place], args[-2])
+
+
+def _remaining_factor(normalizer: Tensor | None, grad_scale: Tensor | None, scale: float) -> Tensor | None:
     if grad_scale is None:
         return None
     remaining: Tensor = scale / grad_scale if normalizer is None else scale / normalizer.float() / grad_scale
@@ -218,6 +226,46 @@ class _InplaceGrad(torch.autograd.Function):
             raise RuntimeError("inplace_grad: only one backward is possible; use inplace_grad=False for another")
         _multiply(grads, grad_loss if ctx.remaining is None else grad_loss * ctx.remaining)
         return None, None, *grads
+
+
+class _Equalized(torch.autograd.Function):
+    """The equalized loss, and the sums of its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, args: tuple[Any, ...], logits: Tensor) -> tuple[Tensor, Tensor]:
+        loss, grad, sums = torch.ops.focaldet.equalized_loss(logits, *args, True)
+        normalizer, grad_scale, _, _, scale = args[-5:]
+        ctx.grads = [grad]
+        ctx.remaining = _remaining_factor(normalizer, grad_scale, scale)
+        ctx.mark_non_differentiable(sums)
+        return loss, sums
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        factor = grad_loss if ctx.remaining is None else grad_loss * ctx.remaining
+        return None, *_times(ctx.grads, factor, in_place=True)
+
+
+def run_equalized(
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor | None,
+    gammas: Tensor,
+    weights: Tensor,
+    normalizer: Tensor | None,
+    kind: int,
+    alpha: float | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """The equalized loss of contiguous logits ``(O, C, I)`` on the CPU, and the sums ``(2, C)`` of its derivative."""
+    grad_scale = None
+    if logits.dtype == torch.float16:
+        largest = (1 + gammas.amax()) * weights.amax()
+        grad_scale = torch.exp2(torch.floor(torch.log2(HALF_TOP / largest))).float()
+    args = (labels, quality, gammas, weights, normalizer, grad_scale, kind, alpha, scale)
+    result: tuple[Tensor, Tensor] = _Equalized.apply(args, logits)
+    return result
 
 
 def run(op: str, logits: Tensor | Sequence[Tensor], *args: Any, inplace_grad: bool, largest: float | Tensor) -> Tensor:

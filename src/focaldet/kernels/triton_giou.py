@@ -104,10 +104,11 @@ def launch(
     weight: Tensor | None,
     normalizer: Tensor | None,
     grad_scale: Tensor | None,
+    kind: int,
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """The loss; its derivative is written to ``grad`` if given."""
+    """The loss; its derivative is written to ``grad`` if given. ``kind`` is 0: the others have no kernel here."""
     pairs = boxes.shape[0]
     if pairs == 0:
         return boxes.new_zeros(() if reduce else (0,), dtype=torch.float32)

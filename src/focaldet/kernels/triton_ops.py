@@ -11,7 +11,7 @@ from focaldet.kernels import triton_giou, triton_parts, triton_sigmoid, triton_s
 LAUNCHERS: dict[str, Callable[..., Tensor]] = {
     "sigmoid_loss": triton_sigmoid.launch,
     "softmax_loss": triton_softmax.launch,
-    "paired_giou_loss": triton_giou.launch,
+    "paired_box_loss": triton_giou.launch,
 }
 
 device_of: Any = torch.cuda.device_of

@@ -8,6 +8,7 @@
     quality focal      |d|^γ BCE, d = p - y:           |d|^γ d + γ |d|^(γ-1) sgn(d) p q BCE
     varifocal          y BCE for y > 0, else α p^γ softplus(z):   y (p - y), else α p^γ (p + γ q softplus(z))
     matchability       BCE(z, y^γ) for y > 0, else α p^γ softplus(z) with p^γ constant:   p - y^γ, else α p^γ p
+    IoU-aware BCE      BCE(z, t) for y > 0, t = max(p^α y^(1-α), .01), else p^γ softplus(z):   p - t, else as varifocal
 
 A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: checking labels on the host would stall
 the device, and nobody overlooks a NaN. No address is computed from a label.
@@ -34,6 +35,7 @@ FOCAL = tl.constexpr(1)
 QUALITY_FOCAL = tl.constexpr(2)
 VARIFOCAL = tl.constexpr(3)
 MATCHABILITY_AWARE = tl.constexpr(4)
+IOU_AWARE_BCE = tl.constexpr(5)
 """The kinds of loss, numbered as in ``focaldet.functional.operators.sigmoid.KINDS``."""
 
 
@@ -62,6 +64,10 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
     target = y
     if KIND == MATCHABILITY_AWARE:
         target = power(y, gamma, POWER)
+    elif KIND == IOU_AWARE_BCE:
+        log_p = tl.where(negative, tl.maximum(z, -1e30), 0.0) - log1p_exp
+        log_t = alpha * log_p + (1 - alpha) * tl.log(tl.where(y > 0, y, 1.0))
+        target = tl.maximum(tl.exp(log_t), 0.01)
     side = tl.where(negative, -target, 1 - target)
     bce = tl.where(side == 0, 0.0, side * z) + log1p_exp  # a class that is masked by -inf has no loss
     d = tl.where(negative, p - target, (1 - target) - q)
@@ -82,8 +88,16 @@ def formula(z, y, gamma, alpha, KIND: tl.constexpr, POWER: tl.constexpr):
             grad += gamma * bce * power_over(d, p * q, factor, POWER)
     else:
         softplus = tl.where(negative, 0.0, z) + log1p_exp
-        factor = alpha * power(p, gamma, POWER)
-        if KIND == VARIFOCAL:
+        factor = power(p, gamma, POWER)
+        if KIND != IOU_AWARE_BCE:
+            factor *= alpha
+        if KIND == IOU_AWARE_BCE:
+            slope = p
+            if POWER != 0:
+                slope += gamma * q * softplus
+            loss = tl.where(y > 0, bce, factor * softplus)
+            grad = tl.where(y > 0, d, factor * slope)
+        elif KIND == VARIFOCAL:
             loss = tl.where(y > 0, y * bce, factor * softplus)
             slope = p
             if POWER != 0:
@@ -129,7 +143,7 @@ def sigmoid_kernel(
     weight_stride_c: tl.int64,
     scale: tl.float32,
     gamma: tl.float32,
-    alpha: tl.float32,  # of the negatives of varifocal and matchability-aware loss
+    alpha: tl.float32,  # of the negatives of varifocal and matchability-aware loss; share α of IoU-aware BCE
     weight_0: tl.float32,  # focal loss: target y weighs weight_0 + weight_1 y
     weight_1: tl.float32,
     KIND: tl.constexpr,

@@ -25,7 +25,7 @@ def sigmoid_focal_loss(
     targets: Float[Tensor, "... C"],
     *,
     alpha: float | Tensor | None = 0.25,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
 ) -> Float[Tensor, "... C"]:
     """Focal loss: ``-α_t (1 - p_t)^γ log p_t``.
 
@@ -36,7 +36,7 @@ def sigmoid_focal_loss(
         logits: ``(..., C)``.
         targets: the same shape, in ``[0, 1]``.
         alpha: weight of the positives, a number in ``[0, 1]`` or a tensor ``(C,)``; ``None`` switches it off.
-        gamma: focusing exponent, any number >= 0.
+        gamma: focusing exponent, any number >= 0, or a tensor ``(C,)``.
 
     Returns:
         The loss of each element.
@@ -46,7 +46,7 @@ def sigmoid_focal_loss(
         tensor([0.0433])
     """
     loss = binary_cross_entropy(logits, targets)
-    if gamma != 0:
+    if isinstance(gamma, Tensor) or gamma != 0:
         # (1 - p_t)^γ as exp(γ log(1 - p_t)): a power of 1 - p_t has an infinite derivative at 0 for γ < 1.
         loss = loss * torch.exp(gamma * _log_miss(logits, targets))
     if alpha is not None:

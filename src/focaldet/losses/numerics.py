@@ -13,7 +13,7 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def safe_power(base: Tensor, exponent: float) -> Tensor:
+def safe_power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """``base ** exponent`` for ``base >= 0``, whose derivatives are 0, not NaN, where ``base`` is 0.
 
     ``pow`` alone has the derivative ``e * 0 ** (e - 1)`` there: infinite for an exponent below 1, and NaN as soon as
@@ -24,7 +24,7 @@ def safe_power(base: Tensor, exponent: float) -> Tensor:
     >>> x.grad
     tensor([0.0000, 0.2500])
     """
-    if exponent == 0:
+    if not isinstance(exponent, Tensor) and exponent == 0:
         return torch.ones_like(base)
     # Not `base > 0`: NaN must stay NaN. For subnormal numbers, the derivative of a power overflows.
     zero = base < torch.finfo(base.dtype).tiny

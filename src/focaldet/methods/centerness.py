@@ -12,7 +12,8 @@ from torch import Tensor
 
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
-from focaldet.functional import binary_cross_entropy, giou_loss, iou_loss
+from focaldet.functional import binary_cross_entropy
+from focaldet.methods.class_loss import OF_QUALITY
 from focaldet.methods.method import Method, QualityBranch, count_positives, score_weights
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
@@ -22,23 +23,19 @@ from focaldet.structures import Assignment, HeadOutputs
 MIN_WEIGHT = 1e-6
 """Lower bound on the sum of box weights that normalises the box term."""
 
-MIN_IOU = 1e-6
-"""Lower bound on the IoU in -ln IoU. Boxes below it have no gradient."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CenternessMethod(Method):
-    """A method with GIoU and centerness.
+    """A method with centerness.
+
+    ``box_loss="log_iou"`` is that of the first version of FCOS (UnitBox, arXiv 1608.01471).
 
     Args:
-        box_loss: GIoU, or ``-ln IoU`` as in the first version of FCOS (UnitBox, arXiv 1608.01471).
-        giou_weight: weight of the box term.
         score: whether a detection's score is the product of class probability and centerness, or its square root. Both
             give the same ranking; papers and published implementations differ.
         threshold_on: whether the score threshold applies to the score or to the class probability alone.
     """
 
-    box_loss: Literal["giou", "iou"] = "giou"
     giou_weight: float = 1.0
     score: Literal["sqrt", "product"] = "sqrt"
     threshold_on: Literal["score", "class"] = "score"
@@ -49,7 +46,7 @@ class CenternessMethod(Method):
 
     @property
     def quality_branch(self) -> QualityBranch:
-        return "none" if self.class_loss == "quality_focal" else "centerness"
+        return "none" if self.class_loss in OF_QUALITY else "centerness"
 
     @property
     def score_rule(self) -> ScoreRule:
@@ -66,12 +63,7 @@ class CenternessMethod(Method):
             weight = centerness(positives)
             terms["centerness"] = centerness_loss(outputs.quality_logits, positives, weight)
         total = mean_over_processes(weight.sum()).clamp(min=MIN_WEIGHT)
-        if self.box_loss == "giou":
-            box = giou_loss(boxes, positives.boxes_xyxy, weight=weight, reduction="sum", normalizer=total)
-        else:
-            overlap = 1 - iou_loss(boxes, positives.boxes_xyxy)
-            box = -(weight * overlap.clamp(min=MIN_IOU).log()).sum() / total
-        return terms | {"box": self.giou_weight * box}
+        return terms | {"box": self.box_term(boxes, positives.boxes_xyxy, weight, total)}
 
 
 def centerness(positives: Positives) -> Float[Tensor, " N"]:

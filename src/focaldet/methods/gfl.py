@@ -20,8 +20,9 @@ from focaldet.boxes.coding import decode_distances, distribution_mean, distribut
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.checks import check_range
-from focaldet.functional import distribution_focal_loss, giou_loss
-from focaldet.methods.method import ClassLoss, Method, score_weights
+from focaldet.functional import distribution_focal_loss
+from focaldet.methods.class_loss import ClassLoss
+from focaldet.methods.method import Method, score_weights
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
@@ -41,7 +42,7 @@ class GFL(Method):
         num_bins: number of bins per side, 0 .. num_bins-1 strides (the papers' reg_max is num_bins - 1).
         top_k: number of ATSS candidates per level.
         anchor_scale: side of the ATSS anchor, in strides.
-        giou_weight, distribution_weight: weights of the box terms. ``distribution_weight`` applies to the mean over the
+        distribution_weight: weight of distribution focal loss. It applies to the mean over the
             four sides, as in the authors' code. Applied to the sum, the term would be four times as large.
         weight_floor: lower bound on the sum of score weights that normalises the box terms; 1 in mmdetection. Initial
             scores are about ``prior_prob``, so a bound of 1 scales the box terms down unless a device has many objects,
@@ -52,7 +53,6 @@ class GFL(Method):
     num_bins: int = 17
     top_k: int = 9
     anchor_scale: float = 8.0
-    giou_weight: float = 2.0
     distribution_weight: float = 0.25
     weight_floor: float = 1e-6
 
@@ -100,7 +100,7 @@ class GFL(Method):
         targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
         distribution = distribution_focal_loss(sides, targets, weight=weight[:, None], **options)
         return {
-            "box": self.giou_weight * giou_loss(boxes, gt_boxes, weight=weight, **options),
+            "box": self.box_term(boxes, gt_boxes, weight, options["normalizer"]),
             "distribution": self.distribution_weight / 4 * distribution,
         }
 

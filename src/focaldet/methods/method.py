@@ -2,20 +2,21 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from focaldet.assign.task_aligned import Candidates
 from focaldet.boxes.locations import Lattice, Locations
-from focaldet.functional import binary_cross_entropy, quality_focal_loss, sigmoid_focal_loss
+from focaldet.methods.box_loss import BoxLoss, box_loss
+from focaldet.methods.class_loss import EQUALIZED, OF_QUALITY, ClassLoss, GradientBalance, class_loss, class_targets
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
-from focaldet.structures import BACKGROUND, IGNORED, Assignment, GroundTruth, HeadOutputs, SparseTargets
+from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
-ClassLoss = Literal["bce", "focal", "quality_focal"]
 QualityBranch = Literal["none", "centerness", "distribution"]
 
 
@@ -24,16 +25,18 @@ class Method(ABC):
     """Assignment, losses and box decoding of a dense detector: the columns of the table of methods.
 
     Args:
-        class_loss: the target for the class of a positive is 1 with ``"bce"`` and ``"focal"``, and the IoU of its
-            predicted box with ``"quality_focal"``.
-        alpha, gamma: weight of positives (``None``: off) and focusing exponent of the focal loss.
+        class_loss: the target of a positive is 1, and with a loss ``OF_QUALITY`` the IoU of its predicted box.
+        alpha, gamma: weight of positives (``None``: off; or one of each class) and focusing exponent of the focal loss.
         beta: focusing exponent of the quality focal loss.
+        box_loss, giou_weight: loss of a positive's box (``"log_iou"``: ``-ln IoU``), and its weight.
     """
 
     class_loss: ClassLoss = "focal"
-    alpha: float | None = 0.25
+    alpha: float | tuple[float, ...] | None = 0.25
     gamma: float = 2.0
     beta: float = 2.0
+    box_loss: BoxLoss = "giou"
+    giou_weight: float = 2.0
 
     anchors_per_location = 1
     warm_up = 0.0
@@ -53,6 +56,10 @@ class Method(ABC):
     def score_rule(self) -> ScoreRule:
         """How class and quality are combined into the score."""
         return ScoreRule()
+
+    @cached_property
+    def balance(self) -> GradientBalance | None:
+        return GradientBalance() if self.class_loss in EQUALIZED else None
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
         """Geometry of all locations, in lattice order, one entry per anchor."""
@@ -107,20 +114,17 @@ class Method(ABC):
             normalizer: divides the loss in place of the number of positives.
             inplace_grad: the logits are not needed afterwards, so their gradient may overwrite them.
         """
-        matched = assignment.matched_gt
-        labels = torch.where(matched == IGNORED, matched, BACKGROUND)
-        labels[positives.image, positives.location] = positives.labels
-        if normalizer is None:
-            normalizer = count_positives(positives)
-        options: dict[str, Any] = {"reduction": "sum", "normalizer": normalizer}
-        options["inplace_grad"] = inplace_grad
-        if self.class_loss == "bce":
-            return binary_cross_entropy(class_logits, SparseTargets(labels), **options)
-        if self.class_loss == "focal":
-            return sigmoid_focal_loss(class_logits, SparseTargets(labels), self.alpha, self.gamma, **options)
-        iou_target = iou.new_zeros(matched.shape)
-        iou_target[positives.image, positives.location] = iou
-        return quality_focal_loss(class_logits, SparseTargets(labels, iou_target), beta=self.beta, **options)
+        return class_loss(
+            self,
+            class_logits,
+            class_targets(assignment, positives, iou if self.class_loss in OF_QUALITY else None),
+            normalizer=count_positives(positives) if normalizer is None else normalizer,
+            inplace_grad=inplace_grad,
+        )
+
+    def box_term(self, boxes: Tensor, gt_boxes: Tensor, weight: Tensor | None, total: Tensor) -> Tensor:
+        """The box loss of the positives, each times its ``weight``, over ``total``."""
+        return self.giou_weight * box_loss(self.box_loss, boxes, gt_boxes, weight, total)
 
 
 def count_positives(positives: Positives) -> Tensor:

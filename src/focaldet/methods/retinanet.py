@@ -19,7 +19,7 @@ from focaldet.boxes.anchors import RETINANET_RATIOS, RETINANET_SCALES, anchor_sh
 from focaldet.boxes.coding import decode_deltas, encode_deltas
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, Locations
-from focaldet.functional import giou_loss
+from focaldet.methods.box_loss import BoxLoss
 from focaldet.methods.method import Method, count_positives
 from focaldet.methods.positives import Positives
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
@@ -30,18 +30,17 @@ class RetinaNet(Method):
     """The method.
 
     Args:
-        box_loss: smooth L1 on the deltas of the positives, or GIoU.
+        box_loss: smooth L1 on the deltas of the positives, or a loss of their boxes.
         smooth_l1_beta: error below which smooth L1 is quadratic; 0 for plain L1.
-        giou_weight: weight of the GIoU loss.
+        giou_weight: weight of the loss of boxes.
         stds: divisors of the deltas (centre x, y, logarithms of width, height).
         positive_iou, negative_iou: anchors are positive from the first on, background below the second, and ignored in
             between.
         whole_px: round anchors to whole pixels as torchvision does.
     """
 
-    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+    box_loss: BoxLoss | Literal["smooth_l1"] = "smooth_l1"  # type: ignore[assignment]
     smooth_l1_beta: float = 1 / 9
-    giou_weight: float = 2.0
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     positive_iou: float = 0.5
     negative_iou: float = 0.4
@@ -80,8 +79,8 @@ class RetinaNet(Method):
         boxes = decode_deltas(anchors, deltas, self.stds)
         iou = paired_iou(boxes.detach(), gt_boxes)
         num_pos = count_positives(positives)
-        if self.box_loss == "giou":
-            box = self.giou_weight * giou_loss(boxes, gt_boxes, reduction="sum", normalizer=num_pos)
+        if self.box_loss != "smooth_l1":
+            box = self.box_term(boxes, gt_boxes, None, num_pos)
         else:
             targets = encode_deltas(anchors, gt_boxes, self.stds)
             box = smooth_l1_loss(deltas, targets, beta=self.smooth_l1_beta, reduction="sum") / num_pos

@@ -6,14 +6,14 @@ A run holds the whole file; an exported model carries it without its ``report``.
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from focaldet import __version__
 from focaldet.checks import InputError, check_range
-from focaldet.files import read_json, write_json
+from focaldet.files import read_json, write_text
 from focaldet.schema import check_schema
 
 FILE = "calibration.json"
@@ -33,69 +33,11 @@ SIZE_AREAS = (32.0**2, 96.0**2)
 
 BORDERS = ("inside", "at the border")
 
+MAX_SAMPLED = 100
+"""Photos in ``Calibration.sample``."""
+
 Scale = Literal["deviation", "size"]
 """Unit of a band: the side's own standard deviation, or the length of the box."""
-
-
-class ReliabilityRow(TypedDict):
-    """Detections with scores in one tenth: their count, mean score, and the share that is right."""
-
-    detections: int
-    score: float
-    right: float
-
-
-class ScoreReport(TypedDict):
-    """Errors of the scores, each before and after calibration, and the diagrams of both."""
-
-    error: list[float | None]
-    error_75: list[float | None]
-    laece0: list[float | None]
-    laace0: list[float | None]
-    before: list[ReliabilityRow]
-    after: list[ReliabilityRow]
-
-
-class Curves(TypedDict):
-    """Precision, recall and F1 of a class at some thresholds of the network's score."""
-
-    threshold: list[float]
-    precision: list[float]
-    recall: list[float]
-    f1: list[float]
-
-
-class ClassReport(TypedDict):
-    """Counts of a class at its best-F1 threshold: objects found and missed, false alarms, and found at IoU 0.75."""
-
-    found: int
-    false: int
-    missed: int
-    found_75: int
-    curves: Curves
-
-
-class SideReport(TypedDict):
-    """Number of boxes (sides) whose bands contain the truth, number of all, and the mean width of the bands."""
-
-    promised: float
-    box_inside: int
-    box_count: int
-    box_width_px: float | None
-    side_inside: int
-    side_count: int
-    side_width_px: float | None
-
-
-class Report(TypedDict):
-    """The ``report`` of a calibration, measured by cross-fitting.
-
-    ``sides`` has the bands in use and, next to bands by standard deviation, those by the size of the box.
-    """
-
-    scores: ScoreReport
-    classes: list[ClassReport]
-    sides: dict[str, list[SideReport]]
 
 
 @dataclass(frozen=True)
@@ -208,6 +150,21 @@ class Bands:
 
 
 @dataclass(frozen=True)
+class PhotoSample:
+    """Boxes of one photo, as ``--check-shift`` compares them with those of other photos (``runtime.shift``).
+
+    Args:
+        labels, scores: ``(N,)`` class, and score as the network gives it.
+        widths: ``(N,)`` mean logarithm of the deviations of the sides, relative to the size of the box; empty for
+            methods without distributions.
+    """
+
+    labels: tuple[int, ...]
+    scores: tuple[float, ...]
+    widths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Everything in a ``calibration.json``.
 
@@ -221,8 +178,9 @@ class Calibration:
         class_maps: index of each class's map, or ``None`` if there were too few detections.
         thresholds: one per class.
         bands: ``None`` with too few matched boxes.
-        report: measurements for people, a ``Report``; ``None`` in an exported model. Prediction does not need it, so
-            only the page checks it.
+        sample: boxes of at most ``MAX_SAMPLED`` of the photos.
+        report: measurements for people, a ``calibration_report.Report``; ``None`` in an exported model. Prediction does
+            not need it, so only the page checks it.
     """
 
     class_names: tuple[str, ...]
@@ -235,12 +193,18 @@ class Calibration:
     class_maps: tuple[int | None, ...]
     thresholds: tuple[ClassThresholds, ...]
     bands: Bands | None
+    sample: tuple[PhotoSample, ...] = ()
     report: dict[str, Any] | None = None
 
     def chances(self, label: int, scores: ArrayLike) -> NDArray[np.float64]:
         """Map scores of a class to chances; without a map they stay unchanged."""
         index = self.class_maps[label]
         return np.asarray(scores, np.float64) if index is None else self.maps[index](scores)
+
+    def network_score(self, label: int, chance: float) -> float:
+        """The score of the network that has this chance in a class."""
+        index = self.class_maps[label]
+        return chance if index is None else self.maps[index].inverse(chance)
 
     def for_export(self) -> dict[str, Any]:
         """The part that prediction needs, as plain JSON values. It names no folder."""
@@ -271,8 +235,10 @@ def read_calibration(run: Path) -> Calibration | None:
 
 
 def write_calibration(run: Path, calibration: Calibration) -> None:
-    """Write the file into a run folder."""
-    write_json(run / FILE, calibration.to_json())
+    """Write the file into a run folder, with a line for each photo of the sample."""
+    content = json.loads(json.dumps(calibration.to_json()))
+    sample = ",\n  ".join(json.dumps(photo, separators=(",", ":")) for photo in content.pop("sample"))
+    write_text(run / FILE, json.dumps(content, indent=1)[:-2] + f',\n "sample": [\n  {sample}\n ]\n}}\n')
 
 
 def remove_calibration(run: Path) -> None:
@@ -293,7 +259,7 @@ def parse_calibration(value: Any) -> Calibration:
             f"format {value['format']!r}, written by focaldet {value.get('focaldet', '?')}; this focaldet reads format "
             f"{FORMAT}"
         )
-    value = {"report": None, **value}
+    value = {"sample": [], "report": None, **value}
     check_schema("", value, Calibration)
     classes = len(value["class_names"])
     if not classes:
@@ -324,6 +290,7 @@ def parse_calibration(value: Any) -> Calibration:
             _table("bands.whole_box", bands["whole_box"], classes),
             _table("bands.each_side", bands["each_side"], classes),
         ),
+        sample=tuple(_sample(f"sample[{i}]", each, classes) for i, each in enumerate(value["sample"])),
         report=value["report"],
     )
 
@@ -348,6 +315,15 @@ def _thresholds(name: str, value: dict[str, Any]) -> ClassThresholds:
             check_range(f"{name}.{kind}", 0 if threshold is None else threshold, 0, 1)
         promises.append(Promise(tuple(thresholds), tuple(more)))
     return ClassThresholds(value["objects"], value["pooled"], value["best_f1"], *promises)
+
+
+def _sample(name: str, value: dict[str, Any], classes: int) -> PhotoSample:
+    labels, scores, widths = (tuple(value[key]) for key in ("labels", "scores", "widths"))
+    if not len(labels) == len(scores) or len(widths) not in (0, len(labels)):
+        raise InputError(f"{name}: expected as many labels as scores, and as many widths or none")
+    for label in labels:
+        check_range(f"{name}.labels", label, 0, classes - 1)
+    return PhotoSample(labels, scores, widths)
 
 
 def _table(name: str, value: dict[str, Any], classes: int) -> BandTable:

@@ -177,6 +177,30 @@ class Deviations(TypedDict):
     within_2: float | None
 
 
+class BandWidth(TypedDict):
+    """Bands that promise to contain the whole true box of 90 % of the detected objects, by cross-fitting.
+
+    Args:
+        boxes: number of detected objects, at the best-F1 threshold of their class; covered: share whose bands do.
+        width_px: mean width of a band.
+    """
+
+    boxes: int
+    covered: float
+    width_px: float
+
+
+class Bands(TypedDict):
+    """The same promise, once in units of each side's standard deviation and once of the size of the box.
+
+    Args:
+        deviation: ``null`` if boxes have no distributions; both: ``null`` with too few detected objects.
+    """
+
+    deviation: BandWidth | None
+    size: BandWidth | None
+
+
 class Cost(TypedDict):
     """Time and memory of training.
 
@@ -223,6 +247,7 @@ class Line(TypedDict):
     imbalance_end: Imbalance | None
     ranking: Ranking | None
     deviations: Deviations | None
+    bands: Bands
     cost: Cost
 
 
@@ -249,7 +274,8 @@ class Row(TypedDict):
             (``best_lost / candidates_objects``), ``"best_lost_threshold_share"``; ``"oracle_AP"``;
             ``"background_loss_start"``, ``"background_loss_end"``, ``"background_gradient_start"``,
             ``"background_gradient_end"`` (shares for the rung's own loss); ``"deviation_correlation"``,
-            ``"deviation_correlation_relative"``; ``"step_s"``, ``"peak_memory_mb"``.
+            ``"deviation_correlation_relative"``; ``"band_px"``, ``"band_size_px"`` (``BandWidth.width_px``, the
+            first in standard deviations if there are any); ``"step_s"``, ``"peak_memory_mb"``.
     """
 
     rung: str

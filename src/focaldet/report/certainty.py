@@ -3,24 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from focaldet.checks import InputError, printable
 from focaldet.evaluation.certainty import measured_scores
+from focaldet.evaluation.matching import ImageResult
 from focaldet.records.calibration import (
     FILE,
     PERCENTS,
     Calibration,
     ClassThresholds,
     Promise,
-    ReliabilityRow,
-    Report,
-    SideReport,
     read_calibration,
 )
+from focaldet.records.calibration_report import ReliabilityRow, Report, SideReport
 from focaldet.records.run_files import Run
 from focaldet.report import charts
+from focaldet.report.certainty_pictures import band_pictures, confusion_table
+from focaldet.report.facts import Counts
 from focaldet.schema import check_schema
 
 PROMISED = 95
@@ -32,14 +34,17 @@ SURE = 0.8
 MAX_CLASSES = 40
 """Number of rows of the table, for the classes with the most objects."""
 
+MARKS = 41
+"""Scores at which the curves show their numbers."""
+
 _SCALES = {"deviation": "standard deviations", "size": "the size of the box"}
 
 
-def certainty_context(run: Run, evaluated: bool) -> dict[str, Any] | None:
+def certainty_context(run: Run, results: Sequence[ImageResult]) -> dict[str, Any] | None:
     """Variables of the template certainty.html; ``None`` for a run without a calibration.
 
     Args:
-        evaluated: whether the run has predictions that fit their truth.
+        results: what the run detected in its evaluation; empty if predictions and truth do not fit together.
     """
     try:
         calibration = read_calibration(run.path)
@@ -56,7 +61,7 @@ def certainty_context(run: Run, evaluated: bool) -> dict[str, Any] | None:
     if len(report["classes"]) != len(calibration.class_names) or any(len(pair) != 2 for pair in pairs):
         run.faults.append(f"{FILE} has an incomplete report, so nothing is shown about the reliability.")
         return None
-    other = measured_scores(calibration, run) if evaluated and not _same_photos(calibration, run) else None
+    other = measured_scores(calibration, run) if results and not _same_photos(calibration, run) else None
     before, after, off_by = scores["before"], scores["after"], scores["error"]
     sides = report["sides"]
     if other is not None and calibration.bands is not None:
@@ -67,6 +72,9 @@ def certainty_context(run: Run, evaluated: bool) -> dict[str, Any] | None:
         "sentence": _sentence(report, after, in_use),
         "where": _where(calibration, run, other is not None),
         "diagram": reliability_chart("reliability", before, after),
+        "counts": _counts(report),
+        "confusion": confusion_table(calibration, report),
+        "examples": band_pictures(run, results, calibration),
         "errors": _error_rows(report, off_by, other is not None),
         "coverage": [(_SCALES.get(scale, scale), _coverage_rows(rows)) for scale, rows in sides.items() if rows],
         "classes": _class_rows(calibration, report),
@@ -94,7 +102,16 @@ def reliability_chart(key: str, before: Sequence[ReliabilityRow], after: Sequenc
         f"{name}: " + ", ".join(f"score {row['score']:.2f}, right {row['right']:.0%}" for row in rows)
         for name, rows in series.items()
     )
-    return charts.chart(key, f"Share of right detections by score. {words}.", draw, legend_columns=3)
+    marks = [
+        charts.Mark(
+            row["score"],
+            f"score {row['score']:.2f} ({name}); {row['right']:.0%} of {row['detections']:,} detections are right",
+        )
+        for name, rows in series.items()
+        for row in rows
+    ]
+    marks.sort(key=lambda mark: mark.x)
+    return charts.chart(key, f"Share of right detections by score. {words}.", draw, marks=marks, legend_columns=3)
 
 
 def _same_photos(calibration: Calibration, run: Run) -> bool:
@@ -115,15 +132,21 @@ def _sentence(report: Report, after: Sequence[ReliabilityRow], sides: Sequence[S
         parts.append(
             f"in {100 * share:.0f} of 100 detected objects the whole true box lies within the bands that promise 90"
         )
-    found = sum(row["found"] for row in report["classes"])
-    missed, false = (sum(row[key] for row in report["classes"]) for key in ("missed", "false"))
-    if found:
+    counts = _counts(report)
+    if counts.recall and counts.precision:
         parts.append(
-            f"at the chosen thresholds {100 * found / (found + missed):.0f} of 100 objects are found, and "
-            f"{100 * false / (found + false):.0f} of 100 boxes are false alarms"
+            f"at the chosen thresholds {100 * counts.recall:.0f} of 100 objects are found, and "
+            f"{100 * (1 - counts.precision):.0f} of 100 boxes are false alarms"
         )
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] + "." if text else "Too little was found to say."
+
+
+def _counts(report: Report) -> Counts:
+    """Found and missed objects and false alarms of all classes, each at its best-F1 threshold."""
+    rows = report["classes"]
+    found, false, missed = (sum(row[key] for row in rows) for key in ("found", "false", "missed"))
+    return Counts(found, false, missed)
 
 
 def _where(calibration: Calibration, run: Run, other: bool) -> str:
@@ -211,7 +234,14 @@ def _curves(calibration: Calibration, report: Report) -> list[tuple[str, Markup]
             if calibration.thresholds[label].objects
         }
         chart = charts.line_chart(
-            f"{key}-by-score", f"{caption} by score", series, "score", caption, x_range=(0, 1), y_range=(0, 1)
+            f"{key}-by-score",
+            f"{caption} by score",
+            series,
+            "score",
+            caption,
+            x_range=(0, 1),
+            y_range=(0, 1),
+            marks=_marks(caption, series),
         )
         if chart:
             drawn.append((f"{caption} if only boxes with a higher score are kept", chart))
@@ -221,3 +251,14 @@ def _curves(calibration: Calibration, report: Report) -> list[tuple[str, Markup]
 def _points(calibration: Calibration, label: int, curves: Any, key: str) -> charts.Points:
     scores = calibration.chances(label, curves["threshold"]).tolist()
     return scores, curves[key][: len(scores)]
+
+
+def _marks(caption: str, series: Mapping[str, charts.Points]) -> list[charts.Mark]:
+    """The numbers of all lines at evenly spaced scores."""
+    marks = []
+    for score in np.linspace(0, 1, MARKS):
+        there = {name: np.interp(score, x, y) for name, (x, y) in series.items() if x and x[0] <= score <= x[-1]}
+        if there:
+            numbers = (f"{name} {value:.2f}" for name, value in there.items())
+            marks.append(charts.Mark(float(score), "; ".join((f"{caption} at a score of {score:.3g}", *numbers))))
+    return marks

@@ -7,6 +7,8 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -48,11 +50,20 @@ _STYLE: dict[Any, Any] = {
 Points = tuple[list[float], list[float]]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A place on the horizontal axis whose numbers the page shows on hover; words are lines separated by "; "."""
+
+    x: float
+    words: str
+
+
 def chart(
     key: str,
     description: str,
     draw: Callable[[Axes], None],
     *,
+    marks: Sequence[Mark] = (),
     size_inches: tuple[float, float] = SIZE_INCHES,
     legend_columns: int = 0,
 ) -> Markup:
@@ -62,14 +73,17 @@ def chart(
         key: unique on the page; prefix of the ids inside the SVG.
         description: text alternative with the subject and the numbers of the chart.
         draw: plots into the axes, in the colours of ``LINES``, ``INK`` and ``RULE``.
+        marks: places to point at, from left to right.
         legend_columns: number of columns of the legend above the panel; 0 for no legend.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size_inches, layout="constrained")
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
         if legend_columns:
             figure.legend(loc="outside upper left", ncols=legend_columns, handlelength=2.4, columnspacing=1.2)
-        return _inline_svg(figure, key, description)
+        svg = _inline_svg(figure, key, description)
+    return _with_marks(svg, axes, marks) if marks else svg
 
 
 def line_chart(
@@ -82,12 +96,14 @@ def line_chart(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     description: str = "",
+    marks: Sequence[Mark] = (),
 ) -> Markup | None:
     """A small chart of up to six lines, or None if there is nothing to draw.
 
     Args:
         title: subject of the chart. The text alternative is the title and ``description`` (default: the last values).
         series: name -> (x values, y values).
+        marks: see ``chart``.
     """
     series = {name: points for name, points in list(series.items())[:SERIES] if points[0]}
     if not series:
@@ -108,7 +124,7 @@ def line_chart(
 
     columns = 0 if len(series) == 1 else _legend_columns(series)
     last = "Last values: " + ", ".join(f"{_plain(name)} {y[-1]:.3g}" for name, (_, y) in series.items()) + "."
-    return chart(key, f"{title}. {description or last}", draw, legend_columns=columns)
+    return chart(key, f"{title}. {description or last}", draw, marks=marks, legend_columns=columns)
 
 
 def calibration_chart(key: str, measured: Mapping[str, tuple[Floats, Floats]]) -> Markup:
@@ -202,3 +218,20 @@ def _inline_svg(figure: Figure, key: str, description: str) -> Markup:
     for color, variable in variables.items():
         svg = svg.replace(color, f"var({variable})")
     return Markup(svg)
+
+
+def _with_marks(svg: Markup, axes: Axes, marks: Sequence[Mark]) -> Markup:
+    """A chart with a column to point at around each mark, as high as the panel."""
+    width, height = (72 * inches for inches in axes.get_figure().get_size_inches())  # type: ignore[union-attr]
+    panel, (low, high) = axes.get_position(), axes.get_xlim()  # of the figure as it was drawn
+    places = [width * (panel.x0 + panel.width * (mark.x - low) / (high - low)) for mark in marks]
+    middles = [(a + b) / 2 for a, b in pairwise(places)]
+    starts, ends = [width * panel.x0, *middles], [*middles, width * panel.x1]
+    columns = [
+        f'<g class="box column" role="img" tabindex="{-1 if index else 0}" aria-label="{escape(mark.words)}">'
+        f'<title>{escape(mark.words)}</title><rect class="line" x="{start:.1f}" y="{height * (1 - panel.y1):.1f}" '
+        f'width="{max(end - start, 0):.1f}" height="{height * panel.height:.1f}"/></g>'
+        for index, (mark, start, end) in enumerate(zip(marks, starts, ends, strict=True))
+    ]
+    text = str(svg).replace('role="img"', 'role="group"', 1)
+    return Markup(text[: text.rindex("</svg>")] + f"<g>{''.join(columns)}</g></svg>")

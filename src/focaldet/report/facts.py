@@ -104,6 +104,11 @@ def metric_rows(run: Run) -> list[tuple[str, str, float | None]]:
         (name.replace("_", " "), over, metric(metrics[name])) for name, over in over_all.items() if name in metrics
     ]
     beside = [(name, METRICS[name], metric(coco[name])) for name in ("AP", "AP50", "AP75") if name in coco]
+    groups = {name: mapping(row) for name, row in mapping(run.evaluation.get("by_frequency")).items()}
+    table += [
+        (f"AP, {name}", f"{name} classes in training ({number(row.get('classes')) or 0:.0f})", metric(row.get("AP")))
+        for name, row in groups.items()
+    ]
     return table + [
         (f"COCO's {name}", f"{over}, at most {COCO_DETECTIONS} detections per photo", value)
         for name, over, value in beside

@@ -116,6 +116,7 @@ def run_context(run: Run) -> dict[str, Any]:
             photos.append(gallery.photo(f"photo{len(photos)}-{len(groups)}", run, result, panels))
         groups.append((heading, photos))
     calibration = side_calibration(results, threshold)
+    reliability = certainty.certainty_context(run, results)
     sides = {"measured": (calibration.predicted_px, calibration.actual_px)} if calibration else {}
     return {
         "title": run.name,
@@ -130,7 +131,8 @@ def run_context(run: Run) -> dict[str, Any]:
         "threshold": threshold,
         "calibration": calibration,
         "calibration_chart": charts.calibration_chart("sides", sides) if sides else None,
-        "certainty": certainty.certainty_context(run, bool(results)),
+        "certainty": reliability,
+        "examples": list(reliability["examples"].items()) if reliability else [],
         "training": facts.training_rows(run),
         "step": facts.step_shares(run),
         "settings": facts.flat_settings(run.config) if run.config else {},

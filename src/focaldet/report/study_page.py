@@ -210,7 +210,21 @@ def _sides(files: StudyFiles) -> dict[str, Any] | None:
         "pictures": pictures,
         "photos": [picture.photo for group in pictures.values() for picture in group],
         "chart": study_charts.deciles_chart(rungs),
+        "bands": _bands(files),
     }
+
+
+def _bands(files: StudyFiles) -> list[dict[str, Any]]:
+    """Coverage and width of the 90 % bands of each rung of the ladder, in both units."""
+    table = []
+    for rung in files.group("ladder"):
+        cells = {
+            scale: {key: rung.mean("bands", scale, key) for key in ("covered", "width_px")}
+            for scale in ("deviation", "size")
+        }
+        if cells["size"]["width_px"] is not None:
+            table.append({"rung": rung, **cells})
+    return table
 
 
 def _photos(files: StudyFiles) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.prediction import draw_found
 from focaldet.runtime.results import coco_results
 from focaldet.runtime.selection import Selection, select_by_score
+from focaldet.runtime.shift import ShiftCheck
 from focaldet.runtime.video import VIDEO_SUFFIXES, read_video, write_video
 from focaldet.runtime.window_stream import look, look_at
 from focaldet.system.progress import Progress
@@ -41,6 +42,7 @@ def predict_files(
     *,
     score: float = 0.3,
     select: Selection | None = None,
+    shift: ShiftCheck | None = None,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -55,7 +57,8 @@ def predict_files(
             sub-folders of the same names.
         score: confidence threshold; boxes have a higher score.
         select: chooses the boxes, instead of ``score``.
-        say: prints a line about files skipped in folders or photos that were brightened.
+        shift: warns if the photos are not like those of the calibration.
+        say: prints a line about files skipped in folders, photos that were brightened, or a shift.
         progress: called with the number of windows, if the model looks at photos in windows.
 
     Returns:
@@ -68,7 +71,7 @@ def predict_files(
     listed, skipped = list_images(paths, out)
     if line := skipped_line(skipped):
         say(line)
-    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select)
+    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select, shift)
     faults: list[str] = []
     whites: list[int] = []
     found = out / "predictions.json"
@@ -98,14 +101,16 @@ def predict_files(
         write_json(found, record.document)
     if line := depth_note(whites):
         say(line)
+    if shift is not None and (warning := shift.line()):
+        say(warning)
     return faults
 
 
 class _Record:
     """Detects objects and collects the content of ``predictions.json``."""
 
-    def __init__(self, model: Model, select: Selection) -> None:
-        self.model, self.select = model, select
+    def __init__(self, model: Model, select: Selection, shift: ShiftCheck | None) -> None:
+        self.model, self.select, self.shift = model, select, shift
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
         self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
 
@@ -130,6 +135,8 @@ class _Record:
 
     def add(self, found: DetectionArrays, photo_size: tuple[int, int], file: Path, **more: Any) -> DetectionArrays:
         """Add a photo (width, height) to the document; return those of its detections that are shown."""
+        if self.shift is not None:
+            self.shift.add(file, found)
         found = self.select(found, photo_size[::-1])
         number = len(self.document["images"]) + 1
         size = {"width": photo_size[0], "height": photo_size[1]}

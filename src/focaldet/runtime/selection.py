@@ -3,18 +3,21 @@
 --score 0.4             detections with a higher score
 --score precision=0.95  per class, the lowest threshold with this precision
 --score recall=0.9      per class, the highest threshold with this recall
+--score RBC=0.4,WBC=precision=0.95,0.3: own thresholds for some classes, and one for all others
 (nothing)               per class, the threshold with the best F1; without a calibration 0.3
 """
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldet.checks import InputError
-from focaldet.records.calibration import PERCENTS, Promise
+from focaldet.checks import InputError, near_name
+from focaldet.records.calibration import PERCENTS, Calibration
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.side_bands import percent_of
@@ -26,10 +29,12 @@ _ROUNDING = 1e-5  # thresholds are scores rounded to five digits
 
 Kind = Literal["score", "precision", "recall"]
 
+_EXPECTED = "expected a number, precision=0.95 or recall=0.9"
+
 
 @dataclass(frozen=True)
 class ScoreChoice:
-    """A value of ``--score``.
+    """The threshold that some classes share: a score, or a promised precision or recall.
 
     >>> ScoreChoice.parse("precision=0.95")
     ScoreChoice(kind='precision', value=0.95)
@@ -41,33 +46,96 @@ class ScoreChoice:
     value: float
 
     @classmethod
-    def parse(cls, text: str | None) -> "ScoreChoice | None":
-        """Read the option; ``None`` if it is not given.
+    def parse(cls, text: str) -> "ScoreChoice":
+        """Read the value of one class.
 
         Raises:
             InputError: the value is neither a number nor one of the two promises.
         """
-        if text is None:
-            return None
         name, given, number = text.partition("=")
         kind: Kind = "score"
         if given and name in ("precision", "recall"):
             kind = "precision" if name == "precision" else "recall"
         elif given:
-            raise InputError(f"--score: expected a number, precision=0.95 or recall=0.9, got {text!r}")
+            raise InputError(f"--score: {_EXPECTED}, got {text!r}")
         value = number if given else text
         try:
             if not value.isascii() or "_" in value:
                 raise ValueError
             chosen = float(value)
         except ValueError:
-            raise InputError(f"--score: expected a number, precision=0.95 or recall=0.9, got {text!r}") from None
+            raise InputError(f"--score: {_EXPECTED}, got {text!r}") from None
         if kind == "score":
             if not 0 <= chosen < 1:
                 raise InputError(f"score: expected a number in [0, 1), got {chosen:g}")
         elif not PERCENTS[0] / 100 <= chosen <= PERCENTS[-1] / 100:
             raise InputError(f"--score {kind}: expected 0.5 to {PERCENTS[-1] / 100}, got {chosen:g}")
         return cls(kind, chosen)
+
+    def __str__(self) -> str:
+        return f"{self.value:g}" if self.kind == "score" else f"{self.kind}={self.value:g}"
+
+
+@dataclass(frozen=True)
+class ScoreChoices:
+    """A value of ``--score``.
+
+    Args:
+        others: choice of all classes that have none of their own; ``None``: as without the option.
+        of_class: choices of some classes, by name.
+    """
+
+    others: ScoreChoice | None = None
+    of_class: Mapping[str, ScoreChoice] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "ScoreChoices":
+        """Read the option; ``None`` where it was not given.
+
+        A class that is called "precision" is named in front of its value like any other: precision=recall=0.9.
+
+        Raises:
+            InputError: a value is neither a number nor one of the two promises, or is given twice.
+
+        >>> chosen = ScoreChoices.parse("RBC=0.4,WBC=precision=0.95,0.3")
+        >>> {name: str(choice) for name, choice in chosen.of_class.items()}, str(chosen.others)
+        ({'RBC': '0.4', 'WBC': 'precision=0.95'}, '0.3')
+        """
+        others: ScoreChoice | None = None
+        of_class: dict[str, ScoreChoice] = {}
+        for part in [] if text is None else _parts(text):
+            head, _, number = part.rpartition("=")
+            name, _, kind = head.rpartition("=") if head.endswith(("=precision", "=recall")) else (head, "", "")
+            if head in ("", "precision", "recall"):
+                twice, others = others is not None, ScoreChoice.parse(part)
+            else:
+                twice = name in of_class
+                of_class[name] = ScoreChoice.parse(f"{kind}={number}" if kind else number)
+            if twice:
+                raise InputError(f"--score: got two values for {name or 'all other classes'}")
+        return cls(others, of_class)
+
+    def __bool__(self) -> bool:
+        return self.others is not None or bool(self.of_class)
+
+    def of(self, name: str) -> ScoreChoice | None:
+        """The choice of a class."""
+        return self.of_class.get(name, self.others)
+
+
+def _parts(text: str) -> list[str]:
+    """The values between commas; a name may have commas itself.
+
+    >>> _parts("0.3, cell, red=0.4")
+    ['0.3', 'cell, red=0.4']
+    """
+    parts: list[str] = []
+    for part in text.split(","):
+        if parts and not re.fullmatch(r"[\d.]+|.*=.*", parts[-1]):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part.strip())
+    return parts
 
 
 @dataclass(frozen=True)
@@ -76,14 +144,14 @@ class Selection:
 
     Args:
         least_raw: ``(C,)`` lower bound of the network's own score for each class; infinity excludes the class.
-        above: detections have a higher (calibrated) score.
+        above: ``(C,)`` detections of a class have a higher (calibrated) score.
         certainty: calibration of the model, if it has one.
         coverage: coverage of the bands; ``None`` for no bands.
         notes: sentences for the user.
     """
 
     least_raw: NDArray[np.float64]
-    above: float = -1.0
+    above: NDArray[np.float64]
     certainty: Certainty | None = None
     coverage: float | None = None
     notes: tuple[str, ...] = ()
@@ -97,8 +165,8 @@ class Selection:
         """The lowest shown score of a detection of each class; above 1 for an excluded class."""
         raw = self.least_raw.clip(0, 1)
         chances = raw if self.certainty is None else self.certainty.chances(raw, np.arange(len(raw)))
-        left_out = np.isinf(self.least_raw)
-        return [2.0 if out else max(self.above, chance) for out, chance in zip(left_out, chances.tolist(), strict=True)]
+        least: list[float] = np.where(np.isinf(self.least_raw), 2.0, np.maximum(self.above, chances)).tolist()
+        return least
 
     def __call__(
         self, found: DetectionArrays, photo_size: tuple[int, int], *, score: float | None = None
@@ -113,7 +181,9 @@ class Selection:
             found = found.above(score)
         else:
             raw = found.scores if found.raw_scores is None else found.raw_scores
-            found = found.at((raw >= self.least_raw[found.labels] - _ROUNDING) & (found.scores > self.above))
+            found = found.at(
+                (raw >= self.least_raw[found.labels] - _ROUNDING) & (found.scores > self.above[found.labels])
+            )
         if self.certainty is None or self.coverage is None:
             return found
         return self.certainty.with_bands(found, self.coverage, photo_size)
@@ -121,43 +191,39 @@ class Selection:
 
 def select_by_score(num_classes: int, score: float) -> Selection:
     """Select detections with a higher score."""
-    return Selection(np.zeros(num_classes), score)
+    return Selection(np.zeros(num_classes), np.full(num_classes, score))
 
 
 def select(
-    choice: ScoreChoice | None, certainty: Certainty | None, num_classes: int, *, coverage: float | None = None
+    choices: ScoreChoices, certainty: Certainty | None, class_names: Sequence[str], *, coverage: float | None = None
 ) -> Selection:
     """Make the selection for ``--score`` and ``--coverage``.
 
     Raises:
-        InputError: a promise without a calibration, or one that no class can keep.
+        InputError: a promise without a calibration, or one that no class can keep; or an unknown class.
     """
-    notes: list[str] = []
-    if coverage is not None:
-        notes += _check_coverage(certainty, coverage)
-    if certainty is None:
-        if choice is not None and choice.kind != "score":
-            raise InputError(f"--score {choice.kind}={choice.value:g}: {_NO_CALIBRATION}")
-        above = PLAIN_SCORE if choice is None else choice.value
-        return Selection(np.full(num_classes, above), above)
-    calibration = certainty.calibration
-    if choice is None:
-        least = np.array([each.best_f1 for each in calibration.thresholds])
-        return Selection(least, certainty=certainty, coverage=coverage, notes=tuple(notes))
-    if choice.kind == "score":
-        maps = [None if index is None else calibration.maps[index] for index in calibration.class_maps]
-        least = np.array([choice.value if one is None else one.inverse(choice.value) for one in maps])
-        return Selection(least - 2 * _ROUNDING, choice.value, certainty, coverage, tuple(notes))
-    least = np.empty(num_classes)
-    for label, each in enumerate(calibration.thresholds):
-        promise = each.precision if choice.kind == "precision" else each.recall
-        threshold, sentence = _promised(promise, choice, calibration.class_names[label], each.objects)
-        notes += [sentence] if sentence else []
-        nothing = math.inf if choice.kind == "precision" else calibration.least_score
-        least[label] = nothing if threshold is None else threshold
+    if unknown := [name for name in choices.of_class if name not in class_names]:
+        raise InputError(f"--score {unknown[0]}: no such class; {near_name(unknown[0], class_names)}")
+    notes = [] if coverage is None else _check_coverage(certainty, coverage)
+    least, above = np.empty(len(class_names)), np.full(len(class_names), -1.0)
+    for label, name in enumerate(class_names):
+        choice = choices.of(name)
+        if choice is not None and choice.kind == "score":
+            above[label] = choice.value
+            inverse = choice.value if certainty is None else certainty.calibration.network_score(label, choice.value)
+            least[label] = inverse - 2 * _ROUNDING
+        elif certainty is None:
+            if choice is not None:
+                raise InputError(f"--score {choice}: {_NO_CALIBRATION}")
+            least[label] = above[label] = PLAIN_SCORE
+        elif choice is None:
+            least[label] = certainty.calibration.thresholds[label].best_f1
+        else:
+            least[label], sentence = _promised(certainty.calibration, label, choice)
+            notes += [sentence] if sentence else []
     if np.isinf(least).all():
-        raise InputError(f"--score {choice.kind}={choice.value:g}: {notes[-1]}")
-    return Selection(least, certainty=certainty, coverage=coverage, notes=tuple(notes))
+        raise InputError(f"--score {choices.of(class_names[-1])}: {notes[-1]}")
+    return Selection(least, above, certainty, coverage, tuple(notes))
 
 
 _NO_CALIBRATION = "the model has no calibration; make one on labelled photos: focaldet calibrate RUN --data DIR"
@@ -180,16 +246,20 @@ def _check_coverage(certainty: Certainty | None, coverage: float) -> list[str]:
     return []
 
 
-def _promised(promise: Promise, choice: ScoreChoice, name: str, objects: int) -> tuple[float | None, str]:
-    """The threshold of a class, and a sentence if the photos cannot promise the value."""
+def _promised(calibration: Calibration, label: int, choice: ScoreChoice) -> tuple[float, str]:
+    """The threshold of a class, and a sentence where the photos cannot promise the value."""
+    each, name = calibration.thresholds[label], calibration.class_names[label]
+    promise = each.precision if choice.kind == "precision" else each.recall
     index = percent_of(choice.value)
     threshold, more = promise.thresholds[index], promise.more_objects[index]
     if threshold is not None:
         return threshold, ""
-    instead = "its boxes are left out" if choice.kind == "precision" else "all its boxes are shown"
+    left_out = choice.kind == "precision"
+    instead = "its boxes are left out" if left_out else "all its boxes are shown"
     reason = (
         "the detector does not reach it on the photos of the calibration"
         if more is None
-        else f"that would take about {more:,} more labelled objects than the {objects:,} of the calibration"
+        else f"that would take about {more:,} more labelled objects than the {each.objects:,} of the calibration"
     )
-    return None, f"{name}: no threshold promises a {choice.kind} of {choice.value:.0%}, so {instead}; {reason}"
+    sentence = f"{name}: no threshold promises a {choice.kind} of {choice.value:.0%}, so {instead}; {reason}"
+    return math.inf if left_out else calibration.least_score, sentence

@@ -14,7 +14,7 @@ from focaldet.checks import InputError, check_range, printable
 from focaldet.engine.load import load_selected
 from focaldet.runtime.model import Model
 from focaldet.runtime.onnx_detector import OnnxDetector
-from focaldet.runtime.selection import ScoreChoice, Selection
+from focaldet.runtime.selection import ScoreChoices, Selection
 from focaldet.serve.app import create_app
 from focaldet.serve.connections import AT_ONCE, bounded
 from focaldet.serve.limits import DEFAULTS, Limits
@@ -29,7 +29,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    score: ScoreChoice | None = None,
+    score: ScoreChoices | None = None,
     coverage: float | None = None,
     calibrated: bool = True,
     limits: Limits = DEFAULTS,
@@ -76,7 +76,7 @@ def serve(
 
 
 def load_with_workers(
-    path: Path, score: ScoreChoice | None = None, *, openvino: bool = False, **options: Any
+    path: Path, score: ScoreChoices | None = None, *, openvino: bool = False, **options: Any
 ) -> tuple[Model, Selection, int]:
     """Load a detector for serving; return it with the selection of its boxes and the number of parallel batches.
 

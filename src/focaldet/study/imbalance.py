@@ -94,7 +94,17 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
         torch.where(matched >= 0, truth.labels[matched.clamp(min=0)], BACKGROUND) if truth.labels.numel() else matched
     )
     logits, labels = score_logits(outputs, method, net.num_classes)[part].detach(), labels[part]
-    own_gamma = {"bce": 0.0, "focal": method.gamma, "quality_focal": method.beta}[method.class_loss]
+    # The exponent on the background.
+    own_gamma = {
+        "bce": 0.0,
+        "focal": method.gamma,
+        "equalized_focal": method.gamma,
+        "quality_focal": method.beta,
+        "equalized_quality": method.beta,
+        "varifocal": 2.0,
+        "mal": 1.5,
+        "ia_bce": 2.0,
+    }[method.class_loss]
     by_gamma = {gamma: focal_by_location(logits, labels, gamma) for gamma in {*GAMMAS, own_gamma}}
     return LocationLosses(
         is_object=labels != BACKGROUND,

@@ -1,7 +1,7 @@
 """Measure one rung and seed: its line in ``study.jsonl``, and its details."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import same_size_batches
 from focaldet.engine.detector import Detector
+from focaldet.engine.loss_options import INVERSE, write_out
 from focaldet.engine.spec import ModelSpec
 from focaldet.evaluation.average_precision import METRICS, average_precision
+from focaldet.evaluation.certainty import cross_fitted_bands
 from focaldet.files import MAX_JSON, parse_json, read_text
 from focaldet.models.backbone import freeze_batch_norm
-from focaldet.records.study import FORMAT, Cost, Line
+from focaldet.records.run_files import Run
+from focaldet.records.study import FORMAT, Bands, BandWidth, Cost, Line
 from focaldet.records.study_details import Details, Moment, Photo
 from focaldet.runtime.results import coco_results
 from focaldet.study.boxes import page_boxes
@@ -36,6 +39,9 @@ SHOWN_PHOTOS = 8
 
 SHOWN_SCORE = 0.05
 """Lowest score of a box on the page."""
+
+COVERAGE = 0.9
+"""Coverage of the bands whose width is measured."""
 
 NOT_OF_THE_RUN = ("out", "resume", "profile")
 """Options that do not affect the result."""
@@ -74,6 +80,7 @@ def measure(
         imbalance_end=None,
         ranking=None,
         deviations=None,
+        bands=Bands(deviation=None, size=None),
         cost=cost(history),
     )
     details = Details(
@@ -115,6 +122,7 @@ def _measure_detector(
     evaluation = average_precision(truth, results, max_detections=spec.postprocess.max_detections)
     line["metrics"] = evaluation.metrics
     line["per_class"] = evaluation.per_class  # type: ignore[typeddict-item]
+    line["bands"] = bands(Run(Path(str(config.out)), truth=truth, predictions=results))
     line["ranking"] = ranking.result(truth, spec.postprocess.max_detections)
     if (sides := width.sides()) is not None:
         line["deviations"] = deviations(sides)
@@ -124,8 +132,21 @@ def _measure_detector(
     line["imbalance_end"], details["curves_end"] = imbalance(after), curves(after)
 
 
+def bands(run: Run) -> Bands:
+    """Width of the bands for 90 % of the detected objects, in both units."""
+    measured: dict[str, BandWidth | None] = {"deviation": None, "size": None}
+    for scale, reports in cross_fitted_bands(run).items():
+        for row in reports:
+            if row["promised"] == COVERAGE and row["box_count"]:
+                covered = round(row["box_inside"] / row["box_count"], 6)
+                measured[scale] = BandWidth(boxes=row["box_count"], covered=covered, width_px=row["box_width_px"])
+    return Bands(deviation=measured["deviation"], size=measured["size"])
+
+
 def _losses_before(config: TrainConfig, folder: DataFolder) -> LocationLosses:
     """Class losses at the first step: an untrained network, with batch statistics in its batch norms."""
+    if config.alpha == INVERSE:
+        config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
     spec, net, method = first_detector(config, folder.class_names)
     net.train()
     if config.freeze_norm:

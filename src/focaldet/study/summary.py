@@ -1,6 +1,7 @@
 """Mean and spread of each rung over its seeds, and comparisons with the previous rung; needs the lines alone."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ COMPARED = {
     "rare_AP": "AP of the rarest class",
     "rank_score": "the rank correlation of score and IoU",
     "best_lost_threshold_share": "the share of objects that lose a better box to NMS",
+    "band_px": "the width in pixels of the band around a side that contains 90 % of the boxes",
     "background_gradient_start": "the background's share of the first gradient",
     "background_gradient_end": "the background's share of the gradient at the end",
 }
@@ -82,6 +84,8 @@ def numbers_of(study: Study, line: Line) -> dict[str, float | None]:
         "oracle_AP": ranking and ranking["oracle_AP"],
         "deviation_correlation": deviations and deviations["correlation"],
         "deviation_correlation_relative": deviations and deviations["correlation_relative"],
+        "band_px": _width(line, "deviation") or _width(line, "size"),
+        "band_size_px": _width(line, "size"),
         "step_s": round(sum(cost["seconds"].values()), 6) if cost["seconds"] else None,
         "peak_memory_mb": cost["peak_memory_mb"],
     }
@@ -89,6 +93,11 @@ def numbers_of(study: Study, line: Line) -> dict[str, float | None]:
         numbers[f"background_loss_{when}"] = measured and measured["own"]["loss_share"]
         numbers[f"background_gradient_{when}"] = measured and measured["own"]["gradient_share"]
     return numbers
+
+
+def _width(line: Line, scale: Literal["deviation", "size"]) -> float | None:
+    measured = line["bands"][scale] if "bands" in line else None  # lines of an older version have none
+    return measured and measured["width_px"]
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -194,7 +194,9 @@ def result_text(study: "optuna.Study", given: dict[str, Any], most: int = 10) ->
     """The best trials and the default as a table, and the command that trains with the best options."""
     from optuna.trial import TrialState
 
-    complete = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: -trial.value)
+    complete = sorted(
+        study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0, reverse=True
+    )
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
     lines = [f"{len(complete)} trials, {pruned} more given up early; val AP:"]
     shown = [*complete[:most], *(trial for trial in complete[most:] if trial.number == 0)]

@@ -1,22 +1,38 @@
-"""GIoU loss of paired boxes as an operator: what the fused kernel of the same signature computes."""
+"""The losses of paired boxes as one operator: what the fused kernel of the same signature computes."""
+
+from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from focaldet.losses.iou import giou_loss
+from focaldet.losses.iou import ciou_loss, diou_loss, eiou_loss, giou_loss, iou_loss, siou_loss
 from focaldet.losses.numerics import widen
 from focaldet.losses.reduce import silenced, weigh_and_sum
 
+FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "giou": giou_loss,
+    "iou": iou_loss,
+    "diou": diou_loss,
+    "ciou": ciou_loss,
+    "eiou": eiou_loss,
+    "siou": siou_loss,
+}
+"""Kind of loss -> its formula."""
 
-def paired_giou_loss(
+KINDS = tuple(FORMULAS)
+"""The kinds by number, as the kernels know them."""
+
+
+def paired_box_loss(
     boxes_xyxy: Float[Tensor, "N 4"],
     target_boxes_xyxy: Float[Tensor, "N 4"],
     weight: Float[Tensor, " N"] | None,
     normalizer: Float[Tensor, ""] | None,
+    kind: int,
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """``1 - GIoU`` of each pair times ``scale / normalizer``, summed when ``reduce``."""
+    """Loss of the given kind of each pair times ``scale / normalizer``, summed when ``reduce``."""
     boxes, of_sides = widen(boxes_xyxy), None if weight is None else weight.unsqueeze(-1)
-    loss = giou_loss(silenced(boxes, of_sides), silenced(target_boxes_xyxy.to(boxes.dtype), of_sides))
+    loss = FORMULAS[KINDS[kind]](silenced(boxes, of_sides), silenced(target_boxes_xyxy.to(boxes.dtype), of_sides))
     return weigh_and_sum(loss, weight, scale, normalizer, reduce)

@@ -5,7 +5,7 @@ maps ``(B, A * C, H, W)`` are ``(B * A, C, H * W)``, neither needing a copy.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,6 +14,7 @@ from torch import Tensor
 from focaldet.functional.layout import pyramid_parts, see_pyramid
 from focaldet.losses.cross_entropy import binary_cross_entropy
 from focaldet.losses.focal import sigmoid_focal_loss
+from focaldet.losses.ia_bce import iou_aware_bce_loss
 from focaldet.losses.mal import matchability_aware_loss
 from focaldet.losses.numerics import widen
 from focaldet.losses.quality_focal import quality_focal_loss
@@ -30,6 +31,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, float, Alpha], Tensor]] = {
     "quality_focal": lambda z, y, gamma, alpha: quality_focal_loss(z, y, beta=gamma),
     "varifocal": lambda z, y, gamma, alpha: varifocal_loss(z, y, gamma=gamma, alpha=1.0 if alpha is None else alpha),
     "matchability_aware": lambda z, y, gamma, alpha: matchability_aware_loss(z, y, gamma=gamma, alpha=alpha),
+    "iou_aware_bce": lambda z, y, gamma, alpha: iou_aware_bce_loss(z, y, gamma=gamma, alpha=cast(float, alpha)),
 }
 """Kind of loss -> its formula; ``gamma`` is the exponent, whatever the paper calls it."""
 
