@@ -154,6 +154,9 @@ class _Canvas:
         self.names = class_names
         self.dense = count > _DENSE
         self.thickness = max(2, round(max(size) / (600 if self.dense else 400)))
+        if count:  # thinner where boxes are small, as on a large photo that is scaled down
+            typical = float(np.median((self.boxes[:, 2:] - self.boxes[:, :2]).min(axis=1)))
+            self.thickness = max(1, min(self.thickness, round(typical / 12)))
         self.order = np.arange(count) if self.scores is None else np.argsort(-self.scores, kind="stable")
 
     def _overlay(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
