@@ -73,7 +73,9 @@ def test_every_kind_of_photo_is_embedded(tmp_path: Path, mode: str) -> None:
     assert embed_jpeg(path)
 
 
-def test_photo_too_large_to_open_is_left_out(tmp_path: Path) -> None:
+def test_a_photo_of_more_than_80_megapixels_is_embedded_and_what_is_no_photo_is_left_out(tmp_path: Path) -> None:
     Image.new("1", (20_000, 6_000)).save(tmp_path / "huge.png")
-    assert embed_jpeg(tmp_path / "huge.png") == ""
+    assert embed_jpeg(tmp_path / "huge.png").startswith("data:image/jpeg;base64,")
+    (tmp_path / "text.png").write_text("not a photo")
+    assert embed_jpeg(tmp_path / "text.png") == ""
     assert embed_jpeg(tmp_path) == ""
