@@ -24,9 +24,11 @@ import torch
 from benchmarks.provenance import given_command, provenance
 from scipy.stats import t
 
-from focaldet.data import DataFolder, make_digits, read_folder
 from focaldet.data.augmentation import NAMES, Augmentation
 from focaldet.data.batching import DetectionDataset, Draw
+from focaldet.data.digits import make_digits
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder
 from focaldet.engine.augment import training_transform
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_run

@@ -6,7 +6,8 @@ from typing import Any
 
 from PIL import Image, ImageEnhance, ImageFilter
 
-from focaldet.data import ImageRecord, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run

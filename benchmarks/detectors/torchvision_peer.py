@@ -18,8 +18,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from focaldet.data import read_folder
 from focaldet.data.batching import DetectionDataset
+from focaldet.data.folder import read_folder
 from focaldet.data.truth import coco_truth
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import detect_records

@@ -18,7 +18,8 @@ from benchmarks.detectors.work import BACKBONE, give_detections, torchvision_mod
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from focaldet.data import DataFolder, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import spec_of

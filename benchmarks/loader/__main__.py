@@ -18,7 +18,8 @@ from benchmarks.loader.work import BATCH, LOADERS, SIZE, WORKERS
 from benchmarks.provenance import given_command, printed, provenance
 
 from focaldet.bench.losses import Row, table
-from focaldet.data import convert_folder, read_folder
+from focaldet.data.convert import convert_folder
+from focaldet.data.folder import read_folder
 
 RESULT = Path(__file__).parents[1] / "results" / "loader.md"
 

@@ -18,8 +18,8 @@ def ours(data: Path, *, cache: bool) -> Iterable[Any]:
     """What ``focaldet train --size 640`` reads, with the targets of GFL."""
     from torch.utils.data import DataLoader
 
-    from focaldet.data import read_folder
     from focaldet.data.batching import CACHE_BYTES, DetectionDataset, TrainingSampler
+    from focaldet.data.folder import read_folder
     from focaldet.data.transforms import TrainTransform
     from focaldet.engine.spec import ModelSpec
     from focaldet.methods.targets import TargetCollate
@@ -47,7 +47,7 @@ def torchvision(data: Path) -> Iterable[Any]:
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-    from focaldet.data import read_folder
+    from focaldet.data.folder import read_folder
 
     records = read_folder(data).splits["train"]
     transform = v2.Compose(

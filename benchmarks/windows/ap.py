@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.provenance import given_command, provenance
 from benchmarks.windows.stitch import make
 
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.data.truth import category_ids, coco_truth, image_ids
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import as_detections

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from focaldet.data import ImageRecord, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
 from focaldet.photos.images import read_photo
 from focaldet.system.progress import progress_bar
 

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from focaldet.data import read_folder
 from focaldet.data.augmentation import NAMES, Augmentation
 from focaldet.data.batching import DetectionDataset, Draw
+from focaldet.data.folder import read_folder
 from focaldet.engine.augment import training_transform
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.show import annotated

@@ -14,8 +14,8 @@ import torch
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, gather_locations
-from focaldet.data import read_folder
 from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.folder import read_folder
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import METHODS

@@ -212,7 +212,10 @@ def report(chosen: Namespace) -> None:
 
 def data(chosen: Namespace) -> None:
     """``focaldet data check``, ``focaldet data convert`` and ``focaldet data show``"""
-    from focaldet.data import check_folder, convert_folder, ignore_classes, read_folder
+    from focaldet.data.check import check_folder
+    from focaldet.data.convert import convert_folder
+    from focaldet.data.folder import read_folder
+    from focaldet.data.ignore import ignore_classes
     from focaldet.system.progress import progress_bar
 
     if chosen.action == "convert" and chosen.out is None:

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.data import check_folder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset, collate
+from focaldet.data.check import check_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.ignore import ignore_classes
 from focaldet.data.records import NO_CLASS
 from focaldet.data.transforms import EvalTransform
 

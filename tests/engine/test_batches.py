@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from exporting.random_runs import random_detector
-from focaldet.data import ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
+from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
 from focaldet.engine.detect import detect_records, same_size_batches
 from focaldet.engine.detector import Detector
 from focaldet.models.detector import Variant

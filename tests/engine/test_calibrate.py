@@ -13,7 +13,7 @@ import focaldet
 from exporting.random_runs import CELLS, random_run
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.engine.calibrate import calibrate_on_val, calibrate_run
 from focaldet.engine.compare import detect_labelled
 from focaldet.engine.config import TrainConfig

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from focaldet.checks import InputError
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.loggers import check_loggers
 from focaldet.engine.train import train

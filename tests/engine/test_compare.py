@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.data.truth import coco_truth
 from focaldet.engine.compare import Comparison, detect_labelled
 from focaldet.engine.detector import Detector

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.data import ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
+from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.detect import detect_records

@@ -58,7 +58,7 @@ def test_spawned_workers_load_what_the_process_itself_loads(cells: Path, tmp_pat
     code = (
         "import sys, torch, multiprocessing\n"
         "from torch.utils.data import DataLoader\n"
-        "from focaldet.data import read_folder\n"
+        "from focaldet.data.folder import read_folder\n"
         "from focaldet.data.batching import DetectionDataset, TrainingSampler, collate\n"
         "from focaldet.data.transforms import TrainTransform\n"
         "from focaldet.engine.interruption import begin_worker\n"

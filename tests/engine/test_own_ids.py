@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from exporting.random_runs import random_run
-from focaldet.data import DataFolder, ImageRecord, read_folder
-from focaldet.data.records import NO_CLASS
+from focaldet.data.folder import read_folder
+from focaldet.data.records import NO_CLASS, DataFolder, ImageRecord
 from focaldet.data.truth import category_ids, coco_truth, image_ids
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.evaluation.average_precision import METRICS, average_precision

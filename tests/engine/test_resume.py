@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.engine.config import load_config
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.resume import FIXED, resumed_config

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, ImageRecord, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run

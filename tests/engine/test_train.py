@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_split

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.data.windows import WindowDataset
 from focaldet.engine import train as training
 from focaldet.engine.config import TrainConfig, load_config

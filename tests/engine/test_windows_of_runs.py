@@ -9,7 +9,7 @@ from PIL import Image
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.engine.compare import detect_labelled
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_run

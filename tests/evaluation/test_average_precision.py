@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from focaldet.data import ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
-from focaldet.data.records import NO_CLASS
+from focaldet.data.folder import read_folder
+from focaldet.data.records import NO_CLASS, ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.data.truth import coco_truth
 from focaldet.engine.detect import detect_records, to_photo

@@ -16,7 +16,8 @@ from torchvision.ops import box_iou
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.data import ImageRecord, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import ImageRecord
 from focaldet.engine.detector import Detector
 from focaldet.exporting import export, int8
 from focaldet.exporting.check import Agreement

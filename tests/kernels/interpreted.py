@@ -106,11 +106,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="triton")  # the interpreter's NumPy speaks of every overflow and log 0
     for module in (sigmoid, softmax, boxes):
         module.fused_loss = interpreted
-        module.use_fused = lambda impl, *_: impl == "fused"
+        module.use_fused = lambda impl, *_, **options: impl == "fused"
 
     count = 0
     for rows, columns, exponents in ((61, 7, (0, 0.25, 1, 2)), (5, 300, (1.5,))):
         for name, case in cases(rows, columns, exponents=exponents).items():
+            if name in ("iou", "diou", "ciou", "eiou", "siou"):
+                continue  # Triton has no kernel for them
             for dtype in (torch.float32, torch.bfloat16) if name != "giou" else (torch.float32,):
                 true, true_grad = truth(case, dtype)
                 eager, eager_grad = value_and_grad(case, "reference", dtype)

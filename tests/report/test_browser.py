@@ -100,7 +100,7 @@ def test_wide_tables_of_a_study_fit_a_printed_page(browser: Browser, pages: dict
     browser.open(pages["study"], 680)  # A4 without its margins, in CSS pixels
     browser.send("Emulation.setEmulatedMedia", media="print")
     wide = "[...document.querySelectorAll('table')].filter((t) => t.getBoundingClientRect().right > 680).length"
-    assert browser.evaluate("document.querySelectorAll('table').length") == 7
+    assert browser.evaluate("document.querySelectorAll('table').length") == 8
     assert browser.evaluate(wide) == 0
     browser.send("Emulation.setEmulatedMedia", media="")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from focaldet.data import read_folder
+from focaldet.data.folder import read_folder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.files import read_json
 from focaldet.records.study import Line

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from focaldet.data import read_folder
 from focaldet.data.batching import DetectionDataset
+from focaldet.data.folder import read_folder
 from focaldet.engine.detect import detect_records
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import METHODS, ModelSpec

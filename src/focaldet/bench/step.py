@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
+from focaldet.data.folder import read_folder
 from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.devices import choose_device, describe_device

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, ImageRecord, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.engine.evaluate import DetectedSplit, detect_split
 from focaldet.engine.hub import check_local
 from focaldet.engine.splits import recorded_splits, trained_count, with_recorded_splits

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError, first_names
-from focaldet.data import DataFolder, ImageRecord, read_labels
+from focaldet.data.folder import read_labels
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import category_ids, coco_truth, image_ids
 from focaldet.engine.hub import local_run
 from focaldet.engine.load import load_selected

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from focaldet.data import read_folder
 from focaldet.data.digits import make_digits
+from focaldet.data.folder import read_folder
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.train import train

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.classes import with_classes
+from focaldet.data.folder import read_folder
+from focaldet.data.ignore import ignore_classes
 from focaldet.data.rare import count_objects
+from focaldet.data.records import DataFolder
 from focaldet.data.truth import category_ids, coco_truth
 from focaldet.engine.detect import without_detections
 from focaldet.engine.detect_windows import detect_photos, photos_to_detect, room_of

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from focaldet.checks import InputError, check_range
-from focaldet.data import DataFolder
 from focaldet.data.augmentation import Augmentation
 from focaldet.data.batching import DetectionDataset, Draw, Sample
+from focaldet.data.records import DataFolder
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.augment import training_transform
 from focaldet.engine.config import TrainConfig

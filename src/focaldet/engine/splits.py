@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from focaldet.checks import InputError
-from focaldet.data import DataFolder, ImageRecord
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.files import read_json, write_json
 
 Recorded = Mapping[str, Set[str]]

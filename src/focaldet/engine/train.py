@@ -15,12 +15,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
-from focaldet.data import DataFolder, ignore_classes, ignored_regions, read_folder
 from focaldet.data.batching import DetectionDataset, TrainingSampler
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
+from focaldet.data.folder import read_folder
+from focaldet.data.ignore import ignore_classes, ignored_regions
 from focaldet.data.own_transform import load_transform
 from focaldet.data.rare import photo_factors
+from focaldet.data.records import DataFolder
 from focaldet.data.verify import without_unreadable
 from focaldet.data.windows import WindowDataset
 from focaldet.engine.augment import closing, training_transform

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.object_sizes import (
     auto_tile,
     largest_side,
@@ -13,6 +12,7 @@ from focaldet.data.object_sizes import (
     suggests_tile,
     too_large_without_tile,
 )
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.windows import windows_per_epoch
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.spec import ModelSpec

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from focaldet.checks import InputError, check_range
-from focaldet.data import DataFolder, ImageRecord, read_folder
 from focaldet.data.batching import DetectionDataset
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.data.verify import photo_problem
 from focaldet.engine.detect import detect_records

@@ -16,7 +16,7 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from focaldet.data import ImageRecord
+from focaldet.data.records import ImageRecord
 from focaldet.engine.detector import Detector
 from focaldet.exporting.graph import RawGraph
 from focaldet.photos.images import read_photo

@@ -11,8 +11,10 @@ import numpy as np
 
 from focaldet import __version__
 from focaldet.checks import InputError, split_names
-from focaldet.data import DataFolder, ignore_classes, read_folder
 from focaldet.data.classes import with_classes
+from focaldet.data.folder import read_folder
+from focaldet.data.ignore import ignore_classes
+from focaldet.data.records import DataFolder
 from focaldet.data.truth import coco_truth
 from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.config import TrainConfig

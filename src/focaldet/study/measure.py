@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from focaldet.data import DataFolder, ImageRecord
 from focaldet.data.batching import Batch, DetectionDataset, collate
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig

@@ -11,7 +11,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from focaldet.checks import InputError, check_range, near_name
-from focaldet.data import DataFolder, read_folder
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder
 from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.config import TrainConfig

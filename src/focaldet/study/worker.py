@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from focaldet.checks import InputError, printable
-from focaldet.data import DataFolder, read_folder
 from focaldet.data.classes import with_classes
+from focaldet.data.folder import read_folder
+from focaldet.data.records import DataFolder
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.module import NotFiniteError
 from focaldet.engine.train import train
