@@ -25,6 +25,7 @@ class Idle:
     """A network that is not asked."""
 
     class_names = ("cell",)
+    certainty = tiling = None
 
     def prepare(self, photo: np.ndarray) -> NetworkInput:
         raise NotImplementedError
