@@ -15,6 +15,7 @@ from hostile_samples import BOXES, CARD, PHOTOS, colour_model, strange_checkpoin
 from hostile_surroundings import surroundings
 from onnx import TensorProto, helper, numpy_helper
 
+from focaldet.photos import regions
 from focaldet.runtime.card import KEY
 
 Case = Callable[[Path, Path, random.Random], list[object]]
@@ -39,6 +40,15 @@ def _damage(file: Path, rng: random.Random) -> Path:
 def photo(samples: Path, work: Path, rng: random.Random) -> list[object]:
     file = _damage(_given(samples, work, rng.choice((*PHOTOS, "scans.jpg"))), rng)
     return ["predict", samples / "model.onnx", file, "--out", work / "out"]
+
+
+def windows(samples: Path, work: Path, rng: random.Random) -> list[object]:
+    """A photo that is read in parts, as large ones are."""
+    regions.IN_MEMORY = rng.choice((0, 16_000_000))
+    file = _damage(_given(samples, work, rng.choice((*PHOTOS, "deflate.tif"))), rng)
+    tile, overlap = rng.choice((32, 64, 640, 4096)), rng.choice(("0", "0.25", "31", "0.9"))
+    model = samples / "model.onnx"
+    return ["predict", model, file, f"--tile={tile}", f"--overlap={overlap}", "--out", work / "out"]
 
 
 def video(samples: Path, work: Path, rng: random.Random) -> list[object]:
@@ -294,6 +304,8 @@ def options(samples: Path, work: Path, rng: random.Random) -> list[object]:
         "import": [samples / "names.txt", "--out", work / "out"],
         "study": ["--data", work / "nowhere", "--out", work / "out"],
         "report": [samples / "run", "--out", work / "out" / "page.html"],
+        "tune": ["--data", work / "nowhere", "--out", work / "out"],
+        "calibrate": [samples / "run", "--data", work / "nowhere"],
         "data": ["check", samples / "coco"],
         "demo": ["--out", samples / "coco"],
     }
@@ -314,6 +326,7 @@ def options(samples: Path, work: Path, rng: random.Random) -> list[object]:
 
 KINDS: dict[str, Case] = {
     "photo": photo,
+    "photo in windows": windows,
     "video": video,
     "exported model": onnx,
     "its description": card,

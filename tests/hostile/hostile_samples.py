@@ -53,6 +53,7 @@ def make_samples(folder: Path) -> None:
     for name in PHOTOS:
         Image.fromarray(photos if name != "grey.png" else photos[..., 0].astype(np.uint16) * 256).save(folder / name)
     Image.fromarray(photos).save(folder / "scans.jpg", progressive=True)
+    Image.fromarray(photos).save(folder / "deflate.tif", compression="tiff_adobe_deflate")
     write_video(folder / "film.mp4", [(Image.fromarray(photos), Fraction(25))] * 6)
     (folder / "model.onnx").write_bytes(colour_model({KEY: CARD.to_json()}))
     cats = replace(CARD, class_names=(*CLASSES, "cow"))

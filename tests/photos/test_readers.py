@@ -113,3 +113,15 @@ def test_a_tiff_whose_tags_are_cut_off_makes_no_warning(tmp_path):
         warnings.simplefilter("always")
         read_header(tmp_path / "a.tif")
     assert caught == []
+
+
+def test_libtiff_writes_nothing_about_a_damaged_file_itself(tmp_path, capfd):
+    """Its own line would stand before ours."""
+    file = tmp_path / "damaged.tif"
+    Image.new("RGB", (64, 48)).save(file, compression="tiff_adobe_deflate")
+    content = bytearray(file.read_bytes())
+    content[12:15] = b"\x00\xff\x55"  # in the compressed strip
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="damaged image"):
+        read_photo(file)
+    assert capfd.readouterr().err == ""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+import focaldet.photos.libtiff  # noqa: F401  (it is silent from here on)
 from focaldet.checks import InputError
 from focaldet.photos.depth import (
     FULL,
@@ -78,7 +79,6 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> the operation that makes the image upright."""
-
 
 GLANCE = 64
 """Longer side in pixels of images that are decoded only as a check: JPEGs then take a third of the time."""
