@@ -237,8 +237,8 @@ def test_missing_file_of_a_study_is_named_and_the_rest_is_shown(small: Path, nam
     assert '<section id="method">' in html
 
 
-@pytest.mark.parametrize("values", [{"seeds": 1}, {"objects": {"test": 3}}])
-def test_numbers_in_place_of_lists_leave_the_chapter_of_the_method(small: Path, values: dict) -> None:
+@pytest.mark.parametrize("values", [{"seeds": 1}, {"objects": {"test": 3}}, {"split": {"test": 1}}])
+def test_values_of_another_kind_leave_the_chapter_of_the_method(small: Path, values: dict) -> None:
     change(small / "study.json", **values)
     assert '<section id="method">' in write_report(small).read_text(encoding="utf-8")
 

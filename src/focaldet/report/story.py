@@ -92,7 +92,7 @@ def advice(files: StudyFiles) -> Advice | None:
 def answer(files: StudyFiles, best: Advice | None) -> str:
     """The result of the study in one or two sentences."""
     split, photos = files.study.get("split"), files.study.get("photos")
-    count = photos.get(split) if isinstance(photos, dict) else None
+    count = photos.get(split) if isinstance(photos, dict) and isinstance(split, str) else None
     where = f"the {count:,} photos of the {split} split" if isinstance(count, int) and count else "the evaluated photos"
     if best is None:
         return f"No rung has an AP on {where} yet."
