@@ -64,6 +64,9 @@ def convert_folder(
         with contextlib.suppress(FileNotFoundError):
             out.rmdir()
         beside.rename(out)
+    except UnicodeEncodeError as error:  # a name with half of a surrogate pair, which JSON and file systems allow
+        name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+        raise InputError(f"{folder.root}: a class or a photo has a name that is no text: {name}; rename it") from error
     except OSError as error:
         raise InputError(f"{error.filename or out}: cannot be read or written ({error.strerror or error})") from error
     finally:
