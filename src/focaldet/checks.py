@@ -17,6 +17,17 @@ class InputError(ValueError):
     """
 
 
+class WorkerError(InputError):
+    """An ``InputError`` that may be raised in a loader's worker, and whose message survives the way out of it.
+
+    ``DataLoader`` re-creates a worker's error with its traceback as the message; only the last line is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        kind = f"{type(self).__module__}.{type(self).__name__}: "
+        super().__init__(message.strip().splitlines()[-1].removeprefix(kind))
+
+
 def in_transform(*tensors: object) -> bool:
     """Whether ``torch.func`` (vmap, grad, jacrev, jvp, …) or forward-mode differentiation is acting on a tensor.
 

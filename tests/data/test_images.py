@@ -5,7 +5,8 @@ from PIL import Image
 
 from focaldet.checks import InputError
 from focaldet.data.images import read_image
-from focaldet.photos.images import MAX_PIXELS, as_photo, fitted_size, read_header, upright_boxes
+from focaldet.photos.images import as_photo, fitted_size, read_header, upright_boxes
+from focaldet.photos.limits import MAX_PIXELS
 
 from .builders import png_header, write_photo
 

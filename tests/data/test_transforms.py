@@ -5,7 +5,8 @@ import torch
 from focaldet.data.augmentation import STRENGTHS
 from focaldet.data.pixels import jitter_colour
 from focaldet.data.transforms import FLIPS, EvalTransform, TrainTransform
-from focaldet.data.views import FILL, View, keep_visible
+from focaldet.data.views import View, keep_visible
+from focaldet.photos.tiling import FILL
 
 
 def painted(size, boxes, ignored=None) -> View:

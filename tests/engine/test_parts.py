@@ -10,7 +10,7 @@ from test_step_counts import batch_of, module_of, samples
 
 from focaldet.checks import InputError
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.hardware import MOST_IMAGES, compile_network, most_that_fit
+from focaldet.engine.hardware import MAX_IMAGES, compile_network, most_that_fit
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import METHODS
 from focaldet.engine.train import train
@@ -120,7 +120,7 @@ def test_a_compiled_network_has_the_same_gradient_and_the_same_names() -> None:
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-2, atol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 7, 43, 200, 10 * MOST_IMAGES])
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 43, 200, 10 * MAX_IMAGES])
 def test_the_largest_batch_that_fits_is_found_in_few_steps(most: int) -> None:
     asked = []
 
@@ -129,7 +129,7 @@ def test_the_largest_batch_that_fits_is_found_in_few_steps(most: int) -> None:
         return images <= most
 
     found = most_that_fit(fits)
-    assert 0.8 * min(most, MOST_IMAGES) - 1 <= found <= min(most, MOST_IMAGES)
+    assert 0.8 * min(most, MAX_IMAGES) - 1 <= found <= min(most, MAX_IMAGES)
     assert len(asked) < 20
 
 

@@ -18,7 +18,8 @@ from focaldet.checks import InputError
 from focaldet.data.verify import photo_problem
 from focaldet.photos import images, regions
 from focaldet.photos.depth import FULL
-from focaldet.photos.images import IMAGE_SUFFIXES, MAX_REGION_PIXELS, read_header, read_photo
+from focaldet.photos.images import IMAGE_SUFFIXES, read_header, read_photo
+from focaldet.photos.limits import MAX_REGION_PIXELS
 from focaldet.photos.regions import FILL, decode_to_the_end, open_regions
 
 SIZE = (150, 101)

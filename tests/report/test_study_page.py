@@ -193,6 +193,12 @@ def test_command_holds_what_differs_from_the_defaults_and_no_more(study: Path) -
     assert options == {"size 416", "minutes 10.0", "pretrained", "method retinanet", "class-loss bce", "prior-prob 0.5"}
 
 
+def test_command_switches_off_what_the_study_had_off(small: Path) -> None:
+    change(small / "study.json", settings={"pretrained": False})
+    files = read_study(small)
+    assert train_command(files, files.rung("gfl")).endswith("--no-pretrained")
+
+
 def test_rungs_that_were_not_chosen_are_not_told(small: Path) -> None:
     files = read_study(small)
     told = claims(files)

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, WorkerError
 from focaldet.data.rare import drawn
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
 from focaldet.data.views import View
-from focaldet.data.worker_error import WorkerError
 from focaldet.photos.images import fitted_size, no_size_warnings
 from focaldet.structures import GroundTruth
 from focaldet.system.cores import cores

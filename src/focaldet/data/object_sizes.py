@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.data.records import ImageRecord
-from focaldet.photos.images import MAX_PIXELS
+from focaldet.photos.limits import MAX_PIXELS
 
 SMALL_STRIDES = 3
 """An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
@@ -18,7 +18,7 @@ which have 2.4, see benchmarks/results."""
 MAX_RATIO = 1.5
 """Ratio of two splits' median objects above which it is said: about the range of light augmentation, 0.85 to 1.2."""
 
-MIN_TILE, MAX_TILE = 384, 1024
+MIN_AUTO_TILE, MAX_AUTO_TILE = 384, 1024
 """What ``auto_tile`` chooses from: smaller windows are mostly border, larger ones cost memory and give little."""
 
 _MEDIANS, _LARGEST, _WHOLE = 8, 0.98, 2
@@ -111,10 +111,10 @@ def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
         coarsest: stride of the coarsest level, pixels.
     """
     median, largest = median_seen(records, None), largest_side(records)
-    wanted = max(_MEDIANS * median, _WHOLE * largest) if largest else MIN_TILE
-    tile = int(min(MAX_TILE, max(MIN_TILE, coarsest * np.ceil(wanted / coarsest))))
+    wanted = max(_MEDIANS * median, _WHOLE * largest) if largest else MIN_AUTO_TILE
+    tile = int(min(MAX_AUTO_TILE, max(MIN_AUTO_TILE, coarsest * np.ceil(wanted / coarsest))))
     if not largest:
         return tile, f"--tile auto: {tile} px, since there are no objects to measure"
     why = f"the median object has {median:.0f} px, and 98 of 100 have at most {largest:,} px"
-    limit = f"; more than {MAX_TILE:,} px is not chosen by itself" if wanted > MAX_TILE else ""
+    limit = f"; more than {MAX_AUTO_TILE:,} px is not chosen by itself" if wanted > MAX_AUTO_TILE else ""
     return tile, f"--tile auto: windows of {tile:,} px ({why}{limit})"

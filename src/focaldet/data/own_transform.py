@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from focaldet.checks import InputError, kind_of, near_name, one_line
+from focaldet.checks import InputError, WorkerError, kind_of, near_name, one_line
 from focaldet.data.views import View, keep_visible
-from focaldet.data.worker_error import WorkerError
 from focaldet.structures import IGNORED
 
 

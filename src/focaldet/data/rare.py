@@ -10,12 +10,16 @@ of the objects. Axes: N photos, C classes.
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.checks import InputError
 from focaldet.data.records import ImageRecord
+
+if TYPE_CHECKING:
+    from numpy.random import Generator  # the command line reads this module, and loading it takes 8 ms
 
 WORDS = ("off", "auto", "instance")
 
@@ -73,7 +77,7 @@ def photo_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -
     return None if len(found) == 0 or bool((found == found[0]).all()) else found
 
 
-def drawn(factors: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+def drawn(factors: NDArray[np.float64], rng: "Generator") -> NDArray[np.int64]:
     """Photos of an epoch, as many as there are photos, each as often as its factor says: rounded up or down at random,
     and never further off than that (systematic sampling).
 

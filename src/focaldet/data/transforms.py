@@ -21,7 +21,8 @@ from focaldet.data.images import as_tensor, read_image
 from focaldet.data.mixing import mixup, mosaic, paste_objects
 from focaldet.data.pixels import degrade, jitter_colour, uniform
 from focaldet.data.views import View, flip, keep_visible, resample, rotate, transpose, with_image, zoom_crop
-from focaldet.photos.images import MAX_PIXELS, fitted_size, read_photo
+from focaldet.photos.images import fitted_size, read_photo
+from focaldet.photos.limits import MAX_PIXELS
 from focaldet.photos.resize import OWN_RESIZE, Resize
 
 AS_IS = Strength(zoom=(1.0, 1.0), stretch=1.0, colour=0.0)

@@ -15,9 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from focaldet.data.augmentation import Strength
 from focaldet.data.pixels import from_pillow, to_pillow
-
-FILL = 114
-"""Grey around a photo smaller than its canvas: near the mean of photos, so that the border is a weak edge."""
+from focaldet.photos.tiling import FILL
 
 MIN_VISIBLE = 0.25
 """Lowest visible share of an object. A crop that leaves less turns it into an ignore region."""
@@ -63,10 +61,16 @@ def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: 
     seen = resample(view, (x1, y1, x2, y2), (new_w, new_h))
     if (new_w, new_h) == canvas:
         return seen
+    return on_grey(seen, canvas, (left, top))
+
+
+def on_grey(view: View, canvas: tuple[int, int], corner: tuple[int, int]) -> View:
+    """Place an image on a grey canvas (width, height), with its top left corner at (x, y)."""
+    (height, width), (left, top) = view.image.shape[-2:], corner
     image = torch.full((3, canvas[1], canvas[0]), FILL, dtype=torch.uint8)
-    image[:, top : top + new_h, left : left + new_w] = seen.image
+    image[:, top : top + height, left : left + width] = view.image
     offset = torch.tensor([left, top, left, top], dtype=torch.float32)
-    return View(image, seen.boxes_xyxy + offset, seen.labels, seen.ignored)
+    return View(image, view.boxes_xyxy + offset, view.labels, view.ignored)
 
 
 def log_uniform(low: float, high: float) -> float:

@@ -25,11 +25,11 @@ from focaldet.data.batching import CACHE_BYTES, DetectionDataset
 from focaldet.data.images import as_tensor
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import TrainTransform
-from focaldet.data.views import View, keep_visible
+from focaldet.data.views import View, keep_visible, on_grey
 from focaldet.photos.decoded_file import NoRoomError
 from focaldet.photos.images import no_size_warnings
-from focaldet.photos.regions import FILL, PhotoRegions, open_regions
-from focaldet.photos.tiling import Window
+from focaldet.photos.regions import PhotoRegions, open_regions
+from focaldet.photos.tiling import FILL, Window
 
 MAX_OPEN = 8
 """Photos that a process keeps open; each takes at most 48 MB of memory."""
@@ -219,10 +219,7 @@ def _framed(view: View, side: int, rng: np.random.Generator) -> View:
     if (width, height) == (side, side):
         return view
     left, top = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
-    image = torch.full((3, side, side), FILL, dtype=torch.uint8)
-    image[:, top : top + height, left : left + width] = view.image
-    offset = torch.tensor([left, top, left, top], dtype=torch.float32)
-    return View(image, view.boxes_xyxy + offset, view.labels, view.ignored)
+    return on_grey(view, (side, side), (left, top))
 
 
 def _without_grey(view: View) -> View:

@@ -15,6 +15,7 @@ from focaldet.engine.option import AT_LEAST_0, AT_LEAST_1, DEVICES, MAX_MINUTES,
 from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MAX_SIZE
+from focaldet.photos.tiling import MIN_TILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +285,7 @@ class TrainConfig:
             object.__setattr__(self, name, typed_value(name, getattr(self, name), hint))  # frozen from here on
         check_ranges(asdict(self))
         if isinstance(self.tile, int):
-            check_range("tile", self.tile, 32, MAX_SIZE)
+            check_range("tile", self.tile, MIN_TILE, MAX_SIZE)
             object.__setattr__(self, "size", self.tile)
         object.__setattr__(self, "alpha", checked_alpha(self.alpha, self.class_loss))
         checked_repeat(self.repeat)

@@ -19,7 +19,7 @@ from focaldet.models.detector import DenseDetector
 OBJECTS = 20
 """Objects of an image in the batches that are tried for ``--batch auto``."""
 
-MOST_IMAGES = 1024
+MAX_IMAGES = 1024
 """Largest batch that ``--batch auto`` tries."""
 
 ROOM = 0.9
@@ -92,13 +92,13 @@ def most_that_fit(fits: Callable[[int], bool]) -> int:
     if not fits(1):
         raise InputError("--batch auto: not even one image fits into the GPU's memory; use a smaller --size")
     low = 1
-    while low < MOST_IMAGES and fits(2 * low):
+    while low < MAX_IMAGES and fits(2 * low):
         low *= 2
     high = 2 * low  # does not fit, or is more than is tried
     while high - low > max(1, low // 16):
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return max(1, int(ROOM * min(low, MOST_IMAGES)))
+    return max(1, int(ROOM * min(low, MAX_IMAGES)))
 
 
 def _sample(size: int) -> Sample:

@@ -1,8 +1,10 @@
 """A field of ``TrainConfig`` is an option: its help, its range and its group stand beside it."""
 
 import math
+import shlex
+from collections.abc import Mapping
 from dataclasses import field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 MAX_MINUTES = 527_040
 """Longest training: a year."""
@@ -40,3 +42,19 @@ def option(
 
 DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
 """Names of devices; ``gpu`` is from older configurations."""
+
+
+def as_options(values: Mapping[str, Any]) -> str:
+    """Options as they are typed.
+
+    >>> as_options({"lr": 0.002, "class_loss": "focal", "pretrained": False})
+    '--lr 0.002 --class-loss focal --no-pretrained'
+    """
+    words = []
+    for name, value in values.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            words += [option, shlex.quote("none" if value is None else str(value))]
+    return " ".join(words)

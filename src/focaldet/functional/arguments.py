@@ -86,11 +86,10 @@ def share(name: str, value: Any) -> float:
         TypeError: no number.
         ValueError: outside of it.
     """
-    if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {kind_of(value)}")
-    if not 0 <= float(value) <= 1:
-        raise ValueError(f"{name}: expected a number in [0, 1], got {float(value):g}")
-    return float(value)
+    number = _number(name, value, "a number")
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {number:g}")
+    return number
 
 
 def smoothing(value: Any) -> float:
@@ -100,9 +99,7 @@ def smoothing(value: Any) -> float:
         TypeError: not a number.
         ValueError: outside [0, 1).
     """
-    if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"label_smoothing: expected a number, got {kind_of(value)}")
-    number = float(value)
+    number = _number("label_smoothing", value, "a number")
     if not 0 <= number < 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1), got {number:g}")
     return number
@@ -245,9 +242,9 @@ def check_impl(impl: str) -> None:
     check_choice("impl", impl, IMPLEMENTATIONS)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any, expected: str = "a number or a tensor") -> float:
     if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number or a tensor, got {kind_of(value)}")
+        raise TypeError(f"{name}: expected {expected}, got {kind_of(value)}")
     return float(value)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from focaldet.checks import check_broadcasts, check_shape
 from focaldet.functional import operators
-from focaldet.functional.arguments import check_device, check_logits, split_weight
+from focaldet.functional.arguments import Call, check_device, check_logits, split_weight
 from focaldet.functional.dispatch import fused_loss, use_fused
 from focaldet.losses.reduce import resolve_reduction
 
@@ -38,7 +38,7 @@ def giou_loss(
         >>> giou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
         tensor([1.5000])
     """
-    return _paired("giou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+    return _paired("giou", boxes_xyxy, target_boxes_xyxy, Call(weight, reduction, normalizer, impl))
 
 
 def iou_loss(
@@ -56,7 +56,7 @@ def iou_loss(
         >>> iou_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]))
         tensor([0.6667])
     """
-    return _paired("iou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+    return _paired("iou", boxes_xyxy, target_boxes_xyxy, Call(weight, reduction, normalizer, impl))
 
 
 def diou_loss(
@@ -76,7 +76,7 @@ def diou_loss(
         >>> diou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
         tensor([1.5294])
     """
-    return _paired("diou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+    return _paired("diou", boxes_xyxy, target_boxes_xyxy, Call(weight, reduction, normalizer, impl))
 
 
 def ciou_loss(
@@ -94,7 +94,7 @@ def ciou_loss(
         >>> ciou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 2, 1]]))
         tensor([0.5532])
     """
-    return _paired("ciou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+    return _paired("ciou", boxes_xyxy, target_boxes_xyxy, Call(weight, reduction, normalizer, impl))
 
 
 def eiou_loss(
@@ -112,7 +112,7 @@ def eiou_loss(
         >>> eiou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 2, 1]]))
         tensor([0.8000])
     """
-    return _paired("eiou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+    return _paired("eiou", boxes_xyxy, target_boxes_xyxy, Call(weight, reduction, normalizer, impl))
 
 
 def siou_loss(
@@ -132,27 +132,19 @@ def siou_loss(
         >>> siou_loss(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[3.0, 0, 4, 1]]))
         tensor([1.3377])
     """
-    return _paired("siou", boxes_xyxy, target_boxes_xyxy, weight, reduction, normalizer, impl)
+    return _paired("siou", boxes_xyxy, target_boxes_xyxy, Call(weight, reduction, normalizer, impl))
 
 
-def _paired(
-    kind: str,
-    boxes_xyxy: Tensor,
-    target_boxes_xyxy: Tensor,
-    weight: float | Tensor | None,
-    reduction: str,
-    normalizer: float | Tensor | None,
-    impl: str,
-) -> Tensor:
+def _paired(kind: str, boxes_xyxy: Tensor, target_boxes_xyxy: Tensor, call: Call) -> Tensor:
     shape = _check_pairs(boxes_xyxy, target_boxes_xyxy)
-    scale, divisor, reduce = resolve_reduction(reduction, normalizer, shape.numel())
-    factor, weight = split_weight(weight, boxes_xyxy)
-    check_device("normalizer", normalizer, boxes_xyxy)
+    scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, shape.numel())
+    factor, weight = split_weight(call.weight, boxes_xyxy)
+    check_device("normalizer", call.normalizer, boxes_xyxy)
     if weight is not None:
         check_broadcasts("weight", weight, tuple(shape))
         weight = weight.expand(shape).reshape(-1)
     boxes, target_boxes = boxes_xyxy.reshape(-1, 4), target_boxes_xyxy.reshape(-1, 4)
-    fused = use_fused(impl, "paired_box_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor), kind=kind)
+    fused = use_fused(call.impl, "paired_box_loss", boxes_xyxy, (target_boxes_xyxy, weight, divisor), kind=kind)
     run = partial(fused_loss, "paired_box_loss", False) if fused else operators.boxes.paired_box_loss
     loss = run(boxes, target_boxes, weight, divisor, operators.boxes.KINDS.index(kind), factor * scale, reduce)
     return loss if reduce else loss.reshape(shape)

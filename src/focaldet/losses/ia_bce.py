@@ -7,7 +7,7 @@ from torch import Tensor
 from focaldet.losses.cross_entropy import binary_cross_entropy
 from focaldet.losses.numerics import safe_power
 
-LEAST_TARGET = 0.01
+MIN_TARGET = 0.01
 """Lower bound on the target of a positive: a box that is wrong entirely is not yet background."""
 
 
@@ -15,7 +15,7 @@ def _target(logits: Tensor, quality: Tensor, alpha: float) -> Tensor:
     # By logarithms: near 1, where the derivative is the small σ - t, a product of powers loses its digits.
     log_p = torch.nn.functional.logsigmoid(logits.detach()).clamp(min=-1e30)
     log_y = torch.where(quality > 0, quality, 1.0).log()
-    return (alpha * log_p + (1 - alpha) * log_y).exp().clamp(min=LEAST_TARGET)
+    return (alpha * log_p + (1 - alpha) * log_y).exp().clamp(min=MIN_TARGET)
 
 
 def iou_aware_bce_loss(

@@ -14,9 +14,18 @@ EPS = 1e-7
 """Added to every denominator, so that boxes without area give finite values and gradients."""
 
 
+def _hull_sides(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> Tensor:
+    """Width and height ``(..., 2)`` of the smallest box around both."""
+    low = torch.minimum(boxes_xyxy[..., :2], target_boxes_xyxy[..., :2])
+    return torch.maximum(boxes_xyxy[..., 2:], target_boxes_xyxy[..., 2:]) - low
+
+
+def _sides(boxes_xyxy: Tensor) -> Tensor:
+    return boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
+
+
 def _intersection_and_union(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    size = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).unbind(-1)
-    target_size = (target_boxes_xyxy[..., 2:] - target_boxes_xyxy[..., :2]).unbind(-1)
+    size, target_size = _sides(boxes_xyxy).unbind(-1), _sides(target_boxes_xyxy).unbind(-1)
     low = torch.maximum(boxes_xyxy[..., :2], target_boxes_xyxy[..., :2])
     high = torch.minimum(boxes_xyxy[..., 2:], target_boxes_xyxy[..., 2:])
     common = (high - low).clamp(min=0).unbind(-1)
@@ -57,20 +66,8 @@ def giou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tenso
         tensor([1.5000])
     """
     intersection, union = _intersection_and_union(boxes_xyxy, target_boxes_xyxy)
-    low = torch.minimum(boxes_xyxy[..., :2], target_boxes_xyxy[..., :2])
-    high = torch.maximum(boxes_xyxy[..., 2:], target_boxes_xyxy[..., 2:])
-    hull = (high - low).prod(-1)
+    hull = _hull_sides(boxes_xyxy, target_boxes_xyxy).prod(-1)
     return 1 - intersection / (union + EPS) + (hull - union) / (hull + EPS)
-
-
-def _hull_sides(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> Tensor:
-    """Width and height ``(..., 2)`` of the smallest box around both."""
-    low = torch.minimum(boxes_xyxy[..., :2], target_boxes_xyxy[..., :2])
-    return torch.maximum(boxes_xyxy[..., 2:], target_boxes_xyxy[..., 2:]) - low
-
-
-def _sides(boxes_xyxy: Tensor) -> Tensor:
-    return boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
 
 
 def _offset(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> Tensor:

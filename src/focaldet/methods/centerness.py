@@ -14,9 +14,10 @@ from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.functional import binary_cross_entropy
 from focaldet.methods.class_loss import OF_QUALITY
-from focaldet.methods.method import Method, QualityBranch, count_positives, score_weights
+from focaldet.methods.method import Method, QualityBranch, count_positives
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
+from focaldet.methods.scores import score_weights
 from focaldet.models.postprocess import ScoreRule
 from focaldet.structures import Assignment, HeadOutputs
 

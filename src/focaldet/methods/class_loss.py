@@ -19,7 +19,7 @@ OF_QUALITY = ("quality_focal", "varifocal", "mal", "ia_bce", "equalized_quality"
 
 EQUALIZED = ("equalized_focal", "equalized_quality")
 
-LEAST_QUALITY = 1e-6
+MIN_QUALITY = 1e-6
 """IA-BCE's target of a positive whose box is wrong entirely is above 0, and so has to be its quality."""
 
 
@@ -80,6 +80,12 @@ def class_targets(assignment: Assignment, positives: Positives, quality: Tensor 
     return SparseTargets(labels, of_all)
 
 
+def count_classes(class_logits: list[Tensor], num_anchors: int) -> int:
+    """C of maps ``(B, A * C, H, W)``, from the number of anchors of an image, those of all locations."""
+    num_locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
+    return class_logits[0].shape[1] * num_locations // num_anchors
+
+
 def class_loss(
     method: Options,
     logits: list[Tensor],
@@ -98,8 +104,7 @@ def class_loss(
         targets: labels, and the IoU of the positives' boxes for a loss ``OF_QUALITY``.
     """
     kind, alpha, gamma, beta, balance = method.class_loss, method.alpha, method.gamma, method.beta, method.balance
-    locations = sum(level.shape[2] * level.shape[3] for level in logits)
-    num_classes = logits[0].shape[1] * locations // targets.labels.shape[1]
+    num_classes = count_classes(logits, targets.labels.shape[1])
     options: dict[str, Any] = {"reduction": "sum", "normalizer": normalizer, "inplace_grad": inplace_grad}
     if kind in EQUALIZED:
         assert balance is not None
@@ -126,5 +131,5 @@ def class_loss(
     if kind == "mal":
         return functional.matchability_aware_loss(logits, targets, **options)
     assert targets.quality is not None
-    least = targets.quality.clamp(min=LEAST_QUALITY)
+    least = targets.quality.clamp(min=MIN_QUALITY)
     return functional.iou_aware_bce_loss(logits, SparseTargets(targets.labels, least), **options)

@@ -22,9 +22,10 @@ from focaldet.boxes.locations import Lattice, Locations
 from focaldet.checks import check_range
 from focaldet.functional import distribution_focal_loss
 from focaldet.methods.class_loss import ClassLoss
-from focaldet.methods.method import Method, score_weights
+from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
+from focaldet.methods.scores import score_weights
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 MAX_BINS = 1024

@@ -11,7 +11,14 @@ from torch import Tensor
 from focaldet.assign.task_aligned import Candidates
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.methods.box_loss import BoxLoss, box_loss
-from focaldet.methods.class_loss import EQUALIZED, OF_QUALITY, ClassLoss, GradientBalance, class_loss, class_targets
+from focaldet.methods.class_loss import (
+    EQUALIZED,
+    OF_QUALITY,
+    ClassLoss,
+    GradientBalance,
+    class_loss,
+    class_targets,
+)
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
 from focaldet.models.postprocess import ScoreRule
@@ -130,21 +137,3 @@ class Method(ABC):
 def count_positives(positives: Positives) -> Tensor:
     """Number of positives in the whole batch divided by the number of processes, at least 1."""
     return mean_over_processes(positives.boxes_xyxy.new_full((), float(positives.gt.numel()))).clamp(min=1.0)
-
-
-def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
-    """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
-    return _logits(class_logits, assignment, positives).amax(dim=-1).sigmoid()
-
-
-def class_probabilities(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
-    """Probability ``(N,)`` of the class of each positive's object, detached."""
-    logits = _logits(class_logits, assignment, positives)
-    return logits.gather(1, positives.labels[:, None])[:, 0].sigmoid()
-
-
-def _logits(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
-    """The class logits ``(N, C)`` of each positive, detached."""
-    num_locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
-    num_classes = class_logits[0].shape[1] * num_locations // assignment.matched_gt.shape[1]
-    return positives.gather([level.detach() for level in class_logits], num_classes).float()

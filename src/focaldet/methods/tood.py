@@ -22,9 +22,9 @@ from focaldet.assign.task_aligned import Candidates, aligned_targets, choose_pos
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
 from focaldet.methods.gfl import GFL
-from focaldet.methods.method import class_probabilities
 from focaldet.methods.normalizer import mean_over_processes
 from focaldet.methods.positives import Positives
+from focaldet.methods.scores import class_probabilities
 from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 

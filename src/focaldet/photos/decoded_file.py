@@ -16,18 +16,12 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldet.checks import InputError
+from focaldet.checks import InputError, WorkerError
 from focaldet.photos.tiling import Window
 
 
-class NoRoomError(InputError):
-    """There is no room for the decoded pixels of a photo.
-
-    ``DataLoader`` re-creates a worker's error with its traceback as the message; only the last line is kept.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.NoRoomError: "))
+class NoRoomError(WorkerError):
+    """There is no room for the decoded pixels of a photo."""
 
 
 class DecodedFile:

@@ -29,6 +29,7 @@ from focaldet.photos.depth import (
     has_colours_of_16_bits,
     stated_whites,
 )
+from focaldet.photos.limits import MAX_PIXELS
 from focaldet.photos.scans import MAX_SCANS, too_many_scans
 
 SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
@@ -55,12 +56,6 @@ _MISSING = {
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, formats in SUFFIX_FORMATS.items() if _MISSING.isdisjoint(formats))
 """Suffixes of files that count as images: those of the formats that can be read here."""
-
-MAX_PIXELS = 80_000_000
-"""Larger images are refused by their header where they would be decoded whole (240 MB as RGB)."""
-
-MAX_REGION_PIXELS = 10_000_000_000
-"""The same where parts are read (``photos.regions``)."""
 
 _LARGE: dict[bytes, Callable[[BinaryIO], Image.Image]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,

@@ -22,8 +22,6 @@ from focaldet.photos.decoded_file import DecodedFile, strips_of
 from focaldet.photos.depth import FULL
 from focaldet.photos.images import (
     GLANCE,
-    MAX_PIXELS,
-    MAX_REGION_PIXELS,
     ImageHeader,
     as_photo,
     decode_photo,
@@ -35,13 +33,10 @@ from focaldet.photos.images import (
     upright_boxes,
     white_of_part,
 )
+from focaldet.photos.limits import MAX_PIXELS, MAX_REGION_PIXELS
 from focaldet.photos.png_strips import png_strips, read_png_header
 from focaldet.photos.tiff_blocks import TiffBlocks
-from focaldet.photos.tiling import Window
-
-FILL = 114
-"""Grey where a file cannot be read, and around photos that are smaller than what a network sees: near the mean of
-photos, so that the border is a weak edge."""
+from focaldet.photos.tiling import FILL, Window
 
 IN_MEMORY = 16_000_000
 """Pixels of a photo that is decoded as a whole and kept (48 MB)."""

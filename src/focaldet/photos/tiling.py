@@ -7,6 +7,13 @@ from typing import NamedTuple
 
 from focaldet.checks import InputError, check_range
 
+FILL = 114
+"""Grey where a file cannot be read, and around photos that are smaller than what a network sees: near the mean of
+photos, so that the border is a weak edge."""
+
+MIN_TILE = 32
+"""Smallest side of a window, pixels."""
+
 
 class Window(NamedTuple):
     """A rectangle of whole pixels.

@@ -14,7 +14,8 @@ from PIL import Image
 from focaldet.checks import InputError
 from focaldet.evaluation.matching import IN_CROWD, MATCH_IOU, UNMATCHED, Floats, ImageResult
 from focaldet.photos.draw import class_color, side_bands
-from focaldet.photos.images import MAX_PIXELS, MAX_REGION_PIXELS, read_header, read_photo
+from focaldet.photos.images import read_header, read_photo
+from focaldet.photos.limits import MAX_PIXELS, MAX_REGION_PIXELS
 from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.records.run_files import Run, mapping
 

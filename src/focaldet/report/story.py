@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.option import as_options
 from focaldet.evaluation.side_calibration import MIN_SIDES
 from focaldet.records.run_files import mapping, number, rows
 from focaldet.records.study_files import Rung, StudyFiles, percent
@@ -108,13 +109,9 @@ def train_command(files: StudyFiles, rung: Rung) -> str:
     """The command that trains a rung as in the study: its own options and the study's non-default options."""
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     shared = {name: value for name, value in mapping(files.study.get("settings")).items() if name in defaults}
-    given = {name: value for name, value in shared.items() if value not in (defaults[name], None)}
-    words = ["focaldet train", "--data", shlex.quote(str(files.study.get("data", "DIR")))]
-    for name, value in ({**rung.changes, **given} | rung.changes).items():
-        if name != "data":
-            option = f"--{name.replace('_', '-')}"
-            words += [option] if value is True else [option, shlex.quote(str(value))]
-    return " ".join(words)
+    given = {name: value for name, value in shared.items() if name != "data" and value not in (defaults[name], None)}
+    values = {"data": files.study.get("data", "DIR")} | rung.changes | given | rung.changes
+    return f"focaldet train {as_options(values)}"
 
 
 def claims(files: StudyFiles) -> list[Claim]:

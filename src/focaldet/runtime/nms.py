@@ -14,10 +14,10 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 _FIRST_BLOCK = 256
-_MOST_PAIRS = 1 << 19
+_MAX_PAIRS = 1 << 19
 """Pairs that are compared at a time; bounds the memory."""
 
-_MOST_ROWS = 4096
+_MAX_ROWS = 4096
 _SLACK = 1.001  # of a reach, far above the rounding of float32
 
 
@@ -105,7 +105,7 @@ def near_pairs(
     corners = boxes[seconds].astype(np.float64)
     centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     (left, top), (right, bottom) = centres.min(0), centres.max(0)
-    height = max(float(np.median(sides[:, 1])), (bottom - top) / _MOST_ROWS, 1e-6)
+    height = max(float(np.median(sides[:, 1])), (bottom - top) / _MAX_ROWS, 1e-6)
     rows = int((bottom - top) // height) + 1
     width = right - left + 1.0
     # Class, row and column in one number, by which the seconds are sorted.
@@ -136,7 +136,7 @@ def _expanded(firsts: Indices, begin: Indices, counts: Indices, seconds: Indices
     at = 0
     while at < len(firsts):
         before = ends[at] - counts[at]
-        stop = max(at + 1, int(np.searchsorted(ends, before + _MOST_PAIRS, side="right")))
+        stop = max(at + 1, int(np.searchsorted(ends, before + _MAX_PAIRS, side="right")))
         some = counts[at:stop]
         place = np.arange(int(some.sum())) - np.repeat(ends[at:stop] - some - before, some)
         yield np.repeat(firsts[at:stop], some), seconds[np.repeat(begin[at:stop], some) + place]

@@ -39,7 +39,7 @@ MAX_BOXES = 50
 SHARE = 0.25
 """Boxes count from this share of the best-F1 score of their class on: those in doubt say most about a change."""
 
-_LEAST_STD_PX = 1e-3
+_MIN_STD_PX = 1e-3
 
 DIVISIONS = 999
 
@@ -69,7 +69,7 @@ def photo_sample(
         boxes, stds = np.asarray(boxes_xyxy, np.float64)[kept], np.asarray(side_std_px, np.float64)[kept]
         if np.isfinite(stds).all():
             lengths = np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0))
-            widths = np.log(np.maximum(stds, _LEAST_STD_PX) / lengths[:, None]).mean(axis=1)
+            widths = np.log(np.maximum(stds, _MIN_STD_PX) / lengths[:, None]).mean(axis=1)
     return PhotoSample(
         tuple(labels[kept].tolist()), tuple(scores[kept].round(3).tolist()), tuple(widths.round(2).tolist())
     )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from focaldet.checks import InputError, one_line
 from focaldet.files import open_regular, replacing
-from focaldet.photos.images import MAX_PIXELS
+from focaldet.photos.limits import MAX_PIXELS
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 """Suffixes of files that are treated as videos."""

@@ -1,9 +1,9 @@
 """One stream of batches over the windows of all photos. Memory is bounded by windows, whatever size the photos have."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from focaldet.runtime.windows import PhotoMerge, Tiling, prepare_view
 from focaldet.system.cores import cores
 from focaldet.system.progress import Progress
 
-MOST_BATCH = 8
-_BATCH_PIXELS = MOST_BATCH * 640**2
+MAX_BATCH = 8
+_BATCH_PIXELS = MAX_BATCH * 640**2
 _AHEAD_PIXELS = 4 * _BATCH_PIXELS
 """Pixels of windows that are read before the network needs them."""
 
@@ -48,8 +48,9 @@ class _Open:
 
     looked: Looked
     merge: PhotoMerge | None = None
+    views: Sequence[Window] = ()
     left: int = 0
-    pixels: int = field(default=0)
+    pixels: int = 0
 
 
 def look(
@@ -95,8 +96,8 @@ class _Stream:
     def __init__(self, model: Model, tiling: Tiling, progress: Progress | None, *, close_photos: bool = True) -> None:
         self.model, self.tiling, self.progress = model, tiling, progress
         self.close_photos = close_photos
-        self.batch = max(1, min(MOST_BATCH, _BATCH_PIXELS // tiling.size**2))
-        self.ahead = max(2, min(4 * MOST_BATCH, _AHEAD_PIXELS // max(tiling.tile, tiling.size) ** 2))
+        self.batch = max(1, min(MAX_BATCH, _BATCH_PIXELS // tiling.size**2))
+        self.ahead = max(2, min(4 * MAX_BATCH, _AHEAD_PIXELS // max(tiling.tile, tiling.size) ** 2))
         self.pool = ThreadPoolExecutor(max(2, cores()), "windows")
         self.reading: deque[tuple[_Open, Window, Future[NetworkInput]]] = deque()
         self.ready: dict[tuple[int, int], list[tuple[_Open, Window, NetworkInput]]] = {}
@@ -107,7 +108,7 @@ class _Stream:
         for opens in photos:
             one = self._open(opens)
             self.opened.append(one)
-            for window in self.tiling.views(one.looked.photo.size) if one.looked.photo else ():
+            for window in one.views:
                 self._read(one, window)
                 while len(self.reading) >= self.ahead:
                     self._take()
@@ -124,9 +125,11 @@ class _Stream:
             photo = opens()
         except InputError as error:
             return _Open(Looked(None, fault=error))
-        views = len(self.tiling.views(photo.size))
-        self.total += views
-        return _Open(Looked(photo), PhotoMerge(self.tiling, photo.size), views, photo.size[0] * photo.size[1])
+        views = self.tiling.views(photo.size)
+        self.total += len(views)
+        return _Open(
+            Looked(photo), PhotoMerge(self.tiling, photo.size), views, len(views), photo.size[0] * photo.size[1]
+        )
 
     def _read(self, one: _Open, window: Window) -> None:
         assert one.looked.photo is not None

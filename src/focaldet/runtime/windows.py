@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldet.checks import InputError, check_range
-from focaldet.photos.regions import FILL, PhotoRegions
+from focaldet.photos.regions import PhotoRegions
 from focaldet.photos.resize import MAX_SIZE
-from focaldet.photos.tiling import Window, overlap_px, windows_of
+from focaldet.photos.tiling import FILL, MIN_TILE, Window, overlap_px, windows_of
 from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.runtime.nms import ious, near_pairs, suppressed
-
-LEAST_TILE = 32
 
 _UNKNOWN_OVERLAP = 0.25
 """Share of a window, where the sizes of the trained objects are not known."""
@@ -108,7 +106,7 @@ def tiling_for(
         if overlap is not None:
             raise InputError("--overlap: is of windows; give their side too: --tile N")
         return None
-    check_range("tile", tile, LEAST_TILE, MAX_SIZE)
+    check_range("tile", tile, MIN_TILE, MAX_SIZE)
     check_range("max_detections", 1 if max_detections is None else max_detections, 1)
     if overlap is None:
         # The largest objects of whole photos have another size in pixels than they would have in windows.

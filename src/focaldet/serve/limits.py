@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from focaldet.checks import InputError, check_range
-from focaldet.photos.images import MAX_PIXELS, MAX_REGION_PIXELS
+from focaldet.photos.limits import MAX_PIXELS, MAX_REGION_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from typing import BinaryIO, NamedTuple
 from fastapi import HTTPException, Request
 
 from focaldet.checks import InputError
-from focaldet.photos.images import MAX_REGION_PIXELS, read_header
+from focaldet.photos.images import read_header
+from focaldet.photos.limits import MAX_REGION_PIXELS
 from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.photos.tiling import Window
 from focaldet.runtime.model import DetectionArrays, Model

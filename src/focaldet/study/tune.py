@@ -1,9 +1,8 @@
 """``focaldet tune``: search the options of training by Optuna, by AP on the validation photos."""
 
 import math
-import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.callbacks import RunRecorder
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.module import NotFiniteError
+from focaldet.engine.option import as_options
+from focaldet.engine.spec import METHODS
 from focaldet.engine.train import train
 from focaldet.files import write_text
 from focaldet.folders import alone_in, check_out
@@ -109,14 +110,9 @@ def run_tune(
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # a killed search left it
         if not study.trials:
-            usual = {
-                "lr": 3e-3,
-                "weight_decay": 0.05,
-                "ema": 0.995,
-                "augment": "light",
-                "class_loss": _default_loss(config),
-            }
-            study.enqueue_trial({name: usual[name] for name in searched} | {"beta": 2.0, "alpha": 0.25, "gamma": 2.0})
+            usual = {field.name: field.default for field in fields(TrainConfig)}
+            usual["class_loss"] = METHODS[config.method].class_loss
+            study.enqueue_trial({name: usual[name] for name in (*searched, "beta", "alpha", "gamma")})
         say("searched: " + "; ".join(f"--{name.replace('_', '-')} {SPACE[name][0]}" for name in searched))
         objective = _objective(given, folder, out, searched, seeds, say)
         while (done := len(_finished(study))) < trials:
@@ -159,11 +155,11 @@ def _objective(
             finally:
                 (run / "last.ckpt").unlink(missing_ok=True)  # four times the weights
             if report.pruned:
-                say(f"trial {trial.number}: {_options(changes)}: given up at val AP {report.best:.3f}")
+                say(f"trial {trial.number}: {as_options(changes)}: given up at val AP {report.best:.3f}")
                 raise optuna.TrialPruned
             values.append(report.best)
         mean = math.fsum(values) / len(values)
-        say(f"trial {trial.number}: {_options(changes)}: val AP {mean:.3f}")
+        say(f"trial {trial.number}: {as_options(changes)}: val AP {mean:.3f}")
         return mean
 
     return objective
@@ -179,10 +175,6 @@ def _check_same(study: "optuna.Study", settings: dict[str, Any]) -> None:
             f"tune: the search in this folder has {name} {before.get(name)}, not {settings[name]}; choose another --out"
         )
     study.set_user_attr("settings", settings)
-
-
-def _default_loss(config: TrainConfig) -> str:
-    return "focal" if config.method in ("retinanet", "fcos", "atss") else "quality_focal"
 
 
 def _finished(study: "optuna.Study") -> list[Any]:
@@ -203,28 +195,12 @@ def result_text(study: "optuna.Study", given: dict[str, Any], most: int = 10) ->
     shown = [*complete[:most], *(trial for trial in complete[most:] if trial.number == 0)]
     for trial in shown:
         mark = " (the default options)" if trial.number == 0 else ""
-        lines.append(f"  {trial.value:.3f}  trial {trial.number}: {_options(trial.user_attrs['changes'])}{mark}")
+        lines.append(f"  {trial.value:.3f}  trial {trial.number}: {as_options(trial.user_attrs['changes'])}{mark}")
     if complete:
         fixed = {name: value for name, value in given.items() if name not in ("out", "resume")}
-        command = f"focaldet train {_options(fixed | complete[0].user_attrs['changes'])}"
+        command = f"focaldet train {as_options(fixed | complete[0].user_attrs['changes'])}"
         lines.append(
             "The best of many is partly luck. Train it again with other seeds, and measure it on the test split:"
         )
         lines.append(f"  {command}")
     return "\n".join(lines)
-
-
-def _options(values: dict[str, Any]) -> str:
-    """Options as they are typed.
-
-    >>> _options({"lr": 0.002, "class_loss": "focal", "pretrained": True})
-    '--lr 0.002 --class-loss focal --pretrained'
-    """
-    words = []
-    for name, value in values.items():
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
-        else:
-            words += [option, shlex.quote("none" if value is None else str(value))]
-    return " ".join(words)

@@ -1,0 +1,24 @@
+"""What the network makes of the positives' classes, without gradients: weights and targets follow from it."""
+
+from torch import Tensor
+
+from focaldet.methods.class_loss import count_classes
+from focaldet.methods.positives import Positives
+from focaldet.structures import Assignment
+
+
+def score_weights(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """Largest class probability ``(N,)`` of each positive, detached: the weight of its box in GFL."""
+    return _logits(class_logits, assignment, positives).amax(dim=-1).sigmoid()
+
+
+def class_probabilities(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """Probability ``(N,)`` of the class of each positive's object, detached."""
+    logits = _logits(class_logits, assignment, positives)
+    return logits.gather(1, positives.labels[:, None])[:, 0].sigmoid()
+
+
+def _logits(class_logits: list[Tensor], assignment: Assignment, positives: Positives) -> Tensor:
+    """The class logits ``(N, C)`` of each positive, detached."""
+    num_classes = count_classes(class_logits, assignment.matched_gt.shape[1])
+    return positives.gather([level.detach() for level in class_logits], num_classes).float()
