@@ -31,7 +31,7 @@ lint: $(STAMP)
 quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
-test: check  ## everything, slow tests included (at most 15 minutes on 2 cores)
+test: check  ## everything, slow tests included (at most 12 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
 	$(BIN)/pytest -q -m alone --durations=5
 
@@ -51,8 +51,9 @@ fuzz: $(STAMP)  ## damaged files and arguments of every kind (docs/reliability.m
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	$(BIN)/python -m sphinx --fail-on-warning -q -c docs/site . build/site
 
+MUTANTS := 100
 mutants: $(STAMP)  ## break the losses, assignments, boxes and methods 100 times: do the quick tests notice? (an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/tools/mutants.py --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/tools/mutants.py --seed $(SEED) --count $(MUTANTS)
 
 demo: $(STAMP)  ## train a small detector in four minutes and write its report
 	$(BIN)/focaldet demo

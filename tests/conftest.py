@@ -21,6 +21,7 @@ from browser import Browser  # noqa: E402
 from cell_photos import BCCD, write_cells  # noqa: E402
 from drawn_photos import drawn_coco  # noqa: E402
 from focaldet.engine.config import TrainConfig  # noqa: E402
+from once import made_once  # noqa: E402
 
 
 def pytest_configure() -> None:
@@ -55,7 +56,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six blood cell photos: four to train, two to validate."""
-    return write_cells(tmp_path_factory.mktemp("data") / "cells", {"train": range(4), "val": range(4, 6)})
+    splits = {"train": range(4), "val": range(4, 6)}
+    return made_once(tmp_path_factory, "photos", lambda folder: write_cells(folder / "cells", splits)) / "cells"
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +109,8 @@ def small_config(data: Path, out: Path) -> TrainConfig:
 @pytest.fixture(scope="session")
 def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of such a run: look, do not touch."""
-    return train_silently(small_config(cells, tmp_path_factory.mktemp("runs") / "trained"))
+    made = made_once(tmp_path_factory, "runs", lambda folder: train_silently(small_config(cells, folder / "trained")))
+    return made / "trained"
 
 
 @pytest.fixture

@@ -190,8 +190,26 @@ def environment(hub: Hub | None, home: Path, token: str = TOKEN) -> dict[str, st
     return own | {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
-def focal(arguments: list[object], **environ: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of a command."""
-    command = [sys.executable, "-m", "focaldet", *map(str, arguments)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
-    return done.returncode, done.stdout, done.stderr
+def focal(*commands: list[object], **environ: str) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of commands that run one after another in one process, which imports torch once."""
+    asked = json.dumps([[str(argument) for argument in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, asked], env=environ, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(answer) for answer in json.loads(done.stdout)]
+
+
+_RUN = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from focaldet.cli import main
+
+answers = []
+for command in json.loads(sys.argv[1]):
+    with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as wrong:
+        code = main(command)
+    answers.append((code, said.getvalue(), wrong.getvalue()))
+print(json.dumps(answers))
+"""

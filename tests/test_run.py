@@ -137,7 +137,7 @@ def test_what_the_run_cannot_promise_is_told(trained: Path, photo: Path, tmp_pat
         run.predict(tmp_path / "none.jpg")
 
 
-def test_a_run_is_measured_reported_and_exported(run: Path, cells: Path) -> None:
+def test_a_run_is_measured_and_reported(run: Path, cells: Path) -> None:
     opened, lines = focaldet.Run(run), []
     report = opened.evaluate(say=lines.append)  # its own data; they have no test split
     assert report["split"] == "val"
@@ -149,13 +149,6 @@ def test_a_run_is_measured_reported_and_exported(run: Path, cells: Path) -> None
     assert repr(opened).startswith(f"Run('{run}': 3 classes")
     detector = opened.detector(device="cpu")
     assert detector.class_names == opened.class_names
-
-
-@pytest.mark.slow
-def test_a_run_is_exported(run: Path, photo: Path) -> None:
-    file = focaldet.Run(run).export(say=silence)
-    assert file == run / "model.onnx"
-    assert file.stat().st_size > 10_000
 
 
 def test_a_calibration_needs_photos_that_did_not_train_it(run: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 import focaldet
 from focaldet.checks import InputError
+from focaldet.cli import main
 from focaldet.engine.hub import local_run, repository_of
 from hub_server import environment, focal, serving
 
@@ -16,56 +17,63 @@ from hub_server import environment, focal, serving
 @pytest.mark.slow
 def test_a_pushed_run_is_predicted_with_trained_from_and_copied(trained: Path, cells: Path, tmp_path: Path) -> None:
     photo = next((cells / "JPEGImages").iterdir())
+    tuned = ["train", "--data", cells, "--weights", "hf:me/cells", "--epochs", "1", "--batch", "2"]
     with serving() as hub:
-        here = environment(hub, tmp_path / "home")
-        code, said, wrong = focal(["push", trained, "me/cells", "--licence", "mit", "--private"], **here)
-        assert (code, wrong) == (0, "")
-        assert f"uploaded to {hub.url}/me/cells" in said
-        files = hub.models["me/cells"]
-        assert set(files) >= {"README.md", "model.json", "model.safetensors", "evaluation.json"}
-        assert not set(files) & {"config.yaml", "truth.json", "predictions.json", "splits.json", "last.ckpt"}
-        assert files["model.safetensors"] == (trained / "model.safetensors").read_bytes()
-        assert "me/cells" in hub.private
-        _check_card(files["README.md"].decode(), trained)
+        pushed, there, started, copied, unknown = focal(
+            ["push", trained, "me/cells", "--licence", "mit", "--private"],
+            ["predict", "hf:me/cells", photo, "--out", tmp_path / "there"],
+            [*tuned, "--out", tmp_path / "tuned"],
+            ["import", "hf:me/cells", "--out", tmp_path / "copy"],
+            ["predict", "hf:me/nothing", photo, "--out", tmp_path / "none"],
+            **environment(hub, tmp_path / "home"),
+        )
+        (refused,) = focal(["push", trained, "me/cells"], **environment(hub, tmp_path / "home", token="hf_wrong"))
+    assert (pushed[0], pushed[2]) == (0, "")
+    assert f"uploaded to {hub.url}/me/cells" in pushed[1]
+    files = hub.models["me/cells"]
+    assert set(files) >= {"README.md", "model.json", "model.safetensors", "evaluation.json"}
+    assert not set(files) & {"config.yaml", "truth.json", "predictions.json", "splits.json", "last.ckpt"}
+    assert files["model.safetensors"] == (trained / "model.safetensors").read_bytes()
+    assert "me/cells" in hub.private
+    _check_card(files["README.md"].decode(), trained)
 
-        code, said, wrong = focal(["predict", "hf:me/cells", photo, "--out", tmp_path / "there"], **here)
-        assert (code, wrong) == (0, "")
-        assert focal(["predict", trained, photo, "--out", tmp_path / "here"], **here)[0] == 0
-        found = [json.loads((tmp_path / at / "predictions.json").read_text()) for at in ("there", "here")]
-        assert found[0]["annotations"] == found[1]["annotations"]
+    assert (there[0], there[2]) == (0, "")
+    assert main(["predict", str(trained), str(photo), "--out", str(tmp_path / "here")]) == 0
+    found = [json.loads((tmp_path / at / "predictions.json").read_text()) for at in ("there", "here")]
+    assert found[0]["annotations"] == found[1]["annotations"]
 
-        tuned = ["train", "--data", cells, "--weights", "hf:me/cells", "--epochs", "1", "--out", tmp_path / "tuned"]
-        code, said, wrong = focal([*tuned, "--batch", "2"], **here)
-        assert code == 0, wrong
-        assert "starting from the weights of hf:me/cells" in said
-        assert focaldet.Run(tmp_path / "tuned").config.weights == "hf:me/cells"
+    assert started[0] == 0, started[2]
+    assert "starting from the weights of hf:me/cells" in started[1]
+    assert focaldet.Run(tmp_path / "tuned").config.weights == "hf:me/cells"
 
-        code, said, wrong = focal(["import", "hf:me/cells", "--out", tmp_path / "copy"], **here)
-        assert (code, wrong) == (0, "")
-        for name in ("model.safetensors", "model.json"):
-            assert (tmp_path / "copy" / name).read_bytes() == (trained / name).read_bytes()
+    assert (copied[0], copied[2]) == (0, "")
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "copy" / name).read_bytes() == (trained / name).read_bytes()
 
-        for command in (["eval", "hf:me/cells", "--data", cells], ["export", "hf:me/cells"]):
-            code, _, wrong = focal(command, **here)
-            assert code == 2
-            assert "writes into the run, and hf:me/cells lies on the hub" in wrong
-        code, _, wrong = focal(["predict", "hf:me/nothing", photo, "--out", tmp_path / "none"], **here)
-        assert code == 2
-        assert f"hf:me/nothing: {hub.url} has no such model, or you may not read it" in wrong
-        code, _, wrong = focal(["push", trained, "me/cells"], **environment(hub, tmp_path / "home", token="hf_wrong"))
-        assert code == 2
-        assert re.search(r"me/cells: the upload failed \(.*\); log in first: hf auth login\n$", wrong)
+    assert unknown[0] == 2
+    assert f"hf:me/nothing: {hub.url} has no such model, or you may not read it" in unknown[2]
+    assert refused[0] == 2
+    assert re.search(r"me/cells: the upload failed \(.*\); log in first: hf auth login\n$", refused[2])
+
     # Without a network, what is in the cache is used, and nothing waits.
-    gone = environment(None, tmp_path / "home")
-    code, said, wrong = focal(["predict", "hf:me/cells", photo, "--out", tmp_path / "offline"], **gone)
-    assert (code, wrong) == (0, "")
-    code, _, wrong = focal(["predict", "hf:me/other", photo, "--out", tmp_path / "none"], **gone)
-    assert code == 2
+    cached, missing = focal(
+        ["predict", "hf:me/cells", photo, "--out", tmp_path / "offline"],
+        ["predict", "hf:me/other", photo, "--out", tmp_path / "none"],
+        **environment(None, tmp_path / "home"),
+    )
+    assert (cached[0], cached[2]) == (0, "")
+    assert missing[0] == 2
     assert re.fullmatch(
         r"focaldet: hf:me/other: cannot be downloaded \(.*refused.*\); bring it from another machine as a folder "
         r"\(hf download me/other --local-dir RUN\) and name that\n",
-        wrong,
+        missing[2],
     )
+
+
+@pytest.mark.parametrize("command", [["eval", "hf:me/cells", "--data", "DIR"], ["export", "hf:me/cells"]])
+def test_a_command_that_writes_into_the_run_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 2
+    assert "writes into the run, and hf:me/cells lies on the hub" in capsys.readouterr().err
 
 
 def _check_card(card: str, run: Path) -> None:

@@ -11,7 +11,6 @@ from focaldet.engine.train import train
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_photos_are_learned_by_heart(two_cells: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         data=str(two_cells),
@@ -22,7 +21,7 @@ def test_two_photos_are_learned_by_heart(two_cells: Path, tmp_path: Path) -> Non
         ema=0.9,
         augment="none",
         flips="none",
-        val_every=40,
+        val_every=120,
     )
     start = time.process_time()
     run = train(config, say=lambda line: None)

@@ -135,17 +135,19 @@ def test_a_backbone_s_weights_are_the_default_where_they_can_be_had(cells: Path,
     train += ["--batch", "2", "--lr", "0"]  # so that the weights stay as they began
     with serving() as hub:
         hub.models[f"timm/{SMALL}.lamb_in1k"] = {"model.safetensors": save(weights)}
-        here = environment(hub, tmp_path / "home")
-        code, said, wrong = focal(["import", f"timm:{SMALL}", "--out", tmp_path / "net.safetensors"], **here)
-        assert code == 0, wrong
-        assert f"--backbone {SMALL} --backbone-weights {tmp_path / 'net.safetensors'}" in said
-        code, said, wrong = focal([*train, "--out", tmp_path / "auto"], **here)
-        assert code == 0, wrong
-        assert f"starting from timm's pretrained weights of {SMALL}; without them: --no-pretrained" in said
+        fetched, auto = focal(
+            ["import", f"timm:{SMALL}", "--out", tmp_path / "net.safetensors"],
+            [*train, "--out", tmp_path / "auto"],
+            **environment(hub, tmp_path / "home"),
+        )
+    assert fetched[0] == 0, fetched[2]
+    assert f"--backbone {SMALL} --backbone-weights {tmp_path / 'net.safetensors'}" in fetched[1]
+    assert auto[0] == 0, auto[2]
+    assert f"starting from timm's pretrained weights of {SMALL}; without them: --no-pretrained" in auto[1]
     # From the cache, where the network is gone.
-    gone = environment(None, tmp_path / "home")
-    assert focal([*train, "--out", tmp_path / "cached", "--pretrained"], **gone)[0] == 0
-    code, said, _ = focal([*train, "--out", tmp_path / "scratch"], **environment(None, tmp_path / "empty"))
+    cached = [*train, "--out", tmp_path / "cached", "--pretrained"]
+    assert focal(cached, **environment(None, tmp_path / "home"))[0][0] == 0
+    ((code, said, _),) = focal([*train, "--out", tmp_path / "scratch"], **environment(None, tmp_path / "empty"))
     assert code == 0
     assert re.search(rf"training from scratch: timm/{SMALL}.lamb_in1k: cannot be downloaded \(.*refused", said)
     states = {name: load_file(tmp_path / name / "model.safetensors") for name in ("auto", "cached", "scratch")}

@@ -104,15 +104,21 @@ def test_detections_on_photos_are_torchvisions(kind, photos, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2, fcos_resnet50_fpn])
-def test_detections_of_the_real_networks_at_their_size_are_torchvisions(make, photos, tmp_path):
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(retinanet_resnet50_fpn, {}), (retinanet_resnet50_fpn_v2, SMALL), (fcos_resnet50_fpn, SMALL)],
+)
+def test_detections_of_the_real_networks_are_torchvisions(make, size, photos, tmp_path):
+    """From the photo on also at their own size, 800 to 1333 px; it changes nothing that they do differently."""
     torch.manual_seed(0)
-    model = make(weights=None, weights_backbone=None, num_classes=91).eval()
+    model = make(weights=None, weights_backbone=None, num_classes=91, **size).eval()
     model = give_detections(model, read_image(photos[0]).float() / 255)
     detector = imported(model, tmp_path)
-    assert (detector.spec.size, detector.spec.resize.short_side) == (1333, 800)
+    spec = Detector.load(tmp_path / "run").spec
+    assert (spec.size, spec.resize.short_side) == (1333, 800)
     assert_same(detector, model, photos[1])
-    assert_equal(detector, model, photos[0])
+    if size:  # in double precision at the full size it takes long
+        assert_equal(detector, model, photos[0])
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def epochs_of(out: Path, rung: str) -> int:
 
 
 def wait_until(condition, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -64,7 +64,6 @@ def wait_until(condition, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 12}).items()]
     options += ["--rungs", "retinanet-focal", "gfl", "--seeds", "1", "--parallel", "1"]
@@ -98,13 +97,12 @@ def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_interrupt_stops_the_study_and_keeps_what_is_done(given, out):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 500}).items()]
     process = start(out, *options, "--rungs", "gfl", "--seeds", "1")
     wait_until(lambda: epochs_of(out, "gfl") >= 2, process)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert errors == "focaldet: stopped\n"
     assert (run_folder(out, "gfl", 0) / "last.ckpt").exists()
@@ -112,7 +110,6 @@ def test_interrupt_stops_the_study_and_keeps_what_is_done(given, out):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_rungs_run_side_by_side(given, out):
     said: list[str] = []
     run_study(given, out=out, rungs=["fcos", "atss"], seeds=1, parallel=2, say=said.append)
@@ -124,7 +121,6 @@ def test_two_rungs_run_side_by_side(given, out):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_failure_of_the_first_rung_ends_the_study_with_its_words(given, out):
     with pytest.raises(InputError, match=r"gfl, seed 0: .*nothing\.safetensors.*gfl-0\.log"):
         run_study(given | {"backbone_weights": "nothing.safetensors"}, out=out, rungs=["gfl"], seeds=1)
@@ -170,7 +166,6 @@ def test_a_run_of_other_settings_in_the_folder_is_refused(gfl):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_run_that_stopped_in_its_first_epoch_begins_anew(given, out):
     study = open_study(out, given, rungs=["gfl"], seeds=1)
     run = run_folder(out, "gfl", 0)
@@ -181,7 +176,6 @@ def test_a_run_that_stopped_in_its_first_epoch_begins_anew(given, out):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_training_that_diverges_is_a_result(given, out):
     open_study(out, given | {"lr": 1e30, "clip": 0.0, "warmup": 0}, rungs=["gfl"], seeds=1)
     do_rung(out, "gfl", 0, say=lambda line: None)

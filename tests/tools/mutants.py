@@ -1,6 +1,6 @@
 """Mutation trial: break the sources at random places, and see whether the quick tests notice.
 
-    make mutants                                             # 100 mutants, seed 0
+    make mutants                                             # 100 mutants, seed 0; fewer: make mutants MUTANTS=10
     .venv/bin/python tests/tools/mutants.py --seed 1 --only 17    # one of them again, with its difference
 
 A mutant is one small change: another operator, comparison or constant, a negated condition, two exchanged arguments, or
@@ -150,10 +150,15 @@ def run_tests(copy: Path, tests: list[str]) -> None:
     sys.path[:0] = [str(copy / "src"), str(copy / "tests")]
     os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path[:2]), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True  # Python would not notice a change of the same length within a second
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    with log_of(copy).open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     sys.exit(pytest.main(["-q", "-x", "-m", "not slow", *tests]))
+
+
+def log_of(copy: Path) -> Path:
+    """What the last tests printed."""
+    return copy.with_name("log.txt")
 
 
 def is_killed(mutant: Mutant, copy: Path) -> bool:
@@ -185,14 +190,15 @@ def main() -> None:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache"))
         if tests_fail(copy, REST):
-            sys.exit("the quick tests fail already without a mutant")
+            sys.exit(f"{log_of(copy).read_text()[-3000:]}\nthe quick tests fail already without a mutant")
         alive = []
         for number, mutant in numbered:
             if args.only is None or number in args.only:
                 killed = is_killed(mutant, copy)
                 print(f"\n{number}: {'killed' if killed else 'ALIVE'}\n{mutant}", flush=True)
                 alive += [] if killed else [number]
-    print(f"\nalive: {alive or 'none'}")
+    tried = len(numbered) if args.only is None else len(args.only)
+    print(f"\n{tried - len(alive)} of {tried} mutants killed; alive: {alive or 'none'}")
 
 
 if __name__ == "__main__":
