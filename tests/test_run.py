@@ -165,7 +165,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, run: Path) -> None:
     with pytest.raises(InputError, match="not a model of focaldet"):
         focaldet.Run(tmp_path)
     (run / "config.yaml").unlink()
-    with pytest.raises(InputError, match="was not trained here; name a folder of labelled photos"):
+    with pytest.raises(InputError, match="was not trained here; pass a folder of labelled photos"):
         focaldet.Run(run).evaluate()
 
 

@@ -74,7 +74,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
             "detect objects in photos and videos; write annotated photos and JSON, with the uncertainty of each side",
         )
     )
-    _calibrate(add("calibrate", "measure on labelled photos how far a run's scores and sides can be trusted"))
+    _calibrate(add("calibrate", "measure on labelled photos how reliable a run's scores and box sides are"))
     _serve(add("serve", "serve a detector over HTTP: photos in, boxes as JSON out, and a web page to try it"))
     _export(add("export", "export a run as one file that needs no training code, and compare its output with the run"))
     _import(add("import", "turn a published detector of torchvision or mmdetection into a run"))
@@ -154,7 +154,7 @@ def _predict(command: Parser) -> None:
     command.add("--split", str, help="split of TRUTH: train, val or test (default: test, or val if there is no test)")
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
     add_selection(command)
-    command.add("--check-shift", bool, default=False, help="warn if the photos are not like those of the calibration")
+    command.add("--check-shift", bool, default=False, help="warn if the photos do not resemble the calibration photos")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     add_windows(command)
     add_place(command)
@@ -227,8 +227,8 @@ def _import(command: Parser) -> None:
         "file",
         Path,
         metavar="FILE",
-        help="torch checkpoint or safetensors file; or what to fetch: torchvision:fcos_resnet50_fpn, hf:OWNER/NAME, or "
-        "timm:BACKBONE, which makes a file for --backbone-weights",
+        help="torch checkpoint or safetensors file, or a model to download: torchvision:fcos_resnet50_fpn, hf:OWNER/NAME, "
+        "or timm:BACKBONE (creates a file for --backbone-weights)",
     )
     command.add("--out", Path, metavar="RUN", help="run folder to create (default: a new one in runs)")
     command.add(
@@ -242,8 +242,8 @@ def _import(command: Parser) -> None:
 
 def _push(command: Parser) -> None:
     command.add("run", Path, metavar="RUN", help="run folder")
-    command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; made if it is not there")
-    command.add("--private", bool, default=False, help="make a repository that only its owner sees")
+    command.add("repository", str, metavar="OWNER/NAME", help="repository on the hub; created if it does not exist")
+    command.add("--private", bool, default=False, help="create a private repository")
     command.add(
         "--licence",
         str,
@@ -273,7 +273,7 @@ def _study(command: Parser) -> None:
     add("--rungs", str, f"train only these rungs (default: all): {rungs}", nargs="+", metavar="RUNG")
     add("--gammas", float, "extra rungs: RetinaNet with focal loss, one per γ", nargs="+", metavar="G")
     add("--betas", float, "extra rungs: ATSS with quality focal loss, one per β", nargs="+", metavar="B")
-    add("--bins", int, "extra rungs: GFL, one per number of bins a side", nargs="+", metavar="N")
+    add("--bins", int, "extra rungs: GFL, one per number of bins per side", nargs="+", metavar="N")
     _add_fields(command, without=(*CHOSEN_HERE, "out", "minutes"))
 
 
@@ -285,9 +285,14 @@ def _tune(command: Parser) -> None:
     def add(name: str, hint: Any, help: str, **options: Any) -> None:
         command.add(name, hint, help=help, group="search", **options)
 
-    add("--out", Path, "folder; an existing search is continued (default: tunes/<name of the data>)", metavar="DIR")
+    add(
+        "--out",
+        Path,
+        "search folder; an existing search is continued (default: tunes/<name of the data>)",
+        metavar="DIR",
+    )
     add("--minutes", float, f"time per training (default: {MINUTES:g}, unless --epochs is given)", metavar="MIN")
-    add("--trials", int, f"combinations of options to try, with those of an existing search (default: {TRIALS})")
+    add("--trials", int, f"combinations of options to try, including those of an existing search (default: {TRIALS})")
     add("--seeds", int, f"trainings per trial, each with its own seed (default: {SEEDS})")
     space = "; ".join(f"{name}: {words}" for name, (words, _) in SPACE.items())
     add("--space", str, f"options to search (default: {' '.join(USUAL)}): {space}", nargs="+", metavar="NAME")

@@ -63,7 +63,7 @@ def train(*, callbacks: Sequence["Callback"] = (), say: Callable[[str], None] = 
 
 
 class Run:
-    """A run folder, of ``focaldet.train``, of the command line or of ``focaldet import``.
+    """A run folder, written by ``focaldet.train``, the command line or ``focaldet import``.
 
     Args:
         path: the folder, or ``hf:OWNER/NAME`` for one on the hub, which can be read but not measured.
@@ -128,7 +128,7 @@ class Run:
             split: train, val or test; by default test, or val if there is no test.
             max_detections: most detections per photo; by default the run's own limit.
             tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
-            device: where the network is computed.
+            device: where the network runs.
             say: prints a line.
 
         Raises:
@@ -143,7 +143,7 @@ class Run:
     def calibrate(
         self, data: str | Path | None = None, split: str = "val", *, say: Callable[[str], None] = print
     ) -> Calibration:
-        """Measure what scores and sides are worth on photos that did not train it, as ``focaldet calibrate`` does.
+        """Measure how reliable scores and sides are on other photos, as ``focaldet calibrate`` does.
 
         ``train`` does it on the val split. Arguments as in ``evaluate``.
         """
@@ -198,17 +198,17 @@ class Run:
 
         Args:
             photos: a file, a PIL image or an ``(H, W, 3)`` uint8 RGB array, or a list of them.
-            score: least score, or ``"precision=0.95"`` or ``"recall=0.9"``, or such values of classes as in
+            score: confidence threshold, ``"precision=0.95"`` or ``"recall=0.9"``, or such values by class:
                 ``"RBC=0.4,WBC=recall=0.9"``; by default the threshold with the best F1
                 of each class, or 0.3 without a calibration.
             coverage: add bands that contain the whole true box of this share of objects.
             max_detections: most detections per photo; by default the run's own limit.
             tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
-            calibrated: give chances as scores, if the run has a calibration.
-            device: where the network is computed.
+            calibrated: return calibrated scores, if the run has a calibration.
+            device: where the network runs.
 
         Raises:
-            InputError: a photo cannot be read, or the run cannot keep what ``score`` or ``coverage`` asks.
+            InputError: a photo cannot be read, or the run cannot promise what ``score`` or ``coverage`` asks for.
         """
         key = (score, coverage, max_detections, tile, overlap, calibrated, device)
         if key not in self._models:
@@ -296,13 +296,13 @@ class Run:
         """Upload the model to the Hugging Face hub with a card, as ``focaldet push`` does. Returns OWNER/NAME.
 
         Args:
-            repository: OWNER/NAME; made if it is not there.
-            private: make it one that only its owner sees.
+            repository: OWNER/NAME; created if it does not exist.
+            private: create a private repository.
             licence: of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0, ….
             say: prints a line.
 
         Raises:
-            InputError: the hub does not take it.
+            InputError: the hub rejects it.
         """
         from focaldet.report.push import push_run
 
@@ -312,5 +312,5 @@ class Run:
         if data is not None:
             return Path(data)
         if not (self.path / "config.yaml").exists():
-            raise InputError(f"{self.path}: was not trained here; name a folder of labelled photos with data")
+            raise InputError(f"{self.path}: was not trained here; pass a folder of labelled photos as data")
         return Path(self.config.data)

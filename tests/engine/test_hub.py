@@ -64,8 +64,8 @@ def test_a_pushed_run_is_predicted_with_trained_from_and_copied(trained: Path, c
     assert (cached[0], cached[2]) == (0, "")
     assert missing[0] == 2
     assert re.fullmatch(
-        r"focaldet: hf:me/other: cannot be downloaded \(.*refused.*\); bring it from another machine as a folder "
-        r"\(hf download me/other --local-dir RUN\) and name that\n",
+        r"focaldet: hf:me/other: cannot be downloaded \(.*refused.*\); download it on another machine "
+        r"\(hf download me/other --local-dir RUN\), copy the folder here and give its path\n",
         missing[2],
     )
 
@@ -73,7 +73,7 @@ def test_a_pushed_run_is_predicted_with_trained_from_and_copied(trained: Path, c
 @pytest.mark.parametrize("command", [["eval", "hf:me/cells", "--data", "DIR"], ["export", "hf:me/cells"]])
 def test_a_command_that_writes_into_the_run_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 2
-    assert "writes into the run, and hf:me/cells lies on the hub" in capsys.readouterr().err
+    assert "writes into the run, but hf:me/cells is on the hub" in capsys.readouterr().err
 
 
 def _check_card(card: str, run: Path) -> None:

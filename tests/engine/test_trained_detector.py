@@ -303,7 +303,7 @@ def test_finite_weights_that_give_no_finite_number_are_named(run: Path) -> None:
         if value.ndim == 4:
             weights[name] = torch.full_like(value, 3e38)
     save_file(weights, run / "model.safetensors")
-    with pytest.raises(InputError, match="its network gives infinity or what is not a number") as error:
+    with pytest.raises(InputError, match="its network outputs infinity or NaN") as error:
         Detector.load(run)
     assert one_line(error)
 

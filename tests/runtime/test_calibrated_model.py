@@ -94,7 +94,7 @@ def test_promised_recall_shows_what_it_can_and_says_what_it_would_take(predict, 
     assert "blue: no threshold promises a recall of 90%, so all its boxes are shown" in said
     assert "about 300 more labelled objects than the 200" in said
     _, error = predict("--score", "recall=0.9", code=2)
-    assert "looks at nothing below 0.2" in error
+    assert "was exported with score threshold 0.2" in error
 
 
 def test_classes_have_thresholds_of_their_own(predict) -> None:
@@ -107,7 +107,7 @@ def test_classes_have_thresholds_of_their_own(predict) -> None:
     assert named(predict("--no-calibrated", "--score", "green=0.9,0.3")[0]) == ["blue"]
     assert "--score gren: no such class; did you mean 'green'?" in predict("--score", "gren=0.4", code=2)[1]
     assert "has no calibration" in predict("--no-calibrated", "--score", "green=recall=0.9", code=2)[1]
-    assert "looks at nothing below" in predict("--score", "blue=recall=0.9", code=2)[1]
+    assert "was exported with score threshold" in predict("--score", "blue=recall=0.9", code=2)[1]
 
 
 def test_names_of_classes_may_have_commas_and_equals_signs() -> None:

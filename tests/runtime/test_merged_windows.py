@@ -243,7 +243,7 @@ def test_a_model_of_whole_photos_has_no_windows_unless_asked_for() -> None:
         (31, None, "tile: expected"),
         (4097, None, "tile: expected"),
         (-1, None, "tile: expected"),
-        (0, 0.5, "--overlap: is of windows"),
+        (0, 0.5, "--overlap: needs windows"),
     ],
 )
 def test_windows_out_of_range_are_refused(tile: int, overlap: float | None, line: str) -> None:

@@ -142,7 +142,7 @@ def test_a_geotiff_gets_its_boxes_on_the_map_in_windows_or_not(tiled: Path, tmp_
         (["--overlap", "40"], "overlap: expected 0 to 39"),
         (["--tile", "7"], "tile: expected"),
         (["--tile", "5000"], "tile: expected"),
-        (["--tile", "0", "--overlap", "0.2"], "--overlap: is of windows"),
+        (["--tile", "0", "--overlap", "0.2"], "--overlap: needs windows"),
         (["--tile", "40.5"], "--tile: expected a whole number"),
     ],
 )

@@ -132,12 +132,12 @@ def test_command_is_silent_on_photos_like_those_of_the_calibration(said) -> None
 def test_command_warns_in_one_line_of_photos_with_other_scores(said) -> None:
     out = said((colour_sample(0.9),) * 30)
     assert out.count("\n") == 2
-    assert out.startswith("these photos are not like those of the calibration (p = ")
+    assert out.startswith("these photos do not resemble the calibration photos (p = ")
     assert "do not rely on scores, promised thresholds and bands" in out
 
 
 def test_command_does_not_look_only_at_boxes_that_are_shown(said) -> None:
-    assert "not like those" in said((colour_sample(0.9),) * 30, "--score", "precision=0.9")
+    assert "do not resemble" in said((colour_sample(0.9),) * 30, "--score", "precision=0.9")
 
 
 def test_few_photos_give_no_answer_and_say_so(said) -> None:

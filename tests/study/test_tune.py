@@ -52,6 +52,6 @@ def test_a_search_is_continued_and_its_command_can_be_run(given: dict, tmp_path:
 def test_what_cannot_be_searched_is_named(given: dict, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--space lrr: cannot be searched; did you mean 'lr'"):
         run_tune(given, out=tmp_path / "search", space=["lrr"])
-    with pytest.raises(InputError, match="nothing is left to search"):
+    with pytest.raises(InputError, match="nothing left to search"):
         run_tune(given | {"lr": 0.1}, out=tmp_path / "search", space=["lr"])
     assert not (tmp_path / "search").exists()

@@ -36,8 +36,8 @@ class TrainConfig:
     repeat: str = option(
         "data",
         "off",
-        "draw photos with rare classes more often: auto; instance, by photos and objects; or the share of photos below "
-        "which a class is rare (LVIS's threshold); an epoch stays as long",
+        "draw photos with rare classes more often: auto; instance (counts objects, too); or the share of photos "
+        "below which a class is rare (LVIS's threshold); epochs keep their length",
         metavar="auto|instance|T|off",
     )
     ignore: str | None = option(
@@ -61,7 +61,7 @@ class TrainConfig:
     pretrained: bool | Literal["auto"] = option(
         "model",
         "auto",
-        "start from timm's pretrained weights of the backbone, from its cache or downloaded; auto: if that is possible",
+        "start from timm's pretrained backbone weights, from the cache or downloaded; auto: if they are available",
         main=True,
     )
     size: int = option(
@@ -75,8 +75,8 @@ class TrainConfig:
     tile: int | Literal["auto"] | None = option(
         "model",
         None,
-        "train on windows of the photos at their own resolution, with this side in pixels, which is then the --size; "
-        "auto: chosen by the objects' sizes (docs/large-photos.md)",
+        "train on windows of the photos at their own resolution, with this side in pixels, instead of --size; "
+        "auto: chosen from the object sizes (docs/large-photos.md)",
         metavar="N|auto",
     )
     tile_objects: float = option(
@@ -125,13 +125,13 @@ class TrainConfig:
     box_loss: BoxLossName = option(  # noqa: RUF009
         "loss",
         "default",
-        "box loss; default: smooth_l1 (of deltas) for retinanet, which alone has it, giou for the others",
+        "box loss; default: giou, but smooth_l1 (of deltas) for retinanet, the only method that offers it",
     )
     alpha: float | str | None = option(
         "loss",
         0.25,
-        "weight α of objects in the focal loss; background has 1 - α; none gives both weight 1; inverse gives rare "
-        "classes more; or numbers by class, as in RBC=.1,Platelets=.5",
+        "weight α of objects in the focal loss; background has 1 - α; none: weight 1 for both; inverse: more for "
+        "rare classes; or one number per class: RBC=.1,Platelets=.5",
         metavar="A|inverse|NAME=A,…",
     )
     gamma: float = option(
@@ -160,7 +160,7 @@ class TrainConfig:
     patience: int = option(
         "schedule",
         0,
-        "end the run after this many measurements of val AP without a better one; 0: never",
+        "stop after this many measurements of val AP without improvement; 0: never",
         range=AT_LEAST_0,
         metavar="N",
     )
@@ -173,7 +173,7 @@ class TrainConfig:
     accumulate: int = option(
         "schedule",
         1,
-        "batches per step: the gradient of N times --batch images, in the memory of --batch",
+        "batches per step: the gradient of N times --batch images in the memory of one batch",
         range=AT_LEAST_1,
     )
     lr: float = option(
@@ -187,9 +187,9 @@ class TrainConfig:
         "schedule", 0.05, "weight decay of AdamW; biases and norms have none", range=AT_LEAST_0
     )
     warmup: int = option(
-        "schedule", 50, "steps of linear warm-up, at most a tenth of a run of epochs", range=AT_LEAST_0
+        "schedule", 50, "steps of linear warm-up, at most a tenth of a run with --epochs", range=AT_LEAST_0
     )
-    clip: float = option("schedule", 10.0, "largest norm of the gradient; 0 disables clipping", range=AT_LEAST_0)
+    clip: float = option("schedule", 10.0, "maximum norm of the gradient; 0 disables clipping", range=AT_LEAST_0)
     ema: float = option(
         "schedule", 0.995, "decay per step of the weights' moving average, which is evaluated and saved"
     )
@@ -200,7 +200,7 @@ class TrainConfig:
     augment: str = option(
         "augmentation",
         DEFAULT_PRESET,
-        "none, light, medium or strong zoom, crop and colour changes, and what to add: mosaic, hue=0.02, … "
+        "none, light, medium or strong zoom, crop and colour changes; then any extras: mosaic, hue=0.02, … "
         "(docs/augmentation.md)",
         metavar="PRESET,NAME,NAME=X",
     )
@@ -221,7 +221,7 @@ class TrainConfig:
     device: str = option(
         "hardware",
         "auto",
-        "where to train; auto: the first CUDA GPU, else the CPU (Apple's GPU has to be asked for)",
+        "where to train; auto: the first CUDA GPU, else the CPU (never Apple's GPU: use mps)",
         metavar="auto|cpu|cuda[:N]|mps",
     )
     devices: int = option(
@@ -244,10 +244,10 @@ class TrainConfig:
         range=(-1, 2**10),
     )
     deterministic: bool = option(
-        "hardware", False, "the same weights from the same seed on a CUDA GPU too, but slower; on a CPU always"
+        "hardware", False, "make runs on a CUDA GPU reproducible, but slower; runs on a CPU always are"
     )
     compile: bool = option(
-        "hardware", False, "compile the network with torch.compile: minutes at the start, then faster steps on a GPU"
+        "hardware", False, "compile the network with torch.compile: takes minutes, then steps on a GPU are faster"
     )
     profile: bool = option("hardware", False, "print a breakdown of the step time when training ends")
 
@@ -270,13 +270,15 @@ class TrainConfig:
     logger: str = option(
         "output",
         "tensorboard",
-        "where to log losses and AP beside metrics.jsonl: tensorboard, csv, wandb, mlflow, several by commas, or none",
+        "where to log losses and AP, besides metrics.jsonl: tensorboard, csv, wandb, mlflow, several separated by "
+        "commas, or none",
         metavar="NAMES",
     )
     max_detections: int | Literal["auto"] = option(
         "output",
         "auto",
-        "most detections per photo; auto: 100, or twice the objects of the fullest training photo if it has over 50",
+        "maximum number of detections per photo; auto: 100, or twice the objects of the fullest training photo if "
+        "it has over 50",
         metavar="N|auto",
     )
 

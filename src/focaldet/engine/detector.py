@@ -209,8 +209,8 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
     maps = (*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or ()))
     if not all(bool(values.isfinite().all()) for values in maps):
         raise InputError(
-            f"{file}: its network gives infinity or what is not a number: the training diverged, or the file is "
-            "damaged; use other weights, or train again with a lower --lr"
+            f"{file}: its network outputs infinity or NaN: the training diverged, or the file is damaged; "
+            "use other weights, or train again with a lower --lr"
         )
 
 

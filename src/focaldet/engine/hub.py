@@ -54,8 +54,8 @@ def local_run(run: str | Path) -> Path:
             found = snapshot_download(repository, allow_patterns=list(FILES), local_files_only=reason is not None)
     except LocalEntryNotFoundError as error:
         raise InputError(
-            f"{PREFIX}{repository}: cannot be downloaded ({reason or one_line(error)}); bring it from another machine "
-            f"as a folder (hf download {repository} --local-dir RUN) and name that"
+            f"{PREFIX}{repository}: cannot be downloaded ({reason or one_line(error)}); download it on another "
+            f"machine (hf download {repository} --local-dir RUN), copy the folder here and give its path"
         ) from error
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise InputError(
@@ -72,8 +72,8 @@ def local_run(run: str | Path) -> Path:
 
 
 def check_local(run: str | Path, command: str) -> None:
-    """Raise InputError if a command that writes into a run is given one on the hub."""
+    """Raise InputError if a command that writes into a run gets one on the hub."""
     if is_on_hub(run):
         raise InputError(
-            f"{command}: writes into the run, and {run} lies on the hub; make a folder of it: focaldet import {run}"
+            f"{command}: writes into the run, but {run} is on the hub; copy it first: focaldet import {run}"
         )

@@ -136,13 +136,13 @@ def _check_looks_low_enough(path: Path, model: OnnxDetector, choices: ScoreChoic
                 from_here = math.ceil(1000 * float(model.certainty.chances([least] * len(labels), labels).max())) / 1000
             if choice.value < from_here:
                 raise InputError(
-                    f"score: expected a number in [{from_here:g}, 1), got {choice.value:g}; {path} looks at nothing "
-                    "below"
+                    f"score: expected a number in [{from_here:g}, 1), got {choice.value:g}; {path} was "
+                    f"exported with score threshold {least:g}"
                 )
         elif (needed := float(selection.least_raw[labels].min())) < least - 2e-5:  # because of rounding
             raise InputError(
-                f"--score {choice}: needs detections with scores from {needed:.3f}, and {path} looks at nothing below "
-                f"{least:g}; use the run folder instead"
+                f"--score {choice}: needs detections with scores from {needed:.3f}, but {path} was exported with "
+                f"score threshold {least:g}; use the run folder instead"
             )
 
 

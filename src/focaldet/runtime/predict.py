@@ -57,7 +57,7 @@ def predict_files(
             sub-folders of the same names.
         score: confidence threshold; boxes have a higher score.
         select: chooses the boxes, instead of ``score``.
-        shift: warns if the photos are not like those of the calibration.
+        shift: warns if the photos do not resemble the calibration photos.
         say: prints a line about files skipped in folders, photos that were brightened, or a shift.
         progress: called with the number of windows, if the model looks at photos in windows.
 

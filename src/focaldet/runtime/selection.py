@@ -257,7 +257,7 @@ def _promised(calibration: Calibration, label: int, choice: ScoreChoice) -> tupl
     left_out = choice.kind == "precision"
     instead = "its boxes are left out" if left_out else "all its boxes are shown"
     reason = (
-        "the detector does not reach it on the photos of the calibration"
+        "the detector does not reach it on the calibration photos"
         if more is None
         else f"that would take about {more:,} more labelled objects than the {each.objects:,} of the calibration"
     )

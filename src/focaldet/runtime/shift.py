@@ -165,7 +165,7 @@ class ShiftCheck:
         if chance > FALSE_ALARMS:
             return None
         return (
-            f"these photos are not like those of the calibration (p = {chance:.2g}): do not rely on scores, promised "
+            f"these photos do not resemble the calibration photos (p = {chance:.2g}): do not rely on scores, promised "
             "thresholds and bands; calibrate on labelled photos like these: focaldet calibrate RUN --data DIR"
         )
 

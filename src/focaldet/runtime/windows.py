@@ -104,7 +104,7 @@ def tiling_for(
     tile = trained_tile if tile is None else tile
     if not tile:
         if overlap is not None:
-            raise InputError("--overlap: is of windows; give their side too: --tile N")
+            raise InputError("--overlap: needs windows; give their side with --tile N")
         return None
     check_range("tile", tile, MIN_TILE, MAX_SIZE)
     check_range("max_detections", 1 if max_detections is None else max_detections, 1)

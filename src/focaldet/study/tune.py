@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 PER_RUN = 5
-"""Measurements of AP in a run; a trial can be given up after each."""
+"""Measurements of AP in a run; a trial can be stopped after each."""
 
 
 class _Report(Callback):
-    """Reports each measured AP to the trial, and stops a run that the trial gives up."""
+    """Reports each measured AP to the trial, and stops a run when the trial is pruned."""
 
     def __init__(self, trial: "optuna.Trial", before: Sequence[float]) -> None:
         self.trial, self.before, self.pruned, self.best = trial, before, False, 0.0
@@ -85,7 +85,7 @@ def run_tune(
             raise InputError(f"--space {name}: cannot be searched; {near_name(name, SPACE)}")
     searched = [name for name in dict.fromkeys(space) if name not in given]
     if not searched:
-        raise InputError("--space: nothing is left to search; all of its options are given")
+        raise InputError("--space: nothing left to search: all its options are given")
     if "data" not in given:
         raise InputError("tune: --data DIR is missing: the folder of labelled photos")
     given = given if "epochs" in given else {"minutes": MINUTES} | given
@@ -93,7 +93,7 @@ def run_tune(
     given = given | {"pretrained": config.pretrained}  # the same for all trials
     folder = read_folder(config.data, seed=config.seed)
     if not folder.splits.get("val"):
-        raise InputError(f"{config.data}: no val split, by whose AP trials are compared")
+        raise InputError(f"{config.data}: no val split; trials are compared by its AP")
     out = Path("tunes") / Path(config.data).resolve().name if out is None else out
     check_out(out, "a search")
     with alone_in(out, "tune"):
@@ -155,7 +155,7 @@ def _objective(
             finally:
                 (run / "last.ckpt").unlink(missing_ok=True)  # four times the weights
             if report.pruned:
-                say(f"trial {trial.number}: {as_options(changes)}: given up at val AP {report.best:.3f}")
+                say(f"trial {trial.number}: {as_options(changes)}: stopped early at val AP {report.best:.3f}")
                 raise optuna.TrialPruned
             values.append(report.best)
         mean = math.fsum(values) / len(values)
@@ -191,7 +191,7 @@ def result_text(study: "optuna.Study", given: dict[str, Any], most: int = 10) ->
         study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0, reverse=True
     )
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
-    lines = [f"{len(complete)} trials, {pruned} more given up early; val AP:"]
+    lines = [f"{len(complete)} trials, {pruned} more stopped early; val AP:"]
     shown = [*complete[:most], *(trial for trial in complete[most:] if trial.number == 0)]
     for trial in shown:
         mark = " (the default options)" if trial.number == 0 else ""
@@ -200,7 +200,7 @@ def result_text(study: "optuna.Study", given: dict[str, Any], most: int = 10) ->
         fixed = {name: value for name, value in given.items() if name not in ("out", "resume")}
         command = f"focaldet train {as_options(fixed | complete[0].user_attrs['changes'])}"
         lines.append(
-            "The best of many is partly luck. Train it again with other seeds, and measure it on the test split:"
+            "The best of many trials is partly luck. Train it again with other seeds and measure it on the test split:"
         )
         lines.append(f"  {command}")
     return "\n".join(lines)
