@@ -227,8 +227,8 @@ def _import(command: Parser) -> None:
         "file",
         Path,
         metavar="FILE",
-        help="torch checkpoint or safetensors file, or a model to download: torchvision:fcos_resnet50_fpn, hf:OWNER/NAME, "
-        "or timm:BACKBONE (creates a file for --backbone-weights)",
+        help="torch checkpoint or safetensors file, or a model to download: torchvision:fcos_resnet50_fpn, "
+        "hf:OWNER/NAME, or timm:BACKBONE (creates a file for --backbone-weights)",
     )
     command.add("--out", Path, metavar="RUN", help="run folder to create (default: a new one in runs)")
     command.add(
