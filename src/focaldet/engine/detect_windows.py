@@ -1,4 +1,4 @@
-"""Detections of a detector on labelled photos: each as a whole, or in windows, as the detector looks at photos."""
+"""Detections on labelled photos: on whole photos or in windows, as the detector is set."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

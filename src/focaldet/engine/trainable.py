@@ -35,7 +35,7 @@ from focaldet.models.postprocess import PostProcess
 OPTIONS = tuple(
     field.name for field in fields(TrainConfig) if field.metadata["group"] in ("model", "loss") and field.name != "data"
 )
-"""Options of ``focaldet train`` that ``detector`` takes: those of the network and its losses."""
+"""Options of ``focaldet train`` that ``detector`` takes: the groups model and loss."""
 
 FREEZING = ("frozen_stages", "freeze_norm")
 """Options that the training loop decides on."""
@@ -55,7 +55,7 @@ def detector(
     """Build a detector that is called as torchvision's are.
 
     Args:
-        method: retinanet, fcos, atss, gfl, gflv2 or tood; by default that of ``weights``, or gfl.
+        method: retinanet, fcos, atss, gfl, gflv2 or tood; by default the method of ``weights``, or gfl.
         num_classes: labels are 0 to ``num_classes`` - 1, and none of them is the background. Where labels start at 1,
             as in torchvision's scripts, give one more, as for torchvision's own detectors.
         class_names: names of the classes, instead of their number.

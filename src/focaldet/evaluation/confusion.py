@@ -1,7 +1,7 @@
 """Confusion matrix: which class the detector gives to the objects of each class.
 
 Each object is in one cell: of its own class if a box finds it, else of the class of the best box that lies on it, else
-it is missed. Each box is in one cell too: that of an object, or else it is a false alarm.
+it is missed. Each box is in one cell, too: it matches an object or is a false alarm.
 """
 
 from collections import Counter

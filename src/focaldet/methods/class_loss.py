@@ -37,7 +37,7 @@ class GradientBalance(nn.Module):
         self.register_buffer("gradients", torch.zeros(2, 0))
 
     def start(self, num_classes: int) -> "GradientBalance":
-        """Forget everything, for so many classes."""
+        """Reset the state, for this number of classes."""
         self.gradients = self.gradients.new_zeros(2, num_classes)
         return self
 

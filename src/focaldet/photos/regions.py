@@ -109,7 +109,7 @@ class PhotoRegions:
         return turned(self._stored.read(Window(x1, y1, x2 - x1, y2 - y1)), orientation)
 
     def reduced(self, longest: int) -> NDArray[np.uint8]:
-        """The whole photo, scaled down so that its longer side has at most so many pixels; never up.
+        """The whole photo, scaled down so that its longer side has at most this many pixels; never up.
 
         Raises:
             InputError: it would have more than ``MAX_PIXELS``, or the file cannot be read any more.

@@ -60,7 +60,7 @@ class OnnxDetector:
         """Load an exported file.
 
         Args:
-            max_detections: largest number of detections per photo; ``None``: that of the file. A file that includes NMS
+            max_detections: largest number of detections per photo; ``None``: the file's own. A file that includes NMS
                 cannot give more than it was exported for; one with ``outputs`` ``"sites"`` can. In windows, the limit
                 of the file is that of a window, and a photo has as many as its windows unless this is given.
             threads: number of compute threads, including the caller's. Idle threads sleep. ``None``: one per core, and

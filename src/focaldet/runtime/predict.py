@@ -59,7 +59,7 @@ def predict_files(
         select: chooses the boxes, instead of ``score``.
         shift: warns if the photos do not resemble the calibration photos.
         say: prints a line about files skipped in folders, photos that were brightened, or a shift.
-        progress: called with the number of windows, if the model looks at photos in windows.
+        progress: called with the number of windows, if the model detects in windows.
 
     Returns:
         A line for each file that could not be read, or not as a whole. All others are processed.

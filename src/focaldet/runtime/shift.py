@@ -25,13 +25,13 @@ from focaldet.records.calibration import Calibration, ClassThresholds, PhotoSamp
 from focaldet.runtime.model import DetectionArrays
 
 FALSE_ALARMS = 0.01
-"""How often, at most, photos like those of the calibration raise a warning."""
+"""Largest share of sets of photos that resemble the calibration photos but raise a warning."""
 
 MIN_PHOTOS = 5
-"""With fewer new photos, the test would hardly ever find a difference, however large."""
+"""With fewer new photos, the test would rarely detect even a large difference."""
 
 MAX_PHOTOS = 500
-"""More new photos than these are represented by so many of them."""
+"""If there are more new photos, this many represent them."""
 
 MAX_BOXES = 50
 """The same for the boxes of a photo."""
@@ -76,7 +76,7 @@ def photo_sample(
 
 
 def spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of some values, at even distances.
+    """At most this many of the values, evenly spaced.
 
     >>> spread(np.arange(10), 4), spread(np.arange(3), 4)
     (array([0, 3, 6, 9]), array([0, 1, 2]))
@@ -156,9 +156,9 @@ class ShiftCheck:
         self._new.setdefault(file, []).append(found.at(raw >= self.least[found.labels]))
 
     def line(self) -> str | None:
-        """A warning, or why there can be none; nothing if the photos are like those of the calibration."""
+        """A warning, or why there can be none; nothing if the photos resemble the calibration photos."""
         if len(self._new) < MIN_PHOTOS:
-            return f"--check-shift: needs at least {MIN_PHOTOS} photos to compare with those of the calibration"
+            return f"--check-shift: needs at least {MIN_PHOTOS} photos to compare with the calibration photos"
         files = list(self._new.values())
         new = [self._sample(files[index]) for index in spread(np.arange(len(files)), MAX_PHOTOS)]
         chance = shift_chance(self._known, new)

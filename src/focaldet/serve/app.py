@@ -186,7 +186,7 @@ def create_app(
                 alias="score",
                 ge=0,
                 le=1,
-                description="confidence threshold: lowest score of a box; without it, that of the server",
+                description="confidence threshold: lowest score of a box (default: the server's)",
             ),
         ] = None,
     ) -> JSONResponse:

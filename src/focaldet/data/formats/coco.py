@@ -107,7 +107,7 @@ def read_coco(tree: Tree, files: list[str]) -> ParsedLayout:
 
 
 def _split(name: str) -> str:
-    """The split that a file's name suggests, else that of the nearest folder."""
+    """The split that a file's name suggests, or else its nearest folder's name."""
     parts = [stem(name), *folder_of(name).split("/")[::-1]]
     return next(filter(None, map(split_of, parts)), "")
 

@@ -126,7 +126,7 @@ def listed_classes(tree: Tree, lists: Sequence[str]) -> tuple[str, ...]:
 
 
 def split_of_pair(source: str, photo: str) -> str:
-    """The split that the folders of a label file suggest, or else those of its photo, the nearest first."""
+    """The split that the folders of a label file or else of its photo suggest, nearest first."""
     parts = [*folder_of(source).split("/")[::-1], *folder_of(photo).split("/")[::-1]]
     return next(filter(None, map(split_of, parts)), "")
 
