@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Sampler
 from focaldet.checks import InputError, WorkerError
 from focaldet.data.rare import drawn
 from focaldet.data.records import ImageRecord
+from focaldet.data.sending import sendable
 from focaldet.data.transforms import EvalTransform, TrainTransform
 from focaldet.data.views import View
 from focaldet.photos.images import fitted_size, no_size_warnings
@@ -274,12 +275,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     sizes = torch.tensor([sample.image.shape[-2:] for sample in samples])
     height, width = sizes.amax(0).tolist()
-    if bool((sizes == sizes[0]).all()):
-        images = torch.stack([sample.image for sample in samples])
-    else:
-        images = samples[0].image.new_zeros(len(samples), 3, height, width)
-        for image, sample in zip(images, samples, strict=True):
-            image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+    images = sendable((len(samples), 3, height, width), samples[0].image.dtype)
+    for image, sample in zip(images, samples, strict=True):
+        _, bottom, right = sample.image.shape
+        image[:, :bottom, :right] = sample.image
+        image[:, bottom:] = image[:, :bottom, right:] = 0
     truth = GroundTruth(
         boxes_xyxy=torch.cat([sample.boxes_xyxy for sample in samples]),
         labels=torch.cat([sample.labels for sample in samples]),

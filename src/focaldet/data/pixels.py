@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from focaldet import kernels
 from focaldet.data.augmentation import Augmentation
 
 LUMA = (0.299, 0.587, 0.114)
@@ -32,6 +33,9 @@ def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float, hue: float = 0.0
     matrix = contrast * brightness * (saturation * torch.eye(3) + (1 - saturation) * grey)
     if hue:
         matrix = matrix @ hue_matrix(hue * uniform(-1, 1))
+    if kernels.available()["cpu"] is None:
+        numbers = torch.cat([matrix.flatten(), grey])
+        return torch.ops.focaldet.recolour(image, numbers, (1 - contrast) * brightness)  # type: ignore[no-any-return]
     pixels = image.reshape(3, -1)
     # Every 16th pixel suffices for the mean. Integer sums do not depend on the number of threads.
     sample = pixels[:, ::16]

@@ -67,7 +67,7 @@ def zoom_crop(view: View, canvas: tuple[int, int], base_scale: float, strength: 
 def on_grey(view: View, canvas: tuple[int, int], corner: tuple[int, int]) -> View:
     """Place an image on a grey canvas (width, height), with its top left corner at (x, y)."""
     (height, width), (left, top) = view.image.shape[-2:], corner
-    image = torch.full((3, canvas[1], canvas[0]), FILL, dtype=torch.uint8)
+    image = torch.full((canvas[1], canvas[0], 3), FILL, dtype=torch.uint8).permute(2, 0, 1)  # in the order of photos
     image[:, top : top + height, left : left + width] = view.image
     offset = torch.tensor([left, top, left, top], dtype=torch.float32)
     return View(image, view.boxes_xyxy + offset, view.labels, view.ignored)
