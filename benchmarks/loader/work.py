@@ -118,7 +118,7 @@ LOADERS: dict[str, Callable[[Path], Iterable[Any]]] = {
 
 
 def measured(loader: Iterable[Any], photos: int) -> tuple[float, float, float, float]:
-    """Photos per second, CPU milliseconds per photo, mean height and width; after batches in which the workers start."""
+    """Photos per second, milliseconds of processor time per photo, mean height and width, once the workers run."""
     batches = endless(loader)
     for _ in range(WARM_UP):
         next(batches)

@@ -151,6 +151,8 @@ class DetectionDataset(Dataset[Sample]):
         if view is None:
             return None
         view = self._transformed(view, draw)
+        if not view.ignored.any():
+            return Sample(index, view.image, view.boxes_xyxy, view.labels, view.boxes_xyxy[:0])
         objects = ~view.ignored
         return Sample(index, view.image, view.boxes_xyxy[objects], view.labels[objects], view.boxes_xyxy[view.ignored])
 
@@ -161,8 +163,11 @@ class DetectionDataset(Dataset[Sample]):
             if not isinstance(self.transform, TrainTransform):
                 return self.transform(view)
             sizes = self.transform.sizes
-            chosen = sizes[_seed_of(self.seed, draw.epoch, draw.batch, "batch") % len(sizes)]
-            return self.transform.resized(chosen)(view, (lambda: self._another(draw)) if draw.mix else None)
+            transform = self.transform
+            if len(sizes) > 1:
+                of_batch = _seed_of(self.seed, draw.epoch, draw.batch, "batch") % len(sizes)
+                transform = transform.resized(sizes[of_batch])
+            return transform(view, (lambda: self._another(draw)) if draw.mix else None)
 
     def _another(self, draw: Draw) -> View:
         """A photo at random, to mix with another; the next readable one if it cannot be read."""

@@ -1,5 +1,6 @@
 """Images as tensors; ``focaldet.photos.images`` reads the files."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,15 @@ import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import io
 
 from focaldet.photos.images import read_photo
+
+with contextlib.suppress(ImportError):  # brings the decoder, which torchvision means to give up (0.29)
+    import torchvision.io  # noqa: F401
+
+_decode_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
+_RGB = 3
+"""torchvision's ``ImageReadMode.RGB``."""
 
 
 def read_image(path: Path, *, max_side: int | None = None) -> UInt8[Tensor, "3 H W"]:
@@ -18,13 +25,15 @@ def read_image(path: Path, *, max_side: int | None = None) -> UInt8[Tensor, "3 H
 
 
 def decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """Pixels ``(H, W, 3)`` of a JPEG file; ``None`` if it is damaged, or torchvision was built without libjpeg.
+    """Pixels ``(H, W, 3)`` of a JPEG file; ``None`` if it is damaged, or torchvision has no decoder.
 
-    They are Pillow's to the bit, by the same library. But Pillow keeps four bytes a pixel, and copies them twice: it
-    takes twice as long.
+    They are Pillow's to the bit, from the same library. But Pillow keeps four bytes per pixel and copies them twice,
+    which takes twice as long.
     """
+    if _decode_jpeg is None:
+        return None
     try:
-        pixels = io.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=io.ImageReadMode.RGB)
+        pixels: Tensor = _decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), _RGB, False)
     except RuntimeError:
         return None
     return np.asarray(pixels.permute(1, 2, 0).numpy())

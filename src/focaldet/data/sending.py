@@ -22,7 +22,7 @@ def sendable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     if get_worker_info() is None:
         return torch.empty(tuple(shape), dtype=dtype)
     numel = torch.Size(shape).numel()
-    storage = torch.UntypedStorage._new_shared(numel * dtype.itemsize)
+    storage = torch.UntypedStorage._new_shared(numel * dtype.itemsize)  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))  # type: ignore[call-overload, no-any-return]
 
 
@@ -32,6 +32,6 @@ def send_small_tensors_by_value() -> None:
 
 
 def _reduce(tensor: Tensor) -> Any:
-    if tensor.is_shared() or tensor.requires_grad or tensor.numel() * tensor.itemsize > SMALL:
+    if tensor.requires_grad or tensor.numel() * tensor.itemsize > SMALL:
         return reduce_tensor(tensor)  # type: ignore[no-untyped-call]
     return torch.from_numpy, (tensor.numpy(),)

@@ -319,9 +319,7 @@ def _check_scans(source: Source) -> None:
         raise InputError(f"{path}: a JPEG file of more than {MAX_SCANS} scans; save it again")
 
 
-def read_photo(
-    source: Source, *, max_side: int | None = None, jpeg: JpegDecoder | None = None
-) -> NDArray[np.uint8]:
+def read_photo(source: Source, *, max_side: int | None = None, jpeg: JpegDecoder | None = None) -> NDArray[np.uint8]:
     """An image file as a photo ``(H, W, 3)``, upright.
 
     Grey, palette and CMYK are converted, 16 bits are scaled to 8 (``photos.depth``), and transparency becomes white.
