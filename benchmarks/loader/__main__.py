@@ -32,8 +32,8 @@ CORES = 16
 
 H100 = 5 * 1_170_301 / (37.009 * 60) / 8 * (800 / 640) ** 2
 """Photos per second that one H100 trains on at 640 px, from MLPerf Training 3.0: RetinaNet with ResNeXt-50 at 800 px on
-8 H100s in 37.009 minutes (https://developer.nvidia.com/deep-learning-performance-training-inference/training), on the
-1,170,301 photos of its subset of OpenImages. That it takes 5 epochs, and that time grows with the pixels, is assumed."""
+8 H100s in 37.009 minutes (https://developer.nvidia.com/deep-learning-performance-training-inference/training), with
+1,170,301 photos of OpenImages. That it takes 5 epochs, and that time grows with the pixels, is assumed."""
 
 
 def main() -> None:
@@ -56,18 +56,19 @@ def main() -> None:
         f"# Loaders\n\n{provenance(given_command('benchmarks.loader'))}.\n\n"
         f"Read, augment and collate: {SIZE} px, batches of {BATCH}, {WORKERS} workers, JPEG files from disk (in the "
         f"system's cache), repeated to {PHOTOS} or more. Medians of {given.rounds} rounds in which the loaders take "
-        f"turns, each in a process of its own; {given.photos} photos a round. Processor time is that of the process and "
-        "its workers. focaldet has its default augmentation (`light`), keeps the shape of the photos where all of a "
-        "batch have the same, and also makes the targets. torchvision is the `lsj` preset of its references; "
-        "ultralytics has its defaults, which include a mosaic of one photo from disk and three that it keeps in memory, "
-        "and the same without mosaic.\n\n" + "\n".join(lines) + "\n\n"
-        "## What it could feed\n\nArithmetic, not a measurement. In MLPerf Training 3.0, RetinaNet with ResNeXt-50 at "
-        "800 px takes [37.009 minutes on 8 H100s]"
+        f"turns, each in a process of its own; {given.photos} photos a round. Processor time is that of the process "
+        "and its workers. focaldet has its default augmentation (`light`), keeps the shape of the photos where all of "
+        "a batch have the same, and also makes the targets. torchvision is the `lsj` preset of its references; "
+        "ultralytics has its defaults, which include a mosaic of one photo from disk and three that it keeps in "
+        "memory, and the same without mosaic.\n\n"
+        + "\n".join(lines)
+        + "\n\n## What it could feed\n\nArithmetic, not a measurement. In MLPerf Training 3.0, RetinaNet with "
+        "ResNeXt-50 at 800 px takes [37.009 minutes on 8 H100s]"
         "(https://developer.nvidia.com/deep-learning-performance-training-inference/training). If that is 5 epochs of "
         "the 1,170,301 photos, and the time of a step grows with its pixels, one H100 trains on "
-        f"{H100:.0f} photos a second at 640 px. {CORES} cores like these prepare {CORES} x 1000 / {cpu:.2f} = {fed:.0f} "
-        f"a second: {fed / H100:.1f} times as many. With this loader a step would wait for photos if it took less than "
-        f"{BATCH * 1000 / fed:.1f} ms for a batch of {BATCH}.\n"
+        f"{H100:.0f} photos a second at 640 px. {CORES} cores like these prepare {CORES} x 1000 / {cpu:.2f} = "
+        f"{fed:.0f} a second: {fed / H100:.1f} times as many. With this loader a step waits for photos only if it "
+        f"takes less than {BATCH * 1000 / fed:.1f} ms for a batch of {BATCH}.\n"
     )
     RESULT.write_text(text)
 

@@ -6,7 +6,6 @@ Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,17 +18,17 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from focaldet.checks import InputError, WorkerError
+from focaldet.data.kept import KeptPhotos, bytes_of, can_keep
 from focaldet.data.rare import drawn
 from focaldet.data.records import ImageRecord
 from focaldet.data.sending import sendable
 from focaldet.data.transforms import EvalTransform, TrainTransform
 from focaldet.data.views import View
-from focaldet.photos.images import fitted_size, no_size_warnings
 from focaldet.structures import GroundTruth
-from focaldet.system.cores import cores
+from focaldet.system.memory import free_bytes
 
-CACHE_BYTES = 1 << 30
-"""Memory limit for keeping all decoded images (1 GiB per process; forked workers share it)."""
+CACHE_SHARE = 0.25
+"""Largest share of the free memory in which all decoded images are kept, for all training processes of a machine."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,9 @@ class DetectionDataset(Dataset[Sample]):
         records: one split of a ``DataFolder``.
         transform: ``TrainTransform`` or ``EvalTransform``.
         seed: random seed of the transform.
-        cache_bytes: decode all images now and keep them if they need at most this many bytes; 0 disables this. They are
-            kept no larger than the transform needs.
+        cache_bytes: decode all images now and keep them if they need at most this many bytes; 0 disables this, ``None``
+            is a quarter of the free memory. They are kept no larger than the transform needs, and workers share them.
+        processes: training processes on this machine, which divide that memory.
     """
 
     def __init__(
@@ -94,7 +94,8 @@ class DetectionDataset(Dataset[Sample]):
         transform: TrainTransform | EvalTransform,
         *,
         seed: int = 0,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
+        processes: int = 1,
     ) -> None:
         self.records = tuple(records)
         self.transform = transform
@@ -104,10 +105,11 @@ class DetectionDataset(Dataset[Sample]):
         self._unreadable.share_memory_()  # type: ignore[no-untyped-call]
         self._named: set[int] = set()
         self._problems: dict[int, str] = {}
-        self._images: list[UInt8[Tensor, "3 H W"] | None] | None = None
-        if sum(_source_bytes(r, self._source_side) for r in self.records) <= cache_bytes:
-            with no_size_warnings(), ThreadPoolExecutor(max_workers=max(2, cores())) as pool:
-                self._images = list(pool.map(self._read, range(len(self.records))))
+        if cache_bytes is None:
+            cache_bytes = int(CACHE_SHARE * free_bytes() / processes)
+        sizes = [self._kept_size(record) for record in self.records]
+        fits = bytes_of(sizes) <= cache_bytes and can_keep(sizes)
+        self._images = KeptPhotos(sizes, self._read) if fits else None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -215,9 +217,8 @@ class DetectionDataset(Dataset[Sample]):
         """A line for each photo whose file has parts that cannot be read, and that has not been reported before."""
         return []
 
-    @property
-    def _source_side(self) -> int:
-        return self.transform.source_side
+    def _kept_size(self, record: ImageRecord) -> tuple[int, int]:
+        return self.transform.kept_size(record.width, record.height)
 
     def _decode(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         return self.transform.read(path)
@@ -246,12 +247,6 @@ def _seed_of(*numbers: int | str) -> int:
     """A seed for torch from several numbers, and a word that tells two uses of the same numbers apart."""
     entropy = [number if isinstance(number, int) else int.from_bytes(number.encode()) for number in numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _source_bytes(record: ImageRecord, max_side: int) -> int:
-    size = (record.width, record.height)
-    width, height = fitted_size(*size, max_side) if max(size) > max_side else size
-    return 3 * width * height
 
 
 class Batch(NamedTuple):

@@ -56,6 +56,10 @@ class EvalTransform:
         """Longer side in pixels up to which the resolution of the source image matters."""
         return self.size if self.resize == OWN_RESIZE else MAX_PIXELS
 
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in which ``read`` gives a photo."""
+        return fitted_size(width, height, self.size) if self.resize == OWN_RESIZE else (width, height)
+
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         """Read a photo to keep in memory; with the default ``Resize``, already scaled to its canvas."""
         photo = read_photo(path)
@@ -122,6 +126,11 @@ class TrainTransform:
         other = copy(self)
         other.size = size
         return other
+
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in which ``read`` gives a photo."""
+        side = self.source_side
+        return fitted_size(width, height, side) if max(width, height) > side else (width, height)
 
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         """Read a photo to keep in memory, no larger than ``source_side``."""

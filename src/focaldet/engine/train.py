@@ -262,11 +262,13 @@ def fit(
 def _loader(
     config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
 ) -> "DataLoader[Any]":
-    transform = training_transform(config, folder.num_classes)
+    transform, records = training_transform(config, folder.num_classes), folder.splits["train"]
     if config.tile is None:
-        dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+        dataset = DetectionDataset(records, transform, seed=config.seed, processes=config.devices)
     else:
-        dataset = WindowDataset(folder.splits["train"], transform, share=config.tile_objects, seed=config.seed)
+        dataset = WindowDataset(
+            records, transform, share=config.tile_objects, seed=config.seed, processes=config.devices
+        )
     workers = config.workers
     if workers < 0:
         # On a GPU, photos are prepared while it computes, even if they are decoded already.
