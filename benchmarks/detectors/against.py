@@ -41,7 +41,8 @@ def main() -> None:
     text = (
         f"# A training step, before and now\n\n{provenance(given_command('benchmarks.detectors.against'))}. Before: "
         f"commit {given.commit}. {given.size} px, batch 8, otherwise defaults, random weights; medians of "
-        f"{given.rounds} rounds in which the two take turns, of the means of `--profile` over {given.epochs} epochs.\n\n"
+        f"{given.rounds} rounds in which the two take turns, of the means that `--profile` prints after {given.epochs} "
+        "epochs.\n\n"
     )
     RESULT.write_text(text + "\n".join(lines) + "\n")
 
