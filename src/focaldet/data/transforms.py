@@ -17,7 +17,7 @@ from torch import Tensor
 
 from focaldet.checks import check_choice
 from focaldet.data.augmentation import STRENGTHS, Augmentation, Strength
-from focaldet.data.images import as_tensor, read_image
+from focaldet.data.images import as_tensor, decode_jpeg, read_image
 from focaldet.data.mixing import mixup, mosaic, paste_objects
 from focaldet.data.pixels import degrade, jitter_colour, uniform
 from focaldet.data.views import View, keep_visible, mirror_boxes, resample, rotate, transpose, with_image, zoom_crop
@@ -62,7 +62,7 @@ class EvalTransform:
 
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         """Read a photo to keep in memory; with the default ``Resize``, already scaled to its canvas."""
-        photo = read_photo(path)
+        photo = read_photo(path, jpeg=decode_jpeg)
         return as_tensor(self.resize(photo, self.size) if self.resize == OWN_RESIZE else photo)
 
     def __call__(self, view: View) -> View:

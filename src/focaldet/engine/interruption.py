@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from focaldet.data.sending import send_small_tensors_by_value
 from focaldet.engine.budget import TimeBudget
+from focaldet.system.heap import keep_memory
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,6 +26,7 @@ def begin_worker(index: int) -> None:
     Terminals and schedulers send their signals to this process too. A second SIGTERM comes from the run itself, to a
     worker that does not end on its own.
     """
+    keep_memory()  # a photo is several buffers of a megabyte, which the system would otherwise map again each time
     send_small_tensors_by_value()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
