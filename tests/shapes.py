@@ -21,6 +21,7 @@ MODULES = (
     "models",
     "data.batching",
     "data.images",
+    "data.kept",
     "data.mixing",
     "data.pixels",
     "data.transforms",

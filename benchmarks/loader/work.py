@@ -1,33 +1,40 @@
-"""python -m benchmarks.loader.work NAME DATA: photos per second of one loader, as a line of JSON.
+"""python -m benchmarks.loader.work NAME DATA: the speed of one loader, as a line of JSON.
 
 A process of its own for each loader, so that none inherits another's memory or threads. Each reads the same JPEG files
-from disk, augments them, and collates batches of 8, in 2 workers.
+from disk, augments them, and collates batches of 8, in 2 workers. Prints photos per second, milliseconds of processor
+time per photo, workers included, and the mean height and width of its images.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 BATCH, WORKERS, SIZE = 8, 2, 640
+
+WARM_UP = 40
+"""Batches before the measurement: more than the workers prepare ahead."""
 
 
 def ours(data: Path, *, cache: bool) -> Iterable[Any]:
     """What ``focaldet train --size 640`` reads, with the targets of GFL."""
     from torch.utils.data import DataLoader
 
-    from focaldet.data.batching import CACHE_BYTES, DetectionDataset, TrainingSampler
+    from focaldet.data.batching import DetectionDataset, TrainingSampler
     from focaldet.data.folder import read_folder
     from focaldet.data.transforms import TrainTransform
+    from focaldet.engine.interruption import begin_worker
     from focaldet.engine.spec import ModelSpec
     from focaldet.methods.targets import TargetCollate
 
     folder = read_folder(data)
     net, method = ModelSpec("gfl", folder.class_names, "regnetx_002", SIZE, 64, 2).build()
     transform = TrainTransform(SIZE, strength="light")
-    dataset = DetectionDataset(folder.splits["train"], transform, cache_bytes=CACHE_BYTES if cache else 0)
+    dataset = DetectionDataset(folder.splits["train"], transform, cache_bytes=1 << 32 if cache else 0)
     assert dataset.cached == cache
     return DataLoader(
         dataset,
@@ -35,6 +42,7 @@ def ours(data: Path, *, cache: bool) -> Iterable[Any]:
         sampler=TrainingSampler(len(dataset), batch_size=BATCH, seed=0),
         collate_fn=TargetCollate(method, net, 0.5),
         num_workers=WORKERS,
+        worker_init_fn=begin_worker,
         persistent_workers=True,
     )
 
@@ -109,26 +117,41 @@ LOADERS: dict[str, Callable[[Path], Iterable[Any]]] = {
 """Name -> its loader on a folder in YOLO format."""
 
 
-def photos_per_second(loader: Iterable[Any], passes: int) -> float:
-    """After a pass in which the workers start."""
-    photos = 0
-    begin = time.perf_counter()
-    for turn in range(passes + 1):
-        if turn == 1:
-            photos, begin = 0, time.perf_counter()
-        for batch in loader:
-            images = batch["img"] if isinstance(batch, dict) else batch[0]
-            photos += len(images)
-    return photos / (time.perf_counter() - begin)
+def measured(loader: Iterable[Any], photos: int) -> tuple[float, float, float, float]:
+    """Photos per second, milliseconds of processor time per photo, mean height and width, once the workers run."""
+    batches = endless(loader)
+    for _ in range(WARM_UP):
+        next(batches)
+    count, height, width = 0, 0, 0
+    begin, used = time.perf_counter(), cpu_seconds()
+    while count < photos:
+        batch = next(batches)
+        images = batch["img"] if isinstance(batch, dict) else batch[0]
+        count += len(images)
+        height, width = height + len(images) * images.shape[2], width + len(images) * images.shape[3]
+    seconds, used = time.perf_counter() - begin, cpu_seconds() - used
+    return count / seconds, 1e3 * used / count, height / count, width / count
+
+
+def endless(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and its workers (Linux)."""
+    processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    fields = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes]
+    return sum(int(user) + int(system) for *_, user, system in (own[:13] for own in fields)) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=LOADERS)
     parser.add_argument("data", type=Path, help="folder in YOLO format")
-    parser.add_argument("--passes", type=int, default=2)
+    parser.add_argument("--photos", type=int, default=800)
     given = parser.parse_args()
-    print(json.dumps(photos_per_second(LOADERS[given.name](given.data), given.passes)))
+    print(json.dumps(measured(LOADERS[given.name](given.data), given.photos)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError
-from focaldet.data.batching import CACHE_BYTES, DetectionDataset, TrainingSampler, collate
+from focaldet.data.batching import DetectionDataset, TrainingSampler, collate
 from focaldet.data.folder import read_folder
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform, TrainTransform
@@ -110,7 +110,7 @@ def truncate(record: ImageRecord) -> None:
     record.path.write_bytes(record.path.read_bytes()[:-500])
 
 
-@pytest.mark.parametrize("cache_bytes", [0, CACHE_BYTES])
+@pytest.mark.parametrize("cache_bytes", [0, 10**9])
 def test_the_next_photo_stands_in_for_one_that_cannot_be_read(records, cache_bytes):
     whole = DetectionDataset(records, TrainTransform(48), seed=3)
     expected = {(e, i): whole[e, i] for e in range(2) for i in (0, 2)}
@@ -177,7 +177,7 @@ def test_without_a_single_photo_that_can_be_read_one_line_says_so(records, worke
 
 def test_nothing_stands_in_where_photos_are_evaluated(records):
     truncate(records[1])
-    for cache_bytes in (0, CACHE_BYTES):
+    for cache_bytes in (0, 10**9):
         dataset = DetectionDataset(records, EvalTransform(32), cache_bytes=cache_bytes)
         assert dataset.sample(1) is None
         assert dataset.sample(2).index == 2
@@ -230,3 +230,42 @@ def test_the_sampler_asks_before_each_batch_whether_photos_are_still_mixed():
     sampler.set_epoch(3)
     assert [draw.mix for draw in sampler] == [True] * 4 + [False] * 4
     assert asked == [3, 3.25, 3.5, 3.75]
+
+
+def padding(sizes, sampler) -> float:
+    """Share of the pixels of a batch that are none of its photos, in an epoch."""
+    batches = sizes[[draw.photo for draw in sampler]].reshape(-1, sampler.batch_size, 2)
+    return 1 - batches.prod(2).sum() / (batches.max(1).prod(1) * sampler.batch_size).sum()
+
+
+def test_photos_of_similar_shapes_make_a_batch():
+    rng = np.random.default_rng(0)
+    sizes = np.stack([rng.integers(120, 320, 400), np.full(400, 320)], 1)
+    sizes[rng.random(400) < 0.7] = sizes[rng.random(400) < 0.7][0][::-1]  # most lie down, and all these are alike
+    shapes = sizes[:, 0] / sizes[:, 1]
+    plain, grouped = (TrainingSampler(400, batch_size=8, seed=3, shapes=given) for given in (None, shapes))
+    assert padding(sizes, grouped) < 0.3 * padding(sizes, plain)
+    first = list(grouped)
+    assert sorted(draw.photo for draw in first) == list(range(400))
+    assert [draw.batch for draw in first] == [index // 8 for index in range(400)]
+    grouped.set_epoch(1)
+    together = [
+        {frozenset(draw.photo for draw in epoch if draw.batch == n) for n in range(50)}
+        for epoch in (first, list(grouped))
+    ]
+    assert not together[0] & together[1]  # no batch comes again
+    # In each step, two processes see the photos of one with twice the batch.
+    two = [
+        list(TrainingSampler(400, batch_size=4, seed=3, shapes=shapes, num_replicas=2, rank=rank)) for rank in (0, 1)
+    ]
+    for batch in range(50):
+        halves = {draw.photo for own in two for draw in own if draw.batch == batch}
+        assert halves == {draw.photo for draw in first if draw.batch == batch}
+
+
+def test_a_few_photos_are_not_sorted_lest_every_epoch_has_the_same_batches():
+    shapes = np.linspace(0.5, 2, 30)
+    few = TrainingSampler(30, batch_size=8, seed=3, shapes=shapes)
+    assert {draw.photo for draw in few if draw.batch == 0} == {
+        draw.photo for draw in TrainingSampler(30, batch_size=8, seed=3) if draw.batch == 0
+    }

@@ -4,9 +4,10 @@ import torch
 from PIL import Image
 
 from focaldet.checks import InputError
-from focaldet.data.images import read_image
-from focaldet.photos.images import as_photo, fitted_size, read_header, upright_boxes
+from focaldet.data.images import decode_jpeg, read_image
+from focaldet.photos.images import as_photo, fitted_size, read_header, read_photo
 from focaldet.photos.limits import MAX_PIXELS
+from focaldet.photos.orientation import upright_boxes
 
 from .builders import png_header, write_photo
 
@@ -154,3 +155,24 @@ def test_fitted_size_never_vanishes():
 def test_what_is_no_photo_is_named(image, message):
     with pytest.raises(InputError, match=message):
         as_photo(image)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"mode": "L"}, {"mode": "CMYK"}])
+def test_training_reads_jpeg_files_to_the_bit_as_everything_else(options, orientation, tmp_path, monkeypatch):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8))
+    options = dict(options)
+    photo.convert(options.pop("mode", "RGB")).save(tmp_path / "a.jpg", exif=_exif(orientation), **options)
+    read = read_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read.permute(1, 2, 0).numpy(), read_photo(tmp_path / "a.jpg"))
+    monkeypatch.setattr("focaldet.data.images._decode_jpeg", None)  # a torchvision that has given it up
+    assert torch.equal(read_image(tmp_path / "a.jpg"), read)
+
+
+def test_a_damaged_jpeg_file_has_pillows_verdict(tmp_path):
+    whole = write_photo(tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    assert decode_jpeg(whole) is not None
+    assert decode_jpeg(whole[: len(whole) // 2]) is None
+    with pytest.raises(InputError, match="truncated"):
+        read_image(tmp_path / "a.jpg")

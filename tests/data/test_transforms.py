@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from focaldet import kernels
 from focaldet.data.augmentation import STRENGTHS
 from focaldet.data.pixels import jitter_colour
 from focaldet.data.transforms import FLIPS, EvalTransform, TrainTransform
@@ -24,11 +25,15 @@ def found_box(image) -> list[int]:
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
+def only_mirrored(image, amount, hue, *, left_right, upside_down):
+    return image.flip([axis for axis, wanted in ((2, left_right), (1, upside_down)) if wanted])
+
+
 @pytest.mark.parametrize("flips", FLIPS)
 @pytest.mark.parametrize("strength", [s for s in STRENGTHS if s != "none"])
 @pytest.mark.parametrize("size", [(320, 200), (200, 320)])
 def test_boxes_stay_on_their_pixels(strength, flips, size, monkeypatch):
-    monkeypatch.setattr("focaldet.data.transforms.jitter_colour", lambda image, amount, hue: image)
+    monkeypatch.setattr("focaldet.data.transforms.jitter_colour", only_mirrored)
     transform = TrainTransform(160, strength=strength, flips=flips)
     seen = 0
     for seed in range(60):
@@ -125,6 +130,23 @@ def test_stretch_changes_the_shape_of_an_object_and_not_its_area():
 def test_colour_without_amount_changes_nothing():
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
     assert torch.equal(jitter_colour(image, 0.0), image)
+
+
+@pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="the kernels are not built")
+@pytest.mark.parametrize("mirrored", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("shape", [(48, 600), (33, 7), (1, 1)])
+def test_colour_is_the_same_with_and_without_the_kernel(shape, mirrored, monkeypatch):
+    pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    photo = pixels.permute(2, 0, 1)
+    for image in (photo, photo.contiguous(), pixels.permute(2, 1, 0), photo[:, :, ::2]):  # orders of the memory
+        made = []
+        for reason in (None, "not built"):
+            monkeypatch.setattr("focaldet.kernels._PROBLEMS", {"cpu": reason})
+            torch.manual_seed(5)
+            made.append(jitter_colour(image, 0.4, 0.1, left_right=mirrored[0], upside_down=mirrored[1]).int())
+        different = (made[0] - made[1]).abs()
+        assert different.max() <= 1  # where a sum is a whole number but for its rounding
+        assert different.sum() <= max(1, 1e-4 * different.numel())
 
 
 def test_colour_stays_within_its_amount():

@@ -330,7 +330,7 @@ def test_photos_too_large_to_decode_whole_are_counted(tmp_path):
 
 
 def test_many_photos_are_read_into_memory_by_threads_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("focaldet.data.batching.cores", lambda: 16)
+    monkeypatch.setattr("focaldet.data.kept.cores", lambda: 16)
     records = [photo(tmp_path / f"{number}.png", (70 + number, 64), []) for number in range(30)]
     dataset = WindowDataset(records, as_is(), share=0.5)
     for number, image in enumerate(dataset._images):

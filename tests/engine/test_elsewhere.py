@@ -65,6 +65,7 @@ def test_spawned_workers_load_what_the_process_itself_loads(cells: Path, tmp_pat
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('spawn')\n"
         "    data = DetectionDataset(read_folder(sys.argv[1]).splits['train'], TrainTransform(64), seed=3)\n"
+        "    assert data._images._block.is_shared()\n"  # all workers read the same photos
         "    def batches(workers):\n"
         "        sampler = TrainingSampler(len(data), batch_size=2, seed=3)\n"
         "        return list(DataLoader(data, batch_size=2, sampler=sampler, collate_fn=collate, num_workers=workers,\n"

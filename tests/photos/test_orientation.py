@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from focaldet.photos.images import IMAGE_SUFFIXES, read_header, read_photo, upright_boxes
+from focaldet.photos.images import IMAGE_SUFFIXES, read_header, read_photo
+from focaldet.photos.orientation import upright_boxes
 
 STORED = (64, 40)
 BOX = (8, 4, 32, 16)

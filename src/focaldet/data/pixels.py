@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from focaldet import kernels
 from focaldet.data.augmentation import Augmentation
 
 LUMA = (0.299, 0.587, 0.114)
@@ -21,22 +22,45 @@ CHUNK = 32_768
 """Pixels whose colours are changed at once."""
 
 
-def jitter_colour(image: UInt8[Tensor, "3 H W"], amount: float, hue: float = 0.0) -> UInt8[Tensor, "3 H W"]:
+def jitter_colour(
+    image: UInt8[Tensor, "3 H W"],
+    amount: float,
+    hue: float = 0.0,
+    *,
+    left_right: bool = False,
+    upside_down: bool = False,
+) -> UInt8[Tensor, "3 H W"]:
     """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``, and a random turn of the hue.
 
     All are affine in the colour. One 3 × 3 matrix and one offset apply them in a single pass, without intermediate
-    rounding.
+    rounding, in which the image is mirrored, too.
     """
     saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
     grey = torch.tensor(LUMA)
     matrix = contrast * brightness * (saturation * torch.eye(3) + (1 - saturation) * grey)
     if hue:
         matrix = matrix @ hue_matrix(hue * uniform(-1, 1))
-    pixels = image.reshape(3, -1)
+    share = (1 - contrast) * brightness
+    if kernels.available()["cpu"] is None:
+        numbers = torch.cat([matrix.flatten(), grey])
+        return torch.ops.focaldet.recolour(image, numbers, share, left_right, upside_down)  # type: ignore[no-any-return]
+    return recolour(image, matrix, share, left_right=left_right, upside_down=upside_down)
+
+
+def recolour(
+    image: UInt8[Tensor, "3 H W"], matrix: Float[Tensor, "3 3"], share: float, *, left_right: bool, upside_down: bool
+) -> UInt8[Tensor, "3 H W"]:
+    """What the kernel of this name does, where there is none: it differs by the order of the sums.
+
+    Args:
+        matrix: changes a colour.
+        share: of the mean grey value, added to every colour.
+    """
+    mirrored = [axis for axis, wanted in ((2, left_right), (1, upside_down)) if wanted]
+    pixels = (image.flip(mirrored) if mirrored else image).reshape(3, -1)
     # Every 16th pixel suffices for the mean. Integer sums do not depend on the number of threads.
     sample = pixels[:, ::16]
-    mean = grey @ (sample.sum(1) / sample.shape[1])
-    offset = (1 - contrast) * brightness * mean + 0.5
+    offset = share * (torch.tensor(LUMA) @ (sample.sum(1) / sample.shape[1])) + 0.5
     coloured = torch.empty_like(pixels)
     for first in range(0, pixels.shape[1], CHUNK):  # what the processor's cache holds
         part = slice(first, first + CHUNK)

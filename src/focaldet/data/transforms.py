@@ -17,10 +17,10 @@ from torch import Tensor
 
 from focaldet.checks import check_choice
 from focaldet.data.augmentation import STRENGTHS, Augmentation, Strength
-from focaldet.data.images import as_tensor, read_image
+from focaldet.data.images import as_tensor, decode_jpeg, read_image
 from focaldet.data.mixing import mixup, mosaic, paste_objects
 from focaldet.data.pixels import degrade, jitter_colour, uniform
-from focaldet.data.views import View, flip, keep_visible, resample, rotate, transpose, with_image, zoom_crop
+from focaldet.data.views import View, keep_visible, mirror_boxes, resample, rotate, transpose, with_image, zoom_crop
 from focaldet.photos.images import fitted_size, read_photo
 from focaldet.photos.limits import MAX_PIXELS
 from focaldet.photos.resize import OWN_RESIZE, Resize
@@ -56,9 +56,13 @@ class EvalTransform:
         """Longer side in pixels up to which the resolution of the source image matters."""
         return self.size if self.resize == OWN_RESIZE else MAX_PIXELS
 
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in which ``read`` gives a photo."""
+        return fitted_size(width, height, self.size) if self.resize == OWN_RESIZE else (width, height)
+
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         """Read a photo to keep in memory; with the default ``Resize``, already scaled to its canvas."""
-        photo = read_photo(path)
+        photo = read_photo(path, jpeg=decode_jpeg)
         return as_tensor(self.resize(photo, self.size) if self.resize == OWN_RESIZE else photo)
 
     def __call__(self, view: View) -> View:
@@ -123,6 +127,11 @@ class TrainTransform:
         other.size = size
         return other
 
+    def kept_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in which ``read`` gives a photo."""
+        side = self.source_side
+        return fitted_size(width, height, side) if max(width, height) > side else (width, height)
+
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         """Read a photo to keep in memory, no larger than ``source_side``."""
         return read_image(path, max_side=self.source_side)
@@ -147,9 +156,10 @@ class TrainTransform:
             view = mixup(view, self._placed(others(), canvas))
         if chosen.rotate:
             view = rotate(view, uniform(-chosen.rotate, chosen.rotate))
-        if self.strength is not None:
-            view = self._flipped(view)
-        return with_image(view, self._recoloured(view.image))
+        left_right = self.strength is not None and self.flips != "none" and _coin()
+        upside_down = self.strength is not None and self.flips == "all" and _coin()
+        view = mirror_boxes(view, left_right=left_right, upside_down=upside_down)
+        return with_image(view, self._recoloured(view.image, left_right=left_right, upside_down=upside_down))
 
     def _owned(self, view: View) -> View:
         return view if self.own is None else self.own(view)
@@ -173,17 +183,13 @@ class TrainTransform:
         # With the flips, all rotations by 90° and their mirror images.
         return transpose(view) if self.strength is not None and self.flips == "all" and _coin() else view
 
-    def _flipped(self, view: View) -> View:
-        if self.flips != "none" and _coin():
-            view = flip(view, horizontal=True)
-        if self.flips == "all" and _coin():
-            view = flip(view, horizontal=False)
-        return view
-
-    def _recoloured(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+    def _recoloured(
+        self, image: UInt8[Tensor, "3 H W"], *, left_right: bool, upside_down: bool
+    ) -> UInt8[Tensor, "3 H W"]:
         colour = 0.0 if self.strength is None else self.strength.colour
         if self.strength is not None or self.augmentation.hue:
-            image = jitter_colour(image, colour, self.augmentation.hue)
+            hue = self.augmentation.hue
+            image = jitter_colour(image, colour, hue, left_right=left_right, upside_down=upside_down)
         return degrade(image, self.augmentation)
 
 

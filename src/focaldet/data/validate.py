@@ -12,8 +12,9 @@ from focaldet.checks import InputError
 from focaldet.data.forms import check_forms
 from focaldet.data.parallel import each
 from focaldet.data.records import Annotation, Fault, ImageRecord
-from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header, upright_boxes
+from focaldet.photos.images import SUFFIX_FORMATS, ImageHeader, no_size_warnings, read_header
 from focaldet.photos.limits import MAX_REGION_PIXELS
+from focaldet.photos.orientation import upright_boxes
 from focaldet.system.progress import Progress
 
 _TOLERANCE_PX = 1.0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldet.checks import InputError, check_range
-from focaldet.data.batching import CACHE_BYTES, DetectionDataset
+from focaldet.data.batching import DetectionDataset
 from focaldet.data.images import as_tensor
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import TrainTransform
@@ -96,7 +96,7 @@ class WindowDataset(DetectionDataset):
         transform: of a window; its size is the window's. Its zoom is drawn here, so that a window that is zoomed out
             shows more of the photo, and no grey.
         share: of the windows, those around an object.
-        seed, cache_bytes: see ``DetectionDataset``.
+        seed, cache_bytes, processes: see ``DetectionDataset``.
     """
 
     def __init__(
@@ -106,7 +106,8 @@ class WindowDataset(DetectionDataset):
         *,
         share: float,
         seed: int = 0,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
+        processes: int = 1,
     ) -> None:
         check_range("share", share, 0, 1)
         self.tile, self.share = transform.size, share
@@ -121,7 +122,7 @@ class WindowDataset(DetectionDataset):
         self._partial: Tensor = torch.zeros(len(records), dtype=torch.bool)
         self._partial.share_memory_()  # type: ignore[no-untyped-call]
         self._named_partial: set[int] = set()
-        super().__init__(records, transform, seed=seed, cache_bytes=cache_bytes)
+        super().__init__(records, transform, seed=seed, cache_bytes=cache_bytes, processes=processes)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -145,9 +146,8 @@ class WindowDataset(DetectionDataset):
         self._named_partial.update(new)
         return [f"{self.records[i].path}: parts of it cannot be read, and are grey in training" for i in new]
 
-    @property
-    def _source_side(self) -> int:
-        return 2**31  # all that there is
+    def _kept_size(self, record: ImageRecord) -> tuple[int, int]:
+        return record.width, record.height
 
     def _decode(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         with open_regions(path) as photo:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from focaldet.data.batching import CACHE_BYTES, DetectionDataset
+from focaldet.data.batching import DetectionDataset
 from focaldet.data.records import ImageRecord
 from focaldet.data.truth import CocoId, image_ids
 from focaldet.engine.detect import detect_records
@@ -17,7 +17,7 @@ from focaldet.runtime.window_stream import look
 
 def photos_to_detect(records: Sequence[ImageRecord], detector_sees_windows: bool, transform: Any) -> DetectionDataset:
     """The photos of a split; in windows, none is kept in memory."""
-    return DetectionDataset(records, transform, cache_bytes=0 if detector_sees_windows else CACHE_BYTES)
+    return DetectionDataset(records, transform, cache_bytes=0 if detector_sees_windows else None)
 
 
 def detect_photos(

@@ -10,7 +10,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from focaldet.data.sending import send_small_tensors_by_value
 from focaldet.engine.budget import TimeBudget
+from focaldet.system.heap import keep_memory
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,11 +21,13 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def begin_worker(index: int) -> None:
-    """Set up a data-loading process so that it survives a signal: the last step of the run still needs it.
+    """Set up a data-loading process. It survives a signal: the last step of the run still needs it.
 
     Terminals and schedulers send their signals to this process too. A second SIGTERM comes from the run itself, to a
     worker that does not end on its own.
     """
+    keep_memory()  # a photo is several buffers of a megabyte, which the system would otherwise map again each time
+    send_small_tensors_by_value()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
 

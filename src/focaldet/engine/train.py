@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
-from focaldet.data.batching import DetectionDataset, TrainingSampler
+from focaldet.data.batching import DetectionDataset, TrainingSampler, different_shapes
 from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.folder import read_folder
@@ -64,7 +64,6 @@ from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.targets import TargetCollate
 from focaldet.models.batch_norm import synchronise_batch_norm
 from focaldet.models.fpn import STRIDES
-from focaldet.photos.images import fitted_size
 from focaldet.system.heap import keep_memory
 from focaldet.system.progress import progress_bar
 
@@ -224,8 +223,8 @@ def fit(
         checkpoint,
         progress_display(clock, say),
     ]
-    sizes = {fitted_size(record.width, record.height, config.size) for record in folder.splits["train"]}
-    trainer = _trainer(config, run, [*own, *callbacks], one_size=len(sizes) == 1)
+    one_size = config.tile is not None or different_shapes(folder.splits["train"], config.size) is None
+    trainer = _trainer(config, run, [*own, *callbacks], one_size=one_size)
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -262,11 +261,13 @@ def fit(
 def _loader(
     config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
 ) -> "DataLoader[Any]":
-    transform = training_transform(config, folder.num_classes)
+    transform, records = training_transform(config, folder.num_classes), folder.splits["train"]
     if config.tile is None:
-        dataset = DetectionDataset(folder.splits["train"], transform, seed=config.seed)
+        dataset = DetectionDataset(records, transform, seed=config.seed, processes=config.devices)
     else:
-        dataset = WindowDataset(folder.splits["train"], transform, share=config.tile_objects, seed=config.seed)
+        dataset = WindowDataset(
+            records, transform, share=config.tile_objects, seed=config.seed, processes=config.devices
+        )
     workers = config.workers
     if workers < 0:
         # On a GPU, photos are prepared while it computes, even if they are decoded already.
@@ -280,6 +281,7 @@ def _loader(
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
         factors=None if factors is None else dataset.each_sample(factors),
+        shapes=None if config.tile else different_shapes(records, config.size),
         mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(

@@ -10,8 +10,8 @@ that the derivative keeps its digits, and backward multiplies by scale / normali
 
 ``sigmoid_pyramid_loss`` is ``sigmoid_loss`` of a list of maps, summed: on CUDA alone, where each launch costs time.
 
-``suppress_by_class`` is no loss: it is non-maximum suppression. ``equalized_loss``, in C++ alone, is a sum that also
-returns the sums of its derivative by class.
+``suppress_by_class`` and ``recolour`` are no losses: non-maximum suppression, and a change of a photo's colours.
+``equalized_loss``, in C++ alone, is a sum that also returns the sums of its derivative by class.
 
 Second derivatives come from the plain formula. `set_formula` registers it, since this folder must not import the
 losses.
@@ -45,6 +45,7 @@ HALF_TOP = 2.0**14
 LIBRARY: Any = torch.library.Library("focaldet", "DEF")  # type: ignore[no-untyped-call]
 LIBRARY.define("multiply_(Tensor(a!)[] tensors, Tensor factor) -> ()")
 LIBRARY.define("suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, float iou, int most) -> Tensor")
+LIBRARY.define("recolour(Tensor image, Tensor matrix, float share, bool left_right, bool upside_down) -> Tensor")
 LIBRARY.define(
     "equalized_loss(Tensor logits, Tensor labels, Tensor? quality, Tensor gammas, Tensor weights, Tensor? normalizer, "
     "Tensor? grad_scale, int kind, float? alpha, float scale, bool needs_sums) -> (Tensor, Tensor, Tensor)"

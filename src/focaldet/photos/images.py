@@ -30,6 +30,7 @@ from focaldet.photos.depth import (
     stated_whites,
 )
 from focaldet.photos.limits import MAX_PIXELS
+from focaldet.photos.orientation import TRANSPOSE, turned
 from focaldet.photos.scans import MAX_SCANS, too_many_scans
 
 SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
@@ -63,17 +64,6 @@ _LARGE: dict[bytes, Callable[[BinaryIO], Image.Image]] = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
 }
 """Beginning of a file -> its reader, for files above Pillow's own limit, which only ``Image.open`` has."""
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation -> the operation that makes the image upright."""
 
 GLANCE = 64
 """Longer side in pixels of images that are decoded only as a check: JPEGs then take a third of the time."""
@@ -189,7 +179,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return value if value in _TRANSPOSE else 1
+    return value if value in TRANSPOSE else 1
 
 
 def _turned_by_pillow(image: Image.Image) -> bool:
@@ -238,6 +228,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+JpegDecoder = Callable[[bytes], NDArray[np.uint8] | None]
+"""Decodes the bytes of a JPEG file to a photo as stored, or leaves it to Pillow with ``None``."""
+
+
 class Decoded(NamedTuple):
     """A photo and the conversion of its colours.
 
@@ -251,13 +245,19 @@ class Decoded(NamedTuple):
 
 
 def decode_photo(
-    source: Source, *, max_side: int | None = None, white: int | None = None, most: int = MAX_PIXELS
+    source: Source,
+    *,
+    max_side: int | None = None,
+    white: int | None = None,
+    most: int = MAX_PIXELS,
+    jpeg: JpegDecoder | None = None,
 ) -> Decoded:
     """As ``read_photo``, with what to report about the colours.
 
     Args:
         white: of a part of a photo, the white of the whole.
         most: most pixels of the file; above ``MAX_PIXELS`` for JPEG alone, where ``max_side`` avoids decoding them.
+        jpeg: decodes JPEG files that need not be scaled, instead of Pillow.
     """
     try:
         with no_size_warnings(), _open(source, most) as opened:
@@ -267,6 +267,11 @@ def decode_photo(
             orientation = 1 if _turned_by_pillow(opened) else _orientation(opened)
             width, height = opened.size
             target = fitted_size(width, height, max_side) if max_side and max(width, height) > max_side else None
+            if jpeg and not target and opened.format in SUFFIX_FORMATS[".jpg"] and opened.mode in ("L", "RGB"):
+                with _bytes(source) as file:
+                    photo = jpeg(file.read())
+                if photo is not None and photo.shape == (height, width, 3):
+                    return Decoded(photo if orientation == 1 else turned(photo, orientation), FULL)
             if target:
                 opened.draft(None, target)  # JPEG: decode at a half, a quarter or an eighth, never below the target
             image, white = _eight_bits(opened, source, white)
@@ -274,7 +279,7 @@ def decode_photo(
             if target:
                 image = image.resize(target, Image.Resampling.BILINEAR)
             if orientation != 1:
-                image = image.transpose(_TRANSPOSE[orientation])
+                image = image.transpose(TRANSPOSE[orientation])
             return Decoded(np.array(image), white)
     except Exception as error:  # Pillow's readers raise every type there is on damaged files
         raise _problem(source, error) from None
@@ -314,19 +319,20 @@ def _check_scans(source: Source) -> None:
         raise InputError(f"{path}: a JPEG file of more than {MAX_SCANS} scans; save it again")
 
 
-def read_photo(source: Source, *, max_side: int | None = None) -> NDArray[np.uint8]:
+def read_photo(source: Source, *, max_side: int | None = None, jpeg: JpegDecoder | None = None) -> NDArray[np.uint8]:
     """An image file as a photo ``(H, W, 3)``, upright.
 
     Grey, palette and CMYK are converted, 16 bits are scaled to 8 (``photos.depth``), and transparency becomes white.
 
     Args:
         max_side: scale the image down (antialiased, never up) so that its longer side has at most this many pixels.
+        jpeg: as in ``decode_photo``.
 
     Raises:
         InputError: missing, not a regular file, not an image, damaged or truncated, of floating-point pixels, more than
             ``MAX_PIXELS``, or a JPEG file of more than ``MAX_SCANS``.
     """
-    return decode_photo(source, max_side=max_side).photo
+    return decode_photo(source, max_side=max_side, jpeg=jpeg).photo
 
 
 def as_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -359,36 +365,3 @@ def fitted_size(width: int, height: int, size: int) -> tuple[int, int]:
     """
     scale = size / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def turned(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """A photo ``(H, W, 3)`` as stored, upright."""
-    return np.array(Image.fromarray(stored).transpose(_TRANSPOSE[orientation]))
-
-
-def upright_boxes(
-    boxes_xyxy: NDArray[np.float64], stored_size: tuple[int, int], orientation: int
-) -> NDArray[np.float64]:
-    """Convert boxes from the stored pixels to the displayed image.
-
-    Args:
-        boxes_xyxy: ``(N, 4)`` in stored pixels.
-        stored_size: (width, height) of the stored image.
-        orientation: EXIF orientation 1 to 8.
-
-    >>> upright_boxes(np.array([[0.0, 0.0, 10.0, 5.0]]), (40, 20), 6)  # a quarter turn clockwise
-    array([[15.,  0., 20., 10.]])
-    """
-    width, height = stored_size
-    x1, y1, x2, y2 = boxes_xyxy.T
-    corners = {
-        1: (x1, y1, x2, y2),
-        2: (width - x2, y1, width - x1, y2),
-        3: (width - x2, height - y2, width - x1, height - y1),
-        4: (x1, height - y2, x2, height - y1),
-        5: (y1, x1, y2, x2),
-        6: (height - y2, x1, height - y1, x2),
-        7: (height - y2, width - x2, height - y1, width - x1),
-        8: (y1, width - x2, y2, width - x1),
-    }[orientation]
-    return np.stack(corners, axis=1)

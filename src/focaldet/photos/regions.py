@@ -29,11 +29,10 @@ from focaldet.photos.images import (
     no_size_warnings,
     read_header,
     read_photo,
-    turned,
-    upright_boxes,
     white_of_part,
 )
 from focaldet.photos.limits import MAX_PIXELS, MAX_REGION_PIXELS
+from focaldet.photos.orientation import turned, upright_boxes
 from focaldet.photos.png_strips import png_strips, read_png_header
 from focaldet.photos.tiff_blocks import TiffBlocks
 from focaldet.photos.tiling import FILL, Window

@@ -26,22 +26,22 @@ def cpu_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
 
     The smallest limit of its own group and the groups around it, in both versions of control groups.
     """
+    return min((quota for place in control_groups("cpu", own, root) if (quota := _quota_of(place))), default=None)
+
+
+def control_groups(controller: str, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> list[Path]:
+    """Folders of this process's control groups and the groups around them; empty where there are none."""
     try:
         groups = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
     except OSError:
-        return None
-    quotas = []
+        return []
+    places = []
     for _, controllers, path in groups:
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = root / controllers
-        folder = top / path.lstrip(
-            "/"
-        )  # inside a container the path may be missing: the root then has the container's limits
-        for place in (folder, *folder.parents):
-            if place.is_relative_to(top) and (quota := _quota_of(place)) is not None:
-                quotas.append(quota)
-    return min(quotas, default=None)
+        if not controllers or controller in controllers.split(","):
+            top = root / controllers
+            folder = top / path.lstrip("/")  # in a container it may be missing: the root then has the limits
+            places += [place for place in (folder, *folder.parents) if place.is_relative_to(top)]
+    return places
 
 
 def _quota_of(folder: Path) -> float | None:

@@ -1,8 +1,11 @@
-"""Peak memory of the process."""
+"""Free memory of the machine, and peak memory of the process."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from focaldet.system.cores import CGROUPS, OWN_CGROUPS, control_groups
 
 if TYPE_CHECKING:
     import torch
@@ -36,3 +39,43 @@ def resident_peak_bytes() -> int:
     except ModuleNotFoundError:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+UNKNOWN_FREE = 4 << 30
+"""Bytes that count as free where nothing says how many are (Windows)."""
+
+MEMORY = Path("/proc/meminfo")
+"""Where Linux says how much memory it could give."""
+
+
+def free_bytes(memory: Path = MEMORY, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> int:
+    """Memory that this process could still get: of the machine, and of its control groups, such as a container.
+
+    >>> free_bytes() > 2**20
+    True
+    """
+    if memory.exists():
+        lines = dict(line.split(":", 1) for line in memory.read_text().splitlines())
+        free = 1024 * int(lines["MemAvailable"].split()[0])
+    elif hasattr(os, "sysconf"):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    else:
+        free = UNKNOWN_FREE
+    return min(
+        [free, *(left for place in control_groups("memory", own, root) if (left := _left_in(place)) is not None)]
+    )
+
+
+def _left_in(place: Path) -> int | None:
+    """What a control group still allows, in either version; files that were read do not count, since they can go."""
+    for limit, used, gone in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most = int((place / limit).read_text())
+            counts = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            return max(0, most - int((place / used).read_text()) + int(counts.get(gone, 0)))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return None

@@ -1,0 +1,99 @@
+"""python -m benchmarks.detectors.against COMMIT DATA: the training step of this tree and of an older commit, in turns.
+
+Checks the commit out into a temporary folder and builds its kernels. Then both train each method for two epochs, in
+turns, by `focaldet train --profile`, whose table is read. Half an hour on two cores for five methods and three rounds;
+run it on an idle machine. Writes benchmarks/results/detectors_against.md.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from benchmarks.provenance import given_command, printed, provenance
+
+from focaldet.bench.losses import Row, table
+
+RESULT = Path(__file__).parents[1] / "results" / "detectors_against.md"
+ROOT = Path(__file__).parents[2]
+METHODS = ("retinanet", "fcos", "atss", "gfl", "gflv2")
+PART = re.compile(r"^  (\w+(?: \w+)*) +([0-9.]+) ms", re.MULTILINE)
+NETWORK = ("forward", "backward", "update")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commit", help="the older one")
+    parser.add_argument("data", type=Path, help="folder of labelled photos")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--size", type=int, default=320)
+    given = parser.parse_args()
+    with older(given.commit) as tree:
+        lines = printed(table(rows(tree, given)))
+    text = (
+        f"# A training step, before and now\n\n{provenance(given_command('benchmarks.detectors.against'))}. Before: "
+        f"commit {given.commit}. {given.size} px, batch 8, otherwise defaults, random weights; medians of "
+        f"{given.rounds} rounds in which the two take turns, of the means that `--profile` prints after {given.epochs} "
+        "epochs.\n\n"
+    )
+    RESULT.write_text(text + "\n".join(lines) + "\n")
+
+
+@contextmanager
+def older(commit: str) -> Iterator[Path]:
+    """A folder with the sources of a commit and its kernels."""
+    with TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        subprocess.run(["git", "worktree", "add", "--detach", tree, commit], cwd=ROOT, check=True, capture_output=True)
+        try:
+            build = [sys.executable, "setup.py", "build_ext", "--inplace"]
+            subprocess.run(build, cwd=tree, check=True, capture_output=True)
+            yield tree
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=True)
+
+
+def rows(tree: Path, given: argparse.Namespace) -> Iterator[Row]:
+    for method in given.methods:
+        found: dict[str, list[dict[str, float]]] = {"before": [], "now": []}
+        for _ in range(given.rounds):
+            for when, root in (("before", tree), ("now", ROOT)):
+                found[when].append(step_ms(root, method, given))
+        of_part = {
+            when: {part: median(each[part] for each in runs) for part in runs[0]} for when, runs in found.items()
+        }
+        whole = {when: median(sum(each.values()) for each in runs) for when, runs in found.items()}
+        work = f"{method}, {given.size} px"
+        for when, ms in whole.items():
+            yield Row(work, f"{when}, steps a second", 1000 / ms, "/s", "")
+            parts = of_part[when]
+            yield Row(work, f"{when}, a step", ms, "ms", "")
+            yield Row(work, f"{when}, outside the network", ms - sum(parts.get(p, 0.0) for p in NETWORK), "ms", "")
+        yield Row(work, "now / before, steps a second", whole["before"] / whole["now"], "x", "> 1")
+
+
+def step_ms(root: Path, method: str, given: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of each part of a step, as ``focaldet train --profile`` of these sources prints them."""
+    with TemporaryDirectory() as folder:
+        words = ["--data", given.data.resolve(), "--out", Path(folder, "run"), "--method", method, "--profile"]
+        words += ["--size", given.size, "--epochs", given.epochs, "--val-every", 1000]
+        command = [sys.executable, "-m", "focaldet", "train", *map(str, words)]
+        environment = os.environ | {"PYTHONPATH": str(root / "src"), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    parts = {part: float(ms) for part, ms in PART.findall(done.stdout)}
+    if done.returncode or not parts:
+        raise SystemExit(f"{root}, {method}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
+    print(f"{method} of {root.name}: {parts}", file=sys.stderr, flush=True)
+    return parts
+
+
+if __name__ == "__main__":
+    main()
