@@ -47,7 +47,7 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Complete the given options to all options that the rungs share.
 
     Raises:
-        InputError: a value does not fit, or the photos are to be looked at in windows.
+        InputError: a value does not fit, or the photos are to be seen in windows.
     """
     if given.get("tile") is not None:
         raise InputError("--tile: a study measures its detectors on whole photos; compare runs on windows with eval")
