@@ -20,7 +20,7 @@ PACKAGE = Path(focaldet.__file__).parent
 FLOORS = (
     {"structures", "checks"},
     {"boxes", "files", "photos", "schema", "system"},
-    {"losses", "kernels", "assign", "records", "folders"},
+    {"losses", "kernels", "assign", "records", "folders", "scratch"},
     {"runtime"},
     {"evaluation", "functional"},
     {"models", "data"},

@@ -14,6 +14,7 @@ from focaldet.checks import InputError
 from focaldet.engine.detector import Detector
 from focaldet.exporting.check import MAX_BOX_DIFFERENCE_PX, Reader, check, check_images, check_photos
 from focaldet.files import write_json
+from focaldet.runtime.windows import Tiling
 from focaldet.structures import Detections
 
 Change = Callable[[Detections], Detections]
@@ -157,17 +158,21 @@ def test_photos_are_those_that_the_run_was_measured_on(tmp_path: Path, cells: Pa
     (tmp_path / "text.jpg").write_text("no photo")
     names = [tmp_path / "gone.jpg", tmp_path / "text.jpg", *files]
     write_json(tmp_path / "truth.json", {"images": [{"file_name": str(name)} for name in names]})
-    photos = check_photos(tmp_path)
+    detector = random_detector("gfl")
+    photos = check_photos(tmp_path, detector)
     assert len(photos) == 4
     assert json.loads((tmp_path / "truth.json").read_text())["images"]
     assert {photo.shape for photo in photos} == {(480, 640, 3)}
+    detector.tiling = Tiling(tile=64, overlap=16, size=64)
+    for window, photo in zip(check_photos(tmp_path, detector), photos, strict=True):
+        np.testing.assert_array_equal(window, photo[208:272, 288:352])
 
 
 @pytest.mark.slow  # imports scikit-learn
 def test_without_photos_at_hand_others_are_taken(tmp_path: Path) -> None:
-    assert [photo.shape for photo in check_photos(tmp_path)] == [(427, 640, 3), (427, 640, 3)]
+    assert [photo.shape for photo in check_photos(tmp_path, random_detector("gfl"))] == [(427, 640, 3), (427, 640, 3)]
     write_json(tmp_path / "truth.json", {"images": [{"file_name": str(tmp_path / "gone.jpg")}]})
-    assert len(check_photos(tmp_path)) == 2
+    assert len(check_photos(tmp_path, random_detector("gfl"))) == 2
 
 
 def test_images_have_three_sizes_and_lie_both_ways(detector: Detector) -> None:

@@ -259,7 +259,7 @@ def test_a_run_that_finds_nothing_is_compared_without_its_threshold(run: Path, m
         return str(threshold).encode(), lambda images: found_by_run(detector, images)[0]
 
     monkeypatch.setattr(export, "make_file", make)
-    monkeypatch.setattr(export, "check_photos", lambda run: [blots((64, 48))])
+    monkeypatch.setattr(export, "check_photos", lambda run, detector: [blots((64, 48))])
     document = json.loads((run / "model.json").read_text())
     document["reading"] |= {"score_threshold": 0.9999, "nms_iou": 0.9}
     (run / "model.json").write_text(json.dumps(document))
@@ -279,7 +279,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         return b"0" * 100_000, Agreement(3, 0.0, 0.0, ((8, 8),))
 
     monkeypatch.setattr(export, "_checked", make)
-    monkeypatch.setattr(export, "check_photos", lambda run: [blots((32, 24))])
+    monkeypatch.setattr(export, "check_photos", lambda run, detector: [blots((32, 24))])
     return asked
 
 

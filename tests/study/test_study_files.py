@@ -179,3 +179,8 @@ def test_a_study_says_how_many_detections_count(cells: Path, tmp_path: Path) -> 
     assert count() == 100
     assert count(max_detections=300) == 300
     assert count(max_detections=20) == 100
+
+
+def test_a_study_in_windows_is_refused() -> None:
+    with pytest.raises(InputError, match="--tile: a study measures its detectors on whole photos"):
+        common_settings({"data": "cells", "tile": 640})

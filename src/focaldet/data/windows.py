@@ -4,9 +4,6 @@ An epoch has windows of a photo in proportion to its area: as many as cover it a
 only on the seed, the epoch and its number: it lies around an object drawn at random, or in its own place of the photo.
 """
 
-import os
-import shutil
-import tempfile
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -30,6 +27,7 @@ from focaldet.photos.decoded_file import NoRoomError
 from focaldet.photos.images import no_size_warnings
 from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.photos.tiling import FILL, Window
+from focaldet.scratch import Scratch
 
 MAX_OPEN = 8
 """Photos that a process keeps open; each takes at most 48 MB of memory."""
@@ -117,8 +115,9 @@ class WindowDataset(DetectionDataset):
         self._grids = [grid_of((record.width, record.height), self.tile) for record in records]
         self._ends = np.cumsum([columns * rows for columns, rows in self._grids])
         self._open: OrderedDict[int, PhotoRegions] = OrderedDict()
-        self._folder = Path(tempfile.mkdtemp(prefix="focaldet-"))
-        weakref.finalize(self, _remove, self._folder, self._open, os.getpid())
+        scratch = Scratch()
+        self._folder = scratch.path
+        weakref.finalize(self, _remove, scratch, self._open)
         self._partial: Tensor = torch.zeros(len(records), dtype=torch.bool)
         self._partial.share_memory_()  # type: ignore[no-untyped-call]
         self._named_partial: set[int] = set()
@@ -230,8 +229,7 @@ def _without_grey(view: View) -> View:
     return View(view.image, view.boxes_xyxy, view.labels, ignored)
 
 
-def _remove(folder: Path, photos: "OrderedDict[int, PhotoRegions]", owner: int) -> None:
+def _remove(scratch: Scratch, photos: "OrderedDict[int, PhotoRegions]") -> None:
     for photo in photos.values():
         photo.close()
-    if os.getpid() == owner:  # forked workers have the dataset too
-        shutil.rmtree(folder, ignore_errors=True)
+    scratch.remove()

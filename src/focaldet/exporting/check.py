@@ -13,9 +13,9 @@ from torchvision.ops import box_iou
 
 from focaldet.checks import InputError, one_line
 from focaldet.engine.detector import Detector
+from focaldet.exporting.seen import photo_to_check
 from focaldet.files import read_json
 from focaldet.models.postprocess import Candidates, PostProcess
-from focaldet.photos.images import read_photo
 from focaldet.photos.resize import Pixels
 from focaldet.schema import check_schema
 from focaldet.structures import Detections
@@ -57,8 +57,10 @@ class Truth(TypedDict):
     images: list[TruthImage]
 
 
-def check_photos(run: Path) -> list[NDArray[np.uint8]]:
-    """A few of the photos that the run was evaluated on; if none can be read, two photos from scikit-learn."""
+def check_photos(run: Path, detector: Detector) -> list[NDArray[np.uint8]]:
+    """A few of the photos that the run was evaluated on, or windows of them; if none can be read, two photos from
+    scikit-learn.
+    """
     found: list[NDArray[np.uint8]] = []
     if (run / "truth.json").exists():
         truth = read_json(run / "truth.json")
@@ -66,7 +68,7 @@ def check_photos(run: Path) -> list[NDArray[np.uint8]]:
         for image in truth["images"]:
             if len(found) < NUM_PHOTOS:
                 with suppress(InputError):  # the photo was deleted or changed
-                    found.append(read_photo(Path(image["file_name"])))
+                    found.append(photo_to_check(Path(image["file_name"]), detector))
     if not found:
         from sklearn.datasets import load_sample_images
 

@@ -77,7 +77,7 @@ def export_run(
     labelled = None if int8 is None else int8.folder(detector, run, say)
     with replacing(out) as beside:
         say(f"{run}: {detector.spec.method}, {detector.spec.backbone}; this takes a minute")
-        images = check_images(check_photos(run), detector)
+        images = check_images(check_photos(run, detector), detector)
         data, agreement = _checked(detector, format, outputs, images, maps_too=int8 is not None)
         if not agreement.boxes:
             say("no detections on the check photos; repeating with score threshold 0")

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from focaldet.checks import InputError, check_range
-from focaldet.data.batching import DetectionDataset
 from focaldet.data.folder import read_folder
 from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.data.verify import photo_problem
-from focaldet.engine.detect import detect_records
+from focaldet.engine.detect_windows import detect_photos, photos_to_detect, room_of
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import as_trained
 from focaldet.engine.splits import recorded_splits, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.exporting.graph import RawGraph, head_outputs
-from focaldet.photos.images import read_photo
+from focaldet.exporting.seen import looked_at
 from focaldet.runtime.providers import onnx_session
 from focaldet.runtime.results import named_limit
 from focaldet.structures import HeadOutputs
@@ -79,15 +78,18 @@ class Int8:
                 raise InputError(f"{self.data}: no photo in split {needed!r}; it has {', '.join(folder.splits)}")
         return folder
 
-    def photos(self, folder: DataFolder, say: Callable[[str], None]) -> list[ImageRecord]:
+    def photos(self, folder: DataFolder, say: Callable[[str], None], *, windows: bool = False) -> list[ImageRecord]:
         """The calibration photos; one that cannot be read is reported and left out.
+
+        Args:
+            windows: whether parts of the photos will be read, so that large ones can be used.
 
         Raises:
             InputError: none of them can be read.
         """
         records = folder.splits["train"]
         chosen = random.Random(self.seed).sample(records, min(PHOTOS, len(records)))
-        problems = {record.path: photo_problem(record.path) for record in chosen}
+        problems = {record.path: photo_problem(record.path, windows=windows) for record in chosen}
         for problem in filter(None, problems.values()):
             say(f"{problem}; left out")
         if all(problems.values()):
@@ -110,17 +112,19 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
     """
     from focaldet.exporting.quantise import with_8_bits, without_maps
 
-    most = named_limit(detector.spec.postprocess.max_detections)
-    photos, split = by.photos(folder, say), f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
+    windows = detector.tiling is not None  # then as many detections count as there are
+    most = "" if windows else named_limit(detector.spec.postprocess.max_detections)
+    photos = by.photos(folder, say, windows=windows)
+    split = f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"
     before = after = file_ap(data, detector, folder, by.split)
-    say(f"{split}: {before:.3f} in float32; calibrating on {len(photos)} train photos")
+    say(f"{split}: {before:.3f} in float32; calibrating on {'windows of ' * windows}{len(photos)} train photos")
     for part, keeps in FLOAT_PARTS.items():
         made = with_8_bits(data, detector, photos, keeps)
         after = file_ap(made, detector, folder, by.split)
         say(f"{split}: {after:.3f} with 8 bits, {after - before:+.3f}; kept in float32: {part}")
         if before - after <= by.most_loss:
             made = without_maps(made, detector)
-            say(speed_of(data, made, detector.spec.resize(read_photo(photos[0].path), detector.spec.size)[None]))
+            say(speed_of(data, made, next(looked_at(photos, detector))[None]))
             return made
     raise InputError(
         f"8 bits cost {before - after:.3f} {split}, more than {by.most_loss}, even with the head kept in float32; "
@@ -134,12 +138,12 @@ def file_ap(data: bytes, detector: Detector, folder: DataFolder, split: str) -> 
     Raises:
         InputError: the split has no objects.
     """
-    dataset = DetectionDataset(folder.splits[split], detector.spec.transform)
-    postprocess = detector.evaluation_postprocess()
     net: Any = MapsOf(data, detector)
+    measured = Detector(detector.spec, net, detector.method, tiling=detector.tiling)
+    dataset = photos_to_detect(folder.splits[split], detector.tiling is not None, detector.spec.transform)
     truth = coco_truth(dataset.records, folder.class_names)
-    results = detect_records(net, postprocess, dataset)
-    ap = average_precision(truth, results, max_detections=postprocess.config.max_detections).metrics["AP"]
+    results = detect_photos(measured, dataset)
+    ap = average_precision(truth, results, max_detections=room_of(measured, results)).metrics["AP"]
     if ap is None:
         raise InputError(f"{folder.root}: no object in split {split!r}, so AP cannot be measured")
     return ap
@@ -166,6 +170,7 @@ class MapsOf(nn.Module):
         super().__init__()
         self.session = onnx_session(data)
         self.names = RawGraph(detector.net).output_names
+        self.strides = detector.net.strides
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))  # evaluation reads the device from it
 

@@ -6,7 +6,7 @@ conversions to float32 and back. Norms, box decoding and NMS stay in float32.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from focaldet.data.records import ImageRecord
 from focaldet.engine.detector import Detector
 from focaldet.exporting.graph import RawGraph
-from focaldet.photos.images import read_photo
+from focaldet.exporting.seen import looked_at
 from focaldet.runtime.card import KEY, ModelCard
 
 PASSING = ("Relu", "Clip", "Add", "MaxPool", "Resize")
@@ -142,11 +142,9 @@ class CalibrationPhotos(CalibrationDataReader):  # type: ignore[misc]
     """Network inputs of the calibration photos, one by one."""
 
     def __init__(self, records: Sequence[ImageRecord], detector: Detector) -> None:
-        self.images: Iterator[Any] = (
-            detector.spec.resize(read_photo(record.path), detector.spec.size)[None] for record in records
-        )
+        self.images = looked_at(records, detector)
 
     def get_next(self) -> dict[str, Any] | None:
         """The next input by name, or ``None`` at the end."""
         image = next(self.images, None)
-        return None if image is None else {"images": image}
+        return None if image is None else {"images": image[None]}

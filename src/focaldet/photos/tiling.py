@@ -43,7 +43,10 @@ def overlap_px(tile: int, overlap: float | int) -> int:
             raise InputError(f"overlap: expected 0 to {tile - 1:,} px for windows of {tile:,} px, got {overlap:,}")
         return overlap
     if not 0 <= overlap < 1:
-        raise InputError(f"overlap: expected a share of the window of at least 0 and below 1, got {overlap}")
+        raise InputError(
+            f"overlap: expected a share of the window of at least 0 and below 1, or whole pixels up to {tile - 1:,}, "
+            f"got {overlap}"
+        )
     return min(tile - 1, round(tile * overlap))
 
 

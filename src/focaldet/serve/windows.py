@@ -1,7 +1,6 @@
 """Photos of a request in windows: received into a file, read in parts, and batched with the windows of others."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.photos.tiling import Window
 from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.windows import PhotoMerge, Tiling, prepare_view
+from focaldet.scratch import scratch
 from focaldet.serve.batching import Batcher
 from focaldet.serve.limits import Limits
 from focaldet.serve.uploads import Uploads, check_pixels
@@ -91,8 +91,7 @@ class WindowedPhotos:
 def upload_file() -> Iterator[tuple[BinaryIO, Path]]:
     """A file for an upload, which is removed afterwards."""
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="focaldet-"))
-        path = Path(folder) / "upload"
+        path = stack.enter_context(scratch()) / "upload"
         yield stack.enter_context(path.open("w+b")), path
 
 

@@ -47,8 +47,10 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Complete the given options to all options that the rungs share.
 
     Raises:
-        InputError: a value does not fit.
+        InputError: a value does not fit, or the photos are to be seen in windows.
     """
+    if given.get("tile") is not None:
+        raise InputError("--tile: a study measures its detectors on whole photos; compare runs on windows with eval")
     places = [name for name in PATHS if given.get(name) and not is_on_hub(given[name])]
     given = given | {name: str(Path(given[name]).resolve()) for name in places}
     config = asdict(TrainConfig(**given))
