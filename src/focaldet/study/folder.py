@@ -36,7 +36,7 @@ MAX_SEED = 2**32
 MINUTES, SEEDS = 10.0, 3
 """Defaults per rung. Fewer than three seeds give no useful spread."""
 
-PATHS = ("data", "backbone_weights", "weights")
+PATHS = ("data", "backbone_weights", "weights", "teacher")
 """Options that name a file or folder; stored as absolute paths, so that the study can be continued from anywhere."""
 
 SHARED = tuple(field.name for field in fields(TrainConfig) if field.name not in (*CHOSEN_HERE, "out", "seed"))
