@@ -26,9 +26,10 @@ from focaldet.files import MAX_JSON, parse_json, read_json, read_text, write_jso
 from focaldet.records.study import FORMAT, Line, RungRow, Study
 from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.schema import check_schema
-from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
+from focaldet.study.ladder import CHOSEN_HERE, RUNGS, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
+from focaldet.study.rung import teacher_rung
 
 MAX_SEED = 2**32
 """Upper bound of a seed, exclusive."""
@@ -36,7 +37,7 @@ MAX_SEED = 2**32
 MINUTES, SEEDS = 10.0, 3
 """Defaults per rung. Fewer than three seeds give no useful spread."""
 
-PATHS = ("data", "backbone_weights", "weights", "teacher")
+PATHS = ("data", "backbone_weights", "weights")
 """Options that name a file or folder; stored as absolute paths, so that the study can be continued from anywhere."""
 
 SHARED = tuple(field.name for field in fields(TrainConfig) if field.name not in (*CHOSEN_HERE, "out", "seed"))
@@ -56,8 +57,11 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(study: Study, row: RungRow, seed: int, run: Path) -> TrainConfig:
-    """Training configuration of a rung and seed."""
-    return TrainConfig(**(study["settings"] | row["changes"]), seed=seed, out=str(run))
+    """Training configuration of a rung and seed; the run of another rung that teaches it is beside its own."""
+    changes, teacher = row["changes"], teacher_rung(row["changes"])
+    if teacher is not None:
+        changes = changes | {"teacher": str(run.parent / f"{teacher}-{seed}")}
+    return TrainConfig(**(study["settings"] | changes), seed=seed, out=str(run))
 
 
 def read_photos(settings: dict[str, Any], seed: int, class_names: Sequence[str] | None = None) -> DataFolder:
@@ -151,7 +155,7 @@ def open_study(
         folder = read_photos(settings, split_seed(old), old["class_names"])
         check_photos(file, old, folder)
         rows, first, kept = old["rungs"], split_seed(old), old["seeds"]
-        rungs = [*(row["name"] for row in rows if row["group"] == "ladder"), *(rungs or ())]
+        rungs = [*(row["name"] for row in rows if row["name"] in RUNGS), *(rungs or ())]
     else:
         if "data" not in given:
             raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} does not exist yet)")
