@@ -1,6 +1,7 @@
 """Draw the pictures of docs/methods.md: the positive locations, and how each method predicts a box.
 
-    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg --run RUN --v2-run RUN --tood-run RUN
+    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg \\
+        --run RUN --v2-run RUN --tood-run RUN
 
 The runs are a trained GFL, GFLv2 and TOOD; their distributions are drawn, and TOOD's positives are those that its
 predictions choose. Of a run that is not given, no picture is drawn.

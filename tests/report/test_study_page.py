@@ -374,6 +374,9 @@ def test_a_chapter_has_its_claims_with_what_was_published_and_measured(tmp_path:
     words = {"higher": "confirmed", "lower": "contradicted", "within the spread": "within noise"}
     assert tested["gfl-ciou"].verdict == words[found["verdict"]]
     assert [rung.name for rung, _ in context["distil"]["measured"]] == ["gfl", "gfl-large", "gfl-taught"]
+    verdicts = [c["verdict"] for c in summary["comparisons"] if (c["rung"], c["number"]) == ("gfl-diou", "AP")]
+    rare = [c["verdict"] for c in summary["comparisons"] if (c["rung"], c["number"]) == ("gfl-diou", "rare_AP")]
+    assert ("GFL, DIoU" in context["boxes"]["without_gain"]) == ("higher" not in verdicts + rare)
     assert context["rare"] is None
     page = render("study.html", context)
     assert 'id="boxes"' in page

@@ -48,6 +48,7 @@ def chapter(files: StudyFiles, name: str) -> dict[str, Any] | None:
         "words": TITLES[name][1],
         "measured": [(rung, files.comparison(rung.name) if rung in own else {}) for rung in rungs],
         "tested": [test(files, claim) for claim in CHAPTER_CLAIMS[name]],
+        "without_gain": [rung.title for rung in own if not _gains(files, rung)] if files.num_seeds > 1 else [],
     }
 
 
@@ -62,6 +63,11 @@ def test(files: StudyFiles, claim: Claim) -> Tested:
     if isinstance(found.get("low"), float) and isinstance(found.get("high"), float):
         here += f": {found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
     return Tested(claim, here, VERDICTS.get(verdict, "confirmed" if verdict == claim.verdict else "contradicted"))
+
+
+def _gains(files: StudyFiles, rung: Rung) -> bool:
+    """Whether its AP, or that of the rarest class, is higher than that of the rung before it."""
+    return any(files.comparison(rung.name, key).get("verdict") == "higher" for key in ("AP", "rare_AP"))
 
 
 def _value(rung: Rung, claim: Claim) -> str:

@@ -142,6 +142,8 @@ def _after_chosen(rung: Rung, names: Collection[str]) -> Rung:
     while before is not None and before not in names:
         changed.insert(0, RUNGS[before].changed)
         before = RUNGS[before].before
+    if before is None:
+        return replace(rung, before=None, changed="the starting point")
     return rung if before == rung.before else replace(rung, before=before, changed="; ".join(changed))
 
 
