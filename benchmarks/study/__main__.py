@@ -8,43 +8,20 @@ parent of the checkout.
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.provenance import provenance
 
 from focaldet.files import write_json, write_text
 from focaldet.records.study import Line, Row, Spread, Study, Summary
+from focaldet.records.study_claims import CHAPTER_CLAIMS, DIVERGED, Claim
 from focaldet.study.folder import read_lines, read_study
 from focaldet.study.summary import compare, summarise
 
 RESULTS = Path(__file__).parents[1] / "results"
 
-DIVERGED = "diverged"
-"""Instead of a number: whether training succeeds at all."""
-
 MIN_AP = 0.01
 """Below this AP, a detector has learned nothing."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of a paper, with its result on COCO, and the comparison that tests it.
-
-    Args:
-        words: the claim.
-        published: the published number with its source.
-        rung, before: the rungs to compare.
-        number: key of the number to compare (see ``records.study.Row``), or ``DIVERGED``.
-        verdict: verdict of the comparison if the claim holds.
-    """
-
-    words: str
-    published: str
-    rung: str
-    before: str
-    number: str
-    verdict: str = "higher"
 
 
 FOCAL, GFL = "Focal Loss", "Generalized Focal Loss"
@@ -196,7 +173,7 @@ def page(study: Study, lines: Sequence[Line], summary: Summary) -> Iterable[str]
     yield "| claim | published, on COCO | here | |"
     yield "|---|---|---|---|"
     rows = {row["rung"]: row for row in summary["rows"]}
-    for claim in CLAIMS:
+    for claim in (*CLAIMS, *(claim for claims in CHAPTER_CLAIMS.values() for claim in claims)):
         if claim.rung in rows and claim.before in rows:
             here, verdict = judge(claim, rows)
             yield f"| {claim.words} | {claim.published} | {here} | {verdict} |"

@@ -1,8 +1,10 @@
 """Draw the pictures of docs/methods.md: the positive locations, and how each method predicts a box.
 
-    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg --run RUN --v2-run RUN
+    python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg \\
+        --run RUN --v2-run RUN --tood-run RUN
 
-The runs are a trained GFL and a trained GFLv2; their distributions are drawn.
+The runs are a trained GFL, GFLv2 and TOOD; their distributions are drawn, and TOOD's positives are those that its
+predictions choose. Of a run that is not given, no picture is drawn.
 """
 
 import argparse
@@ -11,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
+from focaldet.assign.task_aligned import choose_positives
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, gather_locations
@@ -19,7 +22,8 @@ from focaldet.data.folder import read_folder
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import METHODS
-from focaldet.methods.positives import find_positives
+from focaldet.methods.positives import as_positives, find_positives
+from focaldet.methods.scores import class_probabilities
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -32,18 +36,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--photo", required=True)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--v2-run", required=True)
+    parser.add_argument("--run")
+    parser.add_argument("--v2-run")
+    parser.add_argument("--tood-run")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     folder = read_folder(args.data, seed=0)
     records = [r for split in folder.splits.values() for r in split if Path(r.file_name).name == args.photo]
     batch = collate([DetectionDataset(records, EvalTransform(SIZE))[0]])
-    detector = Detector.load(args.run)
-    for name in METHODS:
-        if name != "gflv2":
-            draw(name, batch, detector, args.out / f"{name}.jpg")
-    draw_quality(batch, Detector.load(args.v2_run), args.out / "gflv2.jpg")
+    if args.run:
+        for name in METHODS:
+            if name not in ("gflv2", "tood"):
+                draw(name, batch, Detector.load(args.run), args.out / f"{name}.jpg")
+    if args.v2_run:
+        draw_quality(batch, Detector.load(args.v2_run), args.out / "gflv2.jpg")
+    if args.tood_run:
+        draw("tood", batch, Detector.load(args.tood_run), args.out / "tood.jpg")
+
+
+def chosen_positives(batch, detector):
+    """The positives that TOOD's predictions choose."""
+    method = detector.method
+    with torch.no_grad():
+        outputs = detector.net(batch.images)
+    lattice = Lattice(outputs.level_shapes, detector.net.strides, detector.spec.offset)
+    found = method.candidates(batch.truth, lattice, batch.valid_sizes)
+    candidates = as_positives(batch.truth, found, method.locations(lattice), lattice)
+    _, boxes = method.sides_and_boxes(outputs.box_maps, candidates)
+    iou = paired_iou(boxes, candidates.boxes_xyxy)
+    score = class_probabilities(outputs.class_logits, found.unmatched, candidates)
+    alignment = score**method.score_power * iou**method.iou_power
+    return candidates[choose_positives(found, alignment, iou, method.num_positives).nonzero()[:, 0]]
 
 
 def positives_of(method, batch, strides):
@@ -71,7 +94,10 @@ def save(figure, file) -> None:
 
 
 def draw(name, batch, detector, file) -> None:
-    positives = positives_of(METHODS[name](), batch, STRIDES)
+    if name == "tood":
+        positives = chosen_positives(batch, detector)
+    else:
+        positives = positives_of(METHODS[name](), batch, STRIDES)
     figure, (left, right) = two_photos(batch)
     for gt, box in enumerate(batch.truth.boxes_xyxy.tolist()):
         rectangle(left, box, COLOURS[gt % 10], 1.2)
@@ -85,7 +111,7 @@ def draw(name, batch, detector, file) -> None:
     )
     chosen = largest_object(batch.truth.boxes_xyxy, positives)
     rectangle(right, batch.truth.boxes_xyxy[chosen].tolist(), "black", 2)
-    {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions}[name](
+    {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions, "tood": distributions}[name](
         right, positives, chosen, batch, detector
     )
     save(figure, file)

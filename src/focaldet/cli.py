@@ -252,9 +252,10 @@ def _push(command: Parser) -> None:
 
 
 def _study(command: Parser) -> None:
-    from focaldet.study.ladder import CHOSEN_HERE, LADDER
+    from focaldet.study.chapters import CHAPTERS
+    from focaldet.study.ladder import CHOSEN_HERE, RUNGS, STORY
 
-    rungs = ", ".join(rung.name for rung in LADDER)
+    rungs = f"{', '.join((STORY, *CHAPTERS))}; {', '.join(RUNGS)}"
     command.usage = "focaldet study --data DIR [options]"
 
     def add(name: str, hint: Any, help: str, **options: Any) -> None:
@@ -268,9 +269,10 @@ def _study(command: Parser) -> None:
     )
     add("--minutes", float, "training time per rung, in minutes (default: 10, unless --epochs is given)", metavar="MIN")
     add("--seeds", int, "trainings per rung, each with its own seed (default: 3)")
+    add("--digits", bool, "study the demo's long-tailed digits, which are made beside the study, instead of --data")
     add("--parallel", int, "rungs trained side by side (default: one per four cores)")
     add("--table", bool, "print the table of the results so far, without training")
-    add("--rungs", str, f"train only these rungs (default: all): {rungs}", nargs="+", metavar="RUNG")
+    add("--rungs", str, f"train only these rungs or chapters (default: {STORY}): {rungs}", nargs="+", metavar="RUNG")
     add("--gammas", float, "extra rungs: RetinaNet with focal loss, one per γ", nargs="+", metavar="G")
     add("--betas", float, "extra rungs: ATSS with quality focal loss, one per β", nargs="+", metavar="B")
     add("--bins", int, "extra rungs: GFL, one per number of bins per side", nargs="+", metavar="N")

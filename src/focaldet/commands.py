@@ -182,10 +182,14 @@ def push(chosen: Namespace) -> None:
 def study(chosen: Namespace) -> None:
     """``focaldet study``"""
     from focaldet.report import write_report
+    from focaldet.study.digits import digits_options
     from focaldet.study.run import run_study, study_folder, write_summary
 
     options = vars(chosen)
     table = options.pop("table", False)
+    if options.pop("digits", False):
+        options, out = digits_options(options, options.get("out"))
+        options["out"] = out
     own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
     if table:
         say(write_summary(study_folder(options, own.get("out"))))

@@ -8,6 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from focaldet.losses import (
     cross_entropy,
+    distillation,
     distribution_focal,
     focal,
     generalized_focal,
@@ -62,6 +63,10 @@ def test_distribution_general_and_box_formulas_have_two_right_derivatives():
     assert gradcheck(lambda z: distribution_focal.distribution_focal_loss(z, POSITIONS), (Z,))
     assert gradgradcheck(lambda z: distribution_focal.distribution_focal_loss(z, POSITIONS), (Z,))
 
+    teach = partial(distillation.distillation_loss, teacher_logits=logits(4, 3).detach() + Y, temperature=3.0)
+    assert gradcheck(teach, (Z,))
+    assert gradgradcheck(teach, (Z,))
+
     def general(z):
         left, right = z.log_softmax(-1)[:, 0], z.log_softmax(-1)[:, 1]
         return generalized_focal.generalized_focal_loss(left, right, torch.full((4,), 0.35, dtype=torch.float64))
@@ -110,6 +115,10 @@ def test_closed_forms_equal_the_derivatives(exponent):
         (
             partial(distribution_focal.distribution_focal_loss, targets=POSITIONS),
             partial(distribution_focal.distribution_focal_loss_grad, targets=POSITIONS),
+        ),
+        (
+            partial(distillation.distillation_loss, teacher_logits=Y, temperature=1 + exponent),
+            partial(distillation.distillation_loss_grad, teacher_logits=Y, temperature=1 + exponent),
         ),
         (
             partial(varifocal.varifocal_loss, targets=Y, gamma=exponent),

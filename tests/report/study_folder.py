@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from run_folder import jittered
 
-from focaldet.study.ladder import LADDER, Rung, choose_rungs
+from focaldet.study.ladder import LADDER, RUNGS, choose_rungs
 from focaldet.study.neuron import neuron_numbers
+from focaldet.study.rung import Rung
 from focaldet.study.summary import summarise
 
 SETTINGS = {"data": "photos/bccd", "size": 320, "minutes": 10.0, "backbone": "regnetx_002", "batch": 8}
@@ -93,8 +94,10 @@ def _write(file: Path, value: Any) -> None:
 
 def _step(rung: Rung) -> int:
     """How far along the ladder, 0 to 7; an extra rung is where its parent is."""
-    ladder = [one.name for one in LADDER]
-    return ladder.index(rung.name if rung.name in ladder else rung.before or "")
+    ladder, name = [one.name for one in LADDER], rung.name
+    while name not in ladder:
+        name = RUNGS[name].before if name in RUNGS else str(rung.before)
+    return ladder.index(name)
 
 
 def _rng(rung: Rung, seed: int) -> np.random.Generator:
@@ -102,7 +105,7 @@ def _rng(rung: Rung, seed: int) -> np.random.Generator:
 
 
 def _has_distributions(rung: Rung) -> bool:
-    return rung.changes["method"] in ("gfl", "gflv2")
+    return rung.changes["method"] in ("gfl", "gflv2", "tood")
 
 
 def _line(rung: Rung, seed: int, study: dict) -> dict:

@@ -12,6 +12,7 @@ from study_folder import write_study
 
 from focaldet.checks import InputError
 from focaldet.evaluation.matching import MATCH_IOU
+from focaldet.files import read_json
 from focaldet.records.study import Line, Study, Summary
 from focaldet.records.study_details import Details, Neuron
 from focaldet.records.study_files import read_study
@@ -19,6 +20,7 @@ from focaldet.report import charts, write_report
 from focaldet.report.page import render
 from focaldet.report.sides import distribution_curves
 from focaldet.report.story import Claim, advice, claims, train_command
+from focaldet.report.study_chapters import AFTER_LADDER
 from focaldet.report.study_charts import sweep_chart
 from focaldet.report.study_page import CHAPTERS, study_context
 from focaldet.study.ladder import LADDER
@@ -96,7 +98,8 @@ def test_the_made_up_study_is_as_the_record_says(study: Path) -> None:
 
 
 def test_page_of_a_study_has_every_chapter_and_loads_nothing(page: str) -> None:
-    assert re.findall(r'<section id="(\w+)">', page) == list(CHAPTERS)
+    without_rungs = [name for name in CHAPTERS if name not in AFTER_LADDER]
+    assert re.findall(r'<section id="(\w+)">', page) == without_rungs
     assert "Not everything could be shown" not in page
     assert set(re.findall(r'\bhref="([^#"]{0,22})', page)) <= {"", "data:,", "data:image/jpeg;base64"}
     assert page.count("<script") == 1
@@ -358,3 +361,38 @@ def test_boxes_are_drawn_by_the_same_rules_as_on_the_page_of_a_run(context: dict
     panels = context["photos"]["photos"][0].panels[1:]
     for box in (box for panel in panels for box in panel.boxes if box.state == "found"):
         assert float(re.search(r"IoU (\d\.\d+)", box.words)[1]) >= MATCH_IOU
+
+
+def test_a_chapter_has_its_claims_with_what_was_published_and_measured(tmp_path: Path, blank_charts: None) -> None:
+    folder = drawn_study(tmp_path, rungs=["boxes", "distil"], seeds=(0, 1, 2))
+    context = study_context(read_study(folder))
+    assert context["faults"] == []
+    tested = {one.claim.rung: one for one in context["boxes"]["tested"]}
+    summary = read_json(folder / "summary.json")
+    (found,) = (c for c in summary["comparisons"] if (c["rung"], c["number"]) == ("gfl-ciou", "AP"))
+    assert f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})" in tested["gfl-ciou"].here
+    words = {"higher": "confirmed", "lower": "contradicted", "within the spread": "within noise"}
+    assert tested["gfl-ciou"].verdict == words[found["verdict"]]
+    assert [rung.name for rung, _ in context["distil"]["measured"]] == ["gfl", "gfl-large", "gfl-taught"]
+    verdicts = [c["verdict"] for c in summary["comparisons"] if (c["rung"], c["number"]) == ("gfl-diou", "AP")]
+    rare = [c["verdict"] for c in summary["comparisons"] if (c["rung"], c["number"]) == ("gfl-diou", "rare_AP")]
+    assert ("GFL, DIoU" in context["boxes"]["without_gain"]) == ("higher" not in verdicts + rare)
+    assert context["rare"] is None
+    page = render("study.html", context)
+    assert 'id="boxes"' in page
+    assert 'id="rare"' not in page
+    assert "YOLOv6#89" in page
+    assert "channels 256" not in context["advice"].command
+
+
+def test_a_chapter_of_one_seed_decides_nothing(tmp_path: Path, blank_charts: None) -> None:
+    folder = drawn_study(tmp_path, rungs=["rare"], seeds=(0,))
+    context = study_context(read_study(folder))
+    assert {one.verdict for one in context["rare"]["tested"]} == {"one seed"}
+    render("study.html", context)
+
+
+def test_a_rung_without_the_one_before_is_not_measured(tmp_path: Path, blank_charts: None) -> None:
+    context = study_context(read_study(drawn_study(tmp_path, rungs=["tood"], seeds=(0, 1))))
+    assert {one.verdict for one in context["assign"]["tested"]} == {"–"}
+    render("study.html", context)

@@ -82,6 +82,21 @@ def assign_atss(
     return Assignment(matched)
 
 
+@torch.no_grad()
+def atss_thresholds(
+    truth: GroundTruth,
+    lattice: Lattice,
+    *,
+    top_k: int = 9,
+    anchor_scale: float = 8.0,
+    image_sizes: Int64[Tensor, "B 2"] | None = None,
+) -> Float64[Tensor, " G"]:
+    """The IoU from which a candidate of each object is positive; arguments as for ``assign_atss``."""
+    columns_and_rows = own_columns_and_rows(lattice, truth.image_index, image_sizes)
+    _, _, anchors, exists = _nearest_locations(truth.boxes_xyxy, columns_and_rows, lattice, top_k, anchor_scale)
+    return _thresholds(paired_iou(anchors, truth.boxes_xyxy[:, None]), exists)
+
+
 def _thresholds(iou: Float[Tensor, "G T"], exists: Bool[Tensor, "G T"]) -> Float64[Tensor, " G"]:
     """Mean plus standard deviation of the IoUs of each object's candidates."""
     # In float64, the mean of equal IoUs is exactly that IoU. A rounded mean could exclude all of them.

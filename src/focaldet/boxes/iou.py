@@ -33,6 +33,20 @@ def paired_iou(boxes_xyxy: Float[Tensor, "*#N 4"], other_xyxy: Float[Tensor, "*#
     return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
+def paired_diou(boxes_xyxy: Float[Tensor, "N 4"], other_xyxy: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+    """IoU of box i with other box i, less the squared distance of their centres over the squared diagonal of the
+    smallest box around both (arXiv 1911.08287).
+
+    >>> paired_diou(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[3.0, 0.0, 4.0, 1.0]]))  # -9 / 17
+    tensor([-0.5294])
+    """
+    low, high = torch.minimum(boxes_xyxy, other_xyxy)[:, :2], torch.maximum(boxes_xyxy, other_xyxy)[:, 2:]
+    difference = boxes_xyxy - other_xyxy
+    offset = (difference[:, :2] + difference[:, 2:]) / 2
+    diagonal = (high - low).square().sum(-1).clamp(min=torch.finfo(low.dtype).tiny)
+    return paired_iou(boxes_xyxy, other_xyxy) - offset.square().sum(-1) / diagonal
+
+
 def pairwise_iou(boxes_xyxy: Float[Tensor, "N 4"], other_xyxy: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
     """IoU of every box with every other box. Takes memory for N x M boxes.
 

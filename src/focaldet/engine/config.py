@@ -127,6 +127,13 @@ class TrainConfig:
         "default",
         "box loss; default: giou, but smooth_l1 (of deltas) for retinanet, the only method that offers it",
     )
+    teacher: str | None = option(
+        "loss",
+        None,
+        "run of a larger gfl, gflv2 or tood detector, whose distributions and scores this one learns, too "
+        "(docs/methods.md)",
+        metavar="RUN",
+    )
     alpha: float | str | None = option(
         "loss",
         0.25,

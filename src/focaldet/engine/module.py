@@ -17,9 +17,10 @@ from focaldet.engine.optimizer import lr_factor, parameter_groups
 from focaldet.engine.parts import Parts
 from focaldet.engine.step_clock import BETWEEN, StepClock
 from focaldet.engine.step_terms import READ_EVERY, StepTerms
+from focaldet.engine.teacher import Teacher, collate_for
 from focaldet.methods.method import Method
 from focaldet.methods.normalizer import mean_over_processes, process_count
-from focaldet.methods.targets import Targets, TrainingBatch, losses_of, make_targets
+from focaldet.methods.targets import TargetCollate, Targets, TrainingBatch, losses_of, make_targets
 from focaldet.models.backbone import freeze_batch_norm
 from focaldet.models.detector import DenseDetector
 
@@ -36,6 +37,7 @@ class DetectionModule(L.LightningModule):
         method: assignment and losses.
         config: settings of the run.
         offset: centre of a cell, in strides.
+        teacher: teaches the network, if there is one; no part of its weights.
 
     Attributes:
         budget: measures the run's time; a callback of the trainer.
@@ -44,12 +46,21 @@ class DetectionModule(L.LightningModule):
         shown: learning rate and last losses that were read, for the progress bar.
     """
 
-    def __init__(self, net: DenseDetector, method: Method, config: TrainConfig, *, offset: float = 0.5) -> None:
+    def __init__(
+        self,
+        net: DenseDetector,
+        method: Method,
+        config: TrainConfig,
+        *,
+        offset: float = 0.5,
+        teacher: Teacher | None = None,
+    ) -> None:
         super().__init__()
         self.net = net
         self.method = method
         self.config = config
         self.offset = offset
+        self.teacher = teacher
         self.balance = method.balance  # its buffer belongs into checkpoints
         if self.balance is not None:
             self.balance.start(net.num_classes)
@@ -66,13 +77,21 @@ class DetectionModule(L.LightningModule):
         """The network with the averaged weights, which is evaluated and saved."""
         return self.average.module
 
+    def collate(self) -> TargetCollate:
+        """What makes batches with targets, in any process."""
+        return collate_for(self.method, self.net, self.offset, self.teacher)
+
     def training_step(self, batch: TrainingBatch, batch_index: int) -> dict[str, Any]:
         outputs = self.net(batch.images) if self.parts is None else self.parts.forward(batch.images)
+        taught = None if self.teacher is None else self.teacher.look_at(batch.images)
         self.clock.mark("forward")
         targets = self._targets(batch, outputs.level_shapes)
         self.clock.mark("assign")
         with torch.autocast(batch.images.device.type, enabled=False):
-            terms = losses_of(self.method, outputs, targets, self.progress)
+            of_teacher: dict[str, Tensor] = {}
+            if self.teacher is not None and taught is not None:  # first: a loss in place overwrites its logits
+                of_teacher = self.teacher.losses(self.method, outputs, taught, targets)
+            terms = losses_of(self.method, outputs, targets, self.progress) | of_teacher
             loss = torch.stack(list(terms.values())).sum()
         self.clock.mark("loss")
         self.record(terms, batch_index)
@@ -83,7 +102,9 @@ class DetectionModule(L.LightningModule):
         # The batch has none, or this backbone rounds the shapes of its maps differently from most.
         if batch.targets is None or batch.targets.lattice.level_shapes != level_shapes:
             lattice = Lattice(level_shapes, self.net.strides, self.offset)
-            return make_targets(self.method, batch.truth, lattice, batch.valid_sizes).to(batch.images.device)
+            targets = make_targets(self.method, batch.truth, lattice, batch.valid_sizes)
+            targets = targets if self.teacher is None else self.teacher.with_valuable(self.method, targets, batch)
+            return targets.to(batch.images.device)
         return batch.targets
 
     def record(self, terms: dict[str, Tensor], batch_index: int) -> None:

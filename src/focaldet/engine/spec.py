@@ -82,6 +82,7 @@ class ModelSpec:
         tile: side of the windows of the photo at its own resolution that the network is trained on, in pixels, and
             then equal to ``size``; ``None``: whole photos, scaled to ``size``.
         object_px: median √area of the training objects as the network sees them, or ``None`` if it is not known.
+        teacher: name of the run that taught it, or ``None``; it is not needed any more.
         largest_px: longer side in pixels of the photo that 98 of 100 training objects do not exceed, or ``None``.
     """
 
@@ -100,6 +101,7 @@ class ModelSpec:
     tile: int | None = None
     object_px: float | None = None
     largest_px: int | None = None
+    teacher: str | None = None
 
     @property
     def offset(self) -> float:
@@ -215,6 +217,7 @@ def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
         network=Variant(levels=config.levels),
         ignored_classes=split_names(config.ignore or ""),
         tile=config.tile if isinstance(config.tile, int) else None,
+        teacher=config.teacher,
     )
 
 
@@ -282,9 +285,10 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
     tile = typed_value("tile", values.get("tile"), int | None)
     if tile is not None and tile != spec["size"]:
         raise InputError(f"tile: expected nothing or the size, {spec['size']}, got {tile}")
-    sizes = {
+    facts: dict[str, Any] = {
         "object_px": typed_value("object_px", values.get("object_px"), float | None),
         "largest_px": typed_value("largest_px", values.get("largest_px"), int | None),
+        "teacher": typed_value("teacher", values.get("teacher"), str | None),
     }
     score = typed_value("evaluation_score", values.get("evaluation_score", EVALUATION_SCORE), float)
     spec |= {"class_names": tuple(names), "method_options": options}
@@ -294,7 +298,7 @@ def _spec(values: dict[str, Any]) -> ModelSpec:
         evaluation_score=score,
         ignored_classes=tuple(map(str, ignored)),
         tile=tile,
-        **sizes,
+        **facts,
     )
 
 

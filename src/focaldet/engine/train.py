@@ -57,6 +57,7 @@ from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
 from focaldet.engine.spec import ModelSpec, with_room
 from focaldet.engine.splits import record_splits, recorded_splits, trained_on, with_recorded_splits
+from focaldet.engine.teacher import load_teacher
 from focaldet.engine.training_photos import TrainingPhotos
 from focaldet.engine.windows import photos_and_windows, with_object_sizes, with_tile
 from focaldet.files import write_text
@@ -159,7 +160,8 @@ def _train(
     if config.batch == "auto":
         config = replace(config, batch=largest_batch(net, method, config, offset=spec.offset))
         say(f"batch {config.batch}: as many images as fit into the GPU's memory")
-    module = DetectionModule(net, method, config, offset=spec.offset)
+    teacher = load_teacher(config.teacher, spec, method, parts=config.accumulate)
+    module = DetectionModule(net, method, config, offset=spec.offset, teacher=teacher)
     if config.compile:
         compile_network(net)
     if config.resume:
@@ -236,7 +238,7 @@ def fit(
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer, TargetCollate(module.method, module.net, module.offset), clock)
+        loader = _loader(config, folder, trainer, module.collate(), clock)
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,

@@ -37,7 +37,7 @@ OPTIONS = tuple(
 )
 """Options of ``focaldet train`` that ``detector`` takes: the groups model and loss."""
 
-FREEZING = ("frozen_stages", "freeze_norm")
+FREEZING = ("frozen_stages", "freeze_norm", "teacher")
 """Options that the training loop decides on."""
 
 

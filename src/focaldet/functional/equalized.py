@@ -166,17 +166,17 @@ def _by_formula(
     assert labels is not None
     check_labels(labels, z.shape[-1])
     y, ignored = dense_targets(SparseTargets(labels, part.quality), z.shape[-1], z.dtype)
-    z = torch.where(ignored, 0.0, z)
+    z = z.masked_fill(ignored, 0.0)
     positive = labels.unsqueeze(-1) == torch.arange(z.shape[-1], device=z.device)
 
     def loss_of(logits: Tensor) -> Tensor:
         exponents = gammas.to(logits.dtype)
         quality = kind == "quality_focal"
         each = equalized_loss(logits, y, exponents=exponents, gamma=gamma, alpha=alpha, quality=quality)
-        return factor * torch.where(ignored, 0.0, each).sum()
+        return (
+            factor * each.masked_fill(ignored, 0.0)
+        ).sum()  # not after: in forward mode a number makes a 0-d tensor wide
 
-    with torch.enable_grad():
-        leaf = z.detach().requires_grad_()
-        (derivative,) = torch.autograd.grad(loss_of(leaf), leaf)
+    derivative = torch.func.grad(loss_of)(z.detach())
     sums = sums_by_class(derivative.reshape(-1, z.shape[-1]), positive.reshape(-1, z.shape[-1]))
     return loss_of(z), sums

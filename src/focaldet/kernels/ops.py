@@ -229,6 +229,15 @@ class _InplaceGrad(torch.autograd.Function):
         return None, None, *grads
 
 
+def _fake_equalized(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    sums = (2, logits.shape[1]) if args[-1] else (0,)
+    loss = logits.new_empty((), dtype=torch.float32)
+    return loss, torch.empty_like(logits), logits.new_empty(sums, dtype=torch.float64)
+
+
+torch.library.register_fake("focaldet::equalized_loss", _fake_equalized, lib=LIBRARY)
+
+
 class _Equalized(torch.autograd.Function):
     """The equalized loss, and the sums of its derivative."""
 

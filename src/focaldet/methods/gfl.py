@@ -86,9 +86,17 @@ class GFL(Method):
         # Last, because in place it overwrites the logits, which the score weights need, with their gradient.
         return {"class": self.class_term(class_logits, assignment, positives, iou, inplace_grad=inplace_grad)} | terms
 
+    def score_logits(self, outputs: HeadOutputs, positives: Positives) -> Tensor:
+        """The logits ``(N, C)`` of the final scores of the positives."""
+        return positives.gather(outputs.class_logits, outputs.class_logits[0].shape[1]).float()
+
+    def side_logits(self, box_maps: list[Tensor], positives: Positives) -> Tensor:
+        """The logits of the distributions ``(N, 4, K)``."""
+        return positives.gather(box_maps, self.num_box_channels).float().view(-1, 4, self.num_bins)
+
     def sides_and_boxes(self, box_maps: list[Tensor], positives: Positives) -> tuple[Tensor, Tensor]:
         """The logits of the distributions ``(N, 4, K)`` and the boxes ``(N, 4)`` that they give."""
-        sides = positives.gather(box_maps, self.num_box_channels).float().view(-1, 4, self.num_bins)
+        sides = self.side_logits(box_maps, positives)
         locations = positives.locations
         return sides, decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
 

@@ -37,3 +37,7 @@ class GFLv2(GFL):
         assert outputs.quality_logits is not None
         joint = [joint_logits(c, q) for c, q in zip(outputs.class_logits, outputs.quality_logits, strict=True)]
         return self.losses_of_scores(joint, outputs.box_maps, assignment, positives, inplace_grad=True)
+
+    def score_logits(self, outputs: HeadOutputs, positives: Positives) -> Tensor:
+        assert outputs.quality_logits is not None
+        return joint_logits(super().score_logits(outputs, positives), positives.gather(outputs.quality_logits, 1))

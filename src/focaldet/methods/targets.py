@@ -46,6 +46,7 @@ class Targets:
         counts: numbers of objects.
         candidates: pairs of an object and a location, if predictions choose among them.
         unmatched: for the candidates: all locations, as background or ignored.
+        valuable: the locations around the positives at which a teacher teaches, too, if there is one.
     """
 
     lattice: Lattice
@@ -54,6 +55,7 @@ class Targets:
     counts: ObjectCounts
     candidates: Positives | None = None
     unmatched: Assignment | None = None
+    valuable: Positives | None = None
 
     def to(self, device: torch.device | str) -> "Targets":
         """A copy on another device."""
@@ -71,6 +73,7 @@ class Targets:
             self.counts,
             None if self.candidates is None else positives(self.candidates),
             None if self.unmatched is None else Assignment(tensor(self.unmatched.matched_gt)),
+            None if self.valuable is None else positives(self.valuable),
         )
 
 

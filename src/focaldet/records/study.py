@@ -20,7 +20,7 @@ from typing import Any, Literal, TypedDict
 FORMAT = 1
 """Format of all these files; increased when older versions cannot read new files."""
 
-Group = Literal["ladder", "gamma", "beta", "bins"]
+Group = Literal["ladder", "gamma", "beta", "bins", "rare", "assign", "distil", "boxes"]
 
 
 class RungRow(TypedDict):
@@ -29,7 +29,7 @@ class RungRow(TypedDict):
     Args:
         name: identifier, part of file names: ``"retinanet-bce"``.
         title: name for people: ``"RetinaNet, cross entropy"``.
-        group: the ladder, or one of the extra questions.
+        group: the ladder, one of the extra questions, or a chapter after the ladder.
         changes: options of ``focaldet train`` that differ from the study's settings.
         compared_with: name of the rung before it, or ``null``.
         changed: difference from that rung, for people: ``"focal loss instead of cross entropy"``.

@@ -44,7 +44,7 @@ class Advice:
 
     Args:
         lead: the advice in a few words, as strong as the study allows.
-        rung: the rung with the highest mean AP on the ladder.
+        rung: the rung with the highest mean AP.
         tied: the other rungs whose best seed reaches the worst seed of that rung.
         command: trains the rung again.
         sentences: caveats.
@@ -58,8 +58,12 @@ class Advice:
 
 
 def advice(files: StudyFiles) -> Advice | None:
-    """The best rung of the ladder and the rungs that are tied with it; None if no rung has an AP."""
-    measured = [(spread.mean, rung) for rung in files.group("ladder") if (spread := rung["AP"])]
+    """The best rung and the rungs that are tied with it; None if no rung has an AP.
+
+    It is one of those whose network is the same: the chapter on a teacher has a larger one.
+    """
+    compared = [rung for group in ("ladder", "rare", "assign", "boxes") for rung in files.group(group)]
+    measured = [(spread.mean, rung) for rung in compared if (spread := rung["AP"])]
     if not measured:
         return None
     best = max(measured, key=lambda pair: pair[0])[1]

@@ -11,6 +11,7 @@ from focaldet.records.run_files import Json, Run, entries, mapping, number, rows
 from focaldet.records.study_files import Rung, StudyFiles
 from focaldet.report import facts, gallery, story, study_charts
 from focaldet.report.sides import SidePicture, side_pictures
+from focaldet.report.study_chapters import AFTER_LADDER
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 NUM_PHOTOS = 8
@@ -351,6 +352,7 @@ CHAPTERS: dict[str, tuple[str, Callable[[StudyFiles], dict[str, Any] | None]]] =
     "neuron": ("The neuron", _neuron),
     "family": ("The family of losses", _family),
     "ladder": ("The ladder", _ladder),
+    **AFTER_LADDER,
     "imbalance": ("The imbalance", _imbalance),
     "ranking": ("The ranking problem", _ranking),
     "sides": ("How certain is each side?", _sides),

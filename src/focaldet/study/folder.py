@@ -26,9 +26,10 @@ from focaldet.files import MAX_JSON, parse_json, read_json, read_text, write_jso
 from focaldet.records.study import FORMAT, Line, RungRow, Study
 from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.schema import check_schema
-from focaldet.study.ladder import CHOSEN_HERE, choose_rungs
+from focaldet.study.ladder import CHOSEN_HERE, RUNGS, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
+from focaldet.study.rung import teacher_rung
 
 MAX_SEED = 2**32
 """Upper bound of a seed, exclusive."""
@@ -58,8 +59,11 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(study: Study, row: RungRow, seed: int, run: Path) -> TrainConfig:
-    """Training configuration of a rung and seed."""
-    return TrainConfig(**(study["settings"] | row["changes"]), seed=seed, out=str(run))
+    """Training configuration of a rung and seed; the run of another rung that teaches it is beside its own."""
+    changes, teacher = row["changes"], teacher_rung(row["changes"])
+    if teacher is not None:
+        changes = changes | {"teacher": str(run.parent / f"{teacher}-{seed}")}
+    return TrainConfig(**(study["settings"] | changes), seed=seed, out=str(run))
 
 
 def read_photos(settings: dict[str, Any], seed: int, class_names: Sequence[str] | None = None) -> DataFolder:
@@ -153,7 +157,7 @@ def open_study(
         folder = read_photos(settings, split_seed(old), old["class_names"])
         check_photos(file, old, folder)
         rows, first, kept = old["rungs"], split_seed(old), old["seeds"]
-        rungs = [*(row["name"] for row in rows if row["group"] == "ladder"), *(rungs or ())]
+        rungs = [*(row["name"] for row in rows if row["name"] in RUNGS), *(rungs or ())]
     else:
         if "data" not in given:
             raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} does not exist yet)")

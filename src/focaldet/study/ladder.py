@@ -1,46 +1,18 @@
-"""The rungs from cross entropy to the Generalized Focal Loss; each changes one thing compared with the previous one."""
+"""The rungs from cross entropy to the Generalized Focal Loss; each changes one thing compared with the previous one.
+
+The rungs after them are in ``chapters``.
+"""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from focaldet.checks import InputError, near_name
-from focaldet.records.study import Group, RungRow
+from focaldet.records.study import Group
+from focaldet.study.chapters import AFTER, CHAPTERS
+from focaldet.study.rung import Rung, teacher_rung
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rung:
-    """One configuration of the training.
-
-    Args:
-        name: identifier, used in file names.
-        title: name for people.
-        changes: fields of ``TrainConfig`` that differ from the settings of the study.
-        before: name of the rung to compare with.
-        changed: description of the change, for people.
-        group: ``ladder``, or the parameter that an extra rung varies.
-    """
-
-    name: str
-    title: str
-    changes: dict[str, Any]
-    before: str | None
-    changed: str
-    group: Group = "ladder"
-
-    def row(self) -> RungRow:
-        """The rung in the format of ``study.json``."""
-        return RungRow(
-            name=self.name,
-            title=self.title,
-            group=self.group,
-            changes=self.changes,
-            compared_with=self.before,
-            changed=self.changed,
-        )
-
-
-CHOSEN_HERE = ("method", "class_loss", "resume", "profile", "devices", "nodes")
+CHOSEN_HERE = ("method", "class_loss", "teacher", "resume", "profile", "devices", "nodes")
 """Options of ``focaldet train`` that the study sets itself; a rung is trained in one process."""
 
 LADDER = (
@@ -103,6 +75,12 @@ LADDER = (
 )
 """The rungs of the ladder, in order."""
 
+STORY = "story"
+"""Name of the ladder among the chapters."""
+
+RUNGS = {rung.name: rung for rung in (*LADDER, *AFTER)}
+"""Every rung by its name, in order."""
+
 PAPER_ALPHA = {0.0: 0.75, 0.1: 0.75, 0.2: 0.75, 0.5: 0.5, 1.0: 0.25, 2.0: 0.25, 5.0: 0.25}
 """gamma -> best alpha for it (focal loss paper, table 1b). A larger gamma down-weights the easy background more, so the
 objects need less extra weight."""
@@ -116,27 +94,25 @@ def choose_rungs(
     bins: Sequence[int] = (),
     settings: dict[str, Any],
 ) -> list[Rung]:
-    """Choose the rungs of a study, in the order of the ladder.
+    """Choose the rungs of a study, in the order of the ladder and the chapters.
 
     Args:
-        names: rungs of the ladder; ``None`` for all.
+        names: rungs and chapters, each with the rungs that its own are compared with; ``None`` for the ladder.
         gammas: add RetinaNet with focal loss for each gamma, with the best alpha from the paper.
         betas: add ATSS with quality focal loss for each beta.
         bins: add GFL for each number of bins per side.
         settings: options shared by all rungs. An extra rung that equals a rung of the ladder is left out.
 
     Raises:
-        InputError: there is no rung with that name.
+        InputError: there is no rung or chapter with that name.
 
     >>> rungs = choose_rungs(["atss", "gfl"], bins=[17, 9], settings={"num_bins": 17})
     >>> [(rung.name, rung.before) for rung in rungs]
     [('atss', None), ('gfl', 'atss'), ('gfl-bins-9', 'gfl')]
     """
     known = {rung.name: rung for rung in LADDER}
-    for name in names or ():
-        if name not in known:
-            raise InputError(f"--rungs: unknown rung {name!r}; {near_name(name, known)}")
-    chosen = {rung.name: _after_chosen(rung, names or known) for rung in LADDER if names is None or rung.name in names}
+    wanted = {name for given in (names or [STORY]) for name in _named(given)}
+    chosen = {name: _after_chosen(rung, wanted) for name, rung in RUNGS.items() if name in wanted}
     extra = [_gamma_rung(gamma) for gamma in gammas]
     extra += [_extra(known["atss-qfl"], "beta", "beta", beta, f"beta {beta:g}") for beta in betas]
     extra += [_extra(known["gfl"], "bins", "num_bins", count, f"{count} bins") for count in bins]
@@ -149,13 +125,25 @@ def choose_rungs(
     return list(chosen.values())
 
 
+def _named(name: str) -> set[str]:
+    """Names of the rungs that a name in ``--rungs`` stands for."""
+    if name == STORY:
+        return {rung.name for rung in LADDER}
+    if name in CHAPTERS:
+        return {each for rung in AFTER if rung.group == name for each in (rung.name, str(rung.before))}
+    if name not in RUNGS:
+        raise InputError(f"--rungs: unknown rung {name!r}; {near_name(name, (STORY, *CHAPTERS, *RUNGS))}")
+    return {name, *filter(None, [teacher_rung(RUNGS[name].changes)])}
+
+
 def _after_chosen(rung: Rung, names: Collection[str]) -> Rung:
     """The rung, compared with the nearest earlier rung among the chosen ones."""
-    known = {rung.name: rung for rung in LADDER}
     before, changed = rung.before, [rung.changed]
     while before is not None and before not in names:
-        changed.insert(0, known[before].changed)
-        before = known[before].before
+        changed.insert(0, RUNGS[before].changed)
+        before = RUNGS[before].before
+    if before is None:
+        return replace(rung, before=None, changed="the starting point")
     return rung if before == rung.before else replace(rung, before=before, changed="; ".join(changed))
 
 

@@ -49,7 +49,10 @@ NOT_OF_THE_RUN = ("out", "resume", "profile")
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """The options that affect the result."""
-    return {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
+    settings = {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
+    if config.teacher is not None:  # a study may be moved
+        settings["teacher"] = Path(config.teacher).name
+    return settings
 
 
 def measure(

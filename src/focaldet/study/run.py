@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from focaldet.files import read_json, write_json
 from focaldet.folders import alone_in, check_out
 from focaldet.records.study import Line, Study
 from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
+from focaldet.study.rung import teacher_rung
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
 from focaldet.study.worker import line_file, run_folder
@@ -136,7 +137,10 @@ def _do(
     try:
         while todo or running:
             while todo and len(running) < parallel:
-                key = todo.pop(0)
+                key = _next(todo, running, display.study)
+                if key is None:
+                    break
+                todo.remove(key)
                 if not line_file(out, *key).exists():  # otherwise only the storing of its line is left
                     running[key] = _start(out, key, environment)
                     display.started(key)
@@ -161,6 +165,13 @@ def _do(
                 process.kill()
     if failures:
         raise InputError(f"{len(failures)} runs failed; the results of the others are kept. {'; '.join(failures)}")
+
+
+def _next(todo: list[Key], running: Collection[Key], study: Study) -> Key | None:
+    """The first that does not wait for the run of its teacher; ``None`` if all do."""
+    teachers = {row["name"]: teacher_rung(row["changes"]) for row in study["rungs"]}
+    waited_for = {*todo, *running}
+    return next((key for key in todo if (str(teachers[key[0]]), key[1]) not in waited_for), None)
 
 
 def _finish(out: Path, key: Key, lines: list[Line], display: "_Display") -> None:

@@ -1,0 +1,123 @@
+"""Localization distillation (Zheng et al., CVPR 2022, arXiv 2102.12252; arXiv 2204.05957): distributions teach others.
+
+A large detector with distributions has been trained; a small one, the student, learns from the objects and from it. At
+a location, the teacher's distribution of a side says more than the true position does: how sharp the side is, and where
+else it might be.
+
+    L = L(student's method) + 1/N_w ( ¼ Σ_pos w LD + ¼ Σ_val u/4 LD ) + 1/N_pos ⅛ Σ_pos KD
+    LD = mean over the four sides of T² KL(teacher ‖ student), T = 10      KD = T² KL over the classes, T = 2
+
+``pos`` are the student's positives by ATSS, ``val`` the valuable region around them (``focaldet.assign.valuable``), w
+and N_w GFL's score weights and their sum, and u the IoU of a location's anchor with its object. The authors' code takes
+the mean over the bins and the sum over the positives of two or three photos; here it is the sum over the bins, so a
+whole KL, and the mean over the positives, so the terms do not grow with the batch. Its weight of 10 on the mean over
+COCO's 80 classes is ⅛ on the sum.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from focaldet.assign.valuable import assign_valuable
+from focaldet.boxes.iou import paired_iou
+from focaldet.data.batching import Sample
+from focaldet.losses.distillation import distillation_loss
+from focaldet.methods.gfl import GFL
+from focaldet.methods.method import count_positives
+from focaldet.methods.normalizer import mean_over_processes
+from focaldet.methods.positives import Positives, find_positives
+from focaldet.methods.targets import TargetCollate, Targets, TrainingBatch
+from focaldet.models.detector import DenseDetector
+from focaldet.structures import GroundTruth, HeadOutputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """The constants.
+
+    Args:
+        side_weight, side_temperature: of the distributions.
+        valuable_weight: of the valuable region, on top of ``side_weight``.
+        valuable_share: of an object's ATSS threshold, at which its valuable region begins.
+        class_weight, class_temperature: of the class scores.
+    """
+
+    side_weight: float = 0.25
+    side_temperature: float = 10.0
+    valuable_weight: float = 0.25
+    valuable_share: float = 0.25
+    class_weight: float = 0.125
+    class_temperature: float = 2.0
+
+    def with_valuable(self, method: GFL, targets: Targets, truth: GroundTruth, image_sizes: Tensor) -> Targets:
+        """The targets of a batch, with the valuable regions of its objects."""
+        region = assign_valuable(
+            truth,
+            targets.lattice,
+            targets.assignment,
+            share=self.valuable_share,
+            top_k=method.top_k,
+            anchor_scale=method.anchor_scale,
+            image_sizes=image_sizes,
+        )
+        locations = method.locations(targets.lattice)
+        return replace(targets, valuable=find_positives(truth, region, locations, targets.lattice))
+
+    def losses(
+        self,
+        method: GFL,
+        outputs: HeadOutputs,
+        teacher: GFL,
+        taught: HeadOutputs,
+        positives: Positives,
+        valuable: Positives,
+    ) -> dict[str, Tensor]:
+        """The loss terms of a batch.
+
+        Args:
+            method, outputs: of the student.
+            teacher, taught: of the teacher, with its class logits in the order of the student's classes.
+            positives, valuable: the locations at which it teaches.
+        """
+        scores = method.score_logits(outputs, positives)
+        weight = scores.detach().amax(dim=-1).sigmoid()
+        total = mean_over_processes(weight.sum()).clamp(min=method.weight_floor)
+        half = method.anchor_scale / 2 * valuable.locations.strides[:, None]
+        points = valuable.locations.points_xy
+        anchors = points.repeat(1, 2)
+        anchors[:, :2] -= half
+        anchors[:, 2:] += half
+        overlap = self.valuable_weight * paired_iou(anchors, valuable.boxes_xyxy)
+        sides = self._of_sides(method, outputs, taught, positives, weight) + self._of_sides(
+            method, outputs, taught, valuable, overlap
+        )
+        of_classes = distillation_loss(
+            scores, teacher.score_logits(taught, positives), temperature=self.class_temperature
+        )
+        return {
+            "teacher_sides": self.side_weight * sides / total,
+            "teacher_class": self.class_weight * of_classes.sum() / count_positives(positives),
+        }
+
+    def _of_sides(
+        self, method: GFL, outputs: HeadOutputs, taught: HeadOutputs, at: Positives, weight: Tensor
+    ) -> Tensor:
+        """The sum of some locations."""
+        own, theirs = (method.side_logits(each.box_maps, at) for each in (outputs, taught))
+        of_each = distillation_loss(own, theirs, temperature=self.side_temperature).mean(dim=-1)
+        return (weight * of_each).sum()
+
+
+class TaughtCollate(TargetCollate):
+    """``TargetCollate`` of a student: its targets have the valuable regions."""
+
+    def __init__(self, method: GFL, net: DenseDetector, offset: float, distillation: Distillation) -> None:
+        super().__init__(method, net, offset)
+        self.student, self.distillation = method, distillation
+
+    def __call__(self, samples: Sequence[Sample]) -> TrainingBatch:
+        batch = super().__call__(samples)
+        assert batch.targets is not None
+        taught = self.distillation.with_valuable(self.student, batch.targets, batch.truth, batch.valid_sizes)
+        return batch._replace(targets=taught)
