@@ -34,6 +34,9 @@ from focaldet.system.progress import Progress
 DRAWN_PIXELS, DRAWN_SIDE = 16_000_000, 4096
 """A photo in windows that has more pixels is drawn at this longer side."""
 
+Seen = Callable[[Path, tuple[int, int], DetectionArrays, DetectionArrays], None]
+"""Takes a photo, its size (width, height), all its detections, and those that are shown."""
+
 
 def predict_files(
     model: Model,
@@ -43,6 +46,7 @@ def predict_files(
     score: float = 0.3,
     select: Selection | None = None,
     shift: ShiftCheck | None = None,
+    seen: Seen | None = None,
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -58,6 +62,7 @@ def predict_files(
         score: confidence threshold; boxes have a higher score.
         select: chooses the boxes, instead of ``score``.
         shift: warns if the photos are not like those of the calibration.
+        seen: called with each photo or frame, its size (width, height), all its detections, and the chosen ones.
         say: prints a line about files skipped in folders, photos that were brightened, or a shift.
         progress: called with the number of windows, if the model looks at photos in windows.
 
@@ -71,7 +76,7 @@ def predict_files(
     listed, skipped = list_images(paths, out)
     if line := skipped_line(skipped):
         say(line)
-    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select, shift)
+    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select, shift, seen)
     faults: list[str] = []
     whites: list[int] = []
     found = out / "predictions.json"
@@ -109,8 +114,8 @@ def predict_files(
 class _Record:
     """Detects objects and collects the content of ``predictions.json``."""
 
-    def __init__(self, model: Model, select: Selection, shift: ShiftCheck | None) -> None:
-        self.model, self.select, self.shift = model, select, shift
+    def __init__(self, model: Model, select: Selection, shift: ShiftCheck | None, seen: Seen | None) -> None:
+        self.model, self.select, self.shift, self.seen = model, select, shift, seen
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
         self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
 
@@ -137,7 +142,9 @@ class _Record:
         """Add a photo (width, height) to the document; return those of its detections that are shown."""
         if self.shift is not None:
             self.shift.add(file, found)
-        found = self.select(found, photo_size[::-1])
+        everything, found = found, self.select(found, photo_size[::-1])
+        if self.seen is not None:
+            self.seen(file, photo_size, everything, found)
         number = len(self.document["images"]) + 1
         size = {"width": photo_size[0], "height": photo_size[1]}
         self.document["images"].append({"id": number, "file_name": str(file), **size, **more})
