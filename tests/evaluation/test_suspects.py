@@ -21,7 +21,7 @@ def found(*rows: Row, band: float | None = 4.0) -> DetectionArrays:
 
 
 def suspects(
-    detections: DetectionArrays, *objects: tuple[float, float, float, float, int], ignored: list[list[float]] = []
+    detections: DetectionArrays, *objects: tuple[float, float, float, float, int], ignored: tuple[list[float], ...] = ()
 ) -> list[Suspect]:
     truth = np.array(objects, np.float64).reshape(-1, 5)
     regions = np.array(ignored, np.float64).reshape(-1, 4)
@@ -43,7 +43,7 @@ def test_a_sure_detection_without_a_label_is_a_missing_one() -> None:
 
 
 def test_nothing_is_missing_inside_an_ignore_region() -> None:
-    assert suspects(found((10, 10, 50, 50, 0.9, 0)), ignored=[[0, 0, 60, 60]]) == []
+    assert suspects(found((10, 10, 50, 50, 0.9, 0)), ignored=([0, 0, 60, 60],)) == []
 
 
 def test_a_neighbour_is_missing_although_it_touches_a_label() -> None:

@@ -14,7 +14,6 @@ from focaldet.evaluation.suspects import Suspect
 from focaldet.report import write_suspects
 from focaldet.study.suspects import run_suspects
 
-
 STOP_ONCE = """
 import os, signal
 from pathlib import Path
