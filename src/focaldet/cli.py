@@ -150,7 +150,13 @@ def _eval(command: Parser) -> None:
 
 def _predict(command: Parser) -> None:
     command.add("run", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
-    command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, folders of photos, or videos")
+    command.add(
+        "images",
+        str,
+        metavar="PHOTO",
+        nargs="*",
+        help="photos, folders of photos, videos, or cameras: webcam or its number, rtsp://… or http://…",
+    )
     command.add(
         "--compare",
         Path,

@@ -66,6 +66,7 @@ def predict(chosen: Namespace) -> int | None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
     from focaldet.data.prelabels import PreLabels, check_photos
     from focaldet.engine.load import load_selected, looking_down_to, with_shift_check
+    from focaldet.runtime.live import live_source
     from focaldet.runtime.predict import predict_files
     from focaldet.runtime.selection import ScoreChoices
     from focaldet.system.progress import progress_bar
@@ -75,14 +76,16 @@ def predict(chosen: Namespace) -> int | None:
     for note in select.notes:
         say(note)
     model, shift = with_shift_check(chosen.run, model) if chosen.check_shift else (model, None)
-    options: dict[str, Any] = {"select": select, "shift": shift}
+    cameras = [camera for given in chosen.images if (camera := live_source(given))]
+    files = [Path(given) for given in chosen.images if not live_source(given)]
+    options: dict[str, Any] = {"select": select, "shift": shift, "cameras": cameras}
     labels = None
     if chosen.labels is not None:
-        check_photos(chosen.images)
+        check_photos(files, cameras)
         labels = PreLabels(chosen.out, chosen.labels, model.class_names, select.least_chances())
         model, options["seen"] = looking_down_to(model, select.needed / 2), labels.add
     with progress_bar("windows", unit=" windows") as progress:
-        faults = predict_files(model, chosen.images, chosen.out, **options, progress=progress)
+        faults = predict_files(model, files, chosen.out, **options, progress=progress)
     for fault in faults:
         mistake(fault)
     say(f"annotated photos and predictions.json: {chosen.out}")

@@ -12,6 +12,7 @@ from focaldet.checks import InputError
 from focaldet.data.convert import Layout, convert_folder
 from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.files import write_text
+from focaldet.runtime.live import Live
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.video import VIDEO_SUFFIXES
 
@@ -147,8 +148,10 @@ def relative_deviations(found: DetectionArrays) -> NDArray[np.float64]:
     return relative
 
 
-def check_photos(paths: Sequence[Path]) -> None:
-    """Raise InputError if one of the given files is a video, which has no label files."""
+def check_photos(paths: Sequence[Path], cameras: Sequence[Live]) -> None:
+    """Raise InputError if there is a video or a camera, which have no label files."""
+    if cameras:
+        raise InputError(f"--labels: {cameras[0].name} is a camera; give photos")
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise InputError(f"--labels: {path} is a video; give photos, such as frames of it")
