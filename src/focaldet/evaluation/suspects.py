@@ -158,7 +158,7 @@ def _loose_boxes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints, taken: s
 
 
 def _doubles(photo: _Photo, sure: NDArray[np.bool_]) -> list[Suspect]:
-    """Pairs of labels on one another, of which one detection covers both and no second one is there."""
+    """Pairs of labels on one another that one detection covers, with no second detection there."""
     overlap = pairwise_iou(photo.gt_xyxy, photo.gt_xyxy)
     suspects = []
     for g, h in zip(*np.nonzero(np.triu(overlap, 1) >= MATCH_IOU), strict=True):
