@@ -25,8 +25,9 @@ from benchmarks.windows.stitch import make
 from focaldet.data.folder import read_folder
 from focaldet.data.truth import category_ids, coco_truth, image_ids
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.conversions import to_supervision
 from focaldet.engine.detect import as_detections
-from focaldet.engine.detector import Detector, to_supervision
+from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import as_trained
 from focaldet.engine.train import train
 from focaldet.evaluation.average_precision import average_precision

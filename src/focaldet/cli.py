@@ -13,6 +13,7 @@ from focaldet.command_options import (
     DEVICE_HELP,
     DEVICE_NAMES,
     MAX_DETECTIONS_HELP,
+    add_data,
     add_place,
     add_selection,
     add_windows,
@@ -92,7 +93,13 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         )
     )
     _report(add("report", "write the report page of a run or a study, or a page that compares several runs"))
-    _data(add("data", "check a folder of labelled photos, convert it to another format, or show its training samples"))
+    add_data(
+        add(
+            "data",
+            "check a folder of labelled photos, convert it to another format, show its training samples, or find "
+            "labels that may be wrong",
+        )
+    )
     _demo(add("demo", "generate a small data set, train on it for a few minutes and write the report"))
     _bench(add("bench", "benchmark the losses or a training step on this machine"))
     add("doctor", "show installed packages and active kernels")
@@ -143,7 +150,13 @@ def _eval(command: Parser) -> None:
 
 def _predict(command: Parser) -> None:
     command.add("run", Path, metavar="MODEL", help="run folder, exported ONNX file, or hf:OWNER/NAME")
-    command.add("images", Path, metavar="PHOTO", nargs="*", help="photos, folders of photos, or videos")
+    command.add(
+        "images",
+        str,
+        metavar="PHOTO",
+        nargs="*",
+        help="photos, folders of photos, videos, or cameras: webcam or its number, rtsp://… or http://…",
+    )
     command.add(
         "--compare",
         Path,
@@ -154,6 +167,12 @@ def _predict(command: Parser) -> None:
     command.add("--split", str, help="split of TRUTH: train, val or test (default: test, or val if there is no test)")
     command.add("--out", Path, metavar="DIR", default=Path("predictions"), help="output folder (default: predictions)")
     add_selection(command)
+    command.add(
+        "--labels",
+        Literal["yolo", "voc", "coco", "labelme"],
+        help="also write the boxes as labels to correct in CVAT, Label Studio or LabelMe, into OUT/labels with the "
+        "photos, and OUT/doubts.csv: the photos, those with most doubtful boxes first (docs/labels.md)",
+    )
     command.add("--check-shift", bool, default=False, help="warn if the photos do not resemble the calibration photos")
     command.add("--max-detections", int, help=MAX_DETECTIONS_HELP)
     add_windows(command)
@@ -308,35 +327,6 @@ def _report(command: Parser) -> None:
         Path,
         help="output page (default: RUN/report.html; for several runs, comparison.html next to the first)",
     )
-
-
-def _data(command: Parser) -> None:
-    actions = Literal["check", "convert", "show"]
-    command.add(
-        "action",
-        actions,
-        metavar="check|convert|show",
-        help="list faults and count boxes, write a clean copy of the folder, or draw photos as training sees them",
-    )
-    command.add("data", Path, metavar="DIR", help="folder of labelled photos")
-    command.add(
-        "--size",
-        int,
-        metavar="PX",
-        default=320,
-        help="check and show: longer side of the image that the network will see, in pixels (default: 320)",
-    )
-    command.add("--ignore", str, metavar="NAMES", help="classes that train will ignore, separated by commas")
-    command.add("--to", Literal["coco", "yolo", "voc"], default="coco", help="convert: output format (default: coco)")
-    command.add("--out", Path, metavar="NEW", help="convert: folder to create; show: PNG file (default: augmented.png)")
-    command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
-    command.add(
-        "--rescale", bool, default=False, help="scale the boxes if the labels state a different size from the photo's"
-    )
-    command.add("--photos", int, default=4, help="show: number of photos (default: 4)")
-    for name, default in (("augment", "light"), ("flips", "horizontal"), ("transform", None), ("seed", 0)):
-        kind = int if name == "seed" else str
-        command.add(f"--{name}", kind, default=default, help=f"show: as in train (default: {default or 'none'})")
 
 
 def _demo(command: Parser) -> None:

@@ -1,5 +1,6 @@
-"""Options that several commands share."""
+"""Options that several commands share, and those of ``focaldet data``."""
 
+from pathlib import Path
 from typing import Literal
 
 from focaldet.options import Parser
@@ -51,3 +52,54 @@ def add_place(command: Parser) -> None:
     command.add("--provider", providers, default="auto", help=PROVIDER_HELP)
     command.add("--openvino", bool, default=False, help=OPENVINO_HELP)
     command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
+
+
+def add_data(command: Parser) -> None:
+    """Add the options of ``focaldet data``."""
+    actions = Literal["check", "convert", "show", "suspects"]
+    command.add(
+        "action",
+        actions,
+        metavar="check|convert|show|suspects",
+        help="list faults and count boxes, write a clean copy of the folder, draw photos as training sees them, or "
+        "find labels that a model contradicts which has not seen their photos",
+    )
+    command.add(
+        "data",
+        Path,
+        metavar="DIR",
+        nargs="+",
+        help="folder of labelled photos; suspects: a run of focaldet train, for its configuration, and the folder",
+    )
+    command.add(
+        "--size",
+        int,
+        metavar="PX",
+        default=320,
+        help="check and show: longer side of the image that the network will see, in pixels (default: 320)",
+    )
+    command.add("--ignore", str, metavar="NAMES", help="classes that train will ignore, separated by commas")
+    command.add(
+        "--to",
+        Literal["coco", "yolo", "voc", "labelme"],
+        default="coco",
+        help="convert: output format (default: coco)",
+    )
+    command.add(
+        "--out",
+        Path,
+        metavar="NEW",
+        help="convert: folder to create; show: PNG file (default: augmented.png); suspects: folder, continued if it "
+        "was begun (default: suspects/<name of the data>)",
+    )
+    command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
+    command.add(
+        "--rescale", bool, default=False, help="scale the boxes if the labels state a different size from the photo's"
+    )
+    command.add("--photos", int, default=4, help="show: number of photos (default: 4)")
+    for name, default in (("augment", "light"), ("flips", "horizontal"), ("transform", None), ("seed", 0)):
+        kind = int if name == "seed" else str
+        command.add(f"--{name}", kind, default=default, help=f"show: as in train (default: {default or 'none'})")
+    command.add("--folds", int, default=5, help="suspects: parts of the photos, each judged by the others (default: 5)")
+    command.add("--epochs", int, help="suspects: passes over the photos of each training (default: as the run)")
+    command.add("--minutes", float, metavar="MIN", help="suspects: minutes of each training (default: as the run)")

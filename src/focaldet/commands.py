@@ -1,6 +1,7 @@
 """The work of each command: takes the parsed options and returns an exit code, or ``None`` for 0."""
 
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ def evaluate(chosen: Namespace) -> None:
 
 def predict(chosen: Namespace) -> int | None:
     """``focaldet predict``, with or without ``--compare``"""
+    if chosen.labels is not None and chosen.compare is not None:
+        raise InputError("--labels: cannot be combined with --compare, whose photos have labels; leave one out")
     if chosen.check_shift and (chosen.compare is not None or chosen.max_detections is not None):
         raise InputError("--check-shift: cannot be combined with --compare or --max-detections; leave one out")
     if chosen.compare is not None:
@@ -61,7 +64,9 @@ def predict(chosen: Namespace) -> int | None:
         raise InputError("predict: missing PHOTO; see focaldet predict --help")
     if chosen.split is not None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
-    from focaldet.engine.load import load_selected, with_shift_check
+    from focaldet.data.prelabels import PreLabels, check_photos
+    from focaldet.engine.load import load_selected, looking_down_to, with_shift_check
+    from focaldet.runtime.live import live_source
     from focaldet.runtime.predict import predict_files
     from focaldet.runtime.selection import ScoreChoices
     from focaldet.system.progress import progress_bar
@@ -71,11 +76,22 @@ def predict(chosen: Namespace) -> int | None:
     for note in select.notes:
         say(note)
     model, shift = with_shift_check(chosen.run, model) if chosen.check_shift else (model, None)
+    cameras = [camera for given in chosen.images if (camera := live_source(given))]
+    files = [Path(given) for given in chosen.images if not live_source(given)]
+    options: dict[str, Any] = {"select": select, "shift": shift, "cameras": cameras}
+    labels = None
+    if chosen.labels is not None:
+        check_photos(files, cameras)
+        labels = PreLabels(chosen.out, chosen.labels, model.class_names, select.least_chances())
+        model, options["seen"] = looking_down_to(model, select.needed / 2), labels.add
     with progress_bar("windows", unit=" windows") as progress:
-        faults = predict_files(model, chosen.images, chosen.out, select=select, shift=shift, progress=progress)
+        faults = predict_files(model, files, chosen.out, **options, progress=progress)
     for fault in faults:
         mistake(fault)
     say(f"annotated photos and predictions.json: {chosen.out}")
+    if labels is not None and labels.records:
+        labels.write()
+        say(f"labels to correct, with their photos: {labels.folder}; the photos, most doubtful first: {labels.list}")
     return 2 if faults else 0
 
 
@@ -215,7 +231,13 @@ def report(chosen: Namespace) -> None:
 
 
 def data(chosen: Namespace) -> None:
-    """``focaldet data check``, ``focaldet data convert`` and ``focaldet data show``"""
+    """``focaldet data check``, ``convert``, ``show`` and ``suspects``"""
+    if chosen.action == "suspects":
+        _suspects(chosen)
+        return
+    if len(chosen.data) > 1:
+        raise InputError(f"data {chosen.action}: expected one folder, also got {chosen.data[1]}")
+    (chosen.data,) = chosen.data
     from focaldet.data.check import check_folder
     from focaldet.data.convert import convert_folder
     from focaldet.data.folder import read_folder
@@ -247,6 +269,29 @@ def data(chosen: Namespace) -> None:
             say(line)
     photos = sum(map(len, folder.splits.values()))
     say(f"{chosen.out}: {photos:,} photos in {chosen.to.upper()} format")
+
+
+def _suspects(chosen: Namespace) -> None:
+    from focaldet.report import write_suspects
+    from focaldet.study.suspects import run_suspects
+
+    if len(chosen.data) != 2:
+        raise InputError("data suspects: expected RUN DIR: a run of focaldet train, and the folder of labelled photos")
+    run, folder = chosen.data
+    changes = {name: value for name in ("epochs", "minutes") if (value := getattr(chosen, name)) is not None}
+    judged = run_suspects(run, folder, out=chosen.out, folds=chosen.folds, changes=changes, say=say)
+    page = write_suspects(
+        judged.out / "suspects.html",
+        judged.found,
+        judged.class_names,
+        title=f"Labels of {folder.resolve().name} that may be wrong",
+        sentence=f"{judged.objects:,} labelled objects on {judged.photos:,} photos, each judged by a model that was "
+        f"trained on other photos ({chosen.folds} folds). {len(judged.found):,} labels are contradicted.",
+        notes=judged.notes,
+    )
+    for kind, count in Counter(suspect.kind for _, suspect in judged.found).most_common():
+        say(f"{kind}: {count:,}")
+    say(f"suspects, most certain first: {page}, suspects.csv and suspects.json in {judged.out}")
 
 
 def demo(chosen: Namespace) -> None:

@@ -14,6 +14,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "a run": ("model.json", "metrics.jsonl", "splits.json"),
     "a demo": ("digits",),
     "a search": ("tune.db",),
+    "folds": ("folds.json",),
     "predictions": ("predictions.json", "errors.html"),
 }
 """Kind of output folder -> files that identify it. The first match counts, since runs hold predictions too."""

@@ -9,7 +9,7 @@ from focaldet.data.folder import read_folder
 
 from .builders import coco_document, edit_json, write_coco, write_photo, write_voc, write_yolo
 
-LAYOUTS = ["coco", "yolo", "voc"]
+LAYOUTS = ["coco", "yolo", "voc", "labelme"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

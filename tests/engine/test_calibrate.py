@@ -17,7 +17,8 @@ from focaldet.data.folder import read_folder
 from focaldet.engine.calibrate import calibrate_on_val, calibrate_run
 from focaldet.engine.compare import detect_labelled
 from focaldet.engine.config import TrainConfig
-from focaldet.engine.detector import Detector, to_supervision
+from focaldet.engine.conversions import to_supervision
+from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import detect_split, evaluate_run
 from focaldet.engine.load import load_model, load_selected
 from focaldet.engine.spec import read_spec, save_model

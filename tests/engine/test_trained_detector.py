@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from focaldet.checks import InputError
-from focaldet.engine.detector import Detector, to_supervision
+from focaldet.engine.conversions import to_supervision
+from focaldet.engine.detector import Detector
 from focaldet.engine.load import load_model
 from focaldet.engine.spec import METHODS, read_spec, save_model
 from focaldet.runtime.predict import list_images, predict_files

@@ -1,4 +1,4 @@
-"""Convert a folder of labelled photos to a clean folder in COCO, YOLO or Pascal VOC layout."""
+"""Convert a folder of labelled photos to a clean folder in COCO, YOLO, Pascal VOC or LabelMe layout."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import yaml
@@ -17,7 +17,10 @@ from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.system.progress import Progress
 
-Layout = Literal["coco", "yolo", "voc"]
+LABELME = "5.5.0"
+"""Version of LabelMe whose files these are like."""
+
+Layout = Literal["coco", "yolo", "voc", "labelme"]
 
 
 def convert_folder(
@@ -130,6 +133,8 @@ def _write_yolo(out: Path, folder: DataFolder, names: Names) -> None:
     description = {split: f"images/{split}" for split in folder.splits} | {"names": list(folder.class_names)}
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (out / "data.yaml").write_text(text, encoding="utf-8")
+    # Label Studio reads the classes from this file.
+    (out / "classes.txt").write_text("".join(f"{name}\n" for name in folder.class_names), encoding="utf-8")
 
 
 def _write_voc(out: Path, folder: DataFolder, names: Names) -> None:
@@ -155,6 +160,33 @@ def _write_voc(out: Path, folder: DataFolder, names: Names) -> None:
             ElementTree(root).write(out / "Annotations" / f"{stem}.xml", encoding="unicode")
 
 
+def _write_labelme(out: Path, folder: DataFolder, names: Names) -> None:
+    (out / "labels.txt").write_text("".join(f"{name}\n" for name in folder.class_names), encoding="utf-8")
+    for split, records in folder.splits.items():
+        for record, name in zip(records, names[split], strict=True):
+            shapes: list[dict[str, Any]] = [
+                {
+                    "label": folder.class_names[label],
+                    "points": [[round(x1, 3), round(y1, 3)], [round(x2, 3), round(y2, 3)]],
+                    "group_id": None,
+                    "description": "",
+                    "shape_type": "rectangle",
+                    "flags": {},
+                }
+                for label, (x1, y1, x2, y2) in _objects(record)
+            ]
+            document: dict[str, Any] = {
+                "version": LABELME,
+                "flags": {},
+                "shapes": shapes,
+                "imagePath": PurePosixPath(name).name,
+                "imageData": None,
+                "imageHeight": record.height,
+                "imageWidth": record.width,
+            }
+            (out / name).with_suffix(".json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
 def _objects(record: ImageRecord) -> list[tuple[int, list[float]]]:
     """Label and box of each object."""
     objects = ~record.ignored
@@ -163,6 +195,10 @@ def _objects(record: ImageRecord) -> list[tuple[int, list[float]]]:
 
 def _by_split(split: str) -> PurePosixPath:
     return PurePosixPath("images", split)
+
+
+def _in_folders(split: str) -> PurePosixPath:
+    return PurePosixPath(split)
 
 
 def _all_together(split: str) -> PurePosixPath:
@@ -175,5 +211,6 @@ _LAYOUTS: dict[str, tuple[Callable[[str], PurePosixPath], _Writer]] = {
     "coco": (_by_split, _write_coco),
     "yolo": (_by_split, _write_yolo),
     "voc": (_all_together, _write_voc),
+    "labelme": (_in_folders, _write_labelme),
 }
 """Layout -> the folder of a split's photos, and the function that writes the labels."""

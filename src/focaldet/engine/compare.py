@@ -83,7 +83,7 @@ def detect_labelled(
     notes += _left_out("boxes", "the labels do not have", (name for name in known if name not in labelled))
     records: list[ImageRecord] = []
     found: list[DetectionArrays] = []
-    for record, looked in zip(chosen, _looked(detector, chosen), strict=True):
+    for record, looked in zip(chosen, detections_in(detector, chosen), strict=True):
         if isinstance(looked, InputError):
             notes.append(f"photo left out: {looked}")
             continue
@@ -103,7 +103,7 @@ def detect_labelled(
     return Comparison(truth, results, split, notes, max(0.0, min(select.least_chances()) - 1e-5))
 
 
-def _looked(detector: Model, records: Sequence[ImageRecord]) -> Iterator[DetectionArrays | InputError]:
+def detections_in(detector: Model, records: Sequence[ImageRecord]) -> Iterator[DetectionArrays | InputError]:
     """What is found in each photo, or why it cannot be read."""
     if detector.tiling is not None:
         for looked in look(detector, [partial(open_regions, record.path) for record in records], detector.tiling):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,13 +26,9 @@ from focaldet.photos.images import as_photo
 from focaldet.photos.regions import regions_of
 from focaldet.runtime.certainty import Certainty
 from focaldet.runtime.model import DetectionArrays, NetworkInput
-from focaldet.runtime.prediction import Prediction
 from focaldet.runtime.window_stream import look_at
 from focaldet.runtime.windows import Tiling
 from focaldet.structures import Detections, HeadOutputs
-
-if TYPE_CHECKING:
-    from supervision import Detections as SupervisionDetections
 
 
 class Detector:
@@ -212,34 +206,3 @@ def check_finite_outputs(file: Path, net: DenseDetector) -> None:
             f"{file}: its network outputs infinity or NaN: the training diverged, or the file is damaged; "
             "use other weights, or train again with a lower --lr"
         )
-
-
-def to_supervision(
-    detections: Detections | Prediction,
-    class_names: Sequence[str],
-    *,
-    side_bands: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
-) -> SupervisionDetections:
-    """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations.
-
-    Args:
-        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``. A
-            ``Prediction`` with a coverage has its own.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "OpenCV .* is not installed")  # nothing here needs it
-        import supervision
-
-    data: dict[str, Any] = {"class_name": np.array([class_names[label] for label in detections.labels.tolist()])}
-    if detections.side_std_px is not None:
-        data["side_std_px"] = np.asarray(detections.side_std_px)
-    if not isinstance(detections, Detections) and detections.found.side_low_px is not None:
-        data["side_low"], data["side_high"] = detections.found.side_low_px, detections.found.side_high_px
-    if side_bands is not None:
-        data["side_low"], data["side_high"] = side_bands
-    return supervision.Detections(
-        xyxy=np.asarray(detections.boxes_xyxy),
-        confidence=np.asarray(detections.scores),
-        class_id=np.asarray(detections.labels),
-        data=data,
-    )

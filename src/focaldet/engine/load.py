@@ -157,11 +157,18 @@ def with_shift_check(path: Path, model: Model) -> tuple[Model, ShiftCheck]:
     calibration = model.certainty.calibration
     if isinstance(model, OnnxDetector):
         return model, ShiftCheck(calibration, model.card.score_threshold)
+    check = ShiftCheck(calibration)
+    return looking_down_to(model, check.needed), check
+
+
+def looking_down_to(model: Model, score: float) -> Model:
+    """The detector with a threshold of at most this score; an exported model keeps its own."""
+    if isinstance(model, OnnxDetector):
+        return model
     from focaldet.engine.detector import Detector
 
     assert isinstance(model, Detector)
-    check = ShiftCheck(calibration)
-    return model.with_score_threshold(min(check.needed, model.postprocess.config.score_threshold)), check
+    return model.with_score_threshold(min(score, model.postprocess.config.score_threshold))
 
 
 def _place(model: Model) -> str:

@@ -2,5 +2,6 @@
 
 from focaldet.report.errors import write_errors
 from focaldet.report.page import write_report
+from focaldet.report.suspects import write_suspects
 
-__all__ = ["write_errors", "write_report"]
+__all__ = ["write_errors", "write_report", "write_suspects"]

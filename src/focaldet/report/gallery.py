@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,15 @@ _SIDES = ("left", "top", "right", "bottom")
 
 Window = tuple[int, int, int, int]
 """Part of a photo: x, y, width and height in whole pixels."""
+
+
+class Framed(Protocol):
+    """What has the size of a photo, in pixels of its boxes."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ def encode_sides(distributions: Sequence[Sequence[float]]) -> str:
     return ",".join(" ".join(f"{1000 * p:.0f}" for p in side) for side in distributions)
 
 
-def window_around(result: ImageResult, boxes_xyxy: Floats, surroundings: float, least_px: int) -> Window:
+def window_around(result: Framed, boxes_xyxy: Floats, surroundings: float, least_px: int) -> Window:
     """A square around some boxes, shifted and shrunk as needed to fit into the photo.
 
     Args:
@@ -222,7 +231,7 @@ def embed_jpeg(path: Path) -> str:
         return ""
 
 
-def embed_cutouts(path: Path, result: ImageResult, windows: Sequence[Window]) -> list[str]:
+def embed_cutouts(path: Path, result: Framed, windows: Sequence[Window]) -> list[str]:
     """Parts of a photo as JPEG data URIs of at most 320 px, cut from the photo at full resolution."""
     try:
         with open_regions(path) as photo:

@@ -22,6 +22,7 @@ from focaldet.photos.georeference import read_georeference
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
 from focaldet.photos.regions import PhotoRegions, open_regions
 from focaldet.runtime.geojson import geojson
+from focaldet.runtime.live import Live, read_live
 from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.prediction import draw_found
 from focaldet.runtime.results import coco_results
@@ -34,6 +35,9 @@ from focaldet.system.progress import Progress
 DRAWN_PIXELS, DRAWN_SIDE = 16_000_000, 4096
 """A photo in windows that has more pixels is drawn at this longer side."""
 
+Seen = Callable[[Path, tuple[int, int], DetectionArrays, DetectionArrays], None]
+"""Takes a photo, its size (width, height), all its detections, and those that are shown."""
+
 
 def predict_files(
     model: Model,
@@ -43,6 +47,8 @@ def predict_files(
     score: float = 0.3,
     select: Selection | None = None,
     shift: ShiftCheck | None = None,
+    seen: Seen | None = None,
+    cameras: Sequence[Live] = (),
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -58,6 +64,8 @@ def predict_files(
         score: confidence threshold; boxes have a higher score.
         select: chooses the boxes, instead of ``score``.
         shift: warns if the photos do not resemble the calibration photos.
+        seen: called with each photo or frame, its size (width, height), all its detections, and the chosen ones.
+        cameras: read after the files, each until it ends or Ctrl-C is pressed, and drawn like a video.
         say: prints a line about files skipped in folders, photos that were brightened, or a shift.
         progress: called with the number of windows, if the model detects in windows.
 
@@ -68,10 +76,10 @@ def predict_files(
         InputError: there is no photo or video, or the folder cannot be written or contains something else.
     """
     check_out(out, "predictions")
-    listed, skipped = list_images(paths, out)
+    listed, skipped = list_images(paths, out) if paths or not cameras else ([], Counter())
     if line := skipped_line(skipped):
         say(line)
-    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select, shift)
+    record = _Record(model, select_by_score(len(model.class_names), score) if select is None else select, shift, seen)
     faults: list[str] = []
     whites: list[int] = []
     found = out / "predictions.json"
@@ -97,6 +105,11 @@ def predict_files(
                 found_here = record.look(photo, file)
                 _save(draw_found(photo, found_here, model.class_names, record.select.coverage), out / name)
                 _write_geojson(record, file, found_here, out / name)
+        for camera in cameras:
+            try:
+                _write_film(record, camera, _free(out, camera.name), faults, say)
+            except InputError as error:
+                faults.append(str(error))
     finally:  # keeps the results so far after Ctrl-C
         write_json(found, record.document)
     if line := depth_note(whites):
@@ -109,8 +122,8 @@ def predict_files(
 class _Record:
     """Detects objects and collects the content of ``predictions.json``."""
 
-    def __init__(self, model: Model, select: Selection, shift: ShiftCheck | None) -> None:
-        self.model, self.select, self.shift = model, select, shift
+    def __init__(self, model: Model, select: Selection, shift: ShiftCheck | None, seen: Seen | None) -> None:
+        self.model, self.select, self.shift, self.seen = model, select, shift, seen
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(model.class_names)]
         self.document: dict[str, list[Any]] = {"images": [], "categories": categories, "annotations": []}
 
@@ -137,7 +150,9 @@ class _Record:
         """Add a photo (width, height) to the document; return those of its detections that are shown."""
         if self.shift is not None:
             self.shift.add(file, found)
-        found = self.select(found, photo_size[::-1])
+        everything, found = found, self.select(found, photo_size[::-1])
+        if self.seen is not None:
+            self.seen(file, photo_size, everything, found)
         number = len(self.document["images"]) + 1
         size = {"width": photo_size[0], "height": photo_size[1]}
         self.document["images"].append({"id": number, "file_name": str(file), **size, **more})
@@ -188,14 +203,28 @@ def _write_geojson(record: _Record, file: Path, found: DetectionArrays, drawn: P
         write_json(drawn.with_suffix(".geojson"), geojson(found, record.model.class_names, place))
 
 
-def _write_film(record: _Record, file: Path, drawn: Path, faults: list[str]) -> None:
+def _free(out: Path, name: str) -> Path:
+    """A name for a camera's film; earlier films of it stay."""
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(film for each in names if not (film := out / f"{each}.mp4").exists())
+
+
+def _write_film(
+    record: _Record, source: Path | Live, drawn: Path, faults: list[str], say: Callable[[str], None] = print
+) -> None:
     with record.whole():
-        write_video(drawn, _frames(record, file, faults))
+        write_video(drawn, _frames(record, source, faults, say))
 
 
-def _frames(record: _Record, file: Path, faults: list[str]) -> Iterator[tuple[Image.Image, Fraction]]:
+def _frames(
+    record: _Record, source: Path | Live, faults: list[str], say: Callable[[str], None]
+) -> Iterator[tuple[Image.Image, Fraction]]:
     """Yield the drawn frames of a video one at a time, so that only one is in memory."""
-    for number, frame in enumerate(read_video(file, note=faults.append)):
+    if isinstance(source, Live):
+        frames, file = read_live(source, say=say), Path(source.name)
+    else:
+        frames, file = read_video(source, note=faults.append), source
+    for number, frame in enumerate(frames):
         found = record.look(frame.photo, file, frame=number, seconds=round(frame.seconds, 3))
         coverage = record.select.coverage
         yield draw_found(frame.photo, found, record.model.class_names, coverage, scale=1, legend=False), frame.rate

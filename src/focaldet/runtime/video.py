@@ -46,7 +46,7 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
     Raises:
         InputError: PyAV is missing, or the file is not a video, damaged or too large.
     """
-    av = _av(file)
+    av = import_av(file)
     count, seconds, stated = 0, 0.0, 0
     try:
         # The open file, because FFmpeg interprets some names as addresses or lists (concat:a.mp4|b.mp4).
@@ -70,7 +70,7 @@ def read_video(file: Path, *, note: Callable[[str], object] = lambda line: None)
             raise
         whole = f" of about {stated}" if stated > count else ""
         what = f"damaged after {count}{whole} frames" if count else "not a readable video"
-        raise InputError(f"{file}: {what} ({_reason(error)}); fetch it again") from error
+        raise InputError(f"{file}: {what} ({reason_of(error)}); fetch it again") from error
 
 
 def _stated_frames(container: Any, stream: Any, rate: Fraction) -> tuple[int, float]:
@@ -84,14 +84,14 @@ def _stated_frames(container: Any, stream: Any, rate: Fraction) -> tuple[int, fl
     return int((container.duration or 0) / 1_000_000 * rate), float(rate)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """FFmpeg's message without error number and function name."""
     return re.sub(r"^\[Errno \d+\] |: '.*'$", "", one_line(error))
 
 
 def write_video(file: Path, pictures: Iterable[tuple[Image.Image, Fraction]]) -> None:
     """Write an MP4 (H.264) from pictures of one size with their frame rate. An incomplete file is never left."""
-    av = _av(file)
+    av = import_av(file)
     with replacing(file) as beside, beside.open("wb") as opened, av.open(opened, "w", format="mp4") as container:
         stream: Any = None
         for picture, rate in pictures:
@@ -107,7 +107,15 @@ def write_video(file: Path, pictures: Iterable[tuple[Image.Image, Fraction]]) ->
             container.mux(stream.encode())
 
 
-def _av(file: Path) -> Any:
+def import_av(file: Path | str) -> Any:
+    """PyAV.
+
+    Args:
+        file: named in the error.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import av
     except ModuleNotFoundError as error:
