@@ -97,6 +97,7 @@ def small_config(data: Path, out: Path) -> TrainConfig:
         out=str(out),
         backbone="mobilenetv3_small_050",
         size=64,
+        levels="p3-p7",
         channels=16,
         head_depth=1,
         pretrained=False,

@@ -20,7 +20,18 @@ from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.option import GROUPS
 
 Refuse = Callable[..., str]
-TINY = ("--backbone", "mobilenetv3_small_050", "--size", "64", "--channels", "16", "--head-depth", "1")
+TINY = (
+    "--backbone",
+    "mobilenetv3_small_050",
+    "--size",
+    "64",
+    "--levels",
+    "p3-p7",
+    "--channels",
+    "16",
+    "--head-depth",
+    "1",
+)
 
 
 @pytest.fixture
@@ -335,7 +346,7 @@ def test_a_backbone_without_the_strides_is_refused_and_leaves_no_numbered_folder
     refuse: Refuse, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "no feature map of stride 8" in refuse("train", "--data", cells, "--backbone", "test_vit")
+    assert "no feature map of stride 8" in refuse("train", "--data", cells, "--backbone", "test_vit")  # nor of 4
     assert not any(tmp_path.iterdir())
 
 

@@ -20,6 +20,7 @@ from focaldet.photos.images import read_photo
 TINY: dict[str, Any] = {
     "backbone": "mobilenetv3_small_050",
     "size": 64,
+    "levels": "p3-p7",
     "channels": 16,
     "head_depth": 1,
     "batch": 2,

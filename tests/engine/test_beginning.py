@@ -1,4 +1,4 @@
-"""From which weights a training starts when nobody says."""
+"""From which weights a training starts, and on which levels of the pyramid, when nobody says."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from focaldet.checks import InputError
+from focaldet.data.folder import read_folder
 from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.config import TrainConfig
+from focaldet.engine.pyramid import with_levels
 
 
 @pytest.fixture
@@ -46,3 +48,25 @@ def test_who_says_it_is_asked_nothing(asked: TrainConfig, given: dict[str, objec
 def test_an_unknown_backbone_is_told_before_anything_is_fetched(asked: TrainConfig) -> None:
     with pytest.raises(InputError, match=r"timm .* has no such network; did you mean 'resnet18'"):
         with_chosen_weights(replace(asked, backbone="resnet18x"), print)
+
+
+@pytest.mark.parametrize(
+    ("given", "levels", "head_depth", "num_bins"),
+    [
+        ({"size": 320}, "p2-p6", 1, 9),  # platelets have 19 px, one class of three
+        ({"size": 640}, "p3-p7", 2, 17),  # 38 px
+        ({"size": 320, "tile": 320}, "p3-p7", 2, 17),  # at the photos' own resolution
+        ({"size": 320, "head_depth": 3, "num_bins": 12}, "p2-p6", 3, 12),
+        ({"size": 320, "levels": "p3-p7"}, "p3-p7", 2, 17),
+        ({"size": 320, "weights": "runs/cells-1"}, "p3-p7", 2, 17),
+        ({"size": 320, "backbone": "test_vit"}, "p3-p7", 2, 17),  # no map of stride 4
+    ],
+)
+def test_levels_follow_the_sizes_of_the_objects(
+    cells: Path, asked: TrainConfig, given: dict[str, object], levels: str, head_depth: int, num_bins: int
+) -> None:
+    lines: list[str] = []
+    chosen = with_levels(replace(asked, **given), read_folder(cells), lines.append)
+    assert (chosen.levels, chosen.head_depth, chosen.num_bins) == (levels, head_depth, num_bins)
+    assert any(line.startswith("levels p2-p6 (stride 4), for small classes") for line in lines) == (levels == "p2-p6")
+    assert chosen == replace(asked, **(given | {"levels": levels}))

@@ -145,6 +145,7 @@ def run(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         method="fcos",
         backbone="mobilenetv3_small_050",
         size=192,
+        levels="p3-p7",
         channels=16,
         head_depth=1,
         epochs=20,

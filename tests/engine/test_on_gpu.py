@@ -95,7 +95,7 @@ def test_the_largest_batch_fits_and_is_more_than_one() -> None:
 
 
 def config_of(cells: Path, out: Path) -> TrainConfig:
-    network = {"backbone": "test_resnet", "size": 64, "channels": 16, "head_depth": 1}
+    network = {"backbone": "test_resnet", "size": 64, "levels": "p3-p7", "channels": 16, "head_depth": 1}
     return TrainConfig(data=str(cells), out=str(out), epochs=2, batch=4, device="cuda", precision="32-true", **network)
 
 

@@ -86,6 +86,7 @@ def test_a_run_in_parts_learns_as_the_run_in_one_piece(cells: Path, tmp_path: Pa
         data=str(cells),
         backbone="test_resnet",
         size=64,
+        levels="p3-p7",
         channels=16,
         head_depth=1,
         epochs=1,

@@ -36,6 +36,7 @@ def eight(tmp_path: Path) -> TrainConfig:
         data=str(data),
         backbone="regnetx_002",
         size=64,
+        levels="p3-p7",
         channels=16,
         head_depth=1,
         epochs=3,

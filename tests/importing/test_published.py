@@ -131,7 +131,21 @@ def test_torchvision_s_detector_by_name(
 def test_a_backbone_s_weights_are_the_default_where_they_can_be_had(cells: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = timm.create_model(SMALL).state_dict()
-    train = ["train", "--data", cells, "--backbone", SMALL, "--size", "64", "--channels", "16", "--epochs", "1"]
+    train = [
+        "train",
+        "--data",
+        cells,
+        "--backbone",
+        SMALL,
+        "--size",
+        "64",
+        "--levels",
+        "p3-p7",
+        "--channels",
+        "16",
+        "--epochs",
+        "1",
+    ]
     train += ["--batch", "2", "--lr", "0"]  # so that the weights stay as they began
     with serving() as hub:
         hub.models[f"timm/{SMALL}.lamb_in1k"] = {"model.safetensors": save(weights)}

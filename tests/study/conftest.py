@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "channels": 16, "head_depth": 1, "epochs": 2, "batch": 2}
+TINY = {
+    "backbone": "mobilenetv3_small_050",
+    "size": 64,
+    "levels": "p3-p7",
+    "channels": 16,
+    "head_depth": 1,
+    "epochs": 2,
+    "batch": 2,
+}
 
 
 @pytest.fixture(scope="session")

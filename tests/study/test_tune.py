@@ -18,6 +18,7 @@ def given(cells: Path) -> dict:
         "data": str(cells),
         "backbone": "mobilenetv3_small_050",
         "size": 64,
+        "levels": "p3-p7",
         "channels": 16,
         "head_depth": 1,
         "batch": 2,

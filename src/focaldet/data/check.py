@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
 from focaldet.data.object_sizes import (
-    SMALL_STRIDES,
     median_seen,
     sides_seen,
     size_difference,
+    small_classes_line,
     suggests_tile,
     too_large_without_tile,
 )
@@ -128,8 +128,9 @@ class DataReport:
                 f"  P{level + self._finest} stride {stride:>3}, anchor {anchor:>4} px{count:>8} {count / total:>7.1%}"
             )
         lines.append(f"  objects with a side beyond the reach of their level: {self.beyond_reach}")
-        small = small_classes(self.folder.splits.get("train", []), self.folder.class_names, self.size, self.strides[0])
-        tile = suggests_tile(self.folder.splits.get("train", []), self.size, self.strides[0])
+        train = self.folder.splits.get("train", ())
+        small = small_classes_line(train, self.folder.class_names, self.size, self.strides[0])
+        tile = suggests_tile(train, self.size, self.strides[0])
         medians = {split: median_seen(records, self.size) for split, records in self.folder.splits.items()}
         return lines + [f"  {line}" for line in (small, tile, size_difference(medians, self.size)) if line]
 
@@ -181,29 +182,6 @@ def check_folder(
         median_side_px=float(np.median(geometric)) if len(geometric) else float("nan"),
         faults=(*folder.faults, *found),
         notes=tuple(line for line in (note, too_large_without_tile([r for _, r in everything])) if line),
-    )
-
-
-def small_classes(records: Sequence[ImageRecord], class_names: Sequence[str], size: int | None, stride: int) -> str:
-    """A line about the classes whose median object is below ``SMALL_STRIDES`` of the finest level; "" if there is none.
-
-    Args:
-        size: longer side in pixels at which the detector is trained; ``None``: windows at the photos' own resolution.
-        stride: stride of the finest level, pixels.
-    """
-    sides: dict[int, list[float]] = {}
-    for record in records:
-        geometric = np.sqrt(sides_seen(record, size).prod(1)).tolist()
-        for label, side in zip(record.labels[~record.ignored].tolist(), geometric, strict=True):
-            sides.setdefault(label, []).append(side)
-    medians = {label: float(np.median(found)) for label, found in sorted(sides.items())}
-    small = [f"{class_names[label]} ({px:.0f} px)" for label, px in medians.items() if px < SMALL_STRIDES * stride]
-    if not small:
-        return ""
-    shown = ", ".join(small[:_MAX_LISTED]) + (", …" if len(small) > _MAX_LISTED else "")
-    remedies = " or ".join(["a larger --size"] * (size is not None) + ["--levels p2-p6 (stride 4)"] * (stride > 4))
-    return f"small for a finest stride of {stride} px, by the median object: {shown}; " + (
-        remedies + " finds them better and takes longer" if remedies else "few locations see each"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from focaldet.checks import first_names
 from focaldet.data.records import ImageRecord
 from focaldet.photos.limits import MAX_PIXELS
 
@@ -118,3 +119,40 @@ def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
     why = f"the median object has {median:.0f} px, and 98 of 100 have at most {largest:,} px"
     limit = f"; more than {MAX_AUTO_TILE:,} px is not chosen by itself" if wanted > MAX_AUTO_TILE else ""
     return tile, f"--tile auto: windows of {tile:,} px ({why}{limit})"
+
+
+def median_sides(records: Sequence[ImageRecord], size: int | None) -> dict[int, float]:
+    """The side (√area) of each class's median object as the network sees it, in pixels, by label; without ignored ones.
+
+    Args:
+        size: longer side in pixels at which the detector is trained; ``None``: windows at the photos' own resolution.
+    """
+    sides: dict[int, list[float]] = {}
+    for record in records:
+        geometric = np.sqrt(sides_seen(record, size).prod(1)).tolist()
+        for label, side in zip(record.labels[~record.ignored].tolist(), geometric, strict=True):
+            sides.setdefault(label, []).append(side)
+    return {label: float(np.median(found)) for label, found in sorted(sides.items())}
+
+
+def small_classes(medians: Mapping[int, float], class_names: Sequence[str], stride: int) -> list[str]:
+    """Name and side of the classes whose median object is below ``SMALL_STRIDES`` of the finest level.
+
+    Args:
+        medians: see ``median_sides``.
+        stride: stride of the finest level, pixels.
+    """
+    return [f"{class_names[label]} ({px:.0f} px)" for label, px in medians.items() if px < SMALL_STRIDES * stride]
+
+
+def small_classes_line(
+    records: Sequence[ImageRecord], class_names: Sequence[str], size: int | None, stride: int
+) -> str:
+    """A line about these classes; "" if there is none."""
+    small = small_classes(median_sides(records, size), class_names, stride)
+    if not small:
+        return ""
+    remedies = " or ".join(["a larger --size"] * (size is not None) + ["--levels p2-p6 (stride 4)"] * (stride > 4))
+    return f"small for a finest stride of {stride} px, by the median object: {first_names(small)}; " + (
+        remedies + " finds them better and takes longer" if remedies else "few locations see each"
+    )

@@ -3,9 +3,9 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 from focaldet.checks import InputError, check_range, split_names
 from focaldet.data.augmentation import DEFAULT_PRESET, Augmentation
@@ -16,6 +16,12 @@ from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.files import read_yaml
 from focaldet.photos.resize import MAX_SIZE
 from focaldet.photos.tiling import MIN_TILE
+
+DEFAULT_LEVELS: Literal["p3-p7"] = "p3-p7"
+"""Pyramid levels where no photos tell how large objects are."""
+
+BY_LEVELS = {"p3-p7": {"head_depth": 2, "num_bins": 17}, "p2-p6": {"head_depth": 1, "num_bins": 9}}
+"""Options that follow from the levels: p2-p6 has four times the locations, and strides half as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +96,20 @@ class TrainConfig:
     backbone_weights: str | None = option(
         "model", None, "safetensors file of backbone weights that uses timm's names", metavar="FILE"
     )
-    levels: Literal["p3-p7", "p2-p6"] = option(
+    levels: Literal["auto", "p3-p7", "p2-p6"] = option(
         "model",
-        "p3-p7",
-        "pyramid levels; p2-p6 starts at stride 4: better for objects below about 20 px, but slower",
+        "auto",
+        "pyramid levels; p2-p6 starts at stride 4: better for objects below about 20 px, but slower; auto: p2-p6 if "
+        "the objects of a third of the classes are that small",
     )
     channels: int = option("model", 64, "channels of the pyramid and of the head's towers", range=(8, 2**12))
-    head_depth: int = option("model", 2, "convolutions in each tower of the head", range=(0, 2**6))
-    num_bins: int = option(
+    head_depth: int | None = option(
+        "model", None, "convolutions in each tower of the head (default: 2, with p2-p6 1)", range=(0, 2**6)
+    )
+    num_bins: int | None = option(
         "model",
-        17,
-        "bins of the distribution of each box side; a side reaches num_bins - 1 strides",
+        None,
+        "bins of the distribution of each box side; a side reaches num_bins - 1 strides (default: 17, with p2-p6 9)",
         range=(2, 2**10),
     )
     prior_prob: float = option(
@@ -292,6 +301,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
             object.__setattr__(self, name, typed_value(name, getattr(self, name), hint))  # frozen from here on
+        for name, value in BY_LEVELS.get(self.levels, {}).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         check_ranges(asdict(self))
         if isinstance(self.tile, int):
             check_range("tile", self.tile, MIN_TILE, MAX_SIZE)
@@ -338,6 +350,10 @@ class TrainConfig:
         assert self.batch != "auto"  # train has replaced it
         return self.batch * self.accumulate
 
+    def without_photos(self) -> "TrainConfig":
+        """The configuration with default levels instead of ``"auto"``: for a network that is built without photos."""
+        return replace(self, levels=DEFAULT_LEVELS) if self.levels == "auto" else self
+
     def to_yaml(self) -> str:
         """All settings in the format of ``config.yaml``."""
         import yaml  # imported here: commands without a configuration do not need it
@@ -361,25 +377,6 @@ def check_ranges(options: Mapping[str, Any]) -> None:
             check_range(name, value, least, most)
         elif isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{name}: expected a finite number, got {value}")
-
-
-Options = TypeVar("Options")
-
-
-def typed_dataclass(kind: type[Options], values: Any) -> Options:
-    """Build a dataclass from the values in a file, and check each of them.
-
-    Raises:
-        InputError: not a mapping, an unknown key, or a value that has the wrong type or is out of range.
-    """
-    if not isinstance(values, dict):
-        raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
-    hints = get_type_hints(kind)
-    check_keys(values, hints)
-    options = {name: typed_value(name, value, hints[name]) for name, value in values.items()}
-    made = kind(**options)  # checks its own ranges
-    check_ranges(options)
-    return made
 
 
 def load_config(file: Path, **changes: Any) -> TrainConfig:

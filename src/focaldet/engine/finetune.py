@@ -63,6 +63,7 @@ def tuned_spec(config: TrainConfig, class_names: tuple[str, ...], source: ModelS
     Raises:
         InputError: the configuration asks for another network.
     """
+    config = config.without_photos()
     spec = spec_of(config, class_names)
     asked = {name: getattr(config, name) for name in ("backbone", "levels", "channels", "head_depth")}
     for name, value in asked.items():

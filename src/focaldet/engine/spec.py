@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,9 +13,9 @@ from safetensors.torch import save
 from focaldet.checks import InputError, near_name, one_line, split_names
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
-from focaldet.engine.config import TrainConfig, check_ranges, typed_dataclass
+from focaldet.engine.config import TrainConfig, check_ranges
 from focaldet.engine.loss_options import alpha_by_class
-from focaldet.engine.typed_values import typed_value
+from focaldet.engine.typed_values import check_keys, typed_value
 from focaldet.evaluation.average_precision import EVALUATION_SCORE
 from focaldet.files import open_regular, read_json, replacing, write_json
 from focaldet.methods.atss import ATSS
@@ -42,6 +42,8 @@ METHODS: dict[str, type[Method]] = {
     "tood": TOOD,
 }
 """Name of a method -> its class."""
+
+Options = TypeVar("Options")
 
 FORMAT = 1
 """Format of ``model.json``; increased when older versions of focaldet cannot read new files."""
@@ -198,7 +200,13 @@ def with_room(
 
 
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
-    """Describe the model of a configuration; options of other methods are left out."""
+    """Describe the model of a configuration; options of other methods are left out.
+
+    ``levels: auto`` is p3-p7 here; ``train`` has chosen by its photos before (``with_levels``).
+    """
+    config = config.without_photos()
+    assert config.levels != "auto"
+    assert config.head_depth is not None
     own = {option.name for option in fields(METHODS[config.method])}
     shared = ("gamma", "beta", "num_bins", "weight_floor")
     options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
@@ -326,3 +334,19 @@ def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
         # Not save_file: its error on a full disk lacks an errno.
         beside.write_bytes(save({key: value.cpu().contiguous() for key, value in net.state_dict().items()}))
     write_json(run / "model.json", spec.to_json(net.strides))
+
+
+def typed_dataclass(kind: type[Options], values: Any) -> Options:
+    """Build a dataclass from the values in a file, and check each of them.
+
+    Raises:
+        InputError: not a mapping, an unknown key, or a value that has the wrong type or is out of range.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{kind.__name__.lower()}: expected a mapping of option to value, got {values!r}")
+    hints = get_type_hints(kind)
+    check_keys(values, hints)
+    options = {name: typed_value(name, value, hints[name]) for name, value in values.items()}
+    made = kind(**options)  # checks its own ranges
+    check_ranges(options)
+    return made

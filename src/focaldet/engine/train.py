@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
 from focaldet.data.batching import DetectionDataset, TrainingSampler, different_shapes
-from focaldet.data.check import small_classes
 from focaldet.data.classes import with_classes
 from focaldet.data.folder import read_folder
 from focaldet.data.ignore import ignore_classes, ignored_regions
@@ -52,6 +51,7 @@ from focaldet.engine.module import DetectionModule
 from focaldet.engine.patience import Patience
 from focaldet.engine.processes import is_first_process, lost_process_in_one_line
 from focaldet.engine.progress import progress_display
+from focaldet.engine.pyramid import with_levels
 from focaldet.engine.quiet import quiet
 from focaldet.engine.resume import check_fixed, is_finished
 from focaldet.engine.skipped_steps import SkippedSteps
@@ -64,7 +64,6 @@ from focaldet.files import write_text
 from focaldet.folders import alone_in, make_numbered
 from focaldet.methods.targets import TargetCollate
 from focaldet.models.batch_norm import synchronise_batch_norm
-from focaldet.models.fpn import STRIDES
 from focaldet.system.heap import keep_memory
 from focaldet.system.progress import progress_bar
 
@@ -143,10 +142,7 @@ def _train(
         raise InputError(f"{config.data}: no photo in the train split")
     if config.patience and not folder.splits.get("val"):
         raise InputError(f"--patience: {config.data} has no val split, on which AP could be measured")
-    config = with_tile(config, folder, say)
-    seen = None if config.tile else config.size
-    if small := small_classes(folder.splits["train"], folder.class_names, seen, STRIDES[config.levels][0]):
-        say(small)
+    config = with_tile(with_levels(config, folder, say), folder, say)
     if config.alpha == INVERSE:
         config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
         say(f"alpha by class: {config.alpha}")

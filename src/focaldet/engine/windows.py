@@ -25,8 +25,10 @@ def with_tile(config: TrainConfig, folder: DataFolder, say: Say) -> TrainConfig:
     """The configuration with a number for ``tile: auto``; says what was chosen, or without windows if they are needed.
 
     Args:
+        config: with levels chosen (``with_levels``).
         folder: the photos; those of train are measured.
     """
+    assert config.levels != "auto"  # with_levels has replaced it
     records, strides = folder.splits["train"], STRIDES[config.levels]
     if config.tile == "auto":
         tile, line = auto_tile(records, strides[-1])

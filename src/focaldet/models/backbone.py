@@ -31,7 +31,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, strides: tuple[int, ...] = (8, 16, 32), *, pretrained: bool = False) -> None:
         super().__init__()
-        reductions = _reductions(name)
+        reductions = feature_strides(name)
         missing = [stride for stride in strides if stride not in reductions]
         if missing:
             raise InputError(
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
 
 
 @functools.cache
-def _reductions(name: str) -> list[int]:
+def feature_strides(name: str) -> list[int]:
     """Strides of all feature maps of a network. The list is cached: do not modify it."""
     with torch.device("meta"):  # the strides do not depend on the weights
         reductions: list[int] = _create(name, pretrained=False).feature_info.reduction()

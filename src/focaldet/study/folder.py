@@ -20,6 +20,7 @@ from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.doctor import describe
 from focaldet.engine.hub import is_on_hub
+from focaldet.engine.pyramid import with_levels
 from focaldet.engine.spec import room_for
 from focaldet.evaluation.average_precision import METRICS
 from focaldet.files import MAX_JSON, parse_json, read_json, read_text, write_json, write_text
@@ -165,6 +166,7 @@ def open_study(
         # Chosen once, so that no rung starts from other weights because the network was gone for a while.
         settings["pretrained"] = with_chosen_weights(TrainConfig(**settings), say).pretrained
         folder = read_photos(settings, first)
+        settings = common_settings(settings | {"levels": with_levels(TrainConfig(**settings), folder, say).levels})
         rows, kept = [], []
     chosen = {rung.name: rung.row() for rung in choose_rungs(rungs, settings=settings, **extra)}
     for row in rows:

@@ -1,0 +1,40 @@
+"""The levels of the pyramid of a run, by the sizes of its objects."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from focaldet.checks import first_names
+from focaldet.data.object_sizes import median_sides, small_classes, small_classes_line
+from focaldet.data.records import DataFolder
+from focaldet.engine.config import DEFAULT_LEVELS, TrainConfig
+from focaldet.models.backbone import feature_strides
+from focaldet.models.fpn import STRIDES
+
+SMALL_SHARE = 1 / 3
+"""Share of the classes that have to be small for a pyramid from stride 4: AP counts each class alike."""
+
+
+def with_levels(config: TrainConfig, folder: DataFolder, say: Callable[[str], None]) -> TrainConfig:
+    """The configuration with ``levels`` p3-p7 or p2-p6 instead of ``"auto"``; says so where objects are small.
+
+    Args:
+        folder: the photos; those of train are measured.
+        say: prints a line.
+    """
+    records, names = folder.splits["train"], folder.class_names
+    size = None if config.tile else config.size
+    if config.levels == "auto" and config.weights is None:
+        medians = median_sides(records, size)
+        small = small_classes(medians, names, STRIDES[DEFAULT_LEVELS][0])
+        fine = STRIDES["p2-p6"][0] in feature_strides(config.backbone)
+        if fine and small and len(small) >= SMALL_SHARE * len(medians):
+            say(
+                f"levels p2-p6 (stride 4), for small classes by their median object: {first_names(small)}; "
+                "--levels p3-p7 is faster and finds them worse"
+            )
+            return replace(config, levels="p2-p6")
+    config = config.without_photos()
+    assert config.levels != "auto"
+    if line := small_classes_line(records, names, size, STRIDES[config.levels][0]):
+        say(line)
+    return config
