@@ -1,4 +1,5 @@
-"""README's table of calls in other libraries: both calls of a row are run, and have the same values and gradients.
+"""Calls in other libraries, from the table of docs/losses.md: both calls of a row are run, with the same values and
+gradients.
 
 torch's and torchvision's calls are their own. Those of fvcore, mmdetection and kornia are written out below from their
 formulas, with their names, order of arguments, defaults and epsilons.
@@ -20,8 +21,8 @@ from torch import Tensor
 import focaldet
 from focaldet import SparseTargets
 
-README = Path(__file__).parents[1] / "README.md"
-SECTION = README.read_text().split("### From other libraries\n", 1)[1].split("\n## ", 1)[0]
+PAGE = Path(__file__).parents[1] / "docs" / "losses.md"
+SECTION = PAGE.read_text(encoding="utf-8").split("## From other libraries\n", 1)[1].split("\n## ", 1)[0]
 ROWS = re.findall(r"^\| (\w*) ?`([^`]+)`[^|]*\| `([^`]+)`[^|]*\|$", SECTION, re.M)
 """Library where the call does not name it, its call, and ours."""
 

@@ -55,7 +55,7 @@ def test_mean_and_deviation_are_what_timm_says_of_the_weights():
 
 def test_weights_are_made_once(monkeypatch):
     """What timm is asked for before, to learn the strides, has none; and it is asked once."""
-    backbones._reductions.cache_clear()
+    backbones.feature_strides.cache_clear()
     made, create = [], timm.create_model
     monkeypatch.setattr(
         timm, "create_model", lambda *args, **options: made.append(create(*args, **options)) or made[-1]
