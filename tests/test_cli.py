@@ -223,8 +223,8 @@ def test_an_unknown_command_gets_the_nearest(refuse: Refuse, command: str, near:
         ("report", "report: missing RUN; see focaldet report --help"),
         (
             "data chekc photos",
-            "data check|convert|show|suspects: expected one of check, convert, show, suspects; got 'chekc'; did you mean "
-            "'check'?",
+            "data check|convert|show|suspects: expected one of check, convert, show, suspects; got 'chekc'; did you "
+            "mean 'check'?",
         ),
         ("data check", "data: missing DIR; see focaldet data --help"),
         ("data check photos --size big", "--size: expected a whole number, got 'big'"),
