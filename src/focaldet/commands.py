@@ -64,7 +64,6 @@ def predict(chosen: Namespace) -> int | None:
         raise InputError("predict: missing PHOTO; see focaldet predict --help")
     if chosen.split is not None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
-    from focaldet.data.prelabels import PreLabels, check_photos
     from focaldet.engine.load import load_selected, looking_down_to, with_shift_check
     from focaldet.runtime.live import live_source
     from focaldet.runtime.predict import predict_files
@@ -81,6 +80,8 @@ def predict(chosen: Namespace) -> int | None:
     options: dict[str, Any] = {"select": select, "shift": shift, "cameras": cameras}
     labels = None
     if chosen.labels is not None:
+        from focaldet.data.prelabels import PreLabels, check_photos
+
         check_photos(files, cameras)
         labels = PreLabels(chosen.out, chosen.labels, model.class_names, select.least_chances())
         model, options["seen"] = looking_down_to(model, select.needed / 2), labels.add
@@ -286,7 +287,7 @@ def _suspects(chosen: Namespace) -> None:
         judged.class_names,
         title=f"Labels of {folder.resolve().name} that may be wrong",
         sentence=f"{judged.objects:,} labelled objects on {judged.photos:,} photos, each judged by a model that was "
-        f"trained on other photos ({chosen.folds} folds). {len(judged.found):,} labels are contradicted.",
+        f"trained on other photos ({chosen.folds} folds). {len(judged.found):,} times the model sees it otherwise.",
         notes=judged.notes,
     )
     for kind, count in Counter(suspect.kind for _, suspect in judged.found).most_common():
