@@ -100,8 +100,15 @@ class TrainConfig:
     num_bins: int = option(
         "model",
         17,
-        "bins of the distribution of each box side; a side reaches num_bins - 1 strides",
+        "bins of the distribution of each box side; a side reaches (num_bins - 1) x bin_width strides",
         range=(2, 2**10),
+    )
+    bin_width: float = option(
+        "model",
+        1.0,
+        "distance between the bins of a side, in strides",
+        range=(1 / 16, 1.0),
+        metavar="STRIDES",
     )
     prior_prob: float = option(
         "model", 0.01, "probability of every class at every location when training starts", metavar="P"

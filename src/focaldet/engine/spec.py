@@ -198,7 +198,7 @@ def with_room(
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
     """Describe the model of a configuration; options of other methods are left out."""
     own = {option.name for option in fields(METHODS[config.method])}
-    shared = ("gamma", "beta", "num_bins", "weight_floor")
+    shared = ("gamma", "beta", "num_bins", "bin_width", "weight_floor")
     options: dict[str, Any] = {name: getattr(config, name) for name in shared if name in own}
     options["alpha"] = alpha_by_class(config.alpha, class_names)
     for name in ("class_loss", "box_loss"):

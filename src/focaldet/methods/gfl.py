@@ -31,6 +31,9 @@ from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 MAX_BINS = 1024
 """Largest number of bins per side: more strides than any photo has."""
 
+MIN_BIN_WIDTH = 1 / 16
+"""Smallest distance between two bins: half a pixel at stride 8."""
+
 CLAMP_MARGIN = 0.1
 """Targets end this far before the last bin, as in the authors' code."""
 
@@ -40,7 +43,8 @@ class GFL(Method):
     """The method.
 
     Args:
-        num_bins: number of bins per side, 0 .. num_bins-1 strides (the papers' reg_max is num_bins - 1).
+        num_bins: number of bins per side, 0 .. num_bins - 1 (the papers' reg_max is num_bins - 1).
+        bin_width: distance from one bin to the next, in strides; 1 in the papers.
         top_k: number of ATSS candidates per level.
         anchor_scale: side of the ATSS anchor, in strides.
         distribution_weight: weight of distribution focal loss. It applies to the mean over the
@@ -52,6 +56,7 @@ class GFL(Method):
 
     class_loss: ClassLoss = "quality_focal"
     num_bins: int = 17
+    bin_width: float = 1.0
     top_k: int = 9
     anchor_scale: float = 8.0
     distribution_weight: float = 0.25
@@ -59,6 +64,7 @@ class GFL(Method):
 
     def __post_init__(self) -> None:
         check_range("num_bins", self.num_bins, 2, MAX_BINS)
+        check_range("bin_width", self.bin_width, MIN_BIN_WIDTH, 1.0)
 
     @property
     def num_box_channels(self) -> int:
@@ -90,14 +96,18 @@ class GFL(Method):
         """The logits of the distributions ``(N, 4, K)`` and the boxes ``(N, 4)`` that they give."""
         sides = positives.gather(box_maps, self.num_box_channels).float().view(-1, 4, self.num_bins)
         locations = positives.locations
-        return sides, decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
+        return sides, decode_distances(locations.points_xy, self.bins_px(locations), distribution_mean(sides))
+
+    def bins_px(self, locations: Locations) -> Tensor:
+        """The width of a bin at each location, in pixels ``(N,)``."""
+        return locations.strides * self.bin_width
 
     def box_terms(self, sides: Tensor, boxes: Tensor, positives: Positives, weight: Tensor) -> dict[str, Tensor]:
         """The terms of the boxes, weighted by ``(N,)`` and divided by the sum of the weights."""
         locations, gt_boxes = positives.locations, positives.boxes_xyxy
         options: dict[str, Any] = {"reduction": "sum"}
         options["normalizer"] = mean_over_processes(weight.sum()).clamp(min=self.weight_floor)
-        targets = encode_distances(locations.points_xy, locations.strides, gt_boxes)
+        targets = encode_distances(locations.points_xy, self.bins_px(locations), gt_boxes)
         targets = targets.clamp(0, self.num_bins - 1 - CLAMP_MARGIN)
         distribution = distribution_focal_loss(sides, targets, weight=weight[:, None], **options)
         return {
@@ -107,10 +117,12 @@ class GFL(Method):
 
     def beyond_reach(self, positives: Positives) -> int:
         """Number of objects with a side beyond the last bin, whose predicted boxes are too small."""
-        distances = encode_distances(positives.locations.points_xy, positives.locations.strides, positives.boxes_xyxy)
+        locations = positives.locations
+        distances = encode_distances(locations.points_xy, self.bins_px(locations), positives.boxes_xyxy)
         return int(torch.unique(positives.gt[distances.amax(dim=1) > self.num_bins - 1]).numel())
 
     def decode(self, box_params: Tensor, locations: Locations) -> tuple[Tensor, Tensor]:
         sides = box_params.view(-1, 4, self.num_bins)
-        boxes = decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
-        return boxes, distribution_std(sides) * locations.strides[:, None]
+        bins = self.bins_px(locations)
+        boxes = decode_distances(locations.points_xy, bins, distribution_mean(sides))
+        return boxes, distribution_std(sides) * bins[:, None]
