@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/certainty"), help="of the runs")
     parser.add_argument("--methods", nargs="+", default=["gfl", "atss", "retinanet"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--epochs", type=int, default=16, help="of each training (default: 16)")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--backbone-weights")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -75,7 +75,7 @@ def config(args: argparse.Namespace, method: str, seed: int, run: Path) -> Train
         out=str(run),
         method=name,
         seed=seed,
-        minutes=args.minutes,
+        epochs=args.epochs,
         backbone=args.backbone,
         backbone_weights=args.backbone_weights,
         **values,
