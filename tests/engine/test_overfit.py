@@ -16,6 +16,7 @@ def test_two_photos_are_learned_by_heart(two_cells: Path, tmp_path: Path) -> Non
         data=str(two_cells),
         out=str(tmp_path / "run"),
         size=256,
+        backbone="mobilenetv3_small_100",
         levels="p3-p7",
         epochs=120,
         batch=2,
