@@ -7,7 +7,7 @@ from PIL import Image
 
 from focaldet.data.check import check_folder
 from focaldet.data.folder import read_folder
-from focaldet.data.object_sizes import small_classes_line
+from focaldet.data.object_sizes import median_sides, small_classes_line
 from focaldet.data.records import ImageRecord
 
 from .builders import edit_json, write_coco
@@ -103,13 +103,13 @@ def test_classes_whose_median_object_is_small_at_the_size_of_training_are_named(
         record_with([300], [0], width=1280, height=900),
     ]
     # At 320 px: class 0 has sides of 15, 20 and 75 px, class 1 one of 45.
-    line = small_classes_line(records, ("platelet", "cell"), size=320, stride=8)
+    line = small_classes_line(median_sides(records, 320), ("platelet", "cell"), size=320, stride=8)
     assert "platelet (20 px)" in line
     assert "cell" not in line
     assert "--levels p2-p6" in line
-    assert "p2-p6" not in small_classes_line(records, ("platelet", "cell"), size=160, stride=4)
-    assert small_classes_line(records, ("platelet", "cell"), size=320, stride=4) == ""
-    assert small_classes_line([], (), size=320, stride=8) == ""
+    assert "p2-p6" not in small_classes_line(median_sides(records, 160), ("platelet", "cell"), size=160, stride=4)
+    assert small_classes_line(median_sides(records, 320), ("platelet", "cell"), size=320, stride=4) == ""
+    assert small_classes_line(median_sides([], 320), (), size=320, stride=8) == ""
 
 
 def test_photos_of_12_bits_are_a_note_and_no_fault(tmp_path):

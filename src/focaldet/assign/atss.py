@@ -19,7 +19,7 @@ from torch import Tensor
 
 from focaldet.assign.claims import claim, ignore_unknown
 from focaldet.assign.windows import check_plain, own_columns_and_rows
-from focaldet.boxes.formats import box_centers
+from focaldet.boxes.formats import box_centers, square_boxes
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
@@ -142,9 +142,8 @@ def _nearest_locations(
         nearest = squared.sort(dim=1, stable=True)
         index, exists = nearest.indices[:, :top_k], nearest.values[:, :top_k].isfinite()
         point = torch.stack([x.gather(1, index), y.gather(1, index)], dim=-1)
-        half = anchor_scale * stride / 2
         location = start + row.gather(1, index) * width + column.gather(1, index)
-        found.append((location, point, torch.cat([point - half, point + half], dim=-1), exists))
+        found.append((location, point, square_boxes(point, float(anchor_scale * stride)), exists))
     locations, points, anchors, exists = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     return locations, points, anchors, exists
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from focaldet.assign.atss import atss_thresholds
 from focaldet.assign.claims import claim
 from focaldet.assign.windows import check_plain, locations_within, own_columns_and_rows
-from focaldet.boxes.formats import box_centers
+from focaldet.boxes.formats import box_centers, square_boxes
 from focaldet.boxes.iou import paired_diou
 from focaldet.boxes.locations import Lattice
 from focaldet.structures import BACKGROUND, Assignment, GroundTruth
@@ -63,8 +63,8 @@ def assign_valuable(
     )
     for rectangle, location, points in rectangles:
         gt = rectangle.div(num_levels, rounding_mode="floor")
-        half = anchor_scale / 2 * strides[rectangle % num_levels, None]
-        diou = paired_diou(torch.cat([points - half, points + half], dim=-1), boxes[gt])
+        anchors = square_boxes(points, anchor_scale * strides[rectangle % num_levels])
+        diou = paired_diou(anchors, boxes[gt])
         inside = (diou >= share * thresholds[gt]) & (diou < thresholds[gt])
         of_batch = truth.image_index[gt] * lattice.num_locations + location
         claim(matched, best, of_batch[inside], gt[inside], diou[inside])

@@ -14,6 +14,16 @@ def box_centers(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 2"]:
     return (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2
 
 
+def square_boxes(centers_xy: Float[Tensor, "*N 2"], sides: Float[Tensor, "*N"] | float) -> Float[Tensor, "*N 4"]:
+    """Squares around points, such as the anchors of ATSS.
+
+    >>> square_boxes(torch.tensor([[4.0, 8.0]]), 4.0)
+    tensor([[ 2.,  6.,  6., 10.]])
+    """
+    half = sides[..., None] / 2 if isinstance(sides, Tensor) else sides / 2
+    return torch.cat([centers_xy - half, centers_xy + half], dim=-1)
+
+
 def clip_boxes(boxes_xyxy: Float[Tensor, "*N 4"], height: float, width: float) -> Float[Tensor, "*N 4"]:
     """Boxes clipped to the image ``[0, width] x [0, height]``.
 

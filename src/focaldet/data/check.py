@@ -16,6 +16,7 @@ from focaldet.checks import InputError
 from focaldet.data.ignore import ignored_regions
 from focaldet.data.object_sizes import (
     median_seen,
+    median_sides,
     sides_seen,
     size_difference,
     small_classes_line,
@@ -129,7 +130,7 @@ class DataReport:
             )
         lines.append(f"  objects with a side beyond the reach of their level: {self.beyond_reach}")
         train = self.folder.splits.get("train", ())
-        small = small_classes_line(train, self.folder.class_names, self.size, self.strides[0])
+        small = small_classes_line(median_sides(train, self.size), self.folder.class_names, self.size, self.strides[0])
         tile = suggests_tile(train, self.size, self.strides[0])
         medians = {split: median_seen(records, self.size) for split, records in self.folder.splits.items()}
         return lines + [f"  {line}" for line in (small, tile, size_difference(medians, self.size)) if line]

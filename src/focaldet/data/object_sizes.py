@@ -145,11 +145,9 @@ def small_classes(medians: Mapping[int, float], class_names: Sequence[str], stri
     return [f"{class_names[label]} ({px:.0f} px)" for label, px in medians.items() if px < SMALL_STRIDES * stride]
 
 
-def small_classes_line(
-    records: Sequence[ImageRecord], class_names: Sequence[str], size: int | None, stride: int
-) -> str:
-    """A line about these classes; "" if there is none."""
-    small = small_classes(median_sides(records, size), class_names, stride)
+def small_classes_line(medians: Mapping[int, float], class_names: Sequence[str], size: int | None, stride: int) -> str:
+    """A line about these classes; "" if there is none. ``size``: that of ``medians``."""
+    small = small_classes(medians, class_names, stride)
     if not small:
         return ""
     remedies = " or ".join(["a larger --size"] * (size is not None) + ["--levels p2-p6 (stride 4)"] * (stride > 4))

@@ -21,10 +21,9 @@ def with_levels(config: TrainConfig, folder: DataFolder, say: Callable[[str], No
         folder: the photos; those of train are measured.
         say: prints a line.
     """
-    records, names = folder.splits["train"], folder.class_names
-    size = None if config.tile else config.size
+    size, names = None if config.tile else config.size, folder.class_names
+    medians = median_sides(folder.splits["train"], size)
     if config.levels == "auto" and config.weights is None:
-        medians = median_sides(records, size)
         small = small_classes(medians, names, STRIDES[DEFAULT_LEVELS][0])
         fine = STRIDES["p2-p6"][0] in feature_strides(config.backbone)
         if fine and small and len(small) >= SMALL_SHARE * len(medians):
@@ -35,6 +34,6 @@ def with_levels(config: TrainConfig, folder: DataFolder, say: Callable[[str], No
             return replace(config, levels="p2-p6")
     config = config.without_photos()
     assert config.levels != "auto"
-    if line := small_classes_line(records, names, size, STRIDES[config.levels][0]):
+    if line := small_classes_line(medians, names, size, STRIDES[config.levels][0]):
         say(line)
     return config

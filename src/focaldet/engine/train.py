@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from focaldet.checks import InputError, split_names
@@ -221,8 +223,8 @@ def fit(
         checkpoint,
         progress_display(clock, say),
     ]
-    one_size = config.tile is not None or different_shapes(folder.splits["train"], config.size) is None
-    trainer = _trainer(config, run, [*own, *callbacks], one_size=one_size)
+    shapes = None if config.tile else different_shapes(folder.splits["train"], config.size)
+    trainer = _trainer(config, run, [*own, *callbacks], one_size=shapes is None)
     if trainer.strategy.root_device.type == "cpu":
         keep_memory()
     if trainer.is_global_zero:
@@ -234,7 +236,7 @@ def fit(
     )
     alone = alone_in(run, "train") if config.out is None and is_first_process(config) else contextlib.nullcontext()
     with alone, Interruption(run, clock, say) as interruption, quiet(), lost_process_in_one_line(config):
-        loader = _loader(config, folder, trainer, module.collate(), clock)
+        loader = _loader(config, folder, trainer, module.collate(), clock, shapes)
         trainer.callbacks += [TrainingPhotos(loader, say), interruption]  # type: ignore[attr-defined]
         trainer.fit(
             module,
@@ -257,7 +259,12 @@ def fit(
 
 
 def _loader(
-    config: TrainConfig, folder: DataFolder, trainer: L.Trainer, targets: TargetCollate, clock: TimeBudget
+    config: TrainConfig,
+    folder: DataFolder,
+    trainer: L.Trainer,
+    targets: TargetCollate,
+    clock: TimeBudget,
+    shapes: NDArray[np.float64] | None,
 ) -> "DataLoader[Any]":
     transform, records = training_transform(config, folder.num_classes), folder.splits["train"]
     if config.tile is None:
@@ -279,7 +286,7 @@ def _loader(
         num_replicas=trainer.world_size,
         rank=trainer.global_rank,
         factors=None if factors is None else dataset.each_sample(factors),
-        shapes=None if config.tile else different_shapes(records, config.size),
+        shapes=shapes,
         mix=lambda epochs: not closing(config, clock, epochs),
     )
     return DataLoader(

@@ -117,7 +117,7 @@ def _match_image(
     boxes, gt = _xyxy(predicted), _xyxy(objects)
     labels, gt_labels = (np.array([index[x["category_id"]] for x in xs], np.int64) for xs in (predicted, objects))
     overlap, same_class = pairwise_iou(boxes, gt), labels[:, None] == gt_labels[None, :]
-    matched, best = _greedy(overlap * same_class, least_iou)
+    matched, best = match_greedily(overlap * same_class, least_iou)
     crowd_labels = np.array([index.get(c["category_id"], -1) for c in crowd], np.int64)
     in_crowd = (pairwise_iou(boxes, _xyxy(crowd), over_a=True) >= MATCH_IOU) & (labels[:, None] == crowd_labels)
     matched[(matched == UNMATCHED) & in_crowd.any(axis=1)] = IN_CROWD
@@ -152,7 +152,7 @@ def _xyxy(items: Sequence[Json]) -> Floats:
     return boxes
 
 
-def _greedy(iou: Floats, least: float) -> tuple[Ints, Floats]:
+def match_greedily(iou: Floats, least: float) -> tuple[Ints, Floats]:
     """Match each box, best score first, to the free object it overlaps most, if the IoU is at least ``least``."""
     count, num_gt = iou.shape
     matched, best = np.full(count, UNMATCHED, np.int64), iou.max(axis=1, initial=0.0)

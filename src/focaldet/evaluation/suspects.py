@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldet.evaluation.matching import MATCH_IOU, UNMATCHED, Floats, Ints, pairwise_iou
+from focaldet.evaluation.matching import MATCH_IOU, UNMATCHED, Floats, Ints, match_greedily, pairwise_iou
 from focaldet.runtime.model import DetectionArrays
 
 Kind = Literal["missing", "wrong class", "loose box", "double"]
@@ -60,7 +60,7 @@ def find_suspects(
     """The suspects of one photo, in no order.
 
     Args:
-        found: detections, also unlikely ones; with bands of ``COVERAGE`` if loose boxes should be found.
+        found: detections, best first, also unlikely ones; with bands of ``COVERAGE`` if loose boxes should be found.
         gt_xyxy: ``(G, 4)``; gt_labels: ``(G,)``.
         ignored_xyxy: ``(R, 4)`` regions in which nothing is missing.
         class_names: name of each label.
@@ -70,7 +70,7 @@ def find_suspects(
     sure = scores >= least[found.labels]
     iou = pairwise_iou(boxes, gt_xyxy)
     same = found.labels[:, None] == gt_labels[None, :]
-    matched = _match(np.where(sure[:, None] & same, iou, 0.0), MATCH_IOU)
+    matched, _ = match_greedily(np.where(sure[:, None] & same, iou, 0.0), MATCH_IOU)
     photo = _Photo(found, scores, boxes, gt_xyxy, gt_labels, tuple(class_names), iou)
     wrong = _wrong_classes(photo, sure, matched)
     loose = _loose_boxes(photo, sure, matched, {suspect.label for suspect in wrong})
@@ -94,18 +94,6 @@ class _Photo:
 
     def label_of(self, g: int) -> str:
         return self.names[int(self.gt_labels[g])]
-
-
-def _match(iou: Floats, least: float) -> Ints:
-    """``(N,)`` object of each detection, the best detection first, each object once."""
-    matched = np.full(len(iou), UNMATCHED, np.int64)
-    free = np.ones(iou.shape[1], bool)
-    for i in range(len(iou)):
-        open_to = np.where(free, iou[i], 0.0)
-        if open_to.size and open_to.max() >= least:
-            matched[i] = open_to.argmax()
-            free[matched[i]] = False
-    return matched
 
 
 def _wrong_classes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints) -> list[Suspect]:
@@ -138,7 +126,7 @@ def _loose_boxes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints, taken: s
     free = np.array([g not in taken and g not in matched for g in range(len(photo.gt_labels))], bool)
     same = photo.found.labels[:, None] == photo.gt_labels[None, :]
     alone = sure & (matched == UNMATCHED) & (photo.iou.max(axis=1, initial=0.0) < MATCH_IOU)
-    touched = _match(np.where(alone[:, None] & same & free, photo.iou, 0.0), TOUCHES)
+    touched, _ = match_greedily(np.where(alone[:, None] & same & free, photo.iou, 0.0), TOUCHES)
     suspects = []
     for i, g in enumerate(np.maximum(matched, touched).tolist()):
         if g == UNMATCHED:

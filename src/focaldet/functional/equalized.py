@@ -173,9 +173,8 @@ def _by_formula(
         exponents = gammas.to(logits.dtype)
         quality = kind == "quality_focal"
         each = equalized_loss(logits, y, exponents=exponents, gamma=gamma, alpha=alpha, quality=quality)
-        return (
-            factor * each.masked_fill(ignored, 0.0)
-        ).sum()  # not after: in forward mode a number makes a 0-d tensor wide
+        # Multiplied before the sum: in forward mode, a number makes a 0-d tensor wider.
+        return (factor * each.masked_fill(ignored, 0.0)).sum()
 
     derivative = torch.func.grad(loss_of)(z.detach())
     sums = sums_by_class(derivative.reshape(-1, z.shape[-1]), positive.reshape(-1, z.shape[-1]))

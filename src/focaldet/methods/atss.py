@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focaldet.assign.atss import assign_atss
 from focaldet.boxes.coding import decode_deltas
+from focaldet.boxes.formats import square_boxes
 from focaldet.boxes.locations import Lattice, Locations
 from focaldet.methods.centerness import CenternessMethod
 from focaldet.structures import Assignment, GroundTruth
@@ -39,8 +40,7 @@ class ATSS(CenternessMethod):
 
     def locations(self, lattice: Lattice, device: torch.device | str | None = None) -> Locations:
         points, strides = lattice.points(device), lattice.location_strides(device)
-        half = strides[:, None] * self.anchor_scale / 2
-        return Locations(points, strides, torch.cat([points - half, points + half], dim=-1))
+        return Locations(points, strides, square_boxes(points, self.anchor_scale * strides))
 
     def assign(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Assignment:
         return assign_atss(truth, lattice, top_k=self.top_k, anchor_scale=self.anchor_scale, image_sizes=image_sizes)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from focaldet.assign.valuable import assign_valuable
+from focaldet.boxes.formats import square_boxes
 from focaldet.boxes.iou import paired_iou
 from focaldet.data.batching import Sample
 from focaldet.losses.distillation import distillation_loss
@@ -83,11 +84,8 @@ class Distillation:
         scores = method.score_logits(outputs, positives)
         weight = scores.detach().amax(dim=-1).sigmoid()
         total = mean_over_processes(weight.sum()).clamp(min=method.weight_floor)
-        half = method.anchor_scale / 2 * valuable.locations.strides[:, None]
-        points = valuable.locations.points_xy
-        anchors = points.repeat(1, 2)
-        anchors[:, :2] -= half
-        anchors[:, 2:] += half
+        at = valuable.locations
+        anchors = square_boxes(at.points_xy, method.anchor_scale * at.strides)
         overlap = self.valuable_weight * paired_iou(anchors, valuable.boxes_xyxy)
         sides = self._of_sides(method, outputs, taught, positives, weight) + self._of_sides(
             method, outputs, taught, valuable, overlap
