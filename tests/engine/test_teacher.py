@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from power import train_until_power_is_lost
 from safetensors.torch import load_file
 from test_step_counts import samples
 
@@ -129,21 +130,9 @@ def test_missing_and_wrong_files_and_a_student_without_distributions_are_refused
 def test_a_taught_run_resumes_to_the_same_bits_and_needs_no_teacher_afterwards(
     trained: Path, config: TrainConfig, again: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from focaldet.engine.callbacks import RunRecorder
-
     whole = again(teacher=str(trained), out=str(tmp_path / "whole"))
     config = replace(config, teacher=str(trained))
-    measured = RunRecorder.on_train_epoch_end
-
-    def lose_power(self: RunRecorder, trainer: Any, module: Any) -> None:
-        if trainer.current_epoch == 2:
-            raise OSError("no power")
-        measured(self, trainer, module)
-
-    monkeypatch.setattr(RunRecorder, "on_train_epoch_end", lose_power)
-    with pytest.raises(OSError, match="no power"):
-        train(config, say=lambda line: None)
-    monkeypatch.undo()
+    train_until_power_is_lost(config, monkeypatch)
     run = train(replace(config, resume=True), say=lambda line: None)
     weights, others = load_file(whole / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(torch.equal(value, others[name]) for name, value in weights.items())

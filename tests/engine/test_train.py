@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from power import train_until_power_is_lost
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
@@ -129,19 +130,7 @@ def test_bfloat16_trains_and_clips(again: Callable[..., Path], tmp_path: Path) -
 def test_a_run_that_broke_in_the_third_epoch_resumes_to_the_same_bits(
     trained: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from focaldet.engine.callbacks import RunRecorder
-
-    whole = RunRecorder.on_train_epoch_end
-
-    def lose_power(self: RunRecorder, trainer: Any, module: Any) -> None:
-        if trainer.current_epoch == 2:
-            raise OSError("no power")
-        whole(self, trainer, module)
-
-    monkeypatch.setattr(RunRecorder, "on_train_epoch_end", lose_power)
-    with pytest.raises(OSError, match="no power"):
-        train(config, say=lambda line: None)
-    monkeypatch.undo()
+    train_until_power_is_lost(config, monkeypatch)
     metrics = Path(config.out or "") / "metrics.jsonl"
     assert len(lines_of(metrics.parent)) == 2
     with metrics.open("a") as file:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from power import train_until_power_is_lost
 from safetensors.torch import load_file
 
 from cell_photos import write_cells
@@ -60,23 +60,11 @@ def test_a_truncated_photo_is_named_once_and_a_resumed_run_is_equal_to_the_bit(
     (line,) = damaged(said)
     assert "the next photo replaces it" in line
 
-    from focaldet.engine.callbacks import RunRecorder
-
-    whole = RunRecorder.on_train_epoch_end
-
-    def lose_power(self: RunRecorder, trainer: Any, module: Any) -> None:
-        if trainer.current_epoch == 2:
-            raise OSError("no power")
-        whole(self, trainer, module)
-
     monkeypatch.setattr("focaldet.engine.train.DetectionDataset", partial(DetectionDataset, cache_bytes=0))
     for workers in (0, 2):  # each epoch reads the photos, in this process and in others
         read = replace(config, workers=workers, out=str(tmp_path / f"read-{workers}"))
         said.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(RunRecorder, "on_train_epoch_end", lose_power)
-            with pytest.raises(OSError, match="no power"):
-                train(read, say=said.append)
+        train_until_power_is_lost(read, monkeypatch, say=said.append)
         assert len(damaged(said)) == 1
         assert equal_weights(cached, train(replace(read, resume=True), say=said.append))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from power import train_until_power_is_lost
 from safetensors.torch import load_file
 
 from focaldet.checks import InputError
@@ -99,15 +100,6 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_a_broken_run_on_windows_resumes_to_the_same_bits_from_memory_and_from_files(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from focaldet.engine.callbacks import RunRecorder
-
-    whole = RunRecorder.on_train_epoch_end
-
-    def lose_power(self: RunRecorder, trainer: Any, module: Any) -> None:
-        if trainer.current_epoch == 1:
-            raise OSError("no power")
-        whole(self, trainer, module)
-
     config = tiled(config)
     cached = train(config, say=lambda line: None)
     monkeypatch.setattr(regions, "IN_MEMORY", 1000)
@@ -117,10 +109,7 @@ def test_a_broken_run_on_windows_resumes_to_the_same_bits_from_memory_and_from_f
 
     monkeypatch.setattr(training, "WindowDataset", uncached)
     read = replace(config, workers=2, out=str(tmp_path / "read"))
-    with monkeypatch.context() as patch:
-        patch.setattr(RunRecorder, "on_train_epoch_end", lose_power)
-        with pytest.raises(OSError, match="no power"):
-            train(read, say=lambda line: None)
+    train_until_power_is_lost(read, monkeypatch, epoch=1)
     assert same_weights(cached, train(replace(read, resume=True), say=lambda line: None))
 
 
