@@ -87,6 +87,7 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
     positives = find_positives(truth, assignment, _locations(method, lattice), lattice)
     num_objects = truth.labels.numel()
     found = method.candidates(truth, lattice, image_sizes)
+    # Where predictions choose from the start, an object with a candidate counts as matched.
     learning = positives.gt if found is None or method.warm_up else found.gt
     num_matched = torch.bincount(learning, minlength=num_objects).count_nonzero()
     beyond = method.beyond_reach(positives)
