@@ -125,6 +125,32 @@ def mmdet_task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, box
     return run
 
 
+def mmdet_soft_labels(truth: GroundTruth, lattice: Lattice, logits: Tensor, boxes: Tensor) -> Any:
+    """mmdetection's DynamicSoftLabelAssigner, ready to run.
+
+    Args:
+        logits, boxes: predictions ``(B, P)`` and ``(B, P, 4)``.
+    """
+    load_mmdet()
+    from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner
+    from mmengine.structures import InstanceData
+
+    priors = torch.cat([lattice.points(), lattice.location_strides()[:, None].expand(-1, 2)], dim=1)
+    images = [
+        (
+            InstanceData(priors=priors, scores=logits[image, :, None], bboxes=boxes[image]),
+            InstanceData(bboxes=own, labels=torch.zeros(len(own), dtype=torch.int64)),
+        )
+        for image, own in enumerate(of_images(truth))
+    ]
+    assigner = DynamicSoftLabelAssigner(topk=13)
+
+    def run() -> list[Tensor]:
+        return [assigner.assign(predicted, own).gt_inds - 1 for predicted, own in images]
+
+    return run
+
+
 def torchvision_max_iou(truth: GroundTruth, anchors: Tensor) -> Any:
     """torchvision's Matcher on box_iou, called as in its RetinaNet, ready to run."""
     matcher, images = Matcher(0.5, 0.4, allow_low_quality_matches=True), of_images(truth)

@@ -12,11 +12,13 @@ from torch import Tensor
 from focaldet.assign.atss import assign_atss
 from focaldet.assign.center_region import assign_center_region
 from focaldet.assign.max_iou import assign_max_iou
-from focaldet.assign.task_aligned import choose_positives, list_candidates
+from focaldet.assign.task_aligned import Candidates, choose_positives, list_candidates
 from focaldet.boxes.anchors import anchor_shapes, grid_anchors
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice
+from focaldet.methods.positives import as_positives
+from focaldet.methods.rtmdet import RTMDet
 from focaldet.structures import Assignment, GroundTruth
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -26,6 +28,7 @@ PEER_NAMES = {
     "FCOS": "mmdet FCOSHead.get_targets",
     "RetinaNet": "torchvision Matcher",
     "TOOD": "mmdet TaskAlignedAssigner",
+    "RTMDet": "mmdet DynamicSoftLabelAssigner",
 }
 
 
@@ -60,6 +63,11 @@ def ready(method: str, who: str, height: int, width: int, objects: int) -> Calla
         if who == "ours":
             return partial(task_aligned, truth, lattice, scores, boxes)
         return peers.mmdet_task_aligned(truth, lattice, scores, boxes)
+    if method == "RTMDet":
+        scores, boxes = predictions(truth, lattice)
+        if who == "ours":
+            return partial(soft_labels, truth, lattice, scores.logit(), boxes)
+        return peers.mmdet_soft_labels(truth, lattice, scores.logit(), boxes)
     shapes = anchor_shapes(STRIDES)
     if who == "ours":
         return partial(assign_max_iou, truth, lattice, shapes)
@@ -95,6 +103,23 @@ def task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, boxes: Te
     found = list_candidates(truth, lattice)
     iou = paired_iou(boxes[found.image, found.location], truth.boxes_xyxy[found.gt])
     chosen = choose_positives(found, scores[found.image, found.location] * iou**6, iou, 13)
+    return assigned(found, chosen)
+
+
+def soft_labels(truth: GroundTruth, lattice: Lattice, logits: Tensor, boxes: Tensor) -> Assignment:
+    """The candidates and RTMDet's choice among them, from the maps of one class."""
+    found, method = list_candidates(truth, lattice), RTMDet()
+    candidates = as_positives(truth, found, method.locations(lattice), lattice)
+    iou = paired_iou(boxes[found.image, found.location], truth.boxes_xyxy[found.gt])
+    maps = [
+        level.reshape(IMAGES, 1, *shape)
+        for level, shape in zip(logits.split(lattice.level_sizes, dim=1), lattice.level_shapes, strict=True)
+    ]
+    return assigned(found, method.choose(maps, found, candidates, iou)[0])
+
+
+def assigned(found: Candidates, chosen: Tensor) -> Assignment:
+    """The object of each location, from the candidates that are chosen."""
     matched = found.unmatched.matched_gt.clone()
     matched[found.image[chosen], found.location[chosen]] = found.gt[chosen]
     return Assignment(matched)

@@ -1,10 +1,10 @@
 """Draw the pictures of docs/methods.md: the positive locations, and how each method predicts a box.
 
     python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg \\
-        --run RUN --v2-run RUN --tood-run RUN
+        --run RUN --v2-run RUN --tood-run RUN --rtmdet-run RUN
 
-The runs are a trained GFL, GFLv2 and TOOD; their distributions are drawn, and TOOD's positives are those that its
-predictions choose. Of a run that is not given, no picture is drawn.
+The runs are a trained GFL, GFLv2, TOOD and RTMDet; their distributions are drawn, and the positives of the last two are
+those that their predictions choose. Of a run that is not given, no picture is drawn.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from focaldet.assign.task_aligned import choose_positives
 from focaldet.boxes.coding import encode_distances
 from focaldet.boxes.iou import paired_iou
 from focaldet.boxes.locations import Lattice, gather_locations
@@ -23,12 +22,12 @@ from focaldet.data.transforms import EvalTransform
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import METHODS
 from focaldet.methods.positives import as_positives, find_positives
-from focaldet.methods.scores import class_probabilities
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 SIZE, STRIDES = 320, (8, 16, 32, 64, 128)
+CHOSEN = ("tood", "rtmdet")
 COLOURS = plt.get_cmap("tab10").colors
 
 
@@ -39,6 +38,7 @@ def main() -> None:
     parser.add_argument("--run")
     parser.add_argument("--v2-run")
     parser.add_argument("--tood-run")
+    parser.add_argument("--rtmdet-run")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     folder = read_folder(args.data, seed=0)
@@ -46,16 +46,17 @@ def main() -> None:
     batch = collate([DetectionDataset(records, EvalTransform(SIZE))[0]])
     if args.run:
         for name in METHODS:
-            if name not in ("gflv2", "tood"):
+            if name not in ("gflv2", *CHOSEN):
                 draw(name, batch, Detector.load(args.run), args.out / f"{name}.jpg")
     if args.v2_run:
         draw_quality(batch, Detector.load(args.v2_run), args.out / "gflv2.jpg")
-    if args.tood_run:
-        draw("tood", batch, Detector.load(args.tood_run), args.out / "tood.jpg")
+    for name in CHOSEN:
+        if run := getattr(args, f"{name}_run"):
+            draw(name, batch, Detector.load(run), args.out / f"{name}.jpg")
 
 
 def chosen_positives(batch, detector):
-    """The positives that TOOD's predictions choose."""
+    """The positives that the predictions choose."""
     method = detector.method
     with torch.no_grad():
         outputs = detector.net(batch.images)
@@ -64,9 +65,8 @@ def chosen_positives(batch, detector):
     candidates = as_positives(batch.truth, found, method.locations(lattice), lattice)
     _, boxes = method.sides_and_boxes(outputs.box_maps, candidates)
     iou = paired_iou(boxes, candidates.boxes_xyxy)
-    score = class_probabilities(outputs.class_logits, found.unmatched, candidates)
-    alignment = score**method.score_power * iou**method.iou_power
-    return candidates[choose_positives(found, alignment, iou, method.num_positives).nonzero()[:, 0]]
+    chosen, _ = method.choose(outputs.class_logits, found, candidates, iou)
+    return candidates[chosen]
 
 
 def positives_of(method, batch, strides):
@@ -94,7 +94,7 @@ def save(figure, file) -> None:
 
 
 def draw(name, batch, detector, file) -> None:
-    if name == "tood":
+    if name in CHOSEN:
         positives = chosen_positives(batch, detector)
     else:
         positives = positives_of(METHODS[name](), batch, STRIDES)
@@ -111,9 +111,8 @@ def draw(name, batch, detector, file) -> None:
     )
     chosen = largest_object(batch.truth.boxes_xyxy, positives)
     rectangle(right, batch.truth.boxes_xyxy[chosen].tolist(), "black", 2)
-    {"retinanet": anchors, "atss": anchors, "fcos": distances, "gfl": distributions, "tood": distributions}[name](
-        right, positives, chosen, batch, detector
-    )
+    sides = {"retinanet": anchors, "atss": anchors, "fcos": distances}.get(name, distributions)
+    sides(right, positives, chosen, batch, detector)
     save(figure, file)
 
 

@@ -130,3 +130,32 @@ def task_aligned(alignment, overlap, boxes, level_shapes, strides, *, offset=0.5
         if own.any():
             targets[own] = alignment[own, g] / alignment[own, g].max() * overlap[own, g].max()
     return matched, targets
+
+
+def soft_labels(probabilities, overlap, labels, boxes, level_shapes, strides, *, offset=0.5):
+    """RTMDet: the object of each location, and the soft target of each location that has one; matrices of all pairs.
+
+    ``probabilities`` ``(P, C)`` and ``overlap`` ``(P, G)``, float64, say what the network makes of each location.
+    """
+    points, _, levels = locations_and_anchors(level_shapes, strides, offset, 1)
+    (num_locations, num_classes), num_gt = probabilities.shape, len(boxes)
+    if num_gt == 0:
+        return np.full(num_locations, BACKGROUND), np.zeros(num_locations)
+    to_sides = np.concatenate([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], axis=2)
+    inside = to_sides.min(axis=2) > 0  # (P, G)
+
+    label = overlap[:, :, None] * np.eye(num_classes)[labels]  # (P, G, C)
+    p = probabilities[:, None]
+    cross_entropy = -label * np.log(p) - (1 - label) * np.log(1 - p)
+    class_cost = (cross_entropy * np.abs(label - p) ** 2).sum(axis=2)
+    centers = (boxes[:, :2].astype(np.float64) + boxes[:, 2:]) / 2
+    distance = np.sqrt(((points[:, None] - centers) ** 2).sum(axis=2)) / np.array(strides)[levels][:, None]
+    cost = class_cost + 3 * -np.log(overlap + 1e-7) + 10 ** (distance - 3)
+    cost = np.where(inside, cost, np.inf)
+
+    largest = np.sort(np.where(inside, overlap, 0), axis=0)[-13:]
+    k = np.maximum(1, np.floor(largest.sum(axis=0)))
+    place = cost.argsort(axis=0, kind="stable").argsort(axis=0)
+    cost = np.where(inside & (place < k), cost, np.inf)
+    matched = np.where(np.isfinite(cost).any(axis=1), cost.argmin(axis=1), BACKGROUND)
+    return matched, np.where(matched >= 0, overlap[np.arange(num_locations), matched], 0)

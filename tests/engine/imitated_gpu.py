@@ -170,6 +170,7 @@ def refusals(device: torch.device) -> list[str]:
 def steps(name: str, device: torch.device) -> tuple[list[float], Detector]:
     """The losses of two steps, the first of which reads them, and the trained detector."""
     module = module_of(name)
+    module.progress = 0.5
     module.net.to(device)
     module.average.module.to(device)
     batch = module.transfer_batch_to_device(batch_of(module), device, 0)

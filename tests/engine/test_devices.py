@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchgen
 import yaml
-from test_step_counts import batch_of, module_of, spec_of
+from test_step_counts import CHOSEN, batch_of, module_of, spec_of
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -188,7 +188,9 @@ def test_the_host_waits_for_the_gpu_where_it_must_and_nowhere_else(
     name: str, on_an_imitated_gpu: dict[str, Any]
 ) -> None:
     result = on_an_imitated_gpu[name]
-    assert result["waits"] == ["engine/step_terms.py read: tolist"]  # the first step's; the second reads nothing
+    read = "engine/step_terms.py read: tolist"  # the first step's; the second reads nothing
+    count = [f"methods/{name}.py choose: nonzero"] if name in CHOSEN else []
+    assert result["waits"] == [*count, read, *count]
     assert set(result["waits in detecting"]) <= ALLOWED_WAITS
 
 
@@ -217,12 +219,16 @@ def test_apple_s_gpu_has_every_operator_that_training_and_detecting_need(on_an_i
 
 
 @every_method
-def test_a_step_on_a_fake_gpu_mixes_no_devices_and_depends_on_no_value(name: str) -> None:
+def test_a_step_on_a_fake_gpu_mixes_no_devices_and_depends_on_no_value(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shapes and devices without data: a look at a value, or two devices in one operator, is an error.
 
-    Up to the losses: torch's own backward pass wants a driver.
+    How many positives predictions have chosen is answered with 7. Up to the losses: torch's own backward pass wants a
+    driver.
     """
     module, mode = module_of(name), FakeTensorMode()
+    module.progress = 0.5
     made = batch_of(module)
 
     def fake(value: Any) -> Any:
@@ -241,5 +247,7 @@ def test_a_step_on_a_fake_gpu_mixes_no_devices_and_depends_on_no_value(name: str
         for unmoved in (batch, moved._replace(targets=batch.targets)):  # what is not moved is found
             with pytest.raises(Exception, match="Expected all tensors to be on the same device"):
                 module.training_step(unmoved, 1)
+        if name in CHOSEN:
+            monkeypatch.setattr(Tensor, "nonzero", lambda mask: mask.new_zeros((7, 1), dtype=torch.int64))
         loss = module.training_step(moved, 1)["loss"]
     assert loss.device.type == "cuda"

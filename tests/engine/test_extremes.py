@@ -14,7 +14,7 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.spec import METHODS, ModelSpec
 from focaldet.engine.train import train
-from focaldet.methods.positives import find_positives
+from focaldet.methods.targets import losses_of, make_targets
 from focaldet.models.postprocess import PostProcess
 from focaldet.structures import IGNORED, GroundTruth
 
@@ -45,14 +45,14 @@ def step(net, method, truth, sizes):
     height, width = np.max(sizes, axis=0).tolist()
     outputs = net(torch.randint(256, (len(sizes), 3, height, width), dtype=torch.uint8))
     lattice = Lattice(outputs.level_shapes, net.strides)
-    assignment = method.assign(truth, lattice, torch.tensor(sizes))
-    terms = method.losses(outputs, assignment, find_positives(truth, assignment, method.locations(lattice)))
+    targets = make_targets(method, truth, lattice, torch.tensor(sizes))
+    terms = losses_of(method, outputs, targets, progress=1.0)
     torch.stack(list(terms.values())).sum().backward()
     assert all(bool(term.isfinite()) for term in terms.values()), terms
     grads = {key: parameter.grad for key, parameter in net.named_parameters() if parameter.grad is not None}
     assert "head.class_logits.weight" in grads
     assert all(bool(grad.isfinite().all()) for grad in grads.values())
-    return assignment.matched_gt
+    return targets.assignment.matched_gt
 
 
 def check_detections(net, method, sizes):

@@ -17,7 +17,7 @@ def config_of(**options) -> TrainConfig:
     return TrainConfig(data="photos", **SMALL, **options)
 
 
-@pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gfl", "gflv2", "tood"])
+@pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gfl", "gflv2", "tood", "rtmdet"])
 def test_losses_reach_the_method_and_model_json(method, tmp_path):
     config = config_of(method=method, class_loss="focal", box_loss="ciou", alpha="dog=.75,cat=.125")
     spec = spec_of(config, ("cat", "dog", "cow"))

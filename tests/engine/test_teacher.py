@@ -46,7 +46,7 @@ def terms_of(module: DetectionModule, batch: TrainingBatch | None = None) -> dic
     return dict(module.terms.last)
 
 
-@pytest.mark.parametrize("method", ["gfl", "gflv2", "tood"])
+@pytest.mark.parametrize("method", ["gfl", "gflv2", "tood", "rtmdet"])
 def test_a_step_has_two_terms_more_and_the_others_are_the_same(method: str, tmp_path: Path) -> None:
     spec = replace(SPEC, method=method)
     teacher = saved(tmp_path / "teacher", replace(SPEC, channels=32, backbone="test_resnet"))

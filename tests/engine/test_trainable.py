@@ -15,7 +15,9 @@ from torchvision import tv_tensors
 import focaldet
 from focaldet.checks import InputError
 from focaldet.data.batching import Sample
+from focaldet.engine.spec import METHODS
 from focaldet.engine.trainable import TrainableDetector
+from focaldet.methods.gfl import GFL
 from focaldet.methods.targets import TargetCollate
 from focaldet.photos.images import read_photo
 
@@ -45,7 +47,7 @@ def images() -> list[Tensor]:
     return [torch.rand(3, 48, 64), torch.rand(3, 90, 60), torch.rand(3, 48, 64)]
 
 
-@pytest.mark.parametrize("method", ["retinanet", "fcos", "atss", "gfl", "gflv2"])
+@pytest.mark.parametrize("method", METHODS)
 def test_losses_in_training_and_detections_in_evaluation(method: str, images: list[Tensor]) -> None:
     model = focaldet.detector(method, num_classes=2, score_threshold=0.0, **TINY)
     targets = [target([[4, 4, 40, 40]], [1]), target([], []), target([[0, 0, 9, 9], [20, 8, 60, 40]], [0, 1])]
@@ -56,7 +58,7 @@ def test_losses_in_training_and_detections_in_evaluation(method: str, images: li
     assert float(losses["box"].detach()) > 0
     found = model.eval()(images)
     assert [set(one) for one in found] == 3 * [
-        {"boxes", "labels", "scores"} | ({"side_std"} if method.startswith("gfl") else set())
+        {"boxes", "labels", "scores"} | ({"side_std"} if issubclass(METHODS[method], GFL) else set())
     ]
     for one, image in zip(found, images, strict=True):
         assert one["boxes"].shape == (len(one["scores"]), 4)

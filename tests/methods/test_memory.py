@@ -7,7 +7,7 @@ from focaldet import kernels
 from focaldet.bench.measure import extra_peak_bytes
 from focaldet.boxes.locations import Lattice
 from focaldet.engine.spec import METHODS
-from focaldet.methods.positives import find_positives
+from focaldet.methods.targets import losses_of, make_targets
 from focaldet.structures import GroundTruth, HeadOutputs
 
 NUM_CLASSES = 1203
@@ -42,10 +42,9 @@ def loss_step(name):
     truth = GroundTruth(boxes, labels, index, IMAGES, torch.zeros(0, 4), index[:0])
 
     def step():
-        assignment = method.assign(truth, lattice)
-        positives = find_positives(truth, assignment, method.locations(lattice))
-        assert positives.gt.numel() > IMAGES * OBJECTS
-        loss = torch.stack(list(method.losses(outputs, assignment, positives).values())).sum()
+        targets = make_targets(method, truth, lattice, torch.tensor(IMAGES * [lattice.level_shapes[0]]) * STRIDES[0])
+        assert targets.positives.gt.numel() > IMAGES * OBJECTS
+        loss = torch.stack(list(losses_of(method, outputs, targets, progress=1.0).values())).sum()
         return torch.autograd.grad(loss, [*outputs.class_logits, *outputs.box_maps, *(outputs.quality_logits or [])])
 
     return step, outputs.class_logits

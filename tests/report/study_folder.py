@@ -105,7 +105,7 @@ def _rng(rung: Rung, seed: int) -> np.random.Generator:
 
 
 def _has_distributions(rung: Rung) -> bool:
-    return rung.changes["method"] in ("gfl", "gflv2", "tood")
+    return rung.changes["method"] in ("gfl", "gflv2", "tood", "rtmdet")
 
 
 def _line(rung: Rung, seed: int, study: dict) -> dict:

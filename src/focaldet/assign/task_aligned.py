@@ -3,7 +3,7 @@
 The candidates of an object are the locations inside it. Its positives are the ``top_k`` candidates that the network is
 best at already: those with the largest alignment ``t = s^α u^β``, where s is their score for the object's class and u
 the IoU of their predicted box with the object. A location chosen by several objects goes to the one with the highest
-IoU.
+IoU. RTMDet (arXiv 2212.07784) chooses among the same candidates by another value, and a number of them for each object.
 
 The candidates depend on boxes and map shapes alone, so they are listed where the batch is made; only the choice among
 them needs predictions. The locations of a level form a lattice, so listing them takes time in proportion to their
@@ -95,16 +95,16 @@ def _first_beyond(
 
 @torch.no_grad()
 def choose_positives(
-    candidates: Candidates, value: Float[Tensor, " N"], iou: Float[Tensor, " N"], k: int | Int64[Tensor, " G"]
+    candidates: Candidates, value: Float[Tensor, " N"], claim: Float[Tensor, " N"], k: int | Int64[Tensor, " N"]
 ) -> Bool[Tensor, " N"]:
     """Choose the positives among the candidates of a batch.
 
     Args:
         candidates: of the batch.
         value: of each candidate, at least 0; an object takes those with the largest, ties to the first candidate.
-        iou: of its predicted box with its object; a location that several objects take goes to the highest, ties to the
-            first object.
-        k: largest number of positives of an object, for all or for each.
+        claim: of each candidate, at least 0; a location that several objects take goes to the one with the highest (in
+            TOOD the IoU of the predicted box with the object), ties to the first object.
+        k: largest number of positives of an object: one for all, or that of each candidate's object.
 
     Returns:
         Whether each candidate is a positive: at most one candidate of a location is.
@@ -116,21 +116,45 @@ def choose_positives(
     """
     gt, image, location, unmatched = candidates
     matched = unmatched.matched_gt
-    # One sort for both: the bits of a float >= 0 are ordered as it is.
-    order = ((gt << 32) - value.float().view(torch.int32)).argsort(stable=True)
-    starts = torch.searchsorted(gt, gt)  # where the candidates of the same object begin
-    place = torch.empty_like(gt)
-    place[order] = torch.arange(gt.numel(), device=gt.device) - starts
-    taken = place < (k if isinstance(k, int) else k[gt])
+    taken = _places(gt, value) < k
 
     # No entry is selected by a mask, whose number of entries a GPU would have to be waited for.
     flat = image * matched.shape[1] + location
-    claim = torch.where(taken, iou, -1.0)
+    claim = torch.where(taken, claim, -1.0)
     highest = claim.new_full((matched.numel(),), -1.0).scatter_reduce_(0, flat, claim, "amax")
     wins = taken & (claim == highest[flat])
     nobody = torch.iinfo(gt.dtype).max
     winner = gt.new_full((matched.numel(),), nobody).scatter_reduce_(0, flat, gt.where(wins, nobody), "amin")
     return wins & (winner[flat] == gt)
+
+
+def _places(gt: Int64[Tensor, " N"], value: Float[Tensor, " N"]) -> Int64[Tensor, " N"]:
+    """The place of each candidate among those of its object: 0 has the largest value, ties in order."""
+    # One sort for both: the bits of a float >= 0 are ordered as it is.
+    order = ((gt << 32) - value.float().view(torch.int32)).argsort(stable=True)
+    starts = torch.searchsorted(gt, gt)  # where the candidates of the same object begin
+    place = torch.empty_like(gt)
+    place[order] = torch.arange(gt.numel(), device=gt.device) - starts
+    return place
+
+
+@torch.no_grad()
+def dynamic_k(gt: Int64[Tensor, " N"], iou: Float[Tensor, " N"], num_ious: int) -> Int64[Tensor, " N"]:
+    """The number of positives of each candidate's object, as in SimOTA: the better its boxes, the more.
+
+    It is the sum of the ``num_ious`` largest IoUs of the object's candidates, rounded down, and at least 1.
+
+    Args:
+        gt: the object of each candidate, non-decreasing.
+        iou: of its predicted box with its object.
+
+    >>> dynamic_k(torch.tensor([0, 0, 0, 2]), torch.tensor([0.75, 0.5, 0.75, 0.25]), num_ious=3)
+    tensor([2, 2, 2, 1])
+    """
+    owner = torch.searchsorted(gt, gt)  # the first candidate of the same object
+    # In fixed point, because a sum of floats depends on their order, which a GPU changes from run to run.
+    terms = torch.where(_places(gt, iou) < num_ious, iou.float() * 2.0**32, 0.0).long()
+    return (torch.zeros_like(gt).scatter_add_(0, owner, terms)[owner] >> 32).clamp(min=1)
 
 
 def aligned_targets(

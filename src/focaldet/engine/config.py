@@ -54,7 +54,7 @@ class TrainConfig:
     )
     verify: bool = option("data", False, "decode every photo first and leave out those that cannot be read")
 
-    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2", "tood"] = option(
+    method: Literal["retinanet", "fcos", "atss", "gfl", "gflv2", "tood", "rtmdet"] = option(
         "model", "gfl", "detector (docs/methods.md)", main=True
     )
     weights: str | None = option(
@@ -128,8 +128,8 @@ class TrainConfig:
     class_loss: ClassLossName = option(  # noqa: RUF009
         "loss",
         "default",
-        "classification loss; default: quality_focal for gfl, gflv2 and tood, focal for the others; the equalized ones "
-        "are for rare classes",
+        "classification loss; default: focal for retinanet, fcos and atss, quality_focal for the others; the equalized "
+        "ones are for rare classes",
     )
     box_loss: BoxLossName = option(  # noqa: RUF009
         "loss",
@@ -139,7 +139,7 @@ class TrainConfig:
     teacher: str | None = option(
         "loss",
         None,
-        "run of a larger gfl, gflv2 or tood detector, whose distributions and scores this one learns, too "
+        "run of a larger gfl, gflv2, tood or rtmdet detector, whose distributions and scores this one learns, too "
         "(docs/methods.md)",
         metavar="RUN",
     )

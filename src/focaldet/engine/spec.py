@@ -24,6 +24,7 @@ from focaldet.methods.gfl import GFL
 from focaldet.methods.gflv2 import GFLv2
 from focaldet.methods.method import Method
 from focaldet.methods.retinanet import RetinaNet
+from focaldet.methods.rtmdet import RTMDet
 from focaldet.methods.tood import TOOD
 from focaldet.models.backbone import Backbone
 from focaldet.models.detector import DenseDetector, Variant
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Method]] = {
     "gfl": GFL,
     "gflv2": GFLv2,
     "tood": TOOD,
+    "rtmdet": RTMDet,
 }
 """Name of a method -> its class."""
 

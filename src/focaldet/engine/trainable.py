@@ -55,7 +55,7 @@ def detector(
     """Build a detector that is called as torchvision's are.
 
     Args:
-        method: retinanet, fcos, atss, gfl, gflv2 or tood; by default the method of ``weights``, or gfl.
+        method: retinanet, fcos, atss, gfl, gflv2, tood or rtmdet; by default the method of ``weights``, or gfl.
         num_classes: labels are 0 to ``num_classes`` - 1, and none of them is the background. Where labels start at 1,
             as in torchvision's scripts, give one more, as for torchvision's own detectors.
         class_names: names of the classes, instead of their number.

@@ -86,10 +86,12 @@ def make_targets(method: Method, truth: GroundTruth, lattice: Lattice, image_siz
     assignment = method.assign(truth, lattice, image_sizes)
     positives = find_positives(truth, assignment, _locations(method, lattice), lattice)
     num_objects = truth.labels.numel()
-    num_matched = torch.bincount(positives.gt, minlength=num_objects).count_nonzero()
+    found = method.candidates(truth, lattice, image_sizes)
+    # Where predictions choose from the start, an object with a candidate counts as matched.
+    learning = positives.gt if found is None or method.warm_up else found.gt
+    num_matched = torch.bincount(learning, minlength=num_objects).count_nonzero()
     beyond = method.beyond_reach(positives)
     counts = ObjectCounts(num_objects, num_objects - int(num_matched), beyond)
-    found = method.candidates(truth, lattice, image_sizes)
     if found is None:
         return Targets(lattice, assignment, positives, counts)
     candidates = as_positives(truth, found, _locations(method, lattice), lattice)

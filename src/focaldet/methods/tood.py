@@ -18,18 +18,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from focaldet.assign.task_aligned import Candidates, aligned_targets, choose_positives, list_candidates
-from focaldet.boxes.iou import paired_iou
-from focaldet.boxes.locations import Lattice
-from focaldet.methods.gfl import GFL
-from focaldet.methods.normalizer import mean_over_processes
+from focaldet.assign.task_aligned import Candidates, aligned_targets, choose_positives
+from focaldet.methods.chosen import ChosenByPredictions
 from focaldet.methods.positives import Positives
 from focaldet.methods.scores import class_probabilities
-from focaldet.structures import Assignment, GroundTruth, HeadOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
-class TOOD(GFL):
+class TOOD(ChosenByPredictions):
     """The method.
 
     Args:
@@ -43,21 +39,10 @@ class TOOD(GFL):
     iou_power: float = 6.0
     warm_up: float = 1 / 3
 
-    def candidates(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Candidates:
-        return list_candidates(truth, lattice, image_sizes=image_sizes)
-
-    def losses_of_candidates(
-        self, outputs: HeadOutputs, unmatched: Assignment, candidates: Positives
-    ) -> dict[str, Tensor]:
-        sides, boxes = self.sides_and_boxes(outputs.box_maps, candidates)
-        iou = paired_iou(boxes.detach(), candidates.boxes_xyxy)
-        score = class_probabilities(outputs.class_logits, unmatched, candidates)
+    def choose(
+        self, class_logits: list[Tensor], pairs: Candidates, candidates: Positives, iou: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        score = class_probabilities(class_logits, pairs.unmatched, candidates)
         alignment = score**self.score_power * iou**self.iou_power
-        pairs = Candidates(candidates.gt, candidates.image, candidates.location, unmatched)
         chosen = choose_positives(pairs, alignment, iou, self.num_positives).nonzero()[:, 0]
-
-        positives = candidates[chosen]
-        target = aligned_targets(alignment[chosen], iou[chosen], positives.gt)
-        total = mean_over_processes(target.sum()).clamp(min=1.0)
-        terms = self.box_terms(sides[chosen], boxes[chosen], positives, target)
-        return {"class": self.class_term(outputs.class_logits, unmatched, positives, target, normalizer=total)} | terms
+        return chosen, aligned_targets(alignment[chosen], iou[chosen], pairs.gt[chosen])

@@ -74,6 +74,13 @@ CHAPTER_CLAIMS: dict[str, tuple[Claim, ...]] = {
             "AP",
         ),
         Claim("because the score follows the box", "no number (2108.07755)", "tood", "gfl", "rank_score"),
+        Claim(
+            "So do those of lowest cost with a soft label",
+            "41.3 against 39.2 AP; 40.7 with TOOD's assignment (2212.07784)",
+            "rtmdet",
+            "gfl",
+            "AP",
+        ),
     ),
     "distil": (
         Claim("A larger detector is better", "no number for a larger head alone", "gfl-large", "gfl", "AP"),

@@ -26,6 +26,7 @@ METRICS = {
 """COCO metric -> the IoU thresholds, sizes or boxes that it covers."""
 
 _METHOD_NAMES = {
+    "rtmdet": "RTMDet",
     "tood": "TOOD",
     "gfl": "GFL",
     "gflv2": "GFLv2",

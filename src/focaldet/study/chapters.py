@@ -51,6 +51,14 @@ AFTER = (
         changed="predictions choose the positives and set their targets",
         group="assign",
     ),
+    Rung(
+        name="rtmdet",
+        title="RTMDet",
+        changes=GFL | {"method": "rtmdet"},
+        before="gfl",
+        changed="predictions choose the positives by a soft cost, the more the better the boxes",
+        group="assign",
+    ),
     _rung("distil", LARGE, "256 channels", "a larger pyramid and head", channels=256, head_depth=4),
     _rung(
         "distil", "gfl-taught", "taught", "the larger detector of the same seed teaches it", teacher=FROM_RUNG + LARGE
