@@ -21,7 +21,7 @@ def pretrained_file(name: str) -> Path:
     """The file of timm's pretrained weights of a network.
 
     Raises:
-        InputError: there are none, they are neither in the cache nor can be downloaded, or the file is damaged.
+        InputError: the network has none, they are not cached and cannot be downloaded, or the file is damaged.
     """
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None or not (config.hf_hub_id or config.url):
@@ -34,9 +34,9 @@ def pretrained_file(name: str) -> Path:
 
 
 def url_file(url: str) -> Path:
-    """The file of an address in torch's cache, downloaded by torch's own loader if it is not there.
+    """The file in torch's cache for an address, downloaded by torch's own loader if it is missing.
 
-    The name of such a file ends in the first digits of its SHA-256, which are compared.
+    The name of such a file ends in the first digits of its SHA-256, which are checked.
 
     Raises:
         InputError: it cannot be downloaded, or is damaged.
