@@ -9,7 +9,7 @@ from focaldet.checks import printable
 from focaldet.photos.images import IMAGE_SUFFIXES, REMEDIES, SUFFIX_FORMATS
 
 NOT_PHOTOS = frozenset({"__MACOSX"})
-"""Folders that programs leave among photos; hidden folders are skipped too."""
+"""Folders that programs create among photos; hidden folders are skipped too."""
 
 _MAX_KINDS = 8
 
