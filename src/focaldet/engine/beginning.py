@@ -21,7 +21,7 @@ def _silence(line: str) -> None:
 
 
 def with_chosen_weights(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
-    """The configuration with ``pretrained`` yes or no instead of ``"auto"``; a line says which, and why.
+    """The configuration with ``pretrained`` true or false instead of ``"auto"``; a line says which and why.
 
     Raises:
         InputError: timm has no such network.
@@ -51,7 +51,7 @@ def first_detector(
 def build_detector(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """The same, with whatever random numbers come next."""
+    """Build the detector with which a run starts, without seeding the random numbers."""
     config = with_chosen_weights(config, say)
     if config.weights is not None:
         return begin_with(config, class_names, say=say)

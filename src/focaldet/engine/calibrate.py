@@ -46,7 +46,7 @@ def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[s
 def calibrate_on_val(run: Path, folder: DataFolder, detected: DetectedSplit, say: Callable[[str], None]) -> None:
     """Calibrate a trained run on the validation split.
 
-    With too few found objects there is no calibration, and a line says so.
+    If too few objects are found, a line says so and there is no calibration.
 
     Args:
         detected: detections of the run on that split.
@@ -59,7 +59,7 @@ def calibrate_on_val(run: Path, folder: DataFolder, detected: DetectedSplit, say
 
 
 def _calibrate(run: Path, detected: DetectedSplit, data: Path, say: Callable[[str], None]) -> Calibration | None:
-    """Calibrate on detections, and write the file; ``None`` with too few found objects."""
+    """Calibrate on detections and write the file; ``None`` if too few objects are found."""
     calibration = calibrate(
         Run(run, truth=detected.truth, predictions=detected.results),
         data=f"{len(detected.dataset)} photos of {data.resolve().name}, split {detected.split}",

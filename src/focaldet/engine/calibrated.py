@@ -1,4 +1,4 @@
-"""Apply the calibration of a run to detections in tensors."""
+"""Apply the calibration of a run to detections as tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path

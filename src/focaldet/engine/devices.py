@@ -13,8 +13,8 @@ from focaldet.system.cores import cores
 def choose_device(wanted: str | torch.device = "auto") -> torch.device:
     """The device with this name; ``"auto"``: the first CUDA GPU, else the CPU.
 
-    ``"auto"`` does not choose Apple's GPU, on which nothing here has been tested; request it with ``"mps"``. ``"gpu"``,
-    from older configurations, is either of the two.
+    ``"auto"`` does not choose Apple's GPU, on which focaldet has not been tested; request it with ``"mps"``. ``"gpu"``,
+    from older configurations, means either kind of GPU.
 
     Raises:
         InputError: torch has no such device on this machine.

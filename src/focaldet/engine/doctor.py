@@ -42,7 +42,7 @@ def describe() -> str:
 
 
 def _devices() -> list[str]:
-    """The device of networks, its precision, and the number of loader processes."""
+    """The device for networks, its precision, and the number of loader processes."""
     auto = choose_device()
     there = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
     there += [torch.device("mps")] * torch.backends.mps.is_available()
