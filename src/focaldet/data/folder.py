@@ -33,7 +33,7 @@ _FORMATS: dict[str, tuple[Callable[[Tree], Any], Callable[[Tree, Any], ParsedLay
     "voc": (find_voc, read_voc),
     "csv": (find_csv, read_csv),
 }
-"""Layout -> functions that find and read its label files. The first layout with label files is the folder's."""
+"""Layout -> functions that find and read its label files. The first layout with label files is chosen."""
 
 _LOOKED_FOR = (
     "JSON with images and annotations (COCO), XML files (Pascal VOC, CVAT), data.yaml or label files with classes.txt "
@@ -65,7 +65,7 @@ def read_folder(
 def read_labels(path: str | Path) -> DataFolder:
     """Read a labelled folder with ``read_folder``, or a single COCO file, whose photos form one split.
 
-    The photos of a COCO file are searched beside it and in the folders that match its name.
+    The photos of a COCO file are searched next to it and in folders that match its name.
 
     Raises:
         InputError: as ``read_folder``.
@@ -179,7 +179,7 @@ def _records(
 
 
 def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annotation]]:
-    """The same records; if label files give two photos the same name, all photos are named by their paths instead."""
+    """The records; if label files give two photos the same name, all photos are named by their paths instead."""
     of_name: dict[str, Path] = {}
     for annotation in (a for split in splits for a in split):
         if of_name.setdefault(annotation.file_name, annotation.path) != annotation.path:

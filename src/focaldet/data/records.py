@@ -160,8 +160,8 @@ class ImageRecord:
             an ignored class). VOC's ``difficult`` objects are ordinary objects here: they are visible and labelled, and
             COCO's AP, which we report, has no such flag.
         areas: ``(N,)`` float64, pixels², by which AP divides objects into small, medium and large: the annotation's own
-            ``area`` if it has one (that of a segmentation, for example), else the area of the box. ``None``: the areas
-            of the boxes.
+            ``area`` if it has one (of a segmentation, for example), else the area of the box. ``None``: the areas of
+            the boxes.
     """
 
     path: Path
@@ -182,7 +182,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, eq=False)
 class DataFolder:
-    """Everything ``read_folder`` found.
+    """The result of ``read_folder``.
 
     Args:
         root: the folder.

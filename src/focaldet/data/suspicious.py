@@ -7,7 +7,7 @@ from focaldet.data.records import DataFolder, Fault
 _PERCENT = 100
 
 _ENOUGH_BOXES = 10
-"""Fewer boxes may well lie in a corner by chance."""
+"""Fewer boxes may lie in a corner by chance."""
 
 
 def similar_classes(folder: DataFolder) -> list[Fault]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import starmap
-from os.path import isfile  # unlike Path.is_file, it returns False for a name that the system refuses
+from os.path import isfile  # unlike Path.is_file, it returns False for a name that the system rejects
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -22,7 +22,7 @@ _TOLERANCE_PX = 1.0
 
 
 _ENOUGH_BOXES = 10
-"""From this many boxes on that all lie within their images, they do not belong to a larger copy."""
+"""If at least this many boxes all lie within their images, they do not belong to a larger copy."""
 
 
 class Checked(NamedTuple):
@@ -34,8 +34,8 @@ class Checked(NamedTuple):
         turned: whether EXIF rotates the image, and nothing shows that its boxes were drawn on the rotated image: they
             are fractions, or the stated size is the same after the rotation.
         scale: ratio of the stated size to the image's, if both sides have the same ratio and there are boxes; else 0.
-        outside_stated: number of boxes that leave an image of the stated size.
-        outside: number of boxes that leave the image.
+        outside_stated: number of boxes that exceed the stated image size.
+        outside: number of boxes that exceed the image.
     """
 
     record: ImageRecord | None
@@ -178,7 +178,7 @@ def _compared(
 
 
 def _common_scale(stated: tuple[int, int], size: tuple[int, int]) -> float:
-    """The ratio that both sides share, up to rounding to whole pixels; 0 if there is none."""
+    """The common ratio of both sides, up to rounding to whole pixels; 0 if there is none."""
     across, down = stated[0] / size[0], stated[1] / size[1]
     rounding = 1 / min(stated) + 1 / min(size)
     one = abs(across / down - 1) <= rounding and abs(across - 1) > rounding

@@ -57,7 +57,7 @@ _SPLIT = ("split", "subset", "usage", "set", "dataset")
 """Column names in lower case, only letters and digits, the most reliable first."""
 
 _HEAD = 1 << 16
-"""Number of bytes read to recognise the columns; even, for UTF-16."""
+"""Number of bytes read to recognise the columns; even because of UTF-16."""
 
 _ONE_CLASS = "object"
 """Name of the class if a table has no column for it."""
@@ -66,7 +66,7 @@ _NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none", "[]", "{}"})
 """Contents of an empty cell."""
 
 _ROUNDING = 0.01
-"""Margin by which fractions may leave the image, as rounded centres and sizes do; no box in pixels is this small."""
+"""Tolerance for fractions outside the image, which rounded centres and sizes cause; no box in pixels is this small."""
 
 _BEFORE_SIDES = ("bbox", "box", "roi", "rect", "")
 """Prefixes of the names of a box's sides."""
@@ -113,7 +113,7 @@ class _Table:
 
     @property
     def usable(self) -> bool:
-        """Whether it has columns for a file and a box."""
+        """Whether the table has columns for a file and a box."""
         return self.file is not None and (bool(self.sides) or self.bbox is not None or self.shape is not None)
 
 
@@ -181,7 +181,7 @@ def table_text(data: bytes, *, cut: bool = False) -> str:
         return data.decode("utf-16", errors="ignore")
     try:
         return decoded(data[: data.rfind(b"\n") + 1] if cut else data)  # drop half a character
-    except UnicodeError:  # a spreadsheet's code page, in which every byte is valid
+    except UnicodeError:  # code page of a spreadsheet; every byte is valid in it
         return data.decode("latin-1")
 
 
@@ -369,7 +369,7 @@ def _attributes(table: _Table, cells: list[str]) -> dict[str, str]:
 
 
 def _class_attribute(table: _Table) -> str:
-    """The attribute of a region that names its class.
+    """The attribute of a region that contains its class.
 
     Raises:
         InputError: there are several, and no name says which.

@@ -1,4 +1,4 @@
-"""Label formats that are recognised but not supported: what they are, and what to export instead."""
+"""Label formats that are recognised but not supported: their names, and which export to use instead."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 _HEAD = 1 << 16
 _MAX_FILES = 20
-"""Number of files of a kind that are examined."""
+"""Number of files to examine per kind."""
 
 _KITTI, _DOTA = (15, 16), (9, 10)
 """Words per line: a class and 14 numbers, perhaps a score; eight coordinates, a class and perhaps a difficulty."""

@@ -1,10 +1,10 @@
 """YOLO: one text file per image with lines ``class x y width height`` in fractions of the image.
 
 Accepted places: a YAML file with ``names`` and ``train``/``val``/``test`` (folders, patterns, or text files that list
-images); ``obj.names`` and ``obj.data`` as Darknet and CVAT have them; or ``classes.txt`` and label files. The labels of
-``.../images/a.jpg`` are ``.../labels/a.txt``, or ``a.txt`` beside it; an image without that file has no objects. A line
-with more numbers is a polygon or a rotated box, which becomes its enclosing box, or, with ``kpt_shape``, a box and its
-key points. Fractions always refer to the displayed image.
+images); ``obj.names`` and ``obj.data`` as in Darknet and CVAT; or ``classes.txt`` and label files. The labels of
+``.../images/a.jpg`` are ``.../labels/a.txt``, or ``a.txt`` next to it; an image without that file has no objects. A
+line with more numbers is a polygon or a rotated box, which becomes its enclosing box, or, with ``kpt_shape``, a box
+with its key points. Fractions always refer to the displayed image.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _LABEL_FOLDERS = ("labels", "label", "annotations", "annotation", "txt", "yolo_l
 """Pairs of folder names: the labels of ``images/a/b.jpg`` are ``labels/a/b.txt``."""
 
 _NO_LABELS = ("train", "val", "valid", "test", "readme", "license", "notes", "requirements", "data", "trainval")
-"""Bare names of text files beside label files that are not label files."""
+"""Bare names of text files among label files that are not label files."""
 
 
 def find_yolo(tree: Tree) -> str | None:
@@ -85,7 +85,7 @@ def _describes(tree: Tree, name: str) -> bool:
     try:
         document = _load_yaml(tree, name)
     except InputError:
-        if stem(name) != "data":  # somebody's other YAML file
+        if stem(name) != "data":  # an unrelated YAML file
             return False
         raise
     return isinstance(document, dict) and ("names" in document or {"train", "nc"} <= document.keys())
@@ -142,7 +142,7 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     """Read all label files of a YOLO folder.
 
     Raises:
-        InputError: the description is unusable, or a part of it is not in the folder.
+        InputError: the description is unusable, or the folder lacks a part of it.
     """
     faults: list[Fault] = []
     notes: list[str] = []
@@ -269,7 +269,7 @@ def _photos_of(place: str, bases: list[str], tree: Tree, faults: list[Fault]) ->
 
 
 def _darknet_splits(tree: Tree, faults: list[Fault]) -> dict[str, list[str]]:
-    """The lists that ``obj.data`` names, or that lie at the top."""
+    """The lists that ``obj.data`` names, or those at the top."""
     lists: dict[str, str] = {}
     for name in tree.with_suffix(".data"):
         for line in read_lines(tree.path(name), name):
@@ -295,8 +295,8 @@ def _folder_splits(tree: Tree) -> dict[str, list[str]]:
 def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[dict[str, str], set[str]]:
     """Photo -> its label file, if it has one; and the photos whose label file is ambiguous.
 
-    A photo's label file is in the folder paired with its own, or beside it. The remaining ones are matched by name, if
-    that is unambiguous.
+    A photo's label file is in the folder paired with its own, or next to it. The others are matched by name if that is
+    unambiguous.
     """
     doubtful: set[str] = set()
     texts = {folded(name): name for name in tree.with_suffix(".txt")}
