@@ -165,7 +165,7 @@ class DetectionGraph(BoxGraph):
         return score, label, location, chosen, best > self.postprocess.threshold
 
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
-        """The best M detections of each image, among those with a score >= 0."""
+        """The best M detections of each image among those with a score >= 0."""
         room = self.config.max_detections
         score = nn.functional.pad(score, (0, room), value=-1.0)
         place = self.topk(score, room)
