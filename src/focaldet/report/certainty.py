@@ -26,7 +26,7 @@ from focaldet.report.facts import Counts
 from focaldet.schema import check_schema
 
 PROMISED = 95
-"""Precision and recall, in percent, whose thresholds the table shows."""
+"""Values of precision and recall, in percent, for which the table shows thresholds."""
 
 SURE = 0.8
 """Score in the first sentence."""
@@ -44,7 +44,7 @@ def certainty_context(run: Run, results: Sequence[ImageResult]) -> dict[str, Any
     """Variables of the template certainty.html; ``None`` for a run without a calibration.
 
     Args:
-        results: what the run detected in its evaluation; empty if predictions and truth do not fit together.
+        results: detections of the run's evaluation; empty if predictions and truth do not fit together.
     """
     try:
         calibration = read_calibration(run.path)
@@ -192,7 +192,7 @@ def _coverage_rows(rows: Sequence[SideReport]) -> list[dict[str, Any]]:
 
 
 def _class_rows(calibration: Calibration, report: Report) -> list[dict[str, Any]]:
-    """A row per class: threshold, counts, and what can be promised."""
+    """A row per class: threshold, counts, and possible promises."""
     rows: list[dict[str, Any]] = []
     for label, (name, each, counts) in enumerate(
         zip(calibration.class_names, calibration.thresholds, report["classes"], strict=True)

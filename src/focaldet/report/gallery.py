@@ -31,7 +31,7 @@ Window = tuple[int, int, int, int]
 
 
 class Framed(Protocol):
-    """What has the size of a photo, in pixels of its boxes."""
+    """An object with the size of a photo, in pixels of its boxes."""
 
     @property
     def width(self) -> int: ...
@@ -200,7 +200,7 @@ def window_around(result: Framed, boxes_xyxy: Floats, surroundings: float, least
 
 
 def gallery_context(groups: list[tuple[str, list[Photo]]]) -> dict[str, Any]:
-    """The photos, the colours that occur in them, and whether any box has soft edges, which the key then explains."""
+    """The photos, the colours in them, and whether any box has soft edges for the key to explain."""
     boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
     colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
     soft = any(box.bands for box in boxes)
