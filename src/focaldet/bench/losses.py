@@ -24,7 +24,7 @@ LVIS = (87_296, 1_203)
 
 
 COPY_BOUND = "the same / copy of the logits"
-"""How often a mere copy of the logits fits into the peer's time: no loss that is read from memory can be faster."""
+"""Number of plain copies of the logits in the peer's time: no loss that reads from memory can be faster."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def other_rows() -> Iterator[Row]:
         ms = interleaved_ms(functions, seconds=2)
         yield Row(work, measure, ms["peer"] / ms["ours"], "x", wanted)
         yield Row(work, "ours", ms["ours"], "ms", "")
-        if ms["peer"] < 20 * ms["copy"]:  # near enough to matter
+        if ms["peer"] < 20 * ms["copy"]:  # close enough to matter
             yield Row(work, COPY_BOUND, ms["peer"] / ms["copy"], "x", "")
 
 

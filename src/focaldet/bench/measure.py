@@ -14,9 +14,9 @@ def interleaved_ms(
 ) -> dict[str, float]:
     """Median milliseconds of each function. They run in turns, so that other load on the machine affects all equally.
 
-    In each turn a function runs twice and only the second run counts, so that caches and allocator are not in the state
-    that another function left. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds
-    of sleep before each turn let the busy-waiting threads of the previous function stop.
+    In each turn a function runs twice and only the second run counts, so that another function does not affect caches
+    and allocator. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds of sleep
+    before each turn let the busy-waiting threads of the previous function stop.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
@@ -36,9 +36,9 @@ def interleaved_ms(
 
 
 def cuda_times_ms(run: Callable[[], object], runs: int) -> list[float]:
-    """Milliseconds of each of ``runs`` calls by the clock of the GPU, with nothing of the last call in its cache.
+    """Milliseconds of each of ``runs`` calls by the GPU's clock, with nothing from the previous call in its cache.
 
-    Five calls before them do not count.
+    Five warm-up calls before them do not count.
     """
     import torch
 
