@@ -1,4 +1,4 @@
-"""Options that several commands share, and those of ``focaldet data``."""
+"""Options shared by several commands, and the options of ``focaldet data``."""
 
 from pathlib import Path
 from typing import Literal
