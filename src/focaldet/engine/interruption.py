@@ -26,7 +26,7 @@ def begin_worker(index: int) -> None:
     Terminals and schedulers send their signals to this process too. A second SIGTERM comes from the run itself, to a
     worker that does not end on its own.
     """
-    keep_memory()  # a photo needs several buffers of a megabyte, which the system would otherwise map anew each time
+    keep_memory()  # a photo needs several buffers of a megabyte, which the system would otherwise map again each time
     send_small_tensors_by_value()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
