@@ -287,7 +287,7 @@ def _suspects(chosen: Namespace) -> None:
         judged.class_names,
         title=f"Labels of {folder.resolve().name} that may be wrong",
         sentence=f"{judged.objects:,} labelled objects on {judged.photos:,} photos, each judged by a model that was "
-        f"trained on other photos ({chosen.folds} folds). {len(judged.found):,} times the model sees it otherwise.",
+        f"trained on other photos ({chosen.folds} folds). The model contradicts {len(judged.found):,} of them.",
         notes=judged.notes,
     )
     for kind, count in Counter(suspect.kind for _, suspect in judged.found).most_common():

@@ -82,7 +82,7 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     except OSError as error:
         raise cannot_read(file, error) from error
     if most is not None and len(data) > most:
-        raise InputError(f"{file}: more than {most:,} bytes; that is no file of this kind")
+        raise InputError(f"{file}: more than {most:,} bytes; it is not a file of this kind")
     return data
 
 

@@ -68,7 +68,7 @@ def make_numbered(stem: Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({reason_of(error)})") from error
+            raise InputError(f"{folder}: cannot be created ({reason_of(error)})") from error
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
         # Windows cannot open folders, so a file inside is locked instead.
         handle = os.open(folder / HOLD, os.O_RDWR | os.O_CREAT) if os.name == "nt" else os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
+        raise InputError(f"--out {folder}: cannot be created ({error.strerror})") from error
     _held.add(handle)
     try:
         if (_lock_windows(handle) if os.name == "nt" else lock(handle)) is False:

@@ -228,7 +228,7 @@ def test_a_damaged_photo_is_named_and_gives_no_range(cells: Path, tmp_path: Path
     assert line.endswith("; left out")
     for record in others:
         record.path.write_bytes(b"")
-    with pytest.raises(InputError, match="no photo of the train split that was chosen for --int8 can be read"):
+    with pytest.raises(InputError, match="none of the train photos chosen for --int8 can be read"):
         Int8(tmp_path / "cells").photos(folder, said.append)
 
 

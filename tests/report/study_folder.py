@@ -50,7 +50,7 @@ def write_study(
         "format": 1,
         "focaldet": "0.1.0",
         "data": "photos/bccd",
-        "description": "Pascal VOC, recognised by 364 XML files in Annotations; splits as the folder gives them",
+        "description": "Pascal VOC, recognised by 364 XML files in Annotations; the folder's own splits",
         "settings": SETTINGS,
         "rungs": [rung.row() for rung in chosen],
         "seeds": list(seeds),

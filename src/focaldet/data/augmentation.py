@@ -52,10 +52,10 @@ class Augmentation:
     """
 
     preset: str = DEFAULT_PRESET
-    mosaic: float = _switch(0.5, 1, "share of samples that four photos make together")
-    mixup: float = _switch(0.15, 1, "share of samples that two photos shine through each other")
-    copy_paste: float = _switch(0.5, 1, "share of samples that get up to three objects of another photo")
-    hue: float = _switch(0.02, 0.5, "largest turn of the colours, in full turns")
+    mosaic: float = _switch(0.5, 1, "share of samples composed of four photos")
+    mixup: float = _switch(0.15, 1, "share of samples that blend two photos")
+    copy_paste: float = _switch(0.5, 1, "share of samples with up to three pasted objects from another photo")
+    hue: float = _switch(0.02, 0.5, "largest hue rotation, in full turns")
     rotate: float = _switch(5, 30, "largest rotation, in degrees")
     blur: float = _switch(1, 10, "largest standard deviation of the blur, in pixels; half of the samples")
     noise: float = _switch(

@@ -42,13 +42,13 @@ def convert_folder(
         InputError: ``out`` exists and is not empty, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: already there; give a new folder")
+        raise InputError(f"{out}: already exists; give a new folder")
     photos_in, write = _LAYOUTS[layout]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", dir=out.parent))
     except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror or error})") from error
+        raise InputError(f"{out}: cannot be created ({error.strerror or error})") from error
     try:
         total, done = sum(map(len, folder.splits.values())), 0
         names: dict[str, list[str]] = {}
@@ -69,7 +69,7 @@ def convert_folder(
         beside.rename(out)
     except UnicodeEncodeError as error:  # a name with half a surrogate pair, which JSON and file systems allow
         name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
-        raise InputError(f"{folder.root}: a class or a photo has a name that is no text: {name}; rename it") from error
+        raise InputError(f"{folder.root}: a class or a photo has a name that is not text: {name}; rename it") from error
     except OSError as error:
         raise InputError(f"{error.filename or out}: cannot be read or written ({error.strerror or error})") from error
     finally:

@@ -52,8 +52,8 @@ def size_difference(medians: Mapping[str, float], size: int) -> str:
         size: longer side in pixels to which whole photos are scaled.
 
     >>> size_difference({"train": 9.0, "val": 10.0, "test": 23.4}, 320)
-    'objects of test are 2.6 times as large as those of train to a network that sees photos at 320 px (median 23 px,
-    not 9 px); windows of the photos at their own resolution (--tile auto) are for that'
+    "in photos scaled to 320 px, objects of test are 2.6 times as large as those of train (median 23 px, not 9 px);
+    --tile auto uses windows at the photos' own resolution instead"
     """
     (trained, before), *others = medians.items()
     parts = []
@@ -66,9 +66,8 @@ def size_difference(medians: Mapping[str, float], size: int) -> str:
         return ""
     split, ratio, median = max(parts, key=lambda part: abs(np.log(part[1])))
     return (
-        f"objects of {split} are {ratio:.1f} times as large as those of {trained} to a network that sees photos at "
-        f"{size} px (median {median:.0f} px, not {before:.0f} px); windows of the photos at their own resolution "
-        "(--tile auto) are for that"
+        f"in photos scaled to {size} px, objects of {split} are {ratio:.1f} times as large as those of {trained} "
+        f"(median {median:.0f} px, not {before:.0f} px); --tile auto uses windows at the photos' own resolution instead"
     )
 
 
@@ -117,7 +116,7 @@ def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
     if not largest:
         return tile, f"--tile auto: {tile} px, since there are no objects to measure"
     why = f"the median object has {median:.0f} px, and 98 of 100 have at most {largest:,} px"
-    limit = f"; more than {MAX_AUTO_TILE:,} px is not chosen by itself" if wanted > MAX_AUTO_TILE else ""
+    limit = f"; auto never chooses more than {MAX_AUTO_TILE:,} px" if wanted > MAX_AUTO_TILE else ""
     return tile, f"--tile auto: windows of {tile:,} px ({why}{limit})"
 
 
@@ -151,6 +150,6 @@ def small_classes_line(medians: Mapping[int, float], class_names: Sequence[str],
     if not small:
         return ""
     remedies = " or ".join(["a larger --size"] * (size is not None) + ["--levels p2-p6 (stride 4)"] * (stride > 4))
-    return f"small for a finest stride of {stride} px, by the median object: {first_names(small)}; " + (
-        remedies + " finds them better and takes longer" if remedies else "few locations see each"
+    return f"small for a finest stride of {stride} px, judging by the median object: {first_names(small)}; " + (
+        remedies + " detects them better but takes longer" if remedies else "few locations see each"
     )

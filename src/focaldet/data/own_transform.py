@@ -86,7 +86,7 @@ class OwnTransform:
         if getattr(boxes, "format", tv_tensors.BoundingBoxFormat.XYXY) is not tv_tensors.BoundingBoxFormat.XYXY:
             self._refuse('target["boxes"] in XYXY', f"got {boxes.format.value}")  # type: ignore[attr-defined]
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != boxes.shape[:1]:
-            self._refuse(f'target["labels"] ({len(boxes)},) of whole numbers, one a box', _described(labels))
+            self._refuse(f'target["labels"] ({len(boxes)},) of whole numbers, one per box', _described(labels))
         known = (labels == IGNORED) | ((labels >= 0) & (labels < self.num_classes))
         if not bool(known.all()):
             self._refuse(

@@ -42,7 +42,7 @@ class PreLabels:
         self.rows: list[tuple[float, str, int, int, float, float]] = []
         if self.folder.exists():
             raise InputError(
-                f"--labels: {self.folder} is already there, and its labels may have been corrected; choose another "
+                f"--labels: {self.folder} already exists, and its labels may have been corrected; choose another "
                 "--out, or move that folder away"
             )
 

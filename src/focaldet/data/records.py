@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 FAULT_KINDS: dict[str, str] = {
     "missing-image": "image left out",
     "unreadable-image": "image left out",
-    "damaged-image": "another photo stands in for it in training; train --verify leaves it out",
+    "damaged-image": "another photo replaces it in training; train --verify leaves it out",
     "missing-annotation": "image left out",
     "unreadable-annotation": "image left out",
     "duplicate-image": "image left out",

@@ -75,7 +75,7 @@ def validate_all(
         records.append(None if copy else found.record)
         faults += [_scaled(annotation, found.scale)] if copy else found.faults
     turned = sum(found.turned for found in checked)
-    note = f"EXIF turns {turned:,} photos, and their labels do not say so: boxes are read for the photos as displayed"
+    note = f"EXIF rotates {turned:,} photos, but their labels do not say so: boxes are read for the displayed photos"
     return records, faults, [note] * (turned > 0)
 
 
@@ -206,7 +206,7 @@ def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
         problem = f"the annotation says {stated[0]} x {stated[1]}, the image has {displayed[0]} x {displayed[1]} pixels"
         faults.append(Fault("size-differs", annotation.source, annotation.file_name, problem))
     if header.orientation != 1 and len(annotation.boxes_xyxy) and stated is None and not annotation.relative:
-        problem = f"EXIF orientation {header.orientation}, and no size that tells whether boxes were drawn before it"
+        problem = f"EXIF orientation {header.orientation}, and no size shows whether boxes were drawn before it"
         faults.append(Fault("exif-orientation", annotation.source, annotation.file_name, problem))
     return faults
 

@@ -32,14 +32,14 @@ def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[s
         folder = with_recorded_splits(folder, recorded, new=split)
     elif split in folder.made_splits:
         photos: dict[ImageRecord, None] = dict.fromkeys(r for records in folder.splits.values() for r in records)
-        folder = replace(folder, splits={split: tuple(photos)}, split_origin="the folder gives no splits: all photos")
+        folder = replace(folder, splits={split: tuple(photos)}, split_origin="the folder has no splits: all photos")
     if split in folder.made_splits:
         say(folder.split_origin)
     if count := trained_count(folder.splits.get(split, ()), recorded):
         raise InputError(f"{count}; a calibration on them would promise too much: choose another --split or --data")
     calibration = _calibrate(run, detect_split(run, folder, split, say=say), data, say)
     if calibration is None:
-        raise InputError(f"{data}: the run finds fewer than {MIN_PLATT} of its objects; {FILE} needs more to be of use")
+        raise InputError(f"{data}: the run finds fewer than {MIN_PLATT} of its objects; {FILE} needs more to be useful")
     return calibration
 
 

@@ -149,7 +149,7 @@ def _thresholds(class_names: Sequence[str], select: Selection) -> list[str]:
     if len(set(least)) == 1:
         return []
     by_class = [f"{name} {score}" for name, score in zip(class_names, least, strict=True) if float(score) <= 1]
-    return [f"least score of each class: {first_names(by_class)}"]
+    return [f"lowest score of each class: {first_names(by_class)}"]
 
 
 def _left_out(things: str, why: str, names: Iterable[str]) -> list[str]:

@@ -47,7 +47,7 @@ def _devices() -> list[str]:
     there = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
     there += [torch.device("mps")] * torch.backends.mps.is_available()
     lines = [
-        f"device {describe_device(device)}: {native_precision(device)}" + ", taken by --device auto" * (device == auto)
+        f"device {describe_device(device)}: {native_precision(device)}" + ", used by --device auto" * (device == auto)
         for device in there
     ]
     lines.append(f"loader workers: at most {most_workers(1)}; started by {multiprocessing.get_start_method()}")

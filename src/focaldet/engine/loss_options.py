@@ -72,7 +72,9 @@ def alpha_by_class(value: float | str | None, class_names: Sequence[str]) -> flo
     if not isinstance(value, str):
         return value
     if value == INVERSE:
-        raise InputError("alpha: inverse counts objects of training photos, and here are none; give numbers by class")
+        raise InputError(
+            "alpha: inverse counts objects of training photos, but there are none here; give numbers by class"
+        )
     numbers = _by_name(value)
     for name in numbers:
         if name not in class_names:

@@ -28,8 +28,8 @@ def with_levels(config: TrainConfig, folder: DataFolder, say: Callable[[str], No
         fine = STRIDES["p2-p6"][0] in feature_strides(config.backbone)
         if fine and small and len(small) >= SMALL_SHARE * len(medians):
             say(
-                f"levels p2-p6 (stride 4), for small classes by their median object: {first_names(small)}; "
-                "--levels p3-p7 is faster and finds them worse"
+                f"levels p2-p6 (stride 4), because the median object is small: {first_names(small)}; "
+                "--levels p3-p7 is faster but detects them worse"
             )
             return replace(config, levels="p2-p6")
     config = config.without_photos()

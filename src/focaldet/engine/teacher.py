@@ -116,13 +116,13 @@ def _check_teaches(name: str, teacher: Detector, spec: ModelSpec, method: GFL) -
     pairs = {
         "--num-bins": (teacher.method.num_bins, method.num_bins),
         "--levels": (there.network.levels, spec.network.levels),
-        "the centre of a cell, in strides,": (there.offset, spec.offset),
-        "the shift of the locations, in pixels,": (there.postprocess.shift_px, spec.postprocess.shift_px),
-        "the padding of the photos, in pixels,": (there.network.pad_to, spec.network.pad_to),
+        "the centre of a cell, in strides": (there.offset, spec.offset),
+        "the shift of the locations, in pixels": (there.postprocess.shift_px, spec.postprocess.shift_px),
+        "the padding of the photos, in pixels": (there.network.pad_to, spec.network.pad_to),
     }
     for what, (theirs, own) in pairs.items():
         if theirs != own:
-            raise InputError(f"--teacher {name}: {what} {theirs} of the teacher is not {own}, the student's")
+            raise InputError(f"--teacher {name}: {what} is {theirs} for the teacher, but {own} for the student")
     if missing := [each for each in spec.class_names if each not in there.class_names]:
         raise InputError(
             f"--teacher {name}: it does not know {first_names(missing)}; its classes are "

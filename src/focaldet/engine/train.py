@@ -380,7 +380,7 @@ def _make_run_folder(config: TrainConfig) -> Path:
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
+        raise InputError(f"--out {run}: cannot be created ({error.strerror})") from error
     return run
 
 

@@ -160,7 +160,7 @@ def _doubles(photo: _Photo, sure: NDArray[np.bool_]) -> list[Suspect]:
             (int(g), int(h)), key=lambda k: (photo.label_of(k) != photo.name_of(i), -photo.iou[i, k])
         )
         reason = (
-            f"Two labels, {photo.label_of(keeps)} and {photo.label_of(second)}, lie on one another (IoU "
+            f"Two labels, {photo.label_of(keeps)} and {photo.label_of(second)}, overlap (IoU "
             f"{overlap[g, h]:.2f}); the detector sees one {photo.name_of(i)} there."
         )
         certainty = float(photo.scores[i] * overlap[g, h])

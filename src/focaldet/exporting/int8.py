@@ -92,7 +92,7 @@ class Int8:
         for problem in filter(None, problems.values()):
             say(f"{problem}; left out")
         if all(problems.values()):
-            raise InputError(f"{self.data}: no photo of the train split that was chosen for --int8 can be read")
+            raise InputError(f"{self.data}: none of the train photos chosen for --int8 can be read")
         return [record for record in chosen if not problems[record.path]]
 
 

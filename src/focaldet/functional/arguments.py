@@ -43,7 +43,9 @@ def exponent(name: str, value: Any) -> float:
         ValueError: negative, infinite or NaN.
     """
     if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {kind_of(value)}; it is neither learned nor given by class")
+        raise TypeError(
+            f"{name}: expected a number, got {kind_of(value)}; it can be neither learned nor given per class"
+        )
     check_not_negative(name, float(value))
     if value == math.inf:
         raise ValueError(f"{name}: expected a finite number, got {value}")

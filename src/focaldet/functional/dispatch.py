@@ -40,7 +40,7 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...],
         return False
     reason = kernels.why_not(op, logits.device.type, logits.dtype)
     if reason is None and logits.device.type != "cpu" and kind not in ("", "giou"):
-        reason = f"there is a kernel of {kind} on the CPU only"
+        reason = f"{kind} has a kernel only on the CPU"
     if reason is None and any(isinstance(x, Tensor) and x.requires_grad for x in constants):
         reason = "a target, weight or normalizer requires a gradient"
     if reason is None and in_transform(logits, *constants):

@@ -136,7 +136,7 @@ def _use_fused(impl: str, maps: Maps, constants: tuple[Tensor | None, ...]) -> b
         return False
     reason = kernels.why_not("sigmoid_loss", maps[0].device.type, maps[0].dtype)
     if reason is None and maps[0].device.type != "cpu":
-        reason = "there is a kernel of equalized losses on the CPU only"
+        reason = "equalized losses have a kernel only on the CPU"
     if reason is None and any(x is not None and x.requires_grad for x in constants):
         reason = "a target or normalizer requires a gradient"
     if reason is None and (in_transform(*maps) or torch.compiler.is_compiling()):

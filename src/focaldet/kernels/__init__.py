@@ -23,7 +23,7 @@ def _load_cpu() -> str | None:
     try:
         torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError as error:
-        return f"the C++ kernels cannot be loaded ({error}): reinstall focaldet against the torch that is here"
+        return f"the C++ kernels cannot be loaded ({error}): reinstall focaldet with the torch that is installed"
     return None
 
 

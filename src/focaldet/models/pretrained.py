@@ -46,7 +46,7 @@ def url_file(url: str) -> Path:
     if file.exists():
         _check_hash(file, stated[1] if stated else "")
         return file
-    bring = f"bring {url} from another machine to {file}"
+    bring = f"copy {url} from another machine to {file}"
     if reason := unreachable(url):
         raise InputError(f"{file.name}: cannot be downloaded ({reason}); {bring}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def _hub_file(repository: str, revision: str | None, names: tuple[str, ...]) -> 
             _check_hash(Path(cached), blob if re.fullmatch("[0-9a-f]{64}", blob) else "")
             return Path(cached)
     url = f"{constants.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{names[0]}"
-    bring = f"bring {url} from another machine and name it with --backbone-weights"
+    bring = f"copy {url} from another machine and name it with --backbone-weights"
     if reason := unreachable(url):
         raise InputError(f"{repository}: cannot be downloaded ({reason}); {bring}")
     for name in names:
@@ -92,7 +92,7 @@ def _check_hash(file: Path, stated: str) -> None:
     if not found.startswith(stated):
         raise InputError(
             f"{file}: is damaged (its SHA-256 begins with {found[: min(8, len(stated))]}, expected {stated[:8]}); "
-            "remove it, and it is downloaded again"
+            "remove it to download it again"
         )
 
 

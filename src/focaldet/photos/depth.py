@@ -105,13 +105,13 @@ def depth_note(whites: Iterable[int]) -> str:
         whites: white of each photo.
 
     >>> depth_note([65535, 4095, 4095, 1023])
-    'photos that use only a part of their 16 bits, and are brightened: 3 (white is 4,095 in 2, 1,023 in 1)'
+    'photos brightened because they use only part of their 16 bits: 3 (white is 4,095 in 2, 1,023 in 1)'
     """
     counts = Counter(white for white in whites if white < FULL)
     if not counts:
         return ""
     listed = ", ".join(f"{white:,} in {count:,}" for white, count in counts.most_common())
-    return f"photos that use only a part of their 16 bits, and are brightened: {counts.total():,} (white is {listed})"
+    return f"photos brightened because they use only part of their 16 bits: {counts.total():,} (white is {listed})"
 
 
 def _white(top: int, stated: Sequence[int]) -> int:

@@ -139,7 +139,7 @@ def _sentence(report: Report, after: Sequence[ReliabilityRow], sides: Sequence[S
             f"{100 * (1 - counts.precision):.0f} of 100 boxes are false alarms"
         )
     text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "." if text else "Too little was found to say."
+    return text[:1].upper() + text[1:] + "." if text else "Too few objects were found to say."
 
 
 def _counts(report: Report) -> Counts:
@@ -155,8 +155,8 @@ def _where(calibration: Calibration, run: Run, other: bool) -> str:
         split = run.evaluation.get("split")
         return (
             f"The detector was calibrated on {photos}. Scores and bands are measured on the photos of its evaluation"
-            f"{f' ({split})' if split else ''}, which the calibration has not seen; thresholds and curves on those of "
-            "the calibration."
+            f"{f' ({split})' if split else ''}, which the calibration has not seen; thresholds and curves on the "
+            "calibration photos."
         )
     return (
         f"The detector was calibrated on {photos}, and measured on the same photos by cross-fitting: each fifth with "

@@ -131,7 +131,7 @@ def _spread(run: Run) -> str:
     if len(values) < 2:
         return "One training. How far AP differs between seeds was not measured (`focaldet study` does)."
     return (
-        f"AP over {len(values)} trainings that differ in their seed alone: {statistics.mean(values):.3f} ± "
+        f"AP over {len(values)} trainings with different seeds: {statistics.mean(values):.3f} ± "
         f"{statistics.stdev(values):.3f} (mean ± standard deviation; {_listed(values)})."
     )
 
@@ -146,9 +146,7 @@ def _calibration(calibration: Calibration | None) -> str:
     lines = [f"Calibrated on {calibration.data}: {calibration.objects:,} objects."]
     error = mapping(mapping(calibration.report).get("scores")).get("error")
     if isinstance(error, list) and len(error) == 2 and None not in error:
-        lines[0] += (
-            f" Scores are off by {error[0]:.3f} on average as the network gives them, calibrated by {error[1]:.3f}."
-        )
+        lines[0] += f" The network's scores are off by {error[0]:.3f} on average, calibrated scores by {error[1]:.3f}."
     lines += ["", "| class | objects | threshold with the best F1 |", "|---|---|---|"]
     for name, each in zip(calibration.class_names, calibration.thresholds, strict=True):
         lines.append(f"| {name} | {each.objects:,} | {each.best_f1:.2f} |")

@@ -47,7 +47,7 @@ def external_folder(model: bytes, file: Path) -> Path | None:
             beside = False
         if not beside:
             raise InputError(
-                f"its weights are in {text!r}, which is not a file beside it; copy it there, or export again"
+                f"its weights are in {text!r}, which is not a file next to it; copy it there, or export again"
             )
     return folder if names else None
 

@@ -36,7 +36,7 @@ AFTER = (
         "rare",
         "gfl-repeat-equalized",
         "both",
-        "repeat factors beside the equalized loss",
+        "repeat factors in addition to the equalized loss",
         "gfl-equalized",
         class_loss="equalized_quality",
         repeat="auto",

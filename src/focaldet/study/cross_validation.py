@@ -36,7 +36,7 @@ def fold_config(run: Path, data: Path, changes: dict[str, Any]) -> TrainConfig:
     """
     file = run / "config.yaml"
     if not file.is_file():
-        raise InputError(f"{run}: has no config.yaml, by which the folds are trained; give a run of focaldet train")
+        raise InputError(f"{run}: has no config.yaml, which training the folds needs; give a run of focaldet train")
     if "epochs" in changes and "minutes" not in changes:
         changes = changes | {"minutes": None}
     return load_config(

@@ -24,7 +24,7 @@ def digits_options(given: dict[str, Any], out: Path | None) -> tuple[dict[str, A
         InputError: ``--data`` is given as well, or the photos cannot be written.
     """
     if "data" in given:
-        raise InputError("--digits: makes its own photos; leave out --data")
+        raise InputError("--digits: generates its own photos; leave out --data")
     out = out or FOLDER
     photos = out.with_name(f"{out.name}-photos")
     return {**OPTIONS, **given, "data": str(make_digits(photos))}, out

@@ -175,7 +175,7 @@ def _category_names(document: dict[str, Any], source: str) -> dict[int | str, st
         if key is None or not isinstance(name, str | int | float) or isinstance(name, bool):
             raise InputError(f"{where}: expected an object with an 'id' and a 'name', got {category!r:.80}")
         if key in names:
-            raise InputError(f"{where}: the id {key} is there twice; give each category its own")
+            raise InputError(f"{where}: the id {key} occurs twice; give each category its own")
         names[key] = str(name)
     return names
 
@@ -243,8 +243,8 @@ class _CocoFile:
                     entries.append(entry | {"file_name": name})
         if len(row_of) > len(entries):
             self.notes.append(
-                f"{self.source}: {len(row_of):,} entries under 'images' name {len(entries):,} files; entries of one "
-                "file are taken as one photo"
+                f"{self.source}: {len(row_of):,} entries under 'images' name {len(entries):,} files; entries with "
+                "the same file count as one photo"
             )
         return entries, row_of
 
@@ -309,7 +309,7 @@ class _CocoFile:
             return bad(f"category {name or category!r} is {known}", "unknown-class")
         row = row_of.get(image)  # type: ignore[arg-type]
         if row is None:
-            return bad(f"image_id {image!r:.60} is not under 'images', or not once")
+            return bad(f"image_id {image!r:.60} is missing under 'images', or occurs there more than once")
         area = as_number(entry.get("area"))
         return row, label, (*values, math.nan if area is None else area)
 

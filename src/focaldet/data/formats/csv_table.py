@@ -221,16 +221,16 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
     for name in files:
         table = _table(tree, name)
         if table is None:
-            raise InputError(f"{name}: not a table throughout; save it as CSV in UTF-8")
+            raise InputError(f"{name}: not a table in every line; save it as CSV in UTF-8")
         table.class_attribute = _class_attribute(table)
         found = _read_table(tree, table, names, len(rows), faults)
         for row, split in found:
             rows.append(row)
             split_of_photo[row.photo.name] = split or split_of(stem(name)) or split_of_pair(name, row.photo.name)
         if table.label is None and table.attributes is None:
-            notes.append(f"{name}: no column names the class; every box is of the class {_ONE_CLASS!r}")
+            notes.append(f"{name}: no column has the class; every box gets the class {_ONE_CLASS!r}")
         if any(row.relative for row, _ in found):
-            notes.append(f"{name}: every number lies between 0 and 1: read as shares of the image")
+            notes.append(f"{name}: every number lies between 0 and 1: read as fractions of the image")
     rows = one_of_each_photo(rows, faults)
     listed = listed_classes(tree, ("classes.txt", "labels.txt"))
     class_names = listed or tuple(sorted({label for row in rows for label in row.names}))
@@ -239,8 +239,8 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
         splits.setdefault(split_of_photo[row.photo.name], []).append(annotation)
     unlisted = len(tree.photos) - len(split_of_photo)
     if unlisted > 0:
-        notes.append(f"{unlisted:,} photos are in no line of the tables: they are not used")
-    description = f"CSV, a line a box, recognised by {', '.join(files[:3])}"
+        notes.append(f"{unlisted:,} photos do not occur in the tables and are not used")
+    description = f"CSV with one line per box, recognised by {', '.join(files[:3])}"
     return ParsedLayout(class_names, splits, faults, description, notes=tuple(notes))
 
 
@@ -380,6 +380,6 @@ def _class_attribute(table: _Table) -> str:
     called_so = [key for wanted in _CLASS for key in keys if _column(key) == wanted]
     if len(keys) > 1 and not called_so:
         raise InputError(
-            f"{table.source}: regions have the attributes {first_names(keys)}; call the one that is the class 'class'"
+            f"{table.source}: regions have the attributes {first_names(keys)}; rename the one with the class to 'class'"
         )
     return (called_so or keys or [""])[0]

@@ -92,7 +92,7 @@ def one_of_each_photo(rows: Iterable[Rows], faults: list[Fault]) -> list[Rows]:
         most = max(claim.photo.certainty for claim in claims)
         for claim in claims:
             if claim.photo.certainty < most:
-                problem = f"there is no such photo; the nearest, {photo}, is another's"
+                problem = f"there is no such photo; the nearest, {photo}, belongs to other labels"
                 faults.append(Fault("missing-image", claim.source, claim.file_name, problem))
         best = [claim for claim in claims if claim.photo.certainty == most]
         first = best[0]
@@ -120,7 +120,7 @@ def listed_classes(tree: Tree, lists: Sequence[str]) -> tuple[str, ...]:
         if name in tree.files:
             names = tuple(dict.fromkeys(read_lines(tree.path(name), name)))
             if not names:
-                raise InputError(f"{name}: no class names; write one a line, or remove the file")
+                raise InputError(f"{name}: no class names; write one per line, or remove the file")
             return names
     return ()
 

@@ -47,8 +47,8 @@ def find_yolo(tree: Tree) -> str | None:
     numbers = [name for name in labels[:20] if looks_like_labels(tree, name)]
     if numbers:
         raise InputError(
-            f"{tree.root}: YOLO label files such as {numbers[0]}, and no list of classes; write their names, one a "
-            "line, to classes.txt"
+            f"{tree.root}: YOLO label files such as {numbers[0]}, but no list of classes; write the class names to "
+            "classes.txt, one per line"
         )
     return None
 
@@ -74,8 +74,8 @@ def _listed_names(tree: Tree, source: str) -> dict[int, str]:
             shared = min(len(listed), len(theirs))
             if listed[:shared] != theirs[:shared]:
                 raise InputError(
-                    f"{tree.root}: {source} and {other} list the classes in another way; make one list of them, and "
-                    "give the label files its numbers"
+                    f"{tree.root}: {source} and {other} list different classes; merge them into one list and use its "
+                    "numbers in the label files"
                 )
             listed = max(listed, theirs, key=len)
     return dict(enumerate(listed))
@@ -176,7 +176,7 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
     faults += _orphans(tree, labels)
     if unused := len(tree.photos) - len(photos):
-        notes.append(f"{unused:,} photos are in no split of {described_by}: they are not used")
+        notes.append(f"{unused:,} photos are in no split of {described_by} and are not used")
     splits = {split: found for split, found in splits.items() if found}
     return ParsedLayout(
         class_names,
@@ -194,7 +194,7 @@ def _yaml_names(document: dict[str, Any], source: str, tree: Tree) -> dict[int, 
         names = read_lines(tree.path(found[0]), found[0]) if found[0] in tree.files else None
     elif names in (None, ""):
         if not (lists := _class_lists(tree)):
-            raise InputError(f"{source}: 'names' is missing; list the classes in it, or one a line in classes.txt")
+            raise InputError(f"{source}: 'names' is missing; list the classes in it, or in classes.txt, one per line")
         names = list(_listed_names(tree, lists[0]).values())
     if isinstance(names, dict) and all(isinstance(as_id(key), int) for key in names):
         names = {int(key): name for key, name in names.items()}
@@ -242,7 +242,7 @@ def _yaml_splits(
                 )
             places = tree.entry(entry, bases)
             if places is None and key == "test":  # many exports list a split that they do not contain
-                notes.append(f"{source}: test: {entry!r:.80} is not here; there is no test split")
+                notes.append(f"{source}: test: {entry!r:.80} does not exist, so there is no test split")
                 continue
             if places is None:
                 raise InputError(f"{source}: {entry!r:.160} is not in {tree.root}; correct the path or remove the line")
@@ -321,7 +321,7 @@ def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[di
         if len(candidates) == 1:
             labels[photo] = candidates[0]
         elif candidates:
-            problem = f"{candidates[0]} and {candidates[1]} fit equally well; keep one beside it"
+            problem = f"{candidates[0]} and {candidates[1]} fit equally well; keep one next to it"
             faults.append(Fault("missing-annotation", photo, "", problem))
             doubtful.add(photo)
     photos_of: dict[str, list[str]] = {}

@@ -65,7 +65,7 @@ class LabelReader:
         self._seen.add(label if math.isfinite(label) else -1)
         if label not in self._names:
             known = f"{min(self._names)} to {max(self._names)}"
-            return Fault("unknown-class", "", "", f"class {label:g}, and there are {len(self._names)} ({known})")
+            return Fault("unknown-class", "", "", f"class {label:g}, but there are only {len(self._names)} ({known})")
         return self._names[int(label)], box
 
     def check_numbers(self, source: str) -> None:
@@ -126,7 +126,7 @@ def _numbers(words: list[str], points: int) -> list[float] | Fault:
         numbers = numbers[:5]
     # Detector output ends in a confidence, a rotated box in an angle.
     if len(numbers) == 6 and not 0 <= (last := numbers.pop()) <= 1:
-        return bad(f"the sixth number, {last:g}, is no confidence; is it an angle? export corners instead")
+        return bad(f"the sixth number, {last:g}, is not a confidence; is it an angle? export corners instead")
     if not (len(numbers) == 5 or (len(numbers) >= 7 and len(numbers) % 2 == 1)):
         return bad(f"expected 5 numbers (or a polygon), got {len(numbers)}")
     label, rest = numbers[0], numbers[1:]
