@@ -1,12 +1,12 @@
-"""What each augmentation costs, and which help: BCCD and the demo's digits, several seeds and training times.
+"""Cost and benefit of each augmentation: BCCD and the demo's digits, several seeds and training times.
 
     python -m benchmarks.augmentation cost --data DIR
     python -m benchmarks.augmentation table --data DIR digits --minutes 10 30 --seeds 3
 
-``cost`` prints the processor time per photo beside that of a training step. ``table`` trains one run for each data set,
-training time, seed and preset, and measures it on the test split. A finished run is a line of ``WORK/runs.jsonl``;
-called again with the same folder, ``table`` continues a run that was stopped, and leaves out what is finished. Each
-finished run rewrites the page.
+``cost`` prints the processor time per photo next to the time of a training step. ``table`` trains one run for each data
+set, training time, seed and preset, and measures it on the test split. A finished run is a line of ``WORK/runs.jsonl``.
+Called again with the same folder, ``table`` continues a stopped run and skips finished ones. Each finished run rewrites
+the page.
 """
 
 import argparse

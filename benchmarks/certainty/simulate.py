@@ -1,9 +1,9 @@
 """python -m benchmarks.certainty.simulate: four ways to find the factor of a band when boxes of one photo are alike.
 
-Prints the tables of docs/adr/0014-calibration.md; ``--maps`` the one of Platt's curve against isotonic regression. A
-draw makes calibration photos with about 12 boxes each (1 to 50), whose ratios of error and deviation share a part rho
-of their variance within a photo, finds the factor for 90 % by each rule, and measures how many boxes of 40,000 new
-photos it covers.
+Prints the tables of docs/adr/0014-calibration.md; ``--maps`` prints the table of Platt's curve against isotonic
+regression. A draw makes calibration photos with about 12 boxes each (1 to 50), whose ratios of error and deviation
+share a part rho of their variance within a photo, finds the factor for 90 % by each rule, and measures how many boxes
+of 40,000 new photos it covers.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """python -m benchmarks.loader DATA [DATA ...] --ultralytics PYTHON: speed of reading, augmenting and collating photos.
 
-Beside the loaders of torchvision's references and of ultralytics, on the same photos, in 2 workers, at 640 px. PYTHON
-is the interpreter of an environment that has ultralytics. Five minutes a folder on two cores; run it on an idle
-machine. Writes benchmarks/results/loader.md.
+Compares with the loaders of torchvision's references and ultralytics, on the same photos, with 2 workers, at 640 px.
+PYTHON is the interpreter of an environment with ultralytics. Takes five minutes per folder on two cores; run it on an
+idle machine. Writes benchmarks/results/loader.md.
 """
 
 import argparse

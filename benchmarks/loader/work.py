@@ -1,8 +1,8 @@
 """python -m benchmarks.loader.work NAME DATA: the speed of one loader, as a line of JSON.
 
-A process of its own for each loader, so that none inherits another's memory or threads. Each reads the same JPEG files
+Each loader runs in a separate process, so that none inherits another's memory or threads. It reads the same JPEG files
 from disk, augments them, and collates batches of 8, in 2 workers. Prints photos per second, milliseconds of processor
-time per photo, workers included, and the mean height and width of its images.
+time per photo, including workers, and the mean height and width of its images.
 """
 
 import argparse

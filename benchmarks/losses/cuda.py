@@ -1,8 +1,8 @@
 """The rows of ``python -m benchmarks.losses --device cuda``: the Triton kernels and their peers on a GPU.
 
-Times are those of the device's own clock, with a cold cache. Apex and Liger are compared where they are installed;
-their inputs are measured in any case: rows of half-precision logits as Apex takes them, and Liger's sizes of a cross
-entropy, with its quantiles and its peak memory.
+Times are measured with the device's own clock and a cold cache. Apex and Liger are compared if they are installed;
+their inputs are measured in any case: rows of half-precision logits as in Apex, and Liger's sizes of a cross entropy,
+with its quantiles and its peak memory.
 """
 
 from collections.abc import Callable, Iterator

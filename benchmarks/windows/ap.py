@@ -1,11 +1,11 @@
-"""python -m benchmarks.windows.ap --data BCCD --out DIR: is a photo better looked at in windows, or as a whole?
+"""python -m benchmarks.windows.ap --data BCCD --out DIR: is a photo better processed in windows, or as a whole?
 
 Stitches large photos of BCCD's (``stitch``), and trains on whole photos at 320, 640 and 1,280 px and on windows, each
 with the same minutes and seeds, on the photos at their own scale and at a fifth of it. Measures AP on test, by the size
-of objects in the photo's pixels, and the time per megapixel; of the run on windows also with windows by supervision's
-``InferenceSlicer`` around it. Writes benchmarks/results/windows.md.
+of objects in the photo's pixels, and the time per megapixel; the run on windows is also measured inside supervision's
+``InferenceSlicer``. Writes benchmarks/results/windows.md.
 
-What is done is kept in DIR and not done again: the command may be stopped and started anew. Train on an idle machine:
+Finished parts are kept in DIR and not repeated, so the command may be stopped and restarted. Train on an idle machine:
 the budget is time.
 """
 

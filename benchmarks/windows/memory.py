@@ -1,10 +1,9 @@
 """python -m benchmarks.windows.memory --data BCCD --run RUN --out DIR: memory of ``predict`` on 40,000 × 30,000 px.
 
-Makes a TIFF file in tiles and an ordinary JPEG file of 60 photos of BCCD again and again in DIR, strip by strip (needs
-``pip install 'focaldet[large]'`` and 2 GB, and 4 GB more in TMPDIR while the JPEG file is looked at), and looks at each
-by ``focaldet predict RUN``. ``memory`` is the largest sum, twenty times a second, of the resident memory of that
-process and of all that it started; pages that several of them share are counted in each (Linux). The files stay:
-remove DIR.
+Makes a tiled TIFF file and an ordinary JPEG file in DIR, strip by strip, by repeating 60 photos of BCCD (needs
+``pip install 'focaldet[large]'`` and 2 GB, and 4 GB more in TMPDIR while the JPEG file is processed), and runs
+``focaldet predict RUN`` on each. ``memory`` is the largest sum, sampled twenty times a second, of the resident memory
+of that process and all its children; shared pages count in each of them (Linux). The files stay: remove DIR.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python -m benchmarks.windows.reading --out DIR
 
 makes the photo in several formats in DIR (needs ``pip install 'focaldet[large]'`` and some 3 GB), and reads 200 windows
-of each at random places, in a process of its own. ``memory`` is the largest resident memory of that process, or of the
-one that decodes JPEG for it, whichever is larger (Linux).
+of each at random places, in a separate process. ``memory`` is the peak resident memory of that process, or of the one
+that decodes JPEG for it, whichever is larger (Linux).
 """
 
 import argparse
