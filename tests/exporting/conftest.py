@@ -1,4 +1,4 @@
-"""Exports that several modules look at, each made once for all processes: it takes some ten seconds."""
+"""Exports that several test modules share, each made once for all processes, since one takes some ten seconds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The model of colours as a file, and photos for it."""
+"""The colour model as a file, and photos for it."""
 
 from pathlib import Path
 

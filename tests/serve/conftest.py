@@ -1,4 +1,4 @@
-"""A run as it is served."""
+"""A served run."""
 
 import json
 import shutil
