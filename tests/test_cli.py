@@ -539,7 +539,7 @@ def test_bench_step_prints_where_the_time_goes(cells: Path, capsys: pytest.Captu
 def test_bench_prints_a_table_of_ratios_and_times(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "interleaved_ms", lambda functions, seconds: interleaved_ms(functions, seconds=0))
+    monkeypatch.setattr(losses, "interleaved_ms", lambda functions, seconds, wait: interleaved_ms(functions, seconds=0))
     monkeypatch.setattr(losses, "RETINANET", (10_000, 80))
     assert main(["bench", "losses", "--no-compiled", "--no-memory"]) == 0
     machine, head, _, *rows = capsys.readouterr().out.splitlines()

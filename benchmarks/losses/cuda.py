@@ -19,7 +19,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from focaldet import functional
 from focaldet.bench.losses import Row, detector_inputs, step
-from focaldet.bench.measure import cuda_times_ms
+from focaldet.bench.measure import cuda_extra_peak_bytes, cuda_times_ms
 from focaldet.bench.peers import two_cross_entropies
 from focaldet.structures import SparseTargets
 
@@ -44,12 +44,9 @@ def device_ms(run: Callable[[], object], *, runs: int = 50) -> Time:
 
 
 def extra_bytes(run: Callable[[], object]) -> int:
-    """Peak memory beyond what lies there before."""
+    """Peak memory of a run that is not the first one."""
     run()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    return torch.cuda.max_memory_allocated() - before
+    return cuda_extra_peak_bytes(lambda: run)
 
 
 def pyramid(batch: int, dtype: torch.dtype, last: bool) -> tuple[list[Tensor], SparseTargets, Tensor]:

@@ -349,7 +349,7 @@ def _bench(command: Parser) -> None:
     command.add("--size", int, metavar="PX", default=320, help="step: longer side of the image (default: 320)")
     command.add("--batch", int, default=8, help="step: images per step (default: 8)")
     command.add("--minutes", float, metavar="MIN", default=1.0, help="step: training time in minutes (default: 1)")
-    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=f"step: {DEVICE_HELP}")
+    command.add("--device", str, metavar=DEVICE_NAMES, default="auto", help=DEVICE_HELP)
 
 
 def _add_fields(command: Parser, without: Collection[str] = ()) -> None:

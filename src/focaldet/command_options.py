@@ -7,7 +7,9 @@ from focaldet.options import Parser
 
 DEVICE_NAMES = "auto|cpu|cuda[:N]|mps"
 
-DEVICE_HELP = "device for a run's network; auto: the first CUDA GPU, else the CPU (default: auto)"
+DEVICE_HELP = (
+    "device; auto: the first CUDA GPU, else Apple's if a trial step succeeds on it, else the CPU (default: auto)"
+)
 
 PROVIDER_HELP = "onnxruntime provider for an exported model; auto: the best one installed (default: auto)"
 

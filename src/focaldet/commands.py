@@ -314,9 +314,11 @@ def bench(chosen: Namespace) -> None:
         time_steps(train_config(data=str(chosen.data or ""), **options), say=say)
         return
     from focaldet.bench.losses import loss_rows, machine, table
+    from focaldet.engine.devices import choose_device
 
-    say(machine())
-    for line in table(loss_rows(compiled=chosen.compiled, memory=chosen.memory)):
+    device = choose_device(chosen.device)
+    say(machine(device))
+    for line in table(loss_rows(compiled=chosen.compiled, memory=chosen.memory, device=device)):
         say(line)
 
 

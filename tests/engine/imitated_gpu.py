@@ -8,7 +8,7 @@ device.
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 import focaldet
+from focaldet.bench import losses
 from focaldet.data.batching import DetectionDataset
 from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.detect import detect_records
 from focaldet.engine.detector import Detector
+from focaldet.engine.probe import fault_of
 from focaldet.engine.spec import METHODS
 from focaldet.photos.images import read_photo
 
@@ -219,13 +221,28 @@ def run(name: str, folder: Path) -> dict[str, Any]:
             "boxes": [found_by(detector, dataset), boxes],
             "waits": trained,
             "waits in detecting": sorted(set(waits)),
+            "fault of a trial": fault_of(device, name),
             "refusals": refusals(device),
             "operators": sorted(operators),
         }
+
+
+def benchmarked() -> list[str]:
+    """The comparisons of ``focaldet bench losses``, each run once."""
+
+    def once(functions: dict[str, Callable[[], object]], **_: Any) -> dict[str, float]:
+        for function in functions.values():
+            function()
+        return dict.fromkeys(functions, 1.0)
+
+    losses.interleaved_ms, losses.RETINANET = once, (600, 4)
+    with imitation() as device:
+        return [row.work for row in losses.loss_rows(compiled=False, memory=False, device=device)]
 
 
 if __name__ == "__main__":
     # Before the first backward pass, for which torch counts the devices.
     _setup_privateuseone_for_python_backend(DEVICE, Backend())
     out = Path(sys.argv[1])
-    (out / "results.json").write_text(json.dumps({name: run(name, out) for name in METHODS}))
+    results = {name: run(name, out) for name in METHODS}
+    (out / "results.json").write_text(json.dumps(results | {"benchmarked": benchmarked()}))

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from focaldet.checks import InputError
+from focaldet.engine import devices, probe
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.devices import choose_device, native_precision, trainer_devices
+from focaldet.engine.doctor import describe
+from focaldet.engine.hardware import choose_precision
 from focaldet.engine.spec import METHODS
-from focaldet.engine.train import choose_precision
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -43,7 +45,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (0, False, "auto", "cpu"),
         (2, False, "auto", "cuda:0"),
-        (0, True, "auto", "cpu"),
+        (0, True, "auto", "cpu"),  # tried, and torch has no such GPU here
+        (1, True, "auto", "cuda:0"),
         (2, False, "cuda", "cuda:0"),
         (2, False, "cuda:1", "cuda:1"),
         (2, False, "cpu", "cpu"),
@@ -57,6 +60,26 @@ def test_the_device_is_the_one_asked_for_and_auto_the_first_gpu(
 ) -> None:
     machine(gpus, mps=mps)
     assert choose_device(wanted) == torch.device(expected)
+
+
+def test_auto_takes_apple_s_gpu_if_a_trial_succeeds_on_it_and_the_doctor_says_why_not(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(0, mps=True)
+    assert "--device auto does not take mps, where a trial failed: " in describe()
+    tried = []
+    monkeypatch.setattr(devices, "apple_gpu_fault", tried.append)
+    assert choose_device("auto", "atss") == torch.device("mps")
+    assert tried == ["atss"]
+    assert trainer_devices("auto", 1, "atss") == {"accelerator": "mps", "devices": 1}
+
+
+def test_a_trial_compares_the_losses_with_the_cpu_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {"cpu": [2.0, 1.0], "meta": [2.001, 1.0], "xpu": [2.0, float("nan")]}
+    monkeypatch.setattr(probe, "_losses", lambda device, method: losses[device.type])
+    assert probe.fault_of(torch.device("meta"), "as the CPU") is None
+    fault = probe.fault_of(torch.device("xpu"), "as the CPU")
+    assert fault == "the loss of step 1 of a trial is nan, and 1 on the CPU"
 
 
 @pytest.mark.parametrize(
@@ -83,13 +106,13 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
 
 def test_the_trainer_gets_the_gpu_of_that_number_or_as_many_as_there_are_processes(machine: Any) -> None:
     machine(2)
-    assert trainer_devices("auto", 2) == {"accelerator": "cuda", "devices": 2}
-    assert trainer_devices("cuda:1", 1) == {"accelerator": "cuda", "devices": [1]}
-    assert trainer_devices("cpu", 4) == {"accelerator": "cpu", "devices": 4}
+    assert trainer_devices("auto", 2, "gfl") == {"accelerator": "cuda", "devices": 2}
+    assert trainer_devices("cuda:1", 1, "gfl") == {"accelerator": "cuda", "devices": [1]}
+    assert trainer_devices("cpu", 4, "gfl") == {"accelerator": "cpu", "devices": 4}
     with pytest.raises(InputError, match="--device auto --devices 3: this machine has 2"):
-        trainer_devices("auto", 3)
+        trainer_devices("auto", 3, "gfl")
     with pytest.raises(InputError, match="--device cuda:1 is one GPU"):
-        trainer_devices("cuda:1", 2)
+        trainer_devices("cuda:1", 2, "gfl")
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
@@ -151,6 +174,7 @@ def test_a_gpu_without_float64_trains_evaluates_and_detects_as_the_cpu_does(
         off = np.abs(np.array(there)[:, None] - np.array(here)).max(axis=2)
         assert (off.min(axis=0) <= 0.01).mean() > 0.98
         assert (off.min(axis=1) <= 0.01).mean() > 0.98
+    assert result["fault of a trial"] is None
     mixed, index, double, zeros = result["refusals"]
     assert mixed == "add: tensors of two devices, (3,) is on the CPU"
     assert index == "index: tensors of two devices, (1,) is on the CPU"
@@ -169,6 +193,11 @@ def test_the_host_waits_for_the_gpu_where_it_must_and_nowhere_else(
 
 
 @pytest.mark.slow
+def test_the_losses_are_benchmarked_on_a_device_without_float64(on_an_imitated_gpu: dict[str, Any]) -> None:
+    assert len(set(on_an_imitated_gpu["benchmarked"])) >= 8
+
+
+@pytest.mark.slow
 def test_apple_s_gpu_has_every_operator_that_training_and_detecting_need(on_an_imitated_gpu: dict[str, Any]) -> None:
     """By torch's own list: an operator without a kernel there, or one made of others, would end the run."""
     file = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"
@@ -181,7 +210,7 @@ def test_apple_s_gpu_has_every_operator_that_training_and_detecting_need(on_an_i
         kernels = ", ".join(entry.get("dispatch", {"CompositeImplicitAutograd": ""}))
         return "MPS" in kernels.split(", ") or "Composite" in kernels
 
-    needed = {name for result in on_an_imitated_gpu.values() for name in result["operators"]}
+    needed = {name for method in METHODS for name in on_an_imitated_gpu[method]["operators"]}
     assert len(needed) > 100
     assert {name for name in needed if not is_there(name)} == set()
     assert not is_there("ormqr")  # the list says so where there is none

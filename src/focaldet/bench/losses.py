@@ -1,8 +1,9 @@
 """`focaldet bench losses`: the fused losses compared with common implementations on this machine."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from focaldet import functional, kernels
 from focaldet.bench import peers
-from focaldet.bench.measure import extra_peak_bytes, interleaved_ms
+from focaldet.bench.measure import cuda_extra_peak_bytes, extra_peak_bytes, interleaved_ms
+from focaldet.engine.devices import describe_device
 from focaldet.structures import SparseTargets
 from focaldet.system.machine import processor
 
@@ -22,6 +24,8 @@ RETINANET = (174_592, 80)
 
 LVIS = (87_296, 1_203)
 
+
+CPU = torch.device("cpu")
 
 COPY_BOUND = "the same / copy of the logits"
 """Number of plain copies of the logits in the peer's time: no loss that reads from memory can be faster."""
@@ -38,7 +42,9 @@ class Row:
     wanted: str
 
 
-def detector_inputs(rows: int, num_classes: int, positives: int = 600) -> tuple[Tensor, SparseTargets, Tensor]:
+def detector_inputs(
+    rows: int, num_classes: int, positives: int = 600, device: torch.device = CPU
+) -> tuple[Tensor, SparseTargets, Tensor]:
     """Logits as at the start of training, sparse targets with ``positives`` objects, and the same targets dense."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(rows, num_classes, generator=generator) - 4
@@ -48,7 +54,7 @@ def detector_inputs(rows: int, num_classes: int, positives: int = 600) -> tuple[
     quality = torch.rand(rows, generator=generator)
     dense = torch.zeros(rows, num_classes)
     dense[at, labels[at]] = 1
-    return logits, SparseTargets(labels, quality), dense
+    return logits.to(device), SparseTargets(labels.to(device), quality.to(device)), dense.to(device)
 
 
 def step(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
@@ -57,9 +63,9 @@ def step(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
     torch.autograd.backward(loss(logits))
 
 
-def sigmoid_rows(compiled: bool) -> Iterator[Row]:
+def sigmoid_rows(compiled: bool, device: torch.device = CPU) -> Iterator[Row]:
     """Focal and quality focal loss at a detector's size."""
-    values, targets, dense = detector_inputs(*RETINANET)
+    values, targets, dense = detector_inputs(*RETINANET, device=device)
     labels = SparseTargets(targets.labels)
     leaf, place, copy = values.clone().requires_grad_(), values.clone().requires_grad_(), torch.empty_like(values)
     options: Any = {"reduction": "sum", "normalizer": 600}
@@ -84,7 +90,7 @@ def sigmoid_rows(compiled: bool) -> Iterator[Row]:
     if compiled:
         peer = torch.compile(lambda z: torchvision_focal(z, dense, reduction="sum") / 600)
         functions["compiled"] = lambda: step(leaf, peer)
-    ms = interleaved_ms(functions, seconds=15)
+    ms = interleaved_ms(functions, seconds=15, wait=waiting_for(device))
     work = "focal, 174,592 x 80, sparse, inplace_grad"
     yield Row(work, "torchvision eager / ours", ms["torchvision"] / ms["in place"], "x", ">= 80")
     if compiled:
@@ -102,21 +108,22 @@ def sigmoid_rows(compiled: bool) -> Iterator[Row]:
     yield Row(work, "ours", ms["quality"], "ms", "")
 
 
-def other_rows() -> Iterator[Row]:
+def other_rows(device: torch.device = CPU) -> Iterator[Row]:
     """Softmax losses, boxes and tiny inputs."""
     generator = torch.Generator().manual_seed(1)
-    bins = torch.randn(50_000, 17, generator=generator, requires_grad=True)
-    positions = 15.9 * torch.rand(50_000, generator=generator)
-    rows = torch.randn(200_000, 21, generator=generator, requires_grad=True)
-    labels = torch.randint(0, 21, (200_000,), generator=generator)
+    bins = torch.randn(50_000, 17, generator=generator).to(device).requires_grad_()
+    positions = (15.9 * torch.rand(50_000, generator=generator)).to(device)
+    rows = torch.randn(200_000, 21, generator=generator).to(device).requires_grad_()
+    labels = torch.randint(0, 21, (200_000,), generator=generator).to(device)
     boxes = 100 * torch.rand(100_000, 4, generator=generator)
     boxes[:, 2:] += boxes[:, :2]
-    other = boxes + torch.rand(100_000, 4, generator=generator)
-    boxes.requires_grad_()
-    tiny = torch.randn(100, 3, generator=generator, requires_grad=True)
+    other = (boxes + torch.rand(100_000, 4, generator=generator)).to(device)
+    boxes = boxes.to(device).requires_grad_()
+    tiny = torch.randn(100, 3, generator=generator).to(device).requires_grad_()
     tiny_dense = torch.zeros(100, 3)
     tiny_dense[:20, 1] = 1
-    tiny_labels = SparseTargets(torch.where(torch.arange(100) < 20, 1, -1))
+    tiny_dense = tiny_dense.to(device)
+    tiny_labels = SparseTargets(torch.where(torch.arange(100) < 20, 1, -1).to(device))
     comparisons: list[tuple[str, str, str, Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = [
         (
             "distribution focal, 50,000 x 17",
@@ -175,14 +182,16 @@ def other_rows() -> Iterator[Row]:
             "peer": partial(step, logits, peer),
             "copy": partial(copy.copy_, values),
         }
-        ms = interleaved_ms(functions, seconds=2)
+        ms = interleaved_ms(functions, seconds=2, wait=waiting_for(device))
         yield Row(work, measure, ms["peer"] / ms["ours"], "x", wanted)
         yield Row(work, "ours", ms["ours"], "ms", "")
         if ms["peer"] < 20 * ms["copy"]:  # close enough to matter
             yield Row(work, COPY_BOUND, ms["peer"] / ms["copy"], "x", "")
 
 
-def memory_run(loss: str, rows: int, num_classes: int, dtype: torch.dtype) -> Callable[[], object]:
+def memory_run(
+    loss: str, rows: int, num_classes: int, dtype: torch.dtype, device: torch.device = CPU
+) -> Callable[[], object]:
     """Prepare a forward and backward pass of ``loss``, after a small one to make PyTorch load everything."""
     losses: dict[str, Callable[[Tensor, SparseTargets, Tensor], Tensor]] = {
         "focal": lambda z, t, _: functional.sigmoid_focal_loss(z, t, reduction="sum"),
@@ -192,7 +201,7 @@ def memory_run(loss: str, rows: int, num_classes: int, dtype: torch.dtype) -> Ca
     }
 
     def ready(rows: int) -> Callable[[], object]:
-        logits, targets, dense = detector_inputs(rows, num_classes, positives=rows // 300)
+        logits, targets, dense = detector_inputs(rows, num_classes, rows // 300, device)
         dense = dense.to(dtype) if loss == "torchvision" else torch.empty(0)
         return partial(step, logits.to(dtype).requires_grad_(), lambda z: losses[loss](z, targets, dense))
 
@@ -200,17 +209,21 @@ def memory_run(loss: str, rows: int, num_classes: int, dtype: torch.dtype) -> Ca
     return ready(rows)
 
 
-def memory_rows() -> Iterator[Row]:
-    """Extra peak memory, beyond logits and targets."""
+def memory_rows(device: torch.device = CPU) -> Iterator[Row]:
+    """Extra peak memory, beyond logits and targets; only of CPUs under Linux and of CUDA GPUs."""
+    measures: dict[str, Callable[..., int | None]] = {"cpu": extra_peak_bytes, "cuda": cuda_extra_peak_bytes}
+    peak = measures.get(device.type)
+    if peak is None:
+        return
     size = 4 * RETINANET[0] * RETINANET[1]
     for loss, wanted in (("focal", "<= 1.0"), ("quality focal", "<= 1.0"), ("in place", "0"), ("torchvision", "")):
-        extra = extra_peak_bytes(memory_run, loss, *RETINANET, torch.float32)
+        extra = peak(memory_run, loss, *RETINANET, torch.float32, device)
         if extra is not None:
             yield Row(
                 "174,592 x 80, forward and backward", f"extra peak memory, {loss}", extra / size, "x logits", wanted
             )
     for loss, wanted in (("focal", "<= 0.5"), ("in place", ""), ("torchvision", "")):
-        extra = extra_peak_bytes(memory_run, loss, *LVIS, torch.bfloat16)
+        extra = peak(memory_run, loss, *LVIS, torch.bfloat16, device)
         if extra is not None:
             yield Row("87,296 x 1,203, bfloat16", f"extra peak memory, {loss}", extra / 1e9, "GB", wanted)
 
@@ -231,16 +244,26 @@ def growth(sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000, 100
     return results
 
 
-def loss_rows(*, compiled: bool = True, memory: bool = True) -> Iterator[Row]:
-    """All comparisons, one by one; `compiled` takes half a minute for torch.compile."""
-    yield from sigmoid_rows(compiled)
-    yield from other_rows()
-    if memory:
-        yield from memory_rows()
+def loss_rows(*, compiled: bool = True, memory: bool = True, device: torch.device = CPU) -> Iterator[Row]:
+    """All comparisons, one by one; `compiled` takes half a minute for torch.compile.
+
+    On another device than the CPU nothing is ``wanted``: the goals are those of CPUs.
+    """
+    rows = [sigmoid_rows(compiled, device), other_rows(device), memory_rows(device) if memory else ()]
+    for row in chain.from_iterable(rows):
+        yield row if device.type == "cpu" else replace(row, wanted="")
 
 
-def machine() -> str:
+def waiting_for(device: torch.device) -> Callable[[], object]:
+    """What waits until a device has done its work."""
+    return (lambda: None) if device.type == "cpu" else partial(torch.accelerator.synchronize, device)
+
+
+def machine(device: torch.device = CPU) -> str:
     """Describe the machine and versions behind the numbers."""
+    if device.type != "cpu":
+        why_not = kernels.available().get(device.type, "none for this device")
+        return f"{describe_device(device)}, torch {torch.__version__}, Triton kernels: {why_not or 'yes'}"
     return (
         f"{processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
         f"torch {torch.__version__}, C++ kernels: {kernels.available()['cpu'] or 'yes'}"

@@ -10,13 +10,18 @@ from focaldet.system.memory import resident_peak_bytes
 
 
 def interleaved_ms(
-    functions: dict[str, Callable[[], object]], *, seconds: float = 3.0, most: int = 200, rest: float = 0.0
+    functions: dict[str, Callable[[], object]],
+    *,
+    seconds: float = 3.0,
+    most: int = 200,
+    rest: float = 0.0,
+    wait: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Median milliseconds of each function. They run in turns, so that other load on the machine affects all equally.
 
     In each turn a function runs twice and only the second run counts, so that another function does not affect caches
     and allocator. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds of sleep
-    before each turn let the busy-waiting threads of the previous function stop.
+    before each turn let the busy-waiting threads of the previous function stop. ``wait`` ends a run: it waits for a GPU.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
@@ -29,8 +34,10 @@ def interleaved_ms(
         for name, f in functions.items():
             time.sleep(rest)
             f()
+            wait()
             begin = time.perf_counter()
             f()
+            wait()
             times[name].append(1e3 * (time.perf_counter() - begin))
     return {name: median(t) for name, t in times.items()}
 
@@ -81,3 +88,14 @@ def extra_peak_bytes(prepare: Callable[..., Callable[[], object]], *args: object
     result: int = queue.get(timeout=300)
     process.join()
     return result
+
+
+def cuda_extra_peak_bytes(prepare: Callable[..., Callable[[], object]], *args: object) -> int:
+    """Bytes of a CUDA GPU that ``prepare(*args)()`` takes beyond what ``prepare`` did."""
+    import torch
+
+    run = prepare(*args)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before

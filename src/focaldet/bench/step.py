@@ -11,9 +11,10 @@ from focaldet.data.folder import read_folder
 from focaldet.engine.beginning import first_detector
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.devices import choose_device, describe_device
+from focaldet.engine.hardware import choose_precision
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.step_clock import BETWEEN
-from focaldet.engine.train import choose_precision, fit
+from focaldet.engine.train import fit
 from focaldet.methods.targets import TrainingBatch
 
 WARM_UP = 5
@@ -50,7 +51,7 @@ def time_steps(config: TrainConfig, *, say: Callable[[str], None] = print) -> Ti
         module = TimedModule(net, method, config, offset=spec.offset)
         say(
             f"{config.method}, {config.backbone}, {config.size} px, {config.images_per_step} images per step, "
-            f"{choose_precision(config)}, on {describe_device(choose_device(config.device))}"
+            f"{choose_precision(config)}, on {describe_device(choose_device(config.device, config.method))}"
         )
         fit(config, photos, spec, module, say=lambda _: None)
     say(module.clock.table())

@@ -237,7 +237,7 @@ class TrainConfig:
     device: str = option(
         "hardware",
         "auto",
-        "where to train; auto: the first CUDA GPU, else the CPU (never Apple's GPU: use mps)",
+        "where to train; auto: the first CUDA GPU, else Apple's if a trial step succeeds on it, else the CPU",
         metavar="auto|cpu|cuda[:N]|mps",
     )
     devices: int = option(

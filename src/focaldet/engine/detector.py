@@ -130,7 +130,7 @@ class Detector:
 
     def to(self, device: str | torch.device) -> Detector:
         """Move the network to a device; returns this detector."""
-        self.net.to(choose_device(device))
+        self.net.to(choose_device(device, self.spec.method))
         return self
 
     def with_score_threshold(self, score: float) -> Detector:

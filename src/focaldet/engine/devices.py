@@ -10,11 +10,15 @@ from focaldet.checks import InputError
 from focaldet.system.cores import cores
 
 
-def choose_device(wanted: str | torch.device = "auto") -> torch.device:
-    """The device with this name; ``"auto"``: the first CUDA GPU, else the CPU.
+def choose_device(wanted: str | torch.device = "auto", method: str = "gfl") -> torch.device:
+    """The device with this name; ``"auto"``: the first CUDA GPU, else Apple's, else the CPU.
 
-    ``"auto"`` does not choose Apple's GPU, on which focaldet has not been tested; request it with ``"mps"``. ``"gpu"``,
-    from older configurations, means either kind of GPU.
+    ``"auto"`` takes Apple's GPU only if a small detector can be trained and used on it with the CPU's losses: see
+    ``apple_gpu_fault``. ``"gpu"``, from older configurations, means either kind of GPU, without that trial.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        method: the method that is tried.
 
     Raises:
         InputError: torch has no such device on this machine.
@@ -26,14 +30,21 @@ def choose_device(wanted: str | torch.device = "auto") -> torch.device:
     known = re.fullmatch(r"(auto|cpu|gpu|cuda|mps)(?::([0-9]{1,3}))?", name)
     kind, number = known.groups() if known else ("", None)
     count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
-    if kind == "cpu" or (name == "auto" and not count):
+    if kind == "cpu" or (name == "auto" and not count and (not mps or apple_gpu_fault(method))):
         return torch.device("cpu")
     if kind in ("auto", "gpu", "cuda") and int(number or 0) < count:
         return torch.device("cuda", int(number or 0))
-    if kind in ("gpu", "mps") and mps:
+    if kind in ("auto", "gpu", "mps") and mps:
         return torch.device("mps")
     there = ", ".join([*(f"cuda:{index}" for index in range(count)), *["mps"] * mps, "cpu"])
     raise InputError(f"--device {name}: torch has no such device on this machine; it has {there}")
+
+
+def apple_gpu_fault(method: str) -> str | None:
+    """Why ``"auto"`` does not take Apple's GPU for a method, or ``None``."""
+    from focaldet.engine.probe import fault_of  # loads the training step, only where there is such a GPU
+
+    return fault_of(torch.device("mps"), method)
 
 
 def describe_device(device: torch.device) -> str:
@@ -54,13 +65,13 @@ def native_precision(device: torch.device) -> str:
     return "bf16-mixed" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "32-true"
 
 
-def trainer_devices(wanted: str, processes: int) -> dict[str, Any]:
+def trainer_devices(wanted: str, processes: int, method: str) -> dict[str, Any]:
     """Arguments of Lightning's trainer for a number of devices.
 
     Raises:
         InputError: the machine has fewer.
     """
-    device = choose_device(wanted)
+    device = choose_device(wanted, method)
     if device.type == "cpu":
         return {"accelerator": "cpu", "devices": processes}
     if ":" in wanted:

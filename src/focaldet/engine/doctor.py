@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from focaldet import __version__
-from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision
+from focaldet.engine.devices import apple_gpu_fault, choose_device, describe_device, most_workers, native_precision
 from focaldet.kernels import available
 from focaldet.system.cores import cores
 
@@ -45,11 +45,14 @@ def _devices() -> list[str]:
     """The device for networks, its precision, and the number of loader processes."""
     auto = choose_device()
     there = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
-    there += [torch.device("mps")] * torch.backends.mps.is_available()
+    mps = torch.backends.mps.is_available()
+    there += [torch.device("mps")] * mps
     lines = [
         f"device {describe_device(device)}: {native_precision(device)}" + ", used by --device auto" * (device == auto)
         for device in there
     ]
+    if mps and (fault := apple_gpu_fault("gfl")):
+        lines.append(f"--device auto does not take mps, where a trial failed: {fault}")
     lines.append(f"loader workers: at most {most_workers(1)}; started by {multiprocessing.get_start_method()}")
     try:
         import onnxruntime

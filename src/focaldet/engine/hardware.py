@@ -36,9 +36,16 @@ def algorithms(config: TrainConfig, *, one_size: bool) -> dict[str, Any]:
     # With deterministic algorithms, torch fills new memory with NaN. Only code that reads uninitialised memory needs
     # that.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    fast = choose_device(config.device).type == "cuda" and not config.deterministic
+    fast = choose_device(config.device, config.method).type == "cuda" and not config.deterministic
     torch.set_float32_matmul_precision("high" if fast else "highest")
     return {"deterministic": False, "benchmark": one_size} if fast else {"deterministic": "warn", "benchmark": False}
+
+
+def choose_precision(config: TrainConfig) -> str:
+    """Precision of a run; ``auto`` is the native precision of its device."""
+    if config.precision != "auto":
+        return config.precision
+    return native_precision(choose_device(config.device, config.method))
 
 
 def compile_network(net: DenseDetector, *, backend: str = "inductor") -> None:
@@ -53,7 +60,7 @@ def largest_batch(net: DenseDetector, method: Method, config: TrainConfig, *, of
     Raises:
         InputError: the device is not a CUDA GPU, there are several processes, or not even one image fits.
     """
-    device = choose_device(config.device)
+    device = choose_device(config.device, config.method)
     if device.type != "cuda":
         raise InputError(f"--batch auto: needs a CUDA GPU, and this run is on {device.type}; give a number")
     if config.devices * config.nodes > 1:
@@ -62,8 +69,7 @@ def largest_batch(net: DenseDetector, method: Method, config: TrainConfig, *, of
     module.to(device)
     optimizer = torch.optim.AdamW(module.net.parameters(), fused=True)
     collate = TargetCollate(method, net, offset)
-    precision = native_precision(device) if config.precision == "auto" else config.precision
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(choose_precision(config))
 
     def fits(images: int) -> bool:
         try:

@@ -42,9 +42,9 @@ from focaldet.engine.checkpoints import (
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.detect import WITHOUT_DETECTIONS
 from focaldet.engine.detect_windows import photos_to_detect
-from focaldet.engine.devices import choose_device, describe_device, most_workers, native_precision, trainer_devices
+from focaldet.engine.devices import describe_device, most_workers, trainer_devices
 from focaldet.engine.evaluate import detect_split, write_evaluation
-from focaldet.engine.hardware import algorithms, compile_network, largest_batch
+from focaldet.engine.hardware import algorithms, choose_precision, compile_network, largest_batch
 from focaldet.engine.hub import local_run
 from focaldet.engine.interruption import Interruption, Terminated, begin_worker
 from focaldet.engine.loggers import check_loggers, close_loggers, make_loggers
@@ -111,7 +111,7 @@ def _train(
     config: TrainConfig, folder: DataFolder | None, callbacks: Sequence[L.Callback], say: Callable[[str], None]
 ) -> Path:
     config = _check_out(config, say)
-    trainer_devices(config.device, config.devices)
+    trainer_devices(config.device, config.devices, config.method)
     check_loggers(config.logger)
     if config.transform is not None:
         load_transform(config.transform)
@@ -304,7 +304,7 @@ def _loader(
 def _trainer(config: TrainConfig, run: Path, callbacks: list[Any], *, one_size: bool) -> L.Trainer:
     with quiet():
         return L.Trainer(
-            **trainer_devices(config.device, config.devices),
+            **trainer_devices(config.device, config.devices, config.method),
             num_nodes=config.nodes,
             strategy=_processes() if config.devices * config.nodes > 1 else "auto",
             precision=choose_precision(config),  # type: ignore[arg-type]
@@ -322,11 +322,6 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any], *, one_size: 
 def _processes() -> DDPStrategy:
     # The timeout covers measuring AP, while the other processes wait. Synchronised batch norms keep buffers equal.
     return DDPStrategy(timeout=timedelta(hours=6), forward_sync_buffers=False)
-
-
-def choose_precision(config: TrainConfig) -> str:
-    """Precision of a run; ``auto`` is the native precision of its device."""
-    return native_precision(choose_device(config.device)) if config.precision == "auto" else config.precision
 
 
 def _last(config: TrainConfig) -> Path:
