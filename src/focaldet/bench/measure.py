@@ -21,7 +21,7 @@ def interleaved_ms(
 
     In each turn a function runs twice and only the second run counts, so that another function does not affect caches
     and allocator. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds of sleep
-    before each turn let the busy-waiting threads of the previous function stop. ``wait`` ends a run: it waits for a GPU.
+    before each turn let the busy-waiting threads of the previous function stop. ``wait`` waits for a GPU after a run.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
