@@ -1,4 +1,5 @@
-"""Each loss under each transform of torch: the numbers are right, and docs/losses.md says what computes them."""
+"""Each loss under each transform of torch: the numbers are right, and docs/losses.md says whether a kernel or a formula
+computes them."""
 
 import inspect
 import re

@@ -1,9 +1,8 @@
 """The assignments as the papers write them: every location against every object, image by image, object by object.
 
-Plain NumPy. Where two numbers may tie it states what the tie is decided on: IoUs, areas and the distances to an
-object's sides are float32 (so that equal boxes have equal numbers); in ATSS the distances of centres and the statistics
-of the IoUs are float64. Each takes one image, ``(G, 4)`` float32 boxes, to ``(P,)`` indices of boxes, or ``BACKGROUND``
-or ``IGNORED``.
+Plain NumPy. The precision decides ties: IoUs, areas and the distances to an object's sides are float32 (so that equal
+boxes have equal numbers); in ATSS the distances of centres and the statistics of the IoUs are float64. Each takes one
+image, ``(G, 4)`` float32 boxes, to ``(P,)`` indices of boxes, or ``BACKGROUND`` or ``IGNORED``.
 """
 
 import numpy as np

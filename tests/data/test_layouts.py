@@ -1,4 +1,4 @@
-"""Folders as tools and people leave them: each holds the photos of ``builders`` and has to be read as these."""
+"""Folders as tools and people leave them. Each holds the photos of ``builders`` and must be read as them."""
 
 import codecs
 import json

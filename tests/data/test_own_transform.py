@@ -1,4 +1,4 @@
-"""A user's own transform: where it is read from, what it gets, and what is said to what it gives back."""
+"""A user's own transform: its source, its inputs, and the checks of its results."""
 
 import pickle
 import random

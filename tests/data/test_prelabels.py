@@ -1,4 +1,4 @@
-"""``focaldet predict --labels``: what is written is read again, here and by another library."""
+"""``focaldet predict --labels``: the written labels are read again, by focaldet and by another library."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What a loader worker hands over, and that it costs neither a copy nor a file for each small tensor."""
+"""Batches from loader workers arrive intact, without a copy or a file for each small tensor."""
 
 from multiprocessing.reduction import ForkingPickler
 

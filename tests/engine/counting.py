@@ -1,4 +1,4 @@
-"""Counts what a program asks of torch: operators, and looks at a tensor's values, for which a GPU is waited for."""
+"""Count a program's torch operators and its reads of tensor values, each of which waits for a GPU."""
 
 import traceback
 from collections.abc import Iterator

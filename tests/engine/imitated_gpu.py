@@ -1,8 +1,8 @@
-"""A GPU imitated on the CPU: tensors that say that they are elsewhere, and refuse what Apple's GPU refuses.
+"""A GPU imitated on the CPU: tensors claim another device, and reject what Apple's GPU rejects.
 
-An operator with tensors of two places is an error, and so is float64. What the host waits for is noted, with the place
-in the source. The values are real, so that the network trains and detects. A process of its own: torch cannot forget a
-device.
+An operator with tensors on two devices is an error, and so is float64. Everything that the host waits for is recorded
+with its place in the source. The values are real, so that the network trains and detects. It runs in a separate
+process, because torch cannot forget a device.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""From which weights a training starts, and on which levels of the pyramid, when nobody says."""
+"""Default weights and default pyramid levels of a training."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``focaldet calibrate``, and what ``train`` does by itself, on labels that the detector finds: boxes of its own."""
+"""``focaldet calibrate``, and calibration at the end of ``train``, on labels that match the detector's own boxes."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Photos of more objects than COCO's 100 detections: all of them can be found, and all of them count."""
+"""Photos of more objects than COCO's 100 detections: all of them can be detected, and all count."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which device is taken, and that a step and a prediction would run on one that this machine has not."""
+"""The choice of a device; a step and a prediction would run on one that this machine lacks."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Other systems, as far as this one can stand in for them."""
+"""Other systems, as far as this one can imitate them."""
 
 import json
 import subprocess

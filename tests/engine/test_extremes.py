@@ -1,4 +1,4 @@
-"""Photos and objects at the ends of what there is: one pixel, a sliver, more objects than locations, ten thousand."""
+"""Extreme photos and objects: one pixel, a sliver, more objects than locations, ten thousand."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""float16's scaler, on a CPU: torch has it there too, Lightning asks for it by its plugin."""
+"""float16's scaler, on a CPU: torch supports it there too, and Lightning uses it through its plugin."""
 
 import lightning as L
 import pytest

@@ -1,4 +1,4 @@
-"""The splits of a run: where they come from, what they change and what they leave alone."""
+"""The splits of a run: their origin, and what they change and leave alone."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""``train --teacher``: who can teach whom, what a step learns, and what is left of the teacher afterwards."""
+"""``train --teacher``: which detectors can teach which, the losses of a step, and traces of the teacher in the run."""
 
 from collections.abc import Callable
 from dataclasses import replace

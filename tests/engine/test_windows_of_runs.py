@@ -1,4 +1,4 @@
-"""A run looks at photos in windows: in Python, in eval, during training, and as its export does."""
+"""A run processes photos in windows: in Python, in eval, during training, and in its export."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Detectors of random weights that find something: no training is needed to compare an export with its run."""
+"""Detectors with random weights that detect something: comparing an export with its run needs no training."""
 
 import io
 from contextlib import redirect_stdout

@@ -1,4 +1,4 @@
-"""An export that differs from its run is refused, whatever differs; one that does not is not."""
+"""An export that differs from its run is rejected, whatever differs; an equal one is accepted."""
 
 import json
 from collections.abc import Callable

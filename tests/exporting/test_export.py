@@ -1,4 +1,4 @@
-"""``focaldet export``, whole: every method as a file that finds what the run finds; every fault is one line."""
+"""All of ``focaldet export``: the file of every method detects the same as the run; every fault is one line."""
 
 import json
 import logging

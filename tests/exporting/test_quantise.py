@@ -1,4 +1,4 @@
-"""``focaldet export --int8``: what is computed with 8 bits, what it costs, and what is refused."""
+"""``focaldet export --int8``: the parts with 8 bits, their cost, and rejected exports."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""``pip install 'focaldet[serve,video]'`` into an environment of its own, where there is no torch: the same boxes."""
+"""``pip install 'focaldet[serve,video]'`` into a separate environment without torch: the same boxes."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """Try every command on hostile input: ``python tests/hostile/fuzz.py --seed 0 --inputs 5000``.
 
-Each kind of file and argument is damaged by chance, by a seed; each command has to end with 0 or 2, with at most one
-printable line of at most 300 characters on stderr, in bounded time and memory, and change nothing but what it was asked
-to. See docs/reliability.md.
+Each kind of file and argument is damaged at random, given a seed. Each command must end with 0 or 2, with at most one
+printable line of at most 300 characters on stderr, in bounded time and memory, and change only what it was asked to.
+See docs/reliability.md.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """A served model among hostile clients: ``python tests/hostile/fuzz_server.py --seconds 300``.
 
-Some clients send damaged photos, some damaged HTTP, some stall in the middle of either, and one asks as it should. It
-has to be answered all the time; nobody may get a status that the interface does not name; and the server has to be
-there at the end, with about the memory of the beginning.
+Some clients send damaged photos, some damaged HTTP, some stall in the middle of either, and one sends valid requests.
+That one must always be answered, nobody may get a status that the interface does not name, and the server must still
+run at the end, with about the same memory as at the start.
 """
 
 import argparse

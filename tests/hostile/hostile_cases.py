@@ -1,4 +1,4 @@
-"""The commands that are tried: each kind damages one thing, and gives the arguments that read it."""
+"""The commands to try: each kind damages one thing and returns the arguments that read it."""
 
 import json
 import os

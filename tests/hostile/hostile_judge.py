@@ -1,4 +1,4 @@
-"""One command on hostile input: does it end as it should? Each runs in a process that may die of it."""
+"""Run one command on hostile input: does it end as it should? Each runs in a process that may crash."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Labelled folders of every layout, and what is damaged in them."""
+"""Labelled folders of every layout, and ways to damage them."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What becomes of a file: bytes that are damaged, JSON and YAML with values that nobody expects."""
+"""Mutations of a file: damaged bytes, JSON and YAML with unexpected values."""
 
 import json
 import random

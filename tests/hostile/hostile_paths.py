@@ -1,4 +1,4 @@
-"""What may lie at a path where a file is meant."""
+"""Things that may lie at a path in place of a file."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""One small sound file of every kind that a command reads, for the fuzzer to damage."""
+"""One small valid file of every kind that a command reads, for the fuzzer to damage."""
 
 import json
 import pickle

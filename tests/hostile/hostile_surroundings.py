@@ -1,4 +1,4 @@
-"""Commands in strange surroundings: environment, streams, limits and folders; each in a process of its own."""
+"""Commands in strange surroundings: environment, streams, limits and folders, each in a separate process."""
 
 import os
 import random

@@ -1,4 +1,5 @@
-"""A few of the fuzzer's cases, of the kinds that need no second each; ``make fuzz`` tries thousands (fuzz.py)."""
+"""A few of the fuzzer's cases, of kinds that take less than a second; ``make fuzz`` tries thousands
+(fuzz.py)."""
 
 from pathlib import Path
 

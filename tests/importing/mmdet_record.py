@@ -1,4 +1,4 @@
-"""The fixtures that tests/tools/mmdet_fixtures.py wrote, and what it made them of."""
+"""The fixtures written by tests/tools/mmdet_fixtures.py, and their inputs."""
 
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location

@@ -1,4 +1,4 @@
-"""Weights by name: found in the cache, fetched by the library's own loader, and one line where neither is possible."""
+"""Weights by name: found in the cache, downloaded by the library's own loader, and one line if neither is possible."""
 
 import hashlib
 import json

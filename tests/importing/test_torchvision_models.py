@@ -1,4 +1,5 @@
-"""torchvision's own detectors and ours with the same weights find the same, resizing and normalisation included."""
+"""torchvision's own detectors and ours give the same detections with the same weights, including resizing and
+normalisation."""
 
 from copy import deepcopy
 from dataclasses import replace

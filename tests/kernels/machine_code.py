@@ -1,6 +1,6 @@
-"""What the Triton kernels become for a GPU, compiled without one. ``python tests/kernels/machine_code.py``: a table.
+"""The Triton kernels' machine code for a GPU, compiled without one. ``python tests/kernels/machine_code.py``: a table.
 
-Triton brings the assembler of CUDA and what takes machine code apart again.
+Triton includes CUDA's assembler and disassembler.
 """
 
 import re

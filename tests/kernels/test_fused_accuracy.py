@@ -1,4 +1,5 @@
-"""Error budget: against float64, a fused kernel errs no more than eager PyTorch in its dtype, plus an allowance."""
+"""Error budget: compared with float64, the error of a fused kernel is at most that of eager PyTorch in its dtype, plus
+an allowance."""
 
 import pytest
 import torch

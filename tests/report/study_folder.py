@@ -1,7 +1,7 @@
 """Study folders as focaldet.records.study describes them: made-up measurements, real curves of the losses.
 
-``write_study`` makes the whole folder from a truth of ``run_folder``; each number moves along the ladder as the story
-would have it, and scatters over the seeds by a seeded generator.
+``write_study`` makes the whole folder from a truth of ``run_folder``; each number follows the story along the ladder,
+with seeded random spread over the seeds.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A calibration of the model of colours, made by hand: chances, thresholds and factors are easy numbers."""
+"""A calibration of the colour model, made by hand: chances, thresholds and factors are easy numbers."""
 
 from focaldet.records.calibration import (
     PERCENTS,

@@ -1,4 +1,4 @@
-"""A model as export writes it, made by hand in no time: what it finds follows from the photo's colours and size."""
+"""A hand-made model in the exported format: its detections follow from the photo's colours and size."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A model that finds what it sees to the pixel: the box of each colour that an object can have. Nothing is learned, so
+"""A model that is exact to the pixel: it finds the box of each colour that an object can have. It learns nothing, so
 that windows have a right answer."""
 
 from collections.abc import Sequence

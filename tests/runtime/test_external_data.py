@@ -1,4 +1,4 @@
-"""Weights of an ONNX file that are in another file: beside it, or not read at all."""
+"""Weights of an ONNX file in another file: next to it, or not read at all."""
 
 import os
 from pathlib import Path

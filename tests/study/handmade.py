@@ -1,4 +1,4 @@
-"""Photos made by hand, as a detector would see them."""
+"""Hand-made outputs of a detector for photos."""
 
 import torch
 from torch import Tensor

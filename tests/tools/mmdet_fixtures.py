@@ -1,14 +1,14 @@
-"""Write down what mmdetection's own detectors compute, for tests that run without it: tests/fixtures/mmdet.
+"""Record the outputs of mmdetection's own detectors, for tests that run without it: tests/fixtures/mmdet.
 
-In an environment that has torch and focaldet (beside others, mmdetection's own requirements would change them):
+In an environment with torch and focaldet (a separate one, since mmdetection's own requirements would change others):
 
     pip install --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 addict yapf platformdirs termcolor rich \
         markdown-it-py mdurl pygments six python-dateutil shapely terminaltables opencv-python-headless pycocotools
     python tests/tools/mmdet_fixtures.py
 
-Of each detector, one safetensors file: random maps of its head for two small images, with the loss terms, their
-gradients and the detections that mmdetection makes of them; and the detections of the whole network on one small
-image, its weights being ``weights_of(name, shape)``. Its configuration is in the file's header.
+One safetensors file per detector contains random maps of its head for two small images, with mmdetection's loss terms,
+gradients and detections for them; and the detections of the whole network on one small image, with the weights
+``weights_of(name, shape)``. The file's header has its configuration.
 """
 
 import os
