@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def runs(args: argparse.Namespace) -> Iterator[tuple[str, int, Path]]:
-    """Method, seed and folder of each run, seed by seed, so that all methods are there early."""
+    """Method, seed and folder of each run, seed by seed, so that all methods have results early."""
     for seed in range(args.seeds):
         for method in args.methods:
             run = args.folder / f"{method.replace(':', '-').replace('=', '-').replace(',', '-')}-{seed}"

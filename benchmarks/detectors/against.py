@@ -81,7 +81,7 @@ def rows(tree: Path, given: argparse.Namespace) -> Iterator[Row]:
 
 
 def step_ms(root: Path, method: str, given: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of each part of a step, as ``focaldet train --profile`` of these sources prints them."""
+    """Milliseconds of each part of a step, as printed by ``focaldet train --profile`` of these sources."""
     with TemporaryDirectory() as folder:
         words = ["--data", given.data.resolve(), "--out", Path(folder, "run"), "--method", method, "--profile"]
         words += ["--size", given.size, "--epochs", given.epochs, "--val-every", 1000]

@@ -78,7 +78,7 @@ def runs(args: argparse.Namespace) -> Iterator[tuple[str, TrainConfig]]:
 
 
 def measure(config: TrainConfig) -> dict[str, Any]:
-    """Train or continue a run, and measure it on test; once measured, its file is read."""
+    """Train or continue a run and measure it on test; later calls read its file."""
     run = Path(str(config.out))
     file = run / MEASURED
     if not file.exists():

@@ -44,8 +44,8 @@ METRICS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 WHOLE = (320, 640, 1280)
 
 SLICE_BOXES = 200
-"""Best boxes of a window that go on to supervision, some seven times the objects there: its suppression keeps the IoU
-of all pairs in memory."""
+"""Number of best boxes per window passed to supervision, some seven times the objects there: its suppression keeps the
+IoU of all pairs in memory."""
 
 Look = Callable[[np.ndarray], DetectionArrays]
 
@@ -55,7 +55,7 @@ class Rung:
     """One way to train.
 
     Args:
-        name: for people and for files.
+        name: name for people and files.
         changes: fields of ``TrainConfig``.
     """
 
@@ -98,14 +98,14 @@ def main() -> None:
 
 
 def measure(data: Path, runs: Path, rung: Rung, seed: int, shared: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train and measure, unless that was done; the entry of each way to look at the photos."""
+    """Train and measure if needed; return one entry per way to process the photos."""
     run = runs / f"{data.name}-{rung.name.replace(' ', '-')}-{seed}"
     kept = run / "measured.json"
     if kept.exists():
         print(f"{run.name}: measured before", flush=True)
         entries: list[dict[str, Any]] = read_json(kept)
         return entries
-    done = run / "evaluation.json"  # the last that a training writes
+    done = run / "evaluation.json"  # the last file that training writes
     if not done.exists():
         resume = (run / "last.ckpt").exists()
         train(TrainConfig(data=str(data), out=str(run), seed=seed, resume=resume, **rung.changes, **shared))
@@ -155,11 +155,11 @@ def sliced(detector: Detector, tile: int, overlap: int) -> Look:
 
 
 def ap_and_time(look: Look, detector: Detector, data: Path) -> dict[str, float | None]:
-    """AP on test, and seconds per megapixel without the reading of files."""
+    """AP on test, and seconds per megapixel without reading files."""
     folder = as_trained(read_folder(data), detector, lambda line: None)
     records, results = folder.splits["test"], []
     seconds = pixels = most = 0.0
-    look(read_photo(records[0].path))  # the first of a size takes longer
+    look(read_photo(records[0].path))  # the first photo of a size takes longer
     for key, record in zip(image_ids(records), records, strict=True):
         photo = read_photo(record.path)
         begin = time.perf_counter()
