@@ -70,7 +70,7 @@ def test_module_imports_only_lower_floors_and_its_own_folder(path):
 
 
 def test_no_file_is_longer_than_what_a_person_reads_at_once():
-    """400 lines; 150 for a method, which is read beside its paper."""
+    """400 lines; 150 for a method, which is read next to its paper."""
     lengths = {path.relative_to(PACKAGE): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     most = {path: 150 if path.parts[0] == "methods" else 400 for path in lengths}
     assert {str(path): lines for path, lines in lengths.items() if lines > most[path]} == {}

@@ -1,5 +1,4 @@
-"""Each loss under each transform of torch: the numbers are right, and docs/losses.md says whether a kernel or a formula
-computes them."""
+"""Each loss under each transform of torch: the numbers are right, by kernel or formula as docs/losses.md says."""
 
 import inspect
 import re

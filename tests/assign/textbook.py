@@ -112,9 +112,9 @@ def max_iou(
 
 
 def task_aligned(alignment, overlap, boxes, level_shapes, strides, *, offset=0.5, top_k=13):
-    """TOOD: the object of each location, and the soft target of each location that has one.
+    """TOOD: the object of each location, and its soft target if it has an object.
 
-    ``alignment`` and ``overlap`` ``(P, G)`` say what the network makes of each object at each location.
+    ``alignment`` and ``overlap`` ``(P, G)``: the network's values for each object at each location.
     """
     points, _, _ = locations_and_anchors(level_shapes, strides, offset, 1)
     matched, best = np.full(len(points), BACKGROUND), np.full(len(points), -1.0, np.float32)

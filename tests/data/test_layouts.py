@@ -81,7 +81,7 @@ def photo_bytes(name: str, cache: dict[str, bytes] = {}) -> bytes:  # noqa: B006
 
 
 def in_folders(images: str, labels: str, text: Callable[[str], str], suffix: str) -> Make:
-    """Photos in one folder, a label file each in another; ``{}`` stands for the split."""
+    """Photos in one folder, one label file each in another; ``{}`` stands for the split."""
 
     def make(root: Path) -> None:
         for name in NAMES:
@@ -413,7 +413,7 @@ def open_images(root: Path) -> None:
 
 
 def label_studio(photo: str, label: str, write_labels: Callable[[Path, dict[str, str]], None]) -> Make:
-    """Photos before their upload, and labels with the names that they had after it."""
+    """Photos before their upload, and labels with their names after it."""
 
     def make(root: Path) -> None:
         for name in NAMES:

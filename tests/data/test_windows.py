@@ -37,7 +37,7 @@ def record(
 
 
 def photo(path: Path, size: tuple[int, int], boxes: list[list[float]], **options: object) -> ImageRecord:
-    """A photo whose every pixel says where it is: red is its column, green its row, blue the hundreds of both."""
+    """A photo in which each pixel encodes its position: red is its column, green its row, blue the hundreds of both."""
     y, x = np.mgrid[: size[1], : size[0]]
     pixels = np.stack([x % 100, y % 100, x // 100 + 16 * (y // 100)], axis=-1).astype(np.uint8)
     Image.fromarray(pixels).save(path, **options)

@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
     sys.exit(main(sys.argv[1:]))
 """
-"""A Python without what is Unix's own. What it starts anew begins with these lines too."""
+"""A Python without Unix-only modules. Its child processes start with these lines too."""
 
 
 @pytest.fixture

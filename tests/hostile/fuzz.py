@@ -26,11 +26,11 @@ from hostile_judge import WAITING, Verdict, judge, limit_memory
 from hostile_samples import make_samples
 
 Job = tuple[str, int]
-"""Kind, and number."""
+"""Kind and number of a case."""
 
 
 def fuzz(seed: int, jobs: list[Job], samples: Path, keep: Path | None = None) -> list[Verdict]:
-    """Run cases, in a process for as many of them as it survives."""
+    """Run cases; a process runs as many of them as it survives."""
     verdicts: list[Verdict] = []
     while len(verdicts) < len(jobs):
         verdicts += _batch(seed, jobs[len(verdicts) :], samples, keep)
@@ -73,7 +73,7 @@ def _batch(seed: int, jobs: list[Job], samples: Path, keep: Path | None) -> list
 
 
 def shared_out(inputs: int, kinds: list[str]) -> list[Job]:
-    """As many cases of each kind."""
+    """The same number of cases of each kind."""
     return [(kind, number) for number in range(-(-inputs // len(kinds))) for kind in kinds][:inputs]
 
 

