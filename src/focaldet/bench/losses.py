@@ -255,7 +255,7 @@ def loss_rows(*, compiled: bool = True, memory: bool = True, device: torch.devic
 
 
 def waiting_for(device: torch.device) -> Callable[[], object]:
-    """What waits until a device has done its work."""
+    """The function that waits until a device has finished."""
     return (lambda: None) if device.type == "cpu" else partial(torch.accelerator.synchronize, device)
 
 
