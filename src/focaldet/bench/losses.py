@@ -247,7 +247,7 @@ def growth(sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000, 100
 def loss_rows(*, compiled: bool = True, memory: bool = True, device: torch.device = CPU) -> Iterator[Row]:
     """All comparisons, one by one; `compiled` takes half a minute for torch.compile.
 
-    On another device than the CPU nothing is ``wanted``: the goals are those of CPUs.
+    On devices other than the CPU, ``wanted`` is empty, because the goals are for CPUs.
     """
     rows = [sigmoid_rows(compiled, device), other_rows(device), memory_rows(device) if memory else ()]
     for row in chain.from_iterable(rows):

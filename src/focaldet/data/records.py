@@ -1,6 +1,6 @@
 """Contents of a folder of labelled photos: images with their boxes, and all faults.
 
-Axes: N boxes of one image. Pixels are those of the displayed image, after its EXIF rotation.
+Axes: N boxes of one image. Pixels refer to the displayed image, after its EXIF rotation.
 """
 
 from dataclasses import dataclass

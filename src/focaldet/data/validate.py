@@ -118,7 +118,7 @@ def _header(path: Path) -> ImageHeader | str:
 
 
 def _drawn_upright(annotation: Annotation, header: ImageHeader | str) -> bool:
-    """Whether boxes fit only the displayed image, although the stated size is that of the stored pixels."""
+    """Whether boxes fit only the displayed image, although the stated size matches the stored pixels."""
     if isinstance(header, str) or annotation.relative or annotation.stated_size != header.stored_size:
         return False
     displayed, boxes = (header.width, header.height), annotation.boxes_xyxy

@@ -19,8 +19,8 @@ from focaldet.records.run_files import Run
 def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[str], None] = print) -> Calibration:
     """Calibrate a run on labelled photos that did not train it, and write ``calibration.json``.
 
-    If the folder has no splits of its own, those recorded by the run are used, and photos that are not recorded belong
-    to the split. Without a record, all photos do.
+    If the folder has no splits of its own, the splits recorded by the run are used, and unrecorded photos belong to the
+    split. Without a record, all photos do.
 
     Raises:
         InputError: as ``evaluate_run``, or photos of the split trained the run, or too few objects are found.

@@ -68,7 +68,7 @@ class Detector:
         return self.spec.class_names
 
     def evaluation_postprocess(self) -> PostProcess:
-        """The post-processing with which AP is measured."""
+        """The post-processing for measuring AP."""
         return self.spec.evaluation_postprocess(self.method, self.net.strides)
 
     @classmethod

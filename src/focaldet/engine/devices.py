@@ -18,7 +18,7 @@ def choose_device(wanted: str | torch.device = "auto", method: str = "gfl") -> t
 
     Args:
         wanted: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        method: the method that is tried.
+        method: the method to try.
 
     Raises:
         InputError: torch has no such device on this machine.

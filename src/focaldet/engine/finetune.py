@@ -124,7 +124,7 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
 def begin_with(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None]
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """Build the detector from which ``train --weights RUN`` starts.
+    """Build the initial detector of ``train --weights RUN``.
 
     Raises:
         InputError: no such run, it is damaged, or the configuration asks for another network.

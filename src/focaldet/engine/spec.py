@@ -130,7 +130,7 @@ class ModelSpec:
         )
 
     def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
-        """The post-processing with which AP is measured."""
+        """The post-processing for measuring AP."""
         return PostProcess(method, strides, self.postprocess, score_threshold=self.evaluation_score)
 
     def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:

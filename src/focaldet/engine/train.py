@@ -325,7 +325,7 @@ def _processes() -> DDPStrategy:
 
 
 def _last(config: TrainConfig) -> Path:
-    """The checkpoint from which a resumed run continues."""
+    """The checkpoint that a resumed run continues from."""
     return Path(str(config.out), "last.ckpt")
 
 

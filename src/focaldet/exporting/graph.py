@@ -182,7 +182,7 @@ class DetectionGraph(BoxGraph):
 
 
 class MeasuredGraph(nn.Module):
-    """The outputs of a graph followed by the raw maps of the head, from which AP is measured."""
+    """The outputs of a graph, followed by the raw maps of the head for measuring AP."""
 
     def __init__(self, graph: LocationGraph | DetectionGraph) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Windows that cover a photo, for photos larger than the network's input.
 
-Positions are in pixels of the photo as it is displayed.
+Positions are in pixels of the displayed photo.
 """
 
 from typing import NamedTuple

@@ -151,7 +151,7 @@ class Bands:
 
 @dataclass(frozen=True)
 class PhotoSample:
-    """Boxes of one photo, as ``--check-shift`` compares them with those of other photos (``runtime.shift``).
+    """Boxes of one photo, which ``--check-shift`` compares with boxes of other photos (``runtime.shift``).
 
     Args:
         labels, scores: ``(N,)`` class, and the network's own score.

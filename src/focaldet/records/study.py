@@ -106,7 +106,7 @@ class Imbalance(TypedDict):
 
     Args:
         background_sites, object_sites: number of locations of each kind, without ignored ones.
-        own: the loss with which the rung is trained.
+        own: the rung's training loss.
         hardest_percent: share of the background loss that comes from the hardest 1 % of background locations.
     """
 

@@ -249,7 +249,7 @@ def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, 
 
 
 def _part(photo: PhotoRegions, left: int, top: int, right: int, bottom: int) -> Image.Image:
-    """A part of a photo by its corners, as far as it is inside."""
+    """A part of a photo by its corners, clipped to the photo."""
     left, top = min(max(left, 0), photo.size[0] - 1), min(max(top, 0), photo.size[1] - 1)
     width, height = max(1, min(right, photo.size[0]) - left), max(1, min(bottom, photo.size[1]) - top)
     return Image.fromarray(photo.read(left, top, width, height))

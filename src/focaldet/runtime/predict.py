@@ -147,7 +147,7 @@ class _Record:
         return self.add(found, (photo.shape[1], photo.shape[0]), file, **more)
 
     def add(self, found: DetectionArrays, photo_size: tuple[int, int], file: Path, **more: Any) -> DetectionArrays:
-        """Add a photo (width, height) to the document; return those of its detections that are shown."""
+        """Add a photo (width, height) to the document; return the detections to show."""
         if self.shift is not None:
             self.shift.add(file, found)
         everything, found = found, self.select(found, photo_size[::-1])

@@ -1,6 +1,6 @@
 """Are new photos like the photos of the calibration? A two-sample test on scores and deviations, for ``--check-shift``.
 
-Each box has two numbers: its score as the network gives it, and the mean logarithm of the deviations of its sides,
+Each box has two numbers: the network's own score, and the mean logarithm of the standard deviations of its sides,
 relative to its size. Both are replaced by their rank among all boxes of the class, so that a different mix of classes
 has no effect. The distance between two sets of photos is the Kolmogorov-Smirnov distance: the largest difference
 between the shares of boxes below any rank. The larger one of both numbers counts.

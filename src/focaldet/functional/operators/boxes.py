@@ -1,4 +1,4 @@
-"""The losses of paired boxes as one operator: what the fused kernel of the same signature computes."""
+"""The losses of paired boxes as one operator. The fused kernel has the same signature and results."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The sigmoid losses as one operator, from the plain formulas: what the fused kernel of the same signature computes.
+"""The sigmoid losses as one operator, from the plain formulas. The fused kernel has the same signature and results.
 
 Axes: O and I are the flattened axes left and right of the class axis C. Rows ``(N, C)`` are ``(N, C, 1)`` and maps
 ``(B, A * C, H, W)`` are ``(B * A, C, H * W)``; neither needs a copy.
