@@ -1,19 +1,20 @@
 """python -m benchmarks.windows.ap --data BCCD --out DIR: is a photo better processed in windows, or as a whole?
 
-Stitches large photos of BCCD's (``stitch``), and trains on whole photos at 320, 640 and 1,280 px and on windows, each
-with the same minutes and seeds, on the photos at their own scale and at a fifth of it. Measures AP on test, by the size
-of objects in the photo's pixels, and the time per megapixel; the run on windows is also measured inside supervision's
+Stitches large photos from BCCD's (``stitch``), and trains on whole photos at 320, 640 and 1,280 px and on windows, with
+the same seeds, on the photos at their own scale and at a fifth of it. Each network sees the same number of megapixels,
+so that all training costs the same, whatever else the machine does. Measures AP on test by the size of objects in the
+photo's pixels, and the time per megapixel; the run on windows is also measured inside supervision's
 ``InferenceSlicer``. Writes benchmarks/results/windows.md.
 
-Finished parts are kept in DIR and not repeated, so the command may be stopped and restarted. Train on an idle machine:
-the budget is time.
+Finished parts are kept in DIR and not repeated, so the command may be stopped and restarted. ``--times`` measures the
+times again, on an idle machine.
 """
 
 import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,12 +25,15 @@ from benchmarks.windows.stitch import make
 
 from focaldet.data.folder import read_folder
 from focaldet.data.truth import category_ids, coco_truth, image_ids
+from focaldet.data.windows import windows_per_epoch
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.conversions import to_supervision
 from focaldet.engine.detect import as_detections
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import as_trained
+from focaldet.engine.pyramid import with_levels
 from focaldet.engine.train import train
+from focaldet.engine.windows import with_tile
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import read_json, write_json, write_text
 from focaldet.photos.images import read_photo
@@ -42,6 +46,9 @@ RESULTS = Path(__file__).parents[1] / "results" / "windows.md"
 SETS = ("full", "fifth")
 METRICS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 WHOLE = (320, 640, 1280)
+
+STEP_MEGAPIXELS, MAX_BATCH = 3, 8
+"""A step has eight small images, or as many larger ones as make three megapixels."""
 
 SLICE_BOXES = 200
 """Number of best boxes per window passed to supervision, some seven times the objects there: its suppression keeps the
@@ -70,10 +77,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="BCCD")
     parser.add_argument("--out", type=Path, required=True, help="folder for photos, runs and measurements")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of training, each (default: 20)")
+    parser.add_argument("--megapixels", type=int, default=600, help="that each training sees (default: 600)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind (default: 3)")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, help="scales of the photos")
-    parser.add_argument("--batch", type=int, default=8, help="images a step (default: 8)")
+    parser.add_argument("--times", action="store_true", help="measure all runs that are there again")
     parser.add_argument("--backbone-weights", type=Path, help="start from these weights")
     parser.add_argument("--backbone", default="regnetx_002")
     parser.add_argument("--result", type=Path, default=RESULTS, help="page to write")
@@ -82,8 +89,8 @@ def main() -> None:
     if not (photos / "done").exists():
         make(chosen.data, photos)
         write_text(photos / "done", "")
-    shared = {"minutes": chosen.minutes, "batch": chosen.batch, "flips": "all", "backbone": chosen.backbone}
-    shared["val_every"] = 1_000_000  # once, at the end: in windows it takes a large part of the minutes
+    shared: dict[str, Any] = {"flips": "all", "backbone": chosen.backbone, "channels": 64, "head_depth": 1}
+    shared["val_every"] = 1_000_000  # once, at the end: in windows it takes long
     if chosen.backbone_weights is not None:
         shared |= {"backbone_weights": str(chosen.backbone_weights)}
     measured = [
@@ -91,27 +98,43 @@ def main() -> None:
         for name in chosen.sets
         for seed in range(chosen.seeds)
         for rung in RUNGS
-        for entry in measure(photos / name, chosen.out / "runs", rung, seed, shared)
+        for entry in measure(photos / name, chosen, rung, seed, shared)
     ]
-    write_text(chosen.result, page(measured, shared))
+    write_text(chosen.result, page(measured, shared, chosen.megapixels))
     print(f"written: {chosen.result}")
 
 
-def measure(data: Path, runs: Path, rung: Rung, seed: int, shared: dict[str, Any]) -> list[dict[str, Any]]:
+def measure(
+    data: Path, chosen: argparse.Namespace, rung: Rung, seed: int, shared: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Train and measure if needed; return one entry per way to process the photos."""
-    run = runs / f"{data.name}-{rung.name.replace(' ', '-')}-{seed}"
+    run = chosen.out / "runs" / f"{data.name}-{rung.name.replace(' ', '-')}-{seed}"
     kept = run / "measured.json"
-    if kept.exists():
+    if kept.exists() and not chosen.times:
         print(f"{run.name}: measured before", flush=True)
         entries: list[dict[str, Any]] = read_json(kept)
         return entries
     done = run / "evaluation.json"  # the last file that training writes
     if not done.exists():
         resume = (run / "last.ckpt").exists()
-        train(TrainConfig(data=str(data), out=str(run), seed=seed, resume=resume, **rung.changes, **shared))
+        config = TrainConfig(data=str(data), out=str(run), seed=seed, resume=resume, **rung.changes, **shared)
+        train(within_budget(config, chosen.megapixels))
     entries = [{"set": data.name, "way": way, "seed": seed, **result} for way, result in _ways(run, data, rung.name)]
     write_json(kept, entries)
     return entries
+
+
+def within_budget(config: TrainConfig, megapixels: int) -> TrainConfig:
+    """The configuration with as many epochs as the budget pays for, and as many images a step as it can."""
+    folder = read_folder(config.data)
+    records, known = folder.splits["train"], with_tile(with_levels(config, folder, print), folder, print)
+    if isinstance(known.tile, int):
+        samples, pixels = windows_per_epoch(records, known.tile), known.tile**2
+    else:
+        scale = config.size / max(records[0].width, records[0].height)
+        samples, pixels = len(records), round(records[0].width * records[0].height * scale**2)
+    batch = min(MAX_BATCH, max(1, round(1e6 * STEP_MEGAPIXELS / pixels)))
+    return replace(config, batch=batch, epochs=max(1, round(1e6 * megapixels / samples / pixels)))
 
 
 def _ways(run: Path, data: Path, name: str) -> Iterator[tuple[str, dict[str, float | None]]]:
@@ -173,17 +196,18 @@ def ap_and_time(look: Look, detector: Detector, data: Path) -> dict[str, float |
     return {name: metrics[name] for name in METRICS} | {"seconds": 1e6 * seconds / pixels}
 
 
-def page(measured: list[dict[str, Any]], shared: dict[str, Any]) -> str:
+def page(measured: list[dict[str, Any]], shared: dict[str, Any], megapixels: int) -> str:
     """The result as Markdown: the mean of the seeds, and their range."""
     lines = [
         "# Windows or whole photos",
         "",
         f"{provenance(given_command('benchmarks.windows.ap'))}.",
         "",
-        f"GFL, {shared['backbone']}, {shared['minutes']:g} minutes of training each, batch {shared['batch']}. AP on "
-        "the test split of BCCD's photos stitched to grids (stitch.py), mean and range of the seeds; small, medium and "
-        "large are areas below 32², below 96² and above, in pixels of the photo. Seconds per megapixel are of the "
-        "network and what is around it, without reading files.",
+        f"GFL, {shared['backbone']}, towers of {shared['head_depth']} layer and {shared['channels']} channels; each "
+        f"network was trained on {megapixels:,} megapixels, in steps of up to {MAX_BATCH} images and some "
+        f"{STEP_MEGAPIXELS} megapixels. AP on the test split of BCCD's photos stitched to grids (stitch.py), mean and "
+        "range over the seeds; small, medium and large are areas below 32², below 96² and above, in pixels of the "
+        "photo. Seconds per megapixel are those of the network and of what is around it, without reading files.",
     ]
     for name, title in (("full", "At their own scale: 3,840 × 2,400 px"), ("fifth", "At a fifth: 768 × 480 px")):
         rows = [entry for entry in measured if entry["set"] == name]

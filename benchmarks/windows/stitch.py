@@ -3,8 +3,9 @@
     python -m benchmarks.windows.stitch --data BCCD --out DIR
 
 makes ``DIR/full`` (grids of 6 × 5 photos: 3,840 × 2,400 px) and ``DIR/fifth`` (768 × 480 px), both in COCO form with
-the splits of the source. Each photo of a split is in one grid; the last grid of a split is filled up with photos drawn
-at random from the same split.
+the splits of the source. Each photo of val and test is in one grid. Each one of train is in four, in another order:
+otherwise an epoch of whole photos would be a single step. The last grid of an order is filled up with photos drawn at
+random from the same split.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from focaldet.system.progress import progress_bar
 
 COLUMNS, ROWS = 6, 5
 FIFTH = 0.2
+ORDERS = {"train": 4}
+"""Split -> how often its photos are put into grids, if more than once."""
 
 
 def grids(records: Sequence[ImageRecord], cells: int, rng: np.random.Generator) -> list[list[ImageRecord]]:
@@ -86,7 +89,8 @@ def make(data: Path, out: Path, *, columns: int = COLUMNS, rows: int = ROWS, see
         folder = read_folder(data, seed=seed, progress=progress)
     rng = np.random.default_rng(seed)
     for split, records in folder.splits.items():
-        photos = [stitch(cells, columns) for cells in grids(records, columns * rows, rng)]
+        orders = [grids(records, columns * rows, rng) for _ in range(ORDERS.get(split, 1))]
+        photos = [stitch(cells, columns) for order in orders for cells in order]
         for name, scale in (("full", 1.0), ("fifth", FIFTH)):
             write_split(out / name, split, photos, folder.class_names, scale)
         boxes = sum(len(boxes) for _, boxes, _ in photos)

@@ -3,8 +3,8 @@
     python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg \\
         --run RUN --v2-run RUN --tood-run RUN
 
-The runs are a trained GFL, GFLv2 and TOOD; their distributions are drawn, and TOOD's positives are those that its
-predictions choose. Of a run that is not given, no picture is drawn.
+The runs are a trained GFL, GFLv2 and TOOD; their distributions are drawn, and the positives that TOOD's predictions
+choose. Pictures of missing runs are left out.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def draw(name, batch, detector, file) -> None:
 
 
 def largest_object(boxes, positives) -> int:
-    """Of those with a positive."""
+    """The levels with a positive."""
     sides = boxes[:, 2:] - boxes[:, :2]
     area = sides.prod(dim=1)
     return max(set(positives.gt.tolist()), key=lambda gt: float(area[gt]))
