@@ -118,7 +118,7 @@ def draw(name, batch, detector, file) -> None:
 
 
 def largest_object(boxes, positives) -> int:
-    """The levels with a positive."""
+    """Index of the largest object with a positive."""
     sides = boxes[:, 2:] - boxes[:, :2]
     area = sides.prod(dim=1)
     return max(set(positives.gt.tolist()), key=lambda gt: float(area[gt]))

@@ -98,7 +98,7 @@ def diou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tenso
 def ciou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tensor, "... 4"]) -> Float[Tensor, "..."]:
     """``DIoU loss + α v`` of each pair, ``v = (2/π (atan w'/h' - atan w/h))²`` and ``α = v / (1 - IoU + v)``.
 
-    α is a constant: no gradient flows through it. It is not gated by the IoU, as in the paper and torchvision;
+    α is a constant: no gradient flows through it. As in the paper and torchvision, it is not gated by the IoU;
     mmdetection gates it.
 
     Args:
