@@ -31,7 +31,7 @@ lint: $(STAMP)
 quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
-test: check  ## everything, slow tests included (13 minutes on 2 cores)
+test: check  ## everything, including slow tests (13 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
 	$(BIN)/pytest -q -m alone --durations=5
 
@@ -41,7 +41,7 @@ gpu: $(STAMP)  ## what needs a CUDA GPU: tests of kernels and steps, then benchm
 	$(BIN)/pytest -q -m gpu -rs tests/kernels/test_gpu.py tests/engine/test_on_gpu.py || test $$? -eq 5  # 5: none ran
 	! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(BIN)/python -m benchmarks.gpu $(DATA)
 
-# Another SEED tries other inputs. What is found is kept in KEEP, to be run again with --kinds KIND --only NUMBER.
+# Another SEED tries other inputs. Inputs that reveal faults are kept in KEEP; repeat one with --kinds KIND --only NUMBER.
 SEED := 0
 INPUTS := 5000
 KEEP := build/hostile

@@ -1,4 +1,4 @@
-"""Builds the C++ kernels when torch and a compiler are there, and the pure package when they are not.
+"""Build the C++ kernels if torch and a compiler are available, otherwise the pure package.
 
 Everything else is in pyproject.toml. The kernels use only LibTorch's stable ABI: one build serves every torch from 2.10
 on.
@@ -26,7 +26,7 @@ def warn(reason: str) -> None:
 
 
 class OptionalBuild(BuildExtension):
-    """A compile that fails leaves a warning and a package that works."""
+    """A failed compilation leaves a warning and a working package."""
 
     def run(self) -> None:
         try:
@@ -40,7 +40,7 @@ def extensions() -> list:
     if CppExtension is None:
         warn("torch cannot be imported in the build environment")
         return []
-    if sys.platform == "win32":  # MSVC; /fp:precise, its own choice, keeps NaN
+    if sys.platform == "win32":  # MSVC; /fp:precise, its default, keeps NaN
         flags = ["/std:c++20", "/O2", "/DTORCH_TARGET_VERSION=0x020a000000000000"]
     else:
         flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]

@@ -25,7 +25,7 @@ def provenance(command: str) -> str:
 
 
 def given_command(module: str) -> str:
-    """The command as it was typed, with paths shortened to names, since they differ between machines."""
+    """The command as typed, with paths shortened to names, since they differ between machines."""
     words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
     return shlex.join(["python", "-m", module, *words])
 

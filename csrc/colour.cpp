@@ -1,5 +1,4 @@
-// Changing the colours of a photo of bytes: a matrix and an offset, in one pass from pixels whose colours lie together
-// to planes.
+// Change the colours of a photo of bytes: a matrix and an offset, in one pass from interleaved pixels to planes.
 #include <cstdint>
 
 #include "tensors.h"
@@ -9,9 +8,9 @@ namespace focaldet {
 namespace {
 
 constexpr int kPixels = 256;  // at a time: floats of three planes in the first-level cache
-constexpr int kSampled = 16;  // every so manieth pixel is in the mean
+constexpr int kSampled = 16;  // one of this many pixels enters the mean
 
-// Of one row: kStep is the distance of two pixels of a plane, 0 if it is known at run time only.
+// One row. kStep is the distance of two pixels of a plane, 0 if it is known only at run time.
 template <int kStep, bool kMirrored>
 FOCALDET_INLINE void change(const uint8_t* from, ptrdiff_t plane, ptrdiff_t step, const float* matrix,
                             const float* offset, uint8_t* to, ptrdiff_t to_plane, int count) {

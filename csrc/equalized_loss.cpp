@@ -1,8 +1,8 @@
 // Focal and quality focal loss with an exponent and a weight of each class, their derivative, and the sums of the
 // derivative's size over the positives and over the negatives of each class, in one pass over logits (O, C, I).
 //
-// With I = 1 the classes of a block of logits go round: the exponents are a table that goes round, read from where the
-// block begins, and the sums are one buffer that goes round. So the sums cost an addition for each logit.
+// With I = 1, the classes of a block of logits repeat cyclically: the exponents are a cyclic table, read from the block's
+// start, and the sums are one cyclic buffer. So the sums cost one addition per logit.
 #include <algorithm>
 #include <vector>
 
@@ -24,10 +24,10 @@ struct Pass {
   void* grad;
   const int64_t* labels;
   Floats quality;
-  const float* gammas;   // num_classes + kBlock, going round
+  const float* gammas;   // num_classes + kBlock, cyclic
   const float* weights;  // the same
   float grad_factor;
-  double* sums;  // (stretches, 2, C): positives, negatives; nullptr: not wanted
+  double* sums;  // (stretches, 2, C): positives, negatives; nullptr: not requested
 
   int64_t site(int64_t e) const { return e / (num_classes * inner) * inner + e % inner; }
   int64_t class_of(int64_t e) const { return e / inner % num_classes; }
@@ -55,7 +55,7 @@ struct Pass {
   double run(int64_t begin, int64_t end) const {
     alignas(64) float z[kBlock], slope[kBlock], loss[kBlock], gamma_buffer[kBlock], weight_buffer[kBlock];
     int places[kBlock];
-    float slopes[kBlock];  // of the positives, at their places
+    float slopes[kBlock];  // slopes of the positives, at their positions
     const int64_t room = num_classes + kBlock;
     std::vector<float> round(sums != nullptr && inner == 1 ? room : 0);
     double* positives = sums == nullptr ? nullptr : sums + begin / kStretch * 2 * num_classes;
@@ -129,7 +129,7 @@ void check_labels(const int64_t* labels, int64_t n, int64_t num_classes) {
                   num_classes - 1, " for ", num_classes, " classes, got ", low < kIgnored ? low : high);
 }
 
-// Loss (0-d), derivative, and the sums (2, C) in float64: positives, negatives; (0,) where they are not wanted.
+// Loss (0-d), derivative, and the sums (2, C) in float64: positives, negatives; (0,) if they are not requested.
 std::tuple<Tensor, Tensor, Tensor> equalized_loss(Tensor logits, Tensor labels, MaybeTensor quality, Tensor gammas,
                                                   Tensor weights, MaybeTensor normalizer, MaybeTensor grad_scale,
                                                   int64_t kind, std::optional<double> alpha, double scale,

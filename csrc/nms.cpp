@@ -1,9 +1,9 @@
 // Class-aware non-maximum suppression: the best boxes that overlap no better one of their class by more than a limit.
 //
-// Only boxes of a class are compared, with what of it was kept, and the work ends with the last box that is wanted:
-// a thousand boxes of 80 classes take some ten thousand overlaps instead of half a million. Once a class has many, they
-// are looked up by place, so that the work grows with the number of boxes. The arithmetic is that of torchvision's nms,
-// in float32, so the decisions are the same.
+// A box is only compared with kept boxes of its class, and the work ends with the last requested box: a thousand boxes of
+// 80 classes take some ten thousand overlaps instead of half a million. Once a class has many kept boxes, they are looked
+// up by position, so that the work grows with the number of boxes. The arithmetic is that of torchvision's nms, in
+// float32, so the decisions are the same.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -14,11 +14,11 @@
 namespace focaldet {
 namespace {
 
-constexpr size_t kMany = 256;       // kept boxes of a class from which on they are looked up by place
-constexpr double kMostCells = 64;   // of a box; one that covers more is compared with all
+constexpr size_t kMany = 256;       // from this many kept boxes of a class on, they are looked up by position
+constexpr double kMostCells = 64;   // per box; a box that covers more is compared with all
 constexpr double kMostPlace = 1e9;  // cells from the origin
 
-struct Columns {  // a column for each side, so that overlaps with all boxes are computed side by side
+struct Columns {  // a column for each side, so that overlaps with all boxes are vectorised
   std::vector<float> x1, y1, x2, y2, area;
 
   void add(const float* b, float box_area) {
@@ -66,9 +66,9 @@ class Kept {  // the kept boxes of a class
     int64_t left, top, right, bottom;
   };
 
-  static int64_t key(int64_t x, int64_t y) { return x * 4294967291 + y; }  // of two places with one key, both are seen
+  static int64_t key(int64_t x, int64_t y) { return x * 4294967291 + y; }  // two cells with one key are both searched
 
-  // Two boxes that share an area share a cell. False for a box of too many cells, or that is not finite.
+  // Two overlapping boxes share a cell. False for a box with too many cells, or one that is not finite.
   bool covered(const float* box, Cells* cells) const {
     double place[4];
     for (int i = 0; i < 4; ++i) {
@@ -107,8 +107,8 @@ class Kept {  // the kept boxes of a class
   std::unordered_map<int64_t, Columns> places_;
 };
 
-// boxes (N, 4), scores and labels (N,): indices of those that stay, best first, at most `most`; of equal scores the
-// first one is the better.
+// boxes (N, 4), scores and labels (N,): indices of the remaining boxes, best first, at most `most`; of equal scores, the
+// first is better.
 Tensor suppress_by_class(Tensor boxes, Tensor scores, Tensor labels, double iou, int64_t most) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && boxes.is_contiguous(), "boxes: expected contiguous (N, 4)");
   STD_TORCH_CHECK(dtype_of(boxes, "boxes") == Dtype::kFloat, "boxes: expected float32");

@@ -12,17 +12,17 @@ struct SigmoidSpec {
   float alpha;           // varifocal and matchability-aware: weight of the negatives; IoU-aware: the share α
   float weight0;         // focal: weight of target y is weight0 + weight1 * y
   float weight1;
-  float negative_scale;  // everything that stands before p^γ softplus(z)
+  float negative_scale;  // the factor on p^γ softplus(z)
 };
 
-// Losses of negatives, and their derivatives times `factor`. `grad` may be nullptr (not wanted), and may be `z`.
+// Losses of negatives, and their derivatives times `factor`. `grad` may be nullptr (not requested), and may be `z`.
 void negative_block(const SigmoidSpec& spec, const float* z, int n, float factor, float* loss, float* grad);
 
-// Negatives with an exponent and a weight of their own each; the derivatives are not multiplied.
+// Negatives, each with its own exponent and weight; the derivatives are not multiplied.
 void negative_block_by_class(const SigmoidSpec& spec, const float* z, const float* gamma, const float* weight, int n,
                              float* loss, float* grad);
 
-// As negative_block for any targets; `grad` must be there.
+// As negative_block, for any targets; `grad` must not be nullptr.
 void target_block(const SigmoidSpec& spec, const float* z, const float* y, int n, float factor, float* loss,
                   float* grad);
 

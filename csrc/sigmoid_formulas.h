@@ -44,7 +44,7 @@ FOCALDET_INLINE T binary_cross_entropy(T z, T y, T log1p_exp) {
   return (wrong == T(0) ? T(0) : wrong * z) + log1p_exp;
 }
 
-// Beside p q = 0: what is larger can only come from a huge or infinite logit, whose p q is not quite 0 in float.
+// Where p q = 0: larger values only come from a huge or infinite logit, whose p q is not quite 0 in float.
 template <class T>
 FOCALDET_INLINE T bounded(T loss) {
   return loss > T(128) ? T(128) : loss;

@@ -1,7 +1,7 @@
 // Loss and derivative of the sigmoid losses in one pass over logits (O, C, I), contiguous; formulas in
-// sigmoid_formulas.h. Each logit is read once and each derivative written once; a sparse target costs one look at a
-// site's label, since every entry is first taken as a negative and the few positives and ignored entries are put right
-// while they are still in the cache.
+// sigmoid_formulas.h. Each logit is read once and each derivative written once. A sparse target costs one read of a
+// site's label: every entry is first treated as a negative, and the few positives and ignored entries are corrected while
+// they are still in the cache.
 #include <algorithm>
 
 #include "sigmoid_blocks.h"
@@ -14,7 +14,7 @@ constexpr int64_t kBackground = -1;
 constexpr int64_t kIgnored = -2;
 constexpr int64_t kStretch = 32 * kBlock;
 
-// What a class's own α makes of target y: in focal loss the positives' weight, in the others the negatives'.
+// The weight of target y for a class's own α: of positives in focal loss, of negatives in the others.
 float alpha_share(Kind kind, float alpha, float y) {
   if (kind == Kind::kFocal) return alpha * y + (1.f - alpha) * (1.f - y);
   return y > 0.f ? 1.f : alpha;
@@ -25,19 +25,19 @@ struct Pass {
   int64_t num_classes, inner;
   Dtype dtype;
   const void* logits;
-  void* grad;         // nullptr: not wanted. May be the logits.
-  float* losses;      // nullptr: only the sum is wanted
+  void* grad;         // nullptr: not requested. May be the logits.
+  float* losses;      // nullptr: only the sum is requested
   const int64_t* labels;
   Floats quality, targets, class_alpha;
   Floats weight;
   int64_t weight_strides[3] = {0, 0, 0};
-  float factor;       // of the losses when they are written
-  float grad_factor;  // of the derivative
+  float factor;       // for written losses
+  float grad_factor;  // for the derivative
 
   int64_t site(int64_t e) const { return e / (num_classes * inner) * inner + e % inner; }
   int64_t class_of(int64_t e) const { return e / inner % num_classes; }
 
-  // What stands before the formula at element e: weight and, for a class's own α, its share of this target.
+  // Factor on the formula at element e: the weight and, for a class's own α, its share of this target.
   float element_factor(int64_t e, float y) const {
     float f = 1.f;
     if (weight) {
@@ -78,7 +78,7 @@ struct Pass {
     return false;
   }
 
-  // Puts right what negative_block assumed of element e.
+  // Corrects what negative_block assumed about element e.
   void set_special(int64_t e, float z, float* loss, float* slope) const {
     const int64_t label = labels[site(e)];
     if (label == kIgnored) {
@@ -114,7 +114,7 @@ struct Pass {
     for (int64_t e = begin; e < end; e += kBlock) {
       const int n = static_cast<int>(std::min<int64_t>(kBlock, end - e));
       const bool special = has_special(e, n);
-      // Where nothing has to be put right, float32 is read and written where it stands.
+      // If nothing needs correction, float32 is read and written in place.
       const bool direct = dtype == Dtype::kFloat && labels != nullptr && !special;
       const float* z = direct ? static_cast<const float*>(logits) + e : z_buffer;
       float* slope = direct && grad != nullptr ? static_cast<float*>(grad) + e : slope_buffer;
@@ -152,7 +152,7 @@ SigmoidSpec spec_of(int64_t kind, double gamma, std::optional<double> alpha, boo
   s.weight0 = s.negative_scale = 1.f;
   s.weight1 = 0.f;
   if (class_alpha) {
-    s.alpha = 1.f;  // each element's comes with its other factors
+    s.alpha = 1.f;  // each element's α is in its other factors
   } else if (s.kind == Kind::kFocal && alpha.has_value()) {
     s.weight0 = s.negative_scale = static_cast<float>(1.0 - *alpha);
     s.weight1 = static_cast<float>(2.0 * *alpha - 1.0);
@@ -169,7 +169,7 @@ void check_labels(const int64_t* labels, int64_t n, int64_t num_classes) {
                   num_classes - 1, " for ", num_classes, " classes, got ", low < kIgnored ? low : high);
 }
 
-// Loss of `logits` and its derivative, written to `grad` when there is one.
+// Loss of `logits`, and its derivative, written to `grad` if given.
 Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, const MaybeTensor& quality,
                 const MaybeTensor& targets, const MaybeTensor& weight, const MaybeTensor& class_alpha,
                 const MaybeTensor& normalizer, const MaybeTensor& grad_scale, int64_t kind, double gamma,

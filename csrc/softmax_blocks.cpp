@@ -31,13 +31,13 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   const int num_classes = spec.num_classes;
   alignas(64) float top[kLanes], target[kLanes], others[kLanes] = {}, shifted_sum[kLanes] = {};
   maximum(z, num_classes, top);
-  for (int j = 0; j < kLanes; ++j) target[j] = lanes(z, label[j])[j];  // apart from arithmetic, which has vectors
+  for (int j = 0; j < kLanes; ++j) target[j] = lanes(z, label[j])[j];  // separate from the vectorised arithmetic
   for (int j = 0; j < kLanes; ++j) target[j] -= top[j];
   if (spec.smoothing != 0.f)
     for (int k = 0; k < num_classes; ++k) {
       const float* row = lanes(z, k);
       const float alpha = spec.class_alpha == nullptr ? 1.f : spec.class_alpha[k];
-      if (alpha == 0.f) continue;  // whatever stands there
+      if (alpha == 0.f) continue;  // whatever its value
       for (int j = 0; j < kLanes; ++j) shifted_sum[j] += alpha * (row[j] - top[j]);
     }
   // The target is c_t = (1 - ε) α_t + ε/K α_t on the label and c_k = ε/K α_k elsewhere; all of it is `whole`.
@@ -63,7 +63,7 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   alignas(64) float hit[kLanes], inverse[kLanes], miss[kLanes], log_small[kLanes], log_large[kLanes], smoothed[kLanes];
   alignas(64) float a[kLanes], b[kLanes], per_others[kLanes];
   for (int j = 0; j < kLanes; ++j) hit[j] = lanes(z, label[j])[j];
-  // Short loops, in which both sides of a choice are there already: with branches the compiler would make no vectors.
+  // Short loops with both sides of each choice precomputed: with branches the compiler would not vectorise.
   for (int j = 0; j < kLanes; ++j) inverse[j] = 1.f / (hit[j] + others[j]);
   for (int j = 0; j < kLanes; ++j) {  // 1 - p_t, from the smaller of the two: each keeps its digits
     const float from_hit = 1.f - hit[j] * inverse[j], from_others = others[j] * inverse[j];
@@ -72,7 +72,7 @@ FOCALDET_INLINE void focal_lanes(const SoftmaxSpec& spec, float* z, const int* l
   for (int j = 0; j < kLanes; ++j) log_small[j] = log1p_unit(others[j]);
   for (int j = 0; j < kLanes; ++j) log_large[j] = log_positive(hit[j] + others[j]);
   for (int j = 0; j < kLanes; ++j) {
-    // log s; where the label is the maximum, s is 1 + others, and others may be too small to be seen in s.
+    // log s; where the label is the maximum, s is 1 + others, and others may be too small to affect s.
     const float log_sum = (target[j] == 0.f) & (others[j] < 1.f) ? log_small[j] : log_large[j];
     smoothed[j] =
         (1.f - smoothing) * own[j] * (log_sum - target[j]) + share * spec.alpha_sum * log_sum - share * shifted_sum[j];
@@ -150,13 +150,13 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
     right_weight[j] = position[j] - static_cast<float>(left[j]);
     left_weight[j] = 1.f - right_weight[j];
   }
-  for (int j = 0; j < kLanes; ++j) {  // apart from the arithmetic around it, which has vectors
+  for (int j = 0; j < kLanes; ++j) {  // separate from the vectorised arithmetic around it
     const float* bin = lanes(z, left[j]) + j;
     left_z[j] = bin[0];
     right_z[j] = bin[kLanes];
   }
   for (int j = 0; j < kLanes; ++j) {
-    // A zero weight takes no part, whatever stands in its bin: 0 times infinity would be NaN.
+    // A zero weight is left out, whatever is in its bin: 0 times infinity would be NaN.
     const float on_left = left_weight[j] * (left_z[j] - top[j]), on_right = right_weight[j] * (right_z[j] - top[j]);
     target[j] = (left_weight[j] == 0.f ? 0.f : on_left) + (right_weight[j] == 0.f ? 0.f : on_right);
   }

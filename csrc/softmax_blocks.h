@@ -14,7 +14,7 @@
 //
 // 1 - p_t is the sum of the other exponentials over s: it keeps its digits where p_t is near 1.
 //
-// kLanes rows are worked on side by side, z[k * kLanes + lane]: no sum runs across a vector and no row has a tail.
+// kLanes rows are processed side by side, z[k * kLanes + lane]: no sum runs across a vector and no row has a tail.
 #pragma once
 
 #include "vector_math.h"
@@ -29,10 +29,10 @@ struct SoftmaxSpec {
   float gamma;
   float smoothing;
   float alpha_sum;           // of class_alpha, or the number of classes
-  const float* class_alpha;  // with smoothing each class counts with its own; else nullptr, and α_t is in the factors
+  const float* class_alpha;  // with smoothing, each class has its own weight; else nullptr, and α_t is in the factors
 };
 
-// z is overwritten by the derivatives (only when wanted). `factor` multiplies the loss of each lane's row, `grad_factor`
+// z is overwritten by the derivatives (only if requested). `factor` multiplies the loss of each lane's row, `grad_factor`
 // its derivatives.
 void focal_rows(const SoftmaxSpec& spec, float* z, const int* label, const float* factor, const float* grad_factor,
                 bool wants_grad, float* loss);
@@ -42,7 +42,7 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
 // Labels as lanes. `share` becomes 0 where a label is ignored, and 1 elsewhere; an ignored row gets the label 0.
 void label_lanes(const int64_t* labels, int n, int64_t ignore_index, int* label, float* share);
 
-// Rows of logits as they lie in memory, (n, num_classes), to lanes and back.
+// Rows of logits in memory order, (n, num_classes), to lanes and back.
 void rows_to_lanes(const float* rows, int n, int num_classes, float* z);
 void lanes_to_rows(const float* z, int n, int num_classes, float* rows);
 

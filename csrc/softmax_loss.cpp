@@ -1,5 +1,5 @@
 // Loss and derivative of the softmax losses in one pass over logits (O, K, I), contiguous; formulas in softmax_blocks.h.
-// kLanes rows at a time are laid side by side in a scratch buffer that stays in the cache.
+// kLanes rows at a time are placed side by side in a scratch buffer that stays in the cache.
 #include <algorithm>
 
 #include "softmax_blocks.h"
@@ -15,8 +15,8 @@ struct Pass {
   int64_t inner;
   Dtype dtype;
   const void* logits;
-  void* grad;     // nullptr: not wanted. May be the logits.
-  float* losses;  // nullptr: only the sum is wanted
+  void* grad;     // nullptr: not requested. May be the logits.
+  float* losses;  // nullptr: only the sum is requested
   const int64_t* labels;
   int64_t ignore_index;
   Floats positions, weight, class_alpha;
@@ -33,7 +33,7 @@ struct Pass {
       int n = static_cast<int>(std::min<int64_t>(kLanes, end - row));
       if (inner > 1) n = static_cast<int>(std::min<int64_t>(n, inner - row % inner));  // along one map
       load_rows(row, n, rows.data(), z.data());
-      // Lanes beyond n keep what an earlier row left there; nobody looks at them.
+      // Lanes beyond n keep values of an earlier row; nothing reads them.
       if (labels != nullptr) {
         label_lanes(labels + row, n, ignore_index, label, share);
       } else {
@@ -42,7 +42,7 @@ struct Pass {
       }
       weigh(row, n, label, share);
       for (int j = 0; j < n; ++j) {
-        if (share[j] == 0.f)  // no loss and no gradient, whatever stands there
+        if (share[j] == 0.f)  // no loss and no gradient, whatever its values
           for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
         f[j] = share[j] == 0.f ? 0.f : factor * share[j];
         g[j] = share[j] == 0.f ? 0.f : grad_factor * share[j];
@@ -63,7 +63,7 @@ struct Pass {
     return sum;
   }
 
-  // Multiplies the rows that are not ignored by their weight, and by their class's where no smoothing mixes the classes.
+  // Multiplies rows that are not ignored by their weight, and by their class's weight if no smoothing mixes classes.
   void weigh(int64_t row, int n, const int* label, float* share) const {
     const bool by_class = class_alpha && spec.class_alpha == nullptr;
     if (!weight && !by_class) return;
@@ -74,7 +74,7 @@ struct Pass {
     }
   }
 
-  // Rows of logits lie one after the other (inner = 1): turned into lanes. Lanes lie side by side already in a map.
+  // Consecutive rows of logits (inner = 1) are transposed into lanes. In a map, lanes are already side by side.
   void load_rows(int64_t row, int n, float* rows, float* z) const {
     const int num_classes = spec.num_classes;
     if (inner > 1) {
@@ -103,7 +103,7 @@ struct Pass {
   }
 };
 
-// Whether every label is a class or ignored; every position within the bins. Loops without a way out, to be vectorised.
+// Whether every label is a class or ignored; every position within the bins. Loops without early exit, to be vectorised.
 FOCALDET_CLONES bool all_known(const int64_t* labels, int64_t n, int64_t num_classes, int64_t ignore_index) {
   int64_t wrong = 0;
   for (int64_t r = 0; r < n; ++r)

@@ -1,4 +1,4 @@
-// What the operators share: reading their tensor arguments, and sums that do not depend on the number of threads.
+// Shared by the operators: reading their tensor arguments, and sums that do not depend on the number of threads.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -64,8 +64,8 @@ inline double factor_of(double scale, const MaybeTensor& normalizer) {
   return value ? scale / static_cast<double>(value[0]) : scale;
 }
 
-// What the derivative is stored times: scale / normalizer, or `grad_scale` where backward divides by it again. float16
-// holds a derivative that has been divided by many positives no longer (the loss scale comes only in backward).
+// Factor of the stored derivative: scale / normalizer, or `grad_scale` if backward divides by it again. float16 cannot
+// represent a derivative that was divided by many positives (the loss scale comes only in backward).
 inline float grad_factor_of(double factor, const MaybeTensor& grad_scale) {
   const Floats value(grad_scale, "grad_scale", 1);
   return value ? value[0] : static_cast<float>(factor);
@@ -76,7 +76,7 @@ inline Tensor empty(const Tensor& like, std::vector<int64_t> size, torch::header
 }
 
 // A tensor for the derivative of `like`. Touching the pages of a large one for the first time costs more than computing
-// what is written there; with pages of 2 MB, which Linux gives to those who ask, most of that is gone.
+// the values written there; pages of 2 MB, which Linux provides on request, avoid most of that cost.
 inline Tensor empty_grad(const Tensor& like) {
   Tensor grad = torch::stable::empty_like(like);
 #ifdef __linux__
@@ -89,8 +89,8 @@ inline Tensor empty_grad(const Tensor& like) {
   return grad;
 }
 
-// Calls work(first, last) for stretches of [0, total) that are the same whatever the number of threads, and adds what
-// they return in their order: two runs give the same bits.
+// Calls work(first, last) for stretches of [0, total) that do not depend on the number of threads, and adds their results
+// in order: two runs give the same bits.
 template <class Work>
 double sum_in_order(int64_t total, int64_t stretch, const Work& work) {
   if (total <= stretch) return total > 0 ? work(int64_t{0}, total) : 0.0;

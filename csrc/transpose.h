@@ -1,4 +1,4 @@
-// Turning rows of floats into columns, eight by eight in registers.
+// Transpose rows of floats into columns, eight by eight in registers.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ namespace focaldet {
 constexpr int kTile = 8;
 
 // to[k * to_step + j] = from[j * from_step + k] for j, k < 8. Rows j and j + 4 are put together as they are loaded, which
-// costs no shuffle: those are what bounds this.
+// costs no shuffle; shuffles are the bottleneck.
 FOCALDET_INLINE void transpose_tile(const float* from, ptrdiff_t from_step, float* to, ptrdiff_t to_step) {
   typedef float Half __attribute__((vector_size(2 * kTile)));
   typedef float Row __attribute__((vector_size(4 * kTile)));

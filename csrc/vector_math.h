@@ -90,14 +90,14 @@ FOCALDET_INLINE double minus_size(double z) { return -std::fabs(z); }
 FOCALDET_INLINE double log1p_unit(double u) { return std::log1p(u); }
 FOCALDET_INLINE double log_positive(double x) { return std::log(x); }
 
-// The exponents that need no logarithm have a path of their own.
+// Exponents that need no logarithm have a separate path.
 enum class Power { kZero, kOne, kTwo, kAny };
 
 inline Power power_of(double exponent) {
   return exponent == 0 ? Power::kZero : exponent == 1 ? Power::kOne : exponent == 2 ? Power::kTwo : Power::kAny;
 }
 
-// base ** exponent for base >= 0; 0 where base is 0 (the exponent 0 is a case of its own).
+// base ** exponent for base >= 0; 0 where base is 0 (the exponent 0 is a separate case).
 template <Power P, class T>
 FOCALDET_INLINE T power(T base, T exponent) {
   if constexpr (P == Power::kZero) return T(1);

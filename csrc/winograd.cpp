@@ -1,11 +1,11 @@
 // The three transforms of Winograd's minimal filtering F(4 x 4, 3 x 3), between maps and tiles (Lavin & Gray,
 // arXiv 1509.09308, section 4): a 3 x 3 convolution becomes 36 products of matrices, with a quarter of the
-// multiplications. The products are torch.bmm's; what stands here is memory traffic and additions.
+// multiplications. torch.bmm computes the products; this file has the memory traffic and additions.
 //
 // The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity: their powers stay nearer to 1 than those of the usual 0, +-1,
 // +-2, and less is lost in float32.
 //
-// A map is (N, H, W, C), a tile one of its 4 x 4 blocks, counted by row through all images; blocks that stick out have
+// A map is (N, H, W, C), a tile one of its 4 x 4 blocks, counted by row through all images; blocks beyond the edge have
 // zeros there. Tiles are (36, T, C): a matrix for each product.
 #include "tensors.h"
 #include "vector_math.h"
@@ -32,7 +32,7 @@ struct Place {  // of a tile: its image, and the pixel at its top left
       : image(tile / (s.rows * s.columns)), y(tile / s.columns % s.rows * 4), x(tile % s.columns * 4) {}
 };
 
-// What a transform does along one of the two axes: kFrom numbers in, kTo out, of so many channels side by side.
+// A transform along one of the two axes: kFrom numbers in, kTo out, for many channels side by side.
 struct ToProducts {  // pixels of a tile and of its border, to factors: B^T
   static constexpr int kFrom = 6, kTo = 6;
   static constexpr bool kBias = false;
@@ -72,7 +72,7 @@ struct GradientToProducts {  // the derivative of pixels, to that of sums of pro
   }
 };
 
-// Both axes, of `lanes` channels: from[i][j], to[i][j] and `bias` point to them. kKnown, where it is not 0, is `lanes`.
+// Both axes, for `lanes` channels: from[i][j], to[i][j] and `bias` point to them. kKnown is `lanes`, unless it is 0.
 template <class T, int kKnown>
 FOCALDET_INLINE void both_axes(const float* (&from)[T::kFrom][T::kFrom], float* (&to)[T::kTo][T::kTo],
                                const float* bias, int lanes) {
@@ -117,7 +117,7 @@ FOCALDET_INLINE void transform(const float* (&from)[T::kFrom][T::kFrom], float* 
 }
 
 // Tiles [first, last) of a map; `tiles` points to the first one of the first product, whose `product` floats the second
-// one follows. kBorder: what is read begins a pixel above and left of the tile.
+// one follows. kBorder: reading begins one pixel above and left of the tile.
 template <class T, int kBorder>
 FOCALDET_INLINE void map_to_tiles(const Shape& s, const float* map, float* tiles, int64_t product, int64_t first,
                                   int64_t last) {
@@ -170,7 +170,7 @@ void tiles_to_pixels(const Shape& s, const float* tiles, const float* bias, floa
   }
 }
 
-// The largest size of a number, by its bits, which are in the same order: NaN above infinity above all numbers.
+// The largest absolute value, by its bits, which sort alike: NaN above infinity above all numbers.
 FOCALDET_CLONES
 uint32_t largest_bits(const float* x, int64_t n) {
   uint32_t largest = 0;
@@ -181,7 +181,7 @@ uint32_t largest_bits(const float* x, int64_t n) {
   return largest;
 }
 
-// The largest size of a number in a tensor; NaN where there is one.
+// The largest absolute value in a tensor; NaN if it contains one.
 double largest(Tensor x) {
   STD_TORCH_CHECK(x.is_contiguous() && x.scalar_type() == torch::headeronly::ScalarType::Float,
                   "expected contiguous float32");
@@ -207,7 +207,7 @@ void check(const Tensor& map, const Tensor& tiles, int64_t first, int64_t count,
   STD_TORCH_CHECK(at >= 0 && at + count <= tiles.size(1), "no place for so many tiles");
 }
 
-// work(offset, first, last): tiles [first, last) of the map, whose place among the tiles is `offset` floats on.
+// work(offset, first, last): tiles [first, last) of the map, `offset` floats from the first tile.
 template <class Work>
 void in_parallel(const Tensor& tiles, int64_t first, int64_t count, int64_t at, const Work& work) {
   torch::stable::parallel_for(first, first + count, 4, [&](int64_t begin, int64_t end) {
@@ -215,7 +215,7 @@ void in_parallel(const Tensor& tiles, int64_t first, int64_t count, int64_t at, 
   });
 }
 
-// Tiles [first, first + count) of a map, written to the places from `at` on.
+// Tiles [first, first + count) of a map, written from position `at` on.
 template <auto kTransform>
 void read_tiles(Tensor map, Tensor tiles, int64_t first, int64_t count, int64_t at) {
   check(map, tiles, first, count, at);

@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 def missing(tool: str) -> NoReturn:
-    """Skip what needs a tool that is not there. CI installs them all (.ci/run): there, it fails."""
+    """Skip a test that needs a missing tool. CI installs all tools (.ci/run), so there the test fails."""
     if os.environ.get("CI"):
         pytest.fail(f"needs {tool}")
     pytest.skip(f"needs {tool}")
@@ -34,7 +34,7 @@ class Browser:
             missing("Chromium, for example: apt-get install chromium")
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
-        # The protocol speaks on the descriptors 3 (in) and 4 (out).
+        # The protocol uses the descriptors 3 (in) and 4 (out).
         command = f'exec "{binary}" {_FLAGS} --user-data-dir="{profile}" about:blank 3<&{to_read} 4>&{to_write}'
         self._process = subprocess.Popen(
             ["bash", "-c", command], pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -86,7 +86,7 @@ class Browser:
         return [event for event in self.events if event.get("method") in kinds]
 
     def network_requests(self) -> list[str]:
-        """Addresses asked for that are neither this page nor inside it."""
+        """Requested addresses that are neither this page nor inside it."""
         sent = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [url for url in sent if not url.startswith(("file:", "data:", "about:"))]
 

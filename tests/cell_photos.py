@@ -1,4 +1,4 @@
-"""Data folders of a few real photos; of drawn digits where those are not here."""
+"""Data folders of a few real photos, or of drawn digits if these are missing."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A few real photos as a data folder, and a run on them, made once."""
+"""A few real photos as a data folder, and a run on them, each made once."""
 
 import gc
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test uses the network
 
 from shapes import check_shapes
 
@@ -25,18 +25,18 @@ from once import made_once  # noqa: E402
 
 
 def pytest_configure() -> None:
-    """Nobody listens to torch's trace of itself.
+    """Keep handlers off torch's structured trace log.
 
-    Where somebody does, torch writes down each step of compiling and exporting, at three times the work; and pytest
-    listens to every logger that does not pass its messages on, of which this is one. torch finds it as it is left here,
-    whenever it is imported.
+    If it has a handler, torch logs each step of compiling and exporting, at three times the work, and pytest adds a
+    handler to every logger that does not propagate, such as this one. The setting holds even if torch is imported
+    later.
     """
     logging.getLogger("torch.__trace").addHandler = lambda handler: None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported stays, some 600,000 objects with torch and lightning. Python's collector would go through them
+    """Freeze imported objects, some 600,000 with torch and lightning. Otherwise Python's collector would scan them
     again and again, for a sixth of the time of the quick tests."""
     gc.disable()
     done = yield
@@ -47,7 +47,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """For the tests of one file."""
+    """A browser for the tests of one file."""
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
@@ -62,31 +62,31 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def coco_photos() -> Path:
-    """Photos of many sizes with COCO's own annotations, one crowd in each split; drawn ones where they are not here."""
+    """Photos of many sizes with COCO's own annotations, one crowd in each split; drawn ones if they are missing."""
     folder = BCCD.parent / "coco_photos"
     return folder if folder.is_dir() else drawn_coco()
 
 
 @pytest.fixture
 def unsplit_cells(cells: Path, tmp_path: Path) -> Path:
-    """The same six photos in a folder that gives no splits."""
+    """The same six photos in a folder without splits."""
     return Path(shutil.copytree(cells, tmp_path / "unsplit", ignore=shutil.ignore_patterns("ImageSets")))
 
 
 @pytest.fixture
 def two_cells(tmp_path: Path) -> Path:
-    """Two photos, which are all there is to train and to validate."""
+    """Only two photos, used both to train and to validate."""
     return write_cells(tmp_path / "two", {"train": range(2), "val": range(2)})
 
 
 @pytest.fixture
 def config(cells: Path, tmp_path: Path) -> TrainConfig:
-    """The smallest run that has everything: 8 steps."""
+    """The smallest run with all features: 8 steps."""
     return small_config(cells, tmp_path / "run")
 
 
 def train_silently(config: TrainConfig) -> Path:
-    from focaldet.engine.train import train  # here: the process that hands out the tests reads this file too
+    from focaldet.engine.train import train  # here: the process that distributes the tests reads this file too
 
     return train(config, say=lambda line: None)
 
@@ -109,20 +109,20 @@ def small_config(data: Path, out: Path) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of such a run: look, do not touch."""
+    """The run folder of such a run; do not change it."""
     made = made_once(tmp_path_factory, "runs", lambda folder: train_silently(small_config(cells, folder / "trained")))
     return made / "trained"
 
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that run, to break."""
+    """A copy of that run, free to change."""
     return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
 @pytest.fixture
 def again(config: TrainConfig) -> Callable[..., Path]:
-    """Trains with some fields changed, in silence."""
+    """Trains with some fields changed, without output."""
     return lambda **changes: train_silently(replace(config, **changes))
 
 

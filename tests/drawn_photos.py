@@ -1,4 +1,4 @@
-"""Drawn digits, for a checkout without ../shared/data: they stand in for the photos of blood cells and of COCO."""
+"""Drawn digits that replace the photos of blood cells and COCO in a checkout without ../shared/data."""
 
 import atexit
 import json
@@ -20,12 +20,12 @@ OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}<
 SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (500, 375), (612, 612), (640, 360))
 
 CATEGORY_IDS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 90)
-"""Of the ten digits, with gaps as COCO's have."""
+"""Category ids of the ten digits, with gaps like COCO's."""
 
 
 @cache
 def drawn_cells() -> Path:
-    """A folder like BCCD: as many classes, of the same names, in photos of the same size, objects in each."""
+    """A folder like BCCD: the same classes, in photos of the same size, each with objects."""
     digits, root = _digits(train=12, val=1), _new_folder()
     document = json.loads((digits / "annotations" / "train.json").read_text())
     objects = defaultdict(list)
@@ -46,7 +46,7 @@ def drawn_cells() -> Path:
 
 @cache
 def drawn_coco() -> Path:
-    """A folder like that of COCO's photos: photos of many sizes, ids with gaps, areas of outlines, a crowd a split."""
+    """A folder like COCO's: photos of many sizes, ids with gaps, areas of outlines, one crowd per split."""
     digits, root = _digits(train=4, val=16), _new_folder()
     for folder in ("images", "annotations"):
         (root / folder).mkdir()
@@ -72,7 +72,7 @@ def drawn_coco() -> Path:
 def _place(annotation: dict[str, Any], across: float, down: float) -> None:
     x, y, width, height = annotation["bbox"]
     annotation["bbox"] = [x * across, y * down, width * across, height * down]
-    annotation["area"] = 0.6 * width * across * height * down  # of the digit in the box
+    annotation["area"] = 0.6 * width * across * height * down  # area of the digit in the box
     annotation["category_id"] = CATEGORY_IDS[annotation["category_id"] - 1]
 
 

@@ -182,7 +182,7 @@ def _revision(files: dict[str, bytes]) -> str:
 
 
 def environment(hub: Hub | None, home: Path, token: str = TOKEN) -> dict[str, str]:
-    """Of a process that uses the stand-in, or has no network."""
+    """Environment of a process that uses the stand-in or has no network."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
     own |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "HF_HOME": str(home)}
     url = "http://127.0.0.1:1" if hub is None else hub.url

@@ -1,4 +1,4 @@
-"""What several processes of the tests share is made by the first that asks for it."""
+"""Resources shared by several test processes; the first process that needs one makes it."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A new folder that ``make`` fills, once for all processes. Look, do not touch."""
+    """A new folder that ``make`` fills, once for all processes; do not change it."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     while not (folder / "done").exists():

@@ -1,6 +1,6 @@
-"""The shapes and dtypes that annotations state are checked in each call that the tests make.
+"""Check the shapes and dtypes in annotations at every call during the tests.
 
-Only those: the other types are mypy's, and a check of them at each call costs time.
+Other types are left to mypy, since checking them at every call costs time.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,24 +31,24 @@ MODULES = (
     "study.imbalance",
     "study.ranking",
 )
-"""The modules of focaldet that state shapes, but for ``UNCHECKED``."""
+"""The modules of focaldet with shape annotations, except ``UNCHECKED``."""
 
 UNCHECKED = ("study.scenes",)
 """``torch.no_grad`` does not see that a wrapped function is a generator, and leaves gradients on in it."""
 
 
 def states_shape(annotation: Any) -> bool:
-    """Whether there is a shape in it, as in ``list[Float[Tensor, "N 4"]] | None``."""
+    """Whether an annotation contains a shape, as in ``list[Float[Tensor, "N 4"]] | None``."""
     is_shape = isinstance(annotation, type) and issubclass(annotation, AbstractArray)
     return is_shape or any(map(states_shape, get_args(annotation)))
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which checks the shapes of what it takes and gives back.
+    """The function with a check of the shapes of its arguments and results.
 
-    Not while torch traces it: a size that is looked at is no longer free in an exported network.
+    It does not check while torch traces it: reading a size would fix it in the exported network.
     """
-    from torch.compiler import is_compiling  # here: the process that hands out the tests needs no torch
+    from torch.compiler import is_compiling  # imported here: the process that distributes the tests needs no torch
 
     annotations = {name: hint for name, hint in function.__annotations__.items() if states_shape(hint)}
     if not annotations:
@@ -64,13 +64,13 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_shapes() -> None:
-    """From here on. What has been imported before stays without."""
+    """Check modules imported from now on; earlier imports stay unchecked."""
     install_import_hook([f"focaldet.{name}" for name in MODULES], "shapes.check")
 
 
 @contextmanager
 def unchecked_shapes() -> Iterator[None]:
-    """For a test of what the library itself says to a wrong shape or dtype."""
+    """Disable the checks, for tests of the library's own errors about shapes and dtypes."""
     config.update("jaxtyping_disable", True)
     try:
         yield

@@ -329,7 +329,7 @@ def test_out_that_holds_a_run_is_refused(refuse: Refuse, cells: Path, trained: P
 def test_out_that_is_a_file_is_refused(refuse: Refuse, cells: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert f"--out {tmp_path / 'file'}: is a file" in refuse("train", "--data", cells, "--out", tmp_path / "file")
-    assert "cannot be made" in refuse("train", "--data", cells, "--out", tmp_path / "file" / "run", *TINY)
+    assert "cannot be created" in refuse("train", "--data", cells, "--out", tmp_path / "file" / "run", *TINY)
 
 
 def test_resume_without_a_run_is_refused(refuse: Refuse, cells: Path, out: Path) -> None:
@@ -364,7 +364,7 @@ def test_pretrained_weights_without_a_network_are_one_line_and_leave_no_folder(
     assert re.fullmatch(
         r"focaldet: --pretrained: timm/mobilenetv3_small_050.lamb_in1k: cannot be downloaded "
         r"\(HF_HUB_OFFLINE is set\); "
-        r"bring https://huggingface.co/\S+/model.safetensors from another machine and name it with --backbone-weights, "
+        r"copy https://huggingface.co/\S+/model.safetensors from another machine and name it with --backbone-weights, "
         r"or train from scratch with --no-pretrained\n",
         done.stderr,
     )

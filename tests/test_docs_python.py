@@ -1,4 +1,4 @@
-"""The code of docs/python.md, of README's five lines and of the notebook is run, with a shorter training."""
+"""The code of docs/python.md, README's five lines and the notebook runs, with a shorter training."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The code of docs/video.md is run, on a film of one photo."""
+"""The code of docs/video.md runs on a video of one photo."""
 
 import shutil
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Reading what may be anything, and writing where it may hurt."""
+"""Reading untrusted files, and writing safely."""
 
 import os
 import stat

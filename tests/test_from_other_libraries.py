@@ -1,8 +1,8 @@
-"""Calls in other libraries, from the table of docs/losses.md: both calls of a row are run, with the same values and
+"""Calls in other libraries, from the table of docs/losses.md: both calls of a row run and give the same values and
 gradients.
 
-torch's and torchvision's calls are their own. Those of fvcore, mmdetection and kornia are written out below from their
-formulas, with their names, order of arguments, defaults and epsilons.
+torch's and torchvision's calls are the real ones. Calls of fvcore, mmdetection and kornia are written out below from
+their formulas, with their names, order of arguments, defaults and epsilons.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The losses under every condition: what is saturated, masked, weighed, transformed, or not what it should be."""
+"""The losses under every condition: saturated, masked, weighted, transformed or invalid inputs."""
 
 import math
 from collections.abc import Callable

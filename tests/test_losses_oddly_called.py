@@ -1,4 +1,4 @@
-"""Calls that are unusual but have one right answer: it is given, by kernel and by formula, as float64 has it."""
+"""Unusual calls with one right answer, checked for kernel and formula against float64."""
 
 import math
 from collections.abc import Callable

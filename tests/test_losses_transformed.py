@@ -1,4 +1,4 @@
-"""Each loss under each transform of torch: the numbers are right, and docs/losses.md says what computes them."""
+"""Each loss under each transform of torch: the numbers are right, by kernel or formula as docs/losses.md says."""
 
 import inspect
 import re

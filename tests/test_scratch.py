@@ -1,4 +1,4 @@
-"""Temporary folders: they go at the end, and after a kill with the next one."""
+"""Temporary folders are removed at the end, or by the next process after a kill."""
 
 import os
 import signal

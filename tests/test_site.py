@@ -1,4 +1,4 @@
-"""The documentation as a site is built without a warning, and holds every public name."""
+"""The documentation site builds without a warning and contains every public name."""
 
 import subprocess
 import sys

@@ -99,7 +99,7 @@ def mmdet_fcos(truth: GroundTruth, lattice: Lattice) -> Any:
 
 
 def mmdet_task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, boxes: Tensor) -> Any:
-    """mmdetection's TaskAlignedAssigner, which chooses before it asks what lies inside, ready to run.
+    """mmdetection's TaskAlignedAssigner, which chooses before it checks what lies inside, ready to run.
 
     Args:
         scores, boxes: predictions ``(B, P)`` and ``(B, P, 4)``.

@@ -87,8 +87,8 @@ def fcos_targets(truth: GroundTruth, lattice: Lattice) -> tuple[Any, Tensor, Ten
 
 
 def predictions(truth: GroundTruth, lattice: Lattice) -> tuple[Tensor, Tensor]:
-    """Scores ``(B, P)`` and boxes ``(B, P, 4)`` of a network that is on its way: a location inside an object predicts
-    its box within some pixels, the others a box of their own size."""
+    """Scores ``(B, P)`` and boxes ``(B, P, 4)`` of a half-trained network: a location inside an object predicts its box
+    within some pixels, the others a box of random size."""
     generator = torch.Generator().manual_seed(1)
     points, half = lattice.points(), 4 * lattice.location_strides()[:, None]
     boxes = torch.cat([points - half, points + half], dim=1).repeat(IMAGES, 1, 1)
@@ -99,7 +99,7 @@ def predictions(truth: GroundTruth, lattice: Lattice) -> tuple[Tensor, Tensor]:
 
 
 def task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, boxes: Tensor) -> Assignment:
-    """The candidates and the choice among them; the former are listed in the loader in training."""
+    """The candidates and the choice among them; in training, the loader lists the candidates."""
     found = list_candidates(truth, lattice)
     iou = paired_iou(boxes[found.image, found.location], truth.boxes_xyxy[found.gt])
     chosen = choose_positives(found, scores[found.image, found.location] * iou**6, iou, 13)
@@ -126,7 +126,7 @@ def assigned(found: Candidates, chosen: Tensor) -> Assignment:
 
 
 def warm(method: str, who: str, height: int, width: int, objects: int) -> Callable[[], Any]:
-    """Like ``ready``, after a small run that loads everything that is loaded on first use."""
+    """Like ``ready``, after a small run that triggers all first-use loading."""
     ready(method, who, 64, 64, 5)()
     return ready(method, who, height, width, objects)
 

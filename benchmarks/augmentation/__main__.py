@@ -1,12 +1,12 @@
-"""What each augmentation costs, and which help: BCCD and the demo's digits, several seeds and training times.
+"""Cost and benefit of each augmentation: BCCD and the demo's digits, several seeds and training times.
 
     python -m benchmarks.augmentation cost --data DIR
     python -m benchmarks.augmentation table --data DIR digits --minutes 10 30 --seeds 3
 
-``cost`` prints the processor time per photo beside that of a training step. ``table`` trains one run for each data set,
-training time, seed and preset, and measures it on the test split. A finished run is a line of ``WORK/runs.jsonl``;
-called again with the same folder, ``table`` continues a run that was stopped, and leaves out what is finished. Each
-finished run rewrites the page.
+``cost`` prints the processor time per photo next to the time of a training step. ``table`` trains one run for each data
+set, training time, seed and preset, and measures it on the test split. A finished run is a line of ``WORK/runs.jsonl``.
+Called again with the same folder, ``table`` continues a stopped run and skips finished ones. Each finished run rewrites
+the page.
 """
 
 import argparse
@@ -39,10 +39,10 @@ from focaldet.system.cores import cores
 RESULTS = Path(__file__).parents[1] / "results" / "augmentation.md"
 
 EPOCHS = 5
-"""Passes over the photos that ``cost`` measures."""
+"""Number of passes over the photos in ``cost``."""
 
 PRESETS = ("light", "none", "medium", "strong", *(f"light,{name}" for name in NAMES))
-"""Of the table, unless others are given. The first is what the others are compared with."""
+"""Default rows of the table. The others are compared with the first."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
 def costs(data: Path, photos: int, size: int) -> Iterator[str]:
     """Rows of the table of costs: milliseconds per photo that a preset or an augmentation adds.
 
-    Processor time, which is the same on a busy machine.
+    It is processor time, which does not change on a busy machine.
     """
     torch.set_num_threads(1)
     folder = read_folder(data)
@@ -101,10 +101,10 @@ def costs(data: Path, photos: int, size: int) -> Iterator[str]:
 def step_ms(folder: DataFolder, size: int) -> float:
     """Milliseconds per photo of a training step with the default network, on all cores.
 
-    Processor time with one thread over the number of cores: threads that wait for each other would count.
+    It is processor time with one thread divided by the number of cores, since waiting threads would count too.
     """
     spent = []
-    for epochs in (1, 1 + EPOCHS):  # the difference is without what happens once
+    for epochs in (1, 1 + EPOCHS):  # the difference excludes one-time work
         with tempfile.TemporaryDirectory() as work:
             config = TrainConfig(
                 data=str(folder.root),
@@ -122,7 +122,7 @@ def step_ms(folder: DataFolder, size: int) -> float:
 
 
 def run_table(args: argparse.Namespace) -> None:
-    """Train what is not trained yet, and write the page after each run."""
+    """Train missing runs, and write the page after each."""
     presets = [str(Augmentation.parse(preset)) for preset in args.presets]
     done = args.work / "runs.jsonl"
     # Seed by seed and short runs first: the page is complete early, and becomes more certain.
@@ -142,7 +142,7 @@ def run_table(args: argparse.Namespace) -> None:
 
 
 def lines_of(file: Path) -> list[dict]:
-    """The finished runs. A line that a kill has cut short does not count."""
+    """The finished runs. A line truncated by a kill does not count."""
     lines = []
     for line in file.read_text().splitlines() if file.exists() else ():
         with suppress(ValueError):
@@ -151,7 +151,7 @@ def lines_of(file: Path) -> list[dict]:
 
 
 def run_once(data: str, minutes: float, preset: str, seed: int, work: Path) -> dict:
-    """Train and measure one run; a run that was stopped goes on."""
+    """Train and measure one run; a stopped run continues."""
     folder = work / "digits" if data == "digits" else Path(data)
     if data == "digits" and not folder.exists():
         made = work / "digits-unfinished"
@@ -162,7 +162,7 @@ def run_once(data: str, minutes: float, preset: str, seed: int, work: Path) -> d
     resume = (out / "last.ckpt").exists()
     if not resume:
         shutil.rmtree(out, ignore_errors=True)
-    # As the demo: a mirrored digit is another sign. Cells have no up and no left.
+    # As in the demo: a mirrored digit is another sign. Cells have no orientation.
     fitting = {"size": 224, "flips": "none"} if data == "digits" else {"flips": "all"}
     print(f"{out.name}{': continued' if resume else ''}", flush=True)
     config = TrainConfig(

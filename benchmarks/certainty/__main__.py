@@ -2,9 +2,9 @@
 
 Trains each method with several seeds, which calibrates it on val, and counts on the test split: how many true boxes the
 bands contain, how wide they are, how far off scores are, the precision and recall at the thresholds that promise 90 %;
-and the same on blurred and on darker copies of the photos, with what --check-shift says of them. A method may have
-options of train: gfl:levels=p3-p7. Runs that are there in --folder are not trained again, and a run that was measured
-is not measured again. Writes benchmarks/results/certainty.md after each run.
+and the same on blurred and on darker copies of the photos, with the result of --check-shift. A method may have options
+of train: gfl:levels=p3-p7. Runs in --folder are neither trained nor measured again. Writes
+benchmarks/results/certainty.md after each run.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def runs(args: argparse.Namespace) -> Iterator[tuple[str, int, Path]]:
-    """Method, seed and folder of each run, seed by seed, so that all methods are there early."""
+    """Method, seed and folder of each run, seed by seed, so that all methods have results early."""
     for seed in range(args.seeds):
         for method in args.methods:
             run = args.folder / f"{method.replace(':', '-').replace('=', '-').replace(',', '-')}-{seed}"

@@ -20,7 +20,7 @@ from focaldet.runtime.results import coco_results
 from focaldet.runtime.shift import FALSE_ALARMS, least_scores, photo_sample, shift_chance
 
 PROMISED = 90
-"""Precision and recall, in percent, that are checked."""
+"""Precision and recall to check, in percent."""
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "as they are": lambda photo: photo,
@@ -68,7 +68,7 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
 
 
 def promises(calibration: Calibration, run: Run) -> list[str]:
-    """What became on test of the precision and recall that the calibration promised."""
+    """Precision and recall on test, next to the promised ones."""
     kept = []
     index = PERCENTS.index(PROMISED)
     classes = scored_by_class(match_run(run), len(calibration.class_names))

@@ -1,9 +1,9 @@
 """python -m benchmarks.certainty.simulate: four ways to find the factor of a band when boxes of one photo are alike.
 
-Prints the tables of docs/adr/0014-calibration.md; ``--maps`` the one of Platt's curve against isotonic regression. A
-draw makes calibration photos with about 12 boxes each (1 to 50), whose ratios of error and deviation share a part rho
-of their variance within a photo, finds the factor for 90 % by each rule, and measures how many boxes of 40,000 new
-photos it covers.
+Prints the tables of docs/adr/0014-calibration.md; ``--maps`` prints the table of Platt's curve against isotonic
+regression. A draw makes calibration photos with about 12 boxes each (1 to 50), whose ratios of error and deviation
+share a part rho of their variance within a photo, finds the factor for 90 % by each rule, and measures how many boxes
+of 40,000 new photos it covers.
 """
 
 import argparse
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 COVERAGE = 0.9
 SETTINGS = ((0.0, 0.0), (0.3, 0.0), (0.8, 0.0), (0.3, 0.5))
-"""Share of the variance that boxes of a photo have in common; and how much harder photos with more boxes are."""
+"""Share of the variance common to the boxes of a photo; and how much harder photos with more boxes are."""
 
 
 def draw(photos: int, rho: float, harder: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
@@ -47,7 +47,7 @@ def bootstrap(photo: NDArray[np.int64], ratios: Floats, rng: np.random.Generator
 
 
 def compare_maps(rng: np.random.Generator) -> None:
-    """Mean error of the chance that each kind of map gives, by the number of detections it is fitted on."""
+    """Mean error of the chances from each kind of map, by the number of detections it is fitted on."""
     truths: dict[str, Callable[[Floats], Floats]] = {
         "logistic": lambda scores: 1 / (1 + np.exp(-10 * (scores - 0.5))),
         "1.4 s^3, at most 0.93": lambda scores: np.clip(1.4 * scores**3, 0, 0.93),

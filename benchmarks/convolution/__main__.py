@@ -75,7 +75,7 @@ def measure(channels: int, out: int, images: int, side: int, seconds: float) -> 
 
 
 def check_share(channels: int, out: int, images: int, side: int, seconds: float) -> str:
-    """The time of looking for numbers that are too large, beside that of a forward pass, which includes it."""
+    """The time of searching for numbers that are too large, next to the time of a forward pass, which includes it."""
     maps, weight = pyramid(channels, images, side), torch.randn(out, channels, 3, 3)
     ms = interleaved_ms(
         {

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def one_run(run: Path, command: list[str], data: str) -> dict[str, float | int]:
-    """Train, unless that is done, and measure on the test split; return the numbers of one row."""
+    """Train if needed, and measure on the test split; return the numbers of one row."""
     if not (run / "evaluation.json").exists() or json.loads((run / "evaluation.json").read_text())["split"] != "test":
         focaldet(*command, "--out", str(run), *going_on(run))
         focaldet("eval", str(run), "--data", data, "--split", "test")

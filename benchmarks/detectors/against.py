@@ -1,8 +1,8 @@
 """python -m benchmarks.detectors.against COMMIT DATA: the training step of this tree and of an older commit, in turns.
 
 Checks the commit out into a temporary folder and builds its kernels. Then both train each method for two epochs, in
-turns, by `focaldet train --profile`, whose table is read. Half an hour on two cores for five methods and three rounds;
-run it on an idle machine. Writes benchmarks/results/detectors_against.md.
+turns, with `focaldet train --profile`; its table is parsed. Half an hour on two cores for five methods and three
+rounds; run it on an idle machine. Writes benchmarks/results/detectors_against.md.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def rows(tree: Path, given: argparse.Namespace) -> Iterator[Row]:
 
 
 def step_ms(root: Path, method: str, given: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of each part of a step, as ``focaldet train --profile`` of these sources prints them."""
+    """Milliseconds of each part of a step, as printed by ``focaldet train --profile`` of these sources."""
     with TemporaryDirectory() as folder:
         words = ["--data", given.data.resolve(), "--out", Path(folder, "run"), "--method", method, "--profile"]
         words += ["--size", given.size, "--epochs", given.epochs, "--val-every", 1000]

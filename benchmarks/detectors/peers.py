@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def train_one(name: str, run: Path, command: list[str], data: str) -> None:
-    """Train and measure one detector, unless that is done; the file ``commit`` in its folder records the code."""
+    """Train and measure one detector if needed; the file ``commit`` in its folder records the code."""
     if name in PEERS:
         peer_run(name, run, command)
     else:
@@ -109,7 +109,7 @@ def budget_note(minutes: float, paces: dict[str, float] | None) -> str:
 
 
 def peer_run(name: str, run: Path, command: list[str]) -> None:
-    """Train and measure a peer in a separate process, unless that is done."""
+    """Train and measure a peer in a separate process, if needed."""
     if row_of(run) is not None:
         return
     chosen = vars(build_parser()[1]["train"].read([*command, "--out", str(run), *going_on(run)]))

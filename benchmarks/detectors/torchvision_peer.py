@@ -55,7 +55,7 @@ class PeerNet(nn.Module):
     """torchvision's detector, called as our loop calls a network.
 
     Args:
-        name: of ``PEERS``.
+        name: a key of ``PEERS``.
         spec: sizes of the network.
     """
 
@@ -148,7 +148,7 @@ def train_peer(name: str, config: TrainConfig) -> Path:
     """Train torchvision's detector with a configuration and measure its AP on the test split.
 
     Args:
-        name: of ``PEERS``.
+        name: a key of ``PEERS``.
         config: its method, class loss and bins are not used.
     """
     import lightning as L

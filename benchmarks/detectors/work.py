@@ -27,7 +27,7 @@ NAMES = ("RetinaNet", "FCOS")
 NUM_CLASSES, CHANNELS, OBJECTS = 80, 256, 15
 BACKBONE = "resnet18"
 WHO = ("ours", "peer", "peer, channels last")
-"""The peer as it is commonly used, and in the memory format that is faster for it."""
+"""The peer as commonly used, and in its faster memory format."""
 
 
 def scene(images: int, height: int, width: int, objects: int, num_classes: int) -> tuple[Tensor, GroundTruth]:
@@ -104,7 +104,7 @@ def give_detections(model: Any, photo: Tensor) -> None:
 
 
 def training_step(name: str, who: str, images: int, size: int) -> Callable[[], object]:
-    """Forward, loss, backward and update on one batch, in float32, ready to run in a process of its own."""
+    """Forward, loss, backward and update on one batch, in float32, ready to run in a separate process."""
     if who == "ours":
         keep_memory()  # as `focaldet train` does on a CPU
     photos, truth = scene(images, size, size, OBJECTS, NUM_CLASSES)
@@ -125,7 +125,7 @@ def training_step(name: str, who: str, images: int, size: int) -> Callable[[], o
         net = model.train()
         if "channels last" in who:
             net = net.to(memory_format=torch.channels_last)
-        pixels = [photo / 255 for photo in photos]  # it takes floats, which are prepared in advance
+        pixels = [photo / 255 for photo in photos]  # it takes floats, prepared in advance
         targets = [
             {"boxes": truth.boxes_xyxy[truth.image_index == i], "labels": truth.labels[truth.image_index == i]}
             for i in range(images)

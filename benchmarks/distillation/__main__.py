@@ -1,8 +1,8 @@
 """python -m benchmarks.distillation --data DIR --seeds 3 --epochs N: does a student learn more with a teacher?
 
-Trains a large GFL detector once, and with each seed a small one alone and one with the large one as its teacher, for
-the same number of epochs; AP is that of the test split. A run that is in --folder is not trained again, and one that
-was stopped goes on. Writes benchmarks/results/distillation.md after each run.
+Trains a large GFL detector once, and with each seed a small one without and one with the large one as its teacher, for
+the same number of epochs. AP is measured on the test split. Runs already in --folder are not trained again, and stopped
+ones continue. Writes benchmarks/results/distillation.md after each run.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def runs(args: argparse.Namespace) -> Iterator[tuple[str, TrainConfig]]:
 
 
 def measure(config: TrainConfig) -> dict[str, Any]:
-    """Train or continue a run, and measure it on test; once measured, its file is read."""
+    """Train or continue a run and measure it on test; later calls read its file."""
     run = Path(str(config.out))
     file = run / MEASURED
     if not file.exists():

@@ -99,7 +99,7 @@ def torchvision_input(images: NDArray[np.uint8]) -> Tensor:
 
 
 def eager(detector: Detector, *, tiles: bool = True, bf16: bool = False) -> Callable[[NDArray[np.uint8]], object]:
-    """The run: as it is, with torch's instead of Winograd's convolutions, or in bfloat16 with torch's autocast."""
+    """The run: unchanged, with torch's instead of Winograd's convolutions, or in bfloat16 with torch's autocast."""
     least = conv3x3.MIN_TILES if tiles else sys.maxsize
 
     def detect(images: NDArray[np.uint8]) -> object:

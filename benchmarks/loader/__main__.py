@@ -1,8 +1,8 @@
 """python -m benchmarks.loader DATA [DATA ...] --ultralytics PYTHON: speed of reading, augmenting and collating photos.
 
-Beside the loaders of torchvision's references and of ultralytics, on the same photos, in 2 workers, at 640 px. PYTHON
-is the interpreter of an environment that has ultralytics. Five minutes a folder on two cores; run it on an idle
-machine. Writes benchmarks/results/loader.md.
+Compares with the loaders of torchvision's references and ultralytics, on the same photos, with 2 workers, at 640 px.
+PYTHON is the interpreter of an environment with ultralytics. Takes five minutes per folder on two cores; run it on an
+idle machine. Writes benchmarks/results/loader.md.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from focaldet.data.folder import read_folder
 RESULT = Path(__file__).parents[1] / "results" / "loader.md"
 
 PHOTOS = 1600
-"""Fewest training photos: a smaller set is repeated, under other names. ultralytics keeps the last 64 decoded photos of
-each worker, for its mosaic; among 205 photos that would spare it a third of the decoding."""
+"""Lowest number of training photos: a smaller set is repeated under other names. ultralytics keeps the last 64 decoded
+photos of each worker for its mosaic; with 205 photos, that would save it a third of the decoding."""
 
 CORES = 16
 
 H100 = 5 * 1_170_301 / (37.009 * 60) / 8 * (800 / 640) ** 2
 """Photos per second that one H100 trains on at 640 px, from MLPerf Training 3.0: RetinaNet with ResNeXt-50 at 800 px on
 8 H100s in 37.009 minutes (https://developer.nvidia.com/deep-learning-performance-training-inference/training), with
-1,170,301 photos of OpenImages. That it takes 5 epochs, and that time grows with the pixels, is assumed."""
+1,170,301 photos of OpenImages. This assumes 5 epochs, and time in proportion to the pixels."""
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def rows(what: str, data: Path, given: argparse.Namespace) -> Iterator[Row]:
 
 
 def measured(name: str, data: Path, given: argparse.Namespace) -> list[float]:
-    """What ``work`` prints about a loader, in a process of its own."""
+    """The output of ``work`` about a loader, run in a separate process."""
     python = given.ultralytics if "ultralytics" in name else sys.executable
     command = [python, "-m", "benchmarks.loader.work", name, str(data), "--photos", str(given.photos)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,8 +1,8 @@
 """python -m benchmarks.loader.work NAME DATA: the speed of one loader, as a line of JSON.
 
-A process of its own for each loader, so that none inherits another's memory or threads. Each reads the same JPEG files
+Each loader runs in a separate process, so that none inherits another's memory or threads. It reads the same JPEG files
 from disk, augments them, and collates batches of 8, in 2 workers. Prints photos per second, milliseconds of processor
-time per photo, workers included, and the mean height and width of its images.
+time per photo, including workers, and the mean height and width of its images.
 """
 
 import argparse
@@ -21,7 +21,7 @@ WARM_UP = 40
 
 
 def ours(data: Path, *, cache: bool) -> Iterable[Any]:
-    """What ``focaldet train --size 640`` reads, with the targets of GFL."""
+    """The loader of ``focaldet train --size 640``, with the targets of GFL."""
     from torch.utils.data import DataLoader
 
     from focaldet.data.batching import DetectionDataset, TrainingSampler
@@ -90,7 +90,7 @@ def torchvision(data: Path) -> Iterable[Any]:
 
 
 def ultralytics(data: Path, *, mosaic: float, cache: bool) -> Iterable[Any]:
-    """What ``yolo train imgsz=640`` reads: OpenCV, its augmentation with or without mosaic."""
+    """The loader of ``yolo train imgsz=640``: OpenCV, its augmentation with or without mosaic."""
     import yaml
     from ultralytics.cfg import get_cfg
     from ultralytics.data.build import build_dataloader, build_yolo_dataset

@@ -1,8 +1,8 @@
 """The rows of ``python -m benchmarks.losses --device cuda``: the Triton kernels and their peers on a GPU.
 
-Times are those of the device's own clock, with a cold cache. Apex and Liger are compared where they are installed;
-their inputs are measured in any case: rows of half-precision logits as Apex takes them, and Liger's sizes of a cross
-entropy, with its quantiles and its peak memory.
+Times are measured with the device's own clock and a cold cache. Apex and Liger are compared if they are installed;
+their inputs are measured in any case: rows of half-precision logits as in Apex, and Liger's sizes of a cross entropy,
+with its quantiles and its peak memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ ANCHORS, CLASSES = 9, 80
 
 
 class Time(NamedTuple):
-    """Milliseconds: the median, and what a fifth of the runs stays below and above."""
+    """Milliseconds: the median, and the 20 % and 80 % quantiles."""
 
     median: float
     low: float
@@ -38,19 +38,19 @@ class Time(NamedTuple):
 
 
 def device_ms(run: Callable[[], object], *, runs: int = 50) -> Time:
-    """Time of ``run`` by the device's clock, with nothing of the last run in its cache."""
+    """Time of ``run`` by the device's clock, with nothing from the previous run in its cache."""
     fifths = quantiles(cuda_times_ms(run, runs), n=10)
     return Time(fifths[4], fifths[1], fifths[7])
 
 
 def extra_bytes(run: Callable[[], object]) -> int:
-    """Peak memory of a run that is not the first one."""
+    """Peak memory of a run after the first."""
     run()
     return cuda_extra_peak_bytes(lambda: run)
 
 
 def pyramid(batch: int, dtype: torch.dtype, last: bool) -> tuple[list[Tensor], SparseTargets, Tensor]:
-    """Maps as at the start of training, sparse targets, and the dense ones of all sites ``(B, P, C)``."""
+    """Maps as at the start of training, sparse targets, and dense targets of all locations ``(B, P, C)``."""
     sites = ANCHORS * sum(h * w for h, w in SIZES)
     _, targets, dense = detector_inputs(batch * sites, CLASSES, positives=40 * batch)
     maps = [(2 * torch.randn(batch, ANCHORS * CLASSES, *size, device="cuda") - 4).to(dtype) for size in SIZES]
@@ -61,7 +61,7 @@ def pyramid(batch: int, dtype: torch.dtype, last: bool) -> tuple[list[Tensor], S
 
 
 def flat(maps: list[Tensor]) -> Tensor:
-    """What other losses take: one tensor of all sites."""
+    """Input of other losses: one tensor of all locations."""
     return torch.cat([x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, CLASSES) for x in maps], dim=1)
 
 
@@ -108,7 +108,7 @@ def pyramid_rows(batch: int = 8) -> Iterator[Row]:
 
 
 def apex_rows() -> Iterator[Row]:
-    """Rows of float16 logits with a label each, as Apex's focal loss takes them, which has its own kernel for CUDA."""
+    """Rows of float16 logits with one label each, as for Apex's focal loss, which has its own CUDA kernel."""
     values, targets, _ = detector_inputs(174_592, CLASSES)
     logits = values.half().cuda().requires_grad_()
     labels = targets.labels.cuda()
@@ -151,7 +151,7 @@ def liger_rows() -> Iterator[Row]:
 
 
 def other_rows() -> Iterator[Row]:
-    """Distribution focal loss and GIoU, beside what people write."""
+    """Distribution focal loss and GIoU, compared with common implementations."""
     bins = torch.randn(400_000, 17, device="cuda", requires_grad=True)
     positions = 15.9 * torch.rand(400_000, device="cuda")
     boxes = 100 * torch.rand(1_000_000, 4, device="cuda")

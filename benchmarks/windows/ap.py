@@ -1,12 +1,12 @@
-"""python -m benchmarks.windows.ap --data BCCD --out DIR: is a photo better looked at in windows, or as a whole?
+"""python -m benchmarks.windows.ap --data BCCD --out DIR: is a photo better processed in windows, or as a whole?
 
 Stitches large photos from BCCD's (``stitch``), and trains on whole photos at 320, 640 and 1,280 px and on windows, with
 the same seeds, on the photos at their own scale and at a fifth of it. Each network sees the same number of megapixels,
 so that all training costs the same, whatever else the machine does. Measures AP on test by the size of objects in the
-photo's pixels, and the time per megapixel; for the run on windows also with windows by supervision's
-``InferenceSlicer`` around it. Writes benchmarks/results/windows.md.
+photo's pixels, and the time per megapixel; the run on windows is also measured inside supervision's
+``InferenceSlicer``. Writes benchmarks/results/windows.md.
 
-What is done is kept in DIR and not done again: the command may be stopped and started anew. ``--times`` measures the
+Finished parts are kept in DIR and not repeated, so the command may be stopped and restarted. ``--times`` measures the
 times again, on an idle machine.
 """
 
@@ -48,11 +48,11 @@ METRICS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 WHOLE = (320, 640, 1280)
 
 STEP_MEGAPIXELS, MAX_BATCH = 3, 8
-"""A step of small images has eight; one of larger ones as many as have three megapixels."""
+"""A step has eight small images, or as many larger ones as make three megapixels."""
 
 SLICE_BOXES = 200
-"""Best boxes of a window that go on to supervision, some seven times the objects there: its suppression keeps the IoU
-of all pairs in memory."""
+"""Number of best boxes per window passed to supervision, some seven times the objects there: its suppression keeps the
+IoU of all pairs in memory."""
 
 Look = Callable[[np.ndarray], DetectionArrays]
 
@@ -62,7 +62,7 @@ class Rung:
     """One way to train.
 
     Args:
-        name: for people and for files.
+        name: name for people and files.
         changes: fields of ``TrainConfig``.
     """
 
@@ -107,14 +107,14 @@ def main() -> None:
 def measure(
     data: Path, chosen: argparse.Namespace, rung: Rung, seed: int, shared: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Train and measure, unless that was done; the entry of each way to detect in the photos."""
+    """Train and measure if needed; return one entry per way to process the photos."""
     run = chosen.out / "runs" / f"{data.name}-{rung.name.replace(' ', '-')}-{seed}"
     kept = run / "measured.json"
     if kept.exists() and not chosen.times:
         print(f"{run.name}: measured before", flush=True)
         entries: list[dict[str, Any]] = read_json(kept)
         return entries
-    done = run / "evaluation.json"  # the last that a training writes
+    done = run / "evaluation.json"  # the last file that training writes
     if not done.exists():
         resume = (run / "last.ckpt").exists()
         config = TrainConfig(data=str(data), out=str(run), seed=seed, resume=resume, **rung.changes, **shared)
@@ -178,11 +178,11 @@ def sliced(detector: Detector, tile: int, overlap: int) -> Look:
 
 
 def ap_and_time(look: Look, detector: Detector, data: Path) -> dict[str, float | None]:
-    """AP on test, and seconds per megapixel without the reading of files."""
+    """AP on test, and seconds per megapixel without reading files."""
     folder = as_trained(read_folder(data), detector, lambda line: None)
     records, results = folder.splits["test"], []
     seconds = pixels = most = 0.0
-    look(read_photo(records[0].path))  # the first of a size takes longer
+    look(read_photo(records[0].path))  # the first photo of a size takes longer
     for key, record in zip(image_ids(records), records, strict=True):
         photo = read_photo(record.path)
         begin = time.perf_counter()

@@ -1,8 +1,8 @@
-"""python -m benchmarks.windows.crowd: how the time of the suppression grows with the number of boxes.
+"""python -m benchmarks.windows.crowd: growth of the suppression time with the number of boxes.
 
-Boxes of 15 to 40 px lie on a photo that grows with their number, so that each overlaps as many others: a crowd, of
-which most stay, and 50 boxes around each object, as before the suppression. Compares with torchvision, and writes
-benchmarks/results/crowd.md. Takes a minute.
+Boxes of 15 to 40 px lie on a photo that grows with their number, so that each overlaps equally many others. Two cases:
+a crowd in which most boxes stay, and 50 boxes around each object, as before suppression. Compares with torchvision, and
+writes benchmarks/results/crowd.md. Takes a minute.
 """
 
 from pathlib import Path

@@ -1,10 +1,9 @@
 """python -m benchmarks.windows.memory --data BCCD --run RUN --out DIR: memory of ``predict`` on 40,000 × 30,000 px.
 
-Makes a TIFF file in tiles and an ordinary JPEG file of 60 photos of BCCD again and again in DIR, strip by strip (needs
-``pip install 'focaldet[large]'`` and 2 GB, and 4 GB more in TMPDIR while the JPEG file is looked at), and looks at each
-by ``focaldet predict RUN``. ``memory`` is the largest sum, twenty times a second, of the resident memory of that
-process and of all that it started; pages that several of them share are counted in each (Linux). The files stay:
-remove DIR.
+Makes a tiled TIFF file and an ordinary JPEG file in DIR, strip by strip, by repeating 60 photos of BCCD (needs
+``pip install 'focaldet[large]'`` and 2 GB, and 4 GB more in TMPDIR while the JPEG file is processed), and runs
+``focaldet predict RUN`` on each. ``memory`` is the largest sum, sampled twenty times a second, of the resident memory
+of that process and all its children; shared pages count in each of them (Linux). The files stay: remove DIR.
 """
 
 import argparse
@@ -25,7 +24,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "windows_memory.md"
 
 WIDTH, HEIGHT = 40_000, 30_000
 PHOTOS = 60
-"""Photos that are decoded once, and repeated (55 MB)."""
+"""Number of photos decoded once and repeated (55 MB)."""
 
 FORMATS: dict[str, dict[str, Any]] = {
     "photo.jpg": {"Q": 85},
@@ -35,7 +34,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def make(data: Path, out: Path) -> None:
-    """Write the files that are not there yet: photos of one size in rows, in random order."""
+    """Write missing files: photos of one size in rows, in random order."""
     missing = [name for name in FORMATS if not (out / name).exists()]
     if not missing:
         return
@@ -55,7 +54,7 @@ def make(data: Path, out: Path) -> None:
 
 
 def watched(command: list[str]) -> tuple[float, float, str]:
-    """(seconds, MiB, what it printed) of a command that has to succeed."""
+    """(seconds, MiB, output) of a command that must succeed."""
     begin, most = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while process.poll() is None:
@@ -69,7 +68,7 @@ def watched(command: list[str]) -> tuple[float, float, str]:
 
 
 def tree(number: int) -> list[int]:
-    """A process and all that it started, and they."""
+    """A process and all its descendants."""
     found, at = [number], 0
     while at < len(found):
         for thread in Path(f"/proc/{found[at]}/task").glob("*/children"):
@@ -91,7 +90,7 @@ def resident_kib(number: int) -> int:
 
 
 def main() -> None:
-    """Make the files, look at each, and write the page."""
+    """Make the files, process each, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="BCCD")
     parser.add_argument("--run", type=Path, required=True, help="run or exported file, trained with --tile")

@@ -3,8 +3,8 @@
     python -m benchmarks.windows.reading --out DIR
 
 makes the photo in several formats in DIR (needs ``pip install 'focaldet[large]'`` and some 3 GB), and reads 200 windows
-of each at random places, in a process of its own. ``memory`` is the largest resident memory of that process, or of the
-one that decodes JPEG for it, whichever is larger (Linux).
+of each at random places, in a separate process. ``memory`` is the peak resident memory of that process, or of the one
+that decodes JPEG for it, whichever is larger (Linux).
 """
 
 import argparse
@@ -34,7 +34,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def make(out: Path) -> None:
-    """Write the files that are not there yet: one cell, soft spots in noise, again and again."""
+    """Write missing files: one cell, soft spots in noise, repeated."""
     import pyvips
 
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def measure(path: Path, side: int, count: int) -> dict[str, float]:
         start = time.perf_counter()
         photo.reduced(1280)
         whole = time.perf_counter() - start
-    # getrusage also counts what the process that started this one had.
+    # getrusage also counts the memory of the parent process.
     own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     memory = max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
     slow = float(np.quantile(times, 0.95))
@@ -76,7 +76,7 @@ def measure(path: Path, side: int, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Make the files, measure each in a process of its own, and print the table."""
+    """Make the files, measure each in a separate process, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--side", type=int, default=640, help="of a window, pixels (default: 640)")

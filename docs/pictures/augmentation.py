@@ -14,7 +14,7 @@ from focaldet.photos.sheet import draw_sheet
 HERE = Path(__file__).parent
 
 STRENGTHS = {"mosaic": 1, "mixup": 1, "copy-paste": 1, "hue": 0.1, "rotate": 15, "blur": 3, "noise": 30, "jpeg": 95}
-"""Strong enough to be seen on a small picture, and the first three in every sample."""
+"""Strengths that are visible on a small picture; the first three apply to every sample."""
 
 PHOTO, EPOCHS = 2, (0, 1, 3)
 

@@ -3,8 +3,8 @@
     python docs/pictures/draw.py --data ../shared/data/bccd --photo BloodImage_00002.jpg \\
         --run RUN --v2-run RUN --tood-run RUN --rtmdet-run RUN
 
-The runs are a trained GFL, GFLv2, TOOD and RTMDet; their distributions are drawn, and the positives of the last two are
-those that their predictions choose. Of a run that is not given, no picture is drawn.
+The runs are a trained GFL, GFLv2, TOOD and RTMDet; their distributions are drawn, and the positives that the
+predictions of the last two choose. Pictures of missing runs are left out.
 """
 
 import argparse
@@ -117,7 +117,7 @@ def draw(name, batch, detector, file) -> None:
 
 
 def largest_object(boxes, positives) -> int:
-    """Of those with a positive."""
+    """Index of the largest object with a positive."""
     sides = boxes[:, 2:] - boxes[:, :2]
     area = sides.prod(dim=1)
     return max(set(positives.gt.tolist()), key=lambda gt: float(area[gt]))

@@ -1,4 +1,4 @@
-"""The documentation as a site: ``make docs``. The pages are the Markdown files of the repository as they stand."""
+"""The documentation as a site: ``make docs``. The pages are the Markdown files of the repository, unchanged."""
 
 import focaldet
 

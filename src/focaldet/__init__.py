@@ -1,12 +1,12 @@
-"""The losses of dense object detection, and the detectors that are trained with them.
+"""Losses of dense object detection, and detectors trained with them.
 
-Public names are loaded on first use, so that ``focaldet --help`` and what runs without torch start at once.
+Public names are loaded on first use, so that ``focaldet --help`` and everything without torch start at once.
 """
 
 import os
 from importlib import import_module
 
-# onnxruntime reports its use unless this is set before it is loaded. Nothing here reports anything.
+# onnxruntime reports its use unless this is set before loading it. focaldet reports nothing.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

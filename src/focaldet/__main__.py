@@ -1,4 +1,4 @@
-"""``focaldet``, and ``python -m focaldet`` where no ``focaldet`` is on the path."""
+"""``focaldet``, and ``python -m focaldet`` if no ``focaldet`` is on the path."""
 
 import logging
 import os
@@ -8,17 +8,17 @@ import warnings
 
 def run() -> int:
     """Run the command that this process was started for."""
-    if not sys.warnoptions:  # those of Pillow, NumPy and torch are about their own insides; faults are raised here
+    if not sys.warnoptions:  # warnings of Pillow, NumPy and torch are about their internals; faults are raised here
         warnings.simplefilter("ignore")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it has no folder for its cache
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if it has no cache folder
     try:
-        os.getcwd()  # MKL would say that it cannot load torch
+        os.getcwd()  # MKL would report that it cannot load torch
     except OSError:
         from focaldet.terminal import mistake
 
         return mistake("the working folder has been removed, or cannot be opened; cd to another one")
     try:
-        from focaldet.cli import main  # here: Ctrl-C may come while modules are read
+        from focaldet.cli import main  # imported here: Ctrl-C may come while modules load
 
         return main()
     except KeyboardInterrupt:

@@ -1,11 +1,11 @@
-"""Named checks, whose errors state what was expected, what was given, and the remedy."""
+"""Named checks. Their errors state the expected value, the given one, and the remedy."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # a command that only prints an error or its help does not wait for torch
+if TYPE_CHECKING:  # commands that only print an error or help need not wait for torch
     from torch import Tensor
 
 
@@ -18,7 +18,7 @@ class InputError(ValueError):
 
 
 class WorkerError(InputError):
-    """An ``InputError`` that may be raised in a loader's worker, and whose message survives the way out of it.
+    """An ``InputError`` for a loader's worker. Its message survives the way out of the worker.
 
     ``DataLoader`` re-creates a worker's error with its traceback as the message; only the last line is kept.
     """
@@ -31,7 +31,7 @@ class WorkerError(InputError):
 def in_transform(*tensors: object) -> bool:
     """Whether ``torch.func`` (vmap, grad, jacrev, jvp, …) or forward-mode differentiation is acting on a tensor.
 
-    Both need rules in autograd functions that kernels do not have, and under neither can a value be read.
+    Both need rules that the kernels' autograd functions lack, and neither allows reading a value.
     """
     import torch
     from torch.autograd import forward_ad
@@ -68,7 +68,7 @@ MAX_LINE = 290
 
 
 def printable(text: str, most: int = MAX_LINE) -> str:
-    """Text from anywhere, such as a file name, as one line without control characters.
+    """Text from outside, such as a file name, as one line without control characters.
 
     Long text is cut in the middle: a message begins with the location of a mistake and ends with the remedy.
 
@@ -81,7 +81,7 @@ def printable(text: str, most: int = MAX_LINE) -> str:
 
 
 def shortened(line: str, most: int) -> str:
-    """A line with at most ``most`` characters: the beginning and the end of a longer one.
+    """A line of at most ``most`` characters: the beginning and the end of a longer one.
 
     >>> shortened("cell", 20), shortened("a" * 100 + "z", 20)
     ('cell', 'aaa...aaaaaaaaaaaaaz')

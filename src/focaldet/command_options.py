@@ -1,4 +1,4 @@
-"""Options that several commands share, and those of ``focaldet data``."""
+"""Options shared by several commands, and the options of ``focaldet data``."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ DEVICE_HELP = (
     "device; auto: the first CUDA GPU, else Apple's if a trial step succeeds on it, else the CPU (default: auto)"
 )
 
-PROVIDER_HELP = "onnxruntime provider for an exported model; auto: the best that is installed (default: auto)"
+PROVIDER_HELP = "onnxruntime provider for an exported model; auto: the best one installed (default: auto)"
 
 OPENVINO_HELP = "short for --provider openvino; several times as fast on a CPU with bfloat16"
 
@@ -64,7 +64,7 @@ def add_data(command: Parser) -> None:
         actions,
         metavar="check|convert|show|suspects",
         help="list faults and count boxes, write a clean copy of the folder, draw photos as training sees them, or "
-        "find labels that a model contradicts which has not seen their photos",
+        "find labels contradicted by a model that has not seen their photos",
     )
     command.add(
         "data",
@@ -91,8 +91,8 @@ def add_data(command: Parser) -> None:
         "--out",
         Path,
         metavar="NEW",
-        help="convert: folder to create; show: PNG file (default: augmented.png); suspects: folder, continued if it "
-        "was begun (default: suspects/<name of the data>)",
+        help="convert: folder to create; show: PNG file (default: augmented.png); suspects: folder; an unfinished "
+        "one is continued (default: suspects/<name of the data>)",
     )
     command.add("--copy", bool, default=False, help="convert: copy the photos (default: link them if possible)")
     command.add(
@@ -103,5 +103,5 @@ def add_data(command: Parser) -> None:
         kind = int if name == "seed" else str
         command.add(f"--{name}", kind, default=default, help=f"show: as in train (default: {default or 'none'})")
     command.add("--folds", int, default=5, help="suspects: parts of the photos, each judged by the others (default: 5)")
-    command.add("--epochs", int, help="suspects: passes over the photos of each training (default: as the run)")
-    command.add("--minutes", float, metavar="MIN", help="suspects: minutes of each training (default: as the run)")
+    command.add("--epochs", int, help="suspects: passes over the photos of each training (default: as in the run)")
+    command.add("--minutes", float, metavar="MIN", help="suspects: minutes of each training (default: as in the run)")

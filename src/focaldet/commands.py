@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
 
 STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
-"""Options of the study itself; all others belong to its rungs."""
+"""Options of the study itself; all others apply to its rungs."""
 
 SHOWN_OPTIONS = ("data", "size", "augment", "flips", "transform", "seed")
-"""Options of training that ``data show`` has, too."""
+"""Training options that ``data show`` also has."""
 
 
 def train(chosen: Namespace) -> int | None:
@@ -287,7 +287,7 @@ def _suspects(chosen: Namespace) -> None:
         judged.class_names,
         title=f"Labels of {folder.resolve().name} that may be wrong",
         sentence=f"{judged.objects:,} labelled objects on {judged.photos:,} photos, each judged by a model that was "
-        f"trained on other photos ({chosen.folds} folds). {len(judged.found):,} times the model sees it otherwise.",
+        f"trained on other photos ({chosen.folds} folds). The model contradicts {len(judged.found):,} of them.",
         notes=judged.notes,
     )
     for kind, count in Counter(suspect.kind for _, suspect in judged.found).most_common():
@@ -330,7 +330,7 @@ def doctor(chosen: Namespace) -> None:
 
 
 def _model_options(chosen: Namespace) -> dict[str, Any]:
-    """Options that the loaders of a model share."""
+    """Options shared by all loaders of a model."""
     if chosen.openvino and chosen.provider not in ("auto", "openvino"):
         raise InputError(f"--openvino: short for --provider openvino; leave out --provider {chosen.provider}")
     names = ("max_detections", "tile", "overlap", "device", "calibrated")

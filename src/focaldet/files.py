@@ -31,7 +31,7 @@ MAX_NODES = 100_000
 """Largest number of values in a YAML file, counting repeated references."""
 
 MAX_DIGITS = 19
-"""Most digits of a whole number that fits into 64 bits."""
+"""Largest number of digits of a whole number in 64 bits."""
 
 _UNFINISHED = ".focaldet-part"
 """Suffix of a file that is being written, or whose process was killed while writing it."""
@@ -43,7 +43,7 @@ _swept: set[Path] = set()
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a regular file for reading; anything else is refused without waiting.
+    """Open a regular file for reading; anything else is rejected without waiting.
 
     Raises:
         InputError: the file is missing, cannot be read, or is a folder, a FIFO or a device.
@@ -82,7 +82,7 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     except OSError as error:
         raise cannot_read(file, error) from error
     if most is not None and len(data) > most:
-        raise InputError(f"{file}: more than {most:,} bytes; that is no file of this kind")
+        raise InputError(f"{file}: more than {most:,} bytes; it is not a file of this kind")
     return data
 
 
@@ -167,7 +167,7 @@ def parse_yaml(text: str, *, words: bool = False) -> Any:
         raise ValueError(f"more than {MAX_YAML:,} characters")
 
     class Loader(yaml.BaseLoader if words else yaml.SafeLoader):  # type: ignore[misc]
-        """Counts values before any is built: a value that is named once and used often counts each time."""
+        """Counts values before building any: a value that is defined once and used often counts each time."""
 
         def __init__(self, stream: str) -> None:
             super().__init__(stream)
@@ -225,7 +225,7 @@ _ARCHIVE = b"PK\3\4"
 def check_archive(file: Path) -> None:
     """Raise InputError unless a torch file is a regular file whose parts are not larger than the file.
 
-    torch never compresses, but would decompress: a few kilobytes could fill the memory.
+    torch never writes compressed parts, but would decompress them: a few kilobytes could fill the memory.
     """
     with open_regular(file) as opened:
         if opened.read(len(_ARCHIVE)) != _ARCHIVE:
@@ -245,7 +245,7 @@ def check_archive(file: Path) -> None:
 def replacing(file: Path) -> Iterator[Path]:
     """A path beside ``file`` to write to; it replaces the file when the block ends without an error.
 
-    If ``file`` is a symbolic link, its target is replaced, and the link stays. Unfinished files of killed processes in
+    If ``file`` is a symbolic link, its target is replaced and the link stays. Unfinished files of killed processes in
     that folder are removed.
 
     Raises:
@@ -293,7 +293,7 @@ def _behind_links(file: Path) -> Path:
 def _unfinished(place: Path) -> tuple[int | None, Path]:
     """A new file beside ``place``, and a handle that locks it for the life of this process.
 
-    There is no handle on systems without such locks: Windows does not rename an open file.
+    On systems without such locks there is no handle: Windows does not rename an open file.
     """
     while True:
         # Only the start of the name: the suffix would make the longest possible names too long.
@@ -308,7 +308,7 @@ def _unfinished(place: Path) -> tuple[int | None, Path]:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove the files of killed processes, on which nobody holds a lock. Once per folder."""
+    """Remove the files of killed processes, which nobody has locked. Runs once per folder."""
     if folder in _swept:
         return
     _swept.add(folder)

@@ -1,4 +1,4 @@
-"""Output folders: whether a command may write into one, and a lock that keeps others out."""
+"""Output folders: check whether a command may write into one, and lock it."""
 
 import os
 from collections.abc import Iterator
@@ -54,10 +54,10 @@ def check_out(folder: Path, kind: str) -> None:
 
 
 def make_numbered(stem: Path) -> Path:
-    """Make the first of ``stem-1``, ``stem-2``, … that does not exist; runs started together get one each.
+    """Create the first of ``stem-1``, ``stem-2``, … that does not exist; runs started together get one each.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
     number = 1
     while True:
@@ -68,18 +68,18 @@ def make_numbered(stem: Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({reason_of(error)})") from error
+            raise InputError(f"{folder}: cannot be created ({reason_of(error)})") from error
 
 
 @contextmanager
 def alone_in(folder: Path, command: str) -> Iterator[None]:
-    """Make a folder and lock it for the life of this process; a second command is refused.
+    """Create a folder and lock it for the life of this process; a second command is rejected.
 
     Args:
         command: name of the command for the message; the same for all commands with this kind of folder.
 
     Raises:
-        InputError: another process holds the folder, it is a file, or it cannot be made.
+        InputError: another process holds the folder, it is a file, or it cannot be created.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, alone_in(Path(folder), "train"):
@@ -97,7 +97,7 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
         # Windows cannot open folders, so a file inside is locked instead.
         handle = os.open(folder / HOLD, os.O_RDWR | os.O_CREAT) if os.name == "nt" else os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from error
+        raise InputError(f"--out {folder}: cannot be created ({error.strerror})") from error
     _held.add(handle)
     try:
         if (_lock_windows(handle) if os.name == "nt" else lock(handle)) is False:
@@ -115,7 +115,7 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
 
 
 HOLD = ".focaldet"
-"""The file by which a process holds a folder on Windows."""
+"""File with which a process locks a folder on Windows."""
 
 _held: set[int] = set()
 """Handles of the folders that this process holds."""
@@ -136,7 +136,7 @@ def _lock_windows(handle: int) -> bool | None:
     """``lock`` on Windows, for a file without content: there, a lock also prevents reading and writing by others."""
     import msvcrt
 
-    locking: Any = vars(msvcrt)  # which has these names only on Windows
+    locking: Any = vars(msvcrt)  # the module has these names only on Windows
     try:
         locking["locking"](handle, locking["LK_NBLCK"], 1)
     except OSError:

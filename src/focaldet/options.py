@@ -67,9 +67,9 @@ class Parser(argparse.ArgumentParser):
         """Add an option or a positional argument.
 
         Args:
-            hint: type of the value; ``bool`` makes a pair of flags, ``--name`` and ``--no-name``, and a word beside it
-                can only be the default.
-            group: heading in the help below which the option stands.
+            hint: type of the value; ``bool`` makes a pair of flags, ``--name`` and ``--no-name``; in a union, a further
+                word can only be the default.
+            group: heading of the option in the help.
             hidden: only ``--help-all`` shows it.
         """
         help = help.replace("%", "%%")
@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
             return self.parse_args(arguments)
         except InputError as mistake:
             with contextlib.suppress(InputError):
-                return self.parse_intermixed_args(arguments)  # options may stand between photos
+                return self.parse_intermixed_args(arguments)  # options may be placed between photos
             raise mistake
 
     def error(self, message: str) -> NoReturn:

@@ -46,7 +46,7 @@ def train(*, callbacks: Sequence["Callback"] = (), say: Callable[[str], None] = 
         The run, with its best weights on the val split.
 
     Raises:
-        InputError: an unknown option, a value that does not fit, or data that cannot be used.
+        InputError: an option is unknown, a value does not fit, or the data cannot be used.
 
     >>> run = train(data="photos", minutes=10)  # doctest: +SKIP
     """
@@ -66,10 +66,10 @@ class Run:
     """A run folder, written by ``focaldet.train``, the command line or ``focaldet import``.
 
     Args:
-        path: the folder, or ``hf:OWNER/NAME`` for one on the hub, which can be read but not measured.
+        path: the folder, or ``hf:OWNER/NAME`` for a run on the hub, which can be read but not measured.
 
     Raises:
-        InputError: there is no such folder, or it has no model.
+        InputError: the folder does not exist or has no model.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -102,12 +102,12 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One mapping per epoch: losses, learning rate, AP on val where it was measured."""
+        """One mapping per epoch: losses, learning rate, and AP on val if measured."""
         return read_file(self.path / "metrics.jsonl", "", []) or []
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """The last evaluation: ``metrics`` (AP, AP50, …), ``per_class`` and what it was measured on; empty without."""
+        """The last evaluation: ``metrics`` (AP, AP50, …), ``per_class`` and the measured photos; empty without one."""
         return mapping(read_file(self.path / "evaluation.json", "", []))
 
     def evaluate(
@@ -126,13 +126,13 @@ class Run:
         Args:
             data: folder of labelled photos; by default the one it was trained on.
             split: train, val or test; by default test, or val if there is no test.
-            max_detections: most detections per photo; by default the run's own limit.
+            max_detections: largest number of detections per photo; by default the run's own limit.
             tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
             device: where the network runs.
             say: prints a line.
 
         Raises:
-            InputError: no labelled photos, or none of the run's classes among them.
+            InputError: the folder has no labelled photos, or none of the run's classes.
         """
         from focaldet.engine.evaluate import evaluate_run
 
@@ -202,13 +202,13 @@ class Run:
                 ``"RBC=0.4,WBC=recall=0.9"``; by default the threshold with the best F1
                 of each class, or 0.3 without a calibration.
             coverage: add bands that contain the whole true box of this share of objects.
-            max_detections: most detections per photo; by default the run's own limit.
+            max_detections: largest number of detections per photo; by default the run's own limit.
             tile, overlap: windows in which to detect; by default as trained (docs/large-photos.md).
             calibrated: return calibrated scores, if the run has a calibration.
             device: where the network runs.
 
         Raises:
-            InputError: a photo cannot be read, or the run cannot promise what ``score`` or ``coverage`` asks for.
+            InputError: a photo cannot be read, or the run cannot keep the promise of ``score`` or ``coverage``.
         """
         key = (score, coverage, max_detections, tile, overlap, calibrated, device)
         if key not in self._models:
@@ -251,7 +251,7 @@ class Run:
             out: the file; by default ``model.onnx`` in the run.
             format: onnx, or torch for a torch.export program.
             outputs: detections, sites for boxes without NMS, or raw for the head's maps.
-            max_detections: most detections per photo; by default the run's own limit.
+            max_detections: largest number of detections per photo; by default the run's own limit.
             int8: folder of labelled photos, to quantise the convolutions to 8 bits.
             say: prints a line.
 
@@ -276,7 +276,7 @@ class Run:
 
         Args:
             out: the page; by default ``report.html`` in the run.
-            beside: other runs.
+            beside: other runs to compare with.
         """
         from focaldet.report import write_report
 
@@ -298,7 +298,7 @@ class Run:
         Args:
             repository: OWNER/NAME; created if it does not exist.
             private: create a private repository.
-            licence: of the weights, as the hub abbreviates it: apache-2.0, cc-by-4.0, ….
+            licence: licence of the weights, in the hub's abbreviation: apache-2.0, cc-by-4.0, ….
             say: prints a line.
 
         Raises:

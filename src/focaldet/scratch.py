@@ -1,4 +1,4 @@
-"""Temporary folders of this process. Those that a killed process left behind are removed when the next one is made."""
+"""Temporary folders of this process. Leftovers of killed processes are removed when the next one is created."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ _PREFIX = "focaldet-scratch-"
 
 
 class Scratch:
-    """A new temporary folder. This process, and those that it forks, hold a lock on it as long as they live.
+    """A new temporary folder. This process and its forks hold a lock on it as long as they live.
 
     Attributes:
         path: the folder.
@@ -25,12 +25,12 @@ class Scratch:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
             self._handle = _held(self.path)
-            if self.path.is_dir():  # nobody swept it before it was locked
+            if self.path.is_dir():  # no other process removed it before it was locked
                 return
             self._let_go()
 
     def remove(self) -> None:
-        """Remove the folder; nothing in a process that was forked from this one."""
+        """Remove the folder; do nothing in a process forked from this one."""
         if os.getpid() == self._owner:
             shutil.rmtree(self.path, ignore_errors=True)
             self._let_go()
@@ -43,7 +43,7 @@ class Scratch:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary folder that goes at the end."""
+    """A temporary folder that is removed at the end."""
     made = Scratch()
     try:
         yield made.path

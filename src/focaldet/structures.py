@@ -22,7 +22,7 @@ IGNORED = -2
 class SparseTargets:
     """Sparse targets of the sigmoid losses: at most one class per location.
 
-    Represents a dense ``(..., C)`` tensor, never built, that is ``quality`` (or 1) at the class of each location and 0
+    They represent a dense ``(..., C)`` tensor that is never built: ``quality`` (or 1) at the class of each location, 0
     elsewhere.
 
     Args:

@@ -20,11 +20,11 @@ EXTRAS = {
     "prometheus_client": "serve",
     "huggingface_hub": "hub",
 }
-"""Package that may be missing -> the extra that installs it; all others belong to ``train``."""
+"""Package that may be missing -> the extra that installs it; ``train`` installs all others."""
 
 
 MAX_SAID = 1000
-"""Characters of a line on stdout: a file of labels may hold a name of any length."""
+"""Largest length of a line on stdout, in characters: label files may contain names of any length."""
 
 
 def say(text: str) -> None:

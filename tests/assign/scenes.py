@@ -1,4 +1,4 @@
-"""Scenes for the assignments: pyramids, batches of objects, and what a textbook says of them image by image."""
+"""Scenes for the assignments: pyramids, batches of objects, and the textbook assignment of each image."""
 
 import math
 

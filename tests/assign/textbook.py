@@ -1,9 +1,8 @@
 """The assignments as the papers write them: every location against every object, image by image, object by object.
 
-Plain NumPy. Where two numbers may tie it states what the tie is decided on: IoUs, areas and the distances to an
-object's sides are float32 (so that equal boxes have equal numbers); in ATSS the distances of centres and the statistics
-of the IoUs are float64. Each takes one image, ``(G, 4)`` float32 boxes, to ``(P,)`` indices of boxes, or ``BACKGROUND``
-or ``IGNORED``.
+Plain NumPy. The precision decides ties: IoUs, areas and the distances to an object's sides are float32 (so that equal
+boxes have equal numbers); in ATSS the distances of centres and the statistics of the IoUs are float64. Each takes one
+image, ``(G, 4)`` float32 boxes, to ``(P,)`` indices of boxes, or ``BACKGROUND`` or ``IGNORED``.
 """
 
 import numpy as np
@@ -113,9 +112,9 @@ def max_iou(
 
 
 def task_aligned(alignment, overlap, boxes, level_shapes, strides, *, offset=0.5, top_k=13):
-    """TOOD: the object of each location, and the soft target of each location that has one.
+    """TOOD: the object of each location, and its soft target if it has an object.
 
-    ``alignment`` and ``overlap`` ``(P, G)`` say what the network makes of each object at each location.
+    ``alignment`` and ``overlap`` ``(P, G)``: the network's values for each object at each location.
     """
     points, _, _ = locations_and_anchors(level_shapes, strides, offset, 1)
     matched, best = np.full(len(points), BACKGROUND), np.full(len(points), -1.0, np.float32)

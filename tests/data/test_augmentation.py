@@ -1,4 +1,4 @@
-"""What is switched on beside a preset: names and strengths, boxes on their pixels, ignore regions, and seeds."""
+"""Augmentations besides the preset: names and strengths, boxes on their pixels, ignore regions, and seeds."""
 
 import numpy as np
 import pytest

@@ -119,7 +119,7 @@ def test_photos_of_12_bits_are_a_note_and_no_fault(tmp_path):
         Image.fromarray(values).save(tmp_path / "images" / f"{name}.jpg", format="PNG")
     report = check_folder(read_folder(tmp_path), size=64)
     assert len(report.notes) == 1
-    assert "brightened: 2 (white is 4,095 in 2)" in report.text
+    assert "16 bits: 2 (white is 4,095 in 2)" in report.text
 
 
 def test_a_truncated_photo_says_what_training_does_about_it(tmp_path):

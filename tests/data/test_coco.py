@@ -27,7 +27,7 @@ def test_coco_photos_are_read_as_they_are(coco_photos):
     assert counts == {"train": (56, 388), "val": (29, 149)}
     assert [sum(int(r.ignored.sum()) for r in records) for records in folder.splits.values()] == [1, 1]
     assert (folder.num_classes, folder.class_names[0], folder.class_names[79]) == (80, "person", "toothbrush")
-    assert folder.split_origin == "splits as the folder gives them"
+    assert folder.split_origin == "the folder's own splits"
     assert folder.faults == ()
 
 
@@ -80,7 +80,7 @@ def test_a_split_with_other_category_ids_is_matched_by_name(tmp_path):
         (lambda d: d.update(images={"a": 1}), "'images' is a dict, expected a list"),
         (lambda d: d.update(categories=[]), "no categories"),
         (lambda d: d["categories"].append({"id": [1], "name": "y"}), r"categories\[2\]: expected an object"),
-        (lambda d: d["categories"].append({"id": 5, "name": "y"}), "the id 5 is there twice"),
+        (lambda d: d["categories"].append({"id": 5, "name": "y"}), "the id 5 occurs twice"),
         (lambda d: d["categories"].append({"id": 6, "name": "cat"}), "two categories have the same name"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_folder_that_is_there_is_refused_and_nothing_is_left_behind(tmp_path):
     old = read_folder(tmp_path / "old")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "mine.txt").touch()
-    with pytest.raises(InputError, match="already there"):
+    with pytest.raises(InputError, match="already exists"):
         convert_folder(old, tmp_path / "new", "coco")
     old.splits["train"][0].path.unlink()
     with pytest.raises(InputError, match="cannot be read or written"):
@@ -95,6 +95,6 @@ def test_a_folder_that_is_there_is_refused_and_nothing_is_left_behind(tmp_path):
 def test_a_name_that_is_no_text_is_refused_and_nothing_is_left_behind(tmp_path):
     """JSON may hold half of a surrogate pair."""
     edit_json(write_coco(tmp_path / "old"), lambda d: d["categories"][0].update(name="c\ud800t"))
-    with pytest.raises(InputError, match=r"has a name that is no text: .*c\\ud800t.*; rename it"):
+    with pytest.raises(InputError, match=r"has a name that is not text: .*c\\ud800t.*; rename it"):
         convert_folder(read_folder(tmp_path / "old"), tmp_path / "new", "voc")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]

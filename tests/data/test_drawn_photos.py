@@ -1,4 +1,4 @@
-"""What stands in for ../shared/data is what the tests take it for."""
+"""The drawn replacement for ../shared/data has the properties that tests rely on."""
 
 from cell_photos import write_cells
 from drawn_photos import CATEGORY_IDS, CELLS, SIZES, drawn_coco

@@ -76,7 +76,7 @@ def test_a_missing_validation_split_is_made_from_the_training_split(tmp_path):
     folder = read_folder(tmp_path)
     assert {split: len(records) for split, records in folder.splits.items()} == {"train": 1, "val": 1, "test": 1}
     assert folder.splits["test"][0].file_name == "c.jpg"
-    assert "val made from train (seed 0" in folder.split_origin
+    assert "val split off from train (seed 0" in folder.split_origin
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
 
 def test_images_in_no_split_are_counted_aloud(tmp_path):
     write_coco(tmp_path, {"train": ["a"], "val": ["b"], "extra": ["c"]})
-    assert read_folder(tmp_path).split_origin == "splits as the folder gives them; 1 images in none are not used"
+    assert read_folder(tmp_path).split_origin == "the folder's own splits; 1 images outside them are not used"

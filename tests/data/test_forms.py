@@ -1,4 +1,4 @@
-"""Boxes that are written in another form than they are read in."""
+"""Boxes that are written in another form than they are read."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Folders as tools and people leave them: each holds the photos of ``builders`` and has to be read as these."""
+"""Folders as tools and people leave them. Each holds the photos of ``builders`` and must be read as them."""
 
 import codecs
 import json
@@ -81,7 +81,7 @@ def photo_bytes(name: str, cache: dict[str, bytes] = {}) -> bytes:  # noqa: B006
 
 
 def in_folders(images: str, labels: str, text: Callable[[str], str], suffix: str) -> Make:
-    """Photos in one folder, a label file each in another; ``{}`` stands for the split."""
+    """Photos in one folder, one label file each in another; ``{}`` stands for the split."""
 
     def make(root: Path) -> None:
         for name in NAMES:
@@ -413,7 +413,7 @@ def open_images(root: Path) -> None:
 
 
 def label_studio(photo: str, label: str, write_labels: Callable[[Path, dict[str, str]], None]) -> Make:
-    """Photos before their upload, and labels with the names that they had after it."""
+    """Photos before their upload, and labels with their names after it."""
 
     def make(root: Path) -> None:
         for name in NAMES:
@@ -748,7 +748,7 @@ LABELS_THAT_ARE_NOT_READ = {
     "train.tfrecord": ("\0", "TensorFlow"),
     "label_2/a.txt": ("Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n", "KITTI"),
     "labelTxt/a.txt": ("imagesource:GoogleEarth\ngsd:0.5\n1 1 9 1 9 9 1 9 cat 0\n", "DOTA"),
-    "boxes.csv": ("file,from,to\na.jpg,1,2\n", "its columns .file, from, to. no box"),
+    "boxes.csv": ("file,from,to\na.jpg,1,2\n", "its columns .file, from, to. contain no box"),
     "export.zip": ("PK", "unpack export.zip"),
 }
 
@@ -788,15 +788,15 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
         (other_boxes(lambda x, y, w, h: [x / W, y / H, w / W, h / H]), "within the first pixel; if they are shares"),
         (other_boxes(lambda x, y, w, h: [x, y, x + w, y + h]), "look like .x1, y1, x2, y2."),
         (coco_of(each("annotations", lambda a: a.update(iscrowd=1))), "all of its 3 boxes are crowds"),
-        (rewritten(lambda line: f"{line} 45.0"), "45, is no confidence; is it an angle"),
+        (rewritten(lambda line: f"{line} 45.0"), "45, is not a confidence; is it an angle"),
         (rewritten(lambda line: line.replace(".", ",")), "expected numbers"),
         (lambda root: yolo(root, yaml="names: [cat, dog, cat]\ntrain: images\n"), "two classes are called 'cat'"),
         (lambda root: yolo(root, yaml="nc: 3\nnames: [cat, dog]\ntrain: images\n"), "'nc' says 3 classes"),
-        (lambda root: yolo(root, yaml=None), "no list of classes; write their names"),
+        (lambda root: yolo(root, yaml=None), "no list of classes; write the class names"),
         (ambiguous, "one/a.jpg and images/two/a.jpg fit equally well"),
         (two_sets_of_labels, "one/a.xml and two/a.xml label it differently"),
         (yolo_twins, "may label it or"),
-        (yolo_lists_that_differ, "images/classes.txt and labels/classes.txt list the classes in another way"),
+        (yolo_lists_that_differ, "images/classes.txt and labels/classes.txt list different classes"),
         (rewritten(lambda line: f"{int(line[0]) + 1}{line[1:]}"), "count the classes from 1 to 2"),
         (rewritten(as_corners), "and others: .* look like .x1, y1, x2, y2."),
         (yolo_corner_and_size, "labels/a.txt: .* look like .x, y, width, height."),
@@ -809,7 +809,7 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
                 "filename,region_shape_attributes,region_attributes",
                 '{n}.jpg,"{{""name"":""rect"",""x"":1,""y"":1,""width"":9,""height"":9}}","{{""a"":""{c}"",""b"":""c""}}"',
             ),
-            "regions have the attributes a, b; call the one that is the class 'class'",
+            "regions have the attributes a, b; rename the one with the class to 'class'",
         ),
         (table("filename,class,xmin,ymin,xmax,ymax", "{n}.jpg,{c},{x2},{y1},{x1},{y2}"), "zero-area"),
     ],
@@ -830,7 +830,7 @@ def test_classes_that_differ_in_case_or_spaces_are_named(tmp_path):
 
 def test_a_split_without_objects_is_named(tmp_path):
     write_coco(tmp_path)
-    assert read_folder(tmp_path).notes == ("val has not one object in its 1 photos: its AP cannot be measured",)
+    assert read_folder(tmp_path).notes == ("val has no object in its 1 photos: its AP cannot be measured",)
 
 
 def test_a_label_file_whose_photo_is_another_ones_means_a_photo_that_is_not_here(tmp_path):

@@ -1,4 +1,4 @@
-"""A user's own transform: where it is read from, what it gets, and what is said to what it gives back."""
+"""A user's own transform: its source, its inputs, and the checks of its results."""
 
 import pickle
 import random
@@ -146,7 +146,7 @@ def test_a_fault_in_a_worker_is_the_same_line(records, file):
         ("scaled", r"an image \(3, H, W\) of uint8; got Tensor of shape \(3, 48, 64\), torch.float32"),
         ("no_boxes", r'target\["boxes"\] \(N, 4\) of finite numbers; got None'),
         ("centres", r'target\["boxes"\] in XYXY; got CXCYWH'),
-        ("one_label", r'target\["labels"\] \(2,\) of whole numbers, one a box; got Tensor of shape \(1,\)'),
+        ("one_label", r'target\["labels"\] \(2,\) of whole numbers, one per box; got Tensor of shape \(1,\)'),
         ("new_class", "labels from 0 to 1, or -2 for an ignore region; got [78]"),
     ],
 )

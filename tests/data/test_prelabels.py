@@ -1,4 +1,4 @@
-"""``focaldet predict --labels``: what is written is read again, here and by another library."""
+"""``focaldet predict --labels``: the written labels are read again, by focaldet and by another library."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def found(*rows: tuple[float, float, float, float, float, int]) -> DetectionArra
 
 
 def labelled(out: Path, cells: Path, layout: str) -> dict[str, DetectionArrays]:
-    """Writes pre-labels of three photos. Photo name -> what was written for it."""
+    """Write pre-labels of three photos. Photo name -> its labels."""
     photos = sorted((cells / "JPEGImages").iterdir())[:3]
     sure = found((10.25, 20.5, 60, 80, 0.99, 1), (100, 30, 200, 150.125, 0.95, 2))
     doubtful = found((-3, 5, 640.5, 300, 0.5, 0), (5, 5, 5, 30, 0.45, 1))  # leaves the photo; has no width
@@ -76,7 +76,7 @@ def test_supervision_reads_the_same_boxes(tmp_path: Path, cells: Path, layout: s
 
 
 def test_a_labelme_file_has_the_keys_of_its_schema(tmp_path: Path, cells: Path) -> None:
-    """The keys that LabelFile.load of LabelMe 5 asks for, and a photo beside the file."""
+    """The keys that LabelFile.load of LabelMe 5 requires, and a photo next to the file."""
     labelled(tmp_path, cells, "labelme")
     files = sorted((tmp_path / "labels" / "train").glob("*.json"))
     assert len(files) == 3

@@ -1,4 +1,4 @@
-"""Repeat factors by hand, and what a sampler draws with them."""
+"""Repeat factors computed by hand, and the photos that a sampler draws with them."""
 
 from collections import Counter
 from pathlib import Path

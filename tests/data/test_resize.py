@@ -1,4 +1,4 @@
-"""How published networks want an image scaled."""
+"""Scaling of images for published networks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a loader worker hands over, and that it costs neither a copy nor a file for each small tensor."""
+"""Batches from loader workers arrive intact, without a copy or a file for each small tensor."""
 
 from multiprocessing.reduction import ForkingPickler
 
@@ -9,7 +9,7 @@ from focaldet.data.sending import SMALL, send_small_tensors_by_value, sendable
 
 
 class Made(torch.utils.data.Dataset):
-    """Says of a tensor made in the process that reads it whether it is shared, with a small and a large one."""
+    """Returns whether a tensor made in the loading process is shared, with a small and a large tensor."""
 
     def __len__(self) -> int:
         return 2

@@ -140,7 +140,7 @@ def test_a_rotation_that_no_size_can_settle_is_told(tmp_path, orientation, size)
     assert record.boxes_xyxy.tolist() == [[10, 2, 30, 8]]
     assert faults == []
     (_, _, notes) = validate_all([annotation(photo, [[10, 2, 30, 8]], stated_size=size)])
-    assert "EXIF turns 1 photo" in notes[0]
+    assert "EXIF rotates 1 photo" in notes[0]
 
 
 def test_a_rotation_without_a_stated_size_is_a_fault(tmp_path):

@@ -37,7 +37,7 @@ def record(
 
 
 def photo(path: Path, size: tuple[int, int], boxes: list[list[float]], **options: object) -> ImageRecord:
-    """A photo whose every pixel says where it is: red is its column, green its row, blue the hundreds of both."""
+    """A photo in which each pixel encodes its position: red is its column, green its row, blue the hundreds of both."""
     y, x = np.mgrid[: size[1], : size[0]]
     pixels = np.stack([x % 100, y % 100, x // 100 + 16 * (y // 100)], axis=-1).astype(np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -304,9 +304,7 @@ def test_auto_has_room_for_the_objects(tmp_path):
 def test_splits_whose_objects_differ_in_size_are_named():
     assert size_difference({"train": 10, "val": 14.9, "test": 6.8}, 320) == ""
     line = size_difference({"train": 10, "val": 14.9, "test": 6.0}, 320)
-    assert line.startswith(
-        "objects of test are 0.6 times as large as those of train to a network that sees photos at 320"
-    )
+    assert line.startswith("in photos scaled to 320 px, objects of test are 0.6 times as large as those of train")
     assert size_difference({"train": float("nan"), "val": 5.0}, 320) == ""
     assert size_difference({"train": 5.0, "val": float("nan")}, 320) == ""
 

@@ -46,7 +46,7 @@ def test_bare_folders_with_a_list_of_classes_get_splits_made(tmp_path):
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     folder = read_folder(tmp_path)
     assert {split: len(records) for split, records in folder.splits.items()} == {"train": 1, "val": 1, "test": 1}
-    assert folder.split_origin.startswith("splits made with seed 0")
+    assert folder.split_origin.startswith("random splits (seed 0)")
     assert folder.faults == ()
 
 

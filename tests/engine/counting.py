@@ -1,4 +1,4 @@
-"""Counts what a program asks of torch: operators, and looks at a tensor's values, for which a GPU is waited for."""
+"""Count a program's torch operators and its reads of tensor values, each of which waits for a GPU."""
 
 import traceback
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ LOOKS = {
     "bincount",
     "repeat_interleave",
 }
-"""Operators whose answer, or whose size, the host has to wait for."""
+"""Operators whose result, or its size, the host must wait for."""
 
 
 ON_CPU_ALONE = {Path("focaldet/kernels/ops.py"), Path("focaldet/models/best_few.py")}
-"""They look at values where that costs nothing: whether to write in place, or how much there is to sort."""
+"""Files that read values where that costs nothing: to decide whether to write in place, or how much to sort."""
 
 
 class Operators(TorchDispatchMode):
-    """Counts while it is entered, but for what is in ``without``."""
+    """Counts while entered, except calls inside ``without``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Operators(TorchDispatchMode):
 
     @contextmanager
     def without(self) -> Iterator[None]:
-        """What is done in it does not count."""
+        """Calls in this context do not count."""
         self.paused, before = True, self.paused
         try:
             yield
@@ -61,7 +61,7 @@ class Operators(TorchDispatchMode):
 
 
 class Lists(TorchFunctionMode):
-    """Counts ``tolist``, which torch does without an operator where the values are in the host's memory."""
+    """Count ``tolist``, which torch executes without an operator if the values are in host memory."""
 
     def __init__(self, operators: Operators) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def _by_mask(indices: Any) -> bool:
 
 @contextmanager
 def counted() -> Iterator[Operators]:
-    """Counts what is done in it."""
+    """Counts calls in this context."""
     operators = Operators()
     with operators, Lists(operators):
         yield operators

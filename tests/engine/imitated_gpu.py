@@ -1,8 +1,8 @@
-"""A GPU imitated on the CPU: tensors that say that they are elsewhere, and refuse what Apple's GPU refuses.
+"""A GPU imitated on the CPU: tensors claim another device, and reject what Apple's GPU rejects.
 
-An operator with tensors of two places is an error, and so is float64. What the host waits for is noted, with the place
-in the source. The values are real, so that the network trains and detects. A process of its own: torch cannot forget a
-device.
+An operator with tensors on two devices is an error, and so is float64. Everything that the host waits for is recorded
+with its place in the source. The values are real, so that the network trains and detects. It runs in a separate
+process, because torch cannot forget a device.
 """
 
 import json
@@ -37,11 +37,11 @@ from focaldet.photos.images import read_photo
 DEVICE = "imitated"
 
 MOVES = {"_to_copy", "copy_", "_copy_from", "set_"}
-"""Operators between two places."""
+"""Operators between two devices."""
 
 
 class Backend(_DummyBackendModule):
-    """What torch asks of a device's module."""
+    """The functions that torch requires of a device's module."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16]
@@ -77,21 +77,21 @@ class There(Tensor):
 
 
 class Imitation(TorchDispatchMode):
-    """Makes new tensors there, if they are to be."""
+    """Make new tensors on the device if requested."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
 
 
 operators: set[str] = set()
-"""What was computed there, by its name in torch's native_functions.yaml."""
+"""Operators computed on the device, by their names in torch's native_functions.yaml."""
 
 waits: list[str] = []
-"""What the host waited for: the operator, and the function of focaldet that called it."""
+"""Waits of the host: the operator, and the function of focaldet that called it."""
 
 
 def computed(func: Any, args: Any, kwargs: Any) -> Any:
-    """The result of an operator, on the CPU, where it would be."""
+    """The result of an operator, computed on the CPU, with its imitated device."""
     name = func.__name__.split(".")[0]
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     there = [x for x in tensors if isinstance(x, There)]
@@ -132,16 +132,16 @@ def by_mask(indices: Any) -> bool:
 
 
 def note(name: str) -> None:
-    """Note that the host waits."""
+    """Record that the host waits."""
     package = Path(focaldet.__file__).parent
     frames = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(package)]
-    if frames:  # else the test itself looks
+    if frames:  # otherwise the test itself reads it
         waits.append(f"{Path(frames[-1].filename).relative_to(package)} {frames[-1].name}: {name}")
 
 
 @contextmanager
 def imitation() -> Iterator[torch.device]:
-    """The imitated GPU, while it is entered."""
+    """The imitated GPU, while entered."""
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes it on the CPU, then moves it
     try:
@@ -152,7 +152,7 @@ def imitation() -> Iterator[torch.device]:
 
 
 def refusals(device: torch.device) -> list[str]:
-    """How it answers what it must not do."""
+    """Its responses to forbidden operations."""
     there, answers = torch.ones(3, device=device), []
     for fault in (
         lambda: there + torch.ones(3),
@@ -202,14 +202,14 @@ def photos(folder: Path) -> DetectionDataset:
 
 
 def found_by(detector: Detector, dataset: DetectionDataset) -> list[Any]:
-    """What is detected in a batch of two, and in the evaluation of all photos."""
+    """Detections in a batch of two, and in the evaluation of all photos."""
     (boxes,) = detector.detect([detector.prepare(read_photo(dataset.records[0].path))])
     results = detect_records(detector.net, detector.evaluation_postprocess(), dataset)
     return [boxes.boxes_xyxy.tolist(), [entry["bbox"] for entry in results]]
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
-    """Losses and boxes of a method there and on the CPU, and what was waited for."""
+    """Losses and boxes of a method on the device and on the CPU, and the waits."""
     dataset = photos(folder)
     losses, own = steps(name, torch.device("cpu"))
     boxes = found_by(own, dataset)

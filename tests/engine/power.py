@@ -1,4 +1,4 @@
-"""A training that ends as if the power were lost."""
+"""Training that ends as if power were lost."""
 
 from collections.abc import Callable
 from typing import Any

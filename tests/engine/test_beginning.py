@@ -1,4 +1,4 @@
-"""From which weights a training starts, and on which levels of the pyramid, when nobody says."""
+"""Default weights and default pyramid levels of a training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -68,5 +68,7 @@ def test_levels_follow_the_sizes_of_the_objects(
     lines: list[str] = []
     chosen = with_levels(replace(asked, **given), read_folder(cells), lines.append)
     assert (chosen.levels, chosen.head_depth, chosen.num_bins) == (levels, head_depth, num_bins)
-    assert any(line.startswith("levels p2-p6 (stride 4), for small classes") for line in lines) == (levels == "p2-p6")
+    assert any(line.startswith("levels p2-p6 (stride 4), because the median object is small") for line in lines) == (
+        levels == "p2-p6"
+    )
     assert chosen == replace(asked, **(given | {"levels": levels}))

@@ -1,4 +1,4 @@
-"""``focaldet calibrate``, and what ``train`` does by itself, on labels that the detector finds: boxes of its own."""
+"""``focaldet calibrate``, and calibration at the end of ``train``, on labels that match the detector's own boxes."""
 
 import json
 import shutil
@@ -237,13 +237,13 @@ def test_detector_looks_as_low_as_the_choice_needs(calibrated: Path) -> None:
 def test_page_of_errors_names_the_threshold_of_each_class(calibrated: Path, labelled: Path) -> None:
     compared = detect_labelled(calibrated, labelled)
     calibration = read_calibration(calibrated)
-    (note,) = [note for note in compared.notes if note.startswith("least score of each class: ")]
+    (note,) = [note for note in compared.notes if note.startswith("lowest score of each class: ")]
     assert note.count(",") == len(calibration.class_names) - 1
     assert compared.results
     assert min(entry["score"] for entry in compared.results) >= compared.least_score
     plain = detect_labelled(calibrated, labelled, score=0.2)
     assert plain.least_score == pytest.approx(0.2, abs=1e-4)
-    assert not [note for note in plain.notes if note.startswith("least score")]
+    assert not [note for note in plain.notes if note.startswith("lowest score")]
 
 
 def test_calibration_of_another_model_is_refused(calibrated: Path, capfd) -> None:

@@ -1,4 +1,4 @@
-"""Detections of supervision and FiftyOne, there and back."""
+"""Detections converted to supervision and FiftyOne and back."""
 
 from types import SimpleNamespace
 

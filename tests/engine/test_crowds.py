@@ -1,4 +1,4 @@
-"""Photos of more objects than COCO's 100 detections: all of them can be found, and all of them count."""
+"""Photos of more objects than COCO's 100 detections: all of them can be detected, and all count."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ DOTS, SPACING = 16, 32
 
 
 def crowded_truth(count: int) -> dict[str, Any]:
-    """One photo of so many dots in a square lattice."""
+    """One photo with this many dots in a square lattice."""
     boxes = [[SPACING * x, SPACING * y, 24, 24] for y in range(count // DOTS) for x in range(DOTS)]
     return {
         "info": {},
@@ -48,9 +48,9 @@ def crowded_truth(count: int) -> dict[str, Any]:
 
 
 def dot_maps() -> HeadOutputs:
-    """What a network says of that photo: at stride 8, the nine locations around each dot have its box.
+    """A network's outputs for that photo: at stride 8, the nine locations around each dot have its box.
 
-    They are surest of the first dot: all nine of one are surer than any of the next.
+    Scores decrease from dot to dot: all nine of one dot exceed all of the next.
     """
     columns = torch.arange(4 * DOTS)
     offset = columns % 4 - 1  # in strides, from the middle of the dot
@@ -111,7 +111,7 @@ def test_a_photo_of_256_dots_reaches_what_uncapped_detections_reach() -> None:
 
 
 def dotted_photos(root: Path, count: int) -> Path:
-    """Photos of so many dark dots each, as a COCO folder: three to train, one to validate."""
+    """Photos with this many dark dots each, as a COCO folder: three to train, one to validate."""
     chance = np.random.default_rng(0)
     for split, names in {"train": "abc", "val": "d"}.items():
         folder = root / split

@@ -1,4 +1,4 @@
-"""Which device is taken, and that a step and a prediction would run on one that this machine has not."""
+"""The choice of a device; a step and a prediction would run on one that this machine lacks."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A machine with so many CUDA GPUs, and Apple's or none."""
+    """A machine with this many CUDA GPUs, and with or without Apple's."""
 
     def has(gpus: int, *, mps: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -147,12 +147,12 @@ ALLOWED_WAITS = {
     "models/postprocess.py forward: _to_copy",
     "models/postprocess.py <listcomp>: _to_copy",
 }
-"""Where the host waits for the device in detecting: for the number of candidates, and for the candidates."""
+"""In detection, the host waits for the device twice: for the number of candidates, and for the candidates."""
 
 
 @pytest.fixture(scope="module")
 def on_an_imitated_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What every method does on a device that has no float64 and mixes with no other; see imitated_gpu.py."""
+    """Every method works on a device without float64 and without mixing devices; see imitated_gpu.py."""
     folder, file = tmp_path_factory.mktemp("imitated"), Path(__file__).with_name("imitated_gpu.py")
     done = subprocess.run([sys.executable, file, folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -222,7 +222,7 @@ def test_apple_s_gpu_has_every_operator_that_training_and_detecting_need(on_an_i
 def test_a_step_on_a_fake_gpu_mixes_no_devices_and_depends_on_no_value(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shapes and devices without data: a look at a value, or two devices in one operator, is an error.
+    """Shapes and devices without data: reading a value, or two devices in one operator, is an error.
 
     How many positives predictions have chosen is answered with 7. Up to the losses: torch's own backward pass wants a
     driver.

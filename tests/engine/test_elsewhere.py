@@ -1,4 +1,4 @@
-"""Other systems, as far as this one can stand in for them."""
+"""Other systems, as far as this one can imitate them."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
     sys.exit(main(sys.argv[1:]))
 """
-"""A Python without what is Unix's own. What it starts anew begins with these lines too."""
+"""A Python without Unix-only modules. Its child processes start with these lines too."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Photos and objects at the ends of what there is: one pixel, a sliver, more objects than locations, ten thousand."""
+"""Extreme photos and objects: one pixel, a sliver, more objects than locations, ten thousand."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def detector_of(name):
 
 
 def objects(counts, sizes, seed=0, largest=200.0):
-    """Random boxes cut at their image's border, so many in each image."""
+    """Random boxes clipped to their image, this many per image."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     limit = torch.tensor(sizes).flip(-1)[index].float()
@@ -56,7 +56,7 @@ def step(net, method, truth, sizes):
 
 
 def check_detections(net, method, sizes):
-    """Whatever the network says, boxes lie in the image and numbers are numbers."""
+    """For any network output, boxes lie in the image and numbers are finite."""
     net.eval()
     height, width = np.max(sizes, axis=0).tolist()
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_an_image_with_ten_thousand_objects_trains(name):
 
 
 def write_photos(root: Path, photos: dict[str, tuple[int, int]], objects: int = 1) -> Path:
-    """A COCO folder of noise in these (width, height), all of each photo one object, said so many times."""
+    """A COCO folder of noise in these (width, height); each photo is one object, listed this many times."""
     (root / "annotations").mkdir(parents=True)
     (root / "images").mkdir()
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ Begun = tuple[dict[str, torch.Tensor], list[str]]
 
 @pytest.fixture
 def begin(config: TrainConfig, trained: Path) -> Callable[..., Begun]:
-    """The first weights of a run that begins with the trained one, and what is said of them."""
+    """The first weights of a run that starts from the trained one, and the printed lines about them."""
 
     def call(class_names: tuple[str, ...] = NAMES, run: Path = trained, **changes: Any) -> Begun:
         said: list[str] = []

@@ -1,4 +1,4 @@
-"""Runs on the hub: its own client, against a stand-in of its server on this machine."""
+"""Runs on the hub: the hub's own client, against a stand-in for its server on this machine."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Loops that were written for torchvision's detectors train ours, by changing the line that builds the model.
+"""Loops written for torchvision's detectors train ours after changing the line that builds the model.
 
 The first follows torchvision's reference scripts for detection: the data set with COCO's ids as labels, SGD, a warm-up
 by LambdaLR in the first epoch, the sum of the losses, and COCO's evaluation of dicts by image id.

@@ -1,4 +1,4 @@
-"""The whole chain at once: what cannot learn two photos by heart has a fault."""
+"""The whole chain at once: a detector that cannot memorise two photos has a fault."""
 
 import json
 import time

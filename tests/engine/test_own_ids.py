@@ -1,4 +1,4 @@
-"""truth.json and predictions.json carry the ids and areas of the user's own COCO file: pycocotools takes either."""
+"""truth.json and predictions.json contain the ids and areas of the user's own COCO file: pycocotools accepts both."""
 
 import contextlib
 import copy

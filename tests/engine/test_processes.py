@@ -1,4 +1,4 @@
-"""Runs on two processes of this machine, started from the command line as a person does."""
+"""Runs on two processes of this machine, started from the command line as users do."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What a run shows while it trains, on a terminal and in a log."""
+"""Progress of a training run, on a terminal and in a log."""
 
 import os
 import pty

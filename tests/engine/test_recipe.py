@@ -25,12 +25,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Watch(L.Callback):
-    """What a run does at each step.
+    """The recipe of a run at each step.
 
     Args:
-        groups: of the first step, (peak learning rate, weight decay) of each parameter by name.
-        factors: of each step, what the peak learning rates are multiplied by.
-        states: of each step, the network's state after it.
+        groups: (peak learning rate, weight decay) of each parameter by name, at the first step.
+        factors: factor on the peak learning rates at each step.
+        states: the network's state after each step.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Watch(L.Callback):
 
 
 def trained(checkpoint: Path | None = None, **options: Any) -> tuple[DetectionModule, Watch]:
-    """A run of a small network on photos of noise, begun or gone on with."""
+    """A run of a small network on photos of noise, started or resumed."""
     torch.manual_seed(0)
     spec = ModelSpec("gfl", ("a", "b"), "test_resnet", 64, 16, 1)
     config = TrainConfig(data="", **{"batch": 2, "lr": 1e-3, "epochs": 1} | options)

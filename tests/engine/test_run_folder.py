@@ -1,4 +1,4 @@
-"""What may train into a folder, and what a checkpoint has to be before it is used."""
+"""Which runs may use a folder, and the checks of a checkpoint before use."""
 
 import json
 import math

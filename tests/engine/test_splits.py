@@ -1,4 +1,4 @@
-"""The splits of a run: where they come from, what they change and what they leave alone."""
+"""The splits of a run: their origin, and what they change and leave alone."""
 
 import json
 import shutil
@@ -177,7 +177,7 @@ def test_eval_of_an_imported_run_measures_the_split_that_is_drawn(run: Path, uns
     said: list[str] = []
     evaluate_run(run, unsplit_cells, "test", say=said.append)
     assert file_names(run) == sorted(record.file_name for record in read_folder(unsplit_cells).splits["test"])
-    assert said[0].startswith("splits made with seed 0")
+    assert said[0].startswith("random splits (seed 0)")
 
 
 def test_8_bits_are_judged_on_the_split_that_the_run_recorded(run: Path, unsplit_cells: Path) -> None:

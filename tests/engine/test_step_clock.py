@@ -39,4 +39,4 @@ def test_the_table_tells_each_part_the_share_of_what_is_not_the_network_and_the_
 
 
 def test_a_table_of_no_step_says_so() -> None:
-    assert StepClock().table() == "no training step was made"
+    assert StepClock().table() == "no training step has run"

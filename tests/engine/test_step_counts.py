@@ -1,4 +1,4 @@
-"""What a training step asks of torch beside the network: how many operators, and how often it waits for a value."""
+"""Costs of a training step besides the network: its number of operators, and how often it waits for a value."""
 
 from typing import Any
 

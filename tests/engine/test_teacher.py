@@ -1,4 +1,4 @@
-"""``train --teacher``: who can teach whom, what a step learns, and what is left of the teacher afterwards."""
+"""``train --teacher``: which detectors can teach which, the losses of a step, and traces of the teacher in the run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,8 +105,8 @@ def test_a_file_of_the_run_names_it_too(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"method": "retinanet"}, "its method, retinanet, has no distributions of sides; a teacher needs gfl, gflv2"),
-        ({"method_options": {"num_bins": 9}}, "--num-bins 9 of the teacher is not 17, the student's"),
-        ({"network": replace(SPEC.network, levels="p2-p6")}, "--levels p2-p6 of the teacher is not p3-p7"),
+        ({"method_options": {"num_bins": 9}}, "--num-bins is 9 for the teacher, but 17 for the student"),
+        ({"network": replace(SPEC.network, levels="p2-p6")}, "--levels is p2-p6 for the teacher, but p3-p7"),
         ({"class_names": ("a", "c")}, "it does not know b; its classes are a, c"),
     ],
 )

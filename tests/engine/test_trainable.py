@@ -1,4 +1,4 @@
-"""The detector that is called as torchvision's are: what it takes, what it gives back, what it says to a mistake."""
+"""The detector that is called like torchvision's: its inputs, results and errors."""
 
 import copy
 from collections.abc import Callable

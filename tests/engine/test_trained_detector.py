@@ -45,7 +45,7 @@ def opened(file: Path) -> Image.Image:
 
 @pytest.fixture
 def detector(trained: Path) -> Detector:
-    """It has hardly learned anything; without a threshold it finds boxes all the same."""
+    """It has hardly learned anything, but without a threshold it still finds boxes."""
     return Detector.load(trained, score_threshold=0.0)
 
 

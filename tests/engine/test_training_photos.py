@@ -23,7 +23,7 @@ TRAIN, VAL = range(4), range(4, 6)
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Callable[..., str]:
-    """Makes a folder of six photos, of which those of some splits' first lines are cut off in their middle."""
+    """Makes a folder of six photos, in which the first photo of each given split is truncated."""
 
     def make(*splits: str) -> str:
         root = write_cells(tmp_path / "broken", {"train": TRAIN, "val": VAL})

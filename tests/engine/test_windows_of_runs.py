@@ -1,4 +1,4 @@
-"""A run looks at photos in windows: in Python, in eval, during training, and as its export does."""
+"""A run processes photos in windows: in Python, in eval, during training, and in its export."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ SILENT = {"say": lambda line: None}
 
 @pytest.fixture(scope="module")
 def tiled(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small run as one that was trained on windows of 64 px, and that tells even what it does not believe."""
+    """The small run, as if trained on windows of 64 px, with a score threshold of 0."""
     run = tmp_path_factory.mktemp("tiled") / "run"
     run.mkdir()
     for name in ("model.json", "model.safetensors"):

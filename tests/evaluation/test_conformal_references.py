@@ -1,4 +1,4 @@
-"""Factors and thresholds beside those of puncc and MAPIE (tests/tools/conformal_fixture.py); errors box by box."""
+"""Factors and thresholds compared with puncc's and MAPIE's (tests/tools/conformal_fixture.py); errors box by box."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each kind of a wrong label, one by one, and photos in which nothing is suspect."""
+"""Each kind of wrong label, one by one, and photos without suspects."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Exports that several modules look at, each made once for all processes: it takes some ten seconds."""
+"""Exports that several test modules share, each made once for all processes, since one takes some ten seconds."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ def export_once(factory: pytest.TempPathFactory, method: str, *arguments: str, *
 
 @pytest.fixture(scope="session")
 def gfl(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """GFL, as it is exported by default."""
+    """GFL in the default export."""
     return export_once(tmp_path_factory, "gfl")
 
 
 @pytest.fixture(scope="session")
 def gflv2_with_maps(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """GFLv2 as it is exported before 8 bits are chosen: with the head's maps, by which AP is measured."""
+    """GFLv2 as exported before 8 bits are chosen: with the head's maps for measuring AP."""
 
     def make(folder: Path) -> None:
         run = random_run(folder / "run", "gflv2", depth=2, class_names=CELLS)

@@ -1,4 +1,4 @@
-"""Detectors of random weights that find something: no training is needed to compare an export with its run."""
+"""Detectors with random weights that detect something: comparing an export with its run needs no training."""
 
 import io
 from contextlib import redirect_stdout
@@ -23,10 +23,10 @@ TORCHVISION = {
     "resize": Resize(short_side=70, resampling="torchvision"),
     "postprocess": PostProcessConfig(nms_iou=0.5, max_detections=30, keep_empty=True, offset=0.0, steps="fitted"),
 }
-"""What torchvision's RetinaNet does in its own way, see ``focaldet.importing``."""
+"""Properties of torchvision's RetinaNet, see ``focaldet.importing``."""
 
 TORCHVISION_FCOS = TORCHVISION | {"network": Variant(pad_to=32, tower_bias=True)}
-"""And its FCOS."""
+"""Properties of torchvision's FCOS."""
 
 MMDETECTION = {
     "network": Variant(pad_to=32, relu_before_p7=False),
@@ -34,7 +34,7 @@ MMDETECTION = {
     "postprocess": PostProcessConfig(nms_iou=0.6, max_detections=30, offset=0.0, shift_px=3.5, last_pixel=True),
     "method_options": {"score": "product", "threshold_on": "class"},
 }
-"""And mmdetection's ATSS, and GFL's authors' code."""
+"""Properties of mmdetection's ATSS, and of the GFL authors' code."""
 
 
 def random_detector(method: str, *, backbone: str = "test_resnet", channels: int = 16, depth: int = 1, **options):
@@ -63,12 +63,12 @@ def random_run(folder: Path, method: str, **options) -> Path:
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``focaldet export`` made of a run.
+    """The result of ``focaldet export`` for a run.
 
     Args:
         run: its folder.
         file: the file.
-        said: what was printed.
+        said: the printed lines.
     """
 
     run: Path
@@ -77,12 +77,12 @@ class Exported:
 
     @property
     def boxes(self) -> int:
-        """How many were compared with the run, as it was printed."""
+        """Number of boxes compared with the run, as printed."""
         return int(self._comparison.split()[4])
 
     @property
     def difference_px(self) -> float:
-        """Between a box and that of the run, as it was printed."""
+        """Largest difference from a box of the run, as printed."""
         return float(self._comparison.split("within ")[1].split(" px")[0])
 
     @property
@@ -92,7 +92,7 @@ class Exported:
 
 
 def exported(run: Path, *options: str, file: Path | None = None) -> Exported:
-    """Runs the command; the file is beside the run unless another place is given."""
+    """Run the command; the file is next to the run unless another place is given."""
     file = file or run.with_suffix(".onnx")
     with redirect_stdout(io.StringIO()) as said:
         assert main(["export", str(run), "--out", str(file), *options]) == 0

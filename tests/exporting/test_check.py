@@ -1,4 +1,4 @@
-"""An export that differs from its run is refused, whatever differs; one that does not is not."""
+"""An export that differs from its run is rejected, whatever differs; an equal one is accepted."""
 
 import json
 from collections.abc import Callable
@@ -143,7 +143,7 @@ def test_a_file_that_cannot_be_run_at_a_size_is_refused(detector: Detector, imag
 
 
 def test_boxes_at_the_threshold_and_at_the_last_place_are_no_difference(images: list[np.ndarray]) -> None:
-    """What another program's rounding decides otherwise: a threshold and a number of candidates hardly changed."""
+    """Differences that rounding may cause: a slightly changed threshold and number of candidates."""
     detector = random_detector("gfl")
     scores = reader_of(detector)(images[0][None]).scores
     strict = Detector(detector.spec, detector.net, detector.method, score_threshold=float(scores[-1]))

@@ -25,7 +25,7 @@ SIZE = (192, 256)
 
 
 class Quantised(nn.Module):
-    """In the place of a network: its numbers are few, as those of a quantised one."""
+    """A replacement for a network, with few distinct values like a quantised one."""
 
     def __init__(self) -> None:
         super().__init__()

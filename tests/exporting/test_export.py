@@ -1,4 +1,4 @@
-"""``focaldet export``, whole: every method as a file that finds what the run finds; every fault is one line."""
+"""All of ``focaldet export``: the file of every method detects the same as the run; every fault is one line."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ SIZES = [(64, 48), (101, 77), (77, 101), (300, 40), (3, 5), (640, 480)]
 MAX_BOX_DIFFERENCE_PX = 0.05
 
 SURE_OF_LITTLE = replace(MMDETECTION["postprocess"], score_threshold=0.4)
-"""So that there are photos without a detection."""
+"""A threshold that leaves photos without detections."""
 
 
 def blots(size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -53,10 +53,10 @@ def sides(found: DetectionArrays) -> np.ndarray:
 
 
 def assert_same(found: DetectionArrays, expected: DetectionArrays, scale: float = 1.0) -> None:
-    """The same boxes in any order, since of two whose scores are alike to six digits either may come first.
+    """The same boxes in any order, since scores that agree to six digits may come in either order.
 
     Args:
-        scale: pixels of the photo for one that the network sees.
+        scale: pixels of the photo per pixel of the network input.
     """
     assert len(found) == len(expected)
     apart = np.abs(sides(found)[:, None] - sides(expected)).max(axis=2, initial=0) / (MAX_BOX_DIFFERENCE_PX * scale)
@@ -68,7 +68,7 @@ def assert_same(found: DetectionArrays, expected: DetectionArrays, scale: float 
 
 
 def assert_same_on_photos(model: Model, run: Path, *, some_without: bool = False) -> None:
-    """Photos of many sizes alone, and several of one size at once, and, if asked, some without a detection."""
+    """Single photos of many sizes, batches of one size, and optionally photos without a detection."""
     detector, counts = Detector.load(run), []
     for size in SIZES:
         white = np.full((size[1], size[0], 3), 255, np.uint8)  # equal scores everywhere: any of them may stay
@@ -85,7 +85,7 @@ def assert_same_on_photos(model: Model, run: Path, *, some_without: bool = False
 
 
 def found_by_run(detector: Detector, images: np.ndarray) -> list[Detections]:
-    """In images ``(B, H, W, 3)`` as the network sees them."""
+    """Detections in images ``(B, H, W, 3)`` of the network input."""
     with torch.no_grad():
         outputs = detector.net(torch.tensor(images).permute(0, 3, 1, 2).contiguous())
     found: list[Detections] = detector.postprocess(outputs, [images.shape[1:3]] * len(images))
@@ -93,7 +93,7 @@ def found_by_run(detector: Detector, images: np.ndarray) -> list[Detections]:
 
 
 def assert_whole(made: Exported, outputs: str) -> None:
-    """The file says all that using it takes, and nothing of the machine that it was made on."""
+    """The file describes everything needed to use it, and nothing about the machine that made it."""
     spec, model = Detector.load(made.run).spec, onnx.load(made.file)
     (opset,) = model.opset_import
     assert (opset.domain, opset.version) == ("", 18)
@@ -118,7 +118,7 @@ def assert_whole(made: Exported, outputs: str) -> None:
 
 
 def assert_constant_where_openvino_wants_it(graph: onnx.GraphProto) -> None:
-    """Amounts of padding, the last axis of the boxes: else onnxruntime gives it only pieces of the network, or none."""
+    """Constant padding and a constant last axis of the boxes: otherwise OpenVINO gets only pieces of the network."""
     constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
     made_by = {name: node for node in graph.node for name in node.output}
     assert all(node.input[1] in constants for node in graph.node if node.op_type == "Pad")
@@ -219,7 +219,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refuse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs the command, which must be a mistake; gives its one line."""
+    """Run the command, which must be a mistake; return its one line."""
 
     def call(*arguments: object) -> str:
         assert main(["export", *map(str, arguments)]) == 2
@@ -271,7 +271,7 @@ def test_a_run_that_finds_nothing_is_compared_without_its_threshold(run: Path, m
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Exports take no time, and write a lot of nothing; what was asked for is noted."""
+    """Exports take no time and write dummy files; the requests are recorded."""
     asked: list[tuple[str, str]] = []
 
     def make(detector: Detector, format: str, outputs: str, images: object, **more: object) -> tuple[bytes, Agreement]:

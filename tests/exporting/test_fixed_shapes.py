@@ -1,4 +1,4 @@
-"""The two parts that each kind of file says in its own way: suppression of a batch, and TensorFlow's padding."""
+"""The two parts that each file format implements differently: suppression of a batch, and TensorFlow's padding."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The graph that is exported computes what the network and its post-processing do, before anything is written."""
+"""The exported graph computes the same as the network and its post-processing, checked before writing a file."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The example of a web page in a real browser: onnxruntime-web, WebAssembly, and the boxes that predict finds."""
+"""The example of a web page in a real browser: onnxruntime-web, WebAssembly, and the same boxes as predict."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""``focaldet export --int8``: what is computed with 8 bits, what it costs, and what is refused."""
+"""``focaldet export --int8``: the parts with 8 bits, their cost, and rejected exports."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from focaldet.runtime.windows import Tiling
 
 
 def weights_of_convolutions(data: bytes) -> dict[bool, set[str]]:
-    """By whether they are 8-bit numbers: the names of the weights of all convolutions."""
+    """Names of the weights of all convolutions, by whether they are 8-bit numbers."""
     model = onnx.load_from_string(data)
     made_by = {name: node for node in model.graph.node for name in node.output}
     types = {constant.name: constant.data_type for constant in model.graph.initializer}
@@ -122,14 +122,14 @@ def test_norms_of_the_head_stay_in_float(pair: Pair) -> None:
 
 
 def falling(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
-    """AP of the file in float32 and of those with 8 bits, each with more in float32 than the one before it."""
+    """AP of the float32 file and of the 8-bit files, each with more parts in float32 than the one before."""
     given = iter(values)
     monkeypatch.setattr(int8, "file_ap", lambda *_: next(given))
 
 
 @pytest.fixture
 def run_with_file(gflv2_with_maps: Exported, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run whose file in float32 needs not be made; beside it lies nothing else."""
+    """A run whose float32 file is already made, in an otherwise empty folder."""
     made = gflv2_with_maps.file.read_bytes(), Agreement(3, 0.0, 0.0, ((100, 75),))
     monkeypatch.setattr(export, "_checked", lambda *_, maps_too: made)
     return gflv2_with_maps.run
@@ -228,7 +228,7 @@ def test_a_damaged_photo_is_named_and_gives_no_range(cells: Path, tmp_path: Path
     assert line.endswith("; left out")
     for record in others:
         record.path.write_bytes(b"")
-    with pytest.raises(InputError, match="no photo of the train split that was chosen for --int8 can be read"):
+    with pytest.raises(InputError, match="none of the train photos chosen for --int8 can be read"):
         Int8(tmp_path / "cells").photos(folder, said.append)
 
 

@@ -1,4 +1,4 @@
-"""``pip install 'focaldet[serve,video]'`` into an environment of its own, where there is no torch: the same boxes."""
+"""``pip install 'focaldet[serve,video]'`` into a separate environment without torch: the same boxes."""
 
 import json
 import os
@@ -27,15 +27,15 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 LEAST = "0.05"
-"""Least score of a box: what a file holds."""
+"""Lowest score of a box in a file."""
 NEEDED = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
-"""What is installed, beside src."""
+"""Files to install besides src."""
 INSTALL = ("install", "--quiet", "--no-compile", "--retries=1", "-c", ROOT / "constraints.txt")
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def run(*command: object, code: int = 0) -> str:
-    """What a program prints, on either stream."""
+    """Output of a program on both streams."""
     done = subprocess.run(
         [*map(str, command)], env=OUTSIDE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -59,7 +59,7 @@ def pip(programs: Path, *command: object) -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is installed: building leaves its traces there."""
+    """A copy of the sources to install, since building leaves files there."""
     source = tmp_path_factory.mktemp("bare") / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__"))
     for name in NEEDED:

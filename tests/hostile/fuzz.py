@@ -1,8 +1,8 @@
 """Try every command on hostile input: ``python tests/hostile/fuzz.py --seed 0 --inputs 5000``.
 
-Each kind of file and argument is damaged by chance, by a seed; each command has to end with 0 or 2, with at most one
-printable line of at most 300 characters on stderr, in bounded time and memory, and change nothing but what it was asked
-to. See docs/reliability.md.
+Each kind of file and argument is damaged at random, given a seed. Each command must end with 0 or 2, with at most one
+printable line of at most 300 characters on stderr, in bounded time and memory, and change only what it was asked to.
+See docs/reliability.md.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from hostile_judge import WAITING, Verdict, judge, limit_memory
 from hostile_samples import make_samples
 
 Job = tuple[str, int]
-"""Kind, and number."""
+"""Kind and number of a case."""
 
 
 def fuzz(seed: int, jobs: list[Job], samples: Path, keep: Path | None = None) -> list[Verdict]:
-    """Run cases, in a process for as many of them as it survives."""
+    """Run cases; a process runs as many of them as it survives."""
     verdicts: list[Verdict] = []
     while len(verdicts) < len(jobs):
         verdicts += _batch(seed, jobs[len(verdicts) :], samples, keep)
@@ -73,7 +73,7 @@ def _batch(seed: int, jobs: list[Job], samples: Path, keep: Path | None) -> list
 
 
 def shared_out(inputs: int, kinds: list[str]) -> list[Job]:
-    """As many cases of each kind."""
+    """The same number of cases of each kind."""
     return [(kind, number) for number in range(-(-inputs // len(kinds))) for kind in kinds][:inputs]
 
 

@@ -1,8 +1,8 @@
 """A served model among hostile clients: ``python tests/hostile/fuzz_server.py --seconds 300``.
 
-Some clients send damaged photos, some damaged HTTP, some stall in the middle of either, and one asks as it should. It
-has to be answered all the time; nobody may get a status that the interface does not name; and the server has to be
-there at the end, with about the memory of the beginning.
+Some clients send damaged photos, some damaged HTTP, some stall in the middle of either, and one sends valid requests.
+That one must always be answered, nobody may get a status that the interface does not name, and the server must still
+run at the end, with about the same memory as at the start.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from PIL import Image
 from focaldet.runtime.card import KEY
 
 STATUSES = {200, 400, 404, 405, 408, 413, 415, 422, 431, 503}
-"""That a client may get."""
+"""Statuses that a client may get."""
 
 PATIENCE = 10.0
-"""Seconds in which a sound request has to be answered, while others do their worst."""
+"""Seconds in which a valid request must be answered under attack."""
 
 HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"
-"""Of a request: some clients stop even earlier."""
+"""Half a request; some clients send even less of it."""
 
 STALLING = 80
-"""Clients that hold a request half sent: more than uploads have room."""
+"""Number of clients that hold a half-sent request: more than there are places for uploads."""
 
 
 def photo(kind: str) -> bytes:
@@ -52,7 +52,7 @@ PHOTOS = tuple(map(photo, ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")))
 
 
 class Clients:
-    """All of them, and what they saw."""
+    """All clients and their observations."""
 
     def __init__(self, port: int, seed: int, seconds: float) -> None:
         self.port, self.seed = port, seed
@@ -83,7 +83,7 @@ class Clients:
                 self.faults.append(f"{kind}: status {status}")
 
     def sound(self, rng: random.Random) -> None:
-        """A photo as it should be, and how long its answer takes."""
+        """Send a valid photo and time the response."""
         start = time.monotonic()
         try:
             status, _ = self._post(rng.choice(PHOTOS))

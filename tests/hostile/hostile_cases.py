@@ -1,4 +1,4 @@
-"""The commands that are tried: each kind damages one thing, and gives the arguments that read it."""
+"""The commands to try: each kind damages one thing and returns the arguments that read it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from focaldet.photos import regions
 from focaldet.runtime.card import KEY
 
 Case = Callable[[Path, Path, random.Random], list[object]]
-"""Samples, an empty folder to work in, chance -> the arguments. What is given is below ``given``, ``out`` is free."""
+"""Samples, an empty folder to work in, chance -> the arguments. Inputs are below ``given``; ``out`` is free."""
 
 
 def _given(samples: Path, work: Path, name: str) -> Path:
@@ -217,7 +217,7 @@ def class_names(samples: Path, work: Path, rng: random.Random) -> list[object]:
 
 
 def _strange_argument(work: Path, rng: random.Random, suffix: str) -> str:
-    """A path that is given where a file or a folder is meant."""
+    """A path given in place of a file or folder."""
     folder = str(work / "given")
     names = (
         "a" * 300, "a" * 5000, "a/" * 3000, "b\udcff\udcfe", "c\nd", "e\x1b[31mf", "g\u202eh", "concat:x.mp4",
@@ -237,7 +237,7 @@ def _strange_argument(work: Path, rng: random.Random, suffix: str) -> str:
 
 
 def paths(samples: Path, work: Path, rng: random.Random) -> list[object]:
-    """A strange path in the place of each one that a command takes."""
+    """A strange path in place of each path that a command takes."""
     model, run, photo, out = samples / "model.onnx", samples / "run", samples / "photo.png", work / "out"
     commands: tuple[tuple[str, list[object]], ...] = (
         (".onnx", ["predict", "?", photo, "--out", out]),
@@ -355,7 +355,7 @@ KINDS: dict[str, Case] = {
 
 
 def make_strange(samples: Path) -> None:
-    """The checkpoints with tensors that are no weights, once for all cases."""
+    """The checkpoints with tensors that are not weights, once for all cases."""
     folder = samples / "strange"
     folder.mkdir()
     strange_checkpoints(folder)

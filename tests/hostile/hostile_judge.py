@@ -1,4 +1,4 @@
-"""One command on hostile input: does it end as it should? Each runs in a process that may die of it."""
+"""Run one command on hostile input: does it end as it should? Each runs in a process that may crash."""
 
 import hashlib
 import io
@@ -19,13 +19,13 @@ from hostile_cases import KINDS
 from hostile_surroundings import run_in_surroundings
 
 SECONDS = 30
-"""Of the processor, that a command may take."""
+"""Processor seconds that a command may take."""
 
 WAITING = 90
-"""Seconds by the clock, on a machine that does other things too."""
+"""Wall-clock seconds, on a machine with other load."""
 
 MEGABYTES = 1500
-"""That it may take beside what the process had before."""
+"""Memory that a command may take in addition to the process's own."""
 
 MAX_LINE = 300
 MAX_SAID = 4000
@@ -38,11 +38,11 @@ class Verdict:
 
     Args:
         kind: a key of ``KINDS``.
-        number: with the seed, what makes the case again.
-        code: its exit code; ``None`` where there was none.
-        fault: what is wrong; empty: nothing.
-        seconds, megabytes: that it took.
-        arguments: of the command.
+        number: reproduces the case, together with the seed.
+        code: its exit code; ``None`` if there was none.
+        fault: the fault found; empty: none.
+        seconds, megabytes: time and memory used.
+        arguments: arguments of the command.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Verdict:
 
 
 class TooLong(BaseException):
-    """The time is over; no handler of the package is to catch this."""
+    """The time limit has passed; no handler of the package must catch this."""
 
 
 def judge(kind: str, seed: int, number: int, samples: Path, keep: Path | None = None) -> Verdict:
@@ -90,7 +90,7 @@ def judge(kind: str, seed: int, number: int, samples: Path, keep: Path | None = 
 
 
 def _run(arguments: list[str], work: Path) -> tuple[int | None, str, str, str]:
-    """Exit code, fault, and what was said on both streams, by whoever it was."""
+    """Exit code, fault, and the output of all code on both streams."""
     from focaldet.cli import main
 
     def stop(*_: object) -> None:
@@ -169,7 +169,7 @@ def _may_change(arguments: list[str], work: Path) -> tuple[str, ...]:
 
 
 def _snapshot(work: Path, without: tuple[str, ...]) -> dict[str, object]:
-    """What is there: kinds, sizes, contents."""
+    """A snapshot of a folder: kinds, sizes, contents."""
     found: dict[str, object] = {}
     for folder, folders, files in os.walk(work):
         for name in (*folders, *files):
@@ -205,7 +205,7 @@ def _peak() -> float:
 
 
 def limit_memory(gigabytes: float = 6) -> None:
-    """No more than so much beside what this process has: a bomb ends in an error, not in a dead machine."""
+    """Limit the additional memory of this process: a bomb ends in an error, not in a dead machine."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

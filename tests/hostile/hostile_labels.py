@@ -1,4 +1,4 @@
-"""Labelled folders of every layout, and what is damaged in them."""
+"""Labelled folders of every layout, and ways to damage them."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 
 
 def write_layouts(folder: Path) -> None:
-    """A sound folder of each layout."""
+    """A valid folder of each layout."""
     write_coco(folder / "coco")
     write_voc(folder / "voc")
     write_yolo(folder / "yolo")
@@ -103,7 +103,7 @@ DOCUMENT_STARTS = (*XML_STARTS, *ENTITIES, "<a>" * 50_000)
 
 
 def damaged_xml(data: bytes, rng: random.Random) -> bytes:
-    """An XML document with a text or an attribute exchanged, or an element doubled or left out."""
+    """An XML document with a text or an attribute exchanged, or an element duplicated or removed."""
     choice = rng.random()
     if choice < 0.2:
         return damaged(data, rng)
@@ -126,7 +126,7 @@ def damaged_xml(data: bytes, rng: random.Random) -> bytes:
 
 
 def damaged_table(data: bytes, rng: random.Random) -> bytes:
-    """A table, or lines of words, with a cell exchanged, left out or doubled."""
+    """A table, or lines of words, with a cell exchanged, removed or duplicated."""
     if rng.random() < 0.3:
         return damaged(data, rng)
     text = data.decode(errors="replace")
@@ -149,7 +149,7 @@ def damaged_table(data: bytes, rng: random.Random) -> bytes:
 
 
 def damaged_masks(data: bytes, rng: random.Random) -> bytes:
-    """A COCO document whose masks are others."""
+    """A COCO document with other masks."""
     if rng.random() < 0.5:
         return MUTATIONS[".json"](data, rng)
     document = json.loads(data)
@@ -180,7 +180,7 @@ def labels(layout: str, *patterns: str) -> Callable[[Path, Path, random.Random],
             how = MUTATIONS.get(file.suffix, damaged)
             how = {".xml": damaged_xml, ".csv": damaged_table, ".txt": damaged_table}.get(file.suffix, how)
             file.write_bytes((damaged_masks if layout == "masks" else how)(file.read_bytes(), rng))
-        if rng.random() < 0.1:  # somebody's other files
+        if rng.random() < 0.1:  # unrelated files
             name = rng.choice(("other.yaml", "notes.json", "x.csv", "y.xml", "z.txt", "w.names", "data.yml", "v.tsv"))
             other = samples / layout / rng.choice(files).relative_to(folder)
             (folder / name).write_bytes(damaged(other.read_bytes()[:5000], rng))

@@ -1,4 +1,4 @@
-"""What becomes of a file: bytes that are damaged, JSON and YAML with values that nobody expects."""
+"""Mutations of a file: damaged bytes, JSON and YAML with unexpected values."""
 
 import json
 import random
@@ -11,7 +11,7 @@ VALUES: tuple[Any, ...] = (
     "nan", "1e400",
     "<script>alert(1)</script>", "{{ 7 * 7 }}", [], {}, [[]], [None], [1, 2, 3, 4], {"": ""}, {"a": [{}]}, ["x"] * 300,
 )  # fmt: skip
-"""Put in the place of a value."""
+"""Replacements for a value."""
 
 DEEP = "[" * 100_000
 DIGITS = "9" * 400
@@ -62,7 +62,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def damaged_json(data: bytes, rng: random.Random) -> bytes:
-    """A JSON document, or lines of them, with a value exchanged, left out or doubled; now and then its text damaged."""
+    """A JSON document, or lines of them, with a value exchanged, removed or duplicated, and sometimes damaged text."""
     if rng.random() < 0.2:
         return damaged(data, rng)
     text = data.decode()
@@ -81,7 +81,7 @@ def damaged_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def damaged_yaml(data: bytes, rng: random.Random) -> bytes:
-    """A YAML document, likewise."""
+    """A YAML document, mutated in the same way."""
     import yaml
 
     choice = rng.random()
@@ -96,7 +96,7 @@ def damaged_yaml(data: bytes, rng: random.Random) -> bytes:
 
 
 def changed(value: Any, rng: random.Random) -> Any:
-    """A value with one of its parts changed, deep inside as often as not."""
+    """A value with one of its parts changed, often deep inside."""
     if isinstance(value, dict | list) and value and rng.random() < 0.9:
         keys: Any = list(value) if isinstance(value, dict) else range(len(value))
         key = rng.choice(list(keys))
@@ -119,4 +119,4 @@ MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     ".jsonl": damaged_json,
     ".yaml": damaged_yaml,
 }
-"""End of a name -> what is done to such a file; others have their bytes damaged."""
+"""Suffix -> mutation of such a file; other files get damaged bytes."""

@@ -1,4 +1,4 @@
-"""What may lie at a path where a file is meant."""
+"""Things that may lie at a path in place of a file."""
 
 import os
 import random
@@ -9,7 +9,7 @@ STRANGE_PATHS = ("fifo", "folder", "loop", "dangling", "device", "zero", "socket
 
 
 def strange_path(place: Path, rng: random.Random) -> Path:
-    """Something at this place that is no regular file with sense in it."""
+    """Put something at this path that is not a usable regular file."""
     match rng.choice(STRANGE_PATHS):
         case "fifo":
             os.mkfifo(place)

@@ -1,4 +1,4 @@
-"""One small sound file of every kind that a command reads, for the fuzzer to damage."""
+"""One small valid file of every kind that a command reads, for the fuzzer to damage."""
 
 import json
 import pickle
@@ -48,7 +48,7 @@ test_pipeline = [dict(type='Resize', scale=(667, 400)), dict(type='Normalize', *
 
 
 def make_samples(folder: Path) -> None:
-    """Write all of them below a folder."""
+    """Write all samples below a folder."""
     photos = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     for name in PHOTOS:
         Image.fromarray(photos if name != "grey.png" else photos[..., 0].astype(np.uint16) * 256).save(folder / name)
@@ -97,7 +97,7 @@ def checkpoint() -> dict[str, Any]:
 
 
 def torchvision_checkpoint() -> dict[str, Any]:
-    """Names of a RetinaNet of torchvision, likewise."""
+    """Names of a RetinaNet of torchvision, with tiny tensors."""
     weights = {f"backbone.body.layer{stage}.{block}.conv1.weight": 1 for stage, count in enumerate((3, 4, 6, 3), 1)
                for block in range(count)}  # fmt: skip
     weights |= {"backbone.body.layer1.0.conv3.weight": 1, "backbone.fpn.extra_blocks.p6.weight": 16}
@@ -108,7 +108,7 @@ def torchvision_checkpoint() -> dict[str, Any]:
 
 
 def strange_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints with what is no plain weight, each in a file."""
+    """Checkpoints with tensors that are not plain weights, one per file."""
     zeros = torch.zeros(2, 3)
     strange: dict[str, Any] = {
         "scalar": torch.tensor(1.0),

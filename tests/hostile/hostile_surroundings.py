@@ -1,4 +1,4 @@
-"""Commands in strange surroundings: environment, streams, limits and folders; each in a process of its own."""
+"""Commands in strange surroundings: environment, streams, limits and folders, each in a separate process."""
 
 import os
 import random
@@ -27,7 +27,7 @@ ENVIRONMENTS: tuple[dict[str, str | None], ...] = (
     {"PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": "2"},
     {"http_proxy": "http://127.0.0.1:1", "HF_HOME": "/dev/null"},
 )
-"""Variables that are set; ``None``: that are not there."""
+"""Environment variables to set; ``None``: to unset."""
 
 STREAMS = (
     "",
@@ -82,10 +82,10 @@ PLACES: tuple[Callable[[Path], None], ...] = (
     _working_folder_is_gone,
     _read_only,
 )
-"""What is done in the process before the command begins."""
+"""Actions in the process before the command starts."""
 
 WAITING = 170
-"""Seconds by the clock for a command: less than the fuzzer waits for a case."""
+"""Wall-clock seconds for a command, fewer than the fuzzer's limit for a case."""
 
 NAMES = (
     "out",
@@ -104,7 +104,7 @@ NAMES = (
 
 
 def surroundings(samples: Path, work: Path, rng: random.Random) -> list[object]:
-    """The arguments: sound ones, below a folder of a strange name."""
+    """Valid arguments, below a folder with a strange name."""
     folder = work / "given" / rng.choice(NAMES)
     out = work / "out" / rng.choice(NAMES)
     kind = rng.choice(("data", "data", "data", "predict", "predict", "predict", "report", "study", "help", "train"))
@@ -129,7 +129,7 @@ def surroundings(samples: Path, work: Path, rng: random.Random) -> list[object]:
 
 
 def run_in_surroundings(arguments: list[str], work: Path, rng: random.Random) -> tuple[int | None, str, str, str]:
-    """Exit code, fault (none: the judge finds them), and what was said on stderr and stdout."""
+    """Exit code, fault (none: the judge finds them), and the output on stderr and stdout."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     variables = rng.choice(ENVIRONMENTS)
     for name, value in variables.items():

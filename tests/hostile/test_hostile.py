@@ -1,4 +1,4 @@
-"""A few of the fuzzer's cases, of the kinds that need no second each; ``make fuzz`` tries thousands (fuzz.py)."""
+"""A few of the fuzzer's quick cases; ``make fuzz`` tries thousands (fuzz.py)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Output that goes nowhere, to a full disk, to a reader who has left, to an ASCII terminal; and Ctrl-C at any time."""
+"""Output to nowhere, to a full disk, to a closed pipe, to an ASCII terminal; and Ctrl-C at any time."""
 
 import os
 import random

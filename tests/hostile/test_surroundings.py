@@ -1,4 +1,4 @@
-"""What a command says in strange surroundings: variables, a full disk behind stderr, names without an end."""
+"""Messages of a command in strange surroundings: variables, a full disk behind stderr, endless names."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The fixtures that tests/tools/mmdet_fixtures.py wrote, and what it made them of."""
+"""The fixtures written by tests/tools/mmdet_fixtures.py, and their inputs."""
 
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -13,10 +13,10 @@ TESTS = Path(__file__).resolve().parents[1]
 _spec = spec_from_file_location("mmdet_fixtures", TESTS / "tools" / "mmdet_fixtures.py")
 TOOL = module_from_spec(_spec)
 _spec.loader.exec_module(TOOL)
-"""The script: its image, its objects, its weights."""
+"""The script that wrote the fixtures: its image, objects and weights."""
 
 CONSTANTS = ("num_batches_tracked", "project")
-"""Tensors of a state dict that are no weights."""
+"""Tensors of a state dict that are not weights."""
 
 
 @cache
@@ -29,7 +29,7 @@ def record(name):
 
 
 def shapes(name):
-    """Of the state dict that mmdetection's detector has."""
+    """Names and shapes of the state dict of mmdetection's detector."""
     return {key.removeprefix("shape."): v.tolist() for key, v in record(name)[0].items() if key.startswith("shape.")}
 
 
@@ -47,5 +47,5 @@ def weights(name):
 
 
 def zeros(name):
-    """The same without any weight, where names and shapes are enough."""
+    """The same with empty weights, for tests that need only names and shapes."""
     return {key: torch.zeros(shape) for key, shape in shapes(name).items()}

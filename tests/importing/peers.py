@@ -6,7 +6,7 @@ from torch import nn
 from focaldet.importing.torchvision_models import COCO
 
 UNNAMED = [column for column, name in enumerate(COCO) if name in ("__background__", "N/A")]
-"""Columns of the class output that a trained network never fires."""
+"""Class-output columns in which a trained network never detects anything."""
 
 
 @torch.no_grad()
@@ -14,9 +14,9 @@ def give_detections(model, photo, seed=0, tiny_variance=None):
     """Batch norms with statistics, towers that keep the scale of the features, last layers with a spread of outputs.
 
     Args:
-        model: of torchvision, with 91 columns.
+        model: a model of torchvision, with 91 columns.
         photo: ``(3, H, W)`` float in [0, 1]; the last layers are scaled so that its outputs spread as asked.
-        tiny_variance: of three channels of each batch norm.
+        tiny_variance: give three channels of each batch norm a tiny variance.
     """
     g = torch.Generator().manual_seed(seed)
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Reading a checkpoint runs nothing that it holds."""
+"""Reading a checkpoint executes nothing from it."""
 
 import argparse
 import collections

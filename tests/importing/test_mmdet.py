@@ -1,6 +1,6 @@
-"""Losses, gradients and detections are those of mmdetection's own heads and networks, as a file of fixtures has them.
+"""Losses, gradients and detections equal those of mmdetection's own heads and networks, recorded in fixtures.
 
-The fixtures are written by tests/tools/mmdet_fixtures.py where mmdetection is installed.
+tests/tools/mmdet_fixtures.py writes the fixtures if mmdetection is installed.
 """
 
 from dataclasses import replace

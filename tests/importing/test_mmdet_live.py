@@ -1,4 +1,4 @@
-"""mmdetection's own detectors, where it is installed (see tests/tools/mmdet_fixtures.py), against their imports."""
+"""mmdetection's own detectors, if it is installed (see tests/tools/mmdet_fixtures.py), against their imports."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What checkpoints of mmdetection can be beside the ones of its version 3: forks, older versions, other networks."""
+"""Checkpoints of mmdetection other than version 3's: forks, older versions, other networks."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weights by name: found in the cache, fetched by the library's own loader, and one line where neither is possible."""
+"""Weights by name: found in the cache, downloaded by the library's own loader, and one line if neither is possible."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ def test_a_damaged_download_is_not_kept(served: tuple[Path, str]) -> None:
     folder, address = served
     name = publish(folder, "net", b"weights")
     (folder / name).write_bytes(b"half")
-    with pytest.raises(InputError, match=rf"{name}: the download failed \(invalid hash value.*bring {address}"):
+    with pytest.raises(InputError, match=rf"{name}: the download failed \(invalid hash value.*copy {address}"):
         url_file(f"{address}/{name}")
     assert not [file for file in folder.parent.joinpath("home").rglob("*") if file.is_file()]
 
@@ -85,7 +85,7 @@ def test_without_a_network_a_line_says_which_file_to_bring_where(
         torchvision_file("fcos_resnet50_fpn")
     place = tmp_path / "hub" / "checkpoints" / "fcos_resnet50_fpn_coco-99b0c9b7.pth"
     assert str(caught.value) == (
-        f"{place.name}: cannot be downloaded (HF_HUB_OFFLINE is set); bring "
+        f"{place.name}: cannot be downloaded (HF_HUB_OFFLINE is set); copy "
         f"https://download.pytorch.org/models/{place.name} from another machine to {place}"
     )
 

@@ -1,4 +1,4 @@
-"""torchvision's own detectors and ours with the same weights find the same, resizing and normalisation included."""
+"""With the same weights, torchvision's detectors and ours detect the same, including resizing and normalisation."""
 
 from copy import deepcopy
 from dataclasses import replace

@@ -18,7 +18,7 @@ from focaldet.kernels import ops
 class Interpreted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, op: str, args: list[Any], *logits: Tensor) -> Tensor:
-        from focaldet.kernels import triton_ops  # not on import: without TRITON_INTERPRET it asks for a GPU
+        from focaldet.kernels import triton_ops  # not on import: without TRITON_INTERPRET it needs a GPU
 
         def run(*args: Any) -> tuple[Tensor, list[Tensor]]:
             if op == ops.PYRAMID:
@@ -102,7 +102,7 @@ def check_autograd_of_a_pyramid() -> None:
 
 
 def main() -> None:
-    warnings.filterwarnings("ignore", module="triton")  # the interpreter's NumPy speaks of every overflow and log 0
+    warnings.filterwarnings("ignore", module="triton")  # the interpreter's NumPy warns of every overflow and log 0
     for module in (sigmoid, softmax, boxes):
         module.fused_loss = interpreted
         module.use_fused = lambda impl, *_, **options: impl == "fused"

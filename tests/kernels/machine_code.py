@@ -1,6 +1,6 @@
-"""What the Triton kernels become for a GPU, compiled without one. ``python tests/kernels/machine_code.py``: a table.
+"""The Triton kernels' machine code for a GPU, compiled without one. ``python tests/kernels/machine_code.py``: a table.
 
-Triton brings the assembler of CUDA and what takes machine code apart again.
+Triton includes CUDA's assembler and disassembler.
 """
 
 import re
@@ -23,10 +23,10 @@ from focaldet.kernels.triton_softmax import registers_of, rows_of, softmax_kerne
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 ISSUED = 132 * 4 * 32 * 1.755e9
-"""Instructions of threads that an H100 SXM issues a second: multiprocessors, schedulers, threads, clock."""
+"""Thread instructions per second on an H100 SXM: multiprocessors, schedulers, threads, clock."""
 
 BANDWIDTH = 3.35e12
-"""Bytes a second of its memory."""
+"""Memory bandwidth of an H100 SXM, bytes per second."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Code:
     Args:
         ptx: Triton's output.
         sass: instructions of the GPU, in order, with their addresses.
-        registers: of a thread.
-        logits: elements of a thread; in a loop, of one round.
+        registers: registers per thread.
+        logits: elements per thread; in a loop, per round.
     """
 
     ptx: str
@@ -46,17 +46,17 @@ class Code:
     logits: float
 
     def count(self, *names: str) -> int:
-        """How many instructions have one of these names."""
+        """Number of instructions with one of these names."""
         return sum(text.split()[0].split(".")[0] in names for _, text in self.sass)
 
     @property
     def spills(self) -> int:
-        """Accesses to what found no register."""
+        """Number of accesses to spilled registers."""
         return self.count("LDL", "STL")
 
     @property
     def loop(self) -> "Code":
-        """The code of the first loop alone; all of it, where there is none."""
+        """The code of the first loop only; all code if there is no loop."""
         for at, text in self.sass:
             target = re.match(r"BRA(?:\.\S+)? (?:\S+, )?0x([0-9a-f]+)", text)
             if target and int(target[1], 16) < at:
@@ -65,7 +65,7 @@ class Code:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """How often a thread loads and stores, by bits: ``ld32``, ``st16``; a vector of four counts four times."""
+        """Loads and stores per thread, by bits: ``ld32``, ``st16``; a vector of four counts four times."""
         counts: dict[str, int] = {}
         access = r"(ld|st)\.global(?:\.[a-z0-9_:]+)*?(?:\.(v2|v4|v8))?\.[bfus](\d+)"
         for kind, vector, bits in re.findall(access, self.ptx):
@@ -74,7 +74,7 @@ class Code:
 
     @property
     def wide_divisions(self) -> int:
-        """Divisions of 64-bit integers by what is no constant; each becomes a call in machine code."""
+        """Number of divisions of 64-bit integers by non-constants; each becomes a call in machine code."""
         return len(re.findall(r"\b(?:div|rem)\.[su]64", self.ptx))
 
 
@@ -87,7 +87,7 @@ def compiled(
     aligned: tuple[str, ...] = (),
     **options: int,
 ) -> Code:
-    """A kernel for arguments of these types; those without are constants, or none."""
+    """Compile a kernel for arguments of these types; arguments without a type are constants, or none."""
     constants = {name: constants.get(name) for name in kernel.arg_names if name not in types}
     source = ASTSource(
         kernel,
@@ -171,13 +171,13 @@ def giou(capability: int = 90) -> Code:
 
 
 def sums(capability: int = 90) -> Code:
-    """The sum of what programs have written."""
+    """The kernel that sums the programs' results."""
     types = {"sums_ptr": "*fp32", "normalizer_ptr": "*fp32", "loss_ptr": "*fp32", "count": "i32", "scale": "fp32"}
     return compiled(sum_kernel, types, {"BLOCK": 1024}, 8, capability)
 
 
 def multiplied(capability: int = 90) -> Code:
-    """The factor of backward."""
+    """The kernel that applies the factor of backward."""
     types = {"tensors": ("*fp32",) * 5, "sizes": ("i32",) * 5, "factor_ptr": "*fp32"}
     return compiled(multiply_kernel, types, {"BLOCK": 1024}, 8, capability)
 
@@ -194,10 +194,10 @@ def line(name: str, code: Code, size: int, extra: float) -> str:
     """A row of the table: instructions and bytes for each logit, and the bandwidth that they allow.
 
     Args:
-        name: of the case.
+        name: name of the case.
         code: the kernel.
-        size: bytes of a logit.
-        extra: bytes that are read beside a logit and its derivative.
+        size: bytes per logit.
+        extra: bytes read in addition to a logit and its derivative.
     """
     loop = code.loop
     rounds = STEPS if loop != code else 1

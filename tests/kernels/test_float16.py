@@ -1,4 +1,4 @@
-"""float16 under a loss scaler: what the forward pass stores has to survive until the scale comes, in backward."""
+"""float16 under a loss scaler: values stored in the forward pass must survive until backward applies the scale."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Error budget: against float64, a fused kernel errs no more than eager PyTorch in its dtype, plus an allowance."""
+"""Error budget: against float64, a fused kernel's error is at most eager PyTorch's in its dtype plus an allowance."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The Triton kernels on a GPU: right, in two launches, without a wait, and as fast as docs/adr/0013 predicts."""
+"""The Triton kernels on a GPU: correct, in two launches, without a wait, and as fast as docs/adr/0013 predicts."""
 
 from functools import partial
 from statistics import median

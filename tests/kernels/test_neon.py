@@ -1,4 +1,4 @@
-"""The C++ of the losses on ARM: compiled for aarch64, where the compiler makes NEON of it, and run in an emulator."""
+"""The C++ of the losses on ARM: compiled to NEON for aarch64 and run in an emulator."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The C++ under AddressSanitizer and UndefinedBehaviorSanitizer, driven by the fuzzers of the tests beside this one."""
+"""The C++ under AddressSanitizer and UndefinedBehaviorSanitizer, driven by the fuzzers of the neighbouring tests."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The 3 x 3 convolution by tiles is ``conv2d``: values and derivatives, of every size, batch and number of levels."""
+"""The 3 x 3 convolution by tiles equals ``conv2d``: values and derivatives, any size, batch and number of levels."""
 
 import math
 from collections.abc import Callable

@@ -20,7 +20,7 @@ def random_maps(generator, batch, channels, spread):
 
 
 def outputs_of(method, seed=0, batch=2, spread=1.0):
-    """What a head of the method's shape could say, with gradients on every map."""
+    """Random outputs in the shape of the method's head, with gradients on every map."""
     generator, num_anchors = torch.Generator().manual_seed(seed), method.anchors_per_location
     class_logits = random_maps(generator, batch, num_anchors * NUM_CLASSES, spread)
     box_maps = random_maps(generator, batch, num_anchors * method.num_box_channels, spread)
@@ -54,7 +54,7 @@ def assignment_of(locations, num_anchors=1, batch=2):
 
 
 def losses_of(method, outputs, truth, assignment):
-    """The losses; an equalized one begins without a memory each time."""
+    """The losses; an equalized loss starts without memory each time."""
     method = replace(method)
     return method.losses(outputs, assignment, find_positives(truth, assignment, method.locations(LATTICE)))
 

@@ -1,4 +1,4 @@
-"""What the losses add to a step's memory with the classes of LVIS: a gradient of the logits, and little else."""
+"""With the classes of LVIS, the losses add little more than the logits' gradient to a step's memory."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for every method, with every class loss it can take."""
+"""Properties of every method, with every class loss."""
 
 from dataclasses import replace
 from typing import get_args

@@ -1,4 +1,4 @@
-"""Where a detector's convolutions use Winograd's algorithm, and that they are the same convolutions."""
+"""Which convolutions of a detector use Winograd's algorithm, and their equality with ordinary ones."""
 
 import copy
 import functools

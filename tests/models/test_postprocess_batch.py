@@ -1,4 +1,4 @@
-"""A batch is read as a whole: its detections are those of its images alone, and the number of looks does not grow."""
+"""A batch is read as a whole: its detections equal those of single images, and the number of reads does not grow."""
 
 import math
 import sys

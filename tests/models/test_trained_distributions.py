@@ -1,4 +1,4 @@
-"""What a trained detector with distributions says (PicoDet, of documents), read here, gives its own code's boxes."""
+"""The outputs of a trained detector with distributions (PicoDet, for documents) decode to its own code's boxes."""
 
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path

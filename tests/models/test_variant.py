@@ -1,4 +1,4 @@
-"""What public codes do in several ways, each against a few lines of plain PyTorch."""
+"""Variants in public code, each against a few lines of plain PyTorch."""
 
 from dataclasses import replace
 

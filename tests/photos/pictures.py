@@ -1,4 +1,4 @@
-"""Image files that Pillow does not write: 16 bits a channel, statements about white, JPEG files of many scans."""
+"""Image files that Pillow does not write: 16 bits per channel, stated white values, JPEG files with many scans."""
 
 import struct
 import zlib

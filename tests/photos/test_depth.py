@@ -1,4 +1,4 @@
-"""Files of 16 bits of which cameras use fewer are as bright as they should be, the same wherever they are read."""
+"""16-bit files from cameras that use fewer bits have the right brightness, the same wherever they are read."""
 
 import numpy as np
 import pytest

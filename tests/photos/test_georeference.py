@@ -1,4 +1,4 @@
-"""Where pixels of a GeoTIFF lie, by the tags of the standard."""
+"""Map coordinates of a GeoTIFF's pixels, from the standard's tags."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Photos come out upright, whichever format holds them and whoever turns them: Pillow (TIFF) or focaldet."""
+"""Photos become upright in every format, whether Pillow (TIFF) or focaldet rotates them."""
 
 from pathlib import Path
 

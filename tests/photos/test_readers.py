@@ -1,4 +1,4 @@
-"""What is opened as a photo and what is refused, each in one true line."""
+"""Which files open as photos and which are rejected, each with one accurate line."""
 
 import contextlib
 import os

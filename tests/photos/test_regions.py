@@ -1,4 +1,4 @@
-"""Parts of a photo are those of the photo as a whole, whatever the file is like."""
+"""Parts of a photo equal the same parts of the whole photo, for every kind of file."""
 
 import os
 import struct

@@ -27,7 +27,7 @@ CONFIG = {
 
 
 def bccd_truth(split: str = "test", names: list[str] = CLASSES) -> dict:
-    """The blood-cell photos of one split as COCO ground truth; skips the test when they are not here."""
+    """The blood-cell photos of one split as COCO ground truth; skips the test if they are missing."""
     if not BCCD.is_dir():
         pytest.skip(f"needs the blood-cell photos in {BCCD}")
     images, annotations = [], []
@@ -64,7 +64,7 @@ def _annotation(number: int, image_id: int, label: int, bbox: list[float]) -> di
 
 
 def jittered(truth: dict, seed: int, missed: float = 0.1, spread: float = 0.03) -> list[dict]:
-    """Predictions near the truth: each side off by a normal error whose deviation is told, some missed, some false."""
+    """Predictions near the truth: sides have normal errors of known deviation; some boxes are missed, some false."""
     rng = np.random.default_rng(seed)
     quality = {image["id"]: rng.uniform(0.3, 2.0) for image in truth["images"]}
     size = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}

@@ -1,7 +1,7 @@
 """Study folders as focaldet.records.study describes them: made-up measurements, real curves of the losses.
 
-``write_study`` makes the whole folder from a truth of ``run_folder``; each number moves along the ladder as the story
-would have it, and scatters over the seeds by a seeded generator.
+``write_study`` makes the whole folder from a truth of ``run_folder``; each number follows the story along the ladder,
+with seeded random spread over the seeds.
 """
 
 import json
@@ -38,8 +38,8 @@ def write_study(
     """Write a study.
 
     Args:
-        rungs: of the ladder; ``None``: all of it, and extra ones of each kind.
-        finished: how many rungs have been measured; ``None``: all.
+        rungs: rungs of the ladder; ``None``: all of them, and extra ones of each kind.
+        finished: number of measured rungs; ``None``: all.
         diverged: rungs whose training stopped short with every seed.
     """
     extra = {} if rungs else {"gammas": (0.0, 1.0, 5.0), "betas": (1.0,), "bins": (9,)}
@@ -50,7 +50,7 @@ def write_study(
         "format": 1,
         "focaldet": "0.1.0",
         "data": "photos/bccd",
-        "description": "Pascal VOC, recognised by 364 XML files in Annotations; splits as the folder gives them",
+        "description": "Pascal VOC, recognised by 364 XML files in Annotations; the folder's own splits",
         "settings": SETTINGS,
         "rungs": [rung.row() for rung in chosen],
         "seeds": list(seeds),
@@ -93,7 +93,7 @@ def _write(file: Path, value: Any) -> None:
 
 
 def _step(rung: Rung) -> int:
-    """How far along the ladder, 0 to 7; an extra rung is where its parent is."""
+    """Position on the ladder, 0 to 7; an extra rung has its parent's position."""
     ladder, name = [one.name for one in LADDER], rung.name
     while name not in ladder:
         name = RUNGS[name].before if name in RUNGS else str(rung.before)

@@ -1,4 +1,4 @@
-"""The pages in a real browser: no complaint, no request, nothing wider than the window, and the hover works."""
+"""The pages in a real browser: no console error, no request, nothing wider than the window, and hover works."""
 
 from pathlib import Path
 

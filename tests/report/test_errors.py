@@ -1,4 +1,4 @@
-"""The page of errors: what counts as which, what is worst, and what it shows."""
+"""The page of errors: kinds, order and contents."""
 
 import base64
 import io

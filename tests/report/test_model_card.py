@@ -72,7 +72,7 @@ def test_the_card_s_thresholds_are_those_of_the_calibration(run: Path) -> None:
     for name, each in zip(calibration["class_names"], calibration["thresholds"], strict=True):
         assert f"| {name} | {each['objects']} | {each['best_f1']:.2f} |" in part
     before, after = calibration["report"]["scores"]["error"]
-    assert f"off by {before:.3f} on average as the network gives them, calibrated by {after:.3f}" in part
+    assert f"off by {before:.3f} on average, calibrated scores by {after:.3f}" in part
     (run / "calibration.json").unlink()
     assert "Not calibrated" in sections(model_card(run, "me/cells"))["Thresholds and calibration"]
 
@@ -84,7 +84,7 @@ def test_the_spread_is_that_of_the_study_s_seeds(run: Path) -> None:
     lines.append({"rung": "fcos", "seed": 0, "metrics": {"AP": 0.1}})
     (study / "study.json").write_text("{}")
     (study / "study.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    expected = "AP over 3 trainings that differ in their seed alone: 0.520 ± 0.020"
+    expected = "AP over 3 trainings with different seeds: 0.520 ± 0.020"
     assert expected in sections(model_card(run, "me/cells"))["Accuracy"]
 
 

@@ -1,4 +1,4 @@
-"""The page of a study: what it says of the numbers, and what it does with a study that is not whole."""
+"""The page of a study: its sentences about the numbers, and incomplete studies."""
 
 import json
 import re

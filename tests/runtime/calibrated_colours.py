@@ -1,4 +1,4 @@
-"""A calibration of the model of colours, made by hand: chances, thresholds and factors are easy numbers."""
+"""A calibration of the colour model, made by hand: chances, thresholds and factors are easy numbers."""
 
 from focaldet.records.calibration import (
     PERCENTS,
@@ -16,7 +16,7 @@ NONE = Promise((None,) * len(PERCENTS), (None,) * len(PERCENTS))
 
 
 def up_to(percent: int, threshold: float, more: int | None) -> Promise:
-    """One threshold for all values up to a percentage, and so many more objects for the others."""
+    """One threshold for all values up to a percentage, and this many more objects for the others."""
     kept = [p <= percent for p in PERCENTS]
     return Promise(tuple(threshold if k else None for k in kept), tuple(None if k else more for k in kept))
 

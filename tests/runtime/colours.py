@@ -1,4 +1,4 @@
-"""A model as export writes it, made by hand in no time: what it finds follows from the photo's colours and size."""
+"""A hand-made model in the exported format: its detections follow from the photo's colours and size."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ CARD = ModelCard(
 )
 
 BOXES = np.array([[0.0, 0.0, 0.5, 0.5], [0.25, 0.25, 1.0, 0.75], [0.1, 0.3, 0.6, 0.9]], np.float32)
-"""Of each class, as shares of the image."""
+"""Box of each class, as shares of the image."""
 
 
 def colour_model(metadata: dict[str, str], dtype: int | None = None, boxes: np.ndarray = BOXES) -> bytes:

@@ -1,4 +1,4 @@
-"""The model of colours as a file, and photos for it."""
+"""The colour model as a file, and photos for it."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from focaldet.runtime.onnx_detector import OnnxDetector
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model as a file: look, do not touch."""
+    """The model as a file; do not change it."""
     file = tmp_path_factory.mktemp("colours") / "colours.onnx"
     file.write_bytes(colour_model({KEY: CARD.to_json()}))
     return file
@@ -26,7 +26,7 @@ def model(colours: Path) -> OnnxDetector:
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 x 60 px, of which green has 0.8, blue 0.4 and red too little."""
+    """80 x 60 px: green has 0.8, blue 0.4, and red too little."""
     file = tmp_path_factory.mktemp("photos") / "photo.png"
     Image.fromarray(np.full((60, 80, 3), (25, 204, 102), np.uint8)).save(file)
     return file

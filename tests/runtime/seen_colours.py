@@ -1,4 +1,4 @@
-"""A model that finds what it sees to the pixel: the box of each colour that an object can have. Nothing is learned, so
+"""A model that is exact to the pixel: it finds the box of each colour that an object can have. It learns nothing, so
 that windows have a right answer."""
 
 from collections.abc import Sequence
@@ -46,12 +46,12 @@ class SeenColours:
                 labels.append(red % 2)
         order = np.argsort(-np.array(scores), kind="stable") if scores else np.zeros(0, np.int64)
         boxes_xyxy = np.array(boxes, np.float32).reshape(-1, 4)[order]
-        stds = np.tile(np.array(scores, np.float32).reshape(-1, 1), 4)[order]  # tells which box it is of
+        stds = np.tile(np.array(scores, np.float32).reshape(-1, 1), 4)[order]  # identifies its box
         return DetectionArrays(boxes_xyxy, np.array(scores, np.float32)[order], np.array(labels, np.int64)[order], stds)
 
 
 def check(green: int, blue: int) -> int:
-    """Seven bits that tell a colour from mixtures."""
+    """Seven bits that distinguish a colour from mixtures."""
     return (7 * int(green) + int(blue) ** 3) % 101
 
 

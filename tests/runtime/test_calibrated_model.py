@@ -1,4 +1,4 @@
-"""A calibration in a model's metadata: what ``focaldet predict`` and onnxruntime make of it, without torch."""
+"""A calibration in a model's metadata: its use by ``focaldet predict`` and onnxruntime, without torch."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""docs/export.md: its program detects what focaldet does, without it; its tables are of what there is."""
+"""docs/export.md: its program detects the same as focaldet, without it; its tables match the code."""
 
 import json
 import re

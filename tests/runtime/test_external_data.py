@@ -1,4 +1,4 @@
-"""Weights of an ONNX file that are in another file: beside it, or not read at all."""
+"""Weights of an ONNX file in another file: next to it, or not read at all."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_file_elsewhere_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (folder / "link.bin").symlink_to(tmp_path / "boxes.bin")
     (folder / "model.onnx").write_bytes(with_weights_in(name))
     monkeypatch.chdir(tmp_path)  # where a file of the first name is
-    with pytest.raises(InputError, match=r"model\.onnx: its weights are in .*, which is not a file beside it"):
+    with pytest.raises(InputError, match=r"model\.onnx: its weights are in .*, which is not a file next to it"):
         OnnxDetector.load(folder / "model.onnx")
 
 

@@ -1,4 +1,4 @@
-"""Cameras as sources of ``predict``: one that sends JPEG over HTTP, and what people may give it instead."""
+"""Cameras as sources of ``predict``: one that sends JPEG over HTTP, and invalid arguments."""
 
 import io
 import json

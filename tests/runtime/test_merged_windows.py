@@ -1,4 +1,4 @@
-"""Windows merged on the photo: objects across seams, objects larger than a window, wherever the grid begins."""
+"""Windows merged on the photo: objects across seams, objects larger than a window, any start of the grid."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Suppression without torch chooses what torchvision's does."""
+"""Suppression without torch keeps the same boxes as torchvision."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What an exported file gives, and what is said of files that are none, damaged, foreign or of another time."""
+"""Results of an exported file, and errors for files that are not models, damaged, foreign or of another version."""
 
 import json
 import re

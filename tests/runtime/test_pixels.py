@@ -1,4 +1,4 @@
-"""A photo comes to an exported model with the pixels that it has in evaluation: read, turned and scaled alike."""
+"""An exported model gets the same pixels as evaluation: photos are read, rotated and scaled alike."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``focaldet predict`` on an exported file: photos, folders, videos, and what people may give it instead."""
+"""``focaldet predict`` on an exported file: photos, folders, videos, and invalid arguments."""
 
 import json
 import os

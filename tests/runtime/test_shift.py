@@ -1,4 +1,4 @@
-"""``--check-shift``: silent on photos like those of the calibration, loud on others; and how often it is wrong."""
+"""``--check-shift``: silent on photos like the calibration photos, loud on others; and its error rate."""
 
 import math
 from collections.abc import Callable

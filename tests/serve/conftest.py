@@ -1,4 +1,4 @@
-"""A run as it is served."""
+"""A served run."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from focaldet.serve.app import create_app
 
 @pytest.fixture(scope="session")
 def eager(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small run, which has hardly learned anything, made to tell even what it does not believe."""
+    """The small run, which has hardly learned anything, with a score threshold of 0."""
     run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("served") / "run"))
     document = json.loads((run / "model.json").read_text())
     document["reading"]["score_threshold"] = 0.0

@@ -15,7 +15,7 @@ from focaldet.serve.server import uvicorn_config
 
 @contextmanager
 def listening(model: Model, workers: int = 1, **limits: float) -> Iterator[tuple[str, int]]:
-    """Serve the model while the block runs; gives host and port."""
+    """Serve the model while the block runs; yields host and port."""
     bounds = Limits(**limits)
     config = uvicorn_config(create_app(model, name="cells", score=0.0, limits=bounds, workers=workers), bounds)
     config.host, config.port, config.log_level = "127.0.0.1", 0, "error"

@@ -1,4 +1,4 @@
-"""One request at a time: what is answered, and what is refused with which reason."""
+"""One request at a time: responses, and rejections with their reasons."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Which photos go through the network together."""
+"""Which photos share a batch."""
 
 import asyncio
 import threading

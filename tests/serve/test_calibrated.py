@@ -1,4 +1,4 @@
-"""A calibrated model behind HTTP: what a request without a score gets, and what one with a score gets."""
+"""A calibrated model behind HTTP: responses to requests with and without a score."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""An exported model behind the server: as many batches at a time as workers, each photo answered for itself."""
+"""An exported model behind the server: one batch per worker at a time, and one response per photo."""
 
 import io
 import os

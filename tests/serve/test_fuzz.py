@@ -1,4 +1,4 @@
-"""schemathesis sends what the served schema allows and what it forbids; each answer has to be one the schema names."""
+"""schemathesis sends valid and invalid requests by the served schema; the schema must name each response."""
 
 import io
 from collections.abc import Iterator

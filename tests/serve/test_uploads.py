@@ -1,4 +1,4 @@
-"""Photos on their way in: clients that stall or send too much, and bodies that are no photo's own bytes."""
+"""Uploads: clients that stall or send too much, and bodies that are not a photo file."""
 
 import base64
 import gzip

@@ -17,7 +17,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def given(cells: Path) -> dict:
-    """Options of ``focaldet study``, to add to but not to change."""
+    """Options of ``focaldet study``; tests may add options but not change these."""
     return {"data": str(cells), **TINY}
 
 

@@ -1,4 +1,4 @@
-"""Photos made by hand, as a detector would see them."""
+"""Hand-made outputs of a detector for photos."""
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def make_scene(
 
 
 def truth_of(*scenes: Scene) -> dict[str, list[dict[str, object]]]:
-    """The COCO data set of some."""
+    """The COCO data set of some photos."""
     annotations = []
     for scene in scenes:
         for x1, y1, x2, y2 in scene.gt_xyxy.tolist():

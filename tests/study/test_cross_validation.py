@@ -56,7 +56,7 @@ def test_a_stopped_search_goes_on_and_ends_with_a_page(
         assert [row["kind"] for row in csv.DictReader(file)] == [entry["kind"] for entry in entries]
     assert [entry["certainty"] for entry in entries] == sorted((e["certainty"] for e in entries), reverse=True)
     page = (out / "suspects.html").read_text()
-    assert f"{len(entries):,} times the model sees it otherwise." in page
+    assert f"The model contradicts {len(entries):,} of them." in page
 
 
 def test_the_page_shows_suspects_with_their_reasons(cells: Path, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
-"""Write down the factors of bands by puncc and the chances of thresholds by MAPIE, for numbers that are drawn here.
+"""Record puncc's factors of bands and MAPIE's chances of thresholds for random numbers drawn here.
 
-Neither is needed to develop focaldet: puncc asks for NumPy 1, MAPIE for a scikit-learn of its own. In an environment
-with NumPy, SciPy, scikit-learn, pandas, joblib and tqdm:
+Neither is needed to develop focaldet: puncc requires NumPy 1, and MAPIE its own version of scikit-learn. In an
+environment with NumPy, SciPy, scikit-learn, pandas, joblib and tqdm:
 
     pip install --no-deps puncc==0.9.3 mapie==1.6.0
     python tests/tools/conformal_fixture.py
 
 puncc: the quantile of SplitConformalPredictor on its own scaled differences of boxes, the largest of the four sides.
-MAPIE: the p-value that BinaryClassificationController gives to each threshold for a precision.
+MAPIE: the p-value from BinaryClassificationController for each threshold of a precision.
 """
 
 import json

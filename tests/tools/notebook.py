@@ -1,7 +1,7 @@
 """Run a notebook without Jupyter: ``python tests/tools/notebook.py docs/examples/python.ipynb`` stores its outputs.
 
-The cells are plain Python. Of each, what it prints is stored, and its last line if that is an expression: as a PNG
-where the value draws itself, else as its repr.
+The cells are plain Python. Stored outputs are the printed text of each cell, and the value of its last line if that is
+an expression: as a PNG if the value draws itself, else as its repr.
 """
 
 import ast
@@ -18,7 +18,7 @@ def run_notebook(file: Path, changes: dict[str, str] | None = None) -> dict[str,
     """Execute the cells in order. Returns the notebook with their outputs.
 
     Args:
-        changes: text in the cells -> text that is run instead.
+        changes: text in the cells -> replacement to run.
     """
     notebook: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     names: dict[str, Any] = {"__name__": "__main__"}

@@ -6,8 +6,8 @@
     model = FocaldetModel(model_path="runs/cars", confidence_threshold=0.3)
     result = get_sliced_prediction("photo.jpg", model, slice_height=640, slice_width=640)
 
-SAHI cuts the photo, asks the detector for each slice, and merges by its own rules. ``focaldet predict --tile 640`` does
-the same in one stream of batches, keeps the deviations of the sides, and does not read a large photo as a whole.
+SAHI cuts the photo, calls the detector on each slice, and merges by its own rules. ``focaldet predict --tile 640`` does
+the same in one stream of batches, keeps the standard deviations of the sides, and does not read a large photo whole.
 """
 
 from pathlib import Path
@@ -23,15 +23,15 @@ from focaldet.runtime.model import DetectionArrays, Model
 
 
 class FocaldetModel(DetectionModel):
-    """A run folder, or an exported ONNX file, as SAHI wants detectors. ``model_path`` or ``model`` is required."""
+    """A run folder or an exported ONNX file as a SAHI detector. ``model_path`` or ``model`` is required."""
 
     def load_model(self) -> None:
-        """Load ``model_path``; each slice is seen as a whole, since SAHI has cut it."""
+        """Load ``model_path``; each slice is processed whole, since SAHI has already cut it."""
         device = "auto" if self.device is None or Path(self.model_path).is_file() else str(self.device)
         self.set_model(load_model(Path(self.model_path), tile=0, device=device))
 
     def set_model(self, model: Model, **kwargs: Any) -> None:
-        """Take a detector that is loaded already."""
+        """Use a detector that is already loaded."""
         self.model = model
         self.category_mapping = {str(label): name for label, name in enumerate(model.class_names)}
 

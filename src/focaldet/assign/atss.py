@@ -91,7 +91,7 @@ def atss_thresholds(
     anchor_scale: float = 8.0,
     image_sizes: Int64[Tensor, "B 2"] | None = None,
 ) -> Float64[Tensor, " G"]:
-    """The IoU from which a candidate of each object is positive; arguments as for ``assign_atss``."""
+    """The lowest IoU of a positive candidate, for each object; arguments as for ``assign_atss``."""
     columns_and_rows = own_columns_and_rows(lattice, truth.image_index, image_sizes)
     _, _, anchors, exists = _nearest_locations(truth.boxes_xyxy, columns_and_rows, lattice, top_k, anchor_scale)
     return _thresholds(paired_iou(anchors, truth.boxes_xyxy[:, None]), exists)

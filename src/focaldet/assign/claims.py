@@ -38,7 +38,7 @@ def claim(
 def ignore_unknown(
     matched: Int64[Tensor, "B P A"], truth: GroundTruth, lattice: Lattice, image_sizes: Int64[Tensor, "B 2"] | None
 ) -> None:
-    """Mark locations as ignored that are neither object nor background: in padding and in ignore regions.
+    """Mark locations in padding and in ignore regions as ignored, neither object nor background.
 
     The point of a location decides for all its A anchors. The ignored locations include every location that an object
     with the region's box could have been assigned. For FCOS and ATSS those lie inside it by definition. An anchor with

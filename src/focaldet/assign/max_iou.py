@@ -6,8 +6,8 @@ however low their IoU is.
 
 Ties are broken the same way on every device. Of objects with equal IoU, the lower index gets the anchor. All anchors
 that tie for the best of an object are positive, and each belongs to the object with which *it* has the highest IoU,
-which may be another one (as in the matchers of torchvision and Detectron2; mmdetection assigns them to the object whose
-best they are). An object that overlaps no anchor gets none.
+which may be another one (as in the matchers of torchvision and Detectron2; mmdetection assigns them to the object that
+they are best for). An object that overlaps no anchor gets none.
 
 Anchors of one shape form a lattice, so those with a given IoU with an object lie in a rectangle around its centre. The
 best IoU is bounded before any IoU is computed, and no (anchors x objects) matrix is built.

@@ -84,7 +84,7 @@ def list_candidates(
 def _first_beyond(
     side_px: Float[Tensor, "G 1 2"], strides: Int64[Tensor, "L 1"], offset: float, *, or_at: bool = False
 ) -> Int64[Tensor, "G L 2"]:
-    """The first index along each axis whose location lies beyond a side, or at it: exact, as a comparison would be."""
+    """The first index along each axis with a location at or beyond a side, exactly as a comparison would find it."""
     near = (side_px / strides - offset).floor().long() - 1
     found = near
     for step in range(3):
@@ -100,14 +100,15 @@ def choose_positives(
     """Choose the positives among the candidates of a batch.
 
     Args:
-        candidates: of the batch.
-        value: of each candidate, at least 0; an object takes those with the largest, ties to the first candidate.
-        claim: of each candidate, at least 0; a location that several objects take goes to the one with the highest (in
+        candidates: the candidates of the batch.
+        value: value of each candidate, at least 0. An object takes the candidates with the largest values, ties to the
+            first candidate.
+        claim: claim of each candidate, at least 0. A location that several objects take goes to the highest claim (in
             TOOD the IoU of the predicted box with the object), ties to the first object.
-        k: largest number of positives of an object: one for all, or that of each candidate's object.
+        k: largest number of positives per object: one for all, or that of each candidate's object.
 
     Returns:
-        Whether each candidate is a positive: at most one candidate of a location is.
+        Whether each candidate is positive; at most one candidate per location is.
 
     >>> two, none = torch.tensor([0, 1]), Assignment(torch.full((1, 2), BACKGROUND))
     >>> pairs = Candidates(torch.tensor([0, 0, 1]), torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 1]), none)
@@ -118,7 +119,7 @@ def choose_positives(
     matched = unmatched.matched_gt
     taken = _places(gt, value) < k
 
-    # No entry is selected by a mask, whose number of entries a GPU would have to be waited for.
+    # No mask selects entries, because the host would have to wait for the GPU to count them.
     flat = image * matched.shape[1] + location
     claim = torch.where(taken, claim, -1.0)
     highest = claim.new_full((matched.numel(),), -1.0).scatter_reduce_(0, flat, claim, "amax")
@@ -130,7 +131,7 @@ def choose_positives(
 
 def _places(gt: Int64[Tensor, " N"], value: Float[Tensor, " N"]) -> Int64[Tensor, " N"]:
     """The place of each candidate among those of its object: 0 has the largest value, ties in order."""
-    # One sort for both: the bits of a float >= 0 are ordered as it is.
+    # One sort for both: the bits of a float >= 0 sort like the number itself.
     order = ((gt << 32) - value.float().view(torch.int32)).argsort(stable=True)
     starts = torch.searchsorted(gt, gt)  # where the candidates of the same object begin
     place = torch.empty_like(gt)
@@ -163,8 +164,8 @@ def aligned_targets(
     """The soft target ``t̂`` of N positives: their alignment, scaled so that each object's largest is its highest IoU.
 
     Args:
-        alignment, iou: of each positive with its object.
-        gt: its object, non-decreasing.
+        alignment, iou: alignment and IoU of each positive with its object.
+        gt: object of each positive, non-decreasing.
 
     >>> aligned_targets(torch.tensor([1e-6, 5e-7]), torch.tensor([0.6, 0.8]), torch.tensor([3, 3]))
     tensor([0.8000, 0.4000])

@@ -1,7 +1,7 @@
 """The valuable localization region (Zheng et al., CVPR 2022, arXiv 2102.12252, algorithm 1).
 
-Around the positives of an object lie locations whose anchors still say something about its sides: those whose DIoU with
-it is below the object's ATSS threshold, and at least a quarter of it.
+Locations around the positives of an object still carry information about its sides. The region consists of those whose
+anchors have a DIoU with the object below its ATSS threshold and at least a quarter of it.
 
 Such an anchor overlaps the object. The locations of a level form a lattice, so those with an overlapping anchor lie in
 a rectangle around the object, and no (locations x objects) matrix is built.
@@ -31,12 +31,12 @@ def assign_valuable(
     anchor_scale: float = 8.0,
     image_sizes: Int64[Tensor, "B 2"] | None = None,
 ) -> Assignment:
-    """The object of each location in a valuable region; of several, the one with the highest DIoU.
+    """The object of each location in a valuable region; if there are several, the one with the highest DIoU.
 
     Args:
         truth, lattice: as for ``assign_atss``.
-        assignment: of the same batch; its positives and its ignored locations are left out.
-        share: of the threshold, at which the region begins.
+        assignment: assignment of the same batch; its positives and ignored locations are left out.
+        share: the region begins at this share of the threshold.
         top_k, anchor_scale, image_sizes: as for ``assign_atss``.
 
     >>> from focaldet.assign.atss import assign_atss

@@ -1,1 +1,1 @@
-"""`focaldet bench`: the losses beside common implementations, and the parts of a training step, on this machine."""
+"""`focaldet bench`: compare the losses with common implementations, and time the parts of a training step."""

@@ -28,7 +28,7 @@ LVIS = (87_296, 1_203)
 CPU = torch.device("cpu")
 
 COPY_BOUND = "the same / copy of the logits"
-"""How often a mere copy of the logits fits into the peer's time: no loss that is read from memory can be faster."""
+"""Number of plain copies of the logits in the peer's time: no loss that reads from memory can be faster."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def other_rows(device: torch.device = CPU) -> Iterator[Row]:
         ms = interleaved_ms(functions, seconds=2, wait=waiting_for(device))
         yield Row(work, measure, ms["peer"] / ms["ours"], "x", wanted)
         yield Row(work, "ours", ms["ours"], "ms", "")
-        if ms["peer"] < 20 * ms["copy"]:  # near enough to matter
+        if ms["peer"] < 20 * ms["copy"]:  # close enough to matter
             yield Row(work, COPY_BOUND, ms["peer"] / ms["copy"], "x", "")
 
 
@@ -247,7 +247,7 @@ def growth(sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000, 100
 def loss_rows(*, compiled: bool = True, memory: bool = True, device: torch.device = CPU) -> Iterator[Row]:
     """All comparisons, one by one; `compiled` takes half a minute for torch.compile.
 
-    On another device than the CPU nothing is ``wanted``: the goals are those of CPUs.
+    On devices other than the CPU, ``wanted`` is empty, because the goals are for CPUs.
     """
     rows = [sigmoid_rows(compiled, device), other_rows(device), memory_rows(device) if memory else ()]
     for row in chain.from_iterable(rows):
@@ -255,7 +255,7 @@ def loss_rows(*, compiled: bool = True, memory: bool = True, device: torch.devic
 
 
 def waiting_for(device: torch.device) -> Callable[[], object]:
-    """What waits until a device has done its work."""
+    """The function that waits until a device has finished."""
     return (lambda: None) if device.type == "cpu" else partial(torch.accelerator.synchronize, device)
 
 

@@ -19,10 +19,9 @@ def interleaved_ms(
 ) -> dict[str, float]:
     """Median milliseconds of each function. They run in turns, so that other load on the machine affects all equally.
 
-    In each turn a function runs twice and only the second run counts, so that caches and allocator are not in the state
-    that another function left. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds
-    of sleep before each turn let the busy-waiting threads of the previous function stop. ``wait`` ends a run: it waits
-    for a GPU.
+    In each turn a function runs twice and only the second run counts, so that another function does not affect caches
+    and allocator. Rounds continue for about ``seconds``, at least 5 and at most ``most``. ``rest`` seconds of sleep
+    before each turn let the busy-waiting threads of the previous function stop. ``wait`` waits for a GPU after a run.
 
     >>> sorted(interleaved_ms({"a": list, "b": dict}, seconds=0.01))
     ['a', 'b']
@@ -44,9 +43,9 @@ def interleaved_ms(
 
 
 def cuda_times_ms(run: Callable[[], object], runs: int) -> list[float]:
-    """Milliseconds of each of ``runs`` calls by the clock of the GPU, with nothing of the last call in its cache.
+    """Milliseconds of each of ``runs`` calls by the GPU's clock, with nothing from the previous call in its cache.
 
-    Five calls before them do not count.
+    Five warm-up calls before them do not count.
     """
     import torch
 

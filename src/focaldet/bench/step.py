@@ -18,7 +18,7 @@ from focaldet.engine.train import fit
 from focaldet.methods.targets import TrainingBatch
 
 WARM_UP = 5
-"""Steps that do not count: a device chooses algorithms and loads kernels in the first ones."""
+"""Number of first steps that do not count: in them, a device chooses algorithms and loads kernels."""
 
 
 class TimedModule(DetectionModule):
@@ -37,7 +37,7 @@ def time_steps(config: TrainConfig, *, say: Callable[[str], None] = print) -> Ti
     """Train for the minutes of a configuration, and print the time of each part of a step.
 
     Args:
-        config: settings; without ``data``, photos of digits are made. The run folder and its model are removed.
+        config: settings; without ``data``, photos of digits are generated. The run folder and its model are removed.
         say: prints a line.
     """
     with TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def distribution_mean(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
 
 
 def distribution_std(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
-    """The standard deviation of that distribution, in bins.
+    """The standard deviation of the distribution ``softmax(logits)``, in bins.
 
     >>> distribution_std(torch.tensor([0.0, -1e4, 0.0]))
     tensor(1.)
@@ -95,7 +95,7 @@ def decode_deltas(
 
 
 def _row(numbers: tuple[float, ...], like: Tensor) -> Tensor:
-    """A tensor of the numbers, filled on its device, because a copy from the host would wait."""
+    """A tensor of the numbers, filled on the device, because a copy from the host would wait."""
     return torch.cat([like.new_full((1,), number) for number in numbers])
 
 

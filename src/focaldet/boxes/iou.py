@@ -34,7 +34,7 @@ def paired_iou(boxes_xyxy: Float[Tensor, "*#N 4"], other_xyxy: Float[Tensor, "*#
 
 
 def paired_diou(boxes_xyxy: Float[Tensor, "N 4"], other_xyxy: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-    """IoU of box i with other box i, less the squared distance of their centres over the squared diagonal of the
+    """IoU of box i with other box i, minus the squared distance of their centres divided by the squared diagonal of the
     smallest box around both (arXiv 1911.08287).
 
     >>> paired_diou(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[3.0, 0.0, 4.0, 1.0]]))  # -9 / 17

@@ -1,7 +1,7 @@
 """Positions of chosen locations in the maps of their levels, computed before the maps exist.
 
 Finding the locations of a level requires reading tensor values. On a GPU, that waits for the device once per level and
-map; done with the batch, it costs nothing in the step.
+map. Done while the batch is loaded, it costs nothing in the step.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class LevelIndex:
     """Positions of N chosen locations in the maps of their levels.
 
     Args:
-        rows: row of each in its level's map as ``(B H W A, D)``, level by level.
+        rows: row of each location in its level's map as ``(B H W A, D)``, level by level.
         counts: number of locations on each level.
         order: index into ``rows`` of each of the N locations.
     """
@@ -49,7 +49,7 @@ class LevelIndex:
 def _rows_of(level: Tensor, rows: Int64[Tensor, " K"], channels: int) -> Float[Tensor, "K D"]:
     if level.is_contiguous(memory_format=torch.channels_last) or not level.requires_grad:
         return level.permute(0, 2, 3, 1).reshape(-1, channels)[rows]
-    # A copy of the whole map, and another one of its gradient, for a few rows would be too much.
+    # Copying the whole map and its gradient for a few rows would cost too much.
     num_anchors, (height, width) = level.shape[1] // channels, level.shape[2:]
     cell, channel = rows // num_anchors, rows % num_anchors * channels
     image, row, column = cell // (height * width), cell // width % height, cell % width

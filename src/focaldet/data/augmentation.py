@@ -1,4 +1,4 @@
-"""What ``--augment`` says: a preset of zoom, crop and colour, and augmentations that are switched on beside it."""
+"""The value of ``--augment``: a preset of zoom, crop and colour, and further augmentations."""
 
 from dataclasses import dataclass, field, fields
 
@@ -27,19 +27,19 @@ STRENGTHS: dict[str, Strength | None] = {
     "medium": Strength(zoom=(0.7, 1.5), stretch=1.1, colour=0.25),
     "strong": Strength(zoom=(0.5, 2.0), stretch=1.25, colour=0.4),
 }
-"""Name of a preset -> ranges; ``"none"`` disables flips, too."""
+"""Name of a preset -> ranges; ``"none"`` also disables flips."""
 
 DEFAULT_PRESET = "light"
 
 
 def _switch(usual: float, most: float, meaning: str) -> float:
-    """Field of ``Augmentation``, off by default: its strength if none is given, its largest strength, its meaning."""
+    """Field of ``Augmentation``, off by default -> its strength unless given, its largest strength, its meaning."""
     return field(default=0.0, metadata={"usual": usual, "most": most, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A preset, and the strength of each augmentation beside it; 0 is off.
+    """A preset, and the strength of each further augmentation; 0 is off.
 
     Args:
         preset: a key of ``STRENGTHS``.
@@ -52,10 +52,10 @@ class Augmentation:
     """
 
     preset: str = DEFAULT_PRESET
-    mosaic: float = _switch(0.5, 1, "share of samples that four photos make together")
-    mixup: float = _switch(0.15, 1, "share of samples that two photos shine through each other")
-    copy_paste: float = _switch(0.5, 1, "share of samples that get up to three objects of another photo")
-    hue: float = _switch(0.02, 0.5, "largest turn of the colours, in full turns")
+    mosaic: float = _switch(0.5, 1, "share of samples composed of four photos")
+    mixup: float = _switch(0.15, 1, "share of samples that blend two photos")
+    copy_paste: float = _switch(0.5, 1, "share of samples with up to three pasted objects from another photo")
+    hue: float = _switch(0.02, 0.5, "largest hue rotation, in full turns")
     rotate: float = _switch(5, 30, "largest rotation, in degrees")
     blur: float = _switch(1, 10, "largest standard deviation of the blur, in pixels; half of the samples")
     noise: float = _switch(
@@ -69,7 +69,7 @@ class Augmentation:
         """Read ``PRESET,NAME,NAME=STRENGTH,…``; without a preset, ``light``.
 
         Raises:
-            InputError: an unknown name, one that is given twice, or a strength that is no number in its range.
+            InputError: a name is unknown or given twice, or a strength is not a number in its range.
         """
         switches = {_spelled(entry.name): entry for entry in fields(cls) if entry.metadata}
         chosen: dict[str, str | float] = {}
@@ -98,7 +98,7 @@ class Augmentation:
 
 
 NAMES = tuple(entry.name.replace("_", "-") for entry in fields(Augmentation) if entry.metadata)
-"""Augmentations that stand beside a preset, as ``--augment`` spells them."""
+"""Augmentations besides the preset, as ``--augment`` spells them."""
 
 
 def _spelled(name: str) -> str:

@@ -1,6 +1,6 @@
 """Samples and batches that depend only on the seed and the ``Draw``.
 
-A sample is the same to the bit whichever worker or process creates it, and whether or not the run was resumed. This
+A sample is the same bit for bit whichever worker or process creates it, and whether or not the run was resumed. This
 also holds for unreadable photos, which training replaces by the next readable one, and for samples of several photos.
 Axes: B images of a batch, G objects and R ignored regions of the whole batch.
 """
@@ -29,10 +29,10 @@ from focaldet.structures import GroundTruth
 from focaldet.system.memory import free_bytes
 
 SORTED_BATCHES = 16
-"""Batches whose photos are sorted by shape. Of batches of 8 of COCO's photos, 26 % is padding, and so 3 %."""
+"""Number of batches whose photos are sorted by shape. In batches of 8 COCO photos, padding falls from 26 % to 3 %."""
 
 CACHE_SHARE = 0.25
-"""Largest share of the free memory in which all decoded images are kept, for all training processes of a machine."""
+"""Largest share of the free memory for decoded images, over all training processes of a machine."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Sample:
 
 
 class Draw(NamedTuple):
-    """What the sampler asks for.
+    """A request of the sampler.
 
     Args:
         epoch: epoch, which seeds the transform.
         photo: index of the photo.
         batch: number of the batch in the epoch, which seeds its size if sizes vary.
-        mix: whether the sample may be made of several photos.
-        again: how often the photo has been drawn in the epoch before, which seeds the transform, too.
+        mix: whether the sample may combine several photos.
+        again: how often the photo has already been drawn in the epoch, which also seeds the transform.
     """
 
     epoch: int
@@ -79,8 +79,8 @@ class NoPhotoLeftError(WorkerError):
 class DetectionDataset(Dataset[Sample]):
     """Samples of image records.
 
-    ``dataset[epoch, index]`` is the sample in an epoch, ``dataset[index]`` that of epoch 0, and ``dataset[Draw(…)]``
-    that of a batch. With a ``TrainTransform``, an unreadable photo is replaced by the next readable one, with the
+    ``dataset[epoch, index]`` is a sample in an epoch, ``dataset[index]`` a sample in epoch 0, and ``dataset[Draw(…)]``
+    a sample in a batch. With a ``TrainTransform``, an unreadable photo is replaced by the next readable one, with the
     augmentation of ``index`` so that the two samples of that photo differ.
 
     Args:
@@ -88,7 +88,7 @@ class DetectionDataset(Dataset[Sample]):
         transform: ``TrainTransform`` or ``EvalTransform``.
         seed: random seed of the transform.
         cache_bytes: decode all images now and keep them if they need at most this many bytes; 0 disables this, ``None``
-            is a quarter of the free memory. They are kept no larger than the transform needs, and workers share them.
+            means a quarter of the free memory. Images are no larger than the transform needs, and workers share them.
         processes: training processes on this machine, which divide that memory.
     """
 
@@ -119,7 +119,7 @@ class DetectionDataset(Dataset[Sample]):
         return len(self.records)
 
     def each_sample(self, of_photos: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A number of each photo as one of each sample."""
+        """Convert one number per photo to one per sample."""
         return of_photos
 
     @property
@@ -150,7 +150,7 @@ class DetectionDataset(Dataset[Sample]):
 
         Args:
             index: index of the photo.
-            draw: seeds the transform; ``None``: that of the photo in epoch 0.
+            draw: seeds the transform; ``None``: the photo's transform in epoch 0.
         """
         draw = Draw(0, index) if draw is None else draw
         view = self._view(index, (self.seed, draw.epoch, draw.photo))
@@ -176,7 +176,7 @@ class DetectionDataset(Dataset[Sample]):
             return transform(view, (lambda: self._another(draw)) if draw.mix else None)
 
     def _another(self, draw: Draw) -> View:
-        """A photo at random, to mix with another; the next readable one if it cannot be read."""
+        """A random photo to mix with another; the next readable one if it cannot be read."""
         first = int(torch.randint(len(self), ()))
         others = ((first + after) % len(self) for after in range(len(self)))
         views = (self._view(other, (self.seed, draw.epoch, draw.photo, other)) for other in others)
@@ -187,7 +187,7 @@ class DetectionDataset(Dataset[Sample]):
 
         Args:
             index: index of the photo.
-            drawn: numbers that seed what is drawn at random.
+            drawn: numbers that seed the random draws.
         """
         record = self.records[index]
         image = self._read(index) if self._images is None else self._images[index]
@@ -207,7 +207,7 @@ class DetectionDataset(Dataset[Sample]):
         return self._unreadable
 
     def set_unreadable(self, index: int, problem: str) -> None:
-        """Name a photo that was found to be unreadable by other means."""
+        """Report a photo that turned out to be unreadable elsewhere."""
         self._unreadable[index] = True
         self._problems[index] = problem
 
@@ -218,7 +218,7 @@ class DetectionDataset(Dataset[Sample]):
         return [self._problem(index) for index in new]
 
     def newly_partial(self) -> list[str]:
-        """A line for each photo whose file has parts that cannot be read, and that has not been reported before."""
+        """A line for each photo with unreadable parts that has not been reported before."""
         return []
 
     def _kept_size(self, record: ImageRecord) -> tuple[int, int]:
@@ -248,7 +248,7 @@ class DetectionDataset(Dataset[Sample]):
 
 
 def _seed_of(*numbers: int | str) -> int:
-    """A seed for torch from several numbers, and a word that tells two uses of the same numbers apart."""
+    """A seed for torch from several numbers, and a word that distinguishes two uses of the same numbers."""
     entropy = [number if isinstance(number, int) else int.from_bytes(number.encode()) for number in numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -306,15 +306,15 @@ class TrainingSampler(Sampler[Draw]):
     same images as one process with batches of R·b. The last, incomplete global batch is dropped; a set smaller than one
     global batch is repeated to fill it. The epoch is the only state.
 
-    With ``factors``, an epoch is as long, but photos are drawn in proportion to these, and a photo that is drawn again
-    gets another augmentation.
+    With ``factors``, an epoch keeps its length, but photos are drawn in proportion to them. A photo drawn again gets
+    another augmentation.
 
     Args:
         num_samples: number of photos.
         batch_size, seed, num_replicas, rank: as above.
-        shapes: width by height of each photo. Photos of similar shapes then make a batch, which needs less padding:
-            those of 16 batches, or of a quarter of the epoch, are sorted by shape, and these batches shuffled.
-        mix: whether samples of several photos are still wanted after this many epochs; asked before each batch.
+        shapes: width by height of each photo. Photos of similar shapes then share a batch, which needs less padding:
+            the photos of 16 batches, or of a quarter of the epoch, are sorted by shape, and these batches are shuffled.
+        mix: whether to combine several photos in a sample after this many epochs; called before each batch.
 
     >>> sampler = TrainingSampler(5, batch_size=2, seed=0)
     >>> len(sampler), sampler.num_batches

@@ -44,7 +44,7 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True, eq=False)
 class DataReport:
-    """The result of ``check_folder``; ``text`` is what a person reads.
+    """The result of ``check_folder``; ``text`` is the report for people.
 
     Args:
         folder: the folder that was checked.
@@ -56,9 +56,9 @@ class DataReport:
         ignored: split -> number of ignored regions.
         level_counts: ``(L,)`` objects per level, by the level whose anchor is nearest in size.
         beyond_reach: objects with a side that no distribution of their level reaches from the object's centre.
-        median_side_px: median of √area at that size, or NaN without objects.
-        faults: faults of the folder, and those found by decoding and comparing the files.
-        notes: other findings of the decoding, a sentence each.
+        median_side_px: median √area of objects at that size, or NaN without objects.
+        faults: faults of the folder, including those found by decoding and comparing the files.
+        notes: other findings from decoding, a sentence each.
     """
 
     folder: DataFolder
@@ -153,10 +153,10 @@ def check_folder(
     """Count, measure, decode and compare everything in a folder.
 
     Args:
-        strides: of the pyramid's levels.
+        strides: strides of the pyramid's levels.
         size: longer side in pixels at which the detector is trained.
         num_bins: bins of a side's distribution, which reaches ``(num_bins - 1) · stride``.
-        decode: decode every image, which finds truncated ones, and compare the files' content.
+        decode: decode every image, to find truncated ones, and compare the files' contents.
         progress: called now and then while images are decoded.
     """
     if size < MIN_SIZE:
@@ -209,7 +209,7 @@ def _content_faults(everything: list[tuple[str, ImageRecord]], progress: Progres
 
 
 def _decode(path: Path) -> tuple[bytes, str, int]:
-    """Digest of the file, the error of decoding it, and its white as in ``Decoded``."""
+    """Digest of the file, its decoding error, and its white as in ``Decoded``."""
     hashed = blake2b(digest_size=16)
     with open_regular(path) as file:
         while part := file.read(2**20):

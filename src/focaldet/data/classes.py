@@ -17,13 +17,13 @@ def with_classes(
 
     Args:
         class_names: class names of the detector.
-        ignore_others: objects of other classes become ignored regions; by default they are left out.
+        ignore_others: turn objects of other classes into ignore regions; by default they are left out.
 
     Returns:
-        The folder, and a sentence for each difference between its own classes and these.
+        The folder, and a sentence for each difference between its own classes and the given ones.
 
     Raises:
-        InputError: they have no class in common.
+        InputError: they share no class.
 
     >>> from pathlib import Path
     >>> boxes = np.array([[0, 0, 8, 8], [8, 0, 16, 8]], np.float32)

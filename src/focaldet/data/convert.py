@@ -18,7 +18,7 @@ from focaldet.data.truth import coco_truth
 from focaldet.system.progress import Progress
 
 LABELME = "5.5.0"
-"""Version of LabelMe whose files these are like."""
+"""LabelMe version of the files."""
 
 Layout = Literal["coco", "yolo", "voc", "labelme"]
 
@@ -30,25 +30,25 @@ def convert_folder(
 
     Args:
         folder: result of ``read_folder``.
-        out: the folder to make; it appears when it is complete.
+        out: folder to create; it appears once it is complete.
         layout: the layout to write.
         copy: copy the photos. By default they are hard links, which take no space, if the file system supports them.
         progress: called now and then while photos are linked or copied.
 
     Returns:
-        Sentences about everything left out because the layout cannot express it.
+        Sentences about everything that was left out because the layout cannot express it.
 
     Raises:
         InputError: ``out`` exists and is not empty, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: already there; give a new folder")
+        raise InputError(f"{out}: already exists; give a new folder")
     photos_in, write = _LAYOUTS[layout]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", dir=out.parent))
     except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror or error})") from error
+        raise InputError(f"{out}: cannot be created ({error.strerror or error})") from error
     try:
         total, done = sum(map(len, folder.splits.values())), 0
         names: dict[str, list[str]] = {}
@@ -67,9 +67,9 @@ def convert_folder(
         with contextlib.suppress(FileNotFoundError):
             out.rmdir()
         beside.rename(out)
-    except UnicodeEncodeError as error:  # a name with half of a surrogate pair, which JSON and file systems allow
+    except UnicodeEncodeError as error:  # a name with half a surrogate pair, which JSON and file systems allow
         name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
-        raise InputError(f"{folder.root}: a class or a photo has a name that is no text: {name}; rename it") from error
+        raise InputError(f"{folder.root}: a class or a photo has a name that is not text: {name}; rename it") from error
     except OSError as error:
         raise InputError(f"{error.filename or out}: cannot be read or written ({error.strerror or error})") from error
     finally:

@@ -1,4 +1,4 @@
-"""A small detection set, generated on the spot: handwritten digits on photos, from data inside scikit-learn.
+"""A small data set for detection, generated on demand: handwritten digits on photos, from data in scikit-learn.
 
 The digits are scikit-learn's copy of the UCI handwritten digits (1797 scans of 8 × 8 pixels); each split pastes scans
 that no other split uses. The backgrounds are crops of its two sample photos, china.jpg and flower.jpg (both CC BY 2.0,
@@ -34,8 +34,8 @@ def make_digits(
 ) -> Path:
     """Write the set in COCO layout; images are ``size`` × ``3/4 size`` pixels.
 
-    The folder appears complete or not at all. One that already holds the same set is left alone. With the same versions
-    of the libraries, equal arguments give equal files, byte for byte.
+    The folder appears complete or not at all. A folder with the same set is left unchanged. With the same versions of
+    the libraries, equal arguments give equal files, byte for byte.
 
     Args:
         train, val, test: numbers of images.
@@ -81,7 +81,7 @@ def _info(root: Path) -> Any:
 
 def _scans_by_split(seed: int, counts: dict[str, int]) -> dict[str, list[NDArray[np.float32]]]:
     """Split -> ten stacks ``(n, 8, 8)`` in [0, 1], one per digit; no scan is in two splits."""
-    from sklearn.datasets import load_digits  # scikit-learn takes a second to import
+    from sklearn.datasets import load_digits  # importing scikit-learn takes a second
 
     bunch = load_digits()
     order = np.random.default_rng(seed).permutation(len(bunch.target))

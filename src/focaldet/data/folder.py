@@ -33,11 +33,11 @@ _FORMATS: dict[str, tuple[Callable[[Tree], Any], Callable[[Tree, Any], ParsedLay
     "voc": (find_voc, read_voc),
     "csv": (find_csv, read_csv),
 }
-"""Layout -> functions that find and read its label files. The first layout with label files is the folder's."""
+"""Layout -> functions that find and read its label files. The first layout with label files is chosen."""
 
 _LOOKED_FOR = (
     "JSON with images and annotations (COCO), XML files (Pascal VOC, CVAT), data.yaml or label files with classes.txt "
-    "(YOLO), a JSON file an image (LabelMe), a CSV with a line a box"
+    "(YOLO), one JSON file per image (LabelMe), a CSV with one line per box"
 )
 
 
@@ -65,7 +65,7 @@ def read_folder(
 def read_labels(path: str | Path) -> DataFolder:
     """Read a labelled folder with ``read_folder``, or a single COCO file, whose photos form one split.
 
-    The photos of a COCO file are searched beside it and in the folders that match its name.
+    The photos of a COCO file are searched next to it and in folders that match its name.
 
     Raises:
         InputError: as ``read_folder``.
@@ -158,7 +158,7 @@ def _not_read(tree: Tree, layout: str) -> list[str]:
         with contextlib.suppress(InputError):
             if files := _FORMATS[name][0](tree):
                 others.append(f"{name.upper()} ({files if isinstance(files, str) else files[0]})")
-    return [f"labels of another layout are here too, and are not read: {', '.join(others)}"] if others else []
+    return [f"labels in another layout are ignored: {', '.join(others)}"] if others else []
 
 
 def _records(
@@ -179,7 +179,7 @@ def _records(
 
 
 def _named_apart(root: Path, splits: list[list[Annotation]]) -> list[list[Annotation]]:
-    """The same records; if label files give two photos the same name, all photos are named by their paths instead."""
+    """The records; if label files give two photos the same name, all photos are named by their paths instead."""
     of_name: dict[str, Path] = {}
     for annotation in (a for split in splits for a in split):
         if of_name.setdefault(annotation.file_name, annotation.path) != annotation.path:
@@ -214,23 +214,23 @@ def _make_splits(
     given = {split: records[split] for split in ("train", "val", "test") if records.get(split)}
     if "train" in given and "val" in given:
         unused = len(records.get("", ()))
-        origin = "splits as the folder gives them" + (f"; {unused} images in none are not used" if unused else "")
+        origin = "the folder's own splits" + (f"; {unused} images outside them are not used" if unused else "")
         return given, origin, ()
     if "train" in given:
         val, train = _draw(given["train"], VAL_FRACTION, seed)
         rest = {"test": given["test"]} if "test" in given else {}
-        origin = f"val made from train (seed {seed}, {VAL_FRACTION:.0%}) because the folder gives none"
+        origin = f"val split off from train (seed {seed}, {VAL_FRACTION:.0%}), because the folder has none"
         return {"train": train, "val": val, **rest}, origin, ("train", "val")
     if "test" in given:
         pool = _pool(found for split, found in records.items() if split != "test")
         if pool:
             val, train = _draw(pool, VAL_FRACTION, seed)
-            origin = f"train and val made (seed {seed}, {VAL_FRACTION:.0%} for val) because the folder gives only test"
+            origin = f"random train and val (seed {seed}, {VAL_FRACTION:.0%} for val), because the folder has only test"
             return {"train": train, "val": val, "test": given["test"]}, origin, ("train", "val")
     pool = _pool(records.values())
     test, rest_of_pool = _draw(pool, TEST_FRACTION, seed)
     val, train = _draw(rest_of_pool, VAL_FRACTION / (1 - TEST_FRACTION), seed + 1)
-    origin = f"splits made with seed {seed}: 70 % train, 15 % val, 15 % test, because the folder gives none"
+    origin = f"random splits (seed {seed}): 70 % train, 15 % val, 15 % test, because the folder has none"
     return {"train": train, "val": val, "test": test}, origin, ("train", "val", "test")
 
 

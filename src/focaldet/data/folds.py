@@ -19,15 +19,15 @@ def all_photos(folder: DataFolder) -> Fold:
 def stratified_folds(records: Sequence[ImageRecord], num_classes: int, count: int, seed: int = 0) -> list[Fold]:
     """Divide photos into ``count`` folds, by iterative stratification.
 
-    The photos with objects of the rarest class are dealt out first, those with most of them before the others; each
-    goes to the fold that lacks most objects of that class. Then follows the class that is now the rarest. (Sechidis et
-    al., On the Stratification of Multi-Label Data, 2011; with numbers of objects instead of labels.)
+    The photos with objects of the rarest class are distributed first, in order of decreasing number of such objects.
+    Each goes to the fold that lacks most objects of that class. The class that is now rarest follows. (Sechidis et al.,
+    On the Stratification of Multi-Label Data, 2011; with numbers of objects instead of labels.)
 
     Args:
         records: the photos.
         num_classes: number of classes.
         count: number of folds.
-        seed: decides between photos and folds that are equal in all this.
+        seed: breaks ties between photos and between folds.
 
     Raises:
         InputError: fewer photos than folds.

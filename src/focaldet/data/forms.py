@@ -1,5 +1,5 @@
-"""Detect boxes that make sense only in another form than they were read in: corners in place of COCO's sizes or of
-YOLO's centres.
+"""Detect boxes that make sense only in another form than they were read in: corners instead of COCO's sizes or YOLO's
+centres.
 
 Axes: N boxes of one file.
 """
@@ -14,10 +14,10 @@ from focaldet.data.records import Annotation, Form
 from focaldet.photos.images import ImageHeader
 
 _OUTSIDE_SHARE = 0.1
-"""From this many boxes outside their image on, it is no accident if all fit in another form."""
+"""If at least this many boxes leave their image and all fit in another form, it is no accident."""
 
 _ENOUGH_BOXES = 10
-"""From this many boxes on that all fit as a corner and a size, they are not centres by chance."""
+"""If at least this many boxes all fit as a corner and a size, they are not centres by chance."""
 
 _WRITTEN: dict[Form, str] = {
     "corners": "[x1, y1, x2, y2]",
@@ -41,7 +41,7 @@ def check_forms(annotations: Sequence[Annotation], headers: Sequence[ImageHeader
         headers: header of each image, or why it cannot be read.
     """
     groups: dict[tuple[str, Form, bool], list[tuple[Annotation, tuple[int, int]]]] = {}
-    # A photo of two splits has one annotation.
+    # A photo in two splits has one annotation.
     for annotation, header in {id(a): (a, h) for a, h in zip(annotations, headers, strict=True)}.values():
         if isinstance(header, str) or not len(annotation.boxes_xyxy):
             continue

@@ -1,8 +1,8 @@
 """Classes whose boxes become ignore regions: neither objects nor background.
 
-No location in such a region is trained as background (``focaldet.assign.claims.ignore_unknown``), and a detection in
-it, of any class, counts neither as right nor as wrong (COCO's crowds). Data sets mark crowds, reflections or objects
-that are too small to recognise in this way (KITTI's DontCare, VisDrone's ignored regions).
+No location in such a region is trained as background (``focaldet.assign.claims.ignore_unknown``), and detections in it,
+of any class, count as neither right nor wrong (COCO's crowds). Data sets use them to mark crowds, reflections or
+objects that are too small to recognise (KITTI's DontCare, VisDrone's ignored regions).
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def ignore_classes(folder: DataFolder, names: Sequence[str]) -> DataFolder:
 
 
 def _relabelled(record: ImageRecord, label: np.ndarray) -> ImageRecord:
-    # A region without a class stays so.
+    # A region without a class keeps none.
     labels = np.where(record.labels == NO_CLASS, NO_CLASS, label[record.labels])
     return replace(record, labels=labels, ignored=record.ignored | (labels == NO_CLASS))
 

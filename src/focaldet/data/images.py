@@ -11,7 +11,7 @@ from torch import Tensor
 
 from focaldet.photos.images import read_photo
 
-with contextlib.suppress(ImportError):  # brings the decoder, which torchvision means to give up (0.29)
+with contextlib.suppress(ImportError):  # provides the decoder, which torchvision plans to remove (0.29)
     import torchvision.io  # noqa: F401
 
 _decode_jpeg = getattr(torch.ops.image, "decode_jpeg", None)
@@ -27,8 +27,8 @@ def read_image(path: Path, *, max_side: int | None = None) -> UInt8[Tensor, "3 H
 def decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
     """Pixels ``(H, W, 3)`` of a JPEG file; ``None`` if it is damaged, or torchvision has no decoder.
 
-    They are Pillow's to the bit, from the same library. But Pillow keeps four bytes per pixel and copies them twice,
-    which takes twice as long.
+    They equal Pillow's bit for bit, since both use the same library. But Pillow keeps four bytes per pixel and copies
+    them twice, which takes twice as long.
     """
     if _decode_jpeg is None:
         return None
@@ -42,6 +42,6 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
 def as_tensor(photo: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
     """A photo ``(H, W, 3)`` as a tensor ``(3, H, W)``.
 
-    Its colours stay together in memory: torch resizes this twice as fast.
+    The colours of a pixel stay adjacent in memory: torch resizes this layout twice as fast.
     """
     return torch.from_numpy(np.require(photo, requirements=["C", "W"])).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Decoded photos that are kept in memory, which all loader workers read and none copies."""
+"""Decoded photos in memory that all loader workers share without copying."""
 
 import multiprocessing
 import shutil
@@ -24,14 +24,14 @@ def bytes_of(sizes: Sequence[tuple[int, int]]) -> int:
 
 
 def can_keep(sizes: Sequence[tuple[int, int]]) -> bool:
-    """Whether photos of these (width, height) can be kept so that workers share them."""
+    """Whether photos of these (width, height) can be kept in memory that workers share."""
     if forks() or not SHARED_MEMORY.is_dir():
         return True
-    return 2 * bytes_of(sizes) <= shutil.disk_usage(SHARED_MEMORY).free  # batches go through it, too
+    return 2 * bytes_of(sizes) <= shutil.disk_usage(SHARED_MEMORY).free  # batches pass through it, too
 
 
 def forks() -> bool:
-    """Whether workers are forked, and so see the memory of the process that starts them."""
+    """Whether workers are forked, and so share the memory of their parent process."""
     method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     return method == "fork"
 
@@ -39,8 +39,8 @@ def forks() -> bool:
 class KeptPhotos:
     """All photos of a data set, in one block of memory.
 
-    Forked workers see the block as it is. For others, as on Windows and macOS, it is shared memory without a name in
-    any folder: it goes with the last process that uses it, however that ends.
+    Forked workers inherit the block. For others, as on Windows and macOS, it is shared memory without a file name. It
+    is freed with the last process that uses it, however that process ends.
 
     Args:
         sizes: (width, height) of each photo.
@@ -55,7 +55,7 @@ class KeptPhotos:
         else:
             storage = torch.UntypedStorage._new_shared(total)  # type: ignore[no-untyped-call]
             self._block = torch.empty(0, dtype=torch.uint8).set_(storage)
-        self._others: dict[int, UInt8[Tensor, "3 H W"] | None] = {}  # unreadable, or not of the size it was said to be
+        self._others: dict[int, UInt8[Tensor, "3 H W"] | None] = {}  # unreadable, or of another size than stated
 
         def keep(index: int) -> None:
             photo = read(index)

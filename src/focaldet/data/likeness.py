@@ -1,4 +1,4 @@
-"""How well two paths match, and the split that their words suggest."""
+"""Compare paths, and guess the split from their words."""
 
 import unicodedata
 
@@ -27,7 +27,7 @@ def split_of(name: str) -> str:
 
 
 def exact(name: str, candidates: list[str]) -> str | None:
-    """Among names that are equal except for case, the one with this spelling, or the only one."""
+    """Among names that differ only in case, the one with this spelling, or the only one."""
     composed = unicodedata.normalize("NFC", name)
     for candidate in candidates:
         if unicodedata.normalize("NFC", candidate) == composed:

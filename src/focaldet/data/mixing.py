@@ -1,8 +1,8 @@
-"""Samples made of several photos: a mosaic, objects pasted from another photo, two photos shining through each other.
+"""Samples from several photos: a mosaic, objects pasted from another photo, two photos blended.
 
-More objects a sample, on grounds and beside neighbours where they were not seen. What a seam or a pasted object leaves
-of another is treated as everywhere: a box that is hardly visible becomes an ignore region. All randomness comes from
-torch's global generator.
+They have more objects, on new backgrounds and next to new neighbours. Objects cut by a seam or covered by a pasted
+object are treated as in other crops: a hardly visible box becomes an ignore region. All randomness comes from torch's
+global generator.
 """
 
 from collections.abc import Callable
@@ -15,31 +15,31 @@ from focaldet.data.pixels import uniform
 from focaldet.data.views import View, log_uniform, resample
 
 CENTRE = (0.3, 0.7)
-"""Where the four photos of a mosaic meet, as shares of the canvas."""
+"""Range of the point where the four photos of a mosaic meet, as shares of the canvas."""
 
 PIECE_SCALE = (0.5, 1.0)
-"""Scale of the photos in a mosaic: from whole photos of half the size to parts at full size."""
+"""Range of scales in a mosaic: from whole photos at half size to parts at full size."""
 
 MAX_PASTED = 3
-"""Objects that one sample gets from another photo."""
+"""Largest number of objects that one sample gets from another photo."""
 
 PASTED_SCALE = (0.7, 1.4)
-"""Scale of a pasted object, relative to its own photo on a canvas."""
+"""Range of scales of a pasted object, relative to its own photo on a canvas."""
 
 MARGIN = 0.1
-"""Ground around a pasted object that fades into its new one, as a share of the object's sides."""
+"""Margin around a pasted object that fades into the new background, as a share of the object's sides."""
 
 MAX_COVERED = 0.3
-"""Largest share of an object that a pasted one may cover."""
+"""Largest share of an object that a pasted object may cover."""
 
 TRIES = 10
-"""Random places that are tried for a pasted object."""
+"""Number of random places to try for a pasted object."""
 
 MIXUP_SHARE = (0.4, 0.6)
-"""Share of the first of two mixed photos: both stay visible, so that both can be asked for."""
+"""Range of the first photo's weight in a blend: both photos stay visible, so both can be trained on."""
 
 Place = Callable[[View, tuple[int, int], float], View]
-"""Puts a photo, or what fits of it, on a piece of a canvas of this (width, height), at this scale."""
+"""Places a photo, or the part that fits, on a piece of a canvas of this (width, height), at this scale."""
 
 
 def mosaic(view: View, another: Callable[[], View], canvas: tuple[int, int], place: Place) -> View:
@@ -49,7 +49,7 @@ def mosaic(view: View, another: Callable[[], View], canvas: tuple[int, int], pla
         view: the first photo.
         another: draws another one.
         canvas: (width, height) of the result.
-        place: puts a photo on its quarter.
+        place: places a photo on its quarter.
     """
     width, height = canvas
     x, y = round(width * uniform(*CENTRE)), round(height * uniform(*CENTRE))
@@ -69,15 +69,15 @@ def mosaic(view: View, another: Callable[[], View], canvas: tuple[int, int], pla
 
 
 def paste_objects(view: View, other: View, size: int) -> View:
-    """Paste up to three objects of another photo where they cover little of the objects that are there.
+    """Paste up to three objects of another photo where they cover little of the existing objects.
 
-    Each brings the ground around it, which fades into the new one, and the neighbours that reach into it, as boxes of
-    their own.
+    Each comes with a margin of its background, which fades into the new one. Neighbours that reach into the margin keep
+    their boxes.
 
     Args:
         view: a photo on its canvas.
         other: another photo as it was read.
-        size: longer side that the other photo would have on a canvas.
+        size: longer side of the other photo on a canvas.
     """
     objects = (~other.ignored).nonzero().flatten()
     for _ in range(int(torch.randint(1, MAX_PASTED + 1, ())) if len(objects) else 0):
@@ -88,7 +88,7 @@ def paste_objects(view: View, other: View, size: int) -> View:
 
 
 def _patch(photo: View, box_xyxy: Float[Tensor, "4"], scale: float) -> View:
-    """An object and the ground around it, scaled."""
+    """An object with its margin, scaled."""
     height, width = photo.image.shape[-2:]
     margin = MARGIN * (box_xyxy[2:] - box_xyxy[:2])
     low = (box_xyxy[:2] - margin).floor().clamp(min=0)
@@ -98,7 +98,7 @@ def _patch(photo: View, box_xyxy: Float[Tensor, "4"], scale: float) -> View:
 
 
 def _pasted(view: View, patch: View) -> View:
-    """The photo with the patch at a random place; without it if no place was found."""
+    """The photo with the patch at a random place; unchanged if no place was found."""
     height, width = view.image.shape[-2:]
     high, wide = patch.image.shape[-2:]
     if high > height or wide > width:

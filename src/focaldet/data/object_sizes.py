@@ -1,4 +1,4 @@
-"""How large objects are in what the network sees, and windows of a photo that suit them.
+"""Sizes of objects in the network's input, and suitable windows of a photo.
 
 Axes: N objects, ignored regions not counted.
 """
@@ -13,28 +13,28 @@ from focaldet.data.records import ImageRecord
 from focaldet.photos.limits import MAX_PIXELS
 
 SMALL_STRIDES = 3
-"""An object of fewer strides has few locations, and each side of it is a stride or two: measured on BCCD's platelets,
-which have 2.4, see benchmarks/results."""
+"""An object of fewer strides has few locations, and each of its sides is only a stride or two. Measured on BCCD's
+platelets, which have 2.4 strides, see benchmarks/results."""
 
 MAX_RATIO = 1.5
-"""Ratio of two splits' median objects above which it is said: about the range of light augmentation, 0.85 to 1.2."""
+"""Largest ratio of two splits' median objects without a message: about the range of light augmentation, 0.85 to 1.2."""
 
 MIN_AUTO_TILE, MAX_AUTO_TILE = 384, 1024
-"""What ``auto_tile`` chooses from: smaller windows are mostly border, larger ones cost memory and give little."""
+"""Range of ``auto_tile``: smaller windows are mostly border, larger ones cost memory for little benefit."""
 
 _MEDIANS, _LARGEST, _WHOLE = 8, 0.98, 2
-"""Median objects along a window's side; quantile of the objects' longer sides, and how often that fits."""
+"""Number of median objects along a window's side; quantile of the objects' longer sides, and how often it must fit."""
 
 
 def sides_seen(record: ImageRecord, size: int | None) -> NDArray[np.float64]:
-    """``(N, 2)`` width and height of an image's objects once its longer side is ``size``; ``None``: as it is."""
+    """``(N, 2)`` width and height of an image's objects, scaled to a longer side of ``size``; ``None``: unscaled."""
     boxes = record.boxes_xyxy[~record.ignored].astype(np.float64)
     scale = 1.0 if size is None else size / max(record.width, record.height)
     return (boxes[:, 2:] - boxes[:, :2]) * scale
 
 
 def all_sides_seen(records: Sequence[ImageRecord], size: int | None) -> NDArray[np.float64]:
-    """The same of several images."""
+    """``sides_seen`` of several images."""
     return np.concatenate([np.zeros((0, 2)), *(sides_seen(record, size) for record in records)])
 
 
@@ -45,38 +45,37 @@ def median_seen(records: Sequence[ImageRecord], size: int | None) -> float:
 
 
 def size_difference(medians: Mapping[str, float], size: int) -> str:
-    """A line about splits whose objects the network sees in another size than those it learns from; "" if none.
+    """A line about splits whose objects the network sees larger or smaller than those it is trained on; "" if none.
 
     Args:
-        medians: split -> median √area at that size; the first one is trained on.
+        medians: split -> median √area at ``size``; the first split is trained on.
         size: longer side in pixels to which whole photos are scaled.
 
     >>> size_difference({"train": 9.0, "val": 10.0, "test": 23.4}, 320)
-    'objects of test are 2.6 times as large as those of train to a network that sees photos at 320 px (median 23 px,
-    not 9 px); windows of the photos at their own resolution (--tile auto) are for that'
+    "in photos scaled to 320 px, objects of test are 2.6 times as large as those of train (median 23 px, not 9 px);
+    --tile auto uses windows at the photos' own resolution instead"
     """
     (trained, before), *others = medians.items()
     parts = []
     for split, median in others:
         ratio = median / before
-        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO and ratio > 0:  # not if one of them is not a number
+        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO and ratio > 0:  # false if one of them is NaN
             parts.append((split, ratio, median))
     parts = [part for part in parts if np.isfinite(part[1])]
     if not parts:
         return ""
     split, ratio, median = max(parts, key=lambda part: abs(np.log(part[1])))
     return (
-        f"objects of {split} are {ratio:.1f} times as large as those of {trained} to a network that sees photos at "
-        f"{size} px (median {median:.0f} px, not {before:.0f} px); windows of the photos at their own resolution "
-        "(--tile auto) are for that"
+        f"in photos scaled to {size} px, objects of {split} are {ratio:.1f} times as large as those of {trained} "
+        f"(median {median:.0f} px, not {before:.0f} px); --tile auto uses windows at the photos' own resolution instead"
     )
 
 
 def suggests_tile(records: Sequence[ImageRecord], size: int, stride: int) -> str:
-    """A line that suggests windows where objects are too small at ``size`` and large enough in the photo; "" else.
+    """A line that suggests windows if objects are too small at ``size`` and large enough in the photo; else "".
 
     Args:
-        stride: of the finest level, pixels.
+        stride: stride of the finest level, pixels.
     """
     seen, own = median_seen(records, size), median_seen(records, None)
     if not (seen < SMALL_STRIDES * stride and own >= 1.5 * seen):
@@ -88,7 +87,7 @@ def suggests_tile(records: Sequence[ImageRecord], size: int, stride: int) -> str
 
 
 def too_large_without_tile(records: Sequence[ImageRecord]) -> str:
-    """A line about photos that are too large to be decoded whole; "" if there is none."""
+    """A line about photos that are too large to be decoded whole; "" if there are none."""
     count = sum(record.width * record.height > MAX_PIXELS for record in records)
     if not count:
         return ""
@@ -104,8 +103,8 @@ def largest_side(records: Sequence[ImageRecord]) -> int:
 def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
     """(side of the windows to train on, a line that says why).
 
-    A window has room for 8 median objects along its side, or for two of the largest: then few are cut by its border.
-    It is a multiple of the coarsest stride, so that each level of the pyramid has whole locations.
+    A window has room for 8 median objects along its side, or for two of the largest, so that its border cuts few. Its
+    side is a multiple of the coarsest stride, so that each level of the pyramid has whole locations.
 
     Args:
         records: training photos.
@@ -117,12 +116,12 @@ def auto_tile(records: Sequence[ImageRecord], coarsest: int) -> tuple[int, str]:
     if not largest:
         return tile, f"--tile auto: {tile} px, since there are no objects to measure"
     why = f"the median object has {median:.0f} px, and 98 of 100 have at most {largest:,} px"
-    limit = f"; more than {MAX_AUTO_TILE:,} px is not chosen by itself" if wanted > MAX_AUTO_TILE else ""
+    limit = f"; auto never chooses more than {MAX_AUTO_TILE:,} px" if wanted > MAX_AUTO_TILE else ""
     return tile, f"--tile auto: windows of {tile:,} px ({why}{limit})"
 
 
 def median_sides(records: Sequence[ImageRecord], size: int | None) -> dict[int, float]:
-    """The side (√area) of each class's median object as the network sees it, in pixels, by label; without ignored ones.
+    """The side (√area) of each class's median object in the network's input, in pixels, by label; without ignored ones.
 
     Args:
         size: longer side in pixels at which the detector is trained; ``None``: windows at the photos' own resolution.
@@ -146,11 +145,11 @@ def small_classes(medians: Mapping[int, float], class_names: Sequence[str], stri
 
 
 def small_classes_line(medians: Mapping[int, float], class_names: Sequence[str], size: int | None, stride: int) -> str:
-    """A line about these classes; "" if there is none. ``size``: that of ``medians``."""
+    """A line about these classes; "" if there are none. ``size``: as for ``medians``."""
     small = small_classes(medians, class_names, stride)
     if not small:
         return ""
     remedies = " or ".join(["a larger --size"] * (size is not None) + ["--levels p2-p6 (stride 4)"] * (stride > 4))
-    return f"small for a finest stride of {stride} px, by the median object: {first_names(small)}; " + (
-        remedies + " finds them better and takes longer" if remedies else "few locations see each"
+    return f"small for a finest stride of {stride} px, judging by the median object: {first_names(small)}; " + (
+        remedies + " detects them better but takes longer" if remedies else "few locations see each"
     )

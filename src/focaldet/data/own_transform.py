@@ -18,7 +18,7 @@ from focaldet.structures import IGNORED
 
 
 class OwnTransformError(WorkerError):
-    """The user's transform fails, or what it gives back is not of the right kinds."""
+    """The user's transform fails, or returns values of the wrong types."""
 
 
 class OwnTransform:
@@ -26,14 +26,14 @@ class OwnTransform:
 
     The transform gets a ``tv_tensors.Image`` (3, H, W) of uint8 and a dictionary of ``"boxes"``, the
     ``tv_tensors.BoundingBoxes`` of objects and ignore regions, and ``"labels"``, their classes; an ignore region has
-    the label ``IGNORED``. It gives back the same kinds, of any image size. Boxes that it leaves out become background.
+    the label ``IGNORED``. It returns the same types, with any image size. Boxes that it leaves out become background.
 
     Args:
         place: ``FILE.py:NAME`` or ``MODULE:NAME``.
         num_classes: number of classes of the data set.
 
     Raises:
-        InputError: there is no such file, module or name, it fails to load, or it cannot be called.
+        InputError: the file, module or name does not exist, fails to load, or cannot be called.
     """
 
     def __init__(self, place: str, num_classes: int) -> None:
@@ -41,13 +41,13 @@ class OwnTransform:
         self._transform: Callable[..., Any] | None = load_transform(place)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"place": self.place, "num_classes": self.num_classes, "_transform": None}  # a worker loads its own
+        return {"place": self.place, "num_classes": self.num_classes, "_transform": None}  # each worker loads its own
 
     def __call__(self, view: View) -> View:
         """Transform a photo.
 
         Raises:
-            OwnTransformError: the transform fails, or what it gives back is not of the same kinds.
+            OwnTransformError: the transform fails, or returns values of other types.
         """
         if self._transform is None:
             self._transform = load_transform(self.place)
@@ -80,13 +80,13 @@ class OwnTransform:
         if min(image.shape) < 1:
             self._refuse("an image with pixels", _described(image))
         boxes, labels = target.get("boxes"), target.get("labels")
-        # An index of tv_tensors gives a plain tensor: boxes[keep] is still a list of boxes.
+        # Indexing a tv_tensor gives a plain tensor: boxes[keep] is still accepted as boxes.
         if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4 or not bool(boxes.isfinite().all()):
             self._refuse('target["boxes"] (N, 4) of finite numbers', _described(boxes))
         if getattr(boxes, "format", tv_tensors.BoundingBoxFormat.XYXY) is not tv_tensors.BoundingBoxFormat.XYXY:
             self._refuse('target["boxes"] in XYXY', f"got {boxes.format.value}")  # type: ignore[attr-defined]
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != boxes.shape[:1]:
-            self._refuse(f'target["labels"] ({len(boxes)},) of whole numbers, one a box', _described(labels))
+            self._refuse(f'target["labels"] ({len(boxes)},) of whole numbers, one per box', _described(labels))
         known = (labels == IGNORED) | ((labels >= 0) & (labels < self.num_classes))
         if not bool(known.all()):
             self._refuse(
@@ -106,7 +106,7 @@ def load_transform(place: str) -> Callable[..., Any]:
     """Load ``FILE.py:NAME`` or ``MODULE:NAME``.
 
     Raises:
-        InputError: there is no such file, module or name, it fails to load, or it cannot be called.
+        InputError: the file, module or name does not exist, fails to load, or cannot be called.
     """
     source, colon, name = place.rpartition(":")
     if not colon or not source or not name:

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MANY = 1000
-"""Number of items from which processes are worth starting."""
+"""With fewer items, starting processes does not pay."""
 
 _CHUNK = 64
 """Number of items sent to a process at once."""
@@ -36,9 +36,9 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], progress: Progre
 
 
 def _workers(count: int) -> Executor:
-    # Only forked processes start at once and need no guard in the caller's script.
+    # Only forked processes start immediately and need no guard in the caller's script.
     if count < _MANY or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        # Threads overlap the waiting for files, not the work.
+        # Threads overlap waiting for files, not the work.
         return ThreadPoolExecutor(max_workers=min(4, cores()))
     with warnings.catch_warnings():
         warnings.simplefilter(

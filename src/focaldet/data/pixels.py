@@ -1,4 +1,4 @@
-"""Changes of the pixels of a photo: colour, hue, blur, noise, JPEG. Objects stay where they are.
+"""Changes to the pixels of a photo: colour, hue, blur, noise, JPEG. Objects do not move.
 
 All randomness comes from torch's global generator, and no result depends on the number of threads.
 """
@@ -19,7 +19,7 @@ LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601: weights of red, green and blue in the grey value of a colour."""
 
 CHUNK = 32_768
-"""Pixels whose colours are changed at once."""
+"""Number of pixels to recolour at a time."""
 
 
 def jitter_colour(
@@ -30,10 +30,10 @@ def jitter_colour(
     left_right: bool = False,
     upside_down: bool = False,
 ) -> UInt8[Tensor, "3 H W"]:
-    """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``, and a random turn of the hue.
+    """Random saturation, contrast and brightness, each by a factor in ``1 ± amount``, and a random hue rotation.
 
-    All are affine in the colour. One 3 × 3 matrix and one offset apply them in a single pass, without intermediate
-    rounding, in which the image is mirrored, too.
+    All are affine in the colour. One 3 × 3 matrix and one offset apply them in a single pass without intermediate
+    rounding. The same pass mirrors the image.
     """
     saturation, contrast, brightness = (1 + amount * (2 * torch.rand(3) - 1)).tolist()
     grey = torch.tensor(LUMA)
@@ -50,11 +50,11 @@ def jitter_colour(
 def recolour(
     image: UInt8[Tensor, "3 H W"], matrix: Float[Tensor, "3 3"], share: float, *, left_right: bool, upside_down: bool
 ) -> UInt8[Tensor, "3 H W"]:
-    """What the kernel of this name does, where there is none: it differs by the order of the sums.
+    """Replacement for the kernel of the same name if it is missing; only the order of the sums differs.
 
     Args:
         matrix: changes a colour.
-        share: of the mean grey value, added to every colour.
+        share: share of the mean grey value that is added to every colour.
     """
     mirrored = [axis for axis, wanted in ((2, left_right), (1, upside_down)) if wanted]
     pixels = (image.flip(mirrored) if mirrored else image).reshape(3, -1)
@@ -62,14 +62,14 @@ def recolour(
     sample = pixels[:, ::16]
     offset = share * (torch.tensor(LUMA) @ (sample.sum(1) / sample.shape[1])) + 0.5
     coloured = torch.empty_like(pixels)
-    for first in range(0, pixels.shape[1], CHUNK):  # what the processor's cache holds
+    for first in range(0, pixels.shape[1], CHUNK):  # as much as fits in the processor's cache
         part = slice(first, first + CHUNK)
         coloured[:, part] = torch.addmm(offset.expand(3, 1), matrix, pixels[:, part].float()).clamp_(0, 255)
     return coloured.view(image.shape)
 
 
 def hue_matrix(turns: float) -> Float[Tensor, "3 3"]:
-    """The matrix that turns the hue of a colour by this share of a full turn, and keeps its grey value.
+    """The matrix that rotates the hue of a colour by this share of a full turn and keeps its grey value.
 
     >>> torch.allclose(hue_matrix(0.1) @ torch.ones(3), torch.ones(3))  # grey stays grey
     True
@@ -83,7 +83,7 @@ def hue_matrix(turns: float) -> Float[Tensor, "3 3"]:
 
 
 def degrade(image: UInt8[Tensor, "3 H W"], chosen: Augmentation) -> UInt8[Tensor, "3 H W"]:
-    """Random blur, noise and JPEG compression, in the order in which a camera adds them; each to half of the photos."""
+    """Random blur, noise and JPEG compression, in the order in which a camera adds them, each on half of the photos."""
     if chosen.blur and uniform(0, 1) < 0.5:
         image = from_pillow(to_pillow(image).filter(ImageFilter.GaussianBlur(uniform(0, chosen.blur))))
     if chosen.noise and uniform(0, 1) < 0.5:
@@ -97,12 +97,12 @@ def degrade(image: UInt8[Tensor, "3 H W"], chosen: Augmentation) -> UInt8[Tensor
 
 
 def to_pillow(image: UInt8[Tensor, "3 H W"]) -> Image.Image:
-    """The same as an image of Pillow."""
+    """Convert a tensor to a Pillow image."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def from_pillow(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
-    """An image of Pillow as a tensor."""
+    """Convert a Pillow image to a tensor."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 

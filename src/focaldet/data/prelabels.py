@@ -19,7 +19,7 @@ from focaldet.runtime.video import VIDEO_SUFFIXES
 FOLDER, LIST = "labels", "doubts.csv"
 
 LEAST_SIDE_PX = 0.01
-"""Narrower boxes are left out; their corners are equal after rounding."""
+"""Narrower boxes are left out, because their corners are equal after rounding."""
 
 
 class PreLabels:
@@ -32,7 +32,7 @@ class PreLabels:
         least: ``(C,)`` lowest score of a detection that becomes a label.
 
     Raises:
-        InputError: the folder has labels already.
+        InputError: the folder already has labels.
     """
 
     def __init__(self, out: Path, layout: Layout, class_names: Sequence[str], least: Sequence[float]) -> None:
@@ -42,7 +42,7 @@ class PreLabels:
         self.rows: list[tuple[float, str, int, int, float, float]] = []
         if self.folder.exists():
             raise InputError(
-                f"--labels: {self.folder} is already there, and its labels may have been corrected; choose another "
+                f"--labels: {self.folder} already exists, and its labels may have been corrected; choose another "
                 "--out, or move that folder away"
             )
 
@@ -52,7 +52,7 @@ class PreLabels:
         Args:
             size: (width, height).
             everything: all its detections.
-            chosen: those that become labels.
+            chosen: the detections that become labels.
         """
         boxes = chosen.boxes_xyxy.clip(0, np.array([*size, *size], np.float32))
         whole = ((boxes[:, 2:] - boxes[:, :2]) > LEAST_SIDE_PX).all(axis=1)
@@ -82,7 +82,7 @@ class PreLabels:
         )
 
     def write(self) -> None:
-        """Write the labels with links to the photos, and the list; nothing without a photo.
+        """Write the labels with links to the photos, and the list of photos. Without photos, write nothing.
 
         Raises:
             InputError: the folder cannot be written.
@@ -110,9 +110,9 @@ class PreLabels:
 def doubts(found: DetectionArrays, least: NDArray[np.float64]) -> NDArray[np.float64]:
     """``(N,)`` how doubtful each detection is, from 0 to 1.
 
-    A score at the threshold has doubt 1. It falls to 0 towards a score of 1, and towards half the threshold, where the
-    box is surely left out. The widest relative deviation of a box above the threshold is a doubt too; the
-    larger one counts.
+    A score at the threshold has doubt 1. Doubt falls to 0 towards a score of 1, and towards half the threshold, where
+    the box is certainly left out. Above the threshold, the largest relative standard deviation of a box is also a
+    doubt; the larger of both counts.
 
     Args:
         found: all detections of a photo.
@@ -140,7 +140,7 @@ def margins(found: DetectionArrays, least: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def relative_deviations(found: DetectionArrays) -> NDArray[np.float64]:
-    """``(N,)`` the largest standard deviation of a side, relative to the length of the box across it; 0 without any."""
+    """``(N,)`` the largest standard deviation of a side, relative to the length of the box across it; 0 if none."""
     if found.side_std_px is None:
         return np.zeros(len(found))
     lengths = (found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]).clip(1).astype(np.float64)
@@ -149,7 +149,7 @@ def relative_deviations(found: DetectionArrays) -> NDArray[np.float64]:
 
 
 def check_photos(paths: Sequence[Path], cameras: Sequence[Live]) -> None:
-    """Raise InputError if there is a video or a camera, which have no label files."""
+    """Raise InputError for a video or a camera, which have no label files."""
     if cameras:
         raise InputError(f"--labels: {cameras[0].name} is a camera; give photos")
     for path in paths:

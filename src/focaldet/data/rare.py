@@ -1,4 +1,4 @@
-"""Rare classes: how often a photo with them is drawn in training.
+"""Draw photos with rare classes more often in training.
 
 Repeat factors (Gupta et al., LVIS, CVPR 2019, arXiv 1908.03195) of a class with share f of the photos, and of a photo:
 
@@ -19,7 +19,7 @@ from focaldet.checks import InputError
 from focaldet.data.records import ImageRecord
 
 if TYPE_CHECKING:
-    from numpy.random import Generator  # the command line reads this module, and loading it takes 8 ms
+    from numpy.random import Generator  # the command line imports this module, and loading it takes 8 ms
 
 WORDS = ("off", "auto", "instance")
 
@@ -28,7 +28,7 @@ def checked_repeat(rule: str) -> str:
     """The rule of a configuration.
 
     Raises:
-        InputError: neither a word nor a share in (0, 1].
+        InputError: neither a known word nor a share in (0, 1].
     """
     if rule in WORDS:
         return rule
@@ -78,8 +78,8 @@ def photo_factors(records: Sequence[ImageRecord], num_classes: int, rule: str) -
 
 
 def drawn(factors: NDArray[np.float64], rng: "Generator") -> NDArray[np.int64]:
-    """Photos of an epoch, as many as there are photos, each as often as its factor says: rounded up or down at random,
-    and never further off than that (systematic sampling).
+    """Photos of an epoch, as many as in the data set, each as often as its factor says, randomly rounded up or down and
+    never further off (systematic sampling).
 
     >>> drawn(np.array([1.0, 1.0, 2.0, 4.0]), np.random.default_rng(0)).tolist()
     [1, 2, 3, 3]

@@ -1,6 +1,6 @@
 """Contents of a folder of labelled photos: images with their boxes, and all faults.
 
-Axes: N boxes of one image. Pixels are those of the displayed image, after its EXIF rotation.
+Axes: N boxes of one image. Pixels refer to the displayed image, after its EXIF rotation.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 FAULT_KINDS: dict[str, str] = {
     "missing-image": "image left out",
     "unreadable-image": "image left out",
-    "damaged-image": "another photo stands in for it in training; train --verify leaves it out",
+    "damaged-image": "another photo replaces it in training; train --verify leaves it out",
     "missing-annotation": "image left out",
     "unreadable-annotation": "image left out",
     "duplicate-image": "image left out",
@@ -160,8 +160,8 @@ class ImageRecord:
             an ignored class). VOC's ``difficult`` objects are ordinary objects here: they are visible and labelled, and
             COCO's AP, which we report, has no such flag.
         areas: ``(N,)`` float64, pixels², by which AP divides objects into small, medium and large: the annotation's own
-            ``area`` if it has one (that of a segmentation, for example), else the area of the box. ``None``: the areas
-            of the boxes.
+            ``area`` if it has one (of a segmentation, for example), else the area of the box. ``None``: the areas of
+            the boxes.
     """
 
     path: Path
@@ -182,7 +182,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, eq=False)
 class DataFolder:
-    """Everything ``read_folder`` found.
+    """The result of ``read_folder``.
 
     Args:
         root: the folder.

@@ -1,7 +1,7 @@
-"""How a loader worker hands a batch to the training process without copying it, and without a file for each tensor.
+"""Pass a batch from a loader worker to the training process without copying it, and without a file for each tensor.
 
-torch moves every tensor that a worker sends into shared memory of its own: a copy of the images, and for each small
-tensor a file, a socket and two system calls a side, which cost more than the augmentation of a photo.
+torch moves every tensor from a worker into its own shared memory. That copies the images, and for each small tensor
+takes a file, a socket and two system calls per side, which cost more than augmenting a photo.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import get_worker_info
 
 SMALL = 1 << 15
-"""Bytes up to which a tensor is sent by value: half of what a pipe holds."""
+"""Largest number of bytes of a tensor sent by value: half a pipe's capacity."""
 
 
 def sendable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ from focaldet.data.records import DataFolder, Fault
 _PERCENT = 100
 
 _ENOUGH_BOXES = 10
-"""Fewer boxes may well lie in a corner by chance."""
+"""Fewer boxes may lie in a corner by chance."""
 
 
 def similar_classes(folder: DataFolder) -> list[Fault]:
@@ -45,7 +45,7 @@ def like_percent(folder: DataFolder) -> list[str]:
 def splits_without_objects(folder: DataFolder) -> list[str]:
     """A sentence for each split on which AP cannot be measured."""
     return [
-        f"{split} has not one object in its {len(records):,} photos: its AP cannot be measured"
+        f"{split} has no object in its {len(records):,} photos: its AP cannot be measured"
         for split, records in folder.splits.items()
         if split != "train" and records and not any(record.num_objects for record in records)
     ]

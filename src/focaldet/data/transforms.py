@@ -1,4 +1,4 @@
-"""From a photo and its boxes to the network input: zoom, crop, rotation and flips, with what is mixed in and changed.
+"""From a photo and its boxes to the network input: zoom, crop, rotation, flips, mixing and pixel changes.
 
 Axes: N boxes of one image, H W of the current image. The canvas of an image is its size scaled so that the longer side
 is ``size``. Training and evaluation use the same canvas, so photos of one shape need no padding in a batch. Each image
@@ -26,7 +26,7 @@ from focaldet.photos.limits import MAX_PIXELS
 from focaldet.photos.resize import OWN_RESIZE, Resize
 
 AS_IS = Strength(zoom=(1.0, 1.0), stretch=1.0, colour=0.0)
-"""What the preset ``none`` does with photos that share a canvas."""
+"""The preset ``none``, applied to photos that share a canvas."""
 
 FLIPS = ("none", "horizontal", "all")
 """``"none"``: for objects that mirroring changes (digits, letters, signs). ``"all"``: horizontal and vertical flips and
@@ -57,7 +57,7 @@ class EvalTransform:
         return self.size if self.resize == OWN_RESIZE else MAX_PIXELS
 
     def kept_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in which ``read`` gives a photo."""
+        """(width, height) of a photo from ``read``."""
         return fitted_size(width, height, self.size) if self.resize == OWN_RESIZE else (width, height)
 
     def read(self, path: Path) -> UInt8[Tensor, "3 H W"]:
@@ -73,18 +73,18 @@ class EvalTransform:
 
 
 OTHER_SIZES_STEP = 32
-"""Pixels: ``multi-scale`` draws sizes that are multiples of it, so that the maps of all levels stay whole."""
+"""``multi-scale`` draws multiples of this many pixels, so that the maps of all levels stay whole."""
 
 
 class TrainTransform:
-    """Random zoom, crop, flips and colour on the canvas of the image, and the augmentations that are switched on.
+    """Random zoom, crop, flips and colour on the canvas of the image, and the chosen further augmentations.
 
     Args:
         size: longer side of the canvas, pixels.
         strength: preset, a key of ``STRENGTHS``.
         flips: one of ``FLIPS``.
-        augmentation: preset and single augmentations; instead of ``strength``.
-        own: the user's own transform of a photo as it was read, applied before everything else.
+        augmentation: preset and further augmentations; replaces ``strength``.
+        own: the user's own transform, applied to the photo as read, before everything else.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class TrainTransform:
         return tuple(step * n for n in range(low, high + 1)) if change and low < high else (self.size,)
 
     def resized(self, size: int) -> "TrainTransform":
-        """The same for another size of the canvas."""
+        """A copy for another canvas size."""
         other = copy(self)
         other.size = size
         return other
 
     def kept_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in which ``read`` gives a photo."""
+        """(width, height) of a photo from ``read``."""
         side = self.source_side
         return fitted_size(width, height, side) if max(width, height) > side else (width, height)
 

@@ -34,7 +34,7 @@ _LEFTOVERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"})
 """Folders that operating systems create, besides hidden ones, which begin with a dot."""
 
 MAX_LABELS = 2**33
-"""Largest size of a label file in bytes: the largest public one, of Objects365, has 5.7 GB."""
+"""Largest size of a label file in bytes; the largest public file, of Objects365, has 5.7 GB."""
 
 _MAX_LINKS = 10_000
 """Largest number of linked folders to follow, since links to one another would never end."""
@@ -49,7 +49,7 @@ class FoundPhoto(NamedTuple):
 
     Args:
         name: relative to the folder, with forward slashes.
-        certainty: how much of the stated path matches: ``AS_STATED``, else the number of its last parts that agree, at
+        certainty: how much of the stated path matches: ``AS_STATED``, else the number of last parts that agree, at
             least 1, or 0 if only the name without its suffix or before an upload agrees.
     """
 
@@ -112,14 +112,14 @@ class Tree:
                     self.unusable.add(below)
 
     def path(self, name: str) -> Path:
-        """Path of a file of the tree."""
+        """Path of a file in the tree."""
         return self.root / name
 
     def read(self, name: str, most: int = MAX_LABELS) -> bytes:
         """The content of a file.
 
         Raises:
-            InputError: the file is no longer a regular one, has more than ``most`` bytes, or cannot be read.
+            InputError: the file is no longer regular, has more than ``most`` bytes, or cannot be read.
         """
         return read_bytes(self.path(name), most)
 
@@ -216,8 +216,8 @@ class Tree:
         Args:
             stated: the path in the label file: on this machine or another, in any spelling, or a bare name; without a
                 suffix, the photo may have any format.
-            beside: the label file: among photos that match equally well, the one whose folders are most like its own
-                is chosen.
+            beside: the label file; among photos that match equally well, the one with the most similar folders is
+                chosen.
             folders: folders that the path may be relative to.
 
         Raises:
@@ -249,12 +249,12 @@ class Tree:
         raise PhotoError(f"there is no photo {_shown(stated)} here")
 
     def photo_of(self, label_file: str, stated: Sequence[str] = ()) -> FoundPhoto:
-        """The photo of a label file that is named like its photo.
+        """The photo with the same name as a label file.
 
         Args:
-            label_file: ``a/labels/b/c.xml``; the photo is called ``c`` and is in the folders most like these.
+            label_file: ``a/labels/b/c.xml``; the photo is called ``c`` and is in the most similar folders.
             stated: paths in the file, the most reliable first. They are used only if several photos or none have that
-                name, because they are often left over from before a renaming.
+                name, because they are often outdated by renaming.
 
         Raises:
             PhotoError: there is no such photo, or more than one.
@@ -317,7 +317,7 @@ class Tree:
         return None
 
     def _outside(self, folder: str, path: str) -> bool:
-        """Whether such a folder or file exists on this machine, but outside this folder."""
+        """Whether a folder or file exists on this machine, but outside the tree."""
         return "\0" not in path and os.path.exists(path if is_absolute(path) else self.root / folder / path)
 
     @cached_property

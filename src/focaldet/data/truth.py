@@ -1,4 +1,4 @@
-"""Labelled photos as a COCO data set, against which AP is measured, with the ids and areas of the user's own file."""
+"""Labelled photos as a COCO data set for measuring AP, with the ids and areas of the user's own file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,8 @@ def category_ids(class_names: Sequence[str], own: Sequence[CocoId] = ()) -> list
 def coco_truth(
     records: Sequence[ImageRecord], class_names: Sequence[str], own_ids: Sequence[CocoId] = ()
 ) -> dict[str, Any]:
-    """The objects of images as a COCO data set. Ignore regions become crowds; one without a class, a crowd per class.
+    """The objects of images as a COCO data set. Ignore regions become crowds; a region without a class becomes a crowd
+    per class.
 
     Args:
         class_names: name of each label.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import starmap
-from os.path import isfile  # unlike Path.is_file, it returns False for a name that the system refuses
+from os.path import isfile  # unlike Path.is_file, it returns False for a name that the system rejects
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -22,7 +22,7 @@ _TOLERANCE_PX = 1.0
 
 
 _ENOUGH_BOXES = 10
-"""From this many boxes on that all lie within their images, they do not belong to a larger copy."""
+"""If at least this many boxes all lie within their images, they do not belong to a larger copy."""
 
 
 class Checked(NamedTuple):
@@ -34,8 +34,8 @@ class Checked(NamedTuple):
         turned: whether EXIF rotates the image, and nothing shows that its boxes were drawn on the rotated image: they
             are fractions, or the stated size is the same after the rotation.
         scale: ratio of the stated size to the image's, if both sides have the same ratio and there are boxes; else 0.
-        outside_stated: number of boxes that leave an image of the stated size.
-        outside: number of boxes that leave the image.
+        outside_stated: number of boxes that exceed the stated image size.
+        outside: number of boxes that exceed the image.
     """
 
     record: ImageRecord | None
@@ -75,7 +75,7 @@ def validate_all(
         records.append(None if copy else found.record)
         faults += [_scaled(annotation, found.scale)] if copy else found.faults
     turned = sum(found.turned for found in checked)
-    note = f"EXIF turns {turned:,} photos, and their labels do not say so: boxes are read for the photos as displayed"
+    note = f"EXIF rotates {turned:,} photos, but their labels do not say so: boxes are read for the displayed photos"
     return records, faults, [note] * (turned > 0)
 
 
@@ -118,7 +118,7 @@ def _header(path: Path) -> ImageHeader | str:
 
 
 def _drawn_upright(annotation: Annotation, header: ImageHeader | str) -> bool:
-    """Whether boxes fit only the displayed image, although the stated size is that of the stored pixels."""
+    """Whether boxes fit only the displayed image, although the stated size matches the stored pixels."""
     if isinstance(header, str) or annotation.relative or annotation.stated_size != header.stored_size:
         return False
     displayed, boxes = (header.width, header.height), annotation.boxes_xyxy
@@ -178,7 +178,7 @@ def _compared(
 
 
 def _common_scale(stated: tuple[int, int], size: tuple[int, int]) -> float:
-    """The ratio that both sides share, up to rounding to whole pixels; 0 if there is none."""
+    """The common ratio of both sides, up to rounding to whole pixels; 0 if there is none."""
     across, down = stated[0] / size[0], stated[1] / size[1]
     rounding = 1 / min(stated) + 1 / min(size)
     one = abs(across / down - 1) <= rounding and abs(across - 1) > rounding
@@ -206,7 +206,7 @@ def _image_faults(annotation: Annotation, header: ImageHeader) -> list[Fault]:
         problem = f"the annotation says {stated[0]} x {stated[1]}, the image has {displayed[0]} x {displayed[1]} pixels"
         faults.append(Fault("size-differs", annotation.source, annotation.file_name, problem))
     if header.orientation != 1 and len(annotation.boxes_xyxy) and stated is None and not annotation.relative:
-        problem = f"EXIF orientation {header.orientation}, and no size that tells whether boxes were drawn before it"
+        problem = f"EXIF orientation {header.orientation}, and no size shows whether boxes were drawn before it"
         faults.append(Fault("exif-orientation", annotation.source, annotation.file_name, problem))
     return faults
 

@@ -1,4 +1,4 @@
-"""Decode all photos of a folder once, so that training does not meet unreadable ones."""
+"""Decode all photos of a folder once, so that training meets no unreadable ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None], *, window
     """The folder without the photos that cannot be decoded.
 
     Args:
-        say: prints a line before the decoding, and one for each photo that is left out.
+        say: prints a line before decoding, and one for each photo that is left out.
         windows: whether parts of the photos will be read, so that large ones can be used.
     """
     paths = list(dict.fromkeys(record.path for records in folder.splits.values() for record in records))
@@ -35,7 +35,7 @@ def without_unreadable(folder: DataFolder, say: Callable[[str], None], *, window
 
 
 def photo_problem(path: Path, *, windows: bool = False) -> str:
-    """The error of decoding a photo; empty for a sound one."""
+    """The error of decoding a photo; empty if it can be decoded."""
     try:
         if windows:
             decode_to_the_end(path)

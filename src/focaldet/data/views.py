@@ -1,4 +1,4 @@
-"""An image with its boxes, and what moves both: zoom and crop, flips, a small rotation.
+"""An image with its boxes, and operations that move both: zoom and crop, flips, a small rotation.
 
 Axes: N boxes of one image, H W of the current image. All randomness comes from torch's global generator.
 """
@@ -21,7 +21,7 @@ MIN_VISIBLE = 0.25
 """Lowest visible share of an object. A crop that leaves less turns it into an ignore region."""
 
 MIN_SIDE_PX = 2.0
-"""Shortest side of an object, pixels. Thinner ones become ignore regions, too."""
+"""Shortest side of an object, pixels. Thinner objects become ignore regions, too."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def keep_visible(view: View) -> View:
     As background, they would teach the network that visible parts of objects are not objects.
     """
     height, width = view.image.shape[-2:]
-    boxes = view.boxes_xyxy.numpy()  # for so few numbers several times as fast as torch
+    boxes = view.boxes_xyxy.numpy()  # for so few numbers, several times as fast as torch
     clipped = boxes.clip(0, np.array([width, height, width, height], np.float32))
     sides, full_sides = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
     visible = sides[:, 0] * sides[:, 1] / (full_sides[:, 0] * full_sides[:, 1]).clip(1e-6)
@@ -120,7 +120,7 @@ def keep_visible(view: View) -> View:
 
 
 def mirror_boxes(view: View, *, left_right: bool, upside_down: bool) -> View:
-    """The boxes on the mirrored image; the image stays."""
+    """Mirror the boxes but not the image."""
     boxes = view.boxes_xyxy
     for axis, wanted in ((0, left_right), (1, upside_down)):
         if wanted:
@@ -138,9 +138,9 @@ def transpose(view: View) -> View:
 def rotate(view: View, degrees: float) -> View:
     """Rotate an image about its centre, anticlockwise; grey fills the corners.
 
-    An object's new box is that of the ellipse in its old one. The box of the four turned corners would be too large for
-    nearly every object ("Towards Rotation Invariance in Object Detection", Kalra et al., ICCV 2021). An ignore region
-    gets just that larger box.
+    An object's new box encloses the rotated ellipse of its old box. The box around the four rotated corners would be
+    too large for nearly every object ("Towards Rotation Invariance in Object Detection", Kalra et al., ICCV 2021).
+    Ignore regions do get that larger box.
     """
     height, width = view.image.shape[-2:]
     turned = to_pillow(view.image).rotate(degrees, Image.Resampling.BILINEAR, fillcolor=(FILL, FILL, FILL))

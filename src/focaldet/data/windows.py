@@ -1,7 +1,8 @@
 """Training on windows of the photos at their own resolution, instead of on whole photos scaled to one size.
 
-An epoch has windows of a photo in proportion to its area: as many as cover it about once. What a window shows depends
-only on the seed, the epoch and its number: it lies around an object drawn at random, or in its own place of the photo.
+The number of windows per photo and epoch is proportional to its area: enough to cover it about once. Their content
+depends only on the seed, the epoch and the window's number. A window lies around a random object, or in its own cell of
+the photo.
 """
 
 import weakref
@@ -30,11 +31,11 @@ from focaldet.photos.tiling import FILL, Window
 from focaldet.scratch import Scratch
 
 MAX_OPEN = 8
-"""Photos that a process keeps open; each takes at most 48 MB of memory."""
+"""Number of photos that a process keeps open; each takes at most 48 MB of memory."""
 
 
 def grid_of(size: tuple[int, int], tile: int) -> tuple[int, int]:
-    """(columns, rows) of the windows that an epoch takes from a photo.
+    """(columns, rows) of windows per photo and epoch.
 
     >>> grid_of((3840, 2400), 640), grid_of((500, 100), 640)
     ((6, 4), (1, 1))
@@ -43,7 +44,7 @@ def grid_of(size: tuple[int, int], tile: int) -> tuple[int, int]:
 
 
 def windows_per_epoch(records: Sequence[ImageRecord], tile: int) -> int:
-    """How many windows an epoch has."""
+    """Number of windows per epoch."""
     return sum(int(np.prod(grid_of((record.width, record.height), tile))) for record in records)
 
 
@@ -60,11 +61,11 @@ def place_window(
 
     Args:
         record: the photo.
-        cell: (column, row) of the place that the window has to itself.
-        grid: (columns, rows) of such places.
-        side: of the window, pixels.
+        cell: (column, row) of the window's own cell.
+        grid: (columns, rows) of cells.
+        side: side of the window, pixels.
         share: probability of a window around an object, if there is one.
-        rng: draws.
+        rng: random numbers.
     """
     size = (record.width, record.height)
     objects = record.boxes_xyxy[~record.ignored]
@@ -74,9 +75,9 @@ def place_window(
     for axis in (0, 1):
         last = max(0, size[axis] - side)
         if box is None:
-            # Its middle is anywhere in its own place.
+            # Its centre is anywhere in its own cell.
             low = high = size[axis] * (cell[axis] + rng.random()) / grid[axis] - side / 2
-        else:  # the whole object, or only a part of it if it is longer than the window
+        else:  # the whole object, or only a part if it is longer than the window
             low, high = sorted((box[axis], box[axis + 2] - side))
         low, high = min(max(low, 0), last), min(max(high, 0), last)
         starts.append(min(last, round(low + rng.random() * (high - low))))
@@ -86,14 +87,14 @@ def place_window(
 class WindowDataset(DetectionDataset):
     """Samples of windows; an index is the number of a window.
 
-    Photos that need no more than ``cache_bytes`` altogether are kept in memory. Of others, windows are read from their
-    files; what has to be decoded from the beginning is decoded once, into a folder that all processes share.
+    Photos that need no more than ``cache_bytes`` altogether are kept in memory. Otherwise, windows are read from the
+    files; formats that must be decoded from the start are decoded once, into a folder that all processes share.
 
     Args:
         records: one split of a ``DataFolder``.
-        transform: of a window; its size is the window's. Its zoom is drawn here, so that a window that is zoomed out
-            shows more of the photo, and no grey.
-        share: of the windows, those around an object.
+        transform: transform of a window, with the window's size. The zoom is drawn here, so that a zoomed-out window
+            shows more of the photo instead of grey.
+        share: share of windows around an object.
         seed, cache_bytes, processes: see ``DetectionDataset``.
     """
 
@@ -127,14 +128,14 @@ class WindowDataset(DetectionDataset):
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker that is not forked gets: it opens the photos itself."""
+        """State for a worker that is not forked: it opens the photos itself."""
         return self.__dict__ | {"_open": OrderedDict()}
 
     def each_sample(self, of_photos: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.repeat(of_photos, [columns * rows for columns, rows in self._grids])
 
     def photo_of(self, index: int) -> tuple[int, tuple[int, int]]:
-        """(index of the photo, (column, row) of the window's own place in it)."""
+        """(index of the photo, (column, row) of the window's own cell)."""
         photo = int(np.searchsorted(self._ends, index, side="right"))
         columns, rows = self._grids[photo]
         cell = index - (int(self._ends[photo]) - columns * rows)
@@ -153,7 +154,7 @@ class WindowDataset(DetectionDataset):
             return as_tensor(photo.read(0, 0, *photo.size))
 
     def _read(self, index: int) -> UInt8[Tensor, "3 H W"] | None:
-        # Several threads fill the memory: each has its own photo open.
+        # Several threads fill the memory, each with its own open photo.
         try:
             with open_regions(self.records[index].path) as photo:
                 pixels = photo.read(0, 0, *photo.size)
@@ -213,7 +214,7 @@ class WindowDataset(DetectionDataset):
 
 
 def _framed(view: View, side: int, rng: np.random.Generator) -> View:
-    """A view with grey around it where the photo is smaller than the window; the photo's place in it is drawn."""
+    """A view padded with grey if the photo is smaller than the window; the photo's position is random."""
     height, width = view.image.shape[-2:]
     if (width, height) == (side, side):
         return view
@@ -222,7 +223,7 @@ def _framed(view: View, side: int, rng: np.random.Generator) -> View:
 
 
 def _without_grey(view: View) -> View:
-    """A view in which objects that cannot be read are ignore regions."""
+    """A view in which objects in unreadable parts are ignore regions."""
     ignored = view.ignored.clone()
     for index, box in enumerate(view.boxes_xyxy.round().int().tolist()):
         ignored[index] |= bool((view.image[:, box[1] : box[3], box[0] : box[2]] == FILL).all())

@@ -7,7 +7,7 @@ from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
 
 LAST_SHARE = 0.15
-"""Share of a run, at its end, that sees no mixed photos: the network then learns from photos as it will meet them."""
+"""Last share of a run without mixed photos: the network then learns from photos like those it will be used on."""
 
 
 def training_transform(config: TrainConfig, num_classes: int) -> TrainTransform:
@@ -26,7 +26,7 @@ def closing(config: TrainConfig, clock: TimeBudget, epochs: float) -> bool:
 
     Args:
         clock: the run's time budget.
-        epochs: number of epochs that are done.
+        epochs: number of finished epochs.
     """
     done = epochs / config.epochs if clock.budget_s is None else clock.elapsed_s / clock.budget_s
     return done >= 1 - LAST_SHARE

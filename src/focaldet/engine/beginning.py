@@ -1,4 +1,4 @@
-"""The detector with which a run starts."""
+"""The initial detector of a run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ def _silence(line: str) -> None:
 
 
 def with_chosen_weights(config: TrainConfig, say: Callable[[str], None]) -> TrainConfig:
-    """The configuration with ``pretrained`` yes or no instead of ``"auto"``; a line says which, and why.
+    """The configuration with ``pretrained`` true or false instead of ``"auto"``; a line says which and why.
 
     Raises:
         InputError: timm has no such network.
@@ -43,7 +43,7 @@ def with_chosen_weights(config: TrainConfig, say: Callable[[str], None]) -> Trai
 def first_detector(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """Build the detector with which a run starts; equal settings give equal weights."""
+    """Build the initial detector of a run; equal settings give equal weights."""
     L.seed_everything(config.seed, verbose=False)
     return build_detector(config, class_names, say=say)
 
@@ -51,7 +51,7 @@ def first_detector(
 def build_detector(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None] = _silence
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """The same, with whatever random numbers come next."""
+    """Build the initial detector of a run, without seeding the random numbers."""
     config = with_chosen_weights(config, say)
     if config.weights is not None:
         return begin_with(config, class_names, say=say)

@@ -19,8 +19,8 @@ from focaldet.records.run_files import Run
 def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[str], None] = print) -> Calibration:
     """Calibrate a run on labelled photos that did not train it, and write ``calibration.json``.
 
-    If the folder has no splits of its own, those recorded by the run are used, and photos that are not recorded belong
-    to the split. Without a record, all photos do.
+    If the folder has no splits of its own, the splits recorded by the run are used, and unrecorded photos belong to the
+    split. Without a record, all photos do.
 
     Raises:
         InputError: as ``evaluate_run``, or photos of the split trained the run, or too few objects are found.
@@ -32,21 +32,21 @@ def calibrate_run(run: Path, data: Path, split: str = "val", *, say: Callable[[s
         folder = with_recorded_splits(folder, recorded, new=split)
     elif split in folder.made_splits:
         photos: dict[ImageRecord, None] = dict.fromkeys(r for records in folder.splits.values() for r in records)
-        folder = replace(folder, splits={split: tuple(photos)}, split_origin="the folder gives no splits: all photos")
+        folder = replace(folder, splits={split: tuple(photos)}, split_origin="the folder has no splits: all photos")
     if split in folder.made_splits:
         say(folder.split_origin)
     if count := trained_count(folder.splits.get(split, ()), recorded):
         raise InputError(f"{count}; a calibration on them would promise too much: choose another --split or --data")
     calibration = _calibrate(run, detect_split(run, folder, split, say=say), data, say)
     if calibration is None:
-        raise InputError(f"{data}: the run finds fewer than {MIN_PLATT} of its objects; {FILE} needs more to be of use")
+        raise InputError(f"{data}: the run finds fewer than {MIN_PLATT} of its objects; {FILE} needs more to be useful")
     return calibration
 
 
 def calibrate_on_val(run: Path, folder: DataFolder, detected: DetectedSplit, say: Callable[[str], None]) -> None:
     """Calibrate a trained run on the validation split.
 
-    With too few found objects there is no calibration, and a line says so.
+    If too few objects are found, a line says so and there is no calibration.
 
     Args:
         detected: detections of the run on that split.
@@ -59,7 +59,7 @@ def calibrate_on_val(run: Path, folder: DataFolder, detected: DetectedSplit, say
 
 
 def _calibrate(run: Path, detected: DetectedSplit, data: Path, say: Callable[[str], None]) -> Calibration | None:
-    """Calibrate on detections, and write the file; ``None`` with too few found objects."""
+    """Calibrate on detections and write the file; ``None`` if too few objects are found."""
     calibration = calibrate(
         Run(run, truth=detected.truth, predictions=detected.results),
         data=f"{len(detected.dataset)} photos of {data.resolve().name}, split {detected.split}",

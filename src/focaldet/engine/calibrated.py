@@ -1,4 +1,4 @@
-"""Apply the calibration of a run to detections in tensors."""
+"""Apply the calibration of a run to detections as tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def read_certainty(run: Path, class_names: Sequence[str]) -> Certainty | None:
     if calibration is None:
         return None
     if calibration.class_names != tuple(class_names):
-        raise InputError(f"{run / FILE}: is of a model with other classes; write it again, or remove it")
+        raise InputError(f"{run / FILE}: belongs to a model with other classes; write it again, or remove it")
     return Certainty(calibration)
 
 

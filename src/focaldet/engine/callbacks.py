@@ -70,7 +70,7 @@ class RunRecorder(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, DetectionModule)
-        # In a run that was extended, the same epoch is a smaller share than when AP was last measured.
+        # In an extended run, the same epoch is a smaller share than when AP was last measured.
         self.measured = min(self.measured, math.floor(5 * self._done(trainer, module)))
         if trainer.is_global_zero:
             drop_lines_from(self.run / "metrics.jsonl", trainer.current_epoch)
@@ -131,14 +131,14 @@ class RunRecorder(Callback):
         return math.floor(5 * self._done(trainer, module, ahead=1)) > self.measured
 
     def _done(self, trainer: L.Trainer, module: DetectionModule, *, ahead: int = 0) -> float:
-        """Share of the run that is done after ``ahead`` more epochs."""
+        """Share of the run completed after ``ahead`` more epochs."""
         if self.clock.budget_s is not None:
             return min(1.0, self.clock.elapsed_s / self.clock.budget_s)
         return (trainer.current_epoch + ahead) / (trainer.max_epochs or 1)
 
     def measure(self, module: DetectionModule) -> Evaluation | None:
-        """Measure AP of the averaged weights on the validation photos. Keep the weights if they are the best so far, or
-        if there is no AP to compare."""
+        """Measure AP of the averaged weights on the validation photos. Keep the weights if they are the best so far or
+        no AP can be compared."""
         net = module.average_net
         self.measured = math.floor(5 * module.progress) if self.clock.budget_s is not None else self.measured + 1
         if self.val is None:

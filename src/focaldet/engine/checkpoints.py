@@ -51,12 +51,12 @@ def is_begun(run: Path) -> bool:
 
 
 def holds_only_begun(run: Path) -> bool:
-    """Whether a folder holds only such a run, so that starting another one there loses nothing."""
+    """Whether a folder holds only a run without a checkpoint, so that another run there would overwrite nothing."""
     return is_begun(run) and _names(run) <= BEGUN
 
 
 def _names(folder: Path) -> set[str]:
-    """Names in a folder, without the hidden files of file managers and version control."""
+    """Names in a folder, except hidden files of file managers and version control."""
     if not folder.is_dir():
         return set()
     try:
@@ -97,7 +97,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     check_archive(file)
     try:
         with open_regular(file) as opened, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about kinds of tensors that are refused below
+            warnings.simplefilter("ignore")  # torch's, about kinds of tensors that are rejected below
             checkpoint: dict[str, Any] = torch.load(opened, map_location="cpu", weights_only=True)
         _check_parts(checkpoint)
     except Exception as error:  # each kind of damage raises another type
@@ -164,7 +164,7 @@ def _unlike(here: Any, there: Any, name: str) -> str | None:
 def check_fits(checkpoint: dict[str, Any], file: Path, module: DetectionModule) -> None:
     """Raise InputError unless a checkpoint holds finite weights and moments with this module's shapes and types.
 
-    torch checks none of this: a fused step with a moment of another shape reads beyond its memory.
+    torch checks none of this: given a moment of another shape, a fused step reads beyond its memory.
     """
     own, weights = module.state_dict(), checkpoint["state_dict"]
     for key in own.keys() | weights.keys():

@@ -23,13 +23,13 @@ from focaldet.runtime.window_stream import look
 
 @dataclass(frozen=True)
 class Comparison:
-    """Labelled photos and their detections, in the classes that labels and detector share.
+    """Labelled photos and their detections, in the classes common to labels and detector.
 
     Args:
         truth: COCO data set with absolute file names.
         results: entries of a COCO results file.
         split: the split of the photos; empty for all photos, or if the labels name no splits.
-        notes: sentences about which photos were used and what is left out.
+        notes: sentences about which photos were used and what was left out.
         least_score: no box has a lower score.
     """
 
@@ -104,7 +104,7 @@ def detect_labelled(
 
 
 def detections_in(detector: Model, records: Sequence[ImageRecord]) -> Iterator[DetectionArrays | InputError]:
-    """What is found in each photo, or why it cannot be read."""
+    """The detections in each photo, or why it cannot be read."""
     if detector.tiling is not None:
         for looked in look(detector, [partial(open_regions, record.path) for record in records], detector.tiling):
             assert looked.found is not None or looked.fault is not None
@@ -149,7 +149,7 @@ def _thresholds(class_names: Sequence[str], select: Selection) -> list[str]:
     if len(set(least)) == 1:
         return []
     by_class = [f"{name} {score}" for name, score in zip(class_names, least, strict=True) if float(score) <= 1]
-    return [f"least score of each class: {first_names(by_class)}"]
+    return [f"lowest score of each class: {first_names(by_class)}"]
 
 
 def _left_out(things: str, why: str, names: Iterable[str]) -> list[str]:

@@ -18,10 +18,10 @@ from focaldet.photos.resize import MAX_SIZE
 from focaldet.photos.tiling import MIN_TILE
 
 DEFAULT_LEVELS: Literal["p3-p7"] = "p3-p7"
-"""Pyramid levels where no photos tell how large objects are."""
+"""Pyramid levels if no photos show how large objects are."""
 
 BY_LEVELS = {"p3-p7": {"head_depth": 2, "num_bins": 17}, "p2-p6": {"head_depth": 1, "num_bins": 9}}
-"""Options that follow from the levels: p2-p6 has four times the locations, and strides half as long."""
+"""Options that depend on the levels: p2-p6 has four times as many locations and strides half as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class TrainConfig:
     teacher: str | None = option(
         "loss",
         None,
-        "run of a larger gfl, gflv2, tood or rtmdet detector, whose distributions and scores this one learns, too "
+        "also learn from the distributions and scores of this run, a larger gfl, gflv2, tood or rtmdet detector "
         "(docs/methods.md)",
         metavar="RUN",
     )
@@ -346,12 +346,12 @@ class TrainConfig:
 
     @property
     def images_per_step(self) -> int:
-        """Images of a process per step."""
+        """Images per step in each process."""
         assert self.batch != "auto"  # train has replaced it
         return self.batch * self.accumulate
 
     def without_photos(self) -> "TrainConfig":
-        """The configuration with default levels instead of ``"auto"``: for a network that is built without photos."""
+        """The configuration with default levels instead of ``"auto"``, for a network built without photos."""
         return replace(self, levels=DEFAULT_LEVELS) if self.levels == "auto" else self
 
     def to_yaml(self) -> str:
@@ -369,7 +369,7 @@ be read."""
 
 
 def check_ranges(options: Mapping[str, Any]) -> None:
-    """Raise InputError if an option is out of range. ``None`` is in every range, infinity in none."""
+    """Raise InputError if an option is out of range. ``None`` is always in range, infinity never."""
     for name, value in options.items():
         if name in RANGES and value is not None:
             least, most = RANGES[name]

@@ -1,4 +1,4 @@
-"""Detections of this library as those of supervision and FiftyOne, and back."""
+"""Convert detections to and from supervision and FiftyOne."""
 
 import warnings
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def to_supervision(
     """Convert detections for the ``supervision`` library; ``data["side_std_px"]`` has the standard deviations.
 
     Args:
-        side_bands: from ``Detector.side_bands``; become ``data["side_low"]`` and ``data["side_high"]``. A
+        side_bands: from ``Detector.side_bands``; stored as ``data["side_low"]`` and ``data["side_high"]``. A
             ``Prediction`` with a coverage has its own.
     """
     with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def to_supervision(
 
 
 def from_supervision(theirs: "SupervisionDetections", class_names: Sequence[str]) -> Detections:
-    """Convert detections of ``supervision``, of any model or read from labels; best first.
+    """Convert detections of ``supervision``, made by any model or read from labels; best first.
 
     Args:
         theirs: with ``data["class_name"]``, or else ``class_id``. Without ``confidence``, scores are 1.
@@ -107,10 +107,10 @@ def to_fiftyone(
 
 
 def from_fiftyone(theirs: Any, class_names: Sequence[str], photo_size: tuple[int, int]) -> Detections:
-    """Convert a ``fiftyone.Detections``, of any model or of labels; best first.
+    """Convert a ``fiftyone.Detections``, made by any model or from labels; best first.
 
     Args:
-        theirs: without ``confidence``, as labels are, scores are 1.
+        theirs: without ``confidence``, as in labels, scores are 1.
         class_names: name of each label.
         photo_size: (height, width).
 

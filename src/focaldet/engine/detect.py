@@ -27,15 +27,15 @@ def detect_records(
 ) -> list[dict[str, Any]]:
     """Detect on a data set and return COCO results in the order of its images, with boxes in pixels of the photos.
 
-    Only photos that the network sees at the same size share a batch. Next to a larger photo, a smaller one would be
-    padded, and the network's output near the padding would change.
+    Only photos of the same input size share a batch. Otherwise, a smaller photo would be padded, and the network's
+    output near the padding would change.
 
     A photo that cannot be read has no detections; ``dataset.newly_unreadable`` names it.
 
     Args:
         dataset: photos with an ``EvalTransform``.
         category_ids: COCO id of each label, see ``coco_results``; image ids come from ``image_ids``.
-        batch: most photos per batch. It changes a photo's scores only by float32 rounding (1e-6).
+        batch: largest number of photos per batch. It changes a photo's scores only by float32 rounding (1e-6).
         progress: called with the number of photos done.
     """
     assert isinstance(dataset.transform, EvalTransform)
@@ -57,7 +57,7 @@ def detect_records(
 
 
 def same_size_batches(dataset: DetectionDataset, most: int) -> list[list[int]]:
-    """Indices of a data set in batches of at most ``most`` photos that the network sees at the same size."""
+    """Indices of a data set in batches of at most ``most`` photos of the same input size."""
     transform = dataset.transform
     assert isinstance(transform, EvalTransform)
     groups: dict[tuple[int, int], list[int]] = {}
@@ -82,7 +82,7 @@ def _detect(
 
 
 WITHOUT_DETECTIONS = "; AP counts it as a photo without detections"
-"""How the line about a photo that cannot be read ends."""
+"""End of the line about a photo that cannot be read."""
 
 
 def without_detections(problem: str) -> str:

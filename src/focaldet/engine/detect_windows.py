@@ -1,4 +1,4 @@
-"""Detections on labelled photos: on whole photos or in windows, as the detector is set."""
+"""Detections on labelled photos, on whole photos or in windows, depending on the detector."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def detect_photos(
 
 
 def room_of(detector: Detector, results: Sequence[dict[str, Any]]) -> int:
-    """Number of detections of a photo that count in AP: the limit, or in windows without one, as many as there are."""
+    """Number of detections per photo that count in AP: the limit, or all of them in windows without a limit."""
     limit = detector.postprocess.config.max_detections
     if detector.tiling is None:
         return limit

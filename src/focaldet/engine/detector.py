@@ -1,4 +1,4 @@
-"""A trained detector: load a run, pass photos, get boxes with the standard deviation of each side."""
+"""A trained detector: load a run, pass photos, get boxes and the standard deviation of each side."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Detector:
         return self.spec.class_names
 
     def evaluation_postprocess(self) -> PostProcess:
-        """The post-processing with which AP is measured."""
+        """The post-processing for measuring AP."""
         return self.spec.evaluation_postprocess(self.method, self.net.strides)
 
     @classmethod
@@ -88,14 +88,14 @@ class Detector:
         Args:
             run: the folder, or ``hf:OWNER/NAME``.
             score_threshold, max_detections: see ``PostProcessConfig``; ``None``: the model's own. In windows, a photo
-                has as many detections as its windows unless ``max_detections`` is given.
+                keeps all detections of its windows unless ``max_detections`` is given.
             calibrated: give calibrated scores if the run has a ``calibration.json``.
             device: device of the network, see ``choose_device``.
             tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
         Raises:
-            InputError: a file is missing or damaged, or was written by a newer focaldet; there is no such device; or
-                the windows are out of range.
+            InputError: a file is missing, damaged or written by a newer focaldet, the device does not exist, or the
+                windows are out of range.
         """
         run = local_run(run)
         if not run.is_dir():
@@ -105,7 +105,7 @@ class Detector:
         if not file.exists():
             raise InputError(f"{file}: no such file; the run was copied without its weights")
         tiling = spec.tiling(tile, overlap, max_detections=max_detections)
-        if tiling is not None and max_detections is not None:  # then it is the photo's, and no window's need be less
+        if tiling is not None and max_detections is not None:  # it limits the photo; windows need no lower limit
             max_detections = max(max_detections, spec.postprocess.max_detections)
         check_shapes(file, spec)
         net, method = spec.build()
@@ -144,7 +144,7 @@ class Detector:
 
         Args:
             image: file, PIL image, or ``(H, W, 3)`` uint8 RGB. A file is rotated upright according to its EXIF
-                orientation; a PIL image is used as it is.
+                orientation; a PIL image is used unchanged.
         """
         if self.tiling is not None:
             with regions_of(image) as photo:
@@ -160,10 +160,10 @@ class Detector:
         In a share ``coverage`` of the detected objects, the true box lies between the two.
 
         Args:
-            detections: of one photo.
+            detections: detections in one photo.
             photo_size: (height, width).
             coverage: 0.5 to 0.99.
-            whole_box: promise all four sides of a box at once, else each side by itself.
+            whole_box: promise all four sides of a box at once; otherwise each side separately.
 
         Raises:
             InputError: the run has no calibration, or too few boxes matched an object when it was made.

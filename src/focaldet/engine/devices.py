@@ -14,11 +14,11 @@ def choose_device(wanted: str | torch.device = "auto", method: str = "gfl") -> t
     """The device with this name; ``"auto"``: the first CUDA GPU, else Apple's, else the CPU.
 
     ``"auto"`` takes Apple's GPU only if a small detector can be trained and used on it with the CPU's losses: see
-    ``apple_gpu_fault``. ``"gpu"``, from older configurations, is either of the two, untried.
+    ``apple_gpu_fault``. ``"gpu"``, from older configurations, means either kind of GPU, without that trial.
 
     Args:
         wanted: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        method: the method that is tried.
+        method: the method to try.
 
     Raises:
         InputError: torch has no such device on this machine.

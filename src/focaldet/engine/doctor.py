@@ -42,13 +42,13 @@ def describe() -> str:
 
 
 def _devices() -> list[str]:
-    """The device of networks, its precision, and the number of loader processes."""
+    """The device for networks, its precision, and the number of loader processes."""
     auto = choose_device()
     there = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
     mps = torch.backends.mps.is_available()
     there += [torch.device("mps")] * mps
     lines = [
-        f"device {describe_device(device)}: {native_precision(device)}" + ", taken by --device auto" * (device == auto)
+        f"device {describe_device(device)}: {native_precision(device)}" + ", used by --device auto" * (device == auto)
         for device in there
     ]
     if mps and (fault := apple_gpu_fault("gfl")):

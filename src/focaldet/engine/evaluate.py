@@ -1,4 +1,4 @@
-"""Measuring a run on a split of labelled photos."""
+"""Measure a run on a split of labelled photos."""
 
 import sys
 from collections.abc import Callable
@@ -70,11 +70,10 @@ def evaluate_split(
     """Measure a run on a split, and write ``evaluation.json``, ``truth.json`` and ``predictions.json`` into the run.
 
     Args:
-        options: see ``detect_split``. If the limit of detections exceeds 100, AP with COCO's limit of 100 is reported
-            too.
+        options: see ``detect_split``. If the detection limit exceeds 100, AP with COCO's limit of 100 is reported too.
 
     Raises:
-        InputError: no such split, or none of the run's classes in it.
+        InputError: the split does not exist, or has none of the run's classes.
     """
     detected = detect_split(run, folder, split, say=say, **options)
     return write_evaluation(run, detected, say=say)
@@ -111,9 +110,9 @@ class DetectedSplit:
         dataset: the photos.
         truth: COCO data set.
         results: entries of a COCO results file, with the network's own scores.
-        max_detections: limit of detections per photo.
+        max_detections: detection limit per photo.
         least_score: detections have higher scores.
-        training_objects: class -> its objects in the training photos, or in these if there are no others.
+        training_objects: class -> number of its objects in the training photos; without training photos, in these.
     """
 
     split: str
@@ -139,8 +138,8 @@ def detect_split(
     """Detect on a split; errors as in ``evaluate_split``.
 
     Args:
-        max_detections: limit of detections per photo; all of them count in AP; ``None``: the run's own limit, or in
-            windows that of all windows together.
+        max_detections: detection limit per photo; all detections count in AP. ``None``: the run's own limit, or in
+            windows the sum of the windows' limits.
         tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
         device: see ``choose_device``.
     """

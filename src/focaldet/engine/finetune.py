@@ -1,4 +1,4 @@
-"""Starting a run from the weights of another one, of ``focaldet train`` or ``focaldet import``.
+"""Start a run from the weights of another one, which ``focaldet train`` or ``focaldet import`` created.
 
 Backbone, pyramid and towers are loaded completely, so the network must be built the same way. The last layers are
 loaded where their outputs mean the same: classes by name, boxes if both methods decode them alike. Everything
@@ -58,7 +58,7 @@ def tuned_spec(config: TrainConfig, class_names: tuple[str, ...], source: ModelS
     """Describe the model of a run that starts from the weights of ``source``.
 
     It uses the photo sizes, locations and thresholds of all runs trained here; only the position of a location in its
-    cell stays as in ``source``.
+    cell is taken from ``source``.
 
     Raises:
         InputError: the configuration asks for another network.
@@ -124,7 +124,7 @@ def take_weights(net: DenseDetector, method: Method, spec: ModelSpec, source: De
 def begin_with(
     config: TrainConfig, class_names: tuple[str, ...], *, say: Callable[[str], None]
 ) -> tuple[ModelSpec, DenseDetector, Method]:
-    """Build the detector from which ``train --weights RUN`` starts.
+    """Build the initial detector of ``train --weights RUN``.
 
     Raises:
         InputError: no such run, it is damaged, or the configuration asks for another network.
@@ -143,7 +143,7 @@ def begin_with(
 
 
 def _decoding_changes(spec: ModelSpec, source: ModelSpec) -> list[str]:
-    """Sentences about what the run's own code does differently from training here."""
+    """Sentences about differences between the run's original code and training here."""
     lines, postprocess = [], source.postprocess
     if postprocess.steps == "fitted":
         lines.append("locations were fitted to each image; now they lie at multiples of the strides")

@@ -1,4 +1,4 @@
-"""What a run asks of its device: repeatable or fast algorithms, a compiled network, and a batch that fits."""
+"""Hardware settings of a run: repeatable or fast algorithms, a compiled network, and a batch that fits."""
 
 import copy
 from collections.abc import Callable
@@ -17,22 +17,24 @@ from focaldet.methods.targets import TargetCollate
 from focaldet.models.detector import DenseDetector
 
 OBJECTS = 20
-"""Objects of an image in the batches that are tried for ``--batch auto``."""
+"""Objects per image in the test batches of ``--batch auto``."""
 
 MAX_IMAGES = 1024
 """Largest batch that ``--batch auto`` tries."""
 
 ROOM = 0.9
-"""Share of the largest batch that fits which is taken: other photos have more objects."""
+"""Share of the largest batch that fits, used as the batch: other photos have more objects."""
 
 
 def algorithms(config: TrainConfig, *, one_size: bool) -> dict[str, Any]:
     """Options of the trainer that choose algorithms.
 
-    A CPU repeats a run without loss. On CUDA that is an option; without it, float32 products are rounded to TF32, and
-    the fastest convolutions are looked for, if all photos have one size: it takes seconds for each.
+    On a CPU, runs are reproducible at no cost. On CUDA, that is an option; without it, float32 products are rounded to
+    TF32. If all photos have one size, the fastest convolutions are also searched for, which takes seconds for each
+    size.
     """
-    # With deterministic algorithms torch fills all new memory with NaN: only who reads what nobody wrote needs that.
+    # With deterministic algorithms, torch fills new memory with NaN. Only code that reads uninitialised memory needs
+    # that.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     fast = choose_device(config.device, config.method).type == "cuda" and not config.deterministic
     torch.set_float32_matmul_precision("high" if fast else "highest")
@@ -47,7 +49,7 @@ def choose_precision(config: TrainConfig) -> str:
 
 
 def compile_network(net: DenseDetector, *, backend: str = "inductor") -> None:
-    """Compile the parts of a network. The names of its weights stay."""
+    """Compile the parts of a network. The names of its weights do not change."""
     for part in (net.backbone, net.neck, net.head):
         part.compile(backend=backend)
 
@@ -56,7 +58,7 @@ def largest_batch(net: DenseDetector, method: Method, config: TrainConfig, *, of
     """The number of images of ``--batch auto``.
 
     Raises:
-        InputError: the device is no CUDA GPU, or there are several processes, or not even one image fits.
+        InputError: the device is not a CUDA GPU, there are several processes, or not even one image fits.
     """
     device = choose_device(config.device, config.method)
     if device.type != "cuda":
@@ -87,7 +89,7 @@ def largest_batch(net: DenseDetector, method: Method, config: TrainConfig, *, of
 
 
 def most_that_fit(fits: Callable[[int], bool]) -> int:
-    """The batch for a device on which some number of images is the last that fits.
+    """The batch for a device, given a test whether a number of images fits.
 
     >>> most_that_fit(lambda images: images <= 43)
     37
@@ -100,7 +102,7 @@ def most_that_fit(fits: Callable[[int], bool]) -> int:
     low = 1
     while low < MAX_IMAGES and fits(2 * low):
         low *= 2
-    high = 2 * low  # does not fit, or is more than is tried
+    high = 2 * low  # does not fit, or exceeds the limit of the search
     while high - low > max(1, low // 16):
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -108,7 +110,7 @@ def most_that_fit(fits: Callable[[int], bool]) -> int:
 
 
 def _sample(size: int) -> Sample:
-    """An image of noise with boxes of many sizes."""
+    """A noise image with boxes of many sizes."""
     corners = torch.linspace(0, size / 2, OBJECTS).repeat(2, 1).T
     sides = torch.linspace(8, size / 2, OBJECTS).flip(0)[:, None]
     image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)

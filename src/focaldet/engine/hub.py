@@ -1,4 +1,4 @@
-"""Runs on the Hugging Face hub, named ``hf:OWNER/NAME`` wherever a run folder can be given to read from."""
+"""Runs on the Hugging Face hub. ``hf:OWNER/NAME`` can replace a run folder wherever one is read."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ FILES = ("model.json", "model.safetensors", "calibration.json", "evaluation.json
 
 
 def is_on_hub(name: str | Path) -> bool:
-    """Whether this names a run on the hub.
+    """Whether the text names a run on the hub.
 
     >>> is_on_hub("hf:focaldet/cells"), is_on_hub("runs/cells")
     (True, False)
@@ -25,7 +25,7 @@ def repository_of(name: str | Path) -> str:
     """OWNER/NAME of a run on the hub.
 
     Raises:
-        InputError: not such a name.
+        InputError: not a name of this form.
 
     >>> repository_of("hf:focaldet/cells")
     'focaldet/cells'
@@ -37,7 +37,7 @@ def repository_of(name: str | Path) -> str:
 
 
 def local_run(run: str | Path) -> Path:
-    """The folder of a run: as it is named, or for ``hf:OWNER/NAME`` the hub's copy in the cache, downloaded if needed.
+    """The folder of a run: the given one, or for ``hf:OWNER/NAME`` the hub's copy in the cache, downloaded if needed.
 
     Raises:
         InputError: the hub has no such run, or it is not in the cache and cannot be downloaded.
@@ -72,7 +72,7 @@ def local_run(run: str | Path) -> Path:
 
 
 def check_local(run: str | Path, command: str) -> None:
-    """Raise InputError if a command that writes into a run gets one on the hub."""
+    """Raise InputError if a command that writes into a run is given a run on the hub."""
     if is_on_hub(run):
         raise InputError(
             f"{command}: writes into the run, but {run} is on the hub; copy it first: focaldet import {run}"

@@ -26,14 +26,14 @@ def begin_worker(index: int) -> None:
     Terminals and schedulers send their signals to this process too. A second SIGTERM comes from the run itself, to a
     worker that does not end on its own.
     """
-    keep_memory()  # a photo is several buffers of a megabyte, which the system would otherwise map again each time
+    keep_memory()  # a photo needs several buffers of a megabyte, which the system would otherwise map again each time
     send_small_tensors_by_value()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
 
 
 class Terminated(SystemExit):
-    """SIGTERM ended a run, which has saved what it learned. The process should end too.
+    """SIGTERM ended a run, which has saved its progress. The process should end too.
 
     Attributes:
         run: the run folder.
@@ -47,7 +47,7 @@ class Terminated(SystemExit):
 
 
 class _AtOnce(BaseException):
-    """Leaves the training at the second signal. Lightning would answer a KeyboardInterrupt with lines of its own."""
+    """Leaves training at the second signal. Lightning would print its own lines on a KeyboardInterrupt."""
 
 
 class Interruption(Callback):

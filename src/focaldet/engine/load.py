@@ -30,8 +30,8 @@ def load_model(
     """Load the detector of a run folder, also ``hf:OWNER/NAME``, or an exported ONNX file.
 
     Args:
-        score: score threshold of a run's detector; ``None``: its own. An exported model has a built-in threshold, and
-            this one must not be lower.
+        score: score threshold of a run's detector; ``None``: its own. It must not be below the built-in threshold of an
+            exported model.
         max_detections: limit per photo; ``None``: the model's own, which an exported model cannot exceed.
         threads, provider: for an exported model, see ``OnnxDetector.load``.
         calibrated: give calibrated scores if the model has a calibration.
@@ -40,7 +40,7 @@ def load_model(
 
     Raises:
         InputError: the path is neither, the model is damaged, ``score`` is below the exported threshold, or the device
-            or the provider is not there.
+            or the provider is missing.
     """
     path = local_run(path)
     try:
@@ -147,7 +147,7 @@ def _check_looks_low_enough(path: Path, model: OnnxDetector, choices: ScoreChoic
 
 
 def with_shift_check(path: Path, model: Model) -> tuple[Model, ShiftCheck]:
-    """Lower a detector's threshold as far as ``--check-shift`` needs, and make the check.
+    """Lower a detector's threshold as far as ``--check-shift`` needs, and create the check.
 
     Raises:
         InputError: the model has no calibration, or one without a sample of its photos.
@@ -172,7 +172,7 @@ def looking_down_to(model: Model, score: float) -> Model:
 
 
 def _place(model: Model) -> str:
-    """Where a model is computed, if not on the CPU."""
+    """The device or provider that computes a model, if not the CPU."""
     if isinstance(model, OnnxDetector):
         return f"computed by onnxruntime with {model.provider}" if model.provider else ""
     from focaldet.engine.detector import Detector

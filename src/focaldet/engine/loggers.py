@@ -1,4 +1,4 @@
-"""Where a run logs its losses, learning rate and AP: Lightning's loggers by name."""
+"""Loggers of a run's losses, learning rate and AP: Lightning's loggers by name."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,17 +18,17 @@ def _tensorboard(run: Path) -> Logger:
 
 
 def _csv(run: Path) -> Logger:
-    return CSVLogger(save_dir=str(run), name="csv")  # a resumed run begins another version: it would empty the first
+    return CSVLogger(save_dir=str(run), name="csv")  # a resumed run starts a new version: the old one would be emptied
 
 
 def _wandb(run: Path) -> Logger:
-    # Online or offline as WANDB_MODE or `wandb login` say.
+    # WANDB_MODE or `wandb login` decide whether it is online.
     (run / "wandb").mkdir(parents=True, exist_ok=True)
     return WandbLogger(name=run.name, save_dir=str(run), project="focaldet")
 
 
 def _mlflow(run: Path) -> Logger:
-    # To the server that MLFLOW_TRACKING_URI names, else into a file of the run folder.
+    # Logs to the server in MLFLOW_TRACKING_URI, else to a file in the run folder.
     import os
 
     place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(run / 'mlflow.db').resolve()}"
@@ -42,11 +42,11 @@ LOGGERS: dict[str, tuple[Callable[[Path], Logger], str]] = {
     "wandb": (_wandb, "wandb"),
     "mlflow": (_mlflow, "mlflow"),
 }
-"""Name of a logger -> what makes it, and the package that it needs."""
+"""Name of a logger -> function that creates it, and the package that it needs."""
 
 
 def check_loggers(names: str) -> tuple[str, ...]:
-    """The names of loggers in an option; none for ``"none"``.
+    """The logger names in an option; empty for ``"none"``.
 
     Raises:
         InputError: an unknown name, or a package that is not installed.
@@ -64,7 +64,7 @@ def check_loggers(names: str) -> tuple[str, ...]:
 
 
 def make_loggers(config: TrainConfig, run: Path) -> list[Logger]:
-    """Make the loggers of a run; all but TensorBoard's get the settings, too.
+    """Create the loggers of a run; all but TensorBoard's also log the settings.
 
     Raises:
         InputError: see ``check_loggers``, or a logger cannot start.
@@ -84,7 +84,7 @@ def make_loggers(config: TrainConfig, run: Path) -> list[Logger]:
 
 
 def close_loggers(loggers: list[Any]) -> None:
-    """End what would otherwise go on with the next run of this process."""
+    """Close loggers that would otherwise continue in the next run of this process."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()

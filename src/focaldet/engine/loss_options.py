@@ -1,7 +1,7 @@
-"""The options of the losses: their names, and ``--alpha``, one weight α of the focal loss, or one of each class.
+"""Loss options: names of losses, and ``--alpha``, the weight α of the focal loss, one for all classes or one per class.
 
-With ``inverse``, the odds α / (1 - α) of a class are 1/3 (those of α = .25) times the geometric mean of the objects by
-class over its own objects: a class with a tenth of the objects of another has ten times its odds.
+With ``inverse``, the odds α / (1 - α) of a class are 1/3 (as for α = .25), times the geometric mean of the objects per
+class, divided by the number of its own objects. A class with a tenth of another's objects has ten times its odds.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ ClassLossName = Literal[
 BoxLossName = Literal["default", "smooth_l1", "iou", "giou", "diou", "ciou", "eiou", "siou", "log_iou"]
 
 USUAL = 0.25
-"""α of a class that is not named."""
+"""α of classes that are not named."""
 
 INVERSE = "inverse"
 
 
 def checked_alpha(value: float | str | None, class_loss: str) -> float | str | None:
-    """An α of a configuration: a number in [0, 1], ``None``, ``inverse``, or ``NAME=A,NAME=A``.
+    """Check an α of a configuration: a number in [0, 1], ``None``, ``inverse``, or ``NAME=A,NAME=A``.
 
     Raises:
-        InputError: something else, or weights by class for a loss without them.
+        InputError: the value is of another form, or has weights by class for a loss without them.
 
     >>> checked_alpha(".5", "focal"), checked_alpha("cat=.5,dog=.1", "focal")
     (0.5, 'cat=.5,dog=.1')
@@ -61,10 +61,10 @@ def _by_name(text: str) -> dict[str, float]:
 
 
 def alpha_by_class(value: float | str | None, class_names: Sequence[str]) -> float | tuple[float, ...] | None:
-    """α as the method takes it; ``inverse`` has to be written out before, see `write_out`.
+    """α in the method's form; ``inverse`` must be written out first, see `write_out`.
 
     Raises:
-        InputError: a name that is no class, or ``inverse``.
+        InputError: a name is not a class, or ``inverse``.
 
     >>> alpha_by_class("dog=.1", ["cat", "dog"])
     (0.25, 0.1)
@@ -72,7 +72,9 @@ def alpha_by_class(value: float | str | None, class_names: Sequence[str]) -> flo
     if not isinstance(value, str):
         return value
     if value == INVERSE:
-        raise InputError("alpha: inverse counts objects of training photos, and here are none; give numbers by class")
+        raise InputError(
+            "alpha: inverse counts objects of training photos, but there are none here; give numbers by class"
+        )
     numbers = _by_name(value)
     for name in numbers:
         if name not in class_names:
@@ -81,7 +83,7 @@ def alpha_by_class(value: float | str | None, class_names: Sequence[str]) -> flo
 
 
 def write_out(records: Sequence[ImageRecord], class_names: Sequence[str]) -> str:
-    """``inverse`` as the numbers of each class, by the objects of the training photos.
+    """``inverse`` as one number per class, computed from the objects of the training photos.
 
     >>> from types import SimpleNamespace
     >>> labels = np.array([0] * 8 + [1] * 2)
@@ -94,7 +96,7 @@ def write_out(records: Sequence[ImageRecord], class_names: Sequence[str]) -> str
 
 
 def as_text(alpha: float | Sequence[float] | None, class_names: Sequence[str]) -> float | str | None:
-    """A method's α as a configuration has it."""
+    """A method's α in the form of a configuration."""
     if alpha is None or isinstance(alpha, float | int):
         return alpha
     return ",".join(f"{name}={value:.4g}" for name, value in zip(class_names, alpha, strict=True))

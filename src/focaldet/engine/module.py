@@ -37,11 +37,11 @@ class DetectionModule(L.LightningModule):
         method: assignment and losses.
         config: settings of the run.
         offset: centre of a cell, in strides.
-        teacher: teaches the network, if there is one; no part of its weights.
+        teacher: teaches the network, if given; it is not part of the weights.
 
     Attributes:
         budget: measures the run's time; a callback of the trainer.
-        progress: share of the run that is done, in [0, 1]; the learning rate follows it.
+        progress: completed share of the run, in [0, 1]; the learning rate follows it.
         terms: losses of the steps, averaged over all processes; ``loss`` is their sum.
         shown: learning rate and last losses that were read, for the progress bar.
     """
@@ -61,7 +61,7 @@ class DetectionModule(L.LightningModule):
         self.config = config
         self.offset = offset
         self.teacher = teacher
-        self.balance = method.balance  # its buffer belongs into checkpoints
+        self.balance = method.balance  # its buffer belongs in checkpoints
         if self.balance is not None:
             self.balance.start(net.num_classes)
         self._freeze()  # before DDP registers the parameters that have a gradient
@@ -78,7 +78,7 @@ class DetectionModule(L.LightningModule):
         return self.average.module
 
     def collate(self) -> TargetCollate:
-        """What makes batches with targets, in any process."""
+        """The collate function that makes batches with targets, in any process."""
         return collate_for(self.method, self.net, self.offset, self.teacher)
 
     def training_step(self, batch: TrainingBatch, batch_index: int) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class DetectionModule(L.LightningModule):
         self.clock.mark("assign")
         with torch.autocast(batch.images.device.type, enabled=False):
             of_teacher: dict[str, Tensor] = {}
-            if self.teacher is not None and taught is not None:  # first: a loss in place overwrites its logits
+            if self.teacher is not None and taught is not None:  # first, because an in-place loss overwrites its logits
                 of_teacher = self.teacher.losses(self.method, outputs, taught, targets)
             terms = losses_of(self.method, outputs, targets, self.progress) | of_teacher
             loss = torch.stack(list(terms.values())).sum()
@@ -99,7 +99,7 @@ class DetectionModule(L.LightningModule):
         return {"loss": loss, "result": targets.counts}
 
     def _targets(self, batch: TrainingBatch, level_shapes: tuple[tuple[int, int], ...]) -> Targets:
-        # The batch has none, or this backbone rounds the shapes of its maps differently from most.
+        # The batch has no targets, or this backbone rounds the shapes of its maps in an unusual way.
         if batch.targets is None or batch.targets.lattice.level_shapes != level_shapes:
             lattice = Lattice(level_shapes, self.net.strides, self.offset)
             targets = make_targets(self.method, batch.truth, lattice, batch.valid_sizes)
@@ -108,7 +108,7 @@ class DetectionModule(L.LightningModule):
         return batch.targets
 
     def record(self, terms: dict[str, Tensor], batch_index: int) -> None:
-        """Average the terms over all processes, and record them.
+        """Average the terms over all processes and record them.
 
         Args:
             terms: losses by name.
@@ -229,7 +229,7 @@ class DetectionModule(L.LightningModule):
                 {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
                 for (lr, decay), parameters in self.parameter_groups().items()
             ],
-            fused=self.trainer.precision != "16-mixed",  # its fused unscaling would come before the clipping
+            fused=self.trainer.precision != "16-mixed",  # its fused unscaling would run before the clipping
         )
 
     def parameter_groups(self) -> dict[tuple[float, float], list[nn.Parameter]]:

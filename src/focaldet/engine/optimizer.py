@@ -9,10 +9,10 @@ FINAL_LR = 0.01
 
 
 def lr_factor(progress: float, step: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up times a cosine from 1 to ``FINAL_LR``.
+    """Factor on the peak learning rate at a step: linear warm-up times a cosine from 1 to ``FINAL_LR``.
 
     Args:
-        progress: share of the run that is done; the cosine stays at its end from 1 on.
+        progress: completed share of the run; from 1 on, the cosine stays at its final value.
         step: number of steps before this one.
         warmup_steps: the warm-up's last step has the full factor.
 
@@ -32,7 +32,7 @@ def parameter_groups(
         lr: peak learning rate at batch 8; it scales with the square root of the batch.
         batch: images per step, over all processes.
         backbone_lr: learning-rate multiplier for the backbone.
-        weight_decay: of weights with more than one axis; biases and the factors of norms have none.
+        weight_decay: weight decay of weights with more than one axis; biases and the factors of norms have none.
     """
     peak = lr * math.sqrt(batch / 8)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -1,4 +1,4 @@
-"""A field of ``TrainConfig`` is an option: its help, its range and its group stand beside it."""
+"""A field of ``TrainConfig`` is an option, defined together with its help, range and group."""
 
 import math
 import shlex
@@ -26,7 +26,7 @@ def option(
     metavar: str | None = None,
     main: bool = False,
 ) -> Value:
-    """Field of ``TrainConfig`` with all that the command line and the documentation say about it.
+    """Field of ``TrainConfig`` with everything that the command line and the documentation say about it.
 
     Args:
         group: one of ``GROUPS``.
@@ -34,7 +34,7 @@ def option(
         help: one line, with the unit. The default is appended unless the line states it.
         range: smallest and largest value.
         metavar: placeholder for the value.
-        main: one of the ten options that ``--help`` shows; ``--help-all`` shows the others too.
+        main: whether ``--help`` shows the option; ``--help-all`` shows all.
     """
     metadata = {"group": group, "help": help, "range": range, "metavar": metavar, "main": main}
     return field(default=default, metadata=metadata)
@@ -45,7 +45,7 @@ DEVICES = r"auto|cpu|gpu|mps|cuda(:\d{1,3})?"
 
 
 def as_options(values: Mapping[str, Any]) -> str:
-    """Options as they are typed.
+    """Options as typed on the command line.
 
     >>> as_options({"lr": 0.002, "class_loss": "focal", "pretrained": False})
     '--lr 0.002 --class-loss focal --no-pretrained'

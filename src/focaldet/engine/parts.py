@@ -1,4 +1,4 @@
-"""A step whose batch goes through the network in parts, for batches that do not fit into memory."""
+"""Steps whose batch passes through the network in parts, for batches that do not fit into memory."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,12 +11,13 @@ from focaldet.structures import HeadOutputs
 
 
 class Parts:
-    """The network's maps of a batch, and the gradients of its weights, computed part by part.
+    """Computes the network's maps of a batch, and the gradients of its weights, part by part.
 
-    The losses divide by totals over the batch, which no part knows: the number of its positives, or the sum of their
-    scores. So the network runs twice. First without what a gradient needs: the losses see the maps of the whole batch,
-    and say how each should change. Then with it, and each part continues this to the weights. The gradient is that of
-    the batch in one piece, but for batch norms, whose statistics are of a part. It takes about a third longer.
+    The losses divide by totals over the batch, which no part knows: the number of positives, or the sum of their
+    scores. So the network runs twice. The first pass saves nothing for backward: the losses see the maps of the whole
+    batch and give the gradient of each map. In the second pass, each part propagates these gradients to the weights.
+    The result is the gradient of the whole batch, except that batch norms use the statistics of a part. It takes about
+    a third longer.
 
     Args:
         net: the network.
@@ -29,13 +30,13 @@ class Parts:
         self._maps: list[Tensor] = []
 
     def forward(self, images: Tensor) -> HeadOutputs:
-        """The maps of all images. ``backward`` goes on from their gradients."""
+        """The maps of all images. ``backward`` continues from their gradients."""
         self._images = images.chunk(self.count)
         buffers = list(self.net.buffers())
         before = [buffer.clone() for buffer in buffers]
         with torch.no_grad():
             parts = [self.net(some) for some in self._images]
-            torch._foreach_copy_(buffers, before)  # batch norms are to count each part once
+            torch._foreach_copy_(buffers, before)  # batch norms must count each part only once
         maps = [torch.cat(of_parts).requires_grad_() for of_parts in zip(*map(_maps, parts), strict=True)]
         levels = len(parts[0].class_logits)
         quality = None if parts[0].quality_logits is None else maps[2 * levels :]
@@ -46,8 +47,8 @@ class Parts:
         """Add the gradient of a loss of these maps to the weights'.
 
         Args:
-            loss: of the maps that ``forward`` returned, scaled if its gradients are to be.
-            context: of the network's forward pass (autocast).
+            loss: loss of the maps from ``forward``, scaled if its gradients should be.
+            context: context of the network's forward pass (autocast).
         """
         gradients = torch.autograd.grad(loss, self._maps, allow_unused=True)
         used = [index for index, gradient in enumerate(gradients) if gradient is not None]

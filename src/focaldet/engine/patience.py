@@ -1,4 +1,4 @@
-"""Ending a run early, when AP on the validation photos has not become better for some time."""
+"""End a run early if AP on the validation photos has stopped improving."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,9 @@ from focaldet.engine.callbacks import RunRecorder
 
 
 class Patience(Callback):
-    """Ends the run after some measurements of AP without a better one. Stands behind the recorder.
+    """Ends the run after some measurements of AP without improvement. Must come after the recorder.
 
-    The learning rate follows the length that was asked for, so that a run which ends early has not lowered it to 0.
+    The learning rate follows the requested length, so a run that ends early has not lowered it to 0.
 
     Args:
         evaluations: number of measurements; 0: never.

@@ -1,4 +1,4 @@
-"""Whether a device computes what a detector needs: a small detector is trained on it for two steps."""
+"""Check whether a device computes everything a detector needs, by training a small one on it for two steps."""
 
 from functools import cache
 
@@ -23,8 +23,8 @@ MAX_DIFFERENCE = 0.01
 def fault_of(device: torch.device, method: str) -> str | None:
     """Why a method cannot be trained or used on a device, or ``None``.
 
-    The same two steps run on the CPU, and the second loss depends on the gradients of the first. So an operator that
-    the device lacks is found, and also one that computes something else there.
+    The same two steps run on the CPU, and the second loss depends on the gradients of the first. So the trial finds
+    missing operators, and operators with other results.
 
     >>> fault_of(torch.device("cpu"), "gfl")
     """
@@ -40,7 +40,7 @@ def fault_of(device: torch.device, method: str) -> str | None:
 
 
 def _losses(device: torch.device, name: str) -> list[float]:
-    """The losses of two steps; then the detector is used once."""
+    """The losses of two steps, followed by one detection."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         spec = ModelSpec(name, ("a", "b"), "test_resnet", SIZE, 16, 1)

@@ -1,7 +1,7 @@
-"""A run on several processes: which one prints and writes files, and how an error in another one is reported.
+"""Runs on several processes: which one prints and writes files, and how errors in the others are reported.
 
 Lightning starts each process of a machine by running the same command again, so all of them execute the same code. Only
-the first one writes files and prints lines for the user.
+the first one writes files and prints for the user.
 """
 
 import os
@@ -25,7 +25,7 @@ def check_ranks() -> None:
 
 
 def is_first_process(config: TrainConfig) -> bool:
-    """Whether this process prints and writes for the run, according to the environment.
+    """Whether this process prints and writes for the run, judging by the environment.
 
     >>> is_first_process(TrainConfig(data="photos"))
     True

@@ -1,4 +1,4 @@
-"""The levels of the pyramid of a run, by the sizes of its objects."""
+"""Choose a run's pyramid levels by the sizes of its objects."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +11,14 @@ from focaldet.models.backbone import feature_strides
 from focaldet.models.fpn import STRIDES
 
 SMALL_SHARE = 1 / 3
-"""Share of the classes that have to be small for a pyramid from stride 4: AP counts each class alike."""
+"""Share of classes that must be small for a pyramid from stride 4: AP weights all classes equally."""
 
 
 def with_levels(config: TrainConfig, folder: DataFolder, say: Callable[[str], None]) -> TrainConfig:
-    """The configuration with ``levels`` p3-p7 or p2-p6 instead of ``"auto"``; says so where objects are small.
+    """The configuration with ``levels`` p3-p7 or p2-p6 instead of ``"auto"``; prints a line if objects are small.
 
     Args:
-        folder: the photos; those of train are measured.
+        folder: the photos; the train split is measured.
         say: prints a line.
     """
     size, names = None if config.tile else config.size, folder.class_names
@@ -28,8 +28,8 @@ def with_levels(config: TrainConfig, folder: DataFolder, say: Callable[[str], No
         fine = STRIDES["p2-p6"][0] in feature_strides(config.backbone)
         if fine and small and len(small) >= SMALL_SHARE * len(medians):
             say(
-                f"levels p2-p6 (stride 4), for small classes by their median object: {first_names(small)}; "
-                "--levels p3-p7 is faster and finds them worse"
+                f"levels p2-p6 (stride 4), because the median object is small: {first_names(small)}; "
+                "--levels p3-p7 is faster but detects them worse"
             )
             return replace(config, levels="p2-p6")
     config = config.without_photos()

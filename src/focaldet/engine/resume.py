@@ -1,4 +1,4 @@
-"""The configuration of a resumed run: its own settings, with some of them replaced."""
+"""The configuration of a resumed run: its own settings, some of them replaced."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -40,7 +40,7 @@ def resumed_config(run: Path, given: Mapping[str, Any]) -> tuple[TrainConfig, li
     before = load_config(file)
     changes = {name: value for name, value in given.items() if name not in _OF_THE_CALL}
     if "epochs" in changes and "minutes" not in changes:
-        changes["minutes"] = None  # the length of a run is one or the other
+        changes["minutes"] = None  # a run has only one of the two lengths
     after = replace(before, **changes, resume=True, out=str(run))
     lines = []
     for field in fields(TrainConfig):
@@ -72,7 +72,7 @@ def check_fixed(config: TrainConfig) -> None:
 
 
 def is_finished(config: TrainConfig, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a run has reached its length.
+    """Whether a run has reached its full length.
 
     Args:
         checkpoint: the run's last checkpoint.

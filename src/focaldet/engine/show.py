@@ -1,4 +1,4 @@
-"""``focaldet data show``: training samples as the network will see them."""
+"""``focaldet data show``: draw training samples as the network will see them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from focaldet.files import replacing
 from focaldet.photos.sheet import Annotated, draw_sheet
 
 BATCH = 8
-"""Photos of a batch, which share a size with multi-scale."""
+"""Photos per batch; with multi-scale, they share a size."""
 
 EPOCHS = 4
 """Number of samples of each photo on the sheet."""
@@ -55,7 +55,7 @@ def sample_sheet(folder: DataFolder, config: TrainConfig, *, photos: int) -> Ima
     transform = training_transform(config, folder.num_classes)
     trained = DetectionDataset(records, transform, seed=config.seed, cache_bytes=0)
     plain = DetectionDataset(records, EvalTransform(config.size), cache_bytes=0)
-    # Photos that were taken one after the other look alike.
+    # Photos taken in succession look alike.
     chosen = [len(records) * index // min(photos, len(records)) for index in range(min(photos, len(records)))]
     rows = []
     for photo in chosen:
@@ -66,6 +66,6 @@ def sample_sheet(folder: DataFolder, config: TrainConfig, *, photos: int) -> Ima
 
 
 def annotated(sample: Sample) -> Annotated:
-    """A sample in the form that is drawn."""
+    """Convert a sample for drawing."""
     image = sample.image.to(torch.uint8).permute(1, 2, 0).numpy()
     return Annotated(image, sample.boxes_xyxy.numpy(), sample.labels.numpy(), sample.ignored_xyxy.numpy())

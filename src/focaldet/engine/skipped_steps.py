@@ -56,8 +56,8 @@ class SkippedSteps(Callback):
             )
         with tqdm.external_write_mode():
             self.say(
-                f"epoch {trainer.current_epoch + 1}: {skipped} of {self.asked} steps left out, their gradients were "
-                f"beyond float16 (the loss is now scaled by {scale:g})"
+                f"epoch {trainer.current_epoch + 1}: {skipped} of {self.asked} steps skipped: their gradients exceeded "
+                f"float16 (the loss is now scaled by {scale:g})"
             )
 
 

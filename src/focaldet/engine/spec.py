@@ -66,7 +66,7 @@ GROUPS = {"network": Variant, "resize": Resize, "reading": PostProcessConfig}
 """Optional key of ``model.json`` -> dataclass of its options."""
 
 OLDER_NAMES = {"postprocess": "reading", "topk_candidates": "candidates"}
-"""Field -> its key in ``model.json``, which keeps the names that such files have always had."""
+"""Field -> its key in ``model.json``, which keeps its original names."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,15 @@ class ModelSpec:
         method_options: fields of its class.
         class_names: C names, in the order of the labels.
         backbone: name of a timm network.
-        size: longer side of the image that the network sees, in pixels.
+        size: longer side of the network's input, in pixels.
         channels, head_depth: width of pyramid and head; convolutions per tower.
         network, resize, postprocess: differences in networks from other libraries, see ``focaldet.importing``.
         evaluation_score: lowest score of a detection that counts in AP.
         ignored_classes: names of labels that are neither objects nor background, in training and in AP.
-        tile: side of the windows of the photo at its own resolution that the network is trained on, in pixels, and
-            then equal to ``size``; ``None``: whole photos, scaled to ``size``.
-        object_px: median √area of the training objects as the network sees them, or ``None`` if it is not known.
-        teacher: name of the run that taught it, or ``None``; it is not needed any more.
+        tile: side in pixels of the windows that the network is trained on, at the photo's own resolution, and equal to
+            ``size``; ``None``: whole photos, scaled to ``size``.
+        object_px: median √area of the training objects as the network sees them, or ``None`` if unknown.
+        teacher: name of the run that taught it, or ``None``; the teacher is not needed after training.
         largest_px: longer side in pixels of the photo that 98 of 100 training objects do not exceed, or ``None``.
     """
 
@@ -132,7 +132,7 @@ class ModelSpec:
         )
 
     def evaluation_postprocess(self, method: BoxDecoder, strides: tuple[int, ...]) -> PostProcess:
-        """The post-processing with which AP is measured."""
+        """The post-processing for measuring AP."""
         return PostProcess(method, strides, self.postprocess, score_threshold=self.evaluation_score)
 
     def build(self, *, pretrained: bool = False, prior_prob: float = 0.01) -> tuple[DenseDetector, Method]:
@@ -182,7 +182,7 @@ def room_for(records: Sequence[ImageRecord]) -> int:
 def with_room(
     spec: ModelSpec, config: TrainConfig, records: Sequence[ImageRecord], say: Callable[[str], None]
 ) -> ModelSpec:
-    """Set the model's detection limit: as given by ``config``, else as the training photos need.
+    """Set the model's detection limit: the one in ``config``, else what the training photos need.
 
     Args:
         records: the training photos.
@@ -204,7 +204,7 @@ def with_room(
 def spec_of(config: TrainConfig, class_names: tuple[str, ...]) -> ModelSpec:
     """Describe the model of a configuration; options of other methods are left out.
 
-    ``levels: auto`` is p3-p7 here; ``train`` has chosen by its photos before (``with_levels``).
+    ``levels: auto`` means p3-p7 here; ``train`` chooses levels by its photos before (``with_levels``).
     """
     config = config.without_photos()
     assert config.levels != "auto"
@@ -339,7 +339,7 @@ def save_model(run: Path, spec: ModelSpec, net: DenseDetector) -> None:
 
 
 def typed_dataclass(kind: type[Options], values: Any) -> Options:
-    """Build a dataclass from the values in a file, and check each of them.
+    """Build a dataclass from the values in a file and check each of them.
 
     Raises:
         InputError: not a mapping, an unknown key, or a value that has the wrong type or is out of range.

@@ -1,8 +1,8 @@
-"""The splits of a run, so that its training photos are not measured as if they were new.
+"""Record the splits of a run, so that its training photos are not measured as if they were new.
 
 A run records them in ``splits.json``, by the file names that the label format uses. The folder may be moved, copied or
 converted, and photos may be added or removed. A renamed photo counts as new. A different photo with a recorded name
-counts as the recorded one: then fewer photos are used than could be, or a warning is too cautious.
+counts as the recorded one: in that case fewer photos are used than possible, or a warning is too cautious.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -14,7 +14,7 @@ from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.files import read_json, write_json
 
 Recorded = Mapping[str, Set[str]]
-"""Split -> file names of its photos. Empty if there is no record."""
+"""Split -> file names of its photos; empty without a record."""
 
 FILE = "splits.json"
 

@@ -54,7 +54,7 @@ class StepClock:
         parts = _of_steps(self.total)
         whole = sum(parts.values())
         if not self.steps:
-            return "no training step was made"
+            return "no training step has run"
         lines = [f"time of a step (mean of {self.steps:,}):"]
         for part, seconds in parts.items():
             lines.append(f"  {part:<10}{1e3 * seconds / self.steps:8.1f} ms {seconds / whole:6.1%}")

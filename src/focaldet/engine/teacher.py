@@ -1,7 +1,7 @@
-"""The teacher of a run (``--teacher``): a trained detector whose distributions and scores the student learns from.
+"""The teacher of a run (``--teacher``): a trained detector that provides distributions and scores to learn from.
 
-It is no part of the module that is trained: no checkpoint has it, no optimiser changes it, and the student needs it
-only as long as it trains.
+It is not part of the trained module: no checkpoint contains it, no optimiser changes it, and the student needs it only
+during training.
 """
 
 from pathlib import Path
@@ -25,12 +25,12 @@ WITH_DISTRIBUTIONS = tuple(name for name, method in METHODS.items() if issubclas
 
 
 class Teacher:
-    """A frozen network in evaluation mode, and what a student learns from it.
+    """A frozen network in evaluation mode, with the losses that a student learns from.
 
     Args:
         detector: the teacher.
-        class_names: the student's; the teacher knows all of them.
-        parts: number of parts in which a batch goes through the network.
+        class_names: the student's classes; the teacher knows all of them.
+        parts: number of parts in which a batch passes through the network.
     """
 
     def __init__(self, detector: Detector, class_names: tuple[str, ...], parts: int = 1) -> None:
@@ -55,7 +55,7 @@ class Teacher:
         return HeadOutputs([level[:, self._columns] for level in classes], boxes, of_quality)
 
     def losses(self, method: Method, outputs: HeadOutputs, taught: HeadOutputs, targets: Targets) -> dict[str, Tensor]:
-        """The loss terms of a batch, of the student's maps and the teacher's.
+        """The loss terms of a batch, from the student's maps and the teacher's.
 
         Raises:
             InputError: the maps have other shapes, because the backbones round differently.
@@ -70,7 +70,7 @@ class Teacher:
         return self.distillation.losses(method, outputs, self.method, taught, targets.positives, targets.valuable)
 
     def with_valuable(self, method: Method, targets: Targets, batch: TrainingBatch) -> Targets:
-        """The targets of a batch, with the locations at which it teaches."""
+        """The targets of a batch, with the locations at which the teacher teaches."""
         assert isinstance(method, GFL)
         return self.distillation.with_valuable(method, targets, batch.truth, batch.valid_sizes)
 
@@ -80,11 +80,11 @@ def load_teacher(name: str | None, spec: ModelSpec, method: Method, *, parts: in
 
     Args:
         name: run folder, a file in it, or ``hf:OWNER/NAME``.
-        spec, method: of the student.
+        spec, method: the student's.
         parts: see ``Teacher``.
 
     Raises:
-        InputError: no such run, or one that cannot teach this student; the message says what differs.
+        InputError: the run does not exist, or cannot teach this student; the message names the difference.
     """
     if name is None:
         return None
@@ -116,13 +116,13 @@ def _check_teaches(name: str, teacher: Detector, spec: ModelSpec, method: GFL) -
     pairs = {
         "--num-bins": (teacher.method.num_bins, method.num_bins),
         "--levels": (there.network.levels, spec.network.levels),
-        "the centre of a cell, in strides,": (there.offset, spec.offset),
-        "the shift of the locations, in pixels,": (there.postprocess.shift_px, spec.postprocess.shift_px),
-        "the padding of the photos, in pixels,": (there.network.pad_to, spec.network.pad_to),
+        "the centre of a cell, in strides": (there.offset, spec.offset),
+        "the shift of the locations, in pixels": (there.postprocess.shift_px, spec.postprocess.shift_px),
+        "the padding of the photos, in pixels": (there.network.pad_to, spec.network.pad_to),
     }
     for what, (theirs, own) in pairs.items():
         if theirs != own:
-            raise InputError(f"--teacher {name}: {what} {theirs} of the teacher is not {own}, the student's")
+            raise InputError(f"--teacher {name}: {what} is {theirs} for the teacher, but {own} for the student")
     if missing := [each for each in spec.class_names if each not in there.class_names]:
         raise InputError(
             f"--teacher {name}: it does not know {first_names(missing)}; its classes are "
@@ -131,7 +131,7 @@ def _check_teaches(name: str, teacher: Detector, spec: ModelSpec, method: GFL) -
 
 
 def collate_for(method: Method, net: DenseDetector, offset: float, teacher: Teacher | None) -> TargetCollate:
-    """What makes the batches of a run."""
+    """The collate function of a run."""
     if teacher is None:
         return TargetCollate(method, net, offset)
     assert isinstance(method, GFL)

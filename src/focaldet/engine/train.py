@@ -1,4 +1,4 @@
-"""Training, from a folder of labelled photos to a run folder."""
+"""Train: from a folder of labelled photos to a run folder."""
 
 import contextlib
 import signal
@@ -95,9 +95,9 @@ def train(
         objects, ``calibration.json``.
 
     Raises:
-        InputError: the data, the configuration or the run folder is not usable; another process trains into the
-            folder; or a loss or a weight is not finite.
-        Terminated: SIGTERM ended the training; the run has all its files.
+        InputError: the data, the configuration or the run folder cannot be used, another process is training into the
+            folder, or a loss or a weight is not finite.
+        Terminated: SIGTERM ended training; the run folder is complete.
     """
     if not is_first_process(config):
         return _train(config, folder, callbacks, _silence)
@@ -149,7 +149,7 @@ def _train(
         config = replace(config, alpha=write_out(folder.splits["train"], folder.class_names))
         say(f"alpha by class: {config.alpha}")
     config = with_chosen_weights(config, say)  # config.yaml says which
-    begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint brings the weights
+    begun = replace(config, pretrained=False) if config.resume else config  # the checkpoint contains the weights
     spec, net, method = first_detector(begun, folder.class_names, say=say)
     spec = with_object_sizes(with_room(spec, config, folder.splits["train"], say), folder.splits["train"])
     if config.devices * config.nodes > 1:
@@ -205,7 +205,7 @@ def fit(
         The run folder, with all files of ``train`` except the evaluation's.
 
     Raises:
-        Terminated: SIGTERM ended the training; the run folder is complete.
+        Terminated: SIGTERM ended training; the run folder is complete.
     """
     run = _make_run_folder(config)  # all checks have passed
     in_windows, val_photos = spec.tile is not None, folder.splits.get("val")
@@ -275,7 +275,7 @@ def _loader(
         )
     workers = config.workers
     if workers < 0:
-        # On a GPU, photos are prepared while it computes, even if they are decoded already.
+        # While a GPU computes, photos are prepared, even if they are already decoded.
         idle = dataset.cached and trainer.strategy.root_device.type == "cpu"
         workers = 0 if idle else most_workers(config.devices)
     factors = photo_factors(dataset.records, folder.num_classes, config.repeat)
@@ -320,12 +320,12 @@ def _trainer(config: TrainConfig, run: Path, callbacks: list[Any], *, one_size: 
 
 
 def _processes() -> DDPStrategy:
-    # The timeout covers measuring AP, for which the other processes wait. Synchronised batch norms keep buffers equal.
+    # The timeout covers measuring AP, while the other processes wait. Synchronised batch norms keep buffers equal.
     return DDPStrategy(timeout=timedelta(hours=6), forward_sync_buffers=False)
 
 
 def _last(config: TrainConfig) -> Path:
-    """The checkpoint from which a resumed run continues."""
+    """The checkpoint that a resumed run continues from."""
     return Path(str(config.out), "last.ckpt")
 
 
@@ -375,7 +375,7 @@ def _make_run_folder(config: TrainConfig) -> Path:
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {run}: cannot be made ({error.strerror})") from error
+        raise InputError(f"--out {run}: cannot be created ({error.strerror})") from error
     return run
 
 

@@ -1,7 +1,7 @@
-"""A detector for anybody's training loop, called as torchvision's detectors are.
+"""A detector for any training loop, called like torchvision's detectors.
 
 In training it takes images and targets and returns the losses; in evaluation it takes images and returns boxes. So
-torchvision's reference scripts, Lightning modules and loops written for them train it unchanged.
+torchvision's reference scripts, Lightning modules and loops written for torchvision train it unchanged.
 """
 
 from collections import defaultdict
@@ -52,18 +52,18 @@ def detector(
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> "TrainableDetector":
-    """Build a detector that is called as torchvision's are.
+    """Build a detector that is called like torchvision's.
 
     Args:
         method: retinanet, fcos, atss, gfl, gflv2, tood or rtmdet; by default the method of ``weights``, or gfl.
-        num_classes: labels are 0 to ``num_classes`` - 1, and none of them is the background. Where labels start at 1,
-            as in torchvision's scripts, give one more, as for torchvision's own detectors.
-        class_names: names of the classes, instead of their number.
-        weights: run folder to start from, or ``hf:OWNER/NAME``; by default its classes are those of the detector. Of
-            other classes, those with the same name keep their outputs.
+        num_classes: labels are 0 to ``num_classes`` - 1, without background. If labels start at 1, as in torchvision's
+            scripts, give one more, as for torchvision's own detectors.
+        class_names: names of the classes, instead of ``num_classes``.
+        weights: run folder to start from, or ``hf:OWNER/NAME``; by default the detector has the run's classes. With
+            other classes, those of the same name keep their outputs.
         score_threshold: detections have higher scores.
-        max_detections: most detections per image.
-        say: prints a line about what the weights do not bring.
+        max_detections: largest number of detections per image.
+        say: prints a line about anything that the weights do not provide.
         options: model and loss options of ``focaldet train`` (docs/options.md): size, backbone, channels, ….
 
     Raises:
@@ -97,7 +97,7 @@ def detector(
 
 
 def _names(num_classes: int | None, class_names: Sequence[str] | None, there: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the classes; ``there`` are those of the weights."""
+    """Names of the classes; ``there``: class names of the weights."""
     names = tuple(class_names or there)
     if num_classes is None and not names:
         raise InputError("num_classes: missing; say how many classes there are, or name them with class_names")
@@ -111,19 +111,19 @@ def _names(num_classes: int | None, class_names: Sequence[str] | None, there: tu
 
 
 class TrainableDetector(nn.Module):
-    """A detector called as torchvision's: losses in training mode, detections in evaluation mode.
+    """A detector called like torchvision's: losses in training mode, detections in evaluation mode.
 
     Images are float ``(3, H, W)`` in [0, 1], RGB, of any sizes (or uint8); the detector scales and normalises them
-    itself. Boxes are in pixels of the image that was given.
+    itself. Boxes are in pixels of the given image.
 
     Args:
         spec: description of the network, with the thresholds of its detections.
-        net, method: as built from it.
+        net, method: built from ``spec``.
 
     Attributes:
         net: the network; its state dict has the names of a run's ``model.safetensors``.
-        progress: share of the training that is done, for your loop to set; only TOOD reads it. By default its
-            predictions choose the positives from the first step on; below a third ATSS chooses them.
+        progress: completed share of the training, set by your loop; only TOOD reads it. By default, its predictions
+            choose the positives from the first step on; below a third, ATSS chooses them.
     """
 
     def __init__(self, spec: ModelSpec, net: DenseDetector, method: Method) -> None:
@@ -142,12 +142,12 @@ class TrainableDetector(nn.Module):
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """The losses in training mode, whose sum is minimised; the detections in evaluation mode.
+        """In training mode, the losses, whose sum is minimised; in evaluation mode, the detections.
 
         Args:
             images: float ``(3, H, W)`` in [0, 1].
             targets: for each image ``boxes`` ``(N, 4)`` float xyxy and ``labels`` ``(N,)`` int64; boxes marked in
-                ``iscrowd`` are neither objects nor background. Other entries are not read. Needed in training only.
+                ``iscrowd`` are neither objects nor background. Other entries are ignored. Required in training only.
 
         Returns:
             Losses by name; or for each image ``boxes``, ``labels``, ``scores``, best first, and for methods with
@@ -172,7 +172,7 @@ class TrainableDetector(nn.Module):
 
         Args:
             run: folder to create.
-            class_names: names for the labels; by default those the detector was built with.
+            class_names: names for the labels; by default the names that the detector was built with.
 
         Raises:
             InputError: the folder holds something else, or the number of names differs.
@@ -191,7 +191,7 @@ class TrainableDetector(nn.Module):
             if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
                 got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
                 raise InputError(f"images[{number}]: expected a tensor (3, H, W), got {got}")
-            # Looked at once: on a GPU each look waits for it.
+            # Read at once, because each read waits for the GPU.
             if not self._range_checked and image.is_floating_point():
                 self._range_checked = True
                 least, most = image.detach().aminmax()
@@ -202,7 +202,7 @@ class TrainableDetector(nn.Module):
                     )
 
     def _seen(self, image: Tensor) -> Tensor:
-        """What the network sees of an image: in [0, 255], its longer side scaled to ``size``."""
+        """The network's input for an image: in [0, 255], its longer side scaled to ``size``."""
         height, width = image.shape[1:]
         canvas = self.spec.resize.canvas(width, height, self.spec.size)
         pixels = image.as_subclass(Tensor).float() * (255 if image.is_floating_point() else 1)
@@ -227,8 +227,8 @@ class TrainableDetector(nn.Module):
             return losses_of(self.method, outputs, targets, self.progress)
 
     def _detect(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Detections of each image. Only images that the network sees at one size share a batch: near the padding of
-        others, its outputs would change."""
+        """Detections of each image. Only images of the same input size share a batch, because padding changes the
+        outputs near it."""
         seen = [self._seen(image) for image in images]
         groups: defaultdict[torch.Size, list[int]] = defaultdict(list)
         for number, pixels in enumerate(seen):
@@ -251,7 +251,7 @@ class TrainableDetector(nn.Module):
 
 
 _BEYOND = 0.5
-"""How far colours may leave [0, 1]: sharpening and cubic resampling overshoot, normalised colours go beyond."""
+"""Tolerance for colours outside [0, 1]: sharpening and cubic resampling overshoot; normalised colours go further."""
 
 
 def _checked(name: str, target: Mapping[str, Any], num_classes: int) -> tuple[Tensor, Tensor, Tensor]:

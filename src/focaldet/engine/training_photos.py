@@ -1,4 +1,4 @@
-"""The training photos of a run: reports unreadable ones, and lets a resumed run continue with the right epoch."""
+"""Training photos of a run: report unreadable ones, and continue a resumed run with the right epoch."""
 
 from collections.abc import Callable
 from typing import Any, cast

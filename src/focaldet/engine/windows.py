@@ -1,4 +1,4 @@
-"""Windows of the photos in a run: their side, what the run records about its objects, and what is said about both."""
+"""Windows of the photos in a run: their side, the recorded object sizes, and messages about both."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,11 +22,12 @@ Say = Callable[[str], None]
 
 
 def with_tile(config: TrainConfig, folder: DataFolder, say: Say) -> TrainConfig:
-    """The configuration with a number for ``tile: auto``; says what was chosen, or without windows if they are needed.
+    """The configuration with a number for ``tile: auto``. Prints the choice, or a hint if windows are needed but not
+    used.
 
     Args:
         config: with levels chosen (``with_levels``).
-        folder: the photos; those of train are measured.
+        folder: the photos; the train split is measured.
     """
     assert config.levels != "auto"  # with_levels has replaced it
     records, strides = folder.splits["train"], STRIDES[config.levels]
@@ -45,7 +46,7 @@ def with_tile(config: TrainConfig, folder: DataFolder, say: Say) -> TrainConfig:
 
 
 def with_object_sizes(spec: ModelSpec, records: Sequence[ImageRecord]) -> ModelSpec:
-    """The description with the sizes of the objects that are trained on.
+    """The description with the sizes of the training objects.
 
     Args:
         records: the training photos.
@@ -55,7 +56,7 @@ def with_object_sizes(spec: ModelSpec, records: Sequence[ImageRecord]) -> ModelS
 
 
 def other_sizes(spec: ModelSpec, split: str, records: Sequence[ImageRecord]) -> str:
-    """A line if a run sees the objects of these photos in another size than those it was trained on; else ""."""
+    """A line if the network sees the objects of these photos in another size than its training objects; else ""."""
     if spec.tile is not None or spec.object_px is None:
         return ""
     medians = {"the training photos": spec.object_px, split: median_seen(records, spec.size)}
@@ -63,7 +64,7 @@ def other_sizes(spec: ModelSpec, split: str, records: Sequence[ImageRecord]) -> 
 
 
 def photos_and_windows(config: TrainConfig, records: Sequence[ImageRecord]) -> str:
-    """Words for what a run is trained on."""
+    """Words for the photos that a run is trained on."""
     photos = f"{len(records):,} photos"
     if not isinstance(config.tile, int):
         return photos

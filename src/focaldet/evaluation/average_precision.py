@@ -10,7 +10,7 @@ import numpy as np
 from focaldet.runtime.results import COCO_DETECTIONS
 
 EVALUATION_SCORE = 0.02
-"""Lowest score of a detection that counts in AP; below the threshold for display, to keep the tail of the curve."""
+"""Lowest score of a detection that counts in AP. It is below the display threshold to keep the tail of the curve."""
 
 METRICS = (
     "AP",
@@ -93,14 +93,14 @@ def average_precision(
 
 
 def by_frequency(per_class: list[dict[str, Any]], counts: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """AP of frequent, common and rare classes apart: group -> number of classes and mean AP.
+    """AP of frequent, common and rare classes: group -> number of classes and mean AP.
 
     A class is rare with less than a tenth of the objects of the most frequent one, common with less than a third, else
-    frequent. A group without a class is left out; a data set of frequent classes alone has no groups.
+    frequent. A group without a class is left out. A data set with frequent classes only has no groups.
 
     Args:
         per_class: rows of an `Evaluation`.
-        counts: class -> its objects in training.
+        counts: class -> number of its training objects.
 
     >>> rows = [{"name": "a", "AP": 0.5}, {"name": "b", "AP": 0.25}, {"name": "c", "AP": None}]
     >>> by_frequency(rows, {"a": 100, "b": 9, "c": 90})
@@ -125,7 +125,7 @@ def by_frequency(per_class: list[dict[str, Any]], counts: dict[str, int]) -> dic
 def _numbered(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Copy both with consecutive image and category ids, which the evaluator needs.
 
-    Images keep the order of their ids, as in pycocotools: it decides between equal scores.
+    Images keep the order of their ids, as in pycocotools: the order decides between equal scores.
     """
     ids = sorted((image["id"] for image in truth["images"]), key=lambda key: (isinstance(key, str), key))
     image = {key: number for number, key in enumerate(ids, 1)}

@@ -37,7 +37,7 @@ COVERAGES = (0.8, 0.9, 0.95)
 
 
 def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATION_SCORE) -> Calibration | None:
-    """Calibrate on the truth and the predictions of a run; ``None`` with too few found objects for anything.
+    """Calibrate on the truth and the predictions of a run; ``None`` if too few objects are found for anything.
 
     Args:
         run: truth and predictions, with the network's own scores.
@@ -82,7 +82,7 @@ def calibrate(run: Run, *, data: str, split: str, least_score: float = EVALUATIO
 def _sample(
     results: Sequence[ImageResult], thresholds: Sequence[ClassThresholds], least_score: float
 ) -> tuple[PhotoSample, ...]:
-    """What ``--check-shift`` compares new photos with."""
+    """The sample that ``--check-shift`` compares new photos with."""
     least = least_scores(thresholds, least_score)
     chosen = np.random.default_rng(0).permutation(len(results))[:MAX_SAMPLED]
     parts = [results[index] for index in np.sort(chosen)]
@@ -158,7 +158,7 @@ def _side_reports(
 
 
 def cross_fitted_bands(run: Run) -> dict[Scale, list[dict[str, Any]]]:
-    """Coverage and width of the bands of each scale, see ``SideReport``; empty lists with too few boxes."""
+    """Coverage and width of the bands of each scale, see ``SideReport``; empty lists if there are too few boxes."""
     results, names = match_run(run), run.class_names
     least = [each.best_f1 for each in class_thresholds(scored_by_class(results, len(names)))]
     return _side_reports(results, names, least)
@@ -167,7 +167,7 @@ def cross_fitted_bands(run: Run) -> dict[Scale, list[dict[str, Any]]]:
 def _side_report(
     results: Sequence[ImageResult], names: Sequence[str], least: Sequence[float], scale: Scale
 ) -> list[dict[str, Any]]:
-    """Coverage and width of the bands for each of ``COVERAGES``, by cross-fitting; empty with too few boxes."""
+    """Coverage and width of the bands for each of ``COVERAGES``, by cross-fitting; empty if there are too few boxes."""
     fold = np.random.default_rng(0).permutation(len(results)) % FOLDS
     parts: list[tuple[list[ImageResult], Bands | None]] = []
     for held_out in range(FOLDS):
@@ -206,7 +206,7 @@ def coverage_rows(
 
 
 def measured_scores(calibration: Calibration, run: Run) -> dict[str, Any] | None:
-    """The errors and diagrams of a calibration on the photos of a run's evaluation, which did not make it."""
+    """The errors and diagrams of a calibration on a run's evaluation photos, which it was not fitted on."""
     results = match_run(run)
     if not results or run.class_names != list(calibration.class_names):
         return None

@@ -1,7 +1,7 @@
-"""Confusion matrix: which class the detector gives to the objects of each class.
+"""Confusion matrix: the classes that the detector predicts for the objects of each class.
 
-Each object is in one cell: of its own class if a box finds it, else of the class of the best box that lies on it, else
-it is missed. Each box is in one cell, too: it matches an object or is a false alarm.
+Each object is in one cell: its own class if a box matches it, else the class of the best box on it, else missed. Each
+box is also in one cell: it matches an object or is a false alarm.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ import numpy as np
 from focaldet.evaluation.matching import UNMATCHED, Floats, ImageResult
 
 NO_CLASS = -1
-"""As predicted class: a missed object. As labelled class: a false alarm."""
+"""As predicted class, a missed object; as labelled class, a false alarm."""
 
 
 def confusion(results: Sequence[ImageResult], least: Sequence[float] | Floats) -> list[list[int]]:

@@ -1,13 +1,13 @@
-"""Calibration of scores: maps from score to the chance that a detection is right, and calibration errors.
+"""Calibrate scores: maps from a score to the chance that the detection is right, and calibration errors.
 
-A detector is calibrated if 80 % of the detections with a score of 0.8 are right. The maps are fitted for each class by
-isotonic regression where a class has enough detections, else by Platt's logistic curve, else for all classes together:
+A detector is calibrated if 80 % of the detections with a score of 0.8 are right. A class with enough detections has its
+own map by isotonic regression, one with fewer by Platt's logistic curve; all others share one map:
 
     isotonic    the increasing step function with the least squared error, drawn as a broken line through the middles of
                 its steps (centred isotonic regression, Oron and Flournoy 2017)
     Platt       chance = sigmoid(a logit(score) + b), a > 0 (Platt 1999)
 
-Both are strictly increasing, so the ranking within a class, and AP, stay as they are.
+Both are strictly increasing, so the ranking within a class, and AP, do not change.
 
 The errors of Kuzucu et al., "On Calibration of Object Detectors" (ECCV 2024, arXiv 2405.20459), take the IoU with the
 matched object as the target, 0 for a false positive, and match at any overlap. For K classes, J = 25 equal bins:
@@ -32,7 +32,7 @@ MIN_ISOTONIC = 500
 """Smallest number of right and of wrong detections for isotonic regression (docs/adr/0014)."""
 
 MIN_PLATT = 20
-"""Smallest number of each for Platt's curve; a class with fewer shares the map of all classes."""
+"""Smallest number of right and of wrong detections for Platt's curve; a class with fewer uses the common map."""
 
 NUM_BINS = 25
 """Bins of the calibration errors, as in the paper."""
@@ -51,7 +51,7 @@ def fit_maps(classes: Sequence[Scored], *, target: Literal["right", "iou"] = "ri
 
     Args:
         classes: detections of each class.
-        target: what a map predicts: whether the detection is right, or its IoU (0 for a false positive).
+        target: quantity that a map predicts: whether the detection is right, or its IoU (0 for a false positive).
     """
     maps: list[ScoreMap] = []
     chosen: list[int | None] = []
@@ -96,7 +96,8 @@ def fit_map(scores: Floats, targets: Floats | np.ndarray) -> ScoreMap | None:
 def fit_isotonic(scores: Floats, targets: Floats) -> tuple[Floats, Floats] | None:
     """Corners of the broken line, the first at score 0 and the last at 1.
 
-    Half a right and half a wrong detection are added to each step: ten right of ten do not make a score certain.
+    Half a right and half a wrong detection are added to each step, because ten right out of ten do not prove a score
+    certain.
     """
     from sklearn.isotonic import isotonic_regression  # imported here: exported models run without scikit-learn
 
@@ -189,7 +190,7 @@ def mean_over_classes(
 
 
 def calibration_error(classes: Sequence[Scored], scores: Sequence[Floats]) -> float | None:
-    """Mean over the classes of ``binned_error`` against being right: 0 if 80 % of the scores 0.8 are right."""
+    """Mean over the classes of ``binned_error`` with rightness as the target: 0 if 80 % of the scores 0.8 are right."""
     return mean_over_classes(classes, scores, lambda one, mapped: binned_error(mapped, one.right))
 
 

@@ -1,4 +1,4 @@
-"""Detections and objects of one class over all photos, as calibration and thresholds need them.
+"""Detections and objects of one class over all photos, for calibration and thresholds.
 
 Axes: N detections, G objects.
 """

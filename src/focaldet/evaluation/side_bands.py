@@ -1,15 +1,15 @@
-"""Conformal factors of side bands: the number of units around a detected side that cover the true side as promised.
+"""Conformal factors of side bands: how many units around a detected side cover the true side as often as promised.
 
 The error of each side is divided by a unit, its predicted standard deviation or the length of the box. For n boxes, the
 factor for a coverage 1 - alpha is the k-th smallest of these ratios (of a box: of the largest of its four), with
 
     k = ceil((n + d) (1 - alpha))
 
-where split conformal prediction has n + 1 (Vovk et al. 2005; for boxes Timans et al., ECCV 2024, arXiv 2403.07263). d
-is the design effect: boxes of one photo are not exchangeable with those of the next, and n of them are worth n / d
-independent ones. docs/adr/0014 has the simulation that chose it. Without a k-th ratio, the coverage cannot be promised.
+Split conformal prediction has n + 1 instead (Vovk et al. 2005; for boxes Timans et al., ECCV 2024, arXiv 2403.07263). d
+is the design effect: boxes of different photos are not exchangeable, so n boxes are worth n / d independent ones.
+docs/adr/0014 has the simulation behind this choice. Without a k-th ratio, the coverage cannot be promised.
 
-Groups with enough boxes in enough photos have factors of their own: (class, size, border), else the rest of the (class,
+Groups with enough boxes in enough photos have their own factors: (class, size, border), else the rest of (class,
 border), else the rest of the border group, else everything.
 
 Axes: N matched boxes, R ratios.
@@ -31,7 +31,7 @@ MIN_BOXES = 100
 """Smallest number of boxes (sides) in a group with its own factors."""
 
 MIN_PHOTOS = 20
-"""Smallest number of photos that they come from."""
+"""Smallest number of photos in such a group."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def kept_matches(result: ImageResult, least: Floats) -> Bools:
 
 
 def fit_bands(boxes: MatchedBoxes, class_names: Sequence[str], scale: Scale) -> Bands | None:
-    """Factors of all groups; ``None`` with too few boxes or photos for any."""
+    """Factors of all groups; ``None`` if there are too few boxes or photos for any."""
     if len(boxes.labels) < MIN_BOXES or len(np.unique(boxes.photo)) < MIN_PHOTOS:
         return None
     largest, any_border = boxes.ratios.max(axis=1), boxes.border.max(axis=1)
@@ -116,7 +116,7 @@ def band_coverage(
     *,
     whole_box: bool = True,
 ) -> tuple[int, int, Floats]:
-    """Measure how often the bands keep their promise.
+    """Measure the actual coverage of the bands.
 
     Returns:
         Number of boxes (sides) whose bands contain the truth, number of all boxes (sides), and the ``(N,)`` mean width
@@ -146,7 +146,7 @@ def _rank(count: int, effect: float, coverage: float) -> int:
 def _table(
     ratios: Floats, labels: Ints, sizes: Ints, border: Bools, photo: Ints, class_names: Sequence[str]
 ) -> BandTable:
-    """Groups of R ratios: all cells that are large enough, then the rest of each coarser group that is."""
+    """Groups of R ratios: all cells that are large enough, then the rest of each coarser group if large enough."""
     shape = (len(class_names), len(SIZES), len(BORDERS))
     cells = np.arange(math.prod(shape)).reshape(shape)
     of_ratio = cell_index(labels, sizes, border.astype(np.int64))
@@ -166,7 +166,7 @@ def _table(
         if len(np.unique(photo[here])) >= MIN_PHOTOS:
             chosen[mine] = len(groups)
             groups.append(_group(name + ", the rest" * (len(mine) < len(whole)), ratios[here], photo[here]))
-    if (chosen < 0).any():  # too few are left: the factors of everything
+    if (chosen < 0).any():  # too few are left, so use the factors of everything
         chosen[chosen < 0] = len(groups)
         groups.append(_group("all", ratios, photo))
     return BandTable(tuple(groups), tuple(chosen.tolist()))

@@ -9,7 +9,7 @@ from focaldet.evaluation.matching import Floats, ImageResult
 from focaldet.evaluation.statistics import rank_correlation
 
 MIN_SIDES = 40
-"""Fewer sides are too few for a conclusion."""
+"""With fewer sides, no conclusion is possible."""
 
 _BINS = 8
 
@@ -38,7 +38,7 @@ class SideCalibration:
 
 
 def side_calibration(results: Sequence[ImageResult], threshold: float) -> SideCalibration | None:
-    """Calibration over matched boxes with at least the score ``threshold``; None with too few standard deviations."""
+    """Calibration over matched boxes with at least the score ``threshold``; None if too few have deviations."""
     pairs = [_errors_and_deviations(result, threshold) for result in results]
     error, std = (
         (np.concatenate(x) if x else np.zeros(0) for x in zip(*pairs, strict=True)) if pairs else (np.zeros(0),) * 2

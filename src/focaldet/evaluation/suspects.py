@@ -16,10 +16,10 @@ from focaldet.runtime.model import DetectionArrays
 Kind = Literal["missing", "wrong class", "loose box", "double"]
 
 TOUCHES = 0.1
-"""A label with at least this IoU, which no other detection matches, is taken for a poor label of a detected object."""
+"""A label with at least this IoU that no other detection matches is considered a poor label of the detected object."""
 
 COVERAGE = 0.99
-"""A box is loose if a side lies outside the band that holds the whole true box of this share of objects."""
+"""A box is loose if a side lies outside the band that contains the whole true box for this share of objects."""
 
 _SIDES = ("left", "top", "right", "bottom")
 
@@ -57,14 +57,14 @@ def find_suspects(
     class_names: Sequence[str],
     least: NDArray[np.float64],
 ) -> list[Suspect]:
-    """The suspects of one photo, in no order.
+    """The suspects of one photo, unordered.
 
     Args:
-        found: detections, best first, also unlikely ones; with bands of ``COVERAGE`` if loose boxes should be found.
+        found: detections, best first, including unlikely ones; with bands of ``COVERAGE`` to find loose boxes.
         gt_xyxy: ``(G, 4)``; gt_labels: ``(G,)``.
         ignored_xyxy: ``(R, 4)`` regions in which nothing is missing.
         class_names: name of each label.
-        least: ``(C,)`` least score of a detection that may contradict a label.
+        least: ``(C,)`` lowest score of a detection that may contradict a label.
     """
     scores, boxes = found.scores.astype(np.float64), found.boxes_xyxy.astype(np.float64)
     sure = scores >= least[found.labels]
@@ -97,12 +97,12 @@ class _Photo:
 
 
 def _wrong_classes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints) -> list[Suspect]:
-    """Labels on which a detection of another class lies, with a higher score than all of the label's own class."""
+    """Labels covered by a detection of another class that scores higher than every detection of their own class."""
     suspects = []
     for g in sorted(set(range(len(photo.gt_labels))) - set(matched.tolist())):
         on_it = photo.iou[:, g] >= MATCH_IOU
         of_class = photo.found.labels == photo.gt_labels[g]
-        # The detection must not be the one of a neighbour that has its own label.
+        # The detection must not belong to a neighbour with its own label.
         other = np.flatnonzero(on_it & ~of_class & sure & (matched == UNMATCHED))
         if not len(other):
             continue
@@ -119,7 +119,7 @@ def _wrong_classes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints) -> lis
 
 
 def _loose_boxes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints, taken: set[int | None]) -> list[Suspect]:
-    """Labels whose box leaves the band of the detection on them, also those that it hardly touches."""
+    """Labels whose box leaves the band of their detection, including those that it hardly overlaps."""
     low, high = photo.found.side_low_px, photo.found.side_high_px
     if low is None or high is None:
         return []
@@ -146,7 +146,7 @@ def _loose_boxes(photo: _Photo, sure: NDArray[np.bool_], matched: Ints, taken: s
 
 
 def _doubles(photo: _Photo, sure: NDArray[np.bool_]) -> list[Suspect]:
-    """Pairs of labels on one another that one detection covers, with no second detection there."""
+    """Pairs of overlapping labels covered by one detection, with no second detection there."""
     overlap = pairwise_iou(photo.gt_xyxy, photo.gt_xyxy)
     suspects = []
     for g, h in zip(*np.nonzero(np.triu(overlap, 1) >= MATCH_IOU), strict=True):
@@ -155,12 +155,12 @@ def _doubles(photo: _Photo, sure: NDArray[np.bool_]) -> list[Suspect]:
         if len(on_both) != 1 or on_one != 1:
             continue
         i = int(on_both[0])
-        # The detection keeps the label that is more like it.
+        # The detection keeps the more similar label.
         keeps, second = sorted(
             (int(g), int(h)), key=lambda k: (photo.label_of(k) != photo.name_of(i), -photo.iou[i, k])
         )
         reason = (
-            f"Two labels, {photo.label_of(keeps)} and {photo.label_of(second)}, lie on one another (IoU "
+            f"Two labels, {photo.label_of(keeps)} and {photo.label_of(second)}, overlap (IoU "
             f"{overlap[g, h]:.2f}); the detector sees one {photo.name_of(i)} there."
         )
         certainty = float(photo.scores[i] * overlap[g, h])
@@ -180,14 +180,14 @@ def _doubles(photo: _Photo, sure: NDArray[np.bool_]) -> list[Suspect]:
 
 
 def _missing(photo: _Photo, sure: NDArray[np.bool_], matched: Ints) -> list[Suspect]:
-    """Detections without a label: on no label, nor near one that nothing else matches."""
+    """Detections without a label: neither on a label nor near one that nothing else matches."""
     covered = {g for g in matched.tolist() if g != UNMATCHED}
     lonely = np.array([g not in covered for g in range(len(photo.gt_labels))], bool)
     most = photo.iou.max(axis=1, initial=0.0)
     near_lonely = np.where(lonely, photo.iou, 0.0).max(axis=1, initial=0.0)
     suspects: list[Suspect] = []
     for i in np.flatnonzero(sure & (matched == UNMATCHED) & (most < MATCH_IOU) & (near_lonely < TOUCHES)).tolist():
-        # Several detections of one object, of two classes perhaps, are one missing label.
+        # Several detections of one object, possibly of two classes, are one missing label.
         if any(pairwise_iou(photo.boxes[i : i + 1], np.array([s.box_xyxy]))[0, 0] >= MATCH_IOU for s in suspects):
             continue
         reason = f"No label here; the detector is {photo.scores[i]:.0%} sure of a {photo.name_of(i)}"

@@ -4,13 +4,13 @@ A promise holds with 90 % confidence: the lower Clopper-Pearson bound of the pre
 
     bound(k of n) = the p with  P(Binomial(n, p) >= k) = 10 %  =  Beta^-1(10 %; k, n - k + 1).
 
-Two things would make the bound too good. Detections of one photo are not independent, so k and n are first divided by
-the design effect, the variance between photos relative to a binomial one (Korn and Graubard 1998). And the best of
-many thresholds is lucky, so they are tried one by one in an order that is fixed in advance, the safest first, and the
-first failure ends the search: then the chance of a wrong promise stays 10 %, however many are tried (Angelopoulos et
-al., "Learn then Test", 2021). Searches from several starts share the 10 %.
+Two effects would make the bound too optimistic. Detections of one photo are not independent, so k and n are first
+divided by the design effect, the variance between photos relative to a binomial one (Korn and Graubard 1998). And the
+best of many thresholds may just be lucky. So thresholds are tried one by one in a fixed order, the safest first, and
+the first failure ends the search: then the chance of a wrong promise stays 10 %, however many are tried (Angelopoulos
+et al., "Learn then Test", 2021). Searches from several starts share the 10 %.
 
-Axes: N detections, S thresholds that are tried, best score first.
+Axes: N detections, S thresholds to try, best score first.
 """
 
 import math
@@ -28,14 +28,14 @@ CONFIDENCE = 0.9
 """Probability that a promise holds, over repeated collections of photos."""
 
 MIN_FOUND = 10
-"""Smallest number of found objects for a class to have its own best-F1 threshold, rather than that of all classes."""
+"""Smallest number of found objects for a class to have its own best-F1 threshold instead of the common one."""
 
 NO_THRESHOLD = 0.5
 """Best-F1 threshold if nothing is found."""
 
-_STEP = 1.1  # for a precision, each threshold tried lets this many times as many detections through as the last
+_STEP = 1.1  # for a precision, each threshold lets through this many times as many detections as the one before
 _MIN_MORE = 0.1  # smallest increase suggested, as a share of the objects: a bound that just fails may fail again
-_MAX_TIMES = 100  # largest increase suggested: beyond it, the share is hardly above the promised value
+_MAX_TIMES = 100  # largest increase suggested: beyond it, the share hardly exceeds the promised value
 _ALLOWED = 2  # wrong detections that the first search allows: with none, a single early mistake would end it
 
 
@@ -142,10 +142,10 @@ def promised_precision(one: Scored, percents: Sequence[int] = PERCENTS) -> Promi
 
 
 def _starts(least: float, objects: int) -> tuple[list[int], float]:
-    """Numbers of best detections at which the search for a precision begins, and the confidence of each search.
+    """Numbers of best detections at which the searches for a precision begin, and the confidence of each search.
 
-    Near the best detections a few early mistakes end a search, so a class with many objects has two more searches, from
-    a quarter and from half as many detections as objects. They share the chance of a wrong promise.
+    Near the best detections, a few early mistakes end a search. So a class with many objects has two more searches,
+    which start with a quarter and with half as many detections as objects. They share the chance of a wrong promise.
     """
     first = max(fewest(least, 0), min(fewest(least, _ALLOWED), math.ceil(objects / 2)))
     more = [start for start in (objects // 4, objects // 2) if start >= 2 * first]
@@ -187,7 +187,7 @@ def fewest(share: float, misses: int, confidence: float = CONFIDENCE) -> int:
 
 
 def _prefixes(scores: Floats) -> Ints:
-    """Numbers of best detections to try, each a tenth larger than the last; equal scores stay together."""
+    """Numbers of best detections to try, each a tenth larger than the one before; equal scores stay together."""
     total = len(scores)
     ends = [0]
     while ends[-1] < total:
@@ -201,7 +201,7 @@ def _effect(hit: Bools, photo: Ints) -> float:
 
 
 def _passed(enough: Bools, order: Ints) -> int | None:
-    """The last index, in this order, before the first threshold that does not promise enough."""
+    """The last index before the first threshold, in this order, that does not promise enough."""
     failed = np.flatnonzero(~enough[order])
     tried = order if not len(failed) else order[: failed[0]]
     return int(tried[-1]) if len(tried) else None
@@ -210,7 +210,7 @@ def _passed(enough: Bools, order: Ints) -> int | None:
 def _more(
     hits: Floats, counts: Floats, effect: Floats, least: float, objects: int, confidence: float = CONFIDENCE
 ) -> int | None:
-    """Approximate number of further objects that would promise a share at the same hit rates; ``None`` if none can."""
+    """Approximate number of further objects that would promise a share at equal hit rates; ``None``: no number can."""
     useful = (hits > least * counts) & (counts >= 10)
     if not useful.any() or not objects:
         return None
@@ -224,7 +224,7 @@ def _more(
 
 
 def _times(hits: Floats, counts: Floats, least: float, confidence: float) -> Floats:
-    """Factor on the amount of data, at the same hit rates, that promises a share."""
+    """Factor on the amount of data needed to promise a share at the same hit rates."""
     low, high = np.ones_like(hits), np.full_like(hits, 2.0)
     for _ in range(20):
         short = ~promises(hits * high, counts * high, least, confidence)

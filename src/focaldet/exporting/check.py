@@ -30,16 +30,16 @@ IOU_SLACK = 1e-2
 """Tolerance of the NMS threshold: at an IoU this close to it, either outcome is accepted."""
 
 NUM_PHOTOS = 4
-"""Number of photos from the run's evaluation that are used."""
+"""Number of photos from the run's evaluation to compare on."""
 
 SMALLER = 0.8
 """Scale of the second size, which is also rotated by 90°."""
 
 SMALLEST_PX = 60
-"""Longer side of one more photo, so small that some levels of the pyramid have a single location."""
+"""Longer side of one more photo, small enough that some pyramid levels have a single location."""
 
 MORE_CANDIDATES = 10
-"""Factor on the number of candidates per level: no two programs agree on which candidate is the last one."""
+"""Factor on the number of candidates per level, since programs disagree on which candidate is the last one."""
 
 Reader = Callable[[NDArray[Any]], Detections]
 """Runs the file on one image ``(1, H, W, 3)``; returns detections in pixels of the image."""
@@ -52,7 +52,7 @@ class TruthImage(TypedDict):
 
 
 class Truth(TypedDict):
-    """The part of ``truth.json`` that is used here."""
+    """The part of ``truth.json`` used here."""
 
     images: list[TruthImage]
 
@@ -167,8 +167,8 @@ def run_candidates(detector: Detector, image: Pixels, *, slack: bool = False) ->
 def largest_difference(found: Detections, candidates: Candidates) -> tuple[float, float]:
     """Largest difference of box sides (with their standard deviations) and of scores from the most similar candidates.
 
-    A candidate must have the same class. The score decides, too, because many boxes may be clipped to the whole
-    image, and are then equal.
+    A candidate must have the same class. Its score counts too, because many boxes may be clipped to the whole image and
+    become equal.
     """
     if not len(found):
         return 0.0, 0.0

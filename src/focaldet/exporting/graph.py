@@ -165,7 +165,7 @@ class DetectionGraph(BoxGraph):
         return score, label, location, chosen, best > self.postprocess.threshold
 
     def best(self, boxes: Tensor, score: Tensor, label: Tensor, deviation: Tensor | None) -> tuple[Tensor, ...]:
-        """The best M detections of each image, among those with a score >= 0."""
+        """The best M detections of each image among those with a score >= 0."""
         room = self.config.max_detections
         score = nn.functional.pad(score, (0, room), value=-1.0)
         place = self.topk(score, room)
@@ -182,7 +182,7 @@ class DetectionGraph(BoxGraph):
 
 
 class MeasuredGraph(nn.Module):
-    """The outputs of a graph followed by the raw maps of the head, from which AP is measured."""
+    """The outputs of a graph, followed by the raw maps of the head for measuring AP."""
 
     def __init__(self, graph: LocationGraph | DetectionGraph) -> None:
         super().__init__()

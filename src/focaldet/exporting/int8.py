@@ -1,4 +1,4 @@
-"""Export with 8-bit convolutions: calibration on labelled photos, and the AP that it costs."""
+"""Export with 8-bit convolutions: calibrate on labelled photos, and measure the loss of AP."""
 
 import random
 import time
@@ -41,8 +41,8 @@ FLOAT_PARTS: dict[str, Callable[[str], bool]] = {
     "the head's last convolutions": lambda weight: ".head." in weight and "_tower." not in weight,
     "the head": lambda weight: ".head." in weight,
 }
-"""Parts kept in float32 -> whether they contain a convolution, by the name of its weight. Each is tried if the one
-before it costs too much AP."""
+"""Parts kept in float32 -> whether they contain a convolution, given the name of its weight. Each entry is tried if the
+one before costs too much AP."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class Int8:
         """Read the labelled photos, with the splits of the run if the folder has none of its own.
 
         Raises:
-            InputError: the folder cannot be read, has none of the detector's classes, or one of the two splits is
-                empty.
+            InputError: the folder cannot be read, has none of the detector's classes, or one of both splits is empty.
         """
         folder = read_folder(self.data)
         folder = as_trained(with_recorded_splits(folder, recorded_splits(run, folder)), detector, say)
@@ -79,7 +78,7 @@ class Int8:
         return folder
 
     def photos(self, folder: DataFolder, say: Callable[[str], None], *, windows: bool = False) -> list[ImageRecord]:
-        """The calibration photos; one that cannot be read is reported and left out.
+        """The calibration photos; unreadable ones are reported and left out.
 
         Args:
             windows: whether parts of the photos will be read, so that large ones can be used.
@@ -93,7 +92,7 @@ class Int8:
         for problem in filter(None, problems.values()):
             say(f"{problem}; left out")
         if all(problems.values()):
-            raise InputError(f"{self.data}: no photo of the train split that was chosen for --int8 can be read")
+            raise InputError(f"{self.data}: none of the train photos chosen for --int8 can be read")
         return [record for record in chosen if not problems[record.path]]
 
 
@@ -112,7 +111,7 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
     """
     from focaldet.exporting.quantise import with_8_bits, without_maps
 
-    windows = detector.tiling is not None  # then as many detections count as there are
+    windows = detector.tiling is not None  # then all detections count
     most = "" if windows else named_limit(detector.spec.postprocess.max_detections)
     photos = by.photos(folder, say, windows=windows)
     split = f"AP{most} on {by.split} ({len(folder.splits[by.split])} photos)"

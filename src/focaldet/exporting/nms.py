@@ -81,7 +81,7 @@ def batched_nms(
 ) -> Tensor:
     """NMS in one call of torchvision's operator, with the boxes of each image and class shifted far apart.
 
-    In double precision, so that the shift loses no digits of the coordinates.
+    It uses double precision, so that the shift loses no digits of the coordinates.
     """
     image = torch.arange(boxes_xyxy.shape[0], device=labels.device)[:, None]
     place = (image * num_classes + labels).double()[..., None]

@@ -63,7 +63,7 @@ def with_8_bits(data: bytes, detector: Detector, photos: Sequence[ImageRecord], 
 
 
 def without_maps(data: bytes, detector: Detector) -> bytes:
-    """Remove the raw maps, from which AP was measured, from the outputs of a file."""
+    """Remove the raw maps, which were only needed to measure AP, from the outputs of a file."""
     model = onnx.load_from_string(data)
     maps = RawGraph(detector.net).output_names
     kept = [output for output in model.graph.output if output.name not in maps]

@@ -1,8 +1,8 @@
 """Convolutions with TensorFlow's ``SAME`` padding, which depends on the image size, as in timm's ``tf_*`` networks.
 
 Along an axis of n pixels, with kernel K and stride s, ``(-n) % s + K - s`` zeros are added, half of them (rounded down)
-in front, and the output has ``ceil(n / s)`` pixels. Traced as written in timm, the size formulas of successive
-convolutions nest, and no tracer finishes. Each file format therefore has its own implementation.
+in front, and the output has ``ceil(n / s)`` pixels. In timm's form, the size formulas of successive convolutions nest,
+and no tracer finishes. Each file format therefore has its own implementation.
 """
 
 from collections.abc import Callable, Sequence

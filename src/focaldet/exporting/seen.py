@@ -1,4 +1,4 @@
-"""What an exported network is calibrated on and compared with its run on: photos as the run looks at them."""
+"""Network inputs for calibrating an exported network and comparing it with its run, made as the run makes them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -17,11 +17,11 @@ from focaldet.photos.resize import Pixels
 from focaldet.runtime.windows import prepare_view
 
 WINDOWS = 128
-"""Number of windows of photos, all together."""
+"""Total number of windows of photos."""
 
 
 def looked_at(records: Sequence[ImageRecord], detector: Detector) -> Iterator[Pixels]:
-    """Network inputs of photos: each as a whole, or ``WINDOWS`` of all their windows, the same each time."""
+    """Network inputs of photos: each photo as a whole, or ``WINDOWS`` of all their windows, the same each time."""
     tiling = detector.tiling
     if tiling is None:
         for record in records:
@@ -37,7 +37,7 @@ def looked_at(records: Sequence[ImageRecord], detector: Detector) -> Iterator[Pi
 
 
 def photo_to_check(path: Path, detector: Detector) -> NDArray[np.uint8]:
-    """A photo, or the window in its middle.
+    """A photo, or the window at its centre.
 
     Raises:
         InputError: it cannot be read.

@@ -37,8 +37,8 @@ def torch_bytes(graph: Graph, card: ModelCard, dtype: torch.dtype) -> bytes:
 def _allow_small(program: ExportedProgram) -> None:
     """Remove the assumption of the trace that every level of the pyramid is wider than one location.
 
-    With it, the program would refuse images of up to 128 pixels. It stems from the memory layout of tensors, which does
-    not affect the result.
+    With the assumption, the program would reject images of up to 128 pixels. It comes from the memory layout of
+    tensors, which does not affect the result.
     """
     program._guards_code = []
     for symbol in program.range_constraints:

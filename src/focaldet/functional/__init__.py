@@ -6,8 +6,8 @@ Tensors come first, everything else is keyword-only (where the field has no othe
   gradient takes the reference;
 - ``reduction``: ``"none"``, ``"sum"`` or ``"mean"`` (over the entries that are not ignored);
 - ``normalizer``: a number or 0-d tensor that divides a sum, in a detector the number of positives;
-- ``impl``: ``"auto"`` takes the fused kernel where there is one for the device and dtype (`focaldet.kernels.available`)
-  and the reference elsewhere; ``"fused"`` is an error elsewhere; ``"reference"`` is the plain formula.
+- ``impl``: ``"auto"`` uses the fused kernel if the device and dtype have one (`focaldet.kernels.available`), else the
+  reference; ``"fused"`` raises an error if they have none; ``"reference"`` is the plain formula.
 
 float16 and bfloat16 logits are computed in float32, and their losses are float32; gradients have the logits' dtype.
 """

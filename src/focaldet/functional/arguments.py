@@ -43,7 +43,9 @@ def exponent(name: str, value: Any) -> float:
         ValueError: negative, infinite or NaN.
     """
     if isinstance(value, Tensor) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {kind_of(value)}; it is neither learned nor given by class")
+        raise TypeError(
+            f"{name}: expected a number, got {kind_of(value)}; it can be neither learned nor given per class"
+        )
     check_not_negative(name, float(value))
     if value == math.inf:
         raise ValueError(f"{name}: expected a finite number, got {value}")
@@ -83,8 +85,8 @@ def share(name: str, value: Any) -> float:
     """A share as a number in [0, 1].
 
     Raises:
-        TypeError: no number.
-        ValueError: outside of it.
+        TypeError: not a number.
+        ValueError: outside [0, 1].
     """
     number = _number(name, value, "a number")
     if not 0 <= number <= 1:
@@ -126,7 +128,7 @@ def alpha_by_class(alpha: Tensor, num_classes: int, logits: Tensor) -> Tensor:
 
     Raises:
         TypeError: complex numbers.
-        ValueError: on another device, or not one for each class.
+        ValueError: on another device, or not one per class.
     """
     alpha = float_tensor("alpha", alpha, logits)
     if alpha.ndim > 1 or alpha.numel() not in (1, num_classes):
@@ -135,7 +137,7 @@ def alpha_by_class(alpha: Tensor, num_classes: int, logits: Tensor) -> Tensor:
 
 
 class ByFormula(NamedTuple):
-    """How a loss without a kernel is weighted and reduced."""
+    """How to weight and reduce a loss without a kernel."""
 
     factor: float
     weight: Tensor | None
@@ -154,7 +156,7 @@ class ByFormula(NamedTuple):
 def by_formula(
     weight: Any, reduction: str, normalizer: float | Tensor | None, shape: torch.Size, logits: Tensor
 ) -> ByFormula:
-    """Check the weight and the normaliser for losses of this shape; raises the errors of `split_weight`."""
+    """Check the weight and the normaliser for losses of this shape. Raises the errors of `split_weight`."""
     factor, weight = split_weight(weight, logits)
     check_device("normalizer", normalizer, logits)
     if weight is not None:
@@ -207,7 +209,7 @@ def integer_labels(name: str, labels: Any, logits: Tensor) -> Tensor:
 
 
 def sparse_targets(targets: SparseTargets, logits: Tensor) -> SparseTargets:
-    """Sparse targets with int64 labels and floating-point qualities; raises the errors of the two functions above."""
+    """Sparse targets with int64 labels and floating-point qualities. Raises the errors of the two functions above."""
     quality = targets.quality
     return SparseTargets(
         integer_labels("targets.labels", targets.labels, logits),
@@ -254,4 +256,4 @@ OPTION_CHECKS = {
     "label_smoothing": smoothing,
     "impl": check_impl,
 }
-"""Option of a loss -> function that raises an error for a value that every call would refuse."""
+"""Option of a loss -> function that raises an error for a value that every call would reject."""

@@ -68,7 +68,7 @@ def diou_loss(
     normalizer: float | Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """Distance IoU loss: ``1 - IoU + d² / c²``, the distance of the centres over the diagonal of the box around both.
+    """Distance IoU loss: ``1 - IoU + d² / c²``, d the distance of the centres, c the diagonal of the box around both.
 
     Arguments as in `giou_loss`.
 

@@ -28,9 +28,9 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...],
     Args:
         impl: ``"auto"``, ``"reference"`` or ``"fused"``.
         op: name of the operator.
-        logits: what the loss is differentiated by.
+        logits: the tensor that the loss is differentiated by.
         constants: everything else (targets, weights); the kernels have no derivative on these.
-        kind: which of the operator's losses; not every device has a kernel of each.
+        kind: which of the operator's losses; not every device has a kernel for each.
 
     Raises:
         ValueError: ``impl="fused"`` where no fused kernel can run, with the reason.
@@ -40,7 +40,7 @@ def use_fused(impl: str, op: str, logits: Tensor, constants: tuple[object, ...],
         return False
     reason = kernels.why_not(op, logits.device.type, logits.dtype)
     if reason is None and logits.device.type != "cpu" and kind not in ("", "giou"):
-        reason = f"there is a kernel of {kind} on the CPU only"
+        reason = f"{kind} has a kernel only on the CPU"
     if reason is None and any(isinstance(x, Tensor) and x.requires_grad for x in constants):
         reason = "a target, weight or normalizer requires a gradient"
     if reason is None and in_transform(logits, *constants):
@@ -80,8 +80,8 @@ def fused_loss(op: str, inplace_grad: bool, logits: Tensor | Sequence[Tensor], *
 
 
 def refusal_of(error: RuntimeError) -> Exception:
-    """A kernel's refusal of its arguments as the ValueError of the formula; any other error as it is."""
-    # C++ names its source first: "check_labels, FILE.cpp:1, labels: expected ..."
+    """If a kernel rejects its arguments, the ValueError of the formula; any other error unchanged."""
+    # C++ puts its source location first: "check_labels, FILE.cpp:1, labels: expected ..."
     refusal = _REFUSAL.fullmatch(str(error))
     return error if refusal is None else ValueError(refusal[1])
 

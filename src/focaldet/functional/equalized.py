@@ -1,4 +1,4 @@
-"""The equalized losses: focal losses whose exponents follow from what each class has learned so far."""
+"""The equalized losses: focal losses with exponents that depend on what each class has learned so far."""
 
 from typing import Any
 
@@ -36,21 +36,21 @@ def equalized_focal_loss(
     normalizer: float | Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Equalized focal loss (EFL), summed: focal loss with an exponent γ of each class, times ``γ / gamma``.
+    """Equalized focal loss (EFL), summed: focal loss with one exponent γ per class, times ``γ / gamma``.
 
-    γ is ``gamma + scale (1 - g)``, and g the ratio of the positives' gradient to the negatives' of this class in
-    training so far, at most 1. Add what it returns beside the loss to ``gradients`` after each step.
+    γ is ``gamma + scale (1 - g)``. g is the ratio of the positives' gradient to the negatives' for this class so far in
+    training, at most 1. After each step, add the returned sums to ``gradients``.
 
     Args:
         logits: ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.
         targets: labels ``(...)`` (pyramid: ``(B, P)``).
-        gradients: ``(2, C)``, sums of the derivatives' sizes so far: of the positives, of the negatives. Zeros start
-            with the plain focal loss.
-        alpha: weight of the positives (the negatives have ``1 - alpha``), ``None`` for off.
+        gradients: ``(2, C)``, sums of the absolute derivatives so far: of the positives, of the negatives. With zeros,
+            training starts with the plain focal loss.
+        alpha: weight of the positives (the negatives have ``1 - alpha``); ``None`` switches it off.
         gamma: exponent of a balanced class, > 0.
-        scale: what a class without any positive gradient has more.
+        scale: added to the exponent of a class without any positive gradient.
         normalizer: divides the sum.
-        impl: ``"auto"``, ``"reference"`` or ``"fused"`` (CPU alone; without second derivatives).
+        impl: ``"auto"``, ``"reference"`` or ``"fused"`` (CPU only, no second derivatives).
 
     Returns:
         The loss, 0-d, and the sums of this batch, ``(2, C)`` float64 (float32 where the device has no float64).
@@ -78,7 +78,7 @@ def equalized_quality_loss(
     normalizer: float | Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Equalized quality focal loss (EQFL), summed: `quality_focal_loss` with an exponent of each class.
+    """Equalized quality focal loss (EQFL), summed: `quality_focal_loss` with one exponent per class.
 
     Arguments and results as in `equalized_focal_loss`; ``beta`` is the exponent of a balanced class.
 
@@ -136,7 +136,7 @@ def _use_fused(impl: str, maps: Maps, constants: tuple[Tensor | None, ...]) -> b
         return False
     reason = kernels.why_not("sigmoid_loss", maps[0].device.type, maps[0].dtype)
     if reason is None and maps[0].device.type != "cpu":
-        reason = "there is a kernel of equalized losses on the CPU only"
+        reason = "equalized losses have a kernel only on the CPU"
     if reason is None and any(x is not None and x.requires_grad for x in constants):
         reason = "a target or normalizer requires a gradient"
     if reason is None and (in_transform(*maps) or torch.compiler.is_compiling()):
@@ -173,7 +173,7 @@ def _by_formula(
         exponents = gammas.to(logits.dtype)
         quality = kind == "quality_focal"
         each = equalized_loss(logits, y, exponents=exponents, gamma=gamma, alpha=alpha, quality=quality)
-        # Multiplied before the sum: in forward mode, a number makes a 0-d tensor wider.
+        # Multiply before the sum: in forward mode, a number widens the dtype of a 0-d tensor.
         return (factor * each.masked_fill(ignored, 0.0)).sum()
 
     derivative = torch.func.grad(loss_of)(z.detach())

@@ -44,15 +44,15 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Focal loss of RetinaNet: ``-α_t (1 - p_t)^γ log p_t``.
 
-    Names, order and defaults are those of ``torchvision.ops.sigmoid_focal_loss``, whose calls work here unchanged, and
-    so is the meaning of soft targets. A soft target is **not** where this loss has its minimum: with γ = 2 a target of
-    .7 is met at a probability of .878. For soft labels use `quality_focal_loss`.
+    Names, order, defaults and the meaning of soft targets are the same as in ``torchvision.ops.sigmoid_focal_loss``;
+    its calls work here unchanged. The minimum of this loss is **not** at a soft target: with γ = 2 and a target of .7
+    it is at a probability of .878. For soft labels use `quality_focal_loss`.
 
     Args:
         inputs: logits ``(..., C)``, or the maps ``(B, A * C, H, W)`` of a pyramid, in either memory format.
         targets: floats of the logits' shape, or `SparseTargets` with labels ``(...)`` (pyramid: ``(B, P)``).
-        alpha: weight of the positives (the negatives have ``1 - alpha``), a number or one for each class ``(C,)``;
-            ``None``, or a negative number as in torchvision, switches it off.
+        alpha: weight of the positives (the negatives have ``1 - alpha``), a number or one per class ``(C,)``; ``None``,
+            or a negative number as in torchvision, switches it off.
         gamma: focusing exponent, any number >= 0; 0 is (α-balanced) binary cross entropy.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
         weight: broadcast against the logits.
@@ -182,7 +182,7 @@ def iou_aware_bce_loss(
 ) -> Tensor:
     """IoU-aware BCE (IA-BCE) of Align-DETR: ``BCE(σ, t)`` for positives, ``σ^γ BCE(σ, 0)`` for negatives.
 
-    The target is ``t = max(σ^α y^(1-α), .01)``, through which no gradient flows: ``alpha`` is a share in [0, 1], no
+    The target is ``t = max(σ^α y^(1-α), .01)``, through which no gradient flows: ``alpha`` is a share in [0, 1], not a
     weight. Other arguments as in `sigmoid_focal_loss`.
 
     Example:
@@ -226,7 +226,7 @@ def generalized_focal_loss(
     reduction: str = "none",
     normalizer: float | Tensor | None = None,
 ) -> Tensor:
-    """The general form: ``-|y - (y_l p_l + y_r p_r)|^β ((y_r - y) log p_l + (y - y_l) log p_r)``.
+    """The general form of the focal losses: ``-|y - (y_l p_l + y_r p_r)|^β ((y_r - y) log p_l + (y - y_l) log p_r)``.
 
     Focal loss without α, quality focal and distribution focal loss are cases of it (see
     `focaldet.losses.generalized_focal`); their own functions are faster.

@@ -102,10 +102,10 @@ def softmax_focal_loss(
         gamma: focusing exponent, any number >= 0; 0 is cross entropy.
         alpha: weight of each class ``(C,)``, a number for all, or ``None`` for 1.
         label_smoothing: ε in ``[0, 1)``: the target is ``1 - ε`` on the label plus ``ε / C`` on every class, and each
-            class counts with its α. The factor ``(1 - p_t)^γ`` stands before all of it.
+            class counts with its α. The factor ``(1 - p_t)^γ`` multiplies the whole sum.
         ignore_index: label of the rows without loss.
         weight: broadcast against the rows.
-        reduction: ``"none"``, ``"sum"`` or ``"mean"``: over the rows that are not ignored, whatever α.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``: over the rows that are not ignored, regardless of α.
         normalizer: divides the sum, for instance by the number of foreground rows.
         impl: ``"auto"``, ``"reference"`` or ``"fused"``.
         inplace_grad: let the fused kernel write the gradient over the logits.
@@ -149,7 +149,7 @@ def distribution_focal_loss(
 
     Args:
         logits: ``(..., K)``, a distribution over the bins 0 .. K-1.
-        targets: ``(...)`` in ``[0, K - 1]``, both ends included, in bins. Outside of it is an error on the CPU.
+        targets: ``(...)`` in ``[0, K - 1]``, both ends included, in bins. Values outside are an error on the CPU.
         weight: broadcast against ``targets``.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``.
         normalizer: divides the sum.

@@ -1,8 +1,8 @@
-"""Reading a checkpoint as tensors and plain values, without executing code from it.
+"""Read a checkpoint as tensors and plain values, without executing code from it.
 
 Only ``torch.load(weights_only=True)`` reads pickles here: it builds tensors, dicts, lists, numbers and strings, and
 calls nothing else. Training libraries store more in their checkpoints (logs, arrays, options). If the pickle names a
-class of a package known for this, an empty stand-in replaces it; any other name is refused.
+class of a package known for this, an empty stand-in replaces it; any other name is rejected.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ HARMLESS = frozenset({"collections.OrderedDict", "collections.Counter", "_codecs
 """Names outside torch that ``torch.load(weights_only=True)`` accepts."""
 
 WEIGHTS = ("state_dict", "model", "model_state_dict")
-"""Keys that may hold the tensors, if the file holds more than those."""
+"""Keys that may hold the tensors, if the file contains more than tensors."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Loading the tensors of another library into a network, with every tensor accounted for."""
+"""Load the tensors of another library into a network, accounting for every tensor."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

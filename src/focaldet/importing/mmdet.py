@@ -8,7 +8,7 @@ Differences from networks trained here:
 - RetinaNet computes P6 from C5. P7 is computed from P6, in FCOS after a ReLU.
 - FCOS and ATSS rank boxes by class probability times centerness, but apply the threshold to the class alone.
 
-Everything that a config can change is read from the config in the checkpoint (``mmdet_facts.py``).
+Everything that a config can change is read from the checkpoint's config (``mmdet_facts.py``).
 """
 
 import re
@@ -55,7 +55,7 @@ HEADS = (
     Head("gflv2", "GFocalHead", "gfl_cls", "gfl_reg", "reg_conf.0"),
     Head("gfl", "GFLHead", "gfl_cls", "gfl_reg"),
 )
-"""Known heads; the first one whose convolutions are all present is taken."""
+"""Known heads; the first one whose convolutions are all present is used."""
 
 UNUSED = re.compile(r"bbox_head\.(integral|distribution_project)\.project|data_preprocessor\..*")
 """Constants that mmdetection stores as tensors."""

@@ -1,4 +1,4 @@
-"""Reading the config in a checkpoint of mmdetection: Python text, parsed for values and never executed."""
+"""Read the config in a checkpoint of mmdetection: Python text, parsed for values and never executed."""
 
 import ast
 import operator
@@ -8,7 +8,7 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 """Supported arithmetic; configs write ``1.0 / 3``."""
 
 MAX_VALUES = 100_000
-"""Most values in one assignment. By using names in other names, a short text could otherwise fill any memory."""
+"""Largest number of values in one assignment. By nesting names, a short text could otherwise fill any memory."""
 
 MAX_NUMBER = 2**53
 """Largest result of arithmetic."""

@@ -23,7 +23,7 @@ SOURCES = ("torchvision:", "timm:", PREFIX)
 
 
 def is_name(source: str | Path) -> bool:
-    """Whether this names published weights, and no file.
+    """Whether the text names published weights, not a file.
 
     >>> is_name("torchvision:fcos_resnet50_fpn"), is_name("weights/fcos.pth")
     (True, False)
@@ -35,7 +35,7 @@ def torchvision_file(name: str) -> Path:
     """The file of a detector's published COCO weights.
 
     Raises:
-        InputError: not one of ``DETECTORS``, or the file cannot be had.
+        InputError: not one of ``DETECTORS``, or the file is not available.
     """
     if name not in DETECTORS:
         raise InputError(f"torchvision:{name}: unknown detector; {near_name(name, DETECTORS)}")
@@ -50,7 +50,7 @@ def fetch_backbone(name: str, out: Path | None, say: Callable[[str], None]) -> P
         out: the file; ``None``: named after the backbone.
 
     Raises:
-        InputError: no such network, or its weights cannot be had.
+        InputError: the network does not exist, or its weights are not available.
     """
     out = Path(f"{name}.safetensors") if out is None else out
     if out.suffix != ".safetensors" or out.is_dir():
@@ -63,7 +63,7 @@ def fetch_backbone(name: str, out: Path | None, say: Callable[[str], None]) -> P
 
 
 def copy_run(source: str | Path, out: Path | None, say: Callable[[str], None]) -> Path:
-    """Make a run folder from a run on the hub. Returns the folder.
+    """Create a run folder from a run on the hub. Returns the folder.
 
     Args:
         source: ``hf:OWNER/NAME``.
@@ -78,7 +78,7 @@ def copy_run(source: str | Path, out: Path | None, say: Callable[[str], None]) -
     there = local_run(source)
     run = make_numbered(Path("runs") / repository_of(source).split("/")[1]) if out is None else out
     run.mkdir(parents=True, exist_ok=True)
-    for name in sorted(FILES, reverse=True):  # what marks a run comes last
+    for name in sorted(FILES, reverse=True):  # the file that marks a run comes last
         if (there / name).exists():
             with replacing(run / name) as beside:
                 shutil.copyfile(there / name, beside)

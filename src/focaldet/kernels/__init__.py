@@ -1,7 +1,7 @@
 """Fused kernels: loss and derivative in one pass.
 
-Each is one ``torch.library`` operator (`focaldet.kernels.ops`) with the C++ of ``csrc/`` behind it on the CPU and
-Triton on CUDA. `available` says which are there and why the others are not.
+Each is one ``torch.library`` operator (`focaldet.kernels.ops`), implemented in C++ (``csrc/``) on the CPU and in Triton
+on CUDA. `available` says which exist and why the others do not.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ import torch
 from focaldet.kernels import ops
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels take; they compute in float32."""
+"""Dtypes that the kernels accept; they compute in float32."""
 
 
 def _load_cpu() -> str | None:
-    """Load the C++ kernels; why that is not possible, or ``None``."""
+    """Load the C++ kernels; return why that is not possible, or ``None``."""
     folder = Path(__file__).parent
     library = next(iter(sorted([*folder.glob("_cpu*.so"), *folder.glob("_cpu*.pyd")])), None)
     if library is None:
@@ -23,12 +23,12 @@ def _load_cpu() -> str | None:
     try:
         torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError as error:
-        return f"the C++ kernels cannot be loaded ({error}): reinstall focaldet against the torch that is here"
+        return f"the C++ kernels cannot be loaded ({error}): reinstall focaldet with the torch that is installed"
     return None
 
 
 def _load_cuda() -> str | None:
-    """Register the Triton kernels; why that is not possible, or ``None``."""
+    """Register the Triton kernels; return why that is not possible, or ``None``."""
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
     try:

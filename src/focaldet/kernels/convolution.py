@@ -1,9 +1,9 @@
 """3 x 3 convolutions of float32 maps on the CPU, by Winograd's minimal filtering F(4 x 4, 3 x 3).
 
 Cook and Toom's polynomial products, Winograd's minimum, Lavin & Gray's tiles (arXiv 1509.09308): a tile of 4 x 4 pixels
-takes 36 multiplications in place of 144, all of them in products of large matrices. The transforms between maps and
-tiles are C++ (csrc/winograd.cpp), the products torch.bmm's. Every map of a list shares them, so that a small one costs
-little more than its share of the pixels.
+takes 36 multiplications instead of 144, all of them in products of large matrices. The transforms between maps and
+tiles are C++ (csrc/winograd.cpp); torch.bmm computes the products. All maps of a list share them, so that a small map
+costs little more than its share of the pixels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,18 +38,18 @@ _WEIGHTS = torch.kron(torch.tensor(_ROWS, dtype=torch.float64), torch.tensor(_RO
 
 
 LIMIT = 2.0**16
-"""``conv2d`` handles larger numbers, infinities and NaN, which there reach only their neighbours. In tiles, the
-rounding of a large number spoils its whole tile. Below the limit no sum of products overflows."""
+"""``conv2d`` handles larger numbers, infinities and NaN: there, they affect only their neighbours. In tiles, the
+rounding error of a large number spoils its whole tile. Below the limit no sum of products overflows."""
 
 
 def conv3x3(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     """``conv2d(x, weight, bias, padding=1)`` of every map ``(B, C, H, W)``.
 
-    A map that holds a number beyond `LIMIT`, an infinity or NaN is left to ``conv2d``, and all maps are if the weight
-    holds one.
+    A map that contains a number beyond `LIMIT`, an infinity or NaN goes to ``conv2d``. If the weight contains one, all
+    maps do.
 
     Args:
-        maps: float32 on the CPU, of any batch and size; in channels-last order nothing is copied.
+        maps: float32 on the CPU, any batch and size; in channels-last order nothing is copied.
         weight: ``(O, C, 3, 3)``.
         bias: ``(O,)``.
     """
@@ -113,7 +113,7 @@ def _factors(weight: Tensor) -> Tensor:
 
 
 def _convolve(inputs: list[Tensor], factors: Tensor, bias: Tensor | None) -> list[Tensor]:
-    """Maps ``(B, O, H, W)`` in channels-last order, by factors ``(36, C, O)``."""
+    """Maps ``(B, O, H, W)`` in channels-last order, computed with factors ``(36, C, O)``."""
     outputs = []
     for x in inputs:
         batch, height, width, _ = x.shape

@@ -4,14 +4,16 @@ Each has the arguments of the function of the same name in ``focaldet.functional
 ``needs_grad``. It returns the loss and, if requested, its derivative, which backward only has to multiply.
 ``<name>_inplace`` writes the derivative over the logits.
 
-The derivative is stored in the logits' dtype, times scale / normalizer. float16 cannot hold that: divided by many
-positives the background's is 0, and a loss scale comes only in backward. It gets a ``grad_scale`` instead, so large
-that the derivative keeps its digits, and backward multiplies by scale / normalizer / grad_scale in float32.
+The derivative is stored in the logits' dtype, times scale / normalizer. float16 is too narrow for that: divided by many
+positives, the background's derivative becomes 0, and a loss scale arrives only in backward. Instead, float16 gets a
+``grad_scale`` large enough for the derivative to keep its digits, and backward multiplies by scale / normalizer /
+grad_scale in float32.
 
-``sigmoid_pyramid_loss`` is ``sigmoid_loss`` of a list of maps, summed: on CUDA alone, where each launch costs time.
+``sigmoid_pyramid_loss`` is ``sigmoid_loss`` summed over a list of maps. It exists only on CUDA, where each launch costs
+time.
 
-``suppress_by_class`` and ``recolour`` are no losses: non-maximum suppression, and a change of a photo's colours.
-``equalized_loss``, in C++ alone, is a sum that also returns the sums of its derivative by class.
+``suppress_by_class`` and ``recolour`` are not losses: non-maximum suppression, and a change of a photo's colours.
+``equalized_loss``, only in C++, is a sum that also returns the sums of its derivative by class.
 
 Second derivatives come from the plain formula. `set_formula` registers it, since this folder must not import the
 losses.
@@ -112,7 +114,7 @@ def _gradients(ctx: Any, grad_loss: Tensor | None, *, hidden: bool = False) -> S
     """The gradient of the logits, or of each map of a pyramid.
 
     Args:
-        hidden: the stored derivative is private; as an output of an operator, the caller has it too.
+        hidden: the stored derivative is private. As an output of an operator, the caller could use it too.
     """
     args = list(ctx.numbers)
     saved = ctx.saved_tensors
@@ -137,7 +139,7 @@ def _whole_factor(grad_loss: Tensor, op: str, args: Sequence[Any]) -> Tensor:
 
 
 def _remaining(op: str, args: Sequence[Any]) -> Tensor | None:
-    """That factor without the gradient of the loss; ``None`` for 1."""
+    """The factor of a stored derivative without the gradient of the loss; ``None`` for 1."""
     place = _GRAD_SCALE[op]
     return _remaining_factor(args[place - 1], args[place], args[-2])
 
@@ -184,7 +186,7 @@ def _multiply(grads: Sequence[Tensor], factor: Tensor) -> None:
 
 
 def _over_classes(grad_loss: Tensor, grad: Tensor) -> Tensor:
-    """One number for each row, (O, I) or (N,), so that it multiplies logits (O, K, I) or boxes (N, 4)."""
+    """One number per row, (O, I) or (N,), reshaped to multiply logits (O, K, I) or boxes (N, 4)."""
     return grad_loss if grad_loss.ndim in (0, grad.ndim) else grad_loss.unsqueeze(1)
 
 
@@ -285,7 +287,7 @@ def run(op: str, logits: Tensor | Sequence[Tensor], *args: Any, inplace_grad: bo
 
     Args:
         op: name of the operator.
-        logits: what the loss is differentiated by; a list for the operator of a pyramid.
+        logits: the tensor that the loss is differentiated by; a list for the pyramid operator.
         args: the rest of the operator's arguments, without ``grad_scale`` and ``needs_grad``.
         inplace_grad: write the derivative over the logits.
         largest: approximate upper bound of the derivative, used only for float16.

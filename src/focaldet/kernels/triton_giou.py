@@ -108,7 +108,7 @@ def launch(
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """The loss; its derivative is written to ``grad`` if given. ``kind`` is 0: the others have no kernel here."""
+    """The loss; its derivative is written to ``grad`` if given. ``kind`` is 0: the others have no Triton kernel."""
     pairs = boxes.shape[0]
     if pairs == 0:
         return boxes.new_zeros(() if reduce else (0,), dtype=torch.float32)

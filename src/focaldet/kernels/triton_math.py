@@ -8,7 +8,7 @@ import triton.language as tl
 BACKGROUND = tl.constexpr(-1)
 IGNORED = tl.constexpr(-2)
 TINY = tl.constexpr(1.2e-38)
-"""Below it float32 has fewer digits, and its inverse overflows."""
+"""Smaller numbers have fewer digits in float32, and their inverse overflows."""
 
 
 @triton.jit

@@ -26,10 +26,11 @@ def part_of(block, tensors, others, sizes, PER_SIZE: tl.constexpr, BLOCK: tl.con
         tensors: tuple.
         others: tuple of the same length, or none.
         sizes: tuple of `odd` sizes.
-        PER_SIZE: elements for each of a size.
+        PER_SIZE: elements per unit of size.
 
     Returns:
-        The addresses of the tensor and of its other, its size and the sizes before it, and the block within it.
+        The addresses of the tensor and of its counterpart in ``others``, its size, the sum of the sizes before it, and
+        the block within it.
     """
     place = tensors[0].to(tl.int64)
     other_place = place

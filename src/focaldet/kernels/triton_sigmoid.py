@@ -11,7 +11,7 @@
     IoU-aware BCE      BCE(z, t) for y > 0, t = max(p^α y^(1-α), .01), else p^γ softplus(z):   p - t, else as varifocal
 
 A label that is neither a class nor BACKGROUND nor IGNORED makes its row NaN: checking labels on the host would stall
-the device, and nobody overlooks a NaN. No address is computed from a label.
+the device, and a NaN is hard to overlook. No address is computed from a label.
 
 One launch takes all maps of a pyramid, in either memory format; a single tensor is a pyramid of one map.
 """
@@ -155,9 +155,9 @@ def sigmoid_kernel(
     LANES: tl.constexpr,
     STEPS: tl.constexpr,
 ):
-    """A program takes LANES locations for STEPS classes; with CLASSES_LAST, LANES * STEPS logits that lie in a row.
+    """A program takes LANES locations for STEPS classes; with CLASSES_LAST, LANES * STEPS consecutive logits.
 
-    Its start is computed once in int64; its lanes count from there in int32. The numbers of classes and anchors
+    Its start is computed once in int64; its lanes are offsets from there in int32. The numbers of classes and anchors
     are constants, so that dividing by them is a multiplication.
     """
     program = tl.program_id(0)
@@ -314,7 +314,7 @@ def launch_pyramid(
 ) -> Tensor:
     """The sum over maps ``(B, A * C, H, W)``, all in one memory format; the derivatives go to ``grads``.
 
-    Labels, quality and weight are those of the sites of all maps, ``(B, P)`` and ``(B, P, C)``.
+    Labels, quality ``(B, P)`` and weight ``(B, P, C)`` cover the locations of all maps.
     """
     locations = [x.shape[2] * x.shape[3] for x in maps]
     batch, num_sites = labels.shape
@@ -343,7 +343,7 @@ def _launch(
     numbers: tuple[int, float, float | None, float],
     reduce: bool,
 ) -> Tensor:
-    """The loss of maps with so many ``locations`` each; ``shape`` is images, sites, anchors and classes."""
+    """The loss of maps. ``locations``: number per map; ``shape``: images, P, anchors and classes."""
     batch, num_sites, num_anchors, num_classes = shape
     *_, class_alpha, normalizer, _ = tensors
     kind, gamma, alpha, scale = numbers

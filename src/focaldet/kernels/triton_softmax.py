@@ -11,9 +11,9 @@
 
 A label or position out of range makes its row NaN, as in `triton_sigmoid`; no address is computed from it.
 
-A program takes several whole rows. The sides of Triton's tiles are powers of two, so that 17 columns would leave almost
-half of 32 lanes idle: a row is cut into tiles instead, of 16 columns and of 1. The last tile is a narrow one, since it
-decides how many threads share a row, and each of them repeats the row's own arithmetic: here a row has one thread.
+A program takes several whole rows. The sides of Triton's tiles are powers of two, so 17 columns would leave almost half
+of 32 lanes idle. A row is therefore cut into tiles, here of 16 columns and of 1. The last tile is narrow, since it
+decides how many threads share a row and each of them repeats the arithmetic per row: here a row has one thread.
 """
 
 from itertools import accumulate
@@ -198,7 +198,7 @@ def softmax_kernel(
 
 
 def tiles_of(num_classes: int) -> tuple[int, ...]:
-    """Widths of the tiles of a row, powers of two; fewer than a sixteenth of the lanes have no column.
+    """Widths of a row's tiles, powers of two; fewer than a sixteenth of the lanes have no column.
 
     >>> tiles_of(17), tiles_of(80), tiles_of(16), tiles_of(1203)
     ((16, 1), (64, 8, 4, 4), (8, 4, 2, 1, 1), (1024, 256))
@@ -212,18 +212,18 @@ def tiles_of(num_classes: int) -> tuple[int, ...]:
 
 
 def rows_of(widths: tuple[int, ...]) -> int:
-    """Rows of a program: as many as give its first tile 2,048 logits."""
+    """Rows per program, so that its first tile has 2,048 logits."""
     return min(max(2048 // widths[0], 1), 512)
 
 
 def warps_of(widths: tuple[int, ...]) -> int:
-    """Warps of a program: not more than 16 logits of the first tile for a thread, as long as there are warps."""
+    """Warps per program: at most 16 logits of the first tile per thread, as far as the number of warps allows."""
     return min(max(widths[0] // 512, 4), 32)
 
 
 def registers_of(warps: int) -> int:
-    """Registers of a thread: as many as a multiprocessor has for one program. The assembler by itself would rather put
-    a few into memory, so that one more program fits beside it."""
+    """Registers per thread: as many as a multiprocessor has for one program. By default, the assembler would move a few
+    into memory to fit one more program."""
     return min(2048 // warps, 255)
 
 
@@ -242,7 +242,7 @@ def launch(
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """The loss; its derivative goes to ``grad`` when there is one."""
+    """The loss; its derivative is written to ``grad`` if given."""
     outer, num_classes, inner = logits.shape
     if outer * inner == 0:
         return logits.new_zeros(() if reduce else (outer, inner), dtype=torch.float32)

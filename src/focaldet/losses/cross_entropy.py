@@ -77,7 +77,7 @@ def soft_cross_entropy(
         targets = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]
     if alpha is not None:
         targets = targets * alpha
-    # A target of 0 takes no part, whatever its logit: 0 times infinity would be NaN.
+    # A target of 0 is left out whatever its logit: 0 times infinity would be NaN.
     return -torch.where(targets == 0, 0.0, targets * logits.log_softmax(-1)).sum(-1)
 
 

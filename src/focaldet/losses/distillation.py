@@ -1,4 +1,4 @@
-"""Knowledge distillation (Hinton et al., arXiv 1503.02531): a distribution learns from that of a teacher.
+"""Knowledge distillation (Hinton et al., arXiv 1503.02531): a distribution learns from a teacher's.
 
 With the bins of a box side for classes, this is localization distillation (Zheng et al., CVPR 2022, arXiv 2102.12252).
 """
@@ -12,8 +12,8 @@ def distillation_loss(
 ) -> Float[Tensor, "..."]:
     """Distillation: ``T² KL(P ‖ S)``, ``P = softmax(teacher / T)`` and ``S = softmax(z / T)``.
 
-    A high temperature flattens both distributions, so that the small probabilities, too, say something. The gradient
-    falls with 1 / T², which the factor undoes.
+    A high temperature flattens both distributions, so that small probabilities matter too. The factor T² compensates
+    for the gradient's 1 / T².
 
     Args:
         logits: ``(..., K)``.

@@ -18,8 +18,8 @@ def neighbours(targets: Float[Tensor, "..."], num_bins: int) -> tuple[Tensor, Te
 def distribution_focal_loss(logits: Float[Tensor, "... K"], targets: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Distribution focal loss: ``-((i + 1 - y) log S_i + (y - i) log S_{i+1})``, ``i <= y <= i + 1``.
 
-    S is the softmax over the bins. It rewards mass on the two bins around the label. Its minimum is the entropy of
-    the two weights, not 0, and the expectation of the distribution is ``y`` there.
+    S is the softmax over the bins. It rewards mass on the two bins around the label. Its minimum is the entropy of the
+    two weights, not 0. There, the expectation of the distribution is ``y``.
 
     Args:
         logits: ``(..., K)``, one for each bin 0 .. K-1.

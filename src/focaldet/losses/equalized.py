@@ -1,7 +1,6 @@
 """Equalized focal loss, and its quality form (Li et al., CVPR 2022, arXiv 2201.02593).
 
-Where the negatives of a class have outweighed its positives in training so far, its negatives are focused more, and all
-of it weighs more:
+If the negatives of a class have outweighed its positives so far in training, its exponent and its weight grow:
 
     g = clamp(sum |dL/dz| over positives / sum |dL/dz| over negatives, 0, 1)      of each class
     γ = γ_b + s (1 - g)
@@ -24,10 +23,10 @@ def class_exponents(gradients: Float[Tensor, "2 C"], *, gamma: float, scale: flo
     """The exponent γ of each class.
 
     Args:
-        gradients: sizes of the derivatives of each class so far, over the positives and over the negatives. A class
-            without any counts as balanced, so that training starts with the plain loss.
+        gradients: sums of the absolute derivatives of each class so far, over the positives and over the negatives. A
+            class without any counts as balanced, so that training starts with the plain loss.
         gamma: γ_b, the exponent of a balanced class.
-        scale: s, what a class without positive gradient has more.
+        scale: s, added to the exponent of a class without positive gradient.
 
     Example:
         >>> class_exponents(torch.tensor([[0.0, 1.0, 3.0], [0.0, 4.0, 2.0]]), gamma=2, scale=8)
@@ -55,8 +54,8 @@ def equalized_loss(
         targets: the same shape, in ``[0, 1]``.
         exponents: γ of each class.
         gamma: γ_b, the exponent of a balanced class, > 0.
-        alpha: weight of the positives of focal loss, ``None`` for off.
-        quality: quality focal loss, which has no α, in place of focal loss.
+        alpha: weight of the positives in focal loss; ``None`` switches it off.
+        quality: use quality focal loss, which has no α, instead of focal loss.
 
     Example:
         >>> equalized_loss(torch.zeros(2), torch.tensor([1.0, 0.0]), exponents=torch.tensor([2.0, 4.0]), alpha=None)
@@ -71,7 +70,7 @@ def equalized_loss(
 
 
 def sums_by_class(derivative: Float[Tensor, "N C"], positive: Bool[Tensor, "N C"]) -> Float[Tensor, "2 C"]:
-    """Sizes of the derivatives of each class in float64, over the positives and over the negatives."""
+    """Sums of the absolute derivatives of each class in float64, over the positives and over the negatives."""
     size = derivative.detach().double().abs()
     positives = torch.where(positive, size, 0.0).sum(0)
     return torch.stack([positives, torch.where(positive, 0.0, size).sum(0)])

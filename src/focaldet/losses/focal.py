@@ -89,7 +89,7 @@ def softmax_focal_loss(
         gamma: focusing exponent, any number >= 0.
         alpha: weight of each class ``(C,)``, a number for all classes, or ``None`` for 1.
         label_smoothing: ε; each class then counts with its own α, as in ``torch.nn.functional.cross_entropy``, and
-            ``(1 - p_t)^γ`` stands before all of it.
+            ``(1 - p_t)^γ`` multiplies the whole sum.
 
     Returns:
         ``(...)`` the loss of each row.
@@ -107,7 +107,7 @@ def softmax_focal_loss(
     else:
         loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
     if gamma != 0:
-        # 1 - p_t is the sum of the other probabilities: as such it keeps its digits when p_t is near 1.
+        # As the sum of the other probabilities, 1 - p_t keeps its digits when p_t is near 1.
         others = logits.softmax(-1).scatter(-1, labels.unsqueeze(-1), 0.0).sum(-1)
         loss = loss * safe_power(others, gamma)
     if isinstance(alpha, Tensor) and alpha.ndim:

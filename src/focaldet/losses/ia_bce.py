@@ -8,7 +8,7 @@ from focaldet.losses.cross_entropy import binary_cross_entropy
 from focaldet.losses.numerics import safe_power
 
 MIN_TARGET = 0.01
-"""Lower bound on the target of a positive: a box that is wrong entirely is not yet background."""
+"""Lower bound on the target of a positive: even an entirely wrong box does not make it background."""
 
 
 def _target(logits: Tensor, quality: Tensor, alpha: float) -> Tensor:

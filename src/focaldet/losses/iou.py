@@ -71,7 +71,7 @@ def giou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tenso
 
 
 def _offset(boxes_xyxy: Tensor, target_boxes_xyxy: Tensor) -> Tensor:
-    """From the target's centre to the box's, ``(..., 2)``."""
+    """Offset from the target's centre to the box's, ``(..., 2)``."""
     difference = boxes_xyxy - target_boxes_xyxy
     return (difference[..., :2] + difference[..., 2:]) / 2
 
@@ -98,8 +98,8 @@ def diou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tenso
 def ciou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tensor, "... 4"]) -> Float[Tensor, "..."]:
     """``DIoU loss + α v`` of each pair, ``v = (2/π (atan w'/h' - atan w/h))²`` and ``α = v / (1 - IoU + v)``.
 
-    α is a constant: no gradient flows through it. Neither paper nor torchvision gate it by the IoU, as mmdetection
-    does.
+    α is a constant: no gradient flows through it. As in the paper and torchvision, it is not gated by the IoU;
+    mmdetection gates it.
 
     Args:
         boxes_xyxy: ``(..., 4)``, ``x1 <= x2`` and ``y1 <= y2``, any unit.
@@ -145,7 +145,7 @@ def siou_loss(boxes_xyxy: Float[Tensor, "... 4"], target_boxes_xyxy: Float[Tenso
     sine of twice the angle of the offset to the nearest axis:
 
     - distance ``Δ = 2 - exp((Λ - 2) (x/W)²) - exp((Λ - 2) (y/H)²)``;
-    - shape ``Ω = (1 - exp(-|w - w'| / max(w, w')))⁴ + (the same of h)``.
+    - shape ``Ω = (1 - exp(-|w - w'| / max(w, w')))⁴ + (the same for h)``.
 
     Args:
         boxes_xyxy: ``(..., 4)``, ``x1 <= x2`` and ``y1 <= y2``, any unit.

@@ -12,7 +12,7 @@ def quality_focal_loss(
 ) -> Float[Tensor, "..."]:
     """Quality focal loss: ``-|y - σ|^β ((1 - y) log(1 - σ) + y log σ)``, zero at ``σ = y``.
 
-    Focal loss for soft labels: the entry of the true class means the quality of the predicted box (its IoU).
+    Focal loss for soft labels: the target of the true class is the quality of the predicted box (its IoU).
 
     Args:
         logits: any shape.

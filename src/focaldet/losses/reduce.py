@@ -1,4 +1,4 @@
-"""Weights, reduction and normaliser, in one place: from a value per element to the number that is minimised."""
+"""Weights, reduction and normaliser, in one place: from one value per element to the number that is minimised."""
 
 from numbers import Real
 
@@ -25,7 +25,7 @@ def resolve_reduction(
     Args:
         reduction: ``"none"``, ``"sum"``, or ``"mean"``: the sum divided by ``count``.
         normalizer: number or 0-d tensor that divides the sum: in a detector, the number of positives.
-        count: number of elements in the mean. Without any, the sum is 0, and so is the mean.
+        count: number of elements in the mean. If it is 0, the sum and the mean are 0.
 
     >>> resolve_reduction("sum", 4, 100)
     (0.25, None, True)
@@ -82,7 +82,7 @@ def reduce_loss(
     reduction: str = "none",
     normalizer: float | Tensor | None = None,
 ) -> Tensor:
-    """Weigh (broadcast) and reduce the losses of the elements.
+    """Weight (broadcast) and reduce the losses of the elements.
 
     >>> import torch
     >>> reduce_loss(torch.tensor([1.0, 3.0]), weight=torch.tensor([1.0, 2.0]), reduction="sum", normalizer=2)

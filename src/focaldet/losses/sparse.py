@@ -1,4 +1,4 @@
-"""Sparse targets as the dense tensors that they represent, for the plain formulas."""
+"""Convert sparse targets to the dense tensors that they represent, for the plain formulas."""
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -11,7 +11,7 @@ from focaldet.structures import BACKGROUND, IGNORED, SparseTargets
 def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int = IGNORED) -> None:
     """Raise ValueError when a label is outside ``[lowest, num_classes)``.
 
-    Only on the CPU, where reading a value stalls nothing, and not while a graph is being traced. Elsewhere an
+    It checks only on the CPU, where reading a value does not stall, and not while a graph is being traced. Elsewhere an
     out-of-range label traps in the indexing that follows.
     """
     if not _readable(labels):
@@ -23,8 +23,7 @@ def check_labels(labels: Integer[Tensor, "..."], num_classes: int, lowest: int =
 
 
 def _readable(x: Tensor) -> bool:
-    """Whether there are values that can be read without a stall: on the CPU, outside of a trace and of
-    ``torch.func``."""
+    """Whether values can be read without a stall: on the CPU, outside a trace and ``torch.func``."""
     plain = type(x) is Tensor and x.device.type == "cpu" and x.numel() > 0
     traced = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
     return plain and not traced and not in_transform(x)

@@ -13,7 +13,7 @@ def varifocal_loss(
 ) -> Float[Tensor, "..."]:
     """Varifocal loss: ``y BCE(z, y)`` where ``y > 0``, ``α σ^γ BCE(z, 0)`` where ``y = 0``.
 
-    Only the negatives are focused; a positive counts by its quality.
+    Only the negatives are focused; a positive is weighted by its quality.
 
     Args:
         logits: any shape.

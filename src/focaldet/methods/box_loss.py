@@ -22,7 +22,7 @@ MIN_IOU = 1e-6
 
 
 def box_loss(kind: str, boxes: Tensor, gt_boxes: Tensor, weight: Tensor | None, total: Tensor) -> Tensor:
-    """The loss of paired boxes ``(N, 4)``, each times its ``weight``, over ``total``. ``log_iou`` is ``-ln IoU``."""
+    """The weighted sum of the losses of paired boxes ``(N, 4)``, divided by ``total``. ``log_iou`` is ``-ln IoU``."""
     if kind != "log_iou":
         return OF_PAIRS[kind](boxes, gt_boxes, weight=weight, reduction="sum", normalizer=total)
     overlap = (1 - iou_loss(boxes, gt_boxes)).clamp(min=MIN_IOU).log()

@@ -29,7 +29,7 @@ MIN_WEIGHT = 1e-6
 class CenternessMethod(Method):
     """A method with centerness.
 
-    ``box_loss="log_iou"`` is that of the first version of FCOS (UnitBox, arXiv 1608.01471).
+    The first version of FCOS used ``box_loss="log_iou"`` (UnitBox, arXiv 1608.01471).
 
     Args:
         score: whether a detection's score is the product of class probability and centerness, or its square root. Both

@@ -20,14 +20,14 @@ OF_QUALITY = ("quality_focal", "varifocal", "mal", "ia_bce", "equalized_quality"
 EQUALIZED = ("equalized_focal", "equalized_quality")
 
 MIN_QUALITY = 1e-6
-"""IA-BCE's target of a positive whose box is wrong entirely is above 0, and so has to be its quality."""
+"""Lower bound on the quality of a positive: IA-BCE's target is above 0 even if the box is entirely wrong."""
 
 
 class GradientBalance(nn.Module):
-    """What the equalized losses know of each class: the gradients of its positives and negatives so far.
+    """State of the equalized losses: the gradients of each class's positives and negatives so far.
 
     Attributes:
-        gradients: ``(2, C)``, of all processes.
+        gradients: ``(2, C)``, over all processes.
     """
 
     gradients: Tensor
@@ -37,7 +37,7 @@ class GradientBalance(nn.Module):
         self.register_buffer("gradients", torch.zeros(2, 0))
 
     def start(self, num_classes: int) -> "GradientBalance":
-        """Reset the state, for this number of classes."""
+        """Reset the state for this number of classes."""
         self.gradients = self.gradients.new_zeros(2, num_classes)
         return self
 
@@ -49,12 +49,12 @@ class GradientBalance(nn.Module):
         return self.gradients
 
     def add(self, sums: Tensor) -> None:
-        """Add the sums of a step, of all processes."""
+        """Add the sums of a step over all processes."""
         self.gradients += mean_over_processes(sums.to(self.gradients.dtype))
 
 
 class Options(Protocol):
-    """What a method says about its class loss."""
+    """The class-loss options of a method."""
 
     @property
     def class_loss(self) -> ClassLoss: ...
@@ -69,7 +69,7 @@ class Options(Protocol):
 
 
 def class_targets(assignment: Assignment, positives: Positives, quality: Tensor | None) -> SparseTargets:
-    """The targets of all locations; ``quality`` ``(N,)`` is that of the positives."""
+    """The targets of all locations. ``quality`` ``(N,)`` has one value per positive."""
     matched = assignment.matched_gt
     labels = torch.where(matched == IGNORED, matched, BACKGROUND)
     labels[positives.image, positives.location] = positives.labels
@@ -81,7 +81,7 @@ def class_targets(assignment: Assignment, positives: Positives, quality: Tensor 
 
 
 def count_classes(class_logits: list[Tensor], num_anchors: int) -> int:
-    """C of maps ``(B, A * C, H, W)``, from the number of anchors of an image, those of all locations."""
+    """C of maps ``(B, A * C, H, W)``, given the number of anchors of an image over all locations."""
     num_locations = sum(level.shape[2] * level.shape[3] for level in class_logits)
     return class_logits[0].shape[1] * num_locations // num_anchors
 
@@ -96,8 +96,8 @@ def class_loss(
 ) -> Tensor:
     """The class loss of a batch.
 
-    α and γ of the method are those of the focal losses, β that of the quality focal losses; the others have the
-    constants of their papers. The memory of an equalized loss grows by this batch where gradients are computed.
+    The method's α and γ apply to the focal losses, its β to the quality focal losses; the others use the constants of
+    their papers. If gradients are computed, an equalized loss adds this batch to its memory.
 
     Args:
         logits: maps ``(B, A * C, H, W)``.

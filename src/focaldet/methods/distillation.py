@@ -1,16 +1,16 @@
 """Localization distillation (Zheng et al., CVPR 2022, arXiv 2102.12252; arXiv 2204.05957): distributions teach others.
 
-A large detector with distributions has been trained; a small one, the student, learns from the objects and from it. At
-a location, the teacher's distribution of a side says more than the true position does: how sharp the side is, and where
-else it might be.
+The teacher is a large trained detector with distributions. The student, a small one, learns from the objects and from
+the teacher. At a location, the teacher's distribution of a side says more than the true position does: how sharp the
+side is, and where else it might be.
 
     L = L(student's method) + 1/N_w ( ¼ Σ_pos w LD + ¼ Σ_val u/4 LD ) + 1/N_pos ⅛ Σ_pos KD
     LD = mean over the four sides of T² KL(teacher ‖ student), T = 10      KD = T² KL over the classes, T = 2
 
 ``pos`` are the student's positives by ATSS, ``val`` the valuable region around them (``focaldet.assign.valuable``), w
 and N_w GFL's score weights and their sum, and u the IoU of a location's anchor with its object. The authors' code takes
-the mean over the bins and the sum over the positives of two or three photos; here it is the sum over the bins, so a
-whole KL, and the mean over the positives, so the terms do not grow with the batch. Its weight of 10 on the mean over
+the mean over the bins and the sum over the positives of two or three photos; here it is the sum over the bins (a full
+KL) and the mean over the positives, so that the terms do not grow with the batch. Its weight of 10 on the mean over
 COCO's 80 classes is ⅛ on the sum.
 """
 
@@ -38,10 +38,10 @@ class Distillation:
     """The constants.
 
     Args:
-        side_weight, side_temperature: of the distributions.
-        valuable_weight: of the valuable region, on top of ``side_weight``.
-        valuable_share: of an object's ATSS threshold, at which its valuable region begins.
-        class_weight, class_temperature: of the class scores.
+        side_weight, side_temperature: weight and temperature for the distributions.
+        valuable_weight: weight of the valuable region, multiplied by ``side_weight``.
+        valuable_share: an object's valuable region begins at this share of its ATSS threshold.
+        class_weight, class_temperature: weight and temperature for the class scores.
     """
 
     side_weight: float = 0.25
@@ -77,9 +77,9 @@ class Distillation:
         """The loss terms of a batch.
 
         Args:
-            method, outputs: of the student.
-            teacher, taught: of the teacher, with its class logits in the order of the student's classes.
-            positives, valuable: the locations at which it teaches.
+            method, outputs: the student's.
+            teacher, taught: the teacher's method and outputs, with class logits in the order of the student's classes.
+            positives, valuable: the locations at which the teacher teaches.
         """
         scores = method.score_logits(outputs, positives)
         weight = scores.detach().amax(dim=-1).sigmoid()
@@ -101,14 +101,14 @@ class Distillation:
     def _of_sides(
         self, method: GFL, outputs: HeadOutputs, taught: HeadOutputs, at: Positives, weight: Tensor
     ) -> Tensor:
-        """The sum of some locations."""
+        """The weighted sum over some locations."""
         own, theirs = (method.side_logits(each.box_maps, at) for each in (outputs, taught))
         of_each = distillation_loss(own, theirs, temperature=self.side_temperature).mean(dim=-1)
         return (weight * of_each).sum()
 
 
 class TaughtCollate(TargetCollate):
-    """``TargetCollate`` of a student: its targets have the valuable regions."""
+    """``TargetCollate`` for a student: the targets include the valuable regions."""
 
     def __init__(self, method: GFL, net: DenseDetector, offset: float, distillation: Distillation) -> None:
         super().__init__(method, net, offset)

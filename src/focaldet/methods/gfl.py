@@ -95,13 +95,13 @@ class GFL(Method):
         return positives.gather(box_maps, self.num_box_channels).float().view(-1, 4, self.num_bins)
 
     def sides_and_boxes(self, box_maps: list[Tensor], positives: Positives) -> tuple[Tensor, Tensor]:
-        """The logits of the distributions ``(N, 4, K)`` and the boxes ``(N, 4)`` that they give."""
+        """The logits of the distributions ``(N, 4, K)`` and the decoded boxes ``(N, 4)``."""
         sides = self.side_logits(box_maps, positives)
         locations = positives.locations
         return sides, decode_distances(locations.points_xy, locations.strides, distribution_mean(sides))
 
     def box_terms(self, sides: Tensor, boxes: Tensor, positives: Positives, weight: Tensor) -> dict[str, Tensor]:
-        """The terms of the boxes, weighted by ``(N,)`` and divided by the sum of the weights."""
+        """The box terms, weighted by ``(N,)`` and divided by the sum of the weights."""
         locations, gt_boxes = positives.locations, positives.boxes_xyxy
         options: dict[str, Any] = {"reduction": "sum"}
         options["normalizer"] = mean_over_processes(weight.sum()).clamp(min=self.weight_floor)

@@ -32,8 +32,8 @@ class Method(ABC):
     """Assignment, losses and box decoding of a dense detector: the columns of the table of methods.
 
     Args:
-        class_loss: the target of a positive is 1, and with a loss ``OF_QUALITY`` the IoU of its predicted box.
-        alpha, gamma: weight of positives (``None``: off; or one of each class) and focusing exponent of the focal loss.
+        class_loss: the target of a positive is 1, or the IoU of its predicted box for a loss in ``OF_QUALITY``.
+        alpha, gamma: weight of positives (``None``: off; or one per class) and focusing exponent of the focal loss.
         beta: focusing exponent of the quality focal loss.
         box_loss, giou_weight: loss of a positive's box (``"log_iou"``: ``-ln IoU``), and its weight.
     """
@@ -84,14 +84,14 @@ class Method(ABC):
         """
 
     def candidates(self, truth: GroundTruth, lattice: Lattice, image_sizes: Tensor | None = None) -> Candidates | None:
-        """The pairs of an object and a location among which predictions choose the positives; ``None``: ``assign`` does
-        it without predictions."""
+        """Pairs of an object and a location, from which the predictions choose the positives; ``None``: ``assign``
+        chooses without predictions."""
         return None
 
     def losses_of_candidates(
         self, outputs: HeadOutputs, unmatched: Assignment, candidates: Positives
     ) -> dict[str, Tensor]:
-        """``losses`` where the predictions choose the positives among the candidates, after ``warm_up``."""
+        """``losses`` after ``warm_up``: the predictions choose the positives from the candidates."""
         raise NotImplementedError(f"{type(self).__name__} has no candidates")
 
     @abstractmethod
@@ -118,7 +118,7 @@ class Method(ABC):
         Args:
             class_logits: maps ``(B, A * C, H, W)``.
             iou: ``(N,)`` IoU of each positive's predicted box with its object, detached.
-            normalizer: divides the loss in place of the number of positives.
+            normalizer: divides the loss instead of the number of positives.
             inplace_grad: the logits are not needed afterwards, so their gradient may overwrite them.
         """
         return class_loss(
@@ -130,7 +130,7 @@ class Method(ABC):
         )
 
     def box_term(self, boxes: Tensor, gt_boxes: Tensor, weight: Tensor | None, total: Tensor) -> Tensor:
-        """The box loss of the positives, each times its ``weight``, over ``total``."""
+        """The weighted sum of the box losses of the positives, divided by ``total``."""
         return self.giou_weight * box_loss(self.box_loss, boxes, gt_boxes, weight, total)
 
 

@@ -39,7 +39,7 @@ class Positives:
         return self.index.gather(maps, channels)
 
     def __getitem__(self, index: Int64[Tensor, " K"]) -> "Positives":
-        """Some of them."""
+        """A subset of them."""
         image, location, gt, boxes, labels = (
             x[index] for x in (self.image, self.location, self.gt, self.boxes_xyxy, self.labels)
         )
@@ -80,7 +80,7 @@ def find_positives(
 
 
 def as_positives(truth: GroundTruth, candidates: Candidates, locations: Locations, lattice: Lattice) -> Positives:
-    """All candidates of a batch as if they were positives: their predictions are gathered in the same way."""
+    """All candidates of a batch in the form of positives, so that their predictions are gathered in the same way."""
     gt, image, location, _ = candidates
     index = level_index(lattice.level_shapes, 1, image, location)
     return Positives(image, location, gt, locations[location], truth.boxes_xyxy[gt], truth.labels[gt], index)

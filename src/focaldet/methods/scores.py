@@ -1,4 +1,4 @@
-"""What the network makes of the positives' classes, without gradients: weights and targets follow from it."""
+"""Predicted classes of the positives, without gradients. Weights and targets are computed from them."""
 
 from torch import Tensor
 

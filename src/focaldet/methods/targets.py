@@ -1,7 +1,7 @@
 """Training targets, made with the batch: from boxes and the shapes of the maps, before the network runs.
 
-The assignments of these methods do not depend on the predictions. So the worker that loads a batch makes them, and the
-training step is spared the work and, on a GPU, the waits for the device.
+The assignments of these methods do not depend on the predictions. So the worker that loads a batch makes them. This
+saves the training step the work and, on a GPU, waits for the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class Targets:
         counts: numbers of objects.
         candidates: pairs of an object and a location, if predictions choose among them.
         unmatched: for the candidates: all locations, as background or ignored.
-        valuable: the locations around the positives at which a teacher teaches, too, if there is one.
+        valuable: locations around the positives at which a teacher, if any, also teaches.
     """
 
     lattice: Lattice
@@ -102,7 +102,7 @@ def losses_of(method: Method, outputs: HeadOutputs, targets: Targets, progress: 
     """The loss terms of a batch.
 
     Args:
-        progress: share of the training that is done: after a method's warm-up, predictions choose among the candidates.
+        progress: completed share of the training. After a method's warm-up, predictions choose among the candidates.
     """
     if targets.candidates is None or targets.unmatched is None or progress < method.warm_up:
         return method.losses(outputs, targets.assignment, targets.positives)
@@ -120,7 +120,7 @@ class TrainingBatch(NamedTuple):
 
     Args:
         images, valid_sizes, truth: as in ``Batch``.
-        targets: ``None`` if the training step is to make them.
+        targets: ``None`` if the training step makes them.
     """
 
     images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]

@@ -8,10 +8,10 @@
     L = 1/N_t ( sum_all QFL(t̂) + sum_pos t̂ ( 2 GIoU + 1/4 mean over the four sides of DFL ) )
 
 ``s`` is the score of a location for the object's class, ``u`` the IoU of its box with the object, and ``N_t`` the sum
-of t̂. The 13 locations inside an object with the largest t learn it: those that already score and locate it best. So the
-network chooses what it learns. At the start it knows nothing, and ATSS chooses for the first third of the training, as
-in the paper (4 of 12 epochs). The paper's second part, a head that aligns both tasks, is left out; the sides have GFL's
-distributions, as in PP-YOLOE (arXiv 2203.16250).
+of t̂. The positives of an object are the 13 locations inside it with the largest t, which already score and locate it
+best. So the network chooses what it learns. At the start it knows nothing, so ATSS chooses for the first third of the
+training, as in the paper (4 of 12 epochs). The paper's second part, a head that aligns both tasks, is left out; the
+sides have GFL's distributions, as in PP-YOLOE (arXiv 2203.16250).
 """
 
 from dataclasses import dataclass

@@ -95,7 +95,7 @@ def check_known(name: str) -> None:
 def _create(name: str, *, pretrained: bool, **options: Any) -> Any:
     check_known(name)
     if name.startswith("swin"):
-        options["strict_img_size"] = False  # its windows are padded, so it can take any size
+        options["strict_img_size"] = False  # its windows are padded, so it accepts any size
     try:
         return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
@@ -156,7 +156,7 @@ def load_backbone_weights(backbone: Backbone, file: Path) -> None:
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Freeze all batch norms in ``module``: use their stored statistics also in training."""
+    """Freeze all batch norms in ``module``: use their stored statistics in training too."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

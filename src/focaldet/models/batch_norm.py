@@ -1,6 +1,6 @@
 """Batch norm over the whole batch, across all processes.
 
-On GPUs by the kernels of ``torch.nn.SyncBatchNorm``, which are for GPUs only. On CPUs every step is a plain PyTorch
+GPUs use the kernels of ``torch.nn.SyncBatchNorm``, which exist for GPUs only. On CPUs every step is a plain PyTorch
 operation, so two processes train as one does.
 """
 
@@ -17,7 +17,7 @@ class _Normalise(torch.autograd.Function):
     """``(x - mean) / sqrt(var + eps) * weight + bias``, with mean and biased variance over x ``(N, C, *)`` of all
     processes.
 
-    Also returns mean ``(C,)``, variance ``(C,)`` and the number of values per channel, float32, for the running
+    Also return mean ``(C,)``, variance ``(C,)`` and the number of values per channel, float32, for the running
     statistics.
     """
 
@@ -92,7 +92,7 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return y
 
     def _count_step(self) -> float:
-        """Count a step of the running statistics, and return its share in them."""
+        """Count a step of the running statistics and return its share of them."""
         if self.num_batches_tracked is None:
             return 0.0
         self.num_batches_tracked += 1

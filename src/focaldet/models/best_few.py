@@ -1,8 +1,8 @@
-"""Leaving out early what is not among the best candidates: on a CPU, where sorting takes longer than looking.
+"""Drop locations early that cannot be among the best candidates. For CPUs, where sorting is slower than comparing.
 
-Where most (location, class) pairs are above the threshold, as with an untrained network or a threshold of 0, millions
-would be gathered and sorted for the few thousand that are kept. A GPU sorts them sooner than the host would hear how
-many there are.
+If most (location, class) pairs are above the threshold, as with an untrained network or a threshold of 0, millions
+would be gathered and sorted for the few thousand that are kept. A GPU sorts them before the host could learn their
+number.
 """
 
 import math
@@ -18,16 +18,16 @@ def leave_the_worst(
     place: tuple[Int64[Tensor, " N"], Int64[Tensor, " N"], Int64[Tensor, " N"]],
     most: int,
 ) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"], Float[Tensor, " M"]]:
-    """Those of N locations with a class logit among the largest of their image and level.
+    """Keep the locations with a class logit among the largest of their image and level.
 
     Args:
         best: largest class logit of each location.
         class_logits: maps ``(B, A * C, H, W)``.
-        place: image, location and level of each.
+        place: image, location and level of each of N locations.
         most: number of the largest logits of an image and level; more if some are equal.
 
     Returns:
-        Image and location of the M that stay, and the smallest class logit that is large enough there.
+        Image and location of the M kept locations, and the smallest class logit that is large enough there.
     """
     image, location, level = place
     if bool(best.isnan().any()):  # a location with NaN has no candidates at all
@@ -46,7 +46,7 @@ def _last_of_best(level: Tensor, most: int) -> Float[Tensor, " B"]:
 
 
 def near_the_best(values: Float[Tensor, " N"], group: Int64[Tensor, " N"], most: int) -> Int64[Tensor, " M"] | None:
-    """Indices of at least the largest values of each group; ``None``: of all, since few could be left out.
+    """Indices of at least the largest values of each group; ``None``: keep all, since few could be dropped.
 
     >>> near_the_best(torch.tensor([1.0, 3, 2, 5, 3, 4]), torch.tensor([0, 0, 0, 0, 0, 1]), 2)
     tensor([1, 3, 4, 5])

@@ -16,7 +16,7 @@ MIN_TILES = 24
 class Conv3x3(nn.Conv2d):
     """``nn.Conv2d`` with kernel 3, stride 1 and padding 1, for one map or for all levels of a pyramid at once.
 
-    Where it is faster, in float32 on the CPU, Winograd's algorithm needs a quarter of the multiplications
+    Where Winograd's algorithm is faster (float32 on the CPU), it is used; it needs a quarter of the multiplications
     (``kernels.convolution``). Traced and exported models keep an ordinary convolution.
 
     Args:

@@ -110,7 +110,7 @@ class DenseDetector(nn.Module):
 
 
 def map_shapes(height: int, width: int, strides: tuple[int, ...], pad_to: int = 1) -> tuple[tuple[int, int], ...]:
-    """(height, width) of each level's map of an image, for a backbone that rounds up where it halves a map.
+    """(height, width) of each level's map of an image, for a backbone that rounds up when it halves a map.
 
     Most do. Those that cut an image into patches round down.
 

@@ -25,7 +25,7 @@ MAX_SHIFT_PX = 128
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """How class and quality make the score, if the head has a quality branch.
+    """How class and quality combine into the score, if the head has a quality branch.
 
     Args:
         combine: class probability alone, its product with the quality, or the square root of that product.
@@ -39,7 +39,7 @@ class ScoreRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessConfig:
-    """How to read boxes from a network's maps; published networks differ in it.
+    """How to read boxes from a network's maps; published networks differ here.
 
     Args:
         score_threshold: the score of every detection, or its class probability (``ScoreRule.threshold_on``), is above
@@ -51,8 +51,8 @@ class PostProcessConfig:
         keep_empty: keep boxes without area after clipping, as in torchvision.
         offset, shift_px: centre of a cell, see ``Lattice``.
         steps: pixels between neighbouring locations: the level's stride, or ``fitted_steps``.
-        last_pixel: a box's right and bottom side are the last row and column of pixels in it, as in mmdetection before
-            version 2: in a photo it ends one pixel farther. See ``DetectionArrays.to_photo``.
+        last_pixel: a box's right and bottom sides are its last column and row of pixels, as in mmdetection before
+            version 2, so in a photo it ends one pixel farther. See ``DetectionArrays.to_photo``.
     """
 
     score_threshold: float = 0.05
@@ -76,8 +76,8 @@ class PostProcessConfig:
     def with_room(self, max_detections: int) -> "PostProcessConfig":
         """A copy for another number of detections per image.
 
-        Before NMS there are many boxes around each object, and those of the most confident objects could fill all
-        candidates of a level. So their number grows too.
+        Before NMS each object has many boxes, and the most confident objects could fill all candidates of a level. So
+        the number of candidates grows too.
 
         >>> PostProcessConfig().with_room(600).topk_candidates, PostProcessConfig().with_room(20).topk_candidates
         (6000, 1000)
@@ -166,7 +166,7 @@ class PostProcess(nn.Module):
         """
         Args:
             outputs: raw maps of a batch.
-            image_sizes: (height, width) of each image's content; boxes are cut to it.
+            image_sizes: (height, width) of each image's content; boxes are clipped to it.
 
         Returns:
             Detections in host memory, since NMS runs on the CPU: on a GPU it would wait for every photo, and the GPU is
@@ -253,7 +253,7 @@ class PostProcess(nn.Module):
         image, location = image[row], location[row]
         if ranked.numel() > config.topk_candidates:
             level = level_of(shapes, num_anchors, location)
-            # The result is in lattice order again, by which NMS also breaks ties.
+            # The result is in lattice order again, which NMS uses to break ties.
             kept = _best_of_groups(ranked, image * len(shapes) + level, config.topk_candidates)
             joint, label, image, location = joint[kept], label[kept], image[kept], location[kept]
         score = joint.sigmoid()

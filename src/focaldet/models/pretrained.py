@@ -21,7 +21,7 @@ def pretrained_file(name: str) -> Path:
     """The file of timm's pretrained weights of a network.
 
     Raises:
-        InputError: there are none, they are neither in the cache nor can be downloaded, or the file is damaged.
+        InputError: the network has none, they are not cached and cannot be downloaded, or the file is damaged.
     """
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None or not (config.hf_hub_id or config.url):
@@ -34,9 +34,9 @@ def pretrained_file(name: str) -> Path:
 
 
 def url_file(url: str) -> Path:
-    """The file of an address in torch's cache, downloaded by torch's own loader if it is not there.
+    """The file in torch's cache for an address, downloaded by torch's own loader if it is missing.
 
-    The name of such a file ends in the first digits of its SHA-256, which are compared.
+    The name of such a file ends in the first digits of its SHA-256, which are checked.
 
     Raises:
         InputError: it cannot be downloaded, or is damaged.
@@ -46,7 +46,7 @@ def url_file(url: str) -> Path:
     if file.exists():
         _check_hash(file, stated[1] if stated else "")
         return file
-    bring = f"bring {url} from another machine to {file}"
+    bring = f"copy {url} from another machine to {file}"
     if reason := unreachable(url):
         raise InputError(f"{file.name}: cannot be downloaded ({reason}); {bring}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def _hub_file(repository: str, revision: str | None, names: tuple[str, ...]) -> 
             _check_hash(Path(cached), blob if re.fullmatch("[0-9a-f]{64}", blob) else "")
             return Path(cached)
     url = f"{constants.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{names[0]}"
-    bring = f"bring {url} from another machine and name it with --backbone-weights"
+    bring = f"copy {url} from another machine and name it with --backbone-weights"
     if reason := unreachable(url):
         raise InputError(f"{repository}: cannot be downloaded ({reason}); {bring}")
     for name in names:
@@ -92,7 +92,7 @@ def _check_hash(file: Path, stated: str) -> None:
     if not found.startswith(stated):
         raise InputError(
             f"{file}: is damaged (its SHA-256 begins with {found[: min(8, len(stated))]}, expected {stated[:8]}); "
-            "remove it, and it is downloaded again"
+            "remove it to download it again"
         )
 
 

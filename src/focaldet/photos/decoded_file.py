@@ -1,4 +1,4 @@
-"""The pixels of a photo in a temporary file, where parts of them are read: for formats without places to begin at."""
+"""The pixels of a photo in a temporary file, for formats that can only be decoded from the start."""
 
 import contextlib
 import os
@@ -21,19 +21,19 @@ from focaldet.photos.tiling import Window
 
 
 class NoRoomError(WorkerError):
-    """There is no room for the decoded pixels of a photo."""
+    """The disk has no room for the decoded pixels of a photo."""
 
 
 class DecodedFile:
-    """Rows of RGB, one after the other, in a temporary file that goes when it is closed or the process ends.
+    """RGB rows in a temporary file, which is removed when it is closed or the process ends.
 
     Args:
         path: the photo.
         width, height: its size as stored.
-        keep: folder where the file stays instead, and serves who opens the photo next, in whatever process.
+        keep: folder in which the file is kept instead, for the next process that opens the photo.
 
     Attributes:
-        ready: whether such a file was there already.
+        ready: whether the file existed already.
         problem: what could not be decoded, or "".
     """
 
@@ -61,12 +61,12 @@ class DecodedFile:
             self._file = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=self._folder, delete=False))
 
     def write(self, strips: Iterable[NDArray[np.uint8]], fill: int, problem: Callable[[], str] = str) -> None:
-        """Take the rows from the top; where they end too early, the rest is ``fill``.
+        """Write the rows from the top; if they end too early, fill the rest.
 
         Args:
             strips: the rows.
-            fill: value of what is missing.
-            problem: says after the last row what in them could not be decoded.
+            fill: value of missing rows.
+            problem: says, after the last row, which part could not be decoded.
         """
         try:
             for strip in strips:
@@ -79,7 +79,7 @@ class DecodedFile:
         self.complete(fill)
 
     def complete(self, fill: int) -> None:
-        """Check how many rows there are, and fill the others."""
+        """Check the number of rows and fill the missing ones."""
         self._file.seek(0, 2)
         rows = self._file.tell() // (3 * self.width)
         if not rows:
@@ -97,7 +97,7 @@ class DecodedFile:
                 os.replace(self._file.name, self._kept)
 
     def take_jpeg(self, fill: int) -> None:
-        """Take the rows of a JPEG file, decoded by libvips in a process of its own."""
+        """Write the rows of a JPEG file, decoded by libvips in a separate process."""
         script = Path(__file__).with_name("jpeg_rows.py")
         done = subprocess.run(
             [sys.executable, "-P", str(script), str(self.path)], stdout=self._file, stderr=subprocess.PIPE, check=False
@@ -110,7 +110,7 @@ class DecodedFile:
     def read(self, window: Window) -> NDArray[np.uint8]:
         """A part of the photo."""
         left, top, width, height = window
-        # A new mapping for each read, so that the pages do not stay in the memory of the process.
+        # A new mapping for each read, so that its pages do not stay in the process's memory.
         with mmap(self._file.fileno(), 0, access=ACCESS_READ) as mapped:
             rows = np.frombuffer(mapped, np.uint8).reshape(self.height, self.width, 3)
             part = rows[top : top + height, left : left + width].copy()
@@ -118,17 +118,17 @@ class DecodedFile:
         return part
 
     def discard(self) -> None:
-        """Remove a file that is not complete."""
+        """Remove an incomplete file."""
         self._file.close()
         if self._kept is not None:
             Path(self._file.name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file; it goes, unless it is kept."""
+        """Close the file and remove it, unless it is kept."""
         self._file.close()
 
 
 def strips_of(rows: NDArray[np.uint8], height: int) -> Iterator[NDArray[np.uint8]]:
-    """A photo in strips of some rows."""
+    """A photo in strips of a few rows."""
     for top in range(0, len(rows), height):
         yield rows[top : top + height]

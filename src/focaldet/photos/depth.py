@@ -1,9 +1,9 @@
 """Files with 16 bits per channel: which value is white.
 
 Microscopes and industrial cameras store 10, 12 or 14 bits in 16; as fractions of 65,535, such photos are almost black.
-So white is the value that the file states, else the largest value of 8, 10, 12, 14 or 16 bits, whichever is the
-smallest that holds the photo's brightest pixel. It depends on the file alone: training, evaluation and prediction see
-the same photo.
+So white is the value that the file states, else the largest value of 8, 10, 12, 14 or 16 bits: the fewest bits that
+hold the photo's brightest pixel. It depends only on the file, so training, evaluation and prediction see the same
+photo.
 """
 
 import struct
@@ -32,7 +32,7 @@ _LOW_BYTES = {
     for bands in ("RGB", "RGBX", "RGBA")
     for order, other in (("B", "L"), ("L", "B"), ("N", "L" if sys.byteorder == "big" else "B"))
 }
-"""How Pillow reads the high bytes of a channel (big, little, native order) -> how it would read the low ones."""
+"""Pillow's raw mode for the high bytes of a channel (big, little, native order) -> its mode for the low ones."""
 
 _BITS_PER_SAMPLE, _MAXIMA = 258, (341, 281)
 """Tags of TIFF; the maxima are SMaxSampleValue and MaxSampleValue."""
@@ -42,7 +42,7 @@ def grey_of_16_bits(image: Image.Image, stated: Sequence[int] = ()) -> tuple[Ima
     """A grey image of Pillow's integer modes with 8 bits, and the value that became 255.
 
     Args:
-        stated: white values that the file states; one that a pixel exceeds does not count.
+        stated: white values that the file states; a value that a pixel exceeds does not count.
     """
     values = np.asarray(image)
     white = _white(int(values.max(initial=0)), stated)
@@ -52,8 +52,8 @@ def grey_of_16_bits(image: Image.Image, stated: Sequence[int] = ()) -> tuple[Ima
 def colours_of_16_bits(
     image: Image.Image, stated: Sequence[int], reopen: Callable[[], AbstractContextManager[Image.Image]]
 ) -> tuple[Image.Image, int]:
-    """The same for a colour image. Pillow keeps the high byte of each channel; if that is too little, the file is read
-    again for the low bytes.
+    """A colour image with 8 bits, and the value that became 255. Pillow keeps the high byte of each channel; if that
+    loses too much, the file is read again for the low bytes.
 
     Args:
         reopen: opens the same file again.
@@ -76,7 +76,7 @@ def colours_of_16_bits(
 
 
 def has_colours_of_16_bits(image: Image.Image) -> bool:
-    """Whether the file of an image that is opened, but not loaded, has 16 bits per channel."""
+    """Whether the file of an image that is open but not loaded has 16 bits per channel."""
     tiles: list[Any] = getattr(image, "tile", [])
     return bool(tiles) and all(_rawmode(tile) in _LOW_BYTES for tile in tiles) and "transparency" not in image.info
 
@@ -85,7 +85,7 @@ def stated_whites(image: Image.Image, source: Path | BytesIO) -> tuple[int, ...]
     """White values that a 16-bit image file states, the most likely first; empty if it states none.
 
     PNG states the number of significant bits (sBIT). A writer that follows the standard scales values up to 16 bits;
-    others leave them as they are, which is the case if no value is larger. Pillow has already applied PGM's maximum.
+    others do not, which shows if no value is larger. Pillow has already applied PGM's maximum.
     """
     if image.format == "PNG":
         bits = _significant_bits(source)
@@ -105,17 +105,17 @@ def depth_note(whites: Iterable[int]) -> str:
         whites: white of each photo.
 
     >>> depth_note([65535, 4095, 4095, 1023])
-    'photos that use only a part of their 16 bits, and are brightened: 3 (white is 4,095 in 2, 1,023 in 1)'
+    'photos brightened because they use only part of their 16 bits: 3 (white is 4,095 in 2, 1,023 in 1)'
     """
     counts = Counter(white for white in whites if white < FULL)
     if not counts:
         return ""
     listed = ", ".join(f"{white:,} in {count:,}" for white, count in counts.most_common())
-    return f"photos that use only a part of their 16 bits, and are brightened: {counts.total():,} (white is {listed})"
+    return f"photos brightened because they use only part of their 16 bits: {counts.total():,} (white is {listed})"
 
 
 def _white(top: int, stated: Sequence[int]) -> int:
-    """The first value that no pixel exceeds; a black photo is left as it is."""
+    """The first value that no pixel exceeds; a black photo stays unchanged."""
     return next(white for white in (*stated, *_BY_RANGE) if top <= white) if top > 0 else FULL
 
 
@@ -154,6 +154,6 @@ def _significant_bits(source: Path | BytesIO) -> int:
 
 
 def _numbers(value: Any) -> list[int]:
-    """The numbers of a tag that are whole and have at most 16 bits."""
+    """The whole numbers of a tag with at most 16 bits."""
     values = value if isinstance(value, tuple | list) else (value,)
     return [int(number) for number in values if isinstance(number, int | float) and 0 <= number <= FULL]

@@ -3,8 +3,8 @@
 A side that the detector is certain of is a thin line. An uncertain side has a wide translucent band: plus and minus one
 standard deviation of its predicted distribution.
 
-Small photos are enlarged first. A label is written only where it stays in the frame and hides neither another label nor
-an object; the strip below the photo lists the colours, so that a box without a label can still be read.
+Small photos are enlarged first. A label is written only if it fits in the frame and hides neither another label nor an
+object. The strip below the photo lists the colours, so that a box without a label is still clear.
 """
 
 import colorsys
@@ -24,7 +24,7 @@ _BASE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _LONG_SIDE_PX = 1000  # a photo is enlarged by a whole factor to about this size
 _MAX_SCALE = 4
 _DENSE = 40  # beyond this many boxes, lines are thinner and labels show only the score
-_MAX_LABELS = 1000  # no picture has room for more, and the search takes quadratic time in the number of boxes
+_MAX_LABELS = 1000  # no picture has room for more, and the search time is quadratic in the number of boxes
 _MAX_COVERED = 0.15  # a label may cover this share of any object
 
 Picture = Image.Image | NDArray[np.uint8]
@@ -32,7 +32,7 @@ Rectangle = tuple[float, float, float, float]
 
 
 def class_color(index: int) -> str:
-    """The colour of a class as ``#RRGGBB``, a function of its index.
+    """The colour of a class as ``#RRGGBB``, given its index.
 
     Colour-blind people can distinguish the first seven. No set of eighty has this property: later colours differ only
     in hue and lightness.
@@ -91,7 +91,7 @@ def draw_detections(
             or ``None``: boxes without error bars.
         scale: enlarge by this whole number; by default a photo under 1000 px is enlarged up to four times.
         legend: add the strip of colours below; its height depends on the number of classes.
-        band: meaning of the error bars, for the strip.
+        band: meaning of the error bars, written in the strip.
 
     Returns:
         A new RGB picture, the photo's size times ``scale``, and the strip.

@@ -9,7 +9,7 @@ from focaldet.checks import printable
 from focaldet.photos.images import IMAGE_SUFFIXES, REMEDIES, SUFFIX_FORMATS
 
 NOT_PHOTOS = frozenset({"__MACOSX"})
-"""Folders that programs leave among photos; hidden folders are skipped too."""
+"""Folders that programs create among photos; hidden folders are skipped too."""
 
 _MAX_KINDS = 8
 
@@ -51,7 +51,7 @@ def skipped_line(others: Counter[str]) -> str:
     """A line about files in folders that are not photos; "" if there are none.
 
     >>> skipped_line(Counter({".txt": 1200, ".mp4": 1, "": 2}))
-    'skipped in folders, as they are no photos: 1,200 .txt, 2 without a suffix, 1 .mp4'
+    'skipped in folders, because they are not photos: 1,200 .txt, 2 without a suffix, 1 .mp4'
     """
     if not others:
         return ""
@@ -59,4 +59,4 @@ def skipped_line(others: Counter[str]) -> str:
     more = f", and {len(kinds) - _MAX_KINDS} more kinds" if len(kinds) > _MAX_KINDS else ""
     formats = {format for suffix in others for format in SUFFIX_FORMATS.get(suffix, ())}
     hints = "".join(f"; to read {name}: {remedy}" for name, remedy in REMEDIES.items() if name in formats)
-    return f"skipped in folders, as they are no photos: {', '.join(kinds[:_MAX_KINDS])}{more}{hints}"
+    return f"skipped in folders, because they are not photos: {', '.join(kinds[:_MAX_KINDS])}{more}{hints}"

@@ -1,6 +1,6 @@
-"""Where the pixels of a GeoTIFF lie on the ground, from the tags that the file carries.
+"""Map coordinates of the pixels of a GeoTIFF, from the file's tags.
 
-The tags are those of the GeoTIFF standard (OGC 19-008); Pillow reads them, so no other package is needed.
+Pillow can read the tags of the GeoTIFF standard (OGC 19-008), so no other package is needed.
 """
 
 from collections.abc import Sequence
@@ -47,18 +47,18 @@ class Georeference:
 
 
 def read_georeference(path: Path) -> Georeference | None:
-    """The georeference of a file; ``None`` for other files, and for those whose tags are missing or damaged."""
+    """The georeference of a file; ``None`` if the tags are missing or damaged, or the file is of another kind."""
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return None
     try:
         with no_size_warnings(), TiffImagePlugin.TiffImageFile(path) as image:
             tags = image.tag_v2
-            if tags.get(ExifTags.Base.Orientation, 1) != 1:  # its coordinates are of the pixels as stored
+            if tags.get(ExifTags.Base.Orientation, 1) != 1:  # its coordinates refer to the pixels as stored
                 return None
             return georeference_of(
                 {key: tags[key] for key in (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, KEYS) if key in tags}
             )
-    except Exception:  # Pillow raises every type there is on damaged files
+    except Exception:  # Pillow raises exceptions of every type on damaged files
         return None
 
 
@@ -74,7 +74,7 @@ def georeference_of(tags: dict[int, Any]) -> Georeference | None:
         affine = np.array([[across, 0, x - across * column], [0, -down, y + down * row]], np.float64)
     else:
         return None
-    if keys.get(_RASTER_TYPE) == _PIXEL_IS_POINT:  # then the coordinates are of the pixels' centres
+    if keys.get(_RASTER_TYPE) == _PIXEL_IS_POINT:  # then the coordinates refer to the pixels' centres
         affine = affine.copy()
         affine[:, 2] -= affine[:, :2].sum(axis=1) / 2
     if not np.isfinite(affine).all() or np.linalg.det(affine[:, :2]) == 0:

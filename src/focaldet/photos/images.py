@@ -44,7 +44,7 @@ SUFFIX_FORMATS: dict[str, tuple[str, ...]] = {
     ".avif": ("AVIF",),
     **dict.fromkeys((".heic", ".heif"), ("HEIF",)),
 }
-"""File name suffix -> the formats it promises, in Pillow's terms."""
+"""File name suffix -> the formats that it stands for, by Pillow's names."""
 
 REMEDIES = {"AVIF": "pip install 'pillow>=11.3'", "HEIF": "pip install pillow-heif"}
 """Formats that an installation may be unable to read, and how to fix it."""
@@ -56,17 +56,17 @@ _MISSING = {
 }
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, formats in SUFFIX_FORMATS.items() if _MISSING.isdisjoint(formats))
-"""Suffixes of files that count as images: those of the formats that can be read here."""
+"""Suffixes of files that count as images, limited to formats that this installation can read."""
 
 _LARGE: dict[bytes, Callable[[BinaryIO], Image.Image]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"\x89PNG": PngImagePlugin.PngImageFile,
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
 }
-"""Beginning of a file -> its reader, for files above Pillow's own limit, which only ``Image.open`` has."""
+"""First bytes of a file -> its reader, for files above Pillow's own limit, which only ``Image.open`` enforces."""
 
 GLANCE = 64
-"""Longer side in pixels of images that are decoded only as a check: JPEGs then take a third of the time."""
+"""Longer side in pixels of images that are decoded only to check them: JPEGs then take a third of the time."""
 
 
 class ImageHeader(NamedTuple):
@@ -104,7 +104,7 @@ def no_size_warnings() -> Iterator[None]:
 
 
 Source = Path | BytesIO
-"""An image file, or its bytes, which errors call ``image``."""
+"""An image file, or its bytes; errors refer to it as ``image``."""
 
 
 def _problem(source: Source, error: Exception) -> InputError:
@@ -139,7 +139,7 @@ def _unidentified(source: Source) -> str:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Pillow's readers that may be used: only plain pixel formats, none that starts another program (EPS)."""
+    """Allowed readers of Pillow: plain pixel formats only, none that starts another program (EPS)."""
     if "HEIF" not in _MISSING:
         importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(dict.fromkeys(formats[0] for formats in SUFFIX_FORMATS.values() if _MISSING.isdisjoint(formats)))
@@ -183,7 +183,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turned_by_pillow(image: Image.Image) -> bool:
-    """Whether Pillow itself rotates the pixels when it decodes them; then its size is that of the displayed image."""
+    """Whether Pillow itself rotates the pixels when decoding; then its size is the displayed size."""
     return image.format == "TIFF"  # in all supported versions of Pillow: 11.0 to 13.0
 
 
@@ -197,10 +197,10 @@ def read_header(source: Source, *, most: int = MAX_PIXELS) -> ImageHeader:
     """Size and orientation of an image, without decoding it.
 
     Args:
-        most: pixels; ``MAX_REGION_PIXELS`` for who will read parts of it.
+        most: largest number of pixels; ``MAX_REGION_PIXELS`` if only parts will be read.
 
     Raises:
-        InputError: not an image, of floating-point pixels, or of more pixels.
+        InputError: not an image, floating-point pixels, or more pixels than ``most``.
     """
     try:
         with no_size_warnings(), _open(source, most) as image:
@@ -214,7 +214,7 @@ def read_header(source: Source, *, most: int = MAX_PIXELS) -> ImageHeader:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB: scale 16 bits, lay transparency on white. ValueError for floating-point pixels."""
+    """Convert any mode to 8-bit RGB: scale 16 bits, put transparency on white. ValueError for floating-point pixels."""
     if image.mode == "RGB":
         return image
     if image.mode == "F":
@@ -229,7 +229,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 JpegDecoder = Callable[[bytes], NDArray[np.uint8] | None]
-"""Decodes the bytes of a JPEG file to a photo as stored, or leaves it to Pillow with ``None``."""
+"""Decodes the bytes of a JPEG file to a photo as stored; ``None`` leaves it to Pillow."""
 
 
 class Decoded(NamedTuple):
@@ -237,7 +237,7 @@ class Decoded(NamedTuple):
 
     Args:
         photo: ``(H, W, 3)`` uint8 RGB, upright.
-        white: of a file with 16 bits a channel, the value that became 255 (``photos.depth``), else 65,535.
+        white: for a file with 16 bits per channel, the value that became 255 (``photos.depth``), else 65,535.
     """
 
     photo: NDArray[np.uint8]
@@ -252,11 +252,12 @@ def decode_photo(
     most: int = MAX_PIXELS,
     jpeg: JpegDecoder | None = None,
 ) -> Decoded:
-    """As ``read_photo``, with what to report about the colours.
+    """As ``read_photo``, with a report about the colours.
 
     Args:
-        white: of a part of a photo, the white of the whole.
-        most: most pixels of the file; above ``MAX_PIXELS`` for JPEG alone, where ``max_side`` avoids decoding them.
+        white: for a part of a photo, the white of the whole photo.
+        most: largest number of pixels of the file; above ``MAX_PIXELS`` only for JPEG, where ``max_side`` avoids
+            decoding them all.
         jpeg: decodes JPEG files that need not be scaled, instead of Pillow.
     """
     try:
@@ -295,9 +296,9 @@ def _eight_bits(image: Image.Image, source: Source, white: int | None) -> tuple[
 
 
 def white_of_part(source: Source) -> int:
-    """White of a part of a photo by itself, as in ``Decoded``; 0 if nothing in it is brighter than black.
+    """White of a part of a photo alone, as in ``Decoded``; 0 if nothing in it is brighter than black.
 
-    The white of a photo is the largest of its parts'.
+    The white of a photo is the maximum over its parts.
     """
     try:
         with no_size_warnings(), _open(source) as opened:
@@ -329,8 +330,8 @@ def read_photo(source: Source, *, max_side: int | None = None, jpeg: JpegDecoder
         jpeg: as in ``decode_photo``.
 
     Raises:
-        InputError: missing, not a regular file, not an image, damaged or truncated, of floating-point pixels, more than
-            ``MAX_PIXELS``, or a JPEG file of more than ``MAX_SCANS``.
+        InputError: missing, not a regular file, not an image, damaged or truncated, floating-point pixels, more than
+            ``MAX_PIXELS``, or a JPEG file with more than ``MAX_SCANS``.
     """
     return decode_photo(source, max_side=max_side, jpeg=jpeg).photo
 
@@ -338,7 +339,7 @@ def read_photo(source: Source, *, max_side: int | None = None, jpeg: JpegDecoder
 def as_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Convert a file, a PIL image or an array to a photo ``(H, W, 3)``.
 
-    A file is rotated upright by its EXIF orientation; a PIL image is used as it is.
+    A file is rotated upright by its EXIF orientation; a PIL image is used unchanged.
 
     Raises:
         InputError: as ``read_photo``, or an array of another shape or type.

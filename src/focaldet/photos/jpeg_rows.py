@@ -1,17 +1,17 @@
-"""Writes the pixels of a JPEG file to the standard output, row by row, in little memory: libvips, in a process of its
-own, because its threads do not survive a fork, as data-loading processes are made.
+"""Write the pixels of a JPEG file to standard output, row by row, in little memory. libvips runs in a separate process,
+because its threads do not survive the fork that creates data-loading processes.
 
-Run as ``python jpeg_rows.py FILE``. The rows are RGB, as stored. Where the file ends or is damaged, they end too.
+Run as ``python jpeg_rows.py FILE``. The rows are RGB, as stored. They stop where the file ends or is damaged.
 """
 
 import sys
 
 ROWS = 64
-"""Rows that are written at once."""
+"""Number of rows written at a time."""
 
 
 def main(path: str) -> int:
-    """Write the rows; 1 if some are missing."""
+    """Write the rows; return 1 if some are missing."""
     import pyvips
 
     image = pyvips.Image.new_from_file(path, access="sequential", fail_on="truncated", autorotate=False)

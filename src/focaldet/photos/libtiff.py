@@ -1,6 +1,6 @@
-"""Silence libtiff, with which Pillow reads compressed TIFF: it writes about damaged files to stderr, past Python.
+"""Silence libtiff, with which Pillow reads compressed TIFF: it reports damaged files on stderr, bypassing Python.
 
-Errors are raised all the same, and reported in one line.
+Errors are still raised, and reported in one line.
 """
 
 import contextlib

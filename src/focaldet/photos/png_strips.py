@@ -1,8 +1,8 @@
-"""The rows of a PNG file from the first to the last, some at a time.
+"""The rows of a PNG file from the first to the last, a few at a time.
 
-PNG has no places to begin in the middle, and stores a row as differences from the row above. Here rows are
-decompressed as they come, and Pillow undoes the differences, in small files whose first row is the last one before. The
-rows themselves then become small PNG files of their own: Pillow gives the pixels that it would give of the whole.
+PNG cannot be decoded from the middle, and stores a row as differences from the row above. Here rows are decompressed
+one after the other, and Pillow undoes the differences in small files that begin with the last row before. The rows
+themselves then become small PNG files, from which Pillow gives the same pixels as from the whole file.
 """
 
 import struct
@@ -18,18 +18,18 @@ from PIL import PngImagePlugin
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Kind of colours -> values of a pixel."""
+"""Colour type -> number of values per pixel."""
 
 _KIND_OF_BYTES = {1: 0, 2: 4, 3: 2, 4: 6}
-"""Bytes between a value and its left neighbour -> the kind of colours that has as many values of 8 bits."""
+"""Bytes between a value and its left neighbour -> the colour type with this many 8-bit values."""
 
 _COPIED = (b"PLTE", b"tRNS", b"sBIT", b"gAMA", b"cHRM", b"sRGB")
 _PART = 1 << 20
-"""Bytes that are decompressed at a time."""
+"""Number of bytes decompressed at a time."""
 
 
 class PngHeader(NamedTuple):
-    """What the first chunk says; ``colours`` is the kind of colours as the format numbers it."""
+    """Contents of the first chunk; ``colours`` is the format's number of the colour type."""
 
     width: int
     height: int
@@ -39,12 +39,12 @@ class PngHeader(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row, without the one that says how it is filtered."""
+        """Bytes of a row, without the filter byte."""
         return -(-self.width * self.bits * _CHANNELS[self.colours] // 8)
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes between a byte and the one to its left that it is a difference from."""
+        """Distance in bytes from a byte to the byte that it is a difference from."""
         return max(1, self.bits * _CHANNELS[self.colours] // 8)
 
 
@@ -52,7 +52,7 @@ def read_png_header(path: Path) -> PngHeader:
     """The header of a PNG file.
 
     Raises:
-        ValueError: it is none, or damaged.
+        ValueError: not a PNG file, or damaged.
     """
     with path.open("rb") as file:
         head = file.read(33)
@@ -65,15 +65,15 @@ def read_png_header(path: Path) -> PngHeader:
 
 
 def open_png(file: BinaryIO) -> PngImagePlugin.PngImageFile:
-    """A PNG file as Pillow reads it, however large it is."""
+    """Open a PNG file with Pillow, whatever its size."""
     return PngImagePlugin.PngImageFile(file)
 
 
 def png_strips(path: Path, rows: int) -> Iterator[BytesIO]:
-    """Small PNG files with ``rows`` rows each, the last one with fewer; of a file that is not interlaced.
+    """Split a file that is not interlaced into small PNG files of ``rows`` rows each; the last may have fewer.
 
     Raises:
-        ValueError: the file ends too early or is damaged; the strips before that have been given.
+        ValueError: the file ends too early or is damaged; the strips before have been yielded.
         OSError: it cannot be read.
     """
     header = read_png_header(path)
@@ -98,7 +98,7 @@ def png_strips(path: Path, rows: int) -> Iterator[BytesIO]:
 
 
 def _chunks(file: BinaryIO, copied: list[bytes]) -> Iterator[bytes]:
-    """The compressed pixels; chunks before them that matter for colours go to ``copied``."""
+    """The compressed pixels. Chunks before them that affect colours are added to ``copied``."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -130,7 +130,7 @@ def _inflated(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unfiltered(header: PngHeader, above: bytes, filtered: bytes) -> NDArray[np.uint8]:
-    """``(rows, row_bytes)``: the rows as they were before each became differences."""
+    """``(rows, row_bytes)``: the rows before they became differences."""
     count = len(filtered) // (1 + header.row_bytes)
     between = header.pixel_bytes
     stored = b"\0" + above + filtered
@@ -138,7 +138,7 @@ def _unfiltered(header: PngHeader, above: bytes, filtered: bytes) -> NDArray[np.
         seen = PngHeader(header.row_bytes // between, count + 1, 8, _KIND_OF_BYTES[between], False)
         with open_png(BytesIO(_file(seen, count + 1, stored, b""))) as image:
             return np.asarray(image).reshape(count + 1, header.row_bytes)[1:]
-    # Colours of 16 bits: Pillow keeps the high bytes, or if asked the low ones.
+    # 16-bit colours: Pillow keeps the high bytes, or the low ones on request.
     halves = []
     for order in ("B", "L"):
         with open_png(BytesIO(_file(header, count + 1, stored, b""))) as image:
@@ -148,7 +148,7 @@ def _unfiltered(header: PngHeader, above: bytes, filtered: bytes) -> NDArray[np.
 
 
 def _file(header: PngHeader, height: int, stored: bytes, copied: bytes) -> bytes:
-    """A PNG file of rows with their filter bytes; deflated without effort."""
+    """A PNG file of rows with their filter bytes, without compression effort."""
     first = struct.pack(">IIBBBBB", header.width, height, header.bits, header.colours, 0, 0, 0)
     pixels = _chunk(b"IDAT", zlib.compress(stored, 0))
     return _SIGNATURE + _chunk(b"IHDR", first) + copied + pixels + _chunk(b"IEND", b"")

@@ -1,8 +1,8 @@
 """Parts of a photo at its own resolution, without keeping the whole of it in memory.
 
-What is decoded depends on the file. TIFF in tiles, or not compressed: the part itself. Other TIFF, PNG, and JPEG above
-``MAX_PIXELS``: once from the top to the bottom, into a temporary file. All else, and small photos: once as a whole.
-Positions and sizes are those of the photo as it is displayed, that is after its EXIF rotation.
+How much is decoded depends on the file. Tiled or uncompressed TIFF: only the part. Other TIFF, PNG, and JPEG above
+``MAX_PIXELS``: everything once, from top to bottom, into a temporary file. Other formats and small photos: everything
+at once. Positions and sizes refer to the photo as displayed, that is after its EXIF rotation.
 """
 
 import importlib.util
@@ -38,33 +38,33 @@ from focaldet.photos.tiff_blocks import TiffBlocks
 from focaldet.photos.tiling import FILL, Window
 
 IN_MEMORY = 16_000_000
-"""Pixels of a photo that is decoded as a whole and kept (48 MB)."""
+"""Largest number of pixels of a photo that is decoded whole and kept (48 MB)."""
 
 MAX_SIDE = 1_000_000
-"""Longest side in pixels: a strip of a few rows has to fit in memory."""
+"""Longest side in pixels: a strip of a few rows must fit in memory."""
 
 _AT_ONCE = 4_000_000
-"""Pixels that are decoded at a time on the way through a large photo."""
+"""Number of pixels decoded at a time when reading all of a large photo."""
 
 _MAX_TOGETHER = 16_000_000
-"""Pixels of TIFF blocks that are decoded together."""
+"""Number of pixels in TIFF blocks that are decoded together."""
 
 _BACK = {6: 8, 8: 6}
-"""EXIF orientation -> the one that undoes it, where that is another."""
+"""EXIF orientation -> the orientation that undoes it, if it differs."""
 
 
 class _Stored(Protocol):
-    """Pixels as the file has them, before the rotation."""
+    """Pixels as stored, before the rotation."""
 
     @property
     def problem(self) -> str:
-        """What could not be read so far, or ""."""
+        """A description of what could not be read so far, or ""."""
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """A part of them."""
+        """A part of the pixels."""
 
     def close(self) -> None:
-        """Give back what they take."""
+        """Release memory and files."""
 
 
 class PhotoRegions:
@@ -86,7 +86,7 @@ class PhotoRegions:
 
     @property
     def problem(self) -> str:
-        """A sentence about what of the file could not be read so far, and is grey instead; "" if nothing."""
+        """A sentence about parts of the file that could not be read so far and are grey; "" if there are none."""
         return f"{self.path}: {self._stored.problem}" if self._stored.problem else ""
 
     def read(self, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -128,7 +128,7 @@ class PhotoRegions:
         return np.array(image.resize(target, Image.Resampling.BILINEAR, box=box))
 
     def close(self) -> None:
-        """Give back what the photo takes."""
+        """Release the photo's memory and files."""
         self._stored.close()
 
     def __enter__(self) -> Self:
@@ -148,7 +148,7 @@ def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
         keep: folder for decoded pixels that are used again when the photo is opened again; ``None``: a temporary file.
 
     Raises:
-        NoRoomError: there is no room for decoded pixels.
+        NoRoomError: the disk has no room for decoded pixels.
         InputError: as ``read_photo``; or the format cannot be read in parts and the photo has more than ``MAX_PIXELS``.
     """
     header = read_header(path, most=MAX_REGION_PIXELS)
@@ -161,13 +161,13 @@ def open_regions(path: Path, *, keep: Path | None = None) -> PhotoRegions:
         stored = _large(path, header, keep)
     if stored is not None:
         return PhotoRegions(path, header, stored)
-    read_header(path)  # refuses those above MAX_PIXELS
+    read_header(path)  # rejects those above MAX_PIXELS
     decoded = _decoded(path, header.width, header.height, keep, lambda: strips_of(read_photo(path), 1024))
     return PhotoRegions(path, _upright(header), decoded)
 
 
 def regions_of(image: str | Path | Image.Image | NDArray[np.uint8]) -> PhotoRegions:
-    """The same of what a person may have, see ``as_photo``.
+    """Open a photo that is given as a file, a PIL image or an array, see ``as_photo``.
 
     >>> regions_of(np.zeros((4, 8, 3), np.uint8)).size
     (8, 4)
@@ -179,16 +179,14 @@ def regions_of(image: str | Path | Image.Image | NDArray[np.uint8]) -> PhotoRegi
 
 
 def decode_to_the_end(path: Path) -> tuple[int, str]:
-    """Decode all of a photo. Returns its white as in ``Decoded``, and what of a large one is grey instead.
+    """Decode all of a photo. Returns its white as in ``Decoded``, and which part of a large one is grey instead.
 
     Raises:
         InputError: it cannot be used.
     """
     header = read_header(path, most=MAX_REGION_PIXELS)
     if header.width * header.height <= MAX_PIXELS:
-        return decode_photo(
-            path, max_side=GLANCE
-        ).white, ""  # to its end all the same, and JPEGs in a third of the time
+        return decode_photo(path, max_side=GLANCE).white, ""  # still to the end, and JPEGs in a third of the time
     with open_regions(path) as photo:
         photo.reduced(GLANCE)
         return FULL, photo.problem
@@ -199,7 +197,7 @@ def _upright(header: ImageHeader) -> ImageHeader:
 
 
 def _large(path: Path, header: ImageHeader, keep: Path | None) -> _Stored | None:
-    """Pixels of a large photo that need not be decoded as a whole, or ``None``."""
+    """Pixels of a large photo that need not be decoded whole, or ``None``."""
     width, height = header.stored_size
     if header.format == "TIFF":
         try:
@@ -233,7 +231,7 @@ def _decoded(
     Args:
         path, width, height, keep: see ``DecodedFile``.
         strips: decodes its rows from the top; ``None``: libvips does.
-        problem: says after the decoding what is grey.
+        problem: says after decoding which part is grey.
     """
     decoded = DecodedFile(path, width, height, keep)
     if decoded.ready:
@@ -258,18 +256,18 @@ def _rows_of_png(path: Path, rows: int, bits: int) -> Iterator[NDArray[np.uint8]
 def _until_damaged(strips: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     try:
         yield from strips
-    except ValueError:  # the rows that are missing are filled, and it is said
+    except ValueError:  # missing rows are filled and reported
         return
 
 
 def _joint_white(parts: Iterator[BytesIO]) -> int:
-    """White of a photo of 16 bits, from all its parts that can be read."""
+    """White of a 16-bit photo, from all its readable parts."""
     white = 0
     try:
         for part in parts:
             white = max(white, white_of_part(part))
     except ValueError:
-        pass  # what comes after cannot be read later either
+        pass  # the rest cannot be read later either
     return white or FULL
 
 
@@ -285,7 +283,7 @@ def _check_jpeg(path: Path) -> None:
 
 
 class _InMemory:
-    """A photo that has been decoded as a whole."""
+    """A photo that has been decoded whole."""
 
     problem = ""
 
@@ -301,10 +299,10 @@ class _InMemory:
 
 
 class _Tiff:
-    """A TIFF file whose parts are decoded when they are read.
+    """A TIFF file whose parts are decoded on reading.
 
     Raises:
-        ValueError: its blocks cannot be read one by one.
+        ValueError: its blocks cannot be read individually.
     """
 
     def __init__(self, path: Path) -> None:
@@ -340,17 +338,17 @@ class _Tiff:
         return out
 
     def strips(self) -> Iterator[NDArray[np.uint8]]:
-        """All rows from the top, about as many at a time as a strip of the file has."""
+        """All rows from the top, in strips of about the file's own strip size."""
         blocks = self._blocks
         rows = blocks.block_height * max(1, _AT_ONCE // (blocks.width * blocks.block_height))
         for top in range(0, blocks.height, rows):
             yield self.read(Window(0, top, blocks.width, min(rows, blocks.height - top)))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def _read_into(self, out: NDArray[np.uint8], window: Window, piece: Window) -> bool:
-        """Put what a piece has of a window into place; whether it could be read."""
+        """Copy a piece's share of a window into place; return whether it could be read."""
         try:
             part, held = self._blocks.part(piece)
             photo = decode_photo(part, white=self._white).photo

@@ -23,12 +23,12 @@ maps of even a small network would take gigabytes."""
 Resampling = Literal["antialias", "torchvision", "opencv"]
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
-"""``(h, w, 3)``: uint8, or float32 in [0, 255] where colours are not rounded."""
+"""``(h, w, 3)``: uint8, or float32 in [0, 255] if colours are not rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """How to scale an image to its canvas; published networks differ in it.
+    """How to scale an image to its canvas; published networks differ here.
 
     Args:
         short_side: shorter side of the canvas in pixels, unless the longer side would then exceed ``size``. ``None``:
@@ -75,7 +75,7 @@ class Resize:
 
 
 OWN_RESIZE = Resize()
-"""The scaling that training uses here. Unlike the others, it leaves an image of its canvas's size unchanged."""
+"""The scaling of focaldet's own training. Unlike the others, it leaves an image of its canvas's size unchanged."""
 
 
 def _bilinear(photo: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:

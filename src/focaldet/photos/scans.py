@@ -1,5 +1,5 @@
 """Detect JPEG files that take hours to decode: a scan of a few bytes makes the decoder visit all pixels, and a file can
-have any number of scans. No header shows the decoding time.
+have any number of scans. The header does not show it.
 
 Pillow's only other format with such scans is JPEG in TIFF, where libtiff itself refuses more than 100.
 """

@@ -37,7 +37,7 @@ def draw_sheet(
     Args:
         headings: words above each column.
         class_names: a name for each class.
-        cell: longer side of a photo on the sheet, pixels; a larger photo is not made smaller.
+        cell: longer side of a photo on the sheet, pixels; a larger photo is not scaled down.
 
     >>> photo = Annotated(np.zeros((24, 32, 3), np.uint8), np.array([[2, 2, 9, 9]], np.float32), np.array([0]),
     ...                   np.zeros((0, 4), np.float32))

@@ -1,7 +1,7 @@
 """Single strips and tiles of a TIFF file, without reading the rest of it.
 
-Strips and tiles are coded each by itself. So those that a part of the photo needs are copied into a small TIFF file of
-their own, with the tags of the large one, and Pillow decodes that: it gives the pixels that it would give of the whole.
+Each strip or tile is coded independently. So those that a part of the photo needs are copied into a small TIFF file
+with the tags of the large one. Pillow decodes it to the same pixels as in the whole file.
 """
 
 import struct
@@ -23,7 +23,7 @@ _DECODING = {
     *(_BITS, _COMPRESSION, _COLOURS, 266, _SAMPLES, _PLANAR, 292, 293, 317, 320, 338, 339, 347, 529, 530, 531, 532),
     *(280, 281, 332, 333, 340, 341),
 }
-"""Tags that say how pixels are coded. The orientation is none of them: parts are turned when they are put together."""
+"""Tags that say how pixels are coded. Orientation is left out: parts are rotated when they are put together."""
 
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u8", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "u8", 11: "f4", 12: "f8"}
 _TYPES |= {13: "u4", 16: "u8", 17: "i8", 18: "u8"}
@@ -35,10 +35,10 @@ _MAX_VALUES = 2**24
 """Limit for the values of one tag: a photo of a terapixel in tiles of 256."""
 
 _ROWS = 16
-"""Rows that are one piece where pixels are not compressed, and so can be divided anywhere."""
+"""Rows per piece if pixels are not compressed and can be divided anywhere."""
 
 MAX_BLOCK = 40_000_000
-"""Pixels of a block that is decoded to read a part of it."""
+"""Largest number of pixels of a block that is decoded to read a part of it."""
 
 
 class _Tag(NamedTuple):
@@ -54,7 +54,7 @@ class TiffBlocks:
         path: the file.
 
     Raises:
-        ValueError: not a TIFF file whose blocks can be read one by one.
+        ValueError: not a TIFF file, or its blocks cannot be read individually.
         OSError: the file cannot be read.
     """
 
@@ -88,16 +88,16 @@ class TiffBlocks:
 
     @property
     def direct(self) -> bool:
-        """Whether reading a part of the photo decodes no more than a little around it."""
+        """Whether reading a part of the photo decodes only a little more than the part."""
         return self.tiled or self._plain
 
     @property
     def bits(self) -> int:
-        """Most bits of a value."""
+        """Largest number of bits per value."""
         return int(self._values(_BITS).max()) if _BITS in self._tags else 1
 
     def pieces(self, window: Window) -> list[Window]:
-        """Windows on whole blocks that cover a window; the smallest that can be read by themselves."""
+        """The smallest windows of whole blocks that cover a window and can be read separately."""
         left, top, width, height = window
         return [
             Window(x, y, min(self.block_width, self.width - x), min(self.block_height, self.height - y))
@@ -106,7 +106,7 @@ class TiffBlocks:
         ]
 
     def part(self, window: Window) -> tuple[BytesIO, Window]:
-        """A TIFF file of a window and the blocks around it, and where that is in the photo.
+        """A TIFF file of the blocks that contain a window, and their position in the photo.
 
         Raises:
             ValueError: the file ends before its pixels do.
@@ -131,7 +131,7 @@ class TiffBlocks:
         return self._small_file(held, blocks), held
 
     def _plain_part(self, window: Window) -> tuple[BytesIO, Window]:
-        """The same of pixels that are not compressed: no more than the window."""
+        """As ``part``, for uncompressed pixels: no more than the window."""
         bits = int(self._values(_BITS)[0]) if _BITS in self._tags else 1
         pixel = bits * (1 if self._planes > 1 else self._number(_SAMPLES, 1))
         held = window if pixel % 8 == 0 else window._replace(left=0, width=self.width)
@@ -146,7 +146,7 @@ class TiffBlocks:
     def _small_file(self, held: Window, blocks: list[bytes], rows: int = 0) -> BytesIO:
         tags = {tag: value for tag, value in self._tags.items() if tag in _DECODING and value.kind <= 13}
         tags[_WIDTH], tags[_HEIGHT] = self._longs([held.width]), self._longs([held.height])
-        # Right behind the header, one after the other.
+        # Directly after the header, one after the other.
         starts = self._longs((8 + np.cumsum([0, *map(len, blocks[:-1])])).tolist())
         sizes = self._longs([len(block) for block in blocks])
         if self.tiled:

@@ -1,6 +1,6 @@
-"""Windows that cover a photo: where a detector looks when the photo is larger than what its network sees.
+"""Windows that cover a photo, for photos larger than the network's input.
 
-Positions are in pixels of the photo as it is displayed.
+Positions are in pixels of the displayed photo.
 """
 
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from focaldet.checks import InputError, check_range
 
 FILL = 114
-"""Grey where a file cannot be read, and around photos that are smaller than what a network sees: near the mean of
-photos, so that the border is a weak edge."""
+"""Grey for unreadable parts of a file, and around photos that are smaller than the network's input. It is near the mean
+of photos, so that the border is a weak edge."""
 
 MIN_TILE = 32
 """Smallest side of a window, pixels."""
@@ -30,7 +30,8 @@ class Window(NamedTuple):
 
 
 def overlap_px(tile: int, overlap: float | int) -> int:
-    """Pixels that neighbouring windows share: a whole number as it is, a fraction as a share of the window's side.
+    """Number of pixels that neighbouring windows share. A whole number is in pixels, a fraction is a share of the
+    window's side.
 
     Raises:
         InputError: the overlap is negative or leaves no step to the next window.
@@ -55,13 +56,13 @@ def windows_of(
 ) -> list[Window]:
     """Windows in rows from the top left that cover a photo; the last of a row or column is moved inwards.
 
-    All windows of a photo have one size: a square, cut along the axes in which the photo is smaller.
+    All windows of a photo have one size: a square, cut along axes in which the photo is smaller.
 
     Args:
         size: (width, height) of the photo.
         tile: side of a window.
         overlap: shared pixels of neighbouring windows, or a share of their side.
-        offset: where the grid begins, right of and below the corner; the pixels before it get windows too.
+        offset: start of the grid, right of and below the corner; the pixels before it get windows too.
 
     >>> windows_of((100, 50), 64, 0.25)
     [Window(left=0, top=0, width=64, height=50), Window(left=36, top=0, width=64, height=50)]

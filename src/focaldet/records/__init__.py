@@ -1,1 +1,1 @@
-"""The files of runs and studies: what their fields mean, and how to read them when some are missing or damaged."""
+"""The files of runs and studies: the meaning of their fields, and how to read them if some are missing or damaged."""

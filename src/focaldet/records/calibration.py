@@ -1,6 +1,6 @@
 """``calibration.json``: how reliable the scores, thresholds and sides of a run are, measured on labelled photos.
 
-A run holds the whole file; an exported model carries it without its ``report``. Both are checked before they are used.
+A run holds the whole file; an exported model carries it without its ``report``. Both are checked before use.
 """
 
 import json
@@ -48,7 +48,7 @@ class ScoreMap:
         method: how it was fitted.
         scores, chances: its corners; the first score is 0, the last 1.
         detections: number of detections it was fitted on.
-        right: how many of them matched an object.
+        right: number of them that matched an object.
     """
 
     method: Literal["isotonic", "platt"]
@@ -151,11 +151,11 @@ class Bands:
 
 @dataclass(frozen=True)
 class PhotoSample:
-    """Boxes of one photo, as ``--check-shift`` compares them with those of other photos (``runtime.shift``).
+    """Boxes of one photo, which ``--check-shift`` compares with boxes of other photos (``runtime.shift``).
 
     Args:
-        labels, scores: ``(N,)`` class, and score as the network gives it.
-        widths: ``(N,)`` mean logarithm of the deviations of the sides, relative to the size of the box; empty for
+        labels, scores: ``(N,)`` class, and the network's own score.
+        widths: ``(N,)`` mean logarithm of the sides' standard deviations, relative to the size of the box; empty for
             methods without distributions.
     """
 
@@ -177,7 +177,7 @@ class Calibration:
         maps: maps from score to chance.
         class_maps: index of each class's map, or ``None`` if there were too few detections.
         thresholds: one per class.
-        bands: ``None`` with too few matched boxes.
+        bands: ``None`` if there are too few matched boxes.
         sample: boxes of at most ``MAX_SAMPLED`` of the photos.
         report: measurements for people, a ``calibration_report.Report``; ``None`` in an exported model. Prediction does
             not need it, so only the page checks it.
@@ -202,7 +202,7 @@ class Calibration:
         return np.asarray(scores, np.float64) if index is None else self.maps[index](scores)
 
     def network_score(self, label: int, chance: float) -> float:
-        """The score of the network that has this chance in a class."""
+        """The network's score that has this chance in a class."""
         index = self.class_maps[label]
         return chance if index is None else self.maps[index].inverse(chance)
 
@@ -242,7 +242,7 @@ def write_calibration(run: Path, calibration: Calibration) -> None:
 
 
 def remove_calibration(run: Path) -> None:
-    """Remove the file, because the weights that it describes are replaced."""
+    """Remove the file when the weights that it describes are replaced."""
     (run / FILE).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""The ``report`` of a ``calibration.json``: how well it does on labelled photos, for the page and the terminal."""
+"""The ``report`` of a ``calibration.json``: its quality on labelled photos, for the page and the terminal."""
 
 from typing import TypedDict
 

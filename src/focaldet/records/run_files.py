@@ -1,4 +1,4 @@
-"""Reading a run folder defensively: any file may be missing, half-written or damaged."""
+"""Read a run folder defensively: any file may be missing, half-written or damaged."""
 
 import math
 from dataclasses import dataclass, field

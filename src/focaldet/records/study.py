@@ -106,7 +106,7 @@ class Imbalance(TypedDict):
 
     Args:
         background_sites, object_sites: number of locations of each kind, without ignored ones.
-        own: the loss with which the rung is trained.
+        own: the rung's training loss.
         hardest_percent: share of the background loss that comes from the hardest 1 % of background locations.
     """
 
@@ -181,7 +181,8 @@ class BandWidth(TypedDict):
     """Bands that promise to contain the whole true box of 90 % of the detected objects, by cross-fitting.
 
     Args:
-        boxes: number of detected objects, at the best-F1 threshold of their class; covered: share whose bands do.
+        boxes: number of detected objects, at the best-F1 threshold of their class; covered: share of them whose bands
+            do.
         width_px: mean width of a band.
     """
 
@@ -191,10 +192,10 @@ class BandWidth(TypedDict):
 
 
 class Bands(TypedDict):
-    """The same promise, once in units of each side's standard deviation and once of the size of the box.
+    """The same promise, once in units of each side's standard deviation and once in units of the box size.
 
     Args:
-        deviation: ``null`` if boxes have no distributions; both: ``null`` with too few detected objects.
+        deviation: ``null`` if boxes have no distributions; both: ``null`` if there are too few detected objects.
     """
 
     deviation: BandWidth | None

@@ -1,9 +1,9 @@
-"""What the papers and users claim of the rungs after the ladder, with the published numbers, chapter by chapter."""
+"""Claims of papers and users about the rungs after the ladder, with published numbers, chapter by chapter."""
 
 from dataclasses import dataclass
 
 DIVERGED = "diverged"
-"""Instead of a number: whether training succeeds at all."""
+"""Compared instead of a number: whether training succeeds at all."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Claim:
         published: the published number with its source.
         rung, before: the rungs to compare.
         number: key of the number to compare (see ``records.study.Row``), or ``DIVERGED``.
-        verdict: verdict of the comparison if the claim holds.
+        verdict: expected verdict of the comparison if the claim holds.
     """
 
     words: str

@@ -1,4 +1,4 @@
-"""Reading a study folder defensively: any file may be missing, half-written or damaged.
+"""Read a study folder defensively: any file may be missing, half-written or damaged.
 
 ``focaldet.records.study`` describes the fields of the files.
 """

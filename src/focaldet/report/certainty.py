@@ -26,7 +26,7 @@ from focaldet.report.facts import Counts
 from focaldet.schema import check_schema
 
 PROMISED = 95
-"""Precision and recall, in percent, whose thresholds the table shows."""
+"""Values of precision and recall, in percent, for which the table shows thresholds."""
 
 SURE = 0.8
 """Score in the first sentence."""
@@ -44,7 +44,7 @@ def certainty_context(run: Run, results: Sequence[ImageResult]) -> dict[str, Any
     """Variables of the template certainty.html; ``None`` for a run without a calibration.
 
     Args:
-        results: what the run detected in its evaluation; empty if predictions and truth do not fit together.
+        results: detections of the run's evaluation; empty if predictions and truth do not fit together.
     """
     try:
         calibration = read_calibration(run.path)
@@ -139,7 +139,7 @@ def _sentence(report: Report, after: Sequence[ReliabilityRow], sides: Sequence[S
             f"{100 * (1 - counts.precision):.0f} of 100 boxes are false alarms"
         )
     text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "." if text else "Too little was found to say."
+    return text[:1].upper() + text[1:] + "." if text else "Too few objects were found to say."
 
 
 def _counts(report: Report) -> Counts:
@@ -155,8 +155,8 @@ def _where(calibration: Calibration, run: Run, other: bool) -> str:
         split = run.evaluation.get("split")
         return (
             f"The detector was calibrated on {photos}. Scores and bands are measured on the photos of its evaluation"
-            f"{f' ({split})' if split else ''}, which the calibration has not seen; thresholds and curves on those of "
-            "the calibration."
+            f"{f' ({split})' if split else ''}, which the calibration has not seen; thresholds and curves on the "
+            "calibration photos."
         )
     return (
         f"The detector was calibrated on {photos}, and measured on the same photos by cross-fitting: each fifth with "
@@ -192,7 +192,7 @@ def _coverage_rows(rows: Sequence[SideReport]) -> list[dict[str, Any]]:
 
 
 def _class_rows(calibration: Calibration, report: Report) -> list[dict[str, Any]]:
-    """A row per class: threshold, counts, and what can be promised."""
+    """A row per class: threshold, counts, and possible promises."""
     rows: list[dict[str, Any]] = []
     for label, (name, each, counts) in enumerate(
         zip(calibration.class_names, calibration.thresholds, report["classes"], strict=True)

@@ -15,10 +15,10 @@ from focaldet.report import gallery
 from focaldet.runtime.side_bands import side_bands
 
 MAX_CLASSES = 12
-"""Rows and columns of the matrix; further classes, those with fewest objects, share one."""
+"""Rows and columns of the matrix; the classes with the fewest objects share one."""
 
 NUM_EXAMPLES = 4
-"""Widest boxes, and as many narrowest ones."""
+"""Number of boxes with the widest bands, and with the narrowest."""
 
 COVERAGE = 0.9
 
@@ -32,9 +32,9 @@ class Cell:
 
     Args:
         count: objects, or false alarms in the last row.
-        share: of the objects of its row; of false alarms, of the boxes of its column.
+        share: share of the objects of its row; for false alarms, of the boxes of its column.
         words: the same in words.
-        right: whether it counts objects that are found.
+        right: whether it counts found objects.
     """
 
     count: int
@@ -52,7 +52,7 @@ class Confusion:
 
 
 def confusion_table(calibration: Calibration, report: Report) -> Confusion | None:
-    """The matrix of a calibration; ``None`` where nothing was counted."""
+    """The matrix of a calibration; ``None`` if nothing was counted."""
     if not report["confusion"]:
         return None
     order = sorted(range(len(calibration.class_names)), key=lambda label: -calibration.thresholds[label].objects)
@@ -87,7 +87,7 @@ def _cell(counts: np.ndarray, names: Sequence[str], row: int, column: int) -> Ce
 
 
 def band_pictures(run: Run, results: Sequence[ImageResult], calibration: Calibration) -> dict[str, list[gallery.Photo]]:
-    """Heading -> cut-outs of found objects with the widest and the narrowest bands for their size, one a photo."""
+    """Heading -> cut-outs of found objects with the widest and the narrowest bands for their size, one per photo."""
     if calibration.bands is None or list(calibration.class_names) != run.class_names:
         return {}
     least = np.array([each.best_f1 for each in calibration.thresholds])
@@ -147,7 +147,7 @@ def _picture(
 
 
 def _ring(outer: Floats, inner: Floats) -> str:
-    """SVG path of the area between two boxes, as four rectangles; all of the outer one where no inner one is left."""
+    """SVG path of the area between two boxes, as four rectangles; the whole outer box if no inner box is left."""
     x1, y1, x2, y2 = outer
     a1, b1 = inner[:2]
     a2, b2 = np.maximum(inner[2:], inner[:2])

@@ -52,7 +52,7 @@ Points = tuple[list[float], list[float]]
 
 @dataclass(frozen=True)
 class Mark:
-    """A place on the horizontal axis whose numbers the page shows on hover; words are lines separated by "; "."""
+    """A position on the horizontal axis with numbers to show on hover; words are lines separated by "; "."""
 
     x: float
     words: str
@@ -73,7 +73,7 @@ def chart(
         key: unique on the page; prefix of the ids inside the SVG.
         description: text alternative with the subject and the numbers of the chart.
         draw: plots into the axes, in the colours of ``LINES``, ``INK`` and ``RULE``.
-        marks: places to point at, from left to right.
+        marks: positions to point at, from left to right.
         legend_columns: number of columns of the legend above the panel; 0 for no legend.
     """
     with matplotlib.rc_context(_STYLE):
@@ -223,7 +223,7 @@ def _inline_svg(figure: Figure, key: str, description: str) -> Markup:
 def _with_marks(svg: Markup, axes: Axes, marks: Sequence[Mark]) -> Markup:
     """A chart with a column to point at around each mark, as high as the panel."""
     width, height = (72 * inches for inches in axes.get_figure().get_size_inches())  # type: ignore[union-attr]
-    panel, (low, high) = axes.get_position(), axes.get_xlim()  # of the figure as it was drawn
+    panel, (low, high) = axes.get_position(), axes.get_xlim()  # height of the figure as drawn
     places = [width * (panel.x0 + panel.width * (mark.x - low) / (high - low)) for mark in marks]
     middles = [(a + b) / 2 for a, b in pairwise(places)]
     starts, ends = [width * panel.x0, *middles], [*middles, width * panel.x1]

@@ -31,7 +31,7 @@ Window = tuple[int, int, int, int]
 
 
 class Framed(Protocol):
-    """What has the size of a photo, in pixels of its boxes."""
+    """An object with the size of a photo, in pixels of its boxes."""
 
     @property
     def width(self) -> int: ...
@@ -200,7 +200,7 @@ def window_around(result: Framed, boxes_xyxy: Floats, surroundings: float, least
 
 
 def gallery_context(groups: list[tuple[str, list[Photo]]]) -> dict[str, Any]:
-    """The photos, the colours that occur in them, and whether any box has soft edges, which the key then explains."""
+    """The photos, the colours in them, and whether any box has soft edges for the key to explain."""
     boxes = [box for _, photos in groups for photo in photos for panel in photo.panels for box in panel.boxes]
     colors = sorted({(box.class_index, box.label, box.color) for box in boxes})
     soft = any(box.bands for box in boxes)
@@ -249,7 +249,7 @@ def _scaled(window: Window, across: float, down: float) -> tuple[int, int, int, 
 
 
 def _part(photo: PhotoRegions, left: int, top: int, right: int, bottom: int) -> Image.Image:
-    """A part of a photo by its corners, as far as it is inside."""
+    """A part of a photo by its corners, clipped to the photo."""
     left, top = min(max(left, 0), photo.size[0] - 1), min(max(top, 0), photo.size[1] - 1)
     width, height = max(1, min(right, photo.size[0]) - left), max(1, min(bottom, photo.size[1]) - top)
     return Image.fromarray(photo.read(left, top, width, height))

@@ -14,7 +14,7 @@ from focaldet.records.study_files import is_study
 from focaldet.report.facts import METRICS, method_name, result_sentence
 
 PRIVATE = ("data", "out", "weights", "backbone_weights", "resume", "workers", "device", "devices", "nodes", "profile")
-"""Settings that a card leaves out: places on the machine, and what does not change the weights."""
+"""Settings that a card leaves out: paths on the machine, and settings that do not change the weights."""
 
 
 def model_card(folder: Path, repository: str, licence: str | None = None) -> str:
@@ -23,7 +23,7 @@ def model_card(folder: Path, repository: str, licence: str | None = None) -> str
     Args:
         folder: the run.
         repository: OWNER/NAME on the hub.
-        licence: of the weights, as the hub abbreviates it.
+        licence: licence of the weights, in the hub's abbreviation.
 
     Raises:
         InputError: the run's calibration is damaged.
@@ -50,7 +50,7 @@ def _section(title: str, text: str) -> str:
 
 
 def _metadata(run: Run, name: str, licence: str | None) -> dict[str, Any]:
-    """What the hub reads: its filters, and its table of results."""
+    """Metadata for the hub's filters and its table of results."""
     metadata: dict[str, Any] = {"library_name": "focaldet", "pipeline_tag": "object-detection"}
     if licence:
         metadata["license"] = licence
@@ -85,7 +85,7 @@ def _use(repository: str) -> str:
 
 
 def _data_name(run: Run) -> str:
-    """The name of the data folder, without where it lies."""
+    """The name of the data folder, without its location."""
     return Path(str(run.config.get("data") or "labelled photos")).name
 
 
@@ -120,7 +120,7 @@ def _accuracy(run: Run) -> str:
 
 
 def _spread(run: Run) -> str:
-    """How far AP differs between trainings that differ in their seed alone: known for a run of a study."""
+    """The spread of AP between trainings with different seeds; known only for a run of a study."""
     study = run.path.resolve().parent.parent
     values: list[float] = []
     if run.path.resolve().parent.name == "runs" and is_study(study):
@@ -131,7 +131,7 @@ def _spread(run: Run) -> str:
     if len(values) < 2:
         return "One training. How far AP differs between seeds was not measured (`focaldet study` does)."
     return (
-        f"AP over {len(values)} trainings that differ in their seed alone: {statistics.mean(values):.3f} ± "
+        f"AP over {len(values)} trainings with different seeds: {statistics.mean(values):.3f} ± "
         f"{statistics.stdev(values):.3f} (mean ± standard deviation; {_listed(values)})."
     )
 
@@ -146,9 +146,7 @@ def _calibration(calibration: Calibration | None) -> str:
     lines = [f"Calibrated on {calibration.data}: {calibration.objects:,} objects."]
     error = mapping(mapping(calibration.report).get("scores")).get("error")
     if isinstance(error, list) and len(error) == 2 and None not in error:
-        lines[0] += (
-            f" Scores are off by {error[0]:.3f} on average as the network gives them, calibrated by {error[1]:.3f}."
-        )
+        lines[0] += f" The network's scores are off by {error[0]:.3f} on average, calibrated scores by {error[1]:.3f}."
     lines += ["", "| class | objects | threshold with the best F1 |", "|---|---|---|"]
     for name, each in zip(calibration.class_names, calibration.thresholds, strict=True):
         lines.append(f"| {name} | {each.objects:,} | {each.best_f1:.2f} |")

@@ -186,7 +186,7 @@ def comparison_context(runs: Sequence[Run]) -> dict[str, Any]:
 def _compared_photos(
     runs: Sequence[Run], labels: Sequence[str], matched: Sequence[list[ImageResult]], thresholds: Sequence[float]
 ) -> list[tuple[str, list[gallery.Photo]]]:
-    """The photos, among those in every run's evaluation, on which the F1 of the runs differ most."""
+    """The photos on which the runs' F1 differs most, among those in every run's evaluation."""
     by_photo = [{(str(r.image_id), r.file_name): r for r in results} for results in matched]
     shared = [[one[key] for one in by_photo] for key in by_photo[0] if all(key in one for one in by_photo)]
 

@@ -20,17 +20,17 @@ def push_run(
 ) -> str:
     """Upload the model, its calibration, its evaluation and a card, in one commit. Returns OWNER/NAME.
 
-    Photos, labels and the checkpoint stay here.
+    Photos, labels and the checkpoint are not uploaded.
 
     Args:
         run: the run folder.
-        repository: OWNER/NAME; made if it is not there.
-        private: make it one that only its owner sees.
-        licence: of the weights, as the hub abbreviates it.
+        repository: OWNER/NAME; created if it does not exist.
+        private: create a private repository.
+        licence: licence of the weights, in the hub's abbreviation.
         say: prints a line.
 
     Raises:
-        InputError: not a run, not a name, or the hub does not take it.
+        InputError: not a run, not a valid name, or the hub rejects it.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 

@@ -72,8 +72,8 @@ def _side_picture(run: Run, result: ImageResult, example: Json, names: Sequence[
 def distribution_curves(box: Json, side: int, height_px: float) -> list[tuple[str, bool]]:
     """Draw the distribution of each side of a box, along the direction in which the side can move.
 
-    Left and right are drawn on the horizontal centre line of the box, top and bottom on the vertical one. All four
-    share one scale, with the highest probability at ``height_px``.
+    Left and right are drawn on the box's horizontal centre line, top and bottom on its vertical one. All four share one
+    scale, with the highest probability at ``height_px``.
     """
     probabilities = np.array(box["distributions"], np.float64)
     scale = height_px / max(float(probabilities.max()), 1e-9)

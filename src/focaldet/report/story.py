@@ -60,7 +60,7 @@ class Advice:
 def advice(files: StudyFiles) -> Advice | None:
     """The best rung and the rungs that are tied with it; None if no rung has an AP.
 
-    It is one of those whose network is the same: the chapter on a teacher has a larger one.
+    Only rungs with the same network compete: the chapter on a teacher has a larger one.
     """
     compared = [rung for group in ("ladder", "rare", "assign", "boxes") for rung in files.group(group)]
     measured = [(spread.mean, rung) for rung in compared if (spread := rung["AP"])]

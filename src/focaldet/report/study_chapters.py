@@ -1,4 +1,4 @@
-"""The chapters of a study's page after the ladder: claim by claim, what was published and what was measured here."""
+"""The chapters of a study's page after the ladder: for each claim, the published result and the measured one."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ TITLES = {
 """Group of the rungs -> title and introduction."""
 
 VERDICTS = {"within the spread": "within noise", "unknown": "one seed"}
-"""Verdicts of a comparison that neither confirm nor contradict."""
+"""Verdicts of a comparison that neither confirm nor contradict a claim."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def chapter(files: StudyFiles, name: str) -> dict[str, Any] | None:
 
 
 def test(files: StudyFiles, claim: Claim) -> Tested:
-    """What the study says of a claim."""
+    """The study's result for a claim."""
     rung, before = files.rung(claim.rung), files.rung(claim.before)
     found = files.comparison(claim.rung, claim.number)
     if rung is None or before is None or found.get("before") != claim.before:
@@ -66,7 +66,7 @@ def test(files: StudyFiles, claim: Claim) -> Tested:
 
 
 def _gains(files: StudyFiles, rung: Rung) -> bool:
-    """Whether its AP, or that of the rarest class, is higher than that of the rung before it."""
+    """Whether the rung's AP, or its AP of the rarest class, is higher than that of the rung before."""
     return any(files.comparison(rung.name, key).get("verdict") == "higher" for key in ("AP", "rare_AP"))
 
 

@@ -15,7 +15,7 @@ from focaldet.report.study_chapters import AFTER_LADDER
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
 
 NUM_PHOTOS = 8
-NUM_SIDES = 6  # most certain, and as many least certain
+NUM_SIDES = 6  # number of most certain, and of least certain sides
 
 ACCURACIES = {
     "AP50": "AP50",
@@ -37,7 +37,7 @@ SWEEPS = {
 
 @dataclass(frozen=True)
 class Strip:
-    """Numbers of one table row on the axis shared by all rows, from 0 (left) to 1 (right)."""
+    """Numbers of one table row on the common axis of all rows, from 0 (left) to 1 (right)."""
 
     dots: list[float]
     mean: float | None = None

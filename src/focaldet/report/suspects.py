@@ -1,4 +1,4 @@
-"""The page of labels that a model contradicts, with a cut-out of each, the most certain first."""
+"""The page of labels that a model contradicts, each with a cut-out, the most certain first."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from focaldet.report import gallery
 from focaldet.report.page import render
 
 SHOWN = 60
-"""Cut-outs on the page; the CSV table has all suspects."""
+"""Number of cut-outs on the page; the CSV table has all suspects."""
 
 _SURROUNDINGS = 2.2  # side of a cut-out, relative to the longer side of the boxes
 _MIN_CUTOUT_PX = 64
@@ -25,7 +25,7 @@ KINDS = {
     "loose box": "A box that leaves the band of the detector's error.",
     "double": "A second label of one object.",
 }
-"""Kind -> what it means."""
+"""Kind -> its meaning."""
 
 Judged = tuple[ImageRecord, Suspect]
 """A photo with its labels, and one of its suspects."""
@@ -40,8 +40,8 @@ def write_suspects(
         out: the page.
         found: all suspects, most certain first.
         title: heading of the page.
-        sentence: how the labels were judged.
-        notes: sentences about what could not be judged.
+        sentence: says how the labels were judged.
+        notes: sentences about labels that could not be judged.
 
     Raises:
         InputError: the page cannot be written.

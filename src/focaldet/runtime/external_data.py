@@ -1,6 +1,6 @@
-"""External weights of an ONNX file. onnxruntime reads any file that a model names, so the names are checked first.
+"""External weights of an ONNX file. onnxruntime reads any file that a model names, so names are checked first.
 
-Only those parts of the format (onnx.proto) are parsed that can contain a tensor; numbers are skipped.
+Only the parts of the format (onnx.proto) that can contain a tensor are parsed; numbers are skipped.
 """
 
 import os
@@ -47,7 +47,7 @@ def external_folder(model: bytes, file: Path) -> Path | None:
             beside = False
         if not beside:
             raise InputError(
-                f"its weights are in {text!r}, which is not a file beside it; copy it there, or export again"
+                f"its weights are in {text!r}, which is not a file next to it; copy it there, or export again"
             )
     return folder if names else None
 

@@ -1,4 +1,4 @@
-"""Detections as GeoJSON, in the coordinates of the file that they are from."""
+"""Detections as GeoJSON, in the coordinates of their source file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,9 @@ _DIGITS = 9
 
 
 def geojson(found: DetectionArrays, class_names: Sequence[str], place: Georeference) -> dict[str, Any]:
-    """A FeatureCollection with a polygon for each box; its other values are those of ``predictions.json``.
+    """A FeatureCollection with a polygon for each box and the same values as ``predictions.json``.
 
-    The member ``crs`` names the coordinate system as GDAL and QGIS read it; RFC 7946 knows degrees (EPSG:4326) alone,
+    The member ``crs`` names the coordinate system as GDAL and QGIS read it; RFC 7946 allows only degrees (EPSG:4326),
     which need no such member.
     """
     x1, y1, x2, y2 = found.boxes_xyxy.astype(np.float64).T

@@ -1,4 +1,4 @@
-"""Frames of a camera: one at this machine, or one that sends over the network. With PyAV, as for videos."""
+"""Frames of a local or network camera, read with PyAV like videos."""
 
 import re
 import signal
@@ -26,11 +26,11 @@ OPEN_S, READ_S = 10.0, 10.0
 
 _NETWORK = {
     "protocol_whitelist": "rtsp,rtsps,rtp,srtp,rtmp,rtmps,http,https,httpproxy,tcp,udp,tls,crypto",  # no local file
-    "rtsp_transport": "tcp",  # packets of UDP are lost, and a picture is grey then
+    "rtsp_transport": "tcp",  # UDP loses packets, which turns pictures grey
 }
 
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
-"""Platform -> FFmpeg's name of its cameras, and of camera N."""
+"""Platform -> FFmpeg's names for its cameras and for camera N."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Live:
 
 
 def live_source(given: str) -> Live | None:
-    """The camera that an argument of ``predict`` means; ``None`` if it means a file.
+    """The camera that an argument of ``predict`` refers to; ``None`` if it refers to a file.
 
     >>> live_source("webcam"), live_source("photo.jpg")
     (Live(address='0', name='webcam-0'), None)
@@ -66,13 +66,13 @@ def live_source(given: str) -> Live | None:
 
 
 def read_live(camera: Live, *, say: Callable[[str], object] = lambda line: None) -> Iterator[Frame]:
-    """Yield the frames of a camera until it ends or Ctrl-C is pressed, which only ends the camera.
+    """Yield the frames of a camera until the stream ends or Ctrl-C is pressed, which stops only the camera.
 
     Args:
-        say: prints a line when the camera is there, and one when it ends.
+        say: prints a line when the camera is connected, and one when it ends.
 
     Raises:
-        InputError: PyAV is missing, or the camera is not there, sends no pictures, or too large ones.
+        InputError: PyAV is missing, or the camera cannot be reached, or sends no pictures or too large ones.
     """
     av = import_av(camera.name)
     count = 0
@@ -127,7 +127,7 @@ def _remedy(camera: Live) -> str:
 
 @contextmanager
 def _ended_by_ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; what was seen until then can be written."""
+    """An event that the first Ctrl-C sets, so that the results so far can be written."""
     ended = threading.Event()
     try:
         before = signal.signal(signal.SIGINT, lambda signum, frame: _second(ended))

@@ -73,7 +73,7 @@ class DetectionArrays:
         return DetectionArrays(**chosen)
 
     def scaled(self, across: float, down: float) -> "DetectionArrays":
-        """The detections in a copy of the photo with another size.
+        """The detections scaled to a copy of the photo of another size.
 
         >>> found = DetectionArrays(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), None)
         >>> found.scaled(2, 3).boxes_xyxy
@@ -108,8 +108,8 @@ def boxes_to_photo(
 
     Args:
         seen: the network input.
-        last_pixel: the right and bottom sides of a box are its last column and row of pixels, as in mmdetection before
-            version 2, so in the photo it ends one pixel farther.
+        last_pixel: a box's right and bottom sides are its last column and row of pixels, as in mmdetection before
+            version 2, so in a photo it ends one pixel farther.
     """
     boxes = boxes_xyxy * np.array(seen.scale_xy * 2, np.float32)
     if last_pixel:
@@ -122,9 +122,9 @@ class Model(Protocol):
     """A detector in two steps: ``prepare`` on any thread, ``detect`` on batches."""
 
     certainty: "Certainty | None"
-    """Its calibration, which ``detect`` has applied to the scores."""
+    """Calibration of the model; ``detect`` applies it to the scores."""
     tiling: "Tiling | None"
-    """Windows in which it detects, see ``runtime.windows``; ``None``: in each photo as a whole."""
+    """Windows to detect in, see ``runtime.windows``; ``None``: each photo as a whole."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """Non-maximum suppression in NumPy: for models exported without it, and for boxes from several windows of a photo.
 
-Two boxes whose IoU exceeds a limit above 0 lie near each other and are of similar size. So boxes are sorted into rows
-of places by their centres, and only those within reach are compared: the work grows with the number of boxes, not with
-its square.
+Two boxes whose IoU exceeds a limit above 0 are close and of similar size. So boxes are sorted into a grid by their
+centres, and only nearby ones are compared: the work grows with the number of boxes, not with its square.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ Indices = NDArray[np.int64]
 
 _FIRST_BLOCK = 256
 _MAX_PAIRS = 1 << 19
-"""Pairs that are compared at a time; bounds the memory."""
+"""Number of pairs compared at a time; bounds the memory."""
 
 _MAX_ROWS = 4096
 _SLACK = 1.001  # of a reach, far above the rounding of float32
@@ -39,7 +38,7 @@ def batched_nms(boxes_xyxy: Floats, scores: Floats, labels: Indices, iou_thresho
 
 
 def suppressed(boxes_xyxy: Floats, labels: Indices, iou_threshold: float, most: int) -> Indices:
-    """Indices of the boxes that remain, ``(N, 4)`` and ``(N,)`` being sorted best first."""
+    """Indices of the boxes that remain; ``(N, 4)`` and ``(N,)`` are sorted best first."""
     alive = np.ones(len(boxes_xyxy), bool)
     kept: list[Indices] = []
     count, first, size = 0, 0, _FIRST_BLOCK
@@ -55,7 +54,7 @@ def suppressed(boxes_xyxy: Floats, labels: Indices, iou_threshold: float, most: 
 
 
 def _kept_of_block(boxes: Floats, labels: Indices, block: Indices, iou: float) -> Indices:
-    """The boxes of a block that stay: in turns, those that no better one overlaps, without what these overlap."""
+    """The boxes of a block that remain. In turns: keep those that no better one overlaps, drop what they overlap."""
     kept: list[Indices] = []
     while len(block):
         beaten = np.zeros(len(boxes), bool)
@@ -81,9 +80,9 @@ def overlapping(
 
 
 def ious(boxes: Floats, others: Floats) -> NDArray[np.float64]:
-    """IoU of each box ``(N, 4)`` with the other at its place.
+    """IoU of each box ``(N, 4)`` with the other box of the same index.
 
-    The operations and their precision are torchvision's, so that an IoU at a threshold compares the same.
+    Operations and precision are torchvision's, so that an IoU at a threshold compares the same.
     """
     sides = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
     shared = np.prod(np.maximum(sides, 0), axis=1)
@@ -96,8 +95,8 @@ def near_pairs(
 ) -> Iterator[tuple[Indices, Indices]]:
     """Yield pairs of one class, one of ``firsts`` and one of ``seconds``, in parts of bounded size.
 
-    All pairs that share an area are among them, unless one is wider or higher than the other more than ``most_ratio``
-    times. Others are too, but few.
+    They include all pairs that overlap, unless one box is more than ``most_ratio`` times as wide or as high as the
+    other, and a few others.
     """
     firsts, seconds = (index[np.isfinite(boxes[index]).all(axis=1)] for index in (firsts, seconds))
     if not len(firsts) or not len(seconds):
@@ -108,7 +107,7 @@ def near_pairs(
     height = max(float(np.median(sides[:, 1])), (bottom - top) / _MAX_ROWS, 1e-6)
     rows = int((bottom - top) // height) + 1
     width = right - left + 1.0
-    # Class, row and column in one number, by which the seconds are sorted.
+    # Class, row and column in one number; the seconds are sorted by it.
     numbers = (labels[seconds] * rows + ((centres[:, 1] - top) // height).astype(np.int64)) * width
     order = np.argsort(numbers + (centres[:, 0] - left), kind="stable")
     sorted_seconds, keys = seconds[order], (numbers + (centres[:, 0] - left))[order]

@@ -61,13 +61,13 @@ class OnnxDetector:
 
         Args:
             max_detections: largest number of detections per photo; ``None``: the file's own. A file that includes NMS
-                cannot give more than it was exported for; one with ``outputs`` ``"sites"`` can. In windows, the limit
-                of the file is that of a window, and a photo has as many as its windows unless this is given.
+                cannot give more than it was exported for; one with ``outputs`` ``"sites"`` can. In windows, the file's
+                limit applies to each window, and this one to the photo; ``None``: as many as its windows have.
             threads: number of compute threads, including the caller's. Idle threads sleep. ``None``: one per core, and
                 idle threads spin, which is fastest for single images on an otherwise idle machine.
-            provider: what computes the model, see ``provider_session``; all but ``cpu`` disregard ``threads``. OpenVINO
+            provider: execution provider, see ``provider_session``; all but ``cpu`` ignore ``threads``. OpenVINO
                 computes in bfloat16 if the processor supports it (AMX or AVX512-BF16; detected on Linux only).
-            calibrated: give calibrated scores if the file carries a calibration.
+            calibrated: give calibrated scores if the file has a calibration.
             tile, overlap: windows in which to detect, see ``tiling_for``; ``None``: as trained.
 
         Raises:
@@ -105,7 +105,7 @@ class OnnxDetector:
 
     @property
     def provider(self) -> str | None:
-        """Name of the provider that computes the model; ``None``: onnxruntime's own kernels on the CPU."""
+        """Name of the execution provider; ``None``: onnxruntime's own kernels on the CPU."""
         return provider_title(self.session)
 
     @property
@@ -159,7 +159,7 @@ class OnnxDetector:
         return dict(zip(self._outputs, outputs, strict=True))
 
     def _check_ends(self) -> None:
-        """Raise InputError unless inputs and outputs are those of the model card."""
+        """Raise InputError unless inputs and outputs match the model card."""
         if self.card.outputs == "raw":
             raise InputError(
                 "outputs raw maps, which are for other programs; export it again with --outputs detections"

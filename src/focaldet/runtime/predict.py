@@ -1,4 +1,4 @@
-"""Detection in files: photos, folders of photos and videos. Writes a picture of each, and all boxes as COCO JSON."""
+"""Detect in photos, folders of photos and videos. Writes a drawn copy of each, and all boxes as COCO JSON."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,10 +33,10 @@ from focaldet.runtime.window_stream import look, look_at
 from focaldet.system.progress import Progress
 
 DRAWN_PIXELS, DRAWN_SIDE = 16_000_000, 4096
-"""A photo in windows that has more pixels is drawn at this longer side."""
+"""Longer side at which larger photos are drawn when detecting in windows."""
 
 Seen = Callable[[Path, tuple[int, int], DetectionArrays, DetectionArrays], None]
-"""Takes a photo, its size (width, height), all its detections, and those that are shown."""
+"""Takes a photo, its size (width, height), all its detections, and the detections to show."""
 
 
 def predict_files(
@@ -54,7 +54,7 @@ def predict_files(
 ) -> list[str]:
     """Detect objects in photos and videos; write drawn copies and ``predictions.json``.
 
-    Of a GeoTIFF, also ``<photo>.geojson`` with the boxes in the file's coordinates.
+    For a GeoTIFF, also write ``<photo>.geojson`` with the boxes in the file's coordinates.
 
     Args:
         paths: files, or folders of photos including sub-folders.
@@ -70,7 +70,7 @@ def predict_files(
         progress: called with the number of windows, if the model detects in windows.
 
     Returns:
-        A line for each file that could not be read, or not as a whole. All others are processed.
+        A line for each file that could not be read, or only in part. All others are processed.
 
     Raises:
         InputError: there is no photo or video, or the folder cannot be written or contains something else.
@@ -147,7 +147,7 @@ class _Record:
         return self.add(found, (photo.shape[1], photo.shape[0]), file, **more)
 
     def add(self, found: DetectionArrays, photo_size: tuple[int, int], file: Path, **more: Any) -> DetectionArrays:
-        """Add a photo (width, height) to the document; return those of its detections that are shown."""
+        """Add a photo (width, height) to the document; return the detections to show."""
         if self.shift is not None:
             self.shift.add(file, found)
         everything, found = found, self.select(found, photo_size[::-1])
@@ -163,7 +163,7 @@ class _Record:
 def _in_windows(
     record: _Record, named: Sequence[tuple[Path, Path]], out: Path, faults: list[str], progress: Progress | None
 ) -> None:
-    """The same in windows, as one stream over neighbouring photos of the list."""
+    """Process the files in windows, with one stream over consecutive photos of the list."""
     model, tiling = record.model, record.model.tiling
     assert tiling is not None
     for video, group in groupby(named, key=lambda entry: _is_video(entry[0])):
@@ -204,7 +204,7 @@ def _write_geojson(record: _Record, file: Path, found: DetectionArrays, drawn: P
 
 
 def _free(out: Path, name: str) -> Path:
-    """A name for a camera's film; earlier films of it stay."""
+    """A name for a camera's video that keeps its earlier videos."""
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(film for each in names if not (film := out / f"{each}.mp4").exists())
 
@@ -233,7 +233,7 @@ def _frames(
 def _draw_regions(
     photo: PhotoRegions, found: DetectionArrays, class_names: Sequence[str], coverage: float | None
 ) -> Image.Image:
-    """Draw on a photo that may be too large for a picture."""
+    """Draw on a photo that may be too large to be drawn at full size."""
     width, height = photo.size
     if width * height <= DRAWN_PIXELS:
         return draw_found(photo.read(0, 0, width, height), found, class_names, coverage)
@@ -285,7 +285,7 @@ def list_images(paths: Sequence[Path], out: Path) -> tuple[list[Listed], Counter
 
 
 def _drawn_names(listed: Sequence[Listed], out: Path) -> list[Path]:
-    """A unique name for the picture of each file: that of the file, extended or numbered if taken."""
+    """A unique name for the picture of each file: the file's own name, extended or numbered if taken."""
     names: dict[Path, None] = {}
     for file, place in listed:
         kind = ".mp4" if file.suffix.lower() in VIDEO_SUFFIXES else ".png"

@@ -1,4 +1,4 @@
-"""What a detector found in a photo, with the photo: it draws itself, also at the end of a notebook's cell."""
+"""The detections in a photo, with the photo. Draws itself, also as the last line of a notebook cell."""
 
 import io
 from collections import Counter
@@ -83,7 +83,7 @@ class Prediction:
             self.draw().save(beside, format=suffixes[file.suffix.lower()])
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+        """PNG that a notebook shows."""
         png = io.BytesIO()
         self.draw().save(png, format="PNG")
         return png.getvalue()

@@ -1,4 +1,4 @@
-"""What computes an exported model: onnxruntime's own kernels on the CPU, or another execution provider of its wheel."""
+"""How an exported model is computed: by onnxruntime's CPU kernels, or by another execution provider of its wheel."""
 
 import contextlib
 import json
@@ -29,8 +29,8 @@ class Provider:
         title: name in a message.
         name: name in onnxruntime.
         wheel: package that contains it.
-        needs: what the package needs beside it.
-        options: onnxruntime's options for it.
+        needs: what else the package needs.
+        options: options for onnxruntime.
     """
 
     title: str
@@ -50,11 +50,12 @@ PROVIDERS = {
     "directml": Provider("DirectML", "DmlExecutionProvider", "onnxruntime-directml", "Windows"),
     "openvino": Provider("OpenVINO", "OpenVINOExecutionProvider", "onnxruntime-openvino"),
 }
-"""What ``--provider`` can be called."""
+"""Values of ``--provider``."""
 
 AUTO = ("cuda", "directml", "openvino")
-"""What ``auto`` tries in turn: all are in wheels that are installed for their sake. TensorRT builds a program for each
-size of photo, which takes minutes, and CoreML is in every wheel for macOS and computes in float16."""
+"""Providers that ``auto`` tries in turn: those whose wheels are installed for their sake. Others are left out: TensorRT
+builds a program for each photo size, which takes minutes; CoreML is in every wheel for macOS and computes in
+float16."""
 
 
 def onnx_session(data: bytes, *, threads: int | None = None, folder: Path | None = None) -> "InferenceSession":
@@ -86,16 +87,16 @@ def onnx_session(data: bytes, *, threads: int | None = None, folder: Path | None
 
 
 def provider_session(data: bytes, provider: str, *, folder: Path | None = None) -> "InferenceSession | None":
-    """A session that computes a file, which ``onnx_session`` can read, by another provider.
+    """A session that computes a file by another provider. ``onnx_session`` must be able to read the file.
 
     Args:
-        provider: one of ``PROVIDERS``; ``auto``: the first of ``AUTO`` that onnxruntime has and that computes the file.
+        provider: one of ``PROVIDERS``; ``auto``: the first of ``AUTO`` that onnxruntime has and that can run the file.
 
     Returns:
-        ``None`` for ``cpu``, and for ``auto`` if there is no other.
+        ``None`` for ``cpu``, and for ``auto`` if no other provider can.
 
     Raises:
-        InputError: no such provider; or this onnxruntime lacks it, or it cannot run the file.
+        InputError: the provider does not exist, onnxruntime lacks it, or it cannot run the file.
     """
     if provider == "auto":
         return _first_that_starts(data, folder)
@@ -110,7 +111,7 @@ def _first_that_starts(data: bytes, folder: Path | None) -> "InferenceSession | 
     there = onnxruntime.get_available_providers()
     for provider in (PROVIDERS[name] for name in AUTO):
         if provider.name in there:
-            onnxruntime.set_default_logger_severity(4)  # a GPU's wheel on a machine without one is no fault
+            onnxruntime.set_default_logger_severity(4)  # a wheel for GPUs on a machine without one is not an error
             with contextlib.suppress(InputError):
                 return _started(data, provider, folder)
             onnxruntime.set_default_logger_severity(2)
@@ -125,11 +126,11 @@ def _started(data: bytes, provider: Provider, folder: Path | None) -> "Inference
             f"this onnxruntime ({onnxruntime.__version__}) lacks {provider.title}; {_how_to_get(provider)}"
         )
     if provider.wheel == "onnxruntime-gpu" and hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(None):  # it prints what it does not find; the session may find it elsewhere
+        with contextlib.redirect_stdout(None):  # it prints what it cannot find; the session may find it elsewhere
             onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them
     chosen = (provider.name, _openvino_options() if provider.title == "OpenVINO" else provider.options)
     try:
-        # Otherwise onnxruntime prints the fault and takes the CPU.
+        # Otherwise onnxruntime prints the error and uses the CPU.
         session = onnxruntime.InferenceSession(data, _session_options(folder), providers=[chosen], enable_fallback=0)
         started = provider.name in session.get_providers()  # onnxruntime drops one that fails to start
         if started:
@@ -153,7 +154,7 @@ def _how_to_get(provider: Provider) -> str:
 
 
 def provider_title(session: "InferenceSession") -> str | None:
-    """What computes most of a session's model; ``None``: the CPU, by onnxruntime's own kernels."""
+    """The provider that computes most of a session's model; ``None``: onnxruntime's own CPU kernels."""
     first = session.get_providers()[0]
     return next((known.title for known in PROVIDERS.values() if known.name == first != CPU), None)
 

@@ -81,8 +81,8 @@ class ScoreChoices:
     """A value of ``--score``.
 
     Args:
-        others: choice of all classes that have none of their own; ``None``: as without the option.
-        of_class: choices of some classes, by name.
+        others: choice for all other classes; ``None``: as without the option.
+        of_class: choices for some classes, by name.
     """
 
     others: ScoreChoice | None = None
@@ -90,9 +90,9 @@ class ScoreChoices:
 
     @classmethod
     def parse(cls, text: str | None) -> "ScoreChoices":
-        """Read the option; ``None`` where it was not given.
+        """Read the option; ``None`` if it was not given.
 
-        A class that is called "precision" is named in front of its value like any other: precision=recall=0.9.
+        A class called "precision" precedes its value like any other: precision=recall=0.9.
 
         Raises:
             InputError: a value is neither a number nor one of the two promises, or is given twice.
@@ -124,7 +124,7 @@ class ScoreChoices:
 
 
 def _parts(text: str) -> list[str]:
-    """The values between commas; a name may have commas itself.
+    """The values between commas; a name may contain commas itself.
 
     >>> _parts("0.3, cell, red=0.4")
     ['0.3', 'cell, red=0.4']
@@ -200,7 +200,7 @@ def select(
     """Make the selection for ``--score`` and ``--coverage``.
 
     Raises:
-        InputError: a promise without a calibration, or one that no class can keep; or an unknown class.
+        InputError: a promise without a calibration, a promise that no class can keep, or an unknown class.
     """
     if unknown := [name for name in choices.of_class if name not in class_names]:
         raise InputError(f"--score {unknown[0]}: no such class; {near_name(unknown[0], class_names)}")
@@ -247,7 +247,7 @@ def _check_coverage(certainty: Certainty | None, coverage: float) -> list[str]:
 
 
 def _promised(calibration: Calibration, label: int, choice: ScoreChoice) -> tuple[float, str]:
-    """The threshold of a class, and a sentence where the photos cannot promise the value."""
+    """The threshold of a class, and a sentence if the photos cannot promise the value."""
     each, name = calibration.thresholds[label], calibration.class_names[label]
     promise = each.precision if choice.kind == "precision" else each.recall
     index = percent_of(choice.value)

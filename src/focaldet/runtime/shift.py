@@ -1,15 +1,16 @@
 """Are new photos like the photos of the calibration? A two-sample test on scores and deviations, for ``--check-shift``.
 
-Each box has two numbers: its score as the network gives it, and the mean logarithm of the deviations of its sides,
-relative to its size. Both are replaced by their rank among all boxes of the class, so that other shares of the classes
-make no difference. The distance of two sets of photos is that of Kolmogorov and Smirnov: the largest difference of the
-shares of boxes below any rank; of both numbers, the larger one.
+Each box has two numbers: the network's own score, and the mean logarithm of the standard deviations of its sides,
+relative to its size. Both are replaced by their rank among all boxes of the class, so that a different mix of classes
+has no effect. The distance between two sets of photos is the Kolmogorov-Smirnov distance: the largest difference
+between the shares of boxes below any rank. The larger one of both numbers counts.
 
-Boxes of one photo are alike, so photos are shuffled and not boxes: all photos are divided at random many times, and
+Boxes of one photo are alike, so photos are shuffled, not boxes. All photos are divided at random many times, and
 
     p = (1 + divisions with at least the distance of the real one) / (1 + divisions)
 
-If both sets are drawn alike, p <= 1 % happens in at most 1 of 100 tests, however alike the boxes of a photo are.
+If both sets come from the same distribution, p <= 1 % in at most 1 of 100 tests, however alike the boxes of a photo
+are.
 
 Axes: N boxes, P photos.
 """
@@ -25,19 +26,19 @@ from focaldet.records.calibration import Calibration, ClassThresholds, PhotoSamp
 from focaldet.runtime.model import DetectionArrays
 
 FALSE_ALARMS = 0.01
-"""Largest share of sets of photos that resemble the calibration photos but raise a warning."""
+"""Largest share of false warnings, among sets of photos that resemble the calibration photos."""
 
 MIN_PHOTOS = 5
 """With fewer new photos, the test would rarely detect even a large difference."""
 
 MAX_PHOTOS = 500
-"""If there are more new photos, this many represent them."""
+"""Largest number of new photos in the test; if there are more, this many represent them."""
 
 MAX_BOXES = 50
-"""The same for the boxes of a photo."""
+"""Largest number of boxes per photo in the test."""
 
 SHARE = 0.25
-"""Boxes count from this share of the best-F1 score of their class on: those in doubt say most about a change."""
+"""Boxes count from this share of their class's best-F1 score on: doubtful boxes show a change best."""
 
 _MIN_STD_PX = 1e-3
 
@@ -47,18 +48,18 @@ Floats = NDArray[np.float64]
 
 
 def least_scores(thresholds: Sequence[ClassThresholds], least_score: float) -> Floats:
-    """``(C,)``: the score from which on boxes of each class count."""
+    """``(C,)``: lowest score of boxes that count, per class."""
     return np.maximum([SHARE * each.best_f1 for each in thresholds], least_score)
 
 
 def photo_sample(
     scores: ArrayLike, labels: ArrayLike, boxes_xyxy: ArrayLike, side_std_px: ArrayLike | None, least: Floats
 ) -> PhotoSample:
-    """The numbers of one photo's boxes; of many, some that are spread evenly over the scores.
+    """The numbers of one photo's boxes. If there are many, a selection spread evenly over the scores.
 
     Args:
-        scores: ``(N,)``, as the network gives them.
-        labels, boxes_xyxy, side_std_px: of the same boxes.
+        scores: ``(N,)``, the network's own.
+        labels, boxes_xyxy, side_std_px: labels, boxes and standard deviations of the same detections.
         least: from ``least_scores``.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
@@ -87,7 +88,7 @@ def spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 def shift_chance(
     known: Sequence[PhotoSample], new: Sequence[PhotoSample], *, seed: int = 0, divisions: int = DIVISIONS
 ) -> float:
-    """p of the test: how likely so large a distance is between sets of photos that are drawn alike."""
+    """p of the test: the probability of at least this distance between sets of photos from the same distribution."""
     photos = [*known, *new]
     counts = np.array([len(one.scores) for one in photos])
     if not counts.any():
@@ -125,10 +126,10 @@ def _line(
 
 
 class ShiftCheck:
-    """Collects what a model finds in new photos, and compares it with the calibration.
+    """Collects a model's detections in new photos and compares them with the calibration.
 
     Args:
-        calibration: of the model.
+        calibration: calibration of the model.
         least_score: the model gives no detections with lower scores.
 
     Raises:
@@ -147,7 +148,7 @@ class ShiftCheck:
 
     @property
     def needed(self) -> float:
-        """The lowest score, as the network gives it, of any detection that counts."""
+        """The lowest score, by the network itself, of any detection that counts."""
         return float(self.least.min())
 
     def add(self, file: Path, found: DetectionArrays) -> None:
@@ -156,7 +157,7 @@ class ShiftCheck:
         self._new.setdefault(file, []).append(found.at(raw >= self.least[found.labels]))
 
     def line(self) -> str | None:
-        """A warning, or why there can be none; nothing if the photos resemble the calibration photos."""
+        """A warning, or why the test is not possible; nothing if the photos resemble the calibration photos."""
         if len(self._new) < MIN_PHOTOS:
             return f"--check-shift: needs at least {MIN_PHOTOS} photos to compare with the calibration photos"
         files = list(self._new.values())

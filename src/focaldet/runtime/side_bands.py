@@ -1,4 +1,4 @@
-"""Bands around the sides of detected boxes that contain the true sides as often as promised.
+"""Bands around the sides of detected boxes, which contain the true sides as often as promised.
 
 Axes: N detections; sides are left, top, right, bottom.
 """
@@ -99,7 +99,7 @@ def side_bands(
         coverage: share of detected objects for which the promise holds, see ``percent_of``.
         boxes_xyxy, labels, side_std_px: detections in pixels of the photo.
         photo_size: (height, width).
-        whole_box: promise all four sides of a box at once, else each side by itself.
+        whole_box: promise all four sides of a box at once; otherwise each side separately.
     """
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
     label, size, border = np.asarray(labels, np.int64).reshape(-1), sizes_of(boxes), at_border(boxes, photo_size)

@@ -1,4 +1,4 @@
-"""One stream of batches over the windows of all photos. Memory is bounded by windows, whatever size the photos have."""
+"""One stream of batches over the windows of all photos. Windows bound its memory, whatever the size of the photos."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from focaldet.system.progress import Progress
 MAX_BATCH = 8
 _BATCH_PIXELS = MAX_BATCH * 640**2
 _AHEAD_PIXELS = 4 * _BATCH_PIXELS
-"""Pixels of windows that are read before the network needs them."""
+"""Pixels of windows to read ahead of the network."""
 
 _WAITING_PIXELS = 64_000_000
 """Pixels of photos whose last windows wait for a full batch."""
@@ -29,12 +29,12 @@ _WAITING_PIXELS = 64_000_000
 
 @dataclass
 class Looked:
-    """A photo and what was found in it.
+    """A photo and its detections.
 
     Args:
-        photo: the photo, which is closed when the next one is asked for; ``None`` if it cannot be opened.
+        photo: the photo, closed when the next one is requested; ``None`` if it cannot be opened.
         found: its detections.
-        fault: why there are none.
+        fault: the reason if it has none.
     """
 
     photo: PhotoRegions | None
@@ -44,7 +44,7 @@ class Looked:
 
 @dataclass
 class _Open:
-    """A photo in work."""
+    """A photo being processed."""
 
     looked: Looked
     merge: PhotoMerge | None = None
@@ -137,7 +137,7 @@ class _Stream:
         self.reading.append((one, window, self.pool.submit(prepare_view, *arguments)))
 
     def _take(self) -> None:
-        """Put the window that has been read the longest into a batch, and detect on it if it is full."""
+        """Add the window that was read first to a batch, and run the model if the batch is full."""
         one, window, future = self.reading.popleft()
         try:
             seen = future.result()

@@ -1,8 +1,8 @@
 """Detection in windows of a photo at its own resolution, merged on the photo.
 
-An object that a window cuts has a box that touches an inner border of the window: it yields to a box that touches none
-and looks the same inside that window. Objects that no window can hold are looked for on the whole photo, scaled down to
-what the network was trained on.
+If a window cuts an object, its box touches an inner border of the window. It yields to a box that touches none and
+looks the same inside that window. Objects too large for any window are detected on the whole photo, scaled down to the
+size that the network was trained on.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from focaldet.runtime.model import DetectionArrays, Model, NetworkInput
 from focaldet.runtime.nms import ious, near_pairs, suppressed
 
 _UNKNOWN_OVERLAP = 0.25
-"""Share of a window, where the sizes of the trained objects are not known."""
+"""Overlap as a share of a window, if the sizes of the training objects are unknown."""
 
 _NEAR = 1 / 64
-"""Share of a window: a side that is nearer to its border touches it."""
+"""A side touches the border of a window if it is nearer than this share of the window."""
 
 _PLAIN_IOU = 0.6
-"""For models that suppress nothing, whose boxes of several windows have to be merged nevertheless."""
+"""For models without NMS, whose boxes from several windows must be merged all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class Tiling:
 
     Args:
         tile: side of a window, pixels of the photo.
-        overlap: pixels that neighbouring windows share. An object that is not larger than this, without what is near a
-            border, lies in one of them as a whole.
-        size: longer side in pixels of what the network sees of the whole photo.
+        overlap: pixels that neighbouring windows share. An object up to this size, minus the margin at the borders,
+            lies entirely within one of them.
+        size: longer side in pixels of the network's input for the whole photo.
         nms_iou: see ``ModelCard``.
-        max_detections: largest number of detections of a photo; ``None``: as many as its windows have.
+        max_detections: largest number of detections per photo; ``None``: all detections of its windows.
         offset: where the grid begins, see ``windows_of``.
     """
 
@@ -85,13 +85,13 @@ def tiling_for(
     nms_iou: float | None,
     max_detections: int | None = None,
 ) -> Tiling | None:
-    """What ``--tile`` and ``--overlap`` mean for a model; ``None``: whole photos.
+    """The tiling of a model for ``--tile`` and ``--overlap``; ``None``: whole photos.
 
     Args:
         tile: side of the windows; 0: whole photos; ``None``: windows if the model was trained on them.
-        overlap: whole pixels, or a share of a window below 1; ``None``: as large as the largest objects
-            that were trained on, at most half a window.
-        trained_tile: side of the windows that it was trained on.
+        overlap: whole pixels, or a share of a window below 1; ``None``: as large as the largest training objects, at
+            most half a window.
+        trained_tile: side of the windows that the model was trained on.
         largest_px: longer side of the largest objects that it was trained on.
         size, nms_iou, max_detections: see ``Tiling``.
 
@@ -109,7 +109,7 @@ def tiling_for(
     check_range("tile", tile, MIN_TILE, MAX_SIZE)
     check_range("max_detections", 1 if max_detections is None else max_detections, 1)
     if overlap is None:
-        # The largest objects of whole photos have another size in pixels than they would have in windows.
+        # In whole photos, the largest objects have another size in pixels than in windows.
         known = largest_px if trained_tile else None
         chosen = Tiling(tile=tile, overlap=0, size=size)
         wanted = _UNKNOWN_OVERLAP * tile if known is None else known + 2 * chosen.near + 1
@@ -144,7 +144,7 @@ def prepare_view(model: Model, photo: PhotoRegions, window: Window, tiling: Tili
 
 
 class PhotoMerge:
-    """Collects what the views of a photo show.
+    """Collects the detections from the views of a photo.
 
     Args:
         tiling: the views.
@@ -156,13 +156,13 @@ class PhotoMerge:
         self._parts: dict[Window, DetectionArrays] = {}
 
     def add(self, window: Window, found: DetectionArrays) -> None:
-        """Take the detections of a view, in its pixels."""
+        """Add the detections of a view, in its pixels."""
         left, top, width, height = window
         limits = np.array([width, height] * 2, np.float32)
         boxes = found.boxes_xyxy.clip(0, limits)
         sides = boxes[:, 2:] - boxes[:, :2]
         there = (sides > 0).all(axis=1)
-        if self.tiling.is_whole(window, self.photo_size):  # what a window holds is seen better there
+        if self.tiling.is_whole(window, self.photo_size):  # an object that fits a window is seen better there
             there[there] = ~self._held(boxes[there])
         corner = np.array([left, top] * 2, np.float32)
         self._parts[window] = replace(found, boxes_xyxy=boxes + corner).at(there)
@@ -170,7 +170,7 @@ class PhotoMerge:
     def _held(self, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which boxes seen on the whole photo lie in a window and touch none of its inner borders.
 
-        Their sides are known there to a pixel of what the network sees.
+        Their sides are known there to a pixel of the network's input.
         """
         pixel, near = max(self.photo_size) / self.tiling.size, self.tiling.near
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -197,11 +197,11 @@ class PhotoMerge:
 def merged(
     found: DetectionArrays, windows_xyxy: NDArray[np.float32], photo_size: tuple[int, int], tiling: Tiling
 ) -> NDArray[np.int64]:
-    """Indices of the detections that remain of all views, best first by the network's own scores.
+    """Indices of the detections that remain from all views, best first by the network's own scores.
 
     Args:
         found: ``N`` detections in pixels of the photo.
-        windows_xyxy: ``(N, 4)`` the view that each is from.
+        windows_xyxy: ``(N, 4)`` the view of each detection.
         photo_size: (width, height).
         tiling: the views.
     """
@@ -214,7 +214,7 @@ def merged(
     whole = whole[suppressed(boxes[whole], labels[whole], iou, len(whole))]
     parts = np.flatnonzero(cut)
     parts = parts[~_explained(boxes, labels, windows, parts, whole, iou)]
-    ranked = np.concatenate([whole, parts])  # the usual suppression, but every whole box is before every part
+    ranked = np.concatenate([whole, parts])  # the usual suppression, but every whole box ranks before every part
     kept = ranked[suppressed(boxes[ranked], labels[ranked], iou, len(ranked))]
     return np.asarray(order[np.sort(kept)[: tiling.max_detections]], np.int64)
 
@@ -241,13 +241,13 @@ def _explained(
     whole: NDArray[np.int64],
     iou: float,
 ) -> NDArray[np.bool_]:
-    """Which parts are what their window saw of a whole box, or of a larger part in another window."""
+    """Which parts show what their window could see of a whole box, or of a larger part in another window."""
     yields = np.zeros(len(boxes), bool)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     areas[whole] = np.inf
     others = np.concatenate([whole, parts])
     longest = (boxes[others, 2:] - boxes[others, :2]).max(axis=1, initial=0)
-    # By size, since the largest box of a group decides how far is looked for it.
+    # By size, since the largest box of a group decides how far the search reaches.
     octaves = np.floor(np.log2(np.maximum(longest, 1e-3)))
     for octave in np.unique(octaves):
         for part, other in near_pairs(boxes, labels, parts, others[octaves == octave], inf):
@@ -265,7 +265,7 @@ def _explained(
 
 
 def joined(parts: Sequence[DetectionArrays]) -> DetectionArrays:
-    """Several detections one after the other; those without a field decide that none has it."""
+    """Concatenate detections; a field that one of them lacks is dropped."""
     if not parts:
         return DetectionArrays(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), None)
 

@@ -43,29 +43,31 @@ Side4 = Annotated[list[float], Field(min_length=4, max_length=4)]
 class Box(BaseModel):
     """One object."""
 
-    box_xyxy: Side4 = Field(description="left, top, right and bottom, in pixels of the photo as it is displayed")
-    score: float = Field(ge=0, le=1, description="confidence that the object is there")
+    box_xyxy: Side4 = Field(description="left, top, right and bottom, in pixels of the displayed photo")
+    score: float = Field(ge=0, le=1, description="confidence that the object exists")
     label: int = Field(ge=0, description="index of the class")
     name: str = Field(description="name of the class")
     side_std_px: Side4 | None = Field(
         description="standard deviation of each side in pixels: left, top, right, bottom; null if the method has none"
     )
     raw_score: float | None = Field(
-        default=None, ge=0, le=1, description="score as the network gives it; only if scores are calibrated"
+        default=None, ge=0, le=1, description="the network's own score; only if scores are calibrated"
     )
     side_low_px: Side4 | None = Field(
-        default=None, description="the true sides are not below these as often as --coverage promises; only with it"
+        default=None, description="lower ends of the bands that contain the true sides; only with --coverage"
     )
-    side_high_px: Side4 | None = Field(default=None, description="nor above these")
+    side_high_px: Side4 | None = Field(default=None, description="upper ends of the bands")
 
 
 class Prediction(BaseModel):
     """The objects of a photo, best first."""
 
-    width: int = Field(description="width in pixels of the photo as it is displayed")
-    height: int = Field(description="height in pixels of the photo as it is displayed")
+    width: int = Field(description="width in pixels of the displayed photo")
+    height: int = Field(description="height in pixels of the displayed photo")
     boxes: list[Box] = Field(description="best first")
-    problem: str | None = Field(default=None, description="what of a large photo could not be read; absent otherwise")
+    problem: str | None = Field(
+        default=None, description="part of a large photo that could not be read; absent otherwise"
+    )
 
 
 class Health(BaseModel):

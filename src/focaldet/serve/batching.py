@@ -31,7 +31,7 @@ class Batcher:
         self._threads = ThreadPoolExecutor(workers, "network")
 
     async def detect(self, seen: NetworkInput) -> DetectionArrays:
-        """The boxes of one photo. A request that is cancelled before its batch starts costs no work."""
+        """The boxes of one photo. A request cancelled before its batch starts costs no work."""
         future: asyncio.Future[DetectionArrays] = asyncio.get_running_loop().create_future()
         self._waiting.append((seen, future))
         self._arrived.set()
@@ -63,7 +63,7 @@ class Batcher:
                 _settle(batch, found)
 
     def _next(self) -> list[tuple[NetworkInput, asyncio.Future[DetectionArrays]]]:
-        """Take one worker's share from the queue: the photo that has waited longest, and others of the same size."""
+        """Take one worker's share from the queue: the photo that has waited longest, and more of the same size."""
         line = [entry for entry in self._waiting if not entry[1].done()]  # a request that timed out is cancelled
         share = -(-len(line) // self._workers)
         batch = [entry for entry in line if entry[0].size == line[0][0].size][: min(share, self._most)]

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from focaldet.serve.metrics import Metrics
 
 DRAIN_SECONDS = 5.0
-"""Seconds for which the rest of a refused upload is received and discarded. A client that is still sending when its
-connection is closed sees "connection reset" instead of the response."""
+"""Seconds for which the rest of a rejected upload is received and discarded. A client that is still sending when its
+connection closes sees "connection reset" instead of the response."""
 
 
 class Careful:

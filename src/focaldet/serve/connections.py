@@ -1,6 +1,6 @@
 """Bound the number of connections, and close connections without a request.
 
-By itself, uvicorn waits for the head of a request forever and accepts connections until the process runs out of file
+By default, uvicorn waits forever for the head of a request and accepts connections until the process runs out of file
 descriptors. A few hundred stalled clients would lock out everybody else.
 """
 
@@ -22,9 +22,9 @@ def bounded(seconds: float, most: int = MAX_CONNECTIONS) -> type[H11Protocol]:
     """uvicorn's HTTP protocol with a time limit for requests and a limit on connections.
 
     Args:
-        seconds: time within which the complete head of a request has to arrive.
-        most: number of open connections; one more closes the connection that has been idle the longest or, if none is
-            idle, one that is still sending its request.
+        seconds: time within which the complete head of a request must arrive.
+        most: largest number of open connections. One more closes the connection that has been idle longest or, if none
+            is idle, one that is still sending its request.
     """
 
     class Bounded(H11Protocol):

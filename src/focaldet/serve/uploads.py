@@ -1,4 +1,4 @@
-"""Receiving photos, with limits on number, size and slowness. If there are too many, the slowest upload gives way;
+"""Receive photos, with limits on number, size and slowness. If there are too many, the slowest upload gives way;
 otherwise stalled clients would keep everybody else out until they time out."""
 
 import asyncio
@@ -23,7 +23,7 @@ PATIENCE = 5.0
 """Seconds for which an upload may be slower."""
 
 SAFE_SECONDS = 1.0
-"""Seconds for which a new upload does not have to give way."""
+"""Seconds for which a new upload need not give way."""
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Uploads:
         """Receive the body of a request, up to the size limit.
 
         Args:
-            write: takes its parts.
+            write: receives its parts.
 
         Raises:
             HTTPException: the body is too large or too slow, or is a form or compressed.
@@ -129,7 +129,7 @@ class Uploads:
 
 
 def check_pixels(header: ImageHeader, limits: Limits) -> None:
-    """Raise HTTPException if a photo has too many pixels, by its header."""
+    """Raise HTTPException if a photo has too many pixels according to its header."""
     if header.width * header.height > limits.megapixels * 1e6:
         raise HTTPException(
             413,

@@ -1,4 +1,4 @@
-"""Photos of a request in windows: received into a file, read in parts, and batched with the windows of others."""
+"""Photos of a request in windows: received into a file, read in parts, and batched with other requests' windows."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ from focaldet.system.cores import cores
 
 
 class Found(NamedTuple):
-    """What a photo shows.
+    """The result for a photo.
 
     Args:
         boxes: its detections.
         photo_size: (height, width).
-        problem: what of it could not be read, or "".
+        problem: the part of it that could not be read, or "".
     """
 
     boxes: DetectionArrays
@@ -38,12 +38,13 @@ class Found(NamedTuple):
 
 
 class WindowedPhotos:
-    """Detects in the photos of requests. No more are in work than there are cores: the disk holds the pixels of each.
+    """Detects in the photos of requests. At most one photo per core is processed at a time, since each needs disk space
+    for its pixels.
 
     Args:
         model: the detector.
         tiling: its windows.
-        batcher, decoders: what runs the network, and what reads windows.
+        batcher, decoders: run the network and read windows.
         limits: limits on requests.
     """
 
@@ -56,7 +57,7 @@ class WindowedPhotos:
         """Detect in a photo.
 
         Raises:
-            InputError: it is no photo; the message names no file.
+            InputError: it is not a photo; the message names no file.
             HTTPException: it has too many pixels.
         """
         loop = asyncio.get_running_loop()

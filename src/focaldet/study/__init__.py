@@ -1,1 +1,1 @@
-"""The study: train every step from cross entropy to the Generalized Focal Loss alike and measure its effect."""
+"""The study: train every step from cross entropy to Generalized Focal Loss under equal settings, and compare."""

@@ -1,6 +1,6 @@
 """The chapters after the ladder: rungs that each change one thing compared with GFL, by question.
 
-``--rungs`` takes the name of a chapter for all its rungs, with the one that they are compared with.
+``--rungs`` accepts the name of a chapter for all its rungs and the rung that they are compared with.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from focaldet.study.rung import FROM_RUNG, Rung
 GFL: dict[str, Any] = {"method": "gfl", "class_loss": "quality_focal"}
 
 LARGE = "gfl-large"
-"""The rung whose runs teach those of ``gfl-taught``."""
+"""Rung whose runs are the teachers of ``gfl-taught``."""
 
 
 def _rung(
@@ -36,7 +36,7 @@ AFTER = (
         "rare",
         "gfl-repeat-equalized",
         "both",
-        "repeat factors beside the equalized loss",
+        "repeat factors in addition to the equalized loss",
         "gfl-equalized",
         class_loss="equalized_quality",
         repeat="auto",
@@ -68,6 +68,6 @@ AFTER = (
         for loss, words in (("iou", "IoU"), ("diou", "DIoU"), ("ciou", "CIoU"), ("eiou", "EIoU"), ("siou", "SIoU"))
     ),
 )
-"""All of them, in order."""
+"""All rungs of the chapters, in order."""
 
 CHAPTERS = tuple(dict.fromkeys(rung.group for rung in AFTER))

@@ -1,4 +1,4 @@
-"""Train a run's configuration on folds of the photos, so that every photo is judged by a model that has not seen it."""
+"""Train a run's configuration on folds of the photos, so that a model judges each photo without having seen it."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +25,18 @@ FILE = "folds.json"
 """Settings, and the photos of each fold; marks the folder."""
 
 ONLY_AT_THE_END = 2**31
-"""``val_every`` of a fold: its weights are the last ones, not those that fit the labels of val best."""
+"""``val_every`` of a fold: it keeps its last weights, not the ones that fit the labels of val best."""
 
 
 def fold_config(run: Path, data: Path, changes: dict[str, Any]) -> TrainConfig:
-    """The configuration with which a run was trained, for its folds.
+    """The configuration of a run, for its folds.
 
     Raises:
         InputError: the run was not trained here, or a change does not fit.
     """
     file = run / "config.yaml"
     if not file.is_file():
-        raise InputError(f"{run}: has no config.yaml, by which the folds are trained; give a run of focaldet train")
+        raise InputError(f"{run}: has no config.yaml, which training the folds needs; give a run of focaldet train")
     if "epochs" in changes and "minutes" not in changes:
         changes = changes | {"minutes": None}
     return load_config(
@@ -45,10 +45,10 @@ def fold_config(run: Path, data: Path, changes: dict[str, Any]) -> TrainConfig:
 
 
 def open_folds(out: Path, config: TrainConfig, folder: DataFolder, count: int) -> list[Fold]:
-    """Divide the photos, and write ``folds.json``; or check that the folder has the same folds and settings.
+    """Divide the photos and write ``folds.json``, or check that the folder has the same folds and settings.
 
     Raises:
-        InputError: the folder was begun with other photos or settings.
+        InputError: the folder was started with other photos or settings.
     """
     check_range("--folds", count, 3, 100)
     folds = stratified_folds(all_photos(folder), folder.num_classes, count, config.seed)
@@ -73,9 +73,9 @@ def open_folds(out: Path, config: TrainConfig, folder: DataFolder, count: int) -
 def train_folds(
     out: Path, config: TrainConfig, folder: DataFolder, folds: Sequence[Fold], *, say: Say
 ) -> Iterator[tuple[Path, Fold]]:
-    """Train a run for each fold on the others. Yields the run and the photos that it has not seen.
+    """Train a run per fold, on the other folds. Yields the run and the photos that it has not seen.
 
-    A finished run is used as it is, and a stopped one continues with its last epoch.
+    A finished run is reused, and a stopped one continues from its last epoch.
 
     Raises:
         InputError: a training was stopped, or it diverged.
@@ -92,12 +92,12 @@ def train_folds(
             train(settings, folder=with_fold(folder, folds, number), callbacks=[watch], say=say)
             if watch.interrupted:
                 raise InputError(f"stopped in fold {number + 1}; the same command continues")
-            checkpoint.unlink()  # its absence says that the run is finished
+            checkpoint.unlink()  # its absence marks a finished run
         yield run, fold
 
 
 class _Watch(Callback):
-    """Notices whether a signal ended the training; ``train`` then returns as after a whole one."""
+    """Records whether a signal ended training, since ``train`` then returns as usual."""
 
     interrupted = False
 

@@ -23,7 +23,7 @@ TENTHS = 10
 """Number of groups in the calibration curve."""
 
 EXAMPLES = 6
-"""Number of most certain sides, and of least certain sides, on the page."""
+"""Number of most certain and of least certain sides on the page."""
 
 
 @dataclass(frozen=True)

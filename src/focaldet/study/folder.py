@@ -1,4 +1,4 @@
-"""Reading, checking and writing the files of a study."""
+"""Read, check and write the files of a study."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Complete the given options to all options that the rungs share.
 
     Raises:
-        InputError: a value does not fit, or the photos are to be seen in windows.
+        InputError: a value does not fit, or the photos would be split into windows.
     """
     if given.get("tile") is not None:
         raise InputError("--tile: a study measures its detectors on whole photos; compare runs on windows with eval")
@@ -60,7 +60,7 @@ def common_settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_of(study: Study, row: RungRow, seed: int, run: Path) -> TrainConfig:
-    """Training configuration of a rung and seed; the run of another rung that teaches it is beside its own."""
+    """Training configuration of a rung and seed; the run of its teacher's rung, if any, is next to its own."""
     changes, teacher = row["changes"], teacher_rung(row["changes"])
     if teacher is not None:
         changes = changes | {"teacher": str(run.parent / f"{teacher}-{seed}")}
@@ -163,7 +163,7 @@ def open_study(
         if "data" not in given:
             raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} does not exist yet)")
         settings = common_settings(given if "epochs" in given else {"minutes": MINUTES} | given)
-        # Chosen once, so that no rung starts from other weights because the network was gone for a while.
+        # Chosen once, so that no rung starts from other weights because of a network outage.
         settings["pretrained"] = with_chosen_weights(TrainConfig(**settings), say).pretrained
         folder = read_photos(settings, first)
         settings = common_settings(settings | {"levels": with_levels(TrainConfig(**settings), folder, say).levels})

@@ -87,7 +87,7 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
 
     own = class_loss(assignment)
     gradients = flatten_levels(torch.autograd.grad(own, outputs.class_logits), net.num_classes)
-    # Background alone: the positives are marked as ignored.
+    # Only background: the positives are marked as ignored.
     background = float(class_loss(Assignment(torch.where(matched >= 0, IGNORED, matched))).detach())
     part = matched != IGNORED
     labels = (
@@ -118,7 +118,7 @@ def _of_batch(net: DenseDetector, method: Method, batch: Batch, offset: float) -
 
 
 def score_logits(outputs: HeadOutputs, method: Method, num_classes: int) -> Float[Tensor, "B P C"]:
-    """The logits that enter the class loss; for GFLv2, those of the product of class and quality."""
+    """The logits that enter the class loss; for GFLv2, the logits of class probability times quality."""
     logits = flatten_levels(outputs.class_logits, num_classes)
     if method.quality_branch != "distribution" or outputs.quality_logits is None:
         return logits

@@ -13,7 +13,7 @@ from focaldet.study.chapters import AFTER, CHAPTERS
 from focaldet.study.rung import Rung, teacher_rung
 
 CHOSEN_HERE = ("method", "class_loss", "teacher", "resume", "profile", "devices", "nodes")
-"""Options of ``focaldet train`` that the study sets itself; a rung is trained in one process."""
+"""Options of ``focaldet train`` that the study sets itself; each rung trains in one process."""
 
 LADDER = (
     Rung(
@@ -97,7 +97,7 @@ def choose_rungs(
     """Choose the rungs of a study, in the order of the ladder and the chapters.
 
     Args:
-        names: rungs and chapters, each with the rungs that its own are compared with; ``None`` for the ladder.
+        names: rungs and chapters; a chapter includes the rungs that its own are compared with. ``None`` for the ladder.
         gammas: add RetinaNet with focal loss for each gamma, with the best alpha from the paper.
         betas: add ATSS with quality focal loss for each beta.
         bins: add GFL for each number of bins per side.

@@ -170,7 +170,7 @@ def loss_batches(spec: ModelSpec, records: Sequence[ImageRecord], most: int, *, 
 
     Args:
         most: photos in a batch.
-        same_size: batches of photos of one size, so that none sees another's padding; else as in training.
+        same_size: batches of photos of one size, so that no photo is padded; otherwise as in training.
     """
     dataset = DetectionDataset(records[:IMBALANCE_PHOTOS], spec.transform)
     in_order = [list(range(len(dataset)))[first : first + most] for first in range(0, len(dataset), most)]

@@ -30,7 +30,7 @@ POLL_S = 0.5
 """Seconds between two checks of the processes."""
 
 MAX_RUNS = 1000
-"""Seeds of a study, and rungs side by side."""
+"""Number of seeds of a study, and of rungs in parallel."""
 
 CORES_OF_A_RUNG = 4
 """Number of cores that one rung can use; determines how many rungs run in parallel."""
@@ -141,7 +141,7 @@ def _do(
                 if key is None:
                     break
                 todo.remove(key)
-                if not line_file(out, *key).exists():  # otherwise only the storing of its line is left
+                if not line_file(out, *key).exists():  # otherwise only its line must be stored
                     running[key] = _start(out, key, environment)
                     display.started(key)
                 else:
@@ -168,7 +168,7 @@ def _do(
 
 
 def _next(todo: list[Key], running: Collection[Key], study: Study) -> Key | None:
-    """The first that does not wait for the run of its teacher; ``None`` if all do."""
+    """The first that does not wait for its teacher's run; ``None`` if all do."""
     teachers = {row["name"]: teacher_rung(row["changes"]) for row in study["rungs"]}
     waited_for = {*todo, *running}
     return next((key for key in todo if (str(teachers[key[0]]), key[1]) not in waited_for), None)

@@ -6,7 +6,7 @@ from typing import Any
 from focaldet.records.study import Group, RungRow
 
 FROM_RUNG = "rung:"
-"""Before the name of a rung, as the value of ``teacher``: its run with the same seed."""
+"""Prefix of a rung's name as the value of ``teacher``: its run with the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,6 @@ class Rung:
 
 
 def teacher_rung(changes: dict[str, Any]) -> str | None:
-    """Name of the rung whose run teaches one with these changes."""
+    """Name of the rung whose run is the teacher of a rung with these changes."""
     teacher = changes.get("teacher")
     return teacher.removeprefix(FROM_RUNG) if isinstance(teacher, str) and teacher.startswith(FROM_RUNG) else None

@@ -1,4 +1,4 @@
-"""What ``focaldet tune`` searches, and how much by default. The command line reads it without torch."""
+"""Search space and default effort of ``focaldet tune``. The command line reads it without torch."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,6 @@ SPACE: dict[str, tuple[str, Suggest]] = {
         _class_loss,
     ),
 }
-"""Option -> its values in words, and what suggests one. Options of the class loss belong to it."""
+"""Option -> its values in words, and the function that suggests one. ``class_loss`` also sets its own options."""
 
 USUAL = ("lr", "augment", "class_loss")

@@ -1,4 +1,4 @@
-"""Mean and spread of each rung over its seeds, and comparisons with the previous rung; needs the lines alone."""
+"""Mean and spread of each rung over its seeds, and comparisons with the previous rung; needs only the lines."""
 
 from collections.abc import Sequence
 from typing import Literal

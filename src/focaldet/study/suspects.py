@@ -1,4 +1,4 @@
-"""``focaldet data suspects``: labels that a model contradicts which has not seen their photos."""
+"""``focaldet data suspects``: labels contradicted by a model that has not seen their photos."""
 
 import csv
 import io
@@ -26,10 +26,10 @@ from focaldet.study.cross_validation import fold_config, open_folds, train_folds
 Say = Callable[[str], None]
 
 FOLDS = 5
-"""Default number of folds; three of five train, one calibrates, one is judged."""
+"""Default number of folds: three train, one calibrates, one is judged."""
 
 LEAST_SCORE = 0.05
-"""Less likely detections count as none."""
+"""Detections with lower scores are ignored."""
 
 
 class PhotoSuspect(NamedTuple):
@@ -41,14 +41,14 @@ class PhotoSuspect(NamedTuple):
 
 @dataclass(frozen=True)
 class Suspects:
-    """Everything found.
+    """All suspects.
 
     Args:
         out: the folder, with ``suspects.json`` and ``suspects.csv``.
         found: most certain first.
         class_names: name of each label.
-        photos, objects: how many were judged.
-        notes: sentences about what could not be judged.
+        photos, objects: number of each that was judged.
+        notes: sentences about labels that could not be judged.
     """
 
     out: Path
@@ -68,18 +68,18 @@ def run_suspects(
     changes: dict[str, Any] | None = None,
     say: Say = print,
 ) -> Suspects:
-    """Train on folds of the photos with a run's configuration, and judge the labels of each fold by the others.
+    """Train a run's configuration on folds of the photos, and judge the labels of each fold by the other folds.
 
     Args:
         run: run folder, for its ``config.yaml``.
         data: folder of labelled photos.
-        out: folder; one that was begun is continued. ``None``: named after the data.
+        out: folder; an unfinished one is continued. ``None``: named after the data.
         folds: number of folds, at least 3.
-        changes: options that replace the run's.
+        changes: options that replace the run's own.
         say: prints a line.
 
     Raises:
-        InputError: the run or the photos cannot be used, the folder has something else, or a training was stopped.
+        InputError: the run or the photos cannot be used, the folder contains something else, or training was stopped.
     """
     config = fold_config(run, data, changes or {})
     out = Path("suspects") / data.resolve().name if out is None else out
@@ -108,7 +108,7 @@ def run_suspects(
 
 
 def _judged(run: Path, folder: DataFolder, fold: Fold, device: str, notes: list[str]) -> Iterator[PhotoSuspect]:
-    """The suspects in the photos of a fold, by a run that has not seen them."""
+    """The suspects in the photos of a fold, found by a run that has not seen them."""
     detector = Detector.load(run, device=device)
     selection = select(ScoreChoices(), detector.certainty, detector.class_names)
     detector = detector.with_score_threshold(min(LEAST_SCORE, selection.needed))

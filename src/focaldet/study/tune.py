@@ -63,9 +63,9 @@ def run_tune(
     Args:
         given: options of ``focaldet train`` that stay fixed; ``seed`` is the first of the seeds.
         out: folder of the search; ``None``: named after the data.
-        trials: number of trials, with those that the folder has already. The first one has the default options.
+        trials: number of trials, including those already in the folder. The first one has the default options.
         seeds: trainings per trial; its value is their mean AP on val.
-        space: names in ``SPACE``; a fixed option is left out of it.
+        space: names in ``SPACE``; fixed options are left out.
         say: prints a line.
 
     Returns:
@@ -108,7 +108,7 @@ def run_tune(
         )
         _check_same(study, asdict(config) | {"seeds": seeds, "space": searched})
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # a killed search left it
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # left behind by a killed search
         if not study.trials:
             usual = {field.name: field.default for field in fields(TrainConfig)}
             usual["class_loss"] = METHODS[config.method].class_loss
@@ -116,7 +116,7 @@ def run_tune(
         say("searched: " + "; ".join(f"--{name.replace('_', '-')} {SPACE[name][0]}" for name in searched))
         objective = _objective(given, folder, out, searched, seeds, say)
         while (done := len(_finished(study))) < trials:
-            # A search that is continued draws what it would have drawn.
+            # A continued search draws the same values as an uninterrupted one.
             study.sampler = optuna.samplers.TPESampler(seed=config.seed + done)
             study.optimize(objective, n_trials=1, catch=())
             write_text(out / "result.txt", result_text(study, given) + "\n")
@@ -139,7 +139,7 @@ def _objective(
             seed = given.get("seed", 0) + repeat
             run = out / "runs" / f"{trial.number}-{seed}"
             number = 2
-            while run.exists():  # of a trial that was killed
+            while run.exists():  # from a killed trial
                 run, number = run.with_name(f"{trial.number}-{seed}-{number}"), number + 1
             report = _Report(trial, values)
             try:

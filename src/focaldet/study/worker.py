@@ -1,6 +1,6 @@
 """Train and measure one rung and seed in a separate process: ``python -m focaldet.study.worker STUDY RUNG SEED``.
 
-The study starts this process, and it ends with the study, when its standard input is closed.
+The study starts this process. It ends with the study, when its standard input is closed.
 """
 
 import json
@@ -46,7 +46,7 @@ def run_folder(out: Path, rung: str, seed: int) -> Path:
 
 
 def line_file(out: Path, rung: str, seed: int) -> Path:
-    """File of a finished line, until the study has stored it."""
+    """File of a finished line until the study stores it."""
     return run_folder(out, rung, seed) / "line.json"
 
 

@@ -14,7 +14,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 def cores() -> int:
     """Number of cores that this process may use; ``taskset`` or a container can limit it.
 
-    A container can forbid cores, or limit the processor time per second; a fraction of a core counts as one.
+    A container can exclude cores or limit the processor time per second; a fraction of a core counts as one.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
@@ -24,13 +24,13 @@ def cores() -> int:
 def cpu_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
     """Processor time per second that the control groups of this process allow; ``None``: no limit, or not Linux.
 
-    The smallest limit of its own group and the groups around it, in both versions of control groups.
+    The smallest limit of its own group and the enclosing groups, in both versions of control groups.
     """
     return min((quota for place in control_groups("cpu", own, root) if (quota := _quota_of(place))), default=None)
 
 
 def control_groups(controller: str, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> list[Path]:
-    """Folders of this process's control groups and the groups around them; empty where there are none."""
+    """Folders of this process's control groups and the enclosing groups; empty if there are none."""
     try:
         groups = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -39,7 +39,7 @@ def control_groups(controller: str, own: Path = OWN_CGROUPS, root: Path = CGROUP
     for _, controllers, path in groups:
         if not controllers or controller in controllers.split(","):
             top = root / controllers
-            folder = top / path.lstrip("/")  # in a container it may be missing: the root then has the limits
+            folder = top / path.lstrip("/")  # may be missing in a container: then the root has the limits
             places += [place for place in (folder, *folder.parents) if place.is_relative_to(top)]
     return places
 

@@ -1,4 +1,4 @@
-"""Asking before a download whether its server answers, so that no command waits for a network that is not there."""
+"""Check before a download whether its server answers, so that no command waits for a missing network."""
 
 import contextlib
 import logging
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 PATIENCE_S = 5.0
-"""Longest wait for a server's first answer, looking up its address included."""
+"""Longest wait for a server's first answer, including the address lookup."""
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""Environment variables by which a person forbids downloads."""
+"""Environment variables that forbid downloads."""
 
 
 def unreachable(url: str, patience_s: float = PATIENCE_S) -> str | None:
-    """Why nothing can be downloaded from the server of this address; ``None`` if it answers.
+    """The reason why nothing can be downloaded from this address's server; ``None`` if it answers.
 
     >>> unreachable("http://127.0.0.1:1/model.pth")
     '...'
@@ -39,7 +39,7 @@ def unreachable(url: str, patience_s: float = PATIENCE_S) -> str | None:
         else:
             answer.append(None)
 
-    asking = threading.Thread(target=ask, daemon=True)  # no timeout ends the search for an address
+    asking = threading.Thread(target=ask, daemon=True)  # no timeout applies to an address lookup
     asking.start()
     asking.join(patience_s)
     return answer[0] if answer else f"no answer from {parts.netloc} within {patience_s:g} s"

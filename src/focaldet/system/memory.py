@@ -42,14 +42,14 @@ def resident_peak_bytes() -> int:
 
 
 UNKNOWN_FREE = 4 << 30
-"""Bytes that count as free where nothing says how many are (Windows)."""
+"""Bytes assumed to be free where the system does not say (Windows)."""
 
 MEMORY = Path("/proc/meminfo")
-"""Where Linux says how much memory it could give."""
+"""File in which Linux states the available memory."""
 
 
 def free_bytes(memory: Path = MEMORY, own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> int:
-    """Memory that this process could still get: of the machine, and of its control groups, such as a container.
+    """Memory still available to this process, limited by the machine and its control groups, such as a container.
 
     >>> free_bytes() > 2**20
     True
@@ -67,7 +67,7 @@ def free_bytes(memory: Path = MEMORY, own: Path = OWN_CGROUPS, root: Path = CGRO
 
 
 def _left_in(place: Path) -> int | None:
-    """What a control group still allows, in either version; files that were read do not count, since they can go."""
+    """Memory that a control group, of either version, still allows. Cached files can be dropped and do not count."""
     for limit, used, gone in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

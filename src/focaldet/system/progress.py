@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and how many there are as far as is known."""
+"""Called with the number of finished items, and the total if known."""
 
 _PATIENCE_S = 1.0
 """Shorter work shows no bar."""
@@ -17,7 +17,7 @@ def progress_bar(what: str, *, unit: str = " photos") -> Iterator[Progress | Non
     """A callback that draws a bar on standard error; ``None`` if that is not a terminal, or tqdm is not installed.
 
     Args:
-        what: words before the bar.
+        what: words in front of the bar.
         unit: what is counted.
     """
     try:

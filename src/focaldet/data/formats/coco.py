@@ -1,7 +1,7 @@
 """COCO: JSON files with images, annotations and categories.
 
-Accepted places: ``annotations/*.json`` beside image folders; one JSON in each split's folder as Roboflow exports it
-(``train/_annotations.coco.json``); ``labels.json`` beside ``data`` as FiftyOne does; or any other JSON file of this
+Accepted places: ``annotations/*.json`` next to image folders; one JSON in each split's folder as exported by Roboflow
+(``train/_annotations.coco.json``); ``labels.json`` next to ``data`` as in FiftyOne; or any other JSON file with this
 content. Format: https://cocodataset.org/#format-data; a box is ``[x, y, width, height]`` in continuous pixel
 coordinates. If it is missing, it is the box around the segmentation. https://arxiv.org/abs/1405.0312
 
@@ -36,7 +36,7 @@ _BOX_KEYS = ("image_id", "category_id", "bbox", "area", "iscrowd")
 """Keys of an annotation that are read."""
 
 _OTHERS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
-"""Name prefixes of COCO's files of the same structure that hold no boxes."""
+"""Name prefixes of COCO files with the same structure but no boxes."""
 
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url", "flickr_url")
 """Keys that may hold an image's file name; the last two are web addresses that end in it."""
@@ -46,7 +46,7 @@ def find_coco(tree: Tree) -> list[str]:
     """The files that are COCO annotations, sorted."""
     files = tree.with_suffix(".json")
     declared = [name for name in files if "annotations" in name.lower().split("/")[:-1]]
-    # By their location, even if broken. A list is a file of results; on its own it is a broken annotation file.
+    # By their location, even if broken. A list is a results file; alone, it is a broken annotation file.
     declared = [name for name in declared if not looks_like_labelme(tree, name)]
     declared = [name for name in declared if not is_unread_json(tree, name) or _holds(tree, name, b'"images"')]
     declared = [name for name in declared if not _starts_with(tree, name, b"[")] or declared
@@ -145,7 +145,7 @@ def _text(tree: Tree, name: str) -> str:
 
 
 def _lean(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry with only the keys that are read, its segmentation as a box: polygons take most of a file's memory."""
+    """An entry with only the keys to read, and its segmentation as a box: polygons take most of a file's memory."""
     if "segmentation" in entry:
         mask = entry.pop("segmentation")
         if not entry.get("bbox") and (box := mask_box(mask)) is not None:
@@ -175,7 +175,7 @@ def _category_names(document: dict[str, Any], source: str) -> dict[int | str, st
         if key is None or not isinstance(name, str | int | float) or isinstance(name, bool):
             raise InputError(f"{where}: expected an object with an 'id' and a 'name', got {category!r:.80}")
         if key in names:
-            raise InputError(f"{where}: the id {key} is there twice; give each category its own")
+            raise InputError(f"{where}: the id {key} occurs twice; give each category its own")
         names[key] = str(name)
     return names
 
@@ -196,7 +196,7 @@ def _classes(document: dict[str, Any], source: str) -> dict[str, int | str]:
 
 
 class _CocoFile:
-    """One annotation file while it is read."""
+    """An annotation file being read."""
 
     def __init__(self, tree: Tree, source: str, document: dict[str, Any], class_names: tuple[str, ...]) -> None:
         self.tree, self.source, self.document, self.class_names = tree, source, document, class_names
@@ -220,7 +220,7 @@ class _CocoFile:
         return annotations, self.faults, self.notes
 
     def _entries(self) -> tuple[list[dict[str, Any]], dict[int | str, int]]:
-        """The first entry of each photo, and id -> index among them; several entries with one file are one photo."""
+        """The first entry of each photo, and id -> its index; several entries with the same file are one photo."""
         entries: list[dict[str, Any]] = []
         row_of: dict[int | str, int] = {}
         row_of_name: dict[str, int] = {}
@@ -243,13 +243,13 @@ class _CocoFile:
                     entries.append(entry | {"file_name": name})
         if len(row_of) > len(entries):
             self.notes.append(
-                f"{self.source}: {len(row_of):,} entries under 'images' name {len(entries):,} files; entries of one "
-                "file are taken as one photo"
+                f"{self.source}: {len(row_of):,} entries under 'images' name {len(entries):,} files; entries with "
+                "the same file count as one photo"
             )
         return entries, row_of
 
     def _ids_of_two_files(self) -> set[int | str]:
-        """Ids that several photos share, so that their annotations are ambiguous."""
+        """Ids shared by several photos, which makes their annotations ambiguous."""
         name_of: dict[int | str, str] = {}
         twice = set()
         for entry in self.document["images"]:
@@ -309,7 +309,7 @@ class _CocoFile:
             return bad(f"category {name or category!r} is {known}", "unknown-class")
         row = row_of.get(image)  # type: ignore[arg-type]
         if row is None:
-            return bad(f"image_id {image!r:.60} is not under 'images', or not once")
+            return bad(f"image_id {image!r:.60} is missing under 'images', or occurs there more than once")
         area = as_number(entry.get("area"))
         return row, label, (*values, math.nan if area is None else area)
 

@@ -57,7 +57,7 @@ _SPLIT = ("split", "subset", "usage", "set", "dataset")
 """Column names in lower case, only letters and digits, the most reliable first."""
 
 _HEAD = 1 << 16
-"""Number of bytes read to recognise the columns; even, for UTF-16."""
+"""Number of bytes read to recognise the columns; even because of UTF-16."""
 
 _ONE_CLASS = "object"
 """Name of the class if a table has no column for it."""
@@ -66,7 +66,7 @@ _NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none", "[]", "{}"})
 """Contents of an empty cell."""
 
 _ROUNDING = 0.01
-"""Margin by which fractions may leave the image, as rounded centres and sizes do; no box in pixels is this small."""
+"""Tolerance for fractions outside the image, which rounded centres and sizes cause; no box in pixels is this small."""
 
 _BEFORE_SIDES = ("bbox", "box", "roi", "rect", "")
 """Prefixes of the names of a box's sides."""
@@ -113,7 +113,7 @@ class _Table:
 
     @property
     def usable(self) -> bool:
-        """Whether it has columns for a file and a box."""
+        """Whether the table has columns for a file and a box."""
         return self.file is not None and (bool(self.sides) or self.bbox is not None or self.shape is not None)
 
 
@@ -181,7 +181,7 @@ def table_text(data: bytes, *, cut: bool = False) -> str:
         return data.decode("utf-16", errors="ignore")
     try:
         return decoded(data[: data.rfind(b"\n") + 1] if cut else data)  # drop half a character
-    except UnicodeError:  # a spreadsheet's code page, in which every byte is valid
+    except UnicodeError:  # code page of a spreadsheet; every byte is valid in it
         return data.decode("latin-1")
 
 
@@ -221,16 +221,16 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
     for name in files:
         table = _table(tree, name)
         if table is None:
-            raise InputError(f"{name}: not a table throughout; save it as CSV in UTF-8")
+            raise InputError(f"{name}: not a table in every line; save it as CSV in UTF-8")
         table.class_attribute = _class_attribute(table)
         found = _read_table(tree, table, names, len(rows), faults)
         for row, split in found:
             rows.append(row)
             split_of_photo[row.photo.name] = split or split_of(stem(name)) or split_of_pair(name, row.photo.name)
         if table.label is None and table.attributes is None:
-            notes.append(f"{name}: no column names the class; every box is of the class {_ONE_CLASS!r}")
+            notes.append(f"{name}: no column has the class; every box gets the class {_ONE_CLASS!r}")
         if any(row.relative for row, _ in found):
-            notes.append(f"{name}: every number lies between 0 and 1: read as shares of the image")
+            notes.append(f"{name}: every number lies between 0 and 1: read as fractions of the image")
     rows = one_of_each_photo(rows, faults)
     listed = listed_classes(tree, ("classes.txt", "labels.txt"))
     class_names = listed or tuple(sorted({label for row in rows for label in row.names}))
@@ -239,8 +239,8 @@ def read_csv(tree: Tree, files: list[str]) -> ParsedLayout:
         splits.setdefault(split_of_photo[row.photo.name], []).append(annotation)
     unlisted = len(tree.photos) - len(split_of_photo)
     if unlisted > 0:
-        notes.append(f"{unlisted:,} photos are in no line of the tables: they are not used")
-    description = f"CSV, a line a box, recognised by {', '.join(files[:3])}"
+        notes.append(f"{unlisted:,} photos do not occur in the tables and are not used")
+    description = f"CSV with one line per box, recognised by {', '.join(files[:3])}"
     return ParsedLayout(class_names, splits, faults, description, notes=tuple(notes))
 
 
@@ -369,7 +369,7 @@ def _attributes(table: _Table, cells: list[str]) -> dict[str, str]:
 
 
 def _class_attribute(table: _Table) -> str:
-    """The attribute of a region that names its class.
+    """The attribute of a region that contains its class.
 
     Raises:
         InputError: there are several, and no name says which.
@@ -380,6 +380,6 @@ def _class_attribute(table: _Table) -> str:
     called_so = [key for wanted in _CLASS for key in keys if _column(key) == wanted]
     if len(keys) > 1 and not called_so:
         raise InputError(
-            f"{table.source}: regions have the attributes {first_names(keys)}; call the one that is the class 'class'"
+            f"{table.source}: regions have the attributes {first_names(keys)}; rename the one with the class to 'class'"
         )
     return (called_so or keys or [""])[0]

@@ -1,7 +1,7 @@
 """LabelMe: one JSON file per image, with shapes.
 
-The photo has the JSON file's name, or else is its ``imagePath``. A rectangle has two opposite corners, in any order;
-any other shape with an area becomes its enclosing box. https://github.com/wkentaro/labelme
+The photo has the same name as the JSON file, or is named by ``imagePath``. A rectangle has two opposite corners, in any
+order; any other shape with an area becomes its enclosing box. https://github.com/wkentaro/labelme
 """
 
 import json

@@ -8,7 +8,7 @@ from focaldet.data.formats.rows import Box, around
 from focaldet.data.formats.values import as_number
 
 MAX_BITS = 64
-"""Most digits of a number in a compressed mask; longer numbers would take quadratic time."""
+"""Largest number of digits in a compressed mask's numbers; longer numbers would take quadratic time."""
 
 
 def mask_box(segmentation: Any) -> Box | None:

@@ -1,4 +1,4 @@
-"""The boxes of a photo while a reader collects them."""
+"""Collect the boxes of a photo while its labels are read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Rows:
-    """The labels of one photo, as one label file gives them.
+    """The labels of one photo from one label file.
 
     Args:
         photo: the photo.
@@ -79,10 +79,10 @@ class Rows:
 
 
 def one_of_each_photo(rows: Iterable[Rows], faults: list[Fault]) -> list[Rows]:
-    """Drop labels that would give a photo two sets of labels.
+    """Make sure that each photo has only one set of labels.
 
-    If several label files lead to one photo, the one that matches its path best is right; the others mean a photo that
-    is missing. Copies of a label file count once. Other label files contradict each other, and the photo is left out.
+    If several label files refer to one photo, the one that matches its path best is used; the others refer to a missing
+    photo. Copies of a label file count once. If label files contradict each other, the photo is left out.
     """
     of_photo: dict[str, list[Rows]] = {}
     for found in rows:
@@ -92,7 +92,7 @@ def one_of_each_photo(rows: Iterable[Rows], faults: list[Fault]) -> list[Rows]:
         most = max(claim.photo.certainty for claim in claims)
         for claim in claims:
             if claim.photo.certainty < most:
-                problem = f"there is no such photo; the nearest, {photo}, is another's"
+                problem = f"there is no such photo; the nearest, {photo}, belongs to other labels"
                 faults.append(Fault("missing-image", claim.source, claim.file_name, problem))
         best = [claim for claim in claims if claim.photo.certainty == most]
         first = best[0]
@@ -120,23 +120,24 @@ def listed_classes(tree: Tree, lists: Sequence[str]) -> tuple[str, ...]:
         if name in tree.files:
             names = tuple(dict.fromkeys(read_lines(tree.path(name), name)))
             if not names:
-                raise InputError(f"{name}: no class names; write one a line, or remove the file")
+                raise InputError(f"{name}: no class names; write one per line, or remove the file")
             return names
     return ()
 
 
 def split_of_pair(source: str, photo: str) -> str:
-    """The split that the folders of a label file or else of its photo suggest, nearest first."""
+    """The split suggested by the folders of a label file, or else of its photo; the nearest folder first."""
     parts = [*folder_of(source).split("/")[::-1], *folder_of(photo).split("/")[::-1]]
     return next(filter(None, map(split_of, parts)), "")
 
 
 def unlabelled(tree: Tree, rows: Sequence[Rows], named: set[str], label_file: str) -> list[Fault]:
-    """A fault for each photo without a label file in a folder where others have one.
+    """A fault for each photo without a label file, in folders where others have one.
 
     Args:
-        named: bare names of the label files; a photo of such a name is another version of one, such as a mask.
-        label_file: the kind of file that is missing.
+        named: bare names of the label files; a photo with such a name is another version of a labelled one, such as a
+            mask.
+        label_file: the missing kind of file.
     """
     used = {row.photo.name for row in rows}
     folders = {folder_of(name) for name in used}

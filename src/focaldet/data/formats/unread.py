@@ -1,4 +1,4 @@
-"""Label formats that are recognised but not supported: what they are, and what to export instead."""
+"""Label formats that are recognised but not supported: their names, and which export to use instead."""
 
 import csv
 import io
@@ -18,8 +18,8 @@ _KINDS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str], ...] = (
     ((".json",), (b'"coordinates"', b'"annotations"'), f"CreateML's JSON; {_EXPORT}"),
     ((".json",), (b'"bounding_poly"',), f"a cloud service's JSON; {_EXPORT}"),
     ((".tfrecord", ".tfrecords", ".record"), (), f"TensorFlow's records; {_EXPORT}"),
-    ((".parquet", ".arrow"), (), f"a table in binary; {_EXPORT}, or a CSV with a line a box"),
-    ((".mat",), (), f"MATLAB's file; {_EXPORT}, or a CSV with a line a box"),
+    ((".parquet", ".arrow"), (), f"a table in binary; {_EXPORT}, or a CSV with one line per box"),
+    ((".mat",), (), f"MATLAB's file; {_EXPORT}, or a CSV with one line per box"),
 )
 """Suffixes, words in the first bytes, and the kind of file."""
 
@@ -27,7 +27,7 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 _HEAD = 1 << 16
 _MAX_FILES = 20
-"""Number of files of a kind that are examined."""
+"""Number of files to examine per kind."""
 
 _KITTI, _DOTA = (15, 16), (9, 10)
 """Words per line: a class and 14 numbers, perhaps a score; eight coordinates, a class and perhaps a difficulty."""
@@ -61,8 +61,8 @@ def without_labels(tree: Tree) -> str:
     for name in tree.with_suffix(".csv", ".tsv")[:_MAX_FILES]:
         if columns := _columns(_head(tree, name)):
             return (
-                f"{name} names photos, and its columns ({first_names(columns)}) no box that can be read: call them "
-                "file, class, xmin, ymin, xmax, ymax, with a line a box"
+                f"{name} lists photos, but its columns ({first_names(columns)}) contain no box that can be read: call "
+                "them file, class, xmin, ymin, xmax, ymax, with one line per box"
             )
     return packed(tree)
 

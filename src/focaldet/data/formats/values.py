@@ -1,4 +1,4 @@
-"""Numbers and names in label files: tools write them as words, with a decimal point, or not at all."""
+"""Parse numbers and names in label files: tools write them as words, with a decimal point, or leave them out."""
 
 import codecs
 import math
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf
 def as_number(value: Any) -> float | None:
     """A number, or a word for one; ``None`` for anything else.
 
-    Infinity and NaN are returned too; later checks report the box.
+    Infinity and NaN are returned as well; later checks report the box.
 
     >>> as_number("2.5"), as_number(3), as_number("1_0"), as_number(True), as_number(None)
     (2.5, 3.0, None, None, None)

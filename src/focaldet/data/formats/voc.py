@@ -1,13 +1,13 @@
 """Pascal VOC: one XML file per image.
 
-Accepted places: ``JPEGImages``, ``Annotations`` and ``ImageSets/Main/{train,val,trainval,test}.txt`` as VOC has them,
-at the top or in folders (``VOC2007``); the same with any names of the folders; or images and XML files side by side,
-for example in one folder for each split as Roboflow exports them.
+Accepted places: ``JPEGImages``, ``Annotations`` and ``ImageSets/Main/{train,val,trainval,test}.txt`` as in VOC, at the
+top or in folders (``VOC2007``); the same with other folder names; or images and XML files side by side, for example in
+one folder per split as exported by Roboflow.
 
 VOC counts pixels from 1 and a box contains its last pixel (development kit: xmin, ymin, xmax, ymax are pixel
-indices). In continuous coordinates, whose 0 is the left edge of the first pixel, that is
-``[xmin - 1, ymin - 1, xmax, ymax]``: the box 1..640 is the whole of an image 640 wide. A box whose xmin is not smaller
-than its xmax is a fault all the same: no tool writes a one-pixel object on purpose.
+indices). In continuous coordinates, where 0 is the left edge of the first pixel, that is
+``[xmin - 1, ymin - 1, xmax, ymax]``: the box 1..640 spans an image 640 wide. A box with xmin not smaller than xmax is
+still a fault: no tool writes a one-pixel object on purpose.
 """
 
 import re
@@ -113,7 +113,7 @@ def _rows(tree: Tree, name: str, number: int, root: Element, faults: list[Fault]
             faults.append(Fault("bad-entry", name, item, "expected a <bndbox> with the numbers xmin ymin xmax ymax"))
         elif not label:
             faults.append(Fault("unknown-class", name, item, "its <name> is empty"))
-        elif corners[2] == corners[0] or corners[3] == corners[1]:  # after the - 1 below they would have an area
+        elif corners[2] == corners[0] or corners[3] == corners[1]:  # the - 1 below would give them an area
             problem = ", ".join(f"{side} {value:g}" for side, value in zip(_SIDES, corners, strict=True))
             faults.append(Fault("zero-area", name, item, problem))
         else:

@@ -10,7 +10,7 @@ from focaldet.checks import InputError
 from focaldet.data.tree import Tree
 
 _HEAD = 4096
-"""Number of bytes in which an XML file must name its root element."""
+"""An XML file must name its root element within this many bytes."""
 
 _KNOWN_ENCODINGS = frozenset({b"utf-8", b"utf-16", b"iso-8859-1", b"us-ascii", b"ascii"})
 """Encodings that the parser reads itself."""

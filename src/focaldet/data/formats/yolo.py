@@ -1,10 +1,10 @@
 """YOLO: one text file per image with lines ``class x y width height`` in fractions of the image.
 
 Accepted places: a YAML file with ``names`` and ``train``/``val``/``test`` (folders, patterns, or text files that list
-images); ``obj.names`` and ``obj.data`` as Darknet and CVAT have them; or ``classes.txt`` and label files. The labels of
-``.../images/a.jpg`` are ``.../labels/a.txt``, or ``a.txt`` beside it; an image without that file has no objects. A line
-with more numbers is a polygon or a rotated box, which becomes its enclosing box, or, with ``kpt_shape``, a box and its
-key points. Fractions always refer to the displayed image.
+images); ``obj.names`` and ``obj.data`` as in Darknet and CVAT; or ``classes.txt`` and label files. The labels of
+``.../images/a.jpg`` are ``.../labels/a.txt``, or ``a.txt`` next to it; an image without that file has no objects. A
+line with more numbers is a polygon or a rotated box, which becomes its enclosing box, or, with ``kpt_shape``, a box
+with its key points. Fractions always refer to the displayed image.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _LABEL_FOLDERS = ("labels", "label", "annotations", "annotation", "txt", "yolo_l
 """Pairs of folder names: the labels of ``images/a/b.jpg`` are ``labels/a/b.txt``."""
 
 _NO_LABELS = ("train", "val", "valid", "test", "readme", "license", "notes", "requirements", "data", "trainval")
-"""Bare names of text files beside label files that are not label files."""
+"""Bare names of text files among label files that are not label files."""
 
 
 def find_yolo(tree: Tree) -> str | None:
@@ -47,8 +47,8 @@ def find_yolo(tree: Tree) -> str | None:
     numbers = [name for name in labels[:20] if looks_like_labels(tree, name)]
     if numbers:
         raise InputError(
-            f"{tree.root}: YOLO label files such as {numbers[0]}, and no list of classes; write their names, one a "
-            "line, to classes.txt"
+            f"{tree.root}: YOLO label files such as {numbers[0]}, but no list of classes; write the class names to "
+            "classes.txt, one per line"
         )
     return None
 
@@ -74,8 +74,8 @@ def _listed_names(tree: Tree, source: str) -> dict[int, str]:
             shared = min(len(listed), len(theirs))
             if listed[:shared] != theirs[:shared]:
                 raise InputError(
-                    f"{tree.root}: {source} and {other} list the classes in another way; make one list of them, and "
-                    "give the label files its numbers"
+                    f"{tree.root}: {source} and {other} list different classes; merge them into one list and use its "
+                    "numbers in the label files"
                 )
             listed = max(listed, theirs, key=len)
     return dict(enumerate(listed))
@@ -85,7 +85,7 @@ def _describes(tree: Tree, name: str) -> bool:
     try:
         document = _load_yaml(tree, name)
     except InputError:
-        if stem(name) != "data":  # somebody's other YAML file
+        if stem(name) != "data":  # an unrelated YAML file
             return False
         raise
     return isinstance(document, dict) and ("names" in document or {"train", "nc"} <= document.keys())
@@ -142,7 +142,7 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     """Read all label files of a YOLO folder.
 
     Raises:
-        InputError: the description is unusable, or a part of it is not in the folder.
+        InputError: the description is unusable, or the folder lacks a part of it.
     """
     faults: list[Fault] = []
     notes: list[str] = []
@@ -176,7 +176,7 @@ def read_yolo(tree: Tree, described_by: str) -> ParsedLayout:
     splits = {split: [annotations[p] for p in paths if p in annotations] for split, paths in images.items()}
     faults += _orphans(tree, labels)
     if unused := len(tree.photos) - len(photos):
-        notes.append(f"{unused:,} photos are in no split of {described_by}: they are not used")
+        notes.append(f"{unused:,} photos are in no split of {described_by} and are not used")
     splits = {split: found for split, found in splits.items() if found}
     return ParsedLayout(
         class_names,
@@ -194,7 +194,7 @@ def _yaml_names(document: dict[str, Any], source: str, tree: Tree) -> dict[int, 
         names = read_lines(tree.path(found[0]), found[0]) if found[0] in tree.files else None
     elif names in (None, ""):
         if not (lists := _class_lists(tree)):
-            raise InputError(f"{source}: 'names' is missing; list the classes in it, or one a line in classes.txt")
+            raise InputError(f"{source}: 'names' is missing; list the classes in it, or in classes.txt, one per line")
         names = list(_listed_names(tree, lists[0]).values())
     if isinstance(names, dict) and all(isinstance(as_id(key), int) for key in names):
         names = {int(key): name for key, name in names.items()}
@@ -242,7 +242,7 @@ def _yaml_splits(
                 )
             places = tree.entry(entry, bases)
             if places is None and key == "test":  # many exports list a split that they do not contain
-                notes.append(f"{source}: test: {entry!r:.80} is not here; there is no test split")
+                notes.append(f"{source}: test: {entry!r:.80} does not exist, so there is no test split")
                 continue
             if places is None:
                 raise InputError(f"{source}: {entry!r:.160} is not in {tree.root}; correct the path or remove the line")
@@ -269,7 +269,7 @@ def _photos_of(place: str, bases: list[str], tree: Tree, faults: list[Fault]) ->
 
 
 def _darknet_splits(tree: Tree, faults: list[Fault]) -> dict[str, list[str]]:
-    """The lists that ``obj.data`` names, or that lie at the top."""
+    """The lists that ``obj.data`` names, or those at the top."""
     lists: dict[str, str] = {}
     for name in tree.with_suffix(".data"):
         for line in read_lines(tree.path(name), name):
@@ -295,8 +295,8 @@ def _folder_splits(tree: Tree) -> dict[str, list[str]]:
 def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[dict[str, str], set[str]]:
     """Photo -> its label file, if it has one; and the photos whose label file is ambiguous.
 
-    A photo's label file is in the folder paired with its own, or beside it. The remaining ones are matched by name, if
-    that is unambiguous.
+    A photo's label file is in the folder paired with its own, or next to it. The others are matched by name if that is
+    unambiguous.
     """
     doubtful: set[str] = set()
     texts = {folded(name): name for name in tree.with_suffix(".txt")}
@@ -321,7 +321,7 @@ def _label_files(tree: Tree, photos: list[str], faults: list[Fault]) -> tuple[di
         if len(candidates) == 1:
             labels[photo] = candidates[0]
         elif candidates:
-            problem = f"{candidates[0]} and {candidates[1]} fit equally well; keep one beside it"
+            problem = f"{candidates[0]} and {candidates[1]} fit equally well; keep one next to it"
             faults.append(Fault("missing-annotation", photo, "", problem))
             doubtful.add(photo)
     photos_of: dict[str, list[str]] = {}

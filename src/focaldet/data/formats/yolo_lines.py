@@ -65,7 +65,7 @@ class LabelReader:
         self._seen.add(label if math.isfinite(label) else -1)
         if label not in self._names:
             known = f"{min(self._names)} to {max(self._names)}"
-            return Fault("unknown-class", "", "", f"class {label:g}, and there are {len(self._names)} ({known})")
+            return Fault("unknown-class", "", "", f"class {label:g}, but there are only {len(self._names)} ({known})")
         return self._names[int(label)], box
 
     def check_numbers(self, source: str) -> None:
@@ -100,7 +100,7 @@ def label_text(tree: Tree, name: str) -> str:
     """
     data = tree.read(name, MAX_TEXT)
     text = decoded(data)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # two bytes that happen to be UTF-16's mark
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and not text.isascii():  # bytes that only look like UTF-16's mark
         raise UnicodeError("not text")
     return text
 
@@ -124,9 +124,9 @@ def _numbers(words: list[str], points: int) -> list[float] | Fault:
     numbers: list[float] = values  # type: ignore[assignment]
     if points and len(numbers) == 5 + points:
         numbers = numbers[:5]
-    # The output of a detector ends in a confidence, a rotated box in an angle.
+    # Detector output ends in a confidence, a rotated box in an angle.
     if len(numbers) == 6 and not 0 <= (last := numbers.pop()) <= 1:
-        return bad(f"the sixth number, {last:g}, is no confidence; is it an angle? export corners instead")
+        return bad(f"the sixth number, {last:g}, is not a confidence; is it an angle? export corners instead")
     if not (len(numbers) == 5 or (len(numbers) >= 7 and len(numbers) % 2 == 1)):
         return bad(f"expected 5 numbers (or a polygon), got {len(numbers)}")
     label, rest = numbers[0], numbers[1:]

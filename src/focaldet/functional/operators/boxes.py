@@ -1,4 +1,4 @@
-"""The losses of paired boxes as one operator: what the fused kernel of the same signature computes."""
+"""The losses of paired boxes as one operator. The fused kernel has the same signature and results."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Kind of loss -> its formula."""
 
 KINDS = tuple(FORMULAS)
-"""The kinds by number, as the kernels know them."""
+"""The kinds. The kernels number them by their index here."""
 
 
 def paired_box_loss(

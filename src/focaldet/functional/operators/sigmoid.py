@@ -1,7 +1,7 @@
-"""The sigmoid losses as one operator, from the plain formulas: what the fused kernel of the same signature computes.
+"""The sigmoid losses as one operator, from the plain formulas. The fused kernel has the same signature and results.
 
-Axes: O and I are what is left and right of the class axis C, flattened, so that rows ``(N, C)`` are ``(N, C, 1)`` and
-maps ``(B, A * C, H, W)`` are ``(B * A, C, H * W)``, neither needing a copy.
+Axes: O and I are the flattened axes left and right of the class axis C. Rows ``(N, C)`` are ``(N, C, 1)`` and maps
+``(B, A * C, H, W)`` are ``(B * A, C, H * W)``; neither needs a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, float, Alpha], Tensor]] = {
 """Kind of loss -> its formula; ``gamma`` is the exponent, whatever the paper calls it."""
 
 KINDS = tuple(FORMULAS)
-"""The kinds; an index into them is the number by which the kernels know a kind."""
+"""The kinds. The kernels number them by their index here."""
 
 
 def sigmoid_loss(
@@ -55,7 +55,7 @@ def sigmoid_loss(
 ) -> Tensor:
     """Loss of the given kind times ``scale / normalizer``, summed when ``reduce``.
 
-    Either ``labels`` (with ``quality`` or without) or ``targets`` is given. ``class_alpha`` overrides ``alpha``.
+    Either ``labels`` (with or without ``quality``) or ``targets`` is given. ``class_alpha`` overrides ``alpha``.
     float16 and bfloat16 are computed in float32, and so is the result.
     """
     z = logits.movedim(1, -1)
@@ -88,6 +88,6 @@ def sigmoid_pyramid_loss(
     weight: Float[Tensor, "_ _ _"] | None,
     *args: Any,
 ) -> Tensor:
-    """The sum over the maps of a pyramid; the rest of the arguments is that of `sigmoid_loss`, with ``reduce``."""
+    """The sum over the maps of a pyramid. The other arguments are those of `sigmoid_loss`, with ``reduce``."""
     parts = pyramid_parts(see_pyramid(maps, SparseTargets(labels, quality), weight))
     return torch.stack([sigmoid_loss(*part, *args) for part in parts]).sum()

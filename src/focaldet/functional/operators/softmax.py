@@ -1,4 +1,4 @@
-"""The softmax losses as one operator, from the plain formulas: what the fused kernel of the same signature computes.
+"""The softmax losses as one operator, from the plain formulas. The fused kernel has the same signature and results.
 
 Axes as in `operators.sigmoid`: logits ``(O, K, I)``, one label or one position among the K bins for each ``(O, I)``.
 """
