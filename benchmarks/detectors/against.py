@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 METHODS = ("retinanet", "fcos", "atss", "gfl", "gflv2")
 PART = re.compile(r"^  (\w+(?: \w+)*) +([0-9.]+) ms", re.MULTILINE)
 NETWORK = ("forward", "backward", "update")
+NETWORK_OPTIONS = ("--levels", "p3-p7", "--head-depth", 2, "--num-bins", 17)
+"""The same network in both: what is not given may have another default by now."""
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
         lines = printed(table(rows(tree, given)))
     text = (
         f"# A training step, before and now\n\n{provenance(given_command('benchmarks.detectors.against'))}. Before: "
-        f"commit {given.commit}. {given.size} px, batch 8, otherwise defaults, random weights; medians of "
+        f"commit {given.commit}. {given.size} px, batch 8, p3-p7, towers of 2 layers, random weights; medians of "
         f"{given.rounds} rounds in which the two take turns, of the means that `--profile` prints after {given.epochs} "
         "epochs.\n\n"
     )
@@ -84,7 +86,7 @@ def step_ms(root: Path, method: str, given: argparse.Namespace) -> dict[str, flo
     """Milliseconds of each part of a step, as printed by ``focaldet train --profile`` of these sources."""
     with TemporaryDirectory() as folder:
         words = ["--data", given.data.resolve(), "--out", Path(folder, "run"), "--method", method, "--profile"]
-        words += ["--size", given.size, "--epochs", given.epochs, "--val-every", 1000]
+        words += ["--size", given.size, "--epochs", given.epochs, "--val-every", 1000, *NETWORK_OPTIONS]
         command = [sys.executable, "-m", "focaldet", "train", *map(str, words)]
         environment = os.environ | {"PYTHONPATH": str(root / "src"), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

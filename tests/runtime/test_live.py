@@ -68,7 +68,7 @@ def test_a_camera_on_the_network_is_drawn_and_its_boxes_written(colours: Path, c
 
 
 def test_ctrl_c_ends_the_camera_and_keeps_what_was_seen(camera: str) -> None:
-    source = live_source(f"{camera}/")
+    source, before = live_source(f"{camera}/"), signal.getsignal(signal.SIGINT)
     assert source is not None
     lines: list[str] = []
     frames = read_live(source, say=lines.append)
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_the_camera_and_keeps_what_was_seen(camera: str) -> None:
     assert seen == [(48, 64, 3)] * 3
     assert lines[-1] == f"{source.name}: ended after 3 frames"
     assert "64 x 48 px" in lines[0]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_is_no_camera_says_so(colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

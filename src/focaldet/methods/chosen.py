@@ -1,4 +1,4 @@
-"""What TOOD and RTMDet have in common: on GFL's head, predictions choose the positives and set their targets."""
+"""The training step of TOOD and RTMDet: on GFL's head, predictions choose the positives and set their targets."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
