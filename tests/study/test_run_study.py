@@ -65,18 +65,18 @@ def wait_until(condition, process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_twice_ends_with_the_same_table(given, out, tmp_path):
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 12}).items()]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in (given | {"epochs": 8}).items()]
     options += ["--rungs", "retinanet-focal", "gfl", "--seeds", "1", "--parallel", "1"]
     undisturbed = start(tmp_path / "whole", *options)  # beside the other
     for rung in ("retinanet-focal", "gfl"):
         process = start(out, *options)
-        wait_until(lambda rung=rung: epochs_of(out, rung) >= 3, process)
+        wait_until(lambda rung=rung: epochs_of(out, rung) >= 2, process)
         process.kill()
         process.communicate()
-        time.sleep(1.5)
+        time.sleep(1)
         stopped = epochs_of(out, rung)
-        time.sleep(1.5)
-        assert epochs_of(out, rung) == stopped < 12  # the process that trained has ended too
+        time.sleep(1)
+        assert epochs_of(out, rung) == stopped < 8  # the process that trained has ended too
     assert [line["rung"] for line in read_lines(out)] == ["retinanet-focal"]
     shutil.rmtree(run_folder(out, "retinanet-focal", 0))  # a line is enough
     outputs = []
