@@ -33,7 +33,7 @@ quick: $(STAMP)
 
 test: check  ## everything, including slow tests (13 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
-	$(BIN)/pytest -q -m alone --durations=5
+	$(BIN)/pytest -q -m alone --durations=5 $$(grep -rl --include='*.py' mark.alone tests)
 
 # Skips where there is no GPU. The benchmark's photos: make gpu DATA=folder
 DATA := demo/digits

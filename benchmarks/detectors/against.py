@@ -1,8 +1,9 @@
 """python -m benchmarks.detectors.against COMMIT DATA: the training step of this tree and of an older commit, in turns.
 
 Checks the commit out into a temporary folder and builds its kernels. Then both train each method for two epochs, in
-turns, with `focaldet train --profile`; its table is parsed. Half an hour on two cores for five methods and three
-rounds; run it on an idle machine. Writes benchmarks/results/detectors_against.md.
+turns, with `focaldet train --profile`; its table is parsed. Both also turn the same maps of 8 photos into detections.
+Half an hour on two cores for five methods and three rounds; run it on an idle machine. Writes
+benchmarks/results/detectors_against.md.
 """
 
 import argparse
@@ -27,6 +28,36 @@ PART = re.compile(r"^  (\w+(?: \w+)*) +([0-9.]+) ms", re.MULTILINE)
 NETWORK = ("forward", "backward", "update")
 NETWORK_OPTIONS = ("--levels", "p3-p7", "--head-depth", 2, "--num-bins", 17)
 """The same network in both: what is not given may have another default by now."""
+
+POSTPROCESS = """
+import statistics, sys, time, torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from focaldet.engine.spec import ModelSpec
+from focaldet.models.postprocess import PostProcess
+
+class Counted(TorchDispatchMode):
+    count = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+torch.manual_seed(0)
+net, method = ModelSpec(sys.argv[1], ("a", "b", "c"), "test_resnet", 320, 64, 2).build(prior_prob=0.05)
+with torch.no_grad():
+    outputs = net.eval()(torch.randint(0, 256, (8, 3, 320, 320), dtype=torch.uint8))
+    for logits in outputs.class_logits:
+        logits.normal_(-4, 1)
+postprocess, sizes = PostProcess(method, net.strides, score_threshold=0.05), [(320, 320)] * 8
+times = []
+for _ in range(60):
+    begin = time.perf_counter()
+    postprocess(outputs, sizes)
+    times.append(1e3 * (time.perf_counter() - begin))
+with Counted() as counted:
+    postprocess(outputs, sizes)
+print(statistics.median(times[10:]), counted.count)
+"""
+"""Post-processing of 8 photos: milliseconds and torch operators. Both commits know all names in it."""
 
 
 def main() -> None:
@@ -80,6 +111,26 @@ def rows(tree: Path, given: argparse.Namespace) -> Iterator[Row]:
             yield Row(work, f"{when}, a step", ms, "ms", "")
             yield Row(work, f"{when}, outside the network", ms - sum(parts.get(p, 0.0) for p in NETWORK), "ms", "")
         yield Row(work, "now / before, steps a second", whole["before"] / whole["now"], "x", "> 1")
+        yield from postprocess_rows(tree, method, given.rounds)
+
+
+def postprocess_rows(tree: Path, method: str, rounds: int) -> Iterator[Row]:
+    found: dict[str, list[tuple[float, float]]] = {"before": [], "now": []}
+    for _ in range(rounds):
+        for when, root in (("before", tree), ("now", ROOT)):
+            environment = os.environ | {"PYTHONPATH": str(root / "src")}
+            command = [sys.executable, "-c", POSTPROCESS, method]
+            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{root}, {method}: {done.stderr[-2000:]}")
+            ms, operators = map(float, done.stdout.split())
+            found[when].append((ms, operators))
+    work, typical = f"{method}, post-processing of 8 photos", {}
+    for when, runs in found.items():
+        typical[when] = median(ms for ms, _ in runs)
+        yield Row(work, f"{when}, time", typical[when], "ms", "")
+        yield Row(work, f"{when}, operators", runs[0][1], "", "")
+    yield Row(work, "before / now, time", typical["before"] / typical["now"], "x", "> 1")
 
 
 def step_ms(root: Path, method: str, given: argparse.Namespace) -> dict[str, float]:

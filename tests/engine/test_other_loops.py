@@ -167,7 +167,7 @@ def test_torchvision_s_reference_loop(build: Callable[[], nn.Module], epochs: in
         return
     ap50 = evaluate(model, loader(val_set, 1, shuffle=False), truth, device)
     print(f"AP50 {ap50:.3f}, losses {losses}")
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     assert ap50 > least
 
 

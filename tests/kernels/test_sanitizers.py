@@ -14,7 +14,7 @@ from fused_cases import needs_cpu_kernels
 import focaldet
 
 CSRC = Path(__file__).parents[2] / "csrc"
-FLAGS = "-std=c++20 -O1 -g -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+FLAGS = "-std=c++20 -O1 -g1 -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 def library(name: str) -> str:
