@@ -31,7 +31,7 @@ lint: $(STAMP)
 quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
-test: check  ## everything, including slow tests (12 minutes on 2 cores)
+test: check  ## everything, including slow tests (13 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
 	$(BIN)/pytest -q -m alone --durations=5 $$(grep -rl --include='*.py' mark.alone tests)
 

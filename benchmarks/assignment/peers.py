@@ -106,23 +106,9 @@ def mmdet_task_aligned(truth: GroundTruth, lattice: Lattice, scores: Tensor, box
     """
     load_mmdet()
     from mmdet.models.task_modules.assigners import TaskAlignedAssigner
-    from mmengine.structures import InstanceData
 
     points = lattice.points()
-    priors = torch.cat([points, points], dim=1)
-    images = [
-        (
-            InstanceData(priors=priors, scores=scores[image, :, None], bboxes=boxes[image]),
-            InstanceData(bboxes=own, labels=torch.zeros(len(own), dtype=torch.int64)),
-        )
-        for image, own in enumerate(of_images(truth))
-    ]
-    assigner = TaskAlignedAssigner(topk=13)
-
-    def run() -> list[Tensor]:
-        return [assigner.assign(predicted, own).gt_inds - 1 for predicted, own in images]
-
-    return run
+    return _by_predictions(TaskAlignedAssigner(topk=13), truth, torch.cat([points, points], dim=1), scores, boxes)
 
 
 def mmdet_soft_labels(truth: GroundTruth, lattice: Lattice, logits: Tensor, boxes: Tensor) -> Any:
@@ -133,22 +119,23 @@ def mmdet_soft_labels(truth: GroundTruth, lattice: Lattice, logits: Tensor, boxe
     """
     load_mmdet()
     from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner
-    from mmengine.structures import InstanceData
 
     priors = torch.cat([lattice.points(), lattice.location_strides()[:, None].expand(-1, 2)], dim=1)
+    return _by_predictions(DynamicSoftLabelAssigner(topk=13), truth, priors, logits, boxes)
+
+
+def _by_predictions(assigner: Any, truth: GroundTruth, priors: Tensor, scores: Tensor, boxes: Tensor) -> Any:
+    """An assigner of mmdetection that chooses by predictions, ready to run on the images of a batch."""
+    from mmengine.structures import InstanceData
+
     images = [
         (
-            InstanceData(priors=priors, scores=logits[image, :, None], bboxes=boxes[image]),
+            InstanceData(priors=priors, scores=scores[image, :, None], bboxes=boxes[image]),
             InstanceData(bboxes=own, labels=torch.zeros(len(own), dtype=torch.int64)),
         )
         for image, own in enumerate(of_images(truth))
     ]
-    assigner = DynamicSoftLabelAssigner(topk=13)
-
-    def run() -> list[Tensor]:
-        return [assigner.assign(predicted, own).gt_inds - 1 for predicted, own in images]
-
-    return run
+    return lambda: [assigner.assign(predicted, own).gt_inds - 1 for predicted, own in images]
 
 
 def torchvision_max_iou(truth: GroundTruth, anchors: Tensor) -> Any:

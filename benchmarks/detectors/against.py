@@ -85,7 +85,10 @@ def older(commit: str) -> Iterator[Path]:
     """A folder with the sources of a commit and its kernels."""
     with TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
-        subprocess.run(["git", "worktree", "add", "--detach", tree, commit], cwd=ROOT, check=True, capture_output=True)
+        add = ["git", "worktree", "add", "--detach", tree, commit]
+        made = subprocess.run(add, cwd=ROOT, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise SystemExit(f"{commit}: cannot be checked out ({made.stderr.strip().splitlines()[-1]})")
         try:
             build = [sys.executable, "setup.py", "build_ext", "--inplace"]
             subprocess.run(build, cwd=tree, check=True, capture_output=True)

@@ -126,8 +126,8 @@ def measure(
 
 def within_budget(config: TrainConfig, megapixels: int) -> TrainConfig:
     """The configuration with as many epochs as the budget pays for, and as many images a step as it can."""
-    folder = read_folder(config.data)
-    records, known = folder.splits["train"], with_tile(with_levels(config, folder, print), folder, print)
+    folder, unsaid = read_folder(config.data), lambda line: None  # train says it
+    records, known = folder.splits["train"], with_tile(with_levels(config, folder, unsaid), folder, unsaid)
     if isinstance(known.tile, int):
         samples, pixels = windows_per_epoch(records, known.tile), known.tile**2
     else:
@@ -204,7 +204,7 @@ def page(measured: list[dict[str, Any]], shared: dict[str, Any], megapixels: int
         f"{provenance(given_command('benchmarks.windows.ap'))}.",
         "",
         f"GFL, {shared['backbone']}, towers of {shared['head_depth']} layer and {shared['channels']} channels; each "
-        f"network was trained on {megapixels:,} megapixels, in steps of up to {MAX_BATCH} images and some "
+        f"network was trained on {megapixels:,} megapixels, in steps of up to {MAX_BATCH} images and about "
         f"{STEP_MEGAPIXELS} megapixels. AP on the test split of BCCD's photos stitched to grids (stitch.py), mean and "
         "range over the seeds; small, medium and large are areas below 32², below 96² and above, in pixels of the "
         "photo. Seconds per megapixel are those of the network and of what is around it, without reading files.",

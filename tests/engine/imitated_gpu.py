@@ -30,7 +30,7 @@ from focaldet.data.records import ImageRecord
 from focaldet.data.transforms import EvalTransform
 from focaldet.engine.detect import detect_records
 from focaldet.engine.detector import Detector
-from focaldet.engine.probe import fault_of
+from focaldet.engine.probe import fault_of, take_step
 from focaldet.engine.spec import METHODS
 from focaldet.photos.images import read_photo
 
@@ -178,13 +178,7 @@ def steps(name: str, device: torch.device) -> tuple[list[float], Detector]:
     losses = []
     waits.clear()
     for index in range(2):
-        loss = module.training_step(batch, index)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
-        module.average.update(module.net)
-        losses.append(loss.detach())
+        losses.append(take_step(module, batch, optimizer, index))
     values = [float(loss) for loss in losses]
     return values, Detector(spec_of(name), module.average_net, module.method, score_threshold=0.001)
 

@@ -88,6 +88,7 @@ def test_a_trial_compares_the_losses_with_the_cpu_s(monkeypatch: pytest.MonkeyPa
         (0, False, "cuda", "cpu"),
         (2, False, "cuda:2", "cuda:0, cuda:1, cpu"),
         (0, True, "cuda", "mps, cpu"),
+        (0, True, "auto:0", "mps, cpu"),  # a number means a CUDA GPU
         (1, False, "cuda:-1", "cuda:0, cpu"),
         (1, False, "cuda:x", "cuda:0, cpu"),
         (0, False, "cpu:x", "cpu"),

@@ -34,7 +34,7 @@ def choose_device(wanted: str | torch.device = "auto", method: str = "gfl") -> t
         return torch.device("cpu")
     if kind in ("auto", "gpu", "cuda") and int(number or 0) < count:
         return torch.device("cuda", int(number or 0))
-    if kind in ("auto", "gpu", "mps") and mps:
+    if (name == "auto" or kind in ("gpu", "mps")) and mps:
         return torch.device("mps")
     there = ", ".join([*(f"cuda:{index}" for index in range(count)), *["mps"] * mps, "cpu"])
     raise InputError(f"--device {name}: torch has no such device on this machine; it has {there}")

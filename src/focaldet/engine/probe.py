@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from focaldet.checks import one_line
 from focaldet.data.batching import Sample
@@ -10,7 +11,7 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.module import DetectionModule
 from focaldet.engine.spec import ModelSpec
-from focaldet.methods.targets import TargetCollate
+from focaldet.methods.targets import TargetCollate, TrainingBatch
 
 SIZE = 64
 """Longer side of the images, px."""
@@ -39,6 +40,18 @@ def fault_of(device: torch.device, method: str) -> str | None:
     return None
 
 
+def take_step(module: DetectionModule, batch: TrainingBatch, optimizer: torch.optim.Optimizer, index: int) -> Tensor:
+    """Train a module for one step without Lightning's trainer; returns the loss, detached."""
+    loss = module.training_step(batch, index)["loss"]
+    optimizer.zero_grad()
+    loss.backward()
+    module.configure_gradient_clipping(optimizer)
+    optimizer.step()
+    module.average.update(module.net)
+    detached: Tensor = loss.detach()
+    return detached
+
+
 def _losses(device: torch.device, name: str) -> list[float]:
     """The losses of two steps, followed by one detection."""
     with torch.random.fork_rng(devices=[]):
@@ -56,13 +69,7 @@ def _losses(device: torch.device, name: str) -> list[float]:
     optimizer = torch.optim.AdamW(net.parameters(), fused=True)
     losses = []
     for step in range(2):
-        loss = module.training_step(batch, step)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
-        module.average.update(net)
-        losses.append(float(loss.detach()))
+        losses.append(float(take_step(module, batch, optimizer, step)))
     detector = Detector(spec, module.average_net, method, score_threshold=0.001)
     detector.detect([detector.prepare(images[0].permute(1, 2, 0).numpy())])
     return losses

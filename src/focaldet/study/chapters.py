@@ -43,21 +43,12 @@ AFTER = (
     ),
     _rung("rare", "gfl-focal", "focal loss", "focal loss, whose target is 1 whatever the box", base=FOCAL),
     _rung("rare", "gfl-focal-alpha", "α by class", "rare classes have a larger α", "gfl-focal", FOCAL, alpha="inverse"),
-    Rung(
-        name="tood",
-        title="TOOD",
-        changes=GFL | {"method": "tood"},
-        before="gfl",
-        changed="predictions choose the positives and set their targets",
-        group="assign",
-    ),
-    Rung(
-        name="rtmdet",
-        title="RTMDet",
-        changes=GFL | {"method": "rtmdet"},
-        before="gfl",
-        changed="predictions choose the positives by a soft cost, the more the better the boxes",
-        group="assign",
+    *(
+        Rung(name=name, title=title, changes=GFL | {"method": name}, before="gfl", changed=changed, group="assign")
+        for name, title, changed in (
+            ("tood", "TOOD", "predictions choose the positives and set their targets"),
+            ("rtmdet", "RTMDet", "predictions choose the positives by a soft cost, and more of them for better boxes"),
+        )
     ),
     _rung("distil", LARGE, "256 channels", "a larger pyramid and head", channels=256, head_depth=4),
     _rung(
