@@ -66,7 +66,7 @@ def test_auto_takes_apple_s_gpu_if_a_trial_succeeds_on_it_and_the_doctor_says_wh
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(0, mps=True)
-    assert "--device auto does not take mps, where a trial failed: " in describe()
+    assert "--device auto does not use mps, because a trial failed there: " in describe()
     tried = []
     monkeypatch.setattr(devices, "apple_gpu_fault", tried.append)
     assert choose_device("auto", "atss") == torch.device("mps")

@@ -52,7 +52,7 @@ def _devices() -> list[str]:
         for device in there
     ]
     if mps and (fault := apple_gpu_fault("gfl")):
-        lines.append(f"--device auto does not take mps, where a trial failed: {fault}")
+        lines.append(f"--device auto does not use mps, because a trial failed there: {fault}")
     lines.append(f"loader workers: at most {most_workers(1)}; started by {multiprocessing.get_start_method()}")
     try:
         import onnxruntime
