@@ -288,6 +288,7 @@ def _study(command: Parser) -> None:
     )
     add("--minutes", float, "training time per rung, in minutes (default: 10, unless --epochs is given)", metavar="MIN")
     add("--seeds", int, "trainings per rung, each with its own seed (default: 3)")
+    add("--folds", int, "train each rung once per fold of the photos (3 to 100) instead, measured on that fold")
     add("--digits", bool, "study the demo's long-tailed digits, generated next to the study, instead of --data")
     add("--parallel", int, "rungs trained in parallel (default: one per four cores)")
     add("--table", bool, "print the table of the results so far, without training")

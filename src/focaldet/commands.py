@@ -14,7 +14,7 @@ from focaldet.terminal import mistake, say
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
 
-STUDY_OPTIONS = ("out", "seeds", "rungs", "gammas", "betas", "bins", "parallel")
+STUDY_OPTIONS = ("out", "seeds", "folds", "rungs", "gammas", "betas", "bins", "parallel")
 """Options of the study itself; all others apply to its rungs."""
 
 SHOWN_OPTIONS = ("data", "size", "augment", "flips", "transform", "seed")
@@ -207,6 +207,8 @@ def study(chosen: Namespace) -> None:
     if options.pop("digits", False):
         options, out = digits_options(options, options.get("out"))
         options["out"] = out
+        if options.get("folds"):
+            say("--digits: the same handwritten digits are in several folds, so AP is higher than on new ones")
     own = {name: options.pop(name) for name in STUDY_OPTIONS if name in options}
     if table:
         say(write_summary(study_folder(options, own.get("out"))))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.stats import spearmanr, ttest_ind
+from scipy.stats import spearmanr, ttest_ind, ttest_rel
 
-from focaldet.evaluation.statistics import rank_correlation, welch_interval
+from focaldet.evaluation.statistics import paired_interval, rank_correlation, welch_interval
 
 
 def test_welch_is_scipys():
@@ -19,6 +19,22 @@ def test_one_seed_has_no_interval():
 
 def test_seeds_that_agree_to_the_digit_differ_by_exactly_that():
     assert welch_interval([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25, 0.25)
+    assert paired_interval([0.25, 0.25], 0.5) == (0.25, 0.25, 0.25)
+
+
+def test_paired_differences_without_a_correction_are_scipys():
+    a, b = [0.41, 0.44, 0.39, 0.52], [0.36, 0.37, 0.38, 0.45]
+    expected = ttest_rel(a, b).confidence_interval(0.95)
+    interval = paired_interval(np.subtract(a, b).tolist())
+    assert interval.difference == pytest.approx(np.mean(a) - np.mean(b))
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_shared_training_photos_widen_the_interval():
+    """Differences 1, 2, 3: s² = 1. Three folds, one trains: se² = 1/3 + 1, t = 4.303, so 2 ± 4.968."""
+    interval = paired_interval([1.0, 2.0, 3.0], 1.0)
+    assert interval == pytest.approx((2.0, -2.9683, 6.9683), abs=1e-4)
+    assert paired_interval([1.0], 1.0) is None
 
 
 def test_rank_correlation_sees_order_and_not_distance():

@@ -30,6 +30,7 @@ def write_study(
     truth: dict,
     *,
     seeds: tuple[int, ...] = (0, 1, 2),
+    folds: bool = False,
     rungs: list[str] | None = None,
     finished: int | None = None,
     diverged: tuple[str, ...] = (),
@@ -38,6 +39,7 @@ def write_study(
     """Write a study.
 
     Args:
+        folds: whether each seed belongs to a fold.
         rungs: rungs of the ladder; ``None``: all of them, and extra ones of each kind.
         finished: number of measured rungs; ``None``: all.
         diverged: rungs whose training stopped short with every seed.
@@ -62,6 +64,11 @@ def write_study(
         "machine": "x86_64, 2 cores, torch 2.10",
         "max_detections": 100,
     }
+    if folds:
+        names = [image["file_name"] for image in truth["images"]]
+        study["folds"] = [names[number :: len(seeds)] for number in range(len(seeds))]
+        study["photos"] = {f"fold {n}": len(fold) for n, fold in enumerate(study["folds"], start=1)}
+        study["objects"] = dict.fromkeys(study["photos"], counts)
     lines, done = [], chosen[:finished]
     for rung in done:
         for seed in seeds:
@@ -114,8 +121,8 @@ def _line(rung: Rung, seed: int, study: dict) -> dict:
     factors = dict(zip(METRICS, (1, 1.4, 1.1, 0.4, 0.8, 1.1, 0.5, 0.9, 1.1, 0.5, 0.9, 1.2), strict=True))
     metrics = {name: None if name == "AP_small" else factor * ap for name, factor in factors.items()}
     per_class = [
-        {"name": name, "objects": study["objects"]["test"][i], "AP": ap - 0.05 * i, "AP50": ap + 0.2, "AP75": ap}
-        for i, name in enumerate(study["class_names"])
+        {"name": name, "objects": count, "AP": ap - 0.05 * i, "AP50": ap + 0.2, "AP75": ap}
+        for i, (name, count) in enumerate(zip(study["class_names"], list(study["objects"].values())[-1], strict=True))
     ]
     terms = {"class": 0.6, "box": 0.7} | ({"distribution": 0.2} if _has_distributions(rung) else {})
     bins = {"sides": 3000, "correlation": 0.45, "correlation_relative": 0.31, "ratio": 1.2, "within_1": 0.6}

@@ -86,6 +86,8 @@ def test_the_spread_is_that_of_the_study_s_seeds(run: Path) -> None:
     (study / "study.jsonl").write_text("\n".join(map(json.dumps, lines)))
     expected = "AP over 3 trainings with different seeds: 0.520 ± 0.020"
     assert expected in sections(model_card(run, "me/cells"))["Accuracy"]
+    (study / "study.json").write_text(json.dumps({"folds": [["a.jpg"]] * 5}))
+    assert "AP over 3 of 5 folds: 0.520 ± 0.020" in sections(model_card(run, "me/cells"))["Accuracy"]
 
 
 def test_a_run_without_evaluation_or_licence_says_so(run: Path) -> None:

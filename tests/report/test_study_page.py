@@ -72,8 +72,8 @@ def conforms(value: Any, kind: Any) -> bool:
         hints = get_type_hints(kind)
         return (
             isinstance(value, dict)
-            and value.keys() == hints.keys()
-            and all(conforms(value[k], hints[k]) for k in hints)
+            and kind.__required_keys__ <= value.keys() <= hints.keys()
+            and all(conforms(value[k], hints[k]) for k in value)
         )
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -184,6 +184,50 @@ def test_advice_of_one_seed_promises_nothing(tmp_path: Path) -> None:
     effects = [effect for claim in claims(files) for effect in claim.effects]
     assert effects
     assert all("one seed each" in effect for effect in effects)
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rungs in three folds: look, do not touch."""
+    return drawn_study(tmp_path_factory.mktemp("folds"), rungs=["atss", "gfl"], folds=True)
+
+
+def test_page_of_a_study_over_folds_speaks_of_folds(folds: Path, blank_charts: None) -> None:
+    assert conforms(read_json(folds / "study.json"), Study)
+    html = write_report(folds, folds.with_name("page.html")).read_text(encoding="utf-8")
+    words = " ".join(re.sub(r"<[^>]+>", " ", html).split())
+    assert "on 4 photos in 3 folds, mean of 3 folds." in words
+    assert "the standard deviation over the folds" in words
+    assert "t-test paired by fold, corrected for the training photos that folds share" in words
+    assert "the next fold selects the weights with the best AP, and the other 1 trains." in words
+    assert "fold 3 1" in words  # photos
+    assert not re.search(r"\bseeds? (each|of|is)\b|the seeds|test split", words)
+
+
+def test_advice_over_folds_compares_within_each(folds: Path) -> None:
+    files = read_study(folds)
+    best = advice(files)
+    assert best is not None
+    assert best.rung.name == "gfl"
+    assert [rung.name for rung in best.tied] == []
+    assert "It beats every other rung in every fold." in best.sentences
+    atss = files.rung("atss")
+    assert atss is not None
+    atss.lines[1]["metrics"]["AP"] = 0.9
+    tied = advice(files)
+    assert tied is not None
+    assert [rung.name for rung in tied.tied] == ["atss"]
+    assert "It does not beat ATSS, centerness in every fold" in tied.sentences[0]
+
+
+def test_photos_of_another_fold_are_not_shown_beside(tmp_path: Path, blank_charts: None) -> None:
+    folder = drawn_study(tmp_path, rungs=["atss", "gfl"], folds=True)
+    details = read_json(folder / "details" / "gfl-0.json")
+    details["photos"] = details["photos"][1:]
+    (folder / "details" / "gfl-0.json").write_text(json.dumps(details))
+    photos = study_context(read_study(folder))["photos"]
+    assert photos["absent"] == ["GFL"]
+    assert [panel.title for panel in photos["photos"][0].panels[1:]] == ["ATSS, centerness"]
 
 
 def test_command_holds_what_differs_from_the_defaults_and_no_more(study: Path) -> None:

@@ -1,6 +1,7 @@
 import pytest
 from lines import line
 
+from focaldet.records.study import TESTS
 from focaldet.study.ladder import LADDER
 from focaldet.study.summary import COMPARED, summarise
 from focaldet.study.table import progress_table, result_table, time_left
@@ -72,6 +73,27 @@ def test_one_seed_proves_nothing(study):
     assert "one seed each" in comparison["sentence"]
 
 
+def test_rungs_are_compared_fold_by_fold(study):
+    """Differences .02, .03, .04: se² = (1/3 + 1) .01², t = 4.303, so .03 ± .0497; fold 4 has one of the rungs."""
+    study |= {"seeds": [0, 1, 2, 3], "folds": [["a"], ["b"], ["c"]]}
+    comparison = of_ap(study, [0.2, 0.4, 0.6, 0.1], [0.22, 0.43, 0.64])
+    assert comparison["difference"] == pytest.approx(0.03)
+    assert (comparison["low"], comparison["high"]) == pytest.approx((-0.0197, 0.0797), abs=1e-4)
+    assert comparison["sentence"].endswith(
+        "within the spread (95 % interval -0.020 to +0.080, 3 folds), so it may be chance."
+    )
+    assert (
+        of_ap(study, [0.2, 0.4, 0.6], [0.3, 0.5, 0.71])["verdict"] == "higher"
+    )  # by far within the spread of the folds
+    assert "with one fold; without a spread" in of_ap(study, [0.2], [0.3])["sentence"]
+
+
+def test_a_rung_without_a_common_fold_is_not_compared(study):
+    study["folds"] = [["a"], ["b"], ["c"]]
+    lines = [line("atss", 0, 0.4), line("atss-qfl", 1, 0.5)]
+    assert summarise(study, lines)["comparisons"] == []
+
+
 def test_every_number_of_two_neighbours_is_compared(study):
     comparisons = summarise(study, [line("atss", 0, 0.4), line("atss-qfl", 0, 0.5)])["comparisons"]
     assert [c["number"] for c in comparisons] == list(COMPARED)
@@ -108,6 +130,18 @@ def test_the_table_has_a_row_a_rung_and_the_verdicts(study):
     assert "0.410±0.010" in text
     assert "7 photos" in text
     assert "ATSS, quality focal loss vs. ATSS, centerness: AP differs by +0.000" in text
+
+
+def test_the_tables_of_a_study_over_folds_say_so(study):
+    study |= {"folds": [["a"], ["b"], ["c"]], "photos": {"fold 1": 7, "fold 2": 7, "fold 3": 6}}
+    lines = [line(rung, seed, 0.4 + seed / 100) for rung in ("atss", "atss-qfl") for seed in range(3)]
+    text = result_table(study, summarise(study, lines)).splitlines()
+    assert text[0] == "3 folds: 20 photos; mean ± standard deviation over folds; AP as COCO defines it"
+    assert text[1].split()[:2] == ["rung", "folds"]
+    assert text[-2] == f"95 % interval: {TESTS['fold']}"
+    rows = progress_table(study, lines[:1], {("fcos", 2): "epoch 3"})
+    assert rows[0].split() == ["rung", *"fold 1 fold 2 fold 3".split()]
+    assert rows[-1] == "fcos, fold 3: epoch 3"
 
 
 def test_a_study_without_a_line_says_so(study):

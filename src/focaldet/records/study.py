@@ -11,14 +11,20 @@ A study is a folder::
     runs/<rung>-<seed>/     the run folder of ``focaldet train``; may be deleted
 
 Boxes are x1, y1, x2, y2 in pixels of the photo; sides are left, top, right, bottom; labels are indices into
-``Study.class_names``; image ids refer to ``truth.json``. Numbers that could not be measured are ``null``. Shares are in
-[0, 1].
+``Study.class_names``; image ids refer to ``truth.json``. In a study over folds, each fold has its own seed.
+Numbers that could not be measured are ``null``. Shares are in [0, 1].
 """
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 FORMAT = 1
 """Format of all these files; increased when older versions cannot read new files."""
+
+TESTS = {
+    "seed": "Welch's t-test over the seeds",
+    "fold": "t-test paired by fold, corrected for the training photos that folds share (Nadeau and Bengio, 2003)",
+}
+"""Unit of a study, over which numbers vary -> the test for the interval of a difference."""
 
 Group = Literal["ladder", "gamma", "beta", "bins", "rare", "assign", "distil", "boxes"]
 
@@ -51,10 +57,12 @@ class Study(TypedDict):
         data: photo folder; description: its content and the origin of its splits.
         settings: options of ``focaldet train`` that all rungs share (data, size, minutes, ...).
         rungs: all rungs, in order; seeds: seeds of each rung.
+        folds: in a study over folds, the photos of each fold, by their paths in the photo folder. The training with
+            ``seeds[i]`` is measured on fold i, the next fold selects its weights, and the others train it.
         class_names: name of each label.
         split: the measured split: ``"test"``, or ``"val"`` if there is no test split.
-        photos: number of photos per split.
-        objects: number of objects per split and label.
+        photos: number of photos per split, or per fold (``"fold 1"``, ...).
+        objects: number of objects per split or fold, and label.
         rare_label: label of the class with the fewest training objects.
         machine: processor, cores, versions.
         max_detections: number of best detections per photo that count in AP.
@@ -67,6 +75,7 @@ class Study(TypedDict):
     settings: dict[str, Any]
     rungs: list[RungRow]
     seeds: list[int]
+    folds: NotRequired[list[list[str]]]
     class_names: list[str]
     split: str
     photos: dict[str, int]
@@ -253,7 +262,7 @@ class Line(TypedDict):
 
 
 class Spread(TypedDict):
-    """A number over the seeds of a rung.
+    """A number over the seeds, or folds, of a rung.
 
     Args:
         values: value for each seed in the order of ``Row.seeds``, without those that could not be measured.
@@ -292,8 +301,10 @@ class Comparison(TypedDict):
 
     Args:
         rung, before: names of the rungs; number: a key of ``Row.numbers``.
-        difference: difference of the means, rung minus before.
-        low, high: 95 % confidence interval of the difference (Welch's t); ``null`` with fewer than two seeds of either.
+        difference: difference of the means, rung minus before; over folds: mean of the differences in each fold.
+        low, high: 95 % confidence interval of the difference; ``null`` with fewer than two seeds or folds of either.
+            Over seeds by Welch's t-test, over folds by a paired t-test that is corrected for shared training photos
+            (``focaldet.evaluation.statistics``).
         verdict: ``"higher"`` or ``"lower"`` if the interval excludes 0, ``"within the spread"`` if it contains 0,
             ``"unknown"`` without an interval.
         sentence: the result in words.

@@ -23,7 +23,7 @@ _PURPOSES = {
 
 @dataclass(frozen=True)
 class Spread:
-    """A number over the seeds of a rung: the values, their mean, and their standard deviation (None for one seed)."""
+    """A number over the seeds or folds of a rung: the values, their mean, and standard deviation (None for one)."""
 
     values: list[float]
     mean: float
@@ -39,7 +39,7 @@ class Rung:
 
     Args:
         name, title, group, changes, before, changed: as in study.json; ``before`` is the name of a rung, or None.
-        lines: lines of study.jsonl, one per finished seed.
+        lines: lines of study.jsonl, one per finished seed or fold.
         diverged: seeds whose training diverged.
         numbers: numbers from summary.json.
         details: details of the first seed that has them, else ``{}``.
@@ -104,8 +104,18 @@ class StudyFiles:
         return [str(name) for name in entries(self.study.get("class_names"))]
 
     @property
+    def num_folds(self) -> int:
+        """Number of folds; 0 in a study over seeds."""
+        return len(entries(self.study.get("folds")))
+
+    @property
+    def unit(self) -> str:
+        """``"fold"`` or ``"seed"``: the trainings of a rung differ by it."""
+        return "fold" if self.num_folds else "seed"
+
+    @property
     def num_seeds(self) -> int:
-        """Largest number of seeds with an AP over all rungs."""
+        """Largest number of seeds, or folds, with an AP over all rungs."""
         return max((len(rung["AP"].values) for rung in self.rungs if rung["AP"]), default=0)
 
     def group(self, name: str) -> list[Rung]:

@@ -9,7 +9,7 @@ import yaml
 
 from focaldet import __version__
 from focaldet.records.calibration import Calibration, read_calibration
-from focaldet.records.run_files import Run, mapping, metric, number, read_file, read_run, rows
+from focaldet.records.run_files import Run, entries, mapping, metric, number, read_file, read_run, rows
 from focaldet.records.study_files import is_study
 from focaldet.report.facts import METRICS, method_name, result_sentence
 
@@ -120,7 +120,7 @@ def _accuracy(run: Run) -> str:
 
 
 def _spread(run: Run) -> str:
-    """The spread of AP between trainings with different seeds; known only for a run of a study."""
+    """The spread of AP between trainings with different seeds or folds; known only for a run of a study."""
     study = run.path.resolve().parent.parent
     values: list[float] = []
     if run.path.resolve().parent.name == "runs" and is_study(study):
@@ -130,8 +130,10 @@ def _spread(run: Run) -> str:
         values = [value for value in found if value is not None]
     if len(values) < 2:
         return "One training. How far AP differs between seeds was not measured (`focaldet study` does)."
+    folds = entries(mapping(read_file(study / "study.json", "", [])).get("folds"))
+    over = f"{len(values)} of {len(folds)} folds" if folds else f"{len(values)} trainings with different seeds"
     return (
-        f"AP over {len(values)} trainings with different seeds: {statistics.mean(values):.3f} ± "
+        f"AP over {over}: {statistics.mean(values):.3f} ± "
         f"{statistics.stdev(values):.3f} (mean ± standard deviation; {_listed(values)})."
     )
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass, fields
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.option import as_options
 from focaldet.evaluation.side_calibration import MIN_SIDES
-from focaldet.records.run_files import mapping, number, rows
+from focaldet.records.run_files import entries, mapping, number, rows
 from focaldet.records.study_files import Rung, StudyFiles, percent
 from focaldet.report.study_charts import halfway
 
 VERDICTS = {
     "higher": "a statistically significant gain",
     "lower": "a statistically significant loss",
-    "within the spread": "within the spread of the seeds, so it may be chance",
-    "unknown": "one seed each, so it may be chance",
+    "within the spread": "within the spread of the {unit}s, so it may be chance",
+    "unknown": "one {unit} each, so it may be chance",
 }
-"""Verdict of a comparison -> words for it after two numbers."""
+"""Verdict of a comparison -> words for it after two numbers; ``unit`` is seed or fold."""
 
 _EARLY_AP = 0.1  # below this, a detector has not learned its task yet
 _STILL_RISING = 1.02  # AP still rises if the last validation beats all earlier ones by this factor
@@ -45,7 +45,7 @@ class Advice:
     Args:
         lead: the advice in a few words, as strong as the study allows.
         rung: the rung with the highest mean AP.
-        tied: the other rungs whose best seed reaches the worst seed of that rung.
+        tied: the other rungs whose best seed reaches the worst seed of that rung, or that reach it in some fold.
         command: trains the rung again.
         sentences: caveats.
     """
@@ -67,21 +67,28 @@ def advice(files: StudyFiles) -> Advice | None:
     if not measured:
         return None
     best = max(measured, key=lambda pair: pair[0])[1]
-    least = min(_values(best))
-    tied = [rung for _, rung in measured if rung is not best and max(_values(rung)) >= least]
+    tied = [rung for _, rung in measured if rung is not best and _reaches(files, rung, best)]
     sentences = []
-    if files.num_seeds < 2:
+    if files.num_seeds < 2 and files.num_folds:
+        sentences.append(f"Only one of {files.num_folds} folds is finished, so differences may be chance.")
+    elif files.num_seeds < 2:
         more = f"focaldet study --out {shlex.quote(str(files.path))} --seeds 3"
         sentences.append(f"With one seed per rung, differences may be chance; {more} adds two seeds.")
     elif tied:
         names = _listed([rung.title for rung in tied])
-        sentences.append(f"The range of its seeds overlaps with {names}, so AP alone does not decide between them.")
+        why = (
+            f"It does not beat {names} in every fold"
+            if files.num_folds
+            else f"The range of its seeds overlaps with {names}"
+        )
+        sentences.append(f"{why}, so AP alone does not decide between them.")
         timed = [(spread.mean, rung) for rung in (best, *tied) if (spread := rung["step_s"])]
         if len(timed) > 1:
             seconds, fastest = min(timed, key=lambda pair: pair[0])
             sentences.append(f"{fastest.title} has the shortest training step among them: {1000 * seconds:,.0f} ms.")
     else:
-        sentences.append("Its worst seed beats the best seed of every other rung.")
+        beats = "It beats every other rung in every fold."
+        sentences.append(beats if files.num_folds else "Its worst seed beats the best seed of every other rung.")
     if _mean(best) < _EARLY_AP:
         sentences.append(f"No rung has reached an AP of {_EARLY_AP:g} yet: train longer before you choose a loss.")
     elif rising := [rung for _, rung in measured if _rising(rung)]:
@@ -99,9 +106,14 @@ def answer(files: StudyFiles, best: Advice | None) -> str:
     split, photos = files.study.get("split"), files.study.get("photos")
     count = photos.get(split) if isinstance(photos, dict) and isinstance(split, str) else None
     where = f"the {count:,} photos of the {split} split" if isinstance(count, int) and count else "the evaluated photos"
+    if files.num_folds:
+        where = f"{sum(map(len, map(entries, entries(files.study['folds'])))):,} photos in {files.num_folds} folds"
     if best is None:
         return f"No rung has an AP on {where} yet."
-    seeds = f", mean of {len(_values(best.rung))} seeds" if len(_values(best.rung)) > 1 else ""
+    trainings = len(_values(best.rung))
+    seeds = f", mean of {trainings} {files.unit}s" if trainings > 1 else ""
+    if 0 < trainings < files.num_folds:
+        seeds = f", {trainings} of them so far"
     sentence = f"{best.rung.title} has the highest AP, {_mean(best.rung):.3f} on {where}{seeds}."
     if not best.tied or files.num_seeds < 2:
         return sentence
@@ -271,7 +283,19 @@ def effect(files: StudyFiles, rung: Rung) -> str:
 
 
 def _verdict(files: StudyFiles, rung: Rung, key: str) -> str:
-    return VERDICTS[str(files.comparison(rung.name, key).get("verdict", "unknown"))]
+    return VERDICTS[str(files.comparison(rung.name, key).get("verdict", "unknown"))].format(unit=files.unit)
+
+
+def _reaches(files: StudyFiles, rung: Rung, best: Rung) -> bool:
+    """Whether a rung is as good as the best one with some seed, or in some fold."""
+    if not files.num_folds:
+        return max(_values(rung)) >= min(_values(best))
+    here, there = (
+        {line.get("seed"): number(mapping(line.get("metrics")).get("AP")) for line in one.lines} for one in (rung, best)
+    )
+    pairs = [(ap, there.get(seed)) for seed, ap in here.items()]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return not known or any(a >= b for a, b in known)
 
 
 def _values(rung: Rung) -> list[float]:

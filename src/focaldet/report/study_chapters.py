@@ -19,7 +19,7 @@ TITLES = {
 }
 """Group of the rungs -> title and introduction."""
 
-VERDICTS = {"within the spread": "within noise", "unknown": "one seed"}
+VERDICTS = {"within the spread": "within noise", "unknown": "one {unit}"}
 """Verdicts of a comparison that neither confirm nor contradict a claim."""
 
 
@@ -29,7 +29,7 @@ class Tested:
 
     Args:
         here: the means with their spread, and the difference with its interval.
-        verdict: confirmed, contradicted, within noise, one seed, or ``–`` if it was not measured.
+        verdict: confirmed, contradicted, within noise, one seed (or fold), or ``–`` if it was not measured.
     """
 
     claim: Claim
@@ -62,7 +62,8 @@ def test(files: StudyFiles, claim: Claim) -> Tested:
     verdict = str(found.get("verdict"))
     if isinstance(found.get("low"), float) and isinstance(found.get("high"), float):
         here += f": {found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-    return Tested(claim, here, VERDICTS.get(verdict, "confirmed" if verdict == claim.verdict else "contradicted"))
+    words = VERDICTS.get(verdict, "confirmed" if verdict == claim.verdict else "contradicted")
+    return Tested(claim, here, words.format(unit=files.unit))
 
 
 def _gains(files: StudyFiles, rung: Rung) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from focaldet.evaluation.matching import best_threshold, match_run
 from focaldet.evaluation.side_calibration import MIN_SIDES
 from focaldet.records.run_files import Json, Run, entries, mapping, number, rows
+from focaldet.records.study import TESTS
 from focaldet.records.study_files import Rung, StudyFiles
 from focaldet.report import facts, gallery, story, study_charts
 from focaldet.report.sides import SidePicture, side_pictures
@@ -68,6 +69,7 @@ def study_context(files: StudyFiles) -> dict[str, Any]:
         "advice": best,
         "files": files,
         "seeds": files.num_seeds,
+        "test": TESTS[files.unit],
         "limit": named_limit(int(number(files.study.get("max_detections")) or COCO_DETECTIONS)),
         **gallery.gallery_context([("", photos)]),
         **chapters,
@@ -230,10 +232,14 @@ def _bands(files: StudyFiles) -> list[dict[str, Any]]:
 
 def _photos(files: StudyFiles) -> dict[str, Any] | None:
     """The same photos for every rung, with the boxes above the best confidence threshold of each rung."""
-    shown = [rung for rung in files.group("ladder") if rows(rung.details.get("photos"))]
+    chosen = {
+        rung.name: [photo["image_id"] for photo in rows(rung.details.get("photos"))] for rung in files.group("ladder")
+    }
+    all_ids = next(filter(None, chosen.values()), [])
+    shown = [rung for rung in files.group("ladder") if all_ids and chosen[rung.name] == all_ids]  # of the same fold
     if not shown or not files.truth:
         return None
-    ids = [photo["image_id"] for photo in rows(shown[0].details["photos"])][:NUM_PHOTOS]
+    ids = all_ids[:NUM_PHOTOS]
     names = files.class_names
     panels: dict[object, list[gallery.Panel]] = {image_id: [] for image_id in ids}
     plain = match_run(_run(files, ids, []))

@@ -13,8 +13,9 @@ from focaldet import __version__
 from focaldet.checks import InputError, split_names
 from focaldet.data.classes import with_classes
 from focaldet.data.folder import read_folder
+from focaldet.data.folds import all_photos
 from focaldet.data.ignore import ignore_classes
-from focaldet.data.records import DataFolder
+from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.data.truth import coco_truth
 from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.config import TrainConfig
@@ -27,6 +28,7 @@ from focaldet.files import MAX_JSON, parse_json, read_json, read_text, write_jso
 from focaldet.records.study import FORMAT, Line, RungRow, Study
 from focaldet.runtime.results import COCO_DETECTIONS
 from focaldet.schema import check_schema
+from focaldet.study.folds import Names, divide, missing_classes, photos_of, split_by_fold
 from focaldet.study.ladder import CHOSEN_HERE, RUNGS, choose_rungs
 from focaldet.study.measure import settings_of
 from focaldet.study.neuron import neuron_numbers
@@ -84,17 +86,18 @@ def split_seed(study: Study) -> int:
     return min(study["seeds"])
 
 
-def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[int], folder: DataFolder) -> Study:
+def make_study(
+    settings: dict[str, Any],
+    rungs: list[RungRow],
+    seeds: Sequence[int],
+    folder: DataFolder,
+    folds: Names | None = None,
+) -> Study:
     """Build ``study.json`` for a new study."""
-    objects = {
-        split: np.bincount(
-            np.concatenate([record.labels[~record.ignored] for record in records]), minlength=folder.num_classes
-        ).tolist()
-        for split, records in folder.splits.items()
-        if records
-    }
-    train, asked = objects["train"], settings.get("max_detections", "auto")
-    return Study(
+    split, training = ("test", all_photos(folder)) if folds else (measured_split(folder), folder.splits["train"])
+    folder = split_by_fold(folder, folds) if folds else folder
+    train, asked = _objects(training, folder.num_classes), settings.get("max_detections", "auto")
+    study = Study(
         format=FORMAT,
         focaldet=__version__,
         data=settings["data"],
@@ -103,13 +106,22 @@ def make_study(settings: dict[str, Any], rungs: list[RungRow], seeds: Sequence[i
         rungs=rungs,
         seeds=list(seeds),
         class_names=list(folder.class_names),
-        split=measured_split(folder),
+        split=split,
         photos={split: len(records) for split, records in folder.splits.items()},
-        objects=objects,
+        objects={split: _objects(records, folder.num_classes) for split, records in folder.splits.items() if records},
         rare_label=min(range(len(train)), key=lambda label: (train[label] == 0, train[label])),
         machine=describe().splitlines()[0],
-        max_detections=room_for(folder.splits["train"]) if asked == "auto" else max(asked, COCO_DETECTIONS),
+        max_detections=room_for(training) if asked == "auto" else max(asked, COCO_DETECTIONS),
     )
+    if folds:
+        study["folds"] = folds
+    return study
+
+
+def _objects(records: Sequence[ImageRecord], num_classes: int) -> list[int]:
+    """Number of objects of each class."""
+    labels = np.concatenate([record.labels[~record.ignored] for record in records])
+    return [int(count) for count in np.bincount(labels, minlength=num_classes)]
 
 
 def measured_split(folder: DataFolder) -> str:
@@ -132,6 +144,7 @@ def open_study(
     *,
     rungs: Sequence[str] | None = None,
     seeds: int | None = None,
+    folds: int | None = None,
     say: Callable[[str], None] = lambda line: None,
     **extra: Any,
 ) -> Study:
@@ -142,22 +155,26 @@ def open_study(
         given: options of ``focaldet train``; ``seed`` is the first of the seeds.
         rungs, extra: see ``choose_rungs``; without ``rungs``: the whole ladder, or the rungs of the existing study.
         seeds: number of seeds; ``None``: as in the existing study, or 3.
+        folds: number of folds instead: all photos are divided, and each rung is trained once per fold.
         say: prints a line about the weights from which all rungs start.
 
     Raises:
         InputError: an option does not fit, or the study in the folder has other settings or other photos.
     """
+    if folds is not None and seeds is not None:
+        raise InputError("--folds: each fold has its own seed, so it replaces --seeds; leave one out")
     file = out / "study.json"
     first = given.get("seed", 0)
     given = {name: value for name, value in given.items() if name != "seed"}
     if file.exists():
         old = read_study(out)
+        _check_repeats(file, old, seeds, folds)
         settings = old["settings"]
         wanted = common_settings({"data": settings["data"]} | given)
         check_same(str(file), settings, {name: wanted[name] for name in given})
         folder = read_photos(settings, split_seed(old), old["class_names"])
         check_photos(file, old, folder)
-        rows, first, kept = old["rungs"], split_seed(old), old["seeds"]
+        rows, first, kept, divided = old["rungs"], split_seed(old), old["seeds"], old.get("folds")
         rungs = [*(row["name"] for row in rows if row["name"] in RUNGS), *(rungs or ())]
     else:
         if "data" not in given:
@@ -166,21 +183,49 @@ def open_study(
         # Chosen once, so that no rung starts from other weights because of a network outage.
         settings["pretrained"] = with_chosen_weights(TrainConfig(**settings), say).pretrained
         folder = read_photos(settings, first)
-        settings = common_settings(settings | {"levels": with_levels(TrainConfig(**settings), folder, say).levels})
+        divided = None if folds is None else divide(folder, folds, first)
+        for line in [] if divided is None else missing_classes(folder, divided):
+            say(line)
+        settings = common_settings(settings | _same_for_all(settings, folder, divided, say))
         rows, kept = [], []
     chosen = {rung.name: rung.row() for rung in choose_rungs(rungs, settings=settings, **extra)}
     for row in rows:
         check_same(f"{file}: rung {row['name']}", row["changes"], chosen.setdefault(row["name"], row)["changes"])
-    numbers = sorted({*kept, *range(first, first + (seeds or (0 if kept else SEEDS)))})
-    study = make_study(settings, list(chosen.values()), numbers, folder)
+    numbers = sorted({*kept, *range(first, first + (seeds or folds or (0 if kept else SEEDS)))})
+    study = make_study(settings, list(chosen.values()), numbers, folder, divided)
     for row in study["rungs"]:
         config_of(study, row, first, out)  # report invalid options before hours of training
     if not rows:
         write_json(out / "neuron.json", neuron_numbers())  # written first: it marks the folder as a study folder
-        truth = coco_truth(folder.splits[study["split"]], folder.class_names, folder.category_ids)
+        measured = folder.splits[study["split"]] if divided is None else all_photos(split_by_fold(folder, divided))
+        truth = coco_truth(measured, folder.class_names, folder.category_ids)
         write_json(out / "truth.json", truth)
     write_json(file, study)
     return study
+
+
+def _check_repeats(file: Path, study: Study, seeds: int | None, folds: int | None) -> None:
+    """Raise InputError if a study cannot be continued with this number of seeds or folds."""
+    there = len(study["folds"]) if "folds" in study else None
+    if there is None and folds is not None:
+        raise InputError(f"{file}: the study has seeds, not folds; choose another --out, or leave out --folds")
+    if there is not None and seeds is not None:
+        raise InputError(f"{file}: the study has {there} folds, not seeds; choose another --out, or leave out --seeds")
+    if there is not None and folds not in (None, there):
+        raise InputError(
+            f"{file}: the study has {there} folds, not {folds}; choose another --out, or leave out --folds"
+        )
+
+
+def _same_for_all(
+    settings: dict[str, Any], folder: DataFolder, folds: Names | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Automatic settings, chosen once, so that they do not differ between rungs or folds."""
+    chosen: dict[str, Any] = {"levels": with_levels(TrainConfig(**settings), photos_of(folder, folds, 0), say).levels}
+    if folds is not None and settings["max_detections"] == "auto":
+        room = room_for(all_photos(folder))
+        chosen |= {"max_detections": room} if room > COCO_DETECTIONS else {}  # otherwise it is the same in every fold
+    return chosen
 
 
 def read_study(out: Path) -> Study:
@@ -219,7 +264,9 @@ def _check_study(study: Study) -> None:
         raise InputError(
             f"settings: {strange[0]!r} is {'missing' if strange[0] in SHARED else 'not an option of a study'}"
         )
-    if study["split"] not in study["photos"]:
+    if "folds" in study and not 3 <= len(study["folds"]) == len(study["seeds"]):
+        raise InputError(f"folds: expected at least 3, one for each seed, got {len(study['folds'])}")
+    if study["split"] not in (("test",) if "folds" in study else study["photos"]):
         raise InputError(f"split: {study['split']!r} has no photos")
     if not all(0 <= number < MAX_SEED for number in study["seeds"]):
         raise InputError(f"seeds: expected numbers of at least 0, got {study['seeds']}")
@@ -298,7 +345,7 @@ def check_photos(file: Path, study: Study, folder: DataFolder) -> None:
     """Raise InputError if the photos have changed since the study started."""
     then, now = (
         cast(dict[str, Any], study),
-        cast(dict[str, Any], make_study(study["settings"], [], study["seeds"], folder)),
+        cast(dict[str, Any], make_study(study["settings"], [], study["seeds"], folder, study.get("folds"))),
     )
     for name in ("class_names", "photos", "objects"):
         if now[name] != then[name]:

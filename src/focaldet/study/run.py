@@ -1,4 +1,4 @@
-"""Run a study: one process per rung and seed, some in parallel; finished results are kept."""
+"""Run a study: one process per rung and seed or fold, some in parallel; finished results are kept."""
 
 import contextlib
 import os
@@ -15,6 +15,7 @@ from focaldet.files import read_json, write_json
 from focaldet.folders import alone_in, check_out
 from focaldet.records.study import Line, Study
 from focaldet.study.folder import append_line, check_lines, checked_line, open_study, read_lines, read_study
+from focaldet.study.folds import training_name
 from focaldet.study.rung import teacher_rung
 from focaldet.study.summary import summarise
 from focaldet.study.table import progress_table, result_table, time_left
@@ -42,6 +43,7 @@ def run_study(
     out: Path | None = None,
     rungs: Sequence[str] | None = None,
     seeds: int | None = None,
+    folds: int | None = None,
     gammas: Sequence[float] = (),
     betas: Sequence[float] = (),
     bins: Sequence[int] = (),
@@ -55,6 +57,7 @@ def run_study(
         out: folder of the study; ``None``: named after the data.
         rungs, gammas, betas, bins: see ``choose_rungs``.
         seeds: number of seeds; ``None``: as in the existing study, or 3.
+        folds: number of folds, instead of seeds: each rung is trained once per fold.
         parallel: number of rungs to run in parallel; ``None``: one for every four cores.
         say: prints a line.
 
@@ -72,16 +75,20 @@ def run_study(
     out = study_folder(given, out)
     check_out(out, "a study")
     with alone_in(out, "study"):
-        study = open_study(out, given, rungs=rungs, seeds=seeds, say=say, gammas=gammas, betas=betas, bins=bins)
+        extra = {"gammas": gammas, "betas": betas, "bins": bins}
+        study = open_study(out, given, rungs=rungs, seeds=seeds, folds=folds, say=say, **extra)
         lines = read_lines(out)
         check_lines(out, study, lines)
         done = {(line["rung"], line["seed"]) for line in lines}
         keys = _keys(study)
         todo = [key for key in keys if key not in done]
-        count = len(study["rungs"])
-        say(f"{study['description']}; measured on the {study['split']} split")
+        count, seeds_named = len(study["rungs"]), ", ".join(map(str, study["seeds"]))
+        where, over = f"the {study['split']} split", f"seeds {seeds_named}"
+        if "folds" in study:
+            where, over = "each fold", f"{len(study['folds'])} folds with the {over}"
+        say(f"{study['description']}; measured on {where}")
         say(
-            f"{count} rung{'s' * (count != 1)}, seeds {', '.join(map(str, study['seeds']))}; {parallel} in parallel; "
+            f"{count} rung{'s' * (count != 1)}, {over}; {parallel} in parallel; "
             f"{len(todo)} of {len(keys)} runs to do; results in {out}"
         )
         threads = {} if parallel == 1 else {"OMP_NUM_THREADS": str(max(1, available // parallel))}
@@ -153,7 +160,7 @@ def _do(
                     if not process.returncode:
                         _finish(out, key, lines, display)
                         continue
-                failures.append(_failure(out, key, process.returncode))
+                failures.append(_failure(out, display.name(key), key, process.returncode))
                 if not lines:  # no rung has ever worked, so the others would fail, too
                     raise InputError(failures[0])
             display.show(lines, {key: _last_words(log_file(out, *key)) for key in running})
@@ -214,10 +221,10 @@ def _last_words(log: Path) -> str:
     return "starting"
 
 
-def _failure(out: Path, key: Key, code: int) -> str:
+def _failure(out: Path, name: str, key: Key, code: int) -> str:
     log = log_file(out, *key)
     words = f"ended by signal {-code}" if code < 0 else _last_words(log)
-    return f"{key[0]}, seed {key[1]}: {words} (full log: {log})"
+    return f"{name}: {words} (full log: {log})"
 
 
 class _Display:
@@ -228,9 +235,12 @@ class _Display:
         self.terminal = sys.stdout.isatty()
         self.drawn: list[str] = []
 
+    def name(self, key: Key) -> str:
+        return f"{key[0]}, {training_name(self.study, key[1])}"
+
     def started(self, key: Key) -> None:
         if not self.terminal:
-            self.say(f"{key[0]}, seed {key[1]}: starting")
+            self.say(f"{self.name(key)}: starting")
 
     def finished(self, line: Line, lines: Sequence[Line]) -> None:
         if self.terminal:
@@ -239,7 +249,7 @@ class _Display:
         result = line["diverged"] or ("no AP" if ap is None else f"AP {ap:.3f}")
         rest = time_left(self.study, lines, self.parallel)
         self.say(
-            f"{line['rung']}, seed {line['seed']}: {result}, {line['cost']['minutes']:.1f} minutes, "
+            f"{self.name((line['rung'], line['seed']))}: {result}, {line['cost']['minutes']:.1f} minutes, "
             f"{len(lines)} of {len(_keys(self.study))} done" + (f", {rest}" if rest else "")
         )
 

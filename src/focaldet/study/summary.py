@@ -1,12 +1,15 @@
-"""Mean and spread of each rung over its seeds, and comparisons with the previous rung; needs only the lines."""
+"""Mean and spread of each rung over its seeds or folds, and comparisons with the previous rung, from the lines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from focaldet.evaluation.statistics import welch_interval
+from focaldet.evaluation.statistics import paired_interval, welch_interval
 from focaldet.records.study import FORMAT, Comparison, Line, Row, RungRow, Spread, Study, Summary
+
+Numbers = dict[str, float | None]
+"""All numbers of one line, by name."""
 
 COMPARED = {
     "AP": "AP",
@@ -25,24 +28,23 @@ COMPARED = {
 def summarise(study: Study, lines: Sequence[Line]) -> Summary:
     """Summarise the existing lines of a study. If a rung and seed have several lines, the last one counts."""
     latest = {(line["rung"], line["seed"]): line for line in lines}
-    rows = []
+    rows, measured = [], {}
     for rung in study["rungs"]:
-        own = [latest[rung["name"], seed] for seed in study["seeds"] if (rung["name"], seed) in latest]
+        name = rung["name"]
+        own = [latest[name, seed] for seed in study["seeds"] if (name, seed) in latest]
         if own:
-            rows.append(_row(study, rung, own))
-    by_name = {row["rung"]: row for row in rows}
+            measured[name] = {line["seed"]: numbers_of(study, line) for line in own}
+            rows.append(_row(rung, own, list(measured[name].values())))
     comparisons = [
-        compare(by_name[rung["name"]], by_name[rung["compared_with"]], number)
+        comparison
         for rung in study["rungs"]
-        if rung["name"] in by_name and rung["compared_with"] in by_name
         for number in COMPARED
-        if all(by_name[str(name)]["numbers"][number]["values"] for name in (rung["name"], rung["compared_with"]))
+        if (comparison := compare(study, rung, number, measured)) is not None
     ]
     return Summary(format=FORMAT, rows=rows, comparisons=comparisons)
 
 
-def _row(study: Study, rung: RungRow, lines: Sequence[Line]) -> Row:
-    numbers = [numbers_of(study, line) for line in lines]
+def _row(rung: RungRow, lines: Sequence[Line], numbers: Sequence[Numbers]) -> Row:
     return Row(
         rung=rung["name"],
         title=rung["title"],
@@ -67,9 +69,9 @@ def spread(values: Sequence[float | None]) -> Spread:
     )
 
 
-def numbers_of(study: Study, line: Line) -> dict[str, float | None]:
+def numbers_of(study: Study, line: Line) -> Numbers:
     """All numbers of one line."""
-    numbers: dict[str, float | None] = dict(line["metrics"])
+    numbers: Numbers = dict(line["metrics"])
     per_class = {row["name"]: row["AP"] for row in line["per_class"]}
     numbers["rare_AP"] = per_class.get(study["class_names"][study["rare_label"]])
     for name in study["class_names"]:
@@ -104,20 +106,42 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 6) if whole else None
 
 
-def compare(row: Row, before: Row, number: str) -> Comparison:
-    """Compare one number of a rung with the previous rung; both must have values.
+def compare(
+    study: Study, rung: RungRow, number: str, measured: Mapping[str, Mapping[int, Numbers]]
+) -> Comparison | None:
+    """Compare one number of a rung with the previous rung; ``None`` if either has no value.
 
-    A difference counts if the 95 % interval of Welch's t-test excludes 0. With few seeds the interval is wide, and
-    about one in twenty comparisons without a true difference still shows one.
+    A difference counts if its 95 % interval excludes 0. Over seeds, it is the interval of Welch's t-test. Over folds,
+    rungs are compared fold by fold, since both have the same photos there, and the interval is corrected for the
+    training photos that folds share. With few seeds or folds it is wide, and about one in twenty comparisons without a
+    true difference still shows one.
+
+    Args:
+        number: a key of ``COMPARED``.
+        measured: rung -> seed -> its numbers.
     """
-    here, there = row["numbers"][number]["values"], before["numbers"][number]["values"]
-    difference = round(float(np.mean(here) - np.mean(there)), 6)
-    interval = welch_interval(here, there)
+    name, before = rung["name"], str(rung["compared_with"])
+    here, there = (
+        {seed: value for seed, numbers in measured.get(one, {}).items() if (value := numbers[number]) is not None}
+        for one in (name, before)
+    )
+    if "folds" in study:
+        here, there = ({seed: one[seed] for seed in here if seed in there} for one in (here, there))
+    if not here or not there:
+        return None
+    a, b = list(here.values()), list(there.values())
+    if "folds" in study:
+        counts = _count(len(a), "fold")
+        training_folds = len(study["folds"]) - 2  # one is val
+        interval = paired_interval(np.subtract(a, b).tolist(), 1 / training_folds)
+    else:
+        counts = f"{len(a)} and {len(b)} seeds" if len(a) != len(b) else f"{_count(len(a), 'seed')} each"
+        interval = welch_interval(a, b)
     comparison = Comparison(
-        rung=row["rung"],
-        before=before["rung"],
+        rung=name,
+        before=before,
         number=number,
-        difference=difference,
+        difference=round(float(np.mean(a) - np.mean(b)), 6),
         low=None if interval is None else round(interval.low, 6),
         high=None if interval is None else round(interval.high, 6),
         verdict="unknown",
@@ -125,16 +149,20 @@ def compare(row: Row, before: Row, number: str) -> Comparison:
     )
     if interval is not None:
         comparison["verdict"] = "higher" if interval.low > 0 else "lower" if interval.high < 0 else "within the spread"
-    comparison["sentence"] = _sentence(comparison, f"{row['title']} vs. {before['title']}", len(here), len(there))
+    titles = {row["name"]: row["title"] for row in study["rungs"]}
+    comparison["sentence"] = _sentence(comparison, f"{titles[name]} vs. {titles[before]}", counts)
     return comparison
 
 
-def _sentence(comparison: Comparison, who: str, here: int, there: int) -> str:
+def _count(count: int, unit: str) -> str:
+    return f"one {unit}" if count == 1 else f"{count} {unit}s"
+
+
+def _sentence(comparison: Comparison, who: str, counts: str) -> str:
     what, difference, verdict = COMPARED[comparison["number"]], comparison["difference"], comparison["verdict"]
-    seeds = f"{here} and {there} seeds" if here != there else "one seed each" if here == 1 else f"{here} seeds each"
     if verdict == "unknown":
-        return f"{who}: {what} differs by {difference:+.3f} with {seeds}; without a spread, this may be chance."
-    interval = f"95 % interval {comparison['low']:+.3f} to {comparison['high']:+.3f}, {seeds}"
+        return f"{who}: {what} differs by {difference:+.3f} with {counts}; without a spread, this may be chance."
+    interval = f"95 % interval {comparison['low']:+.3f} to {comparison['high']:+.3f}, {counts}"
     if verdict == "within the spread":
         return f"{who}: {what} differs by {difference:+.3f}, within the spread ({interval}), so it may be chance."
     return f"{who}: {what} is {verdict} by {abs(difference):.3f} ({interval})."

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from focaldet.records.study import Line, Spread, Study, Summary
+from focaldet.records.study import TESTS, Line, Spread, Study, Summary
 from focaldet.runtime.results import COCO_DETECTIONS, named_limit
+from focaldet.study.folds import training_name, unit
 
 COLUMNS = {
     "AP": "AP",
@@ -18,16 +19,22 @@ COLUMNS = {
 
 
 def result_table(study: Study, summary: Summary) -> str:
-    """Mean ± standard deviation of each rung over its seeds, a legend of the columns, and the comparisons of AP."""
+    """Mean ± standard deviation of each rung over its trainings, a legend of the columns, and comparisons of AP."""
     if not summary["rows"]:
         return "no rung has finished yet"
-    cells = [["rung", "seeds", *COLUMNS.values()]]
+    photos, over = study["photos"], f"{unit(study)}s"
+    cells = [["rung", over, *COLUMNS.values()]]
     for row in summary["rows"]:
-        seeds = str(len(row["seeds"])) + (f" ({len(row['diverged'])} diverged)" if row["diverged"] else "")
-        cells.append([row["rung"], seeds, *(_cell(row["numbers"][name]) for name in COLUMNS)])
+        count = str(len(row["seeds"])) + (f" ({len(row['diverged'])} diverged)" if row["diverged"] else "")
+        cells.append([row["rung"], count, *(_cell(row["numbers"][name]) for name in COLUMNS)])
     rare = study["class_names"][study["rare_label"]]
+    measured = (
+        f"{len(study['folds'])} folds: {sum(photos.values()):,} photos"
+        if "folds" in study
+        else f"{study['split']} split: {photos[study['split']]:,} photos"
+    )
     lines = [
-        f"{study['split']} split: {study['photos'][study['split']]:,} photos; mean ± standard deviation over seeds; AP"
+        f"{measured}; mean ± standard deviation over {over}; AP"
         f"{named_limit(study.get('max_detections', COCO_DETECTIONS)) or ' as COCO defines it'}",
         *_aligned(cells),
         f"AP rare: AP of {rare}, the class with the fewest training objects",
@@ -35,7 +42,8 @@ def result_table(study: Study, summary: Summary) -> str:
         "lost: share of the objects that lose a better box to non-maximum suppression",
         "background: its share of the gradient of the class loss before the first step",
     ]
-    lines += [comparison["sentence"] for comparison in summary["comparisons"] if comparison["number"] == "AP"]
+    sentences = [comparison["sentence"] for comparison in summary["comparisons"] if comparison["number"] == "AP"]
+    lines += [f"95 % interval: {TESTS[unit(study)]}"] * bool(sentences) + sentences
     return "\n".join(lines)
 
 
@@ -53,13 +61,13 @@ def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
 def progress_table(
     study: Study, lines: Sequence[Line], running: Mapping[tuple[str, int], str], width: int = 120
 ) -> list[str]:
-    """One row per rung, one column per seed: the AP, ``running``, or a dot; then the last line of each process."""
+    """One row per rung, one column per training: the AP, ``running``, or a dot; then the last line of each process."""
     done = {(line["rung"], line["seed"]): line for line in lines}
-    cells = [["rung", *(f"seed {seed}" for seed in study["seeds"])]]
+    cells = [["rung", *(training_name(study, seed) for seed in study["seeds"])]]
     for rung in study["rungs"]:
         keys = [(rung["name"], seed) for seed in study["seeds"]]
         cells.append([rung["name"], *(_state(done.get(key), key in running) for key in keys)])
-    said = [f"{rung}, seed {seed}: {words}"[:width] for (rung, seed), words in running.items()]
+    said = [f"{rung}, {training_name(study, seed)}: {words}"[:width] for (rung, seed), words in running.items()]
     return [line[:width] for line in _aligned(cells)] + said
 
 

@@ -24,6 +24,7 @@ from focaldet.engine.train import train
 from focaldet.files import read_json, write_json, write_text
 from focaldet.schema import check_schema
 from focaldet.study.folder import check_same, config_of, read_photos, read_study, split_seed
+from focaldet.study.folds import photos_of, training_name
 from focaldet.study.measure import measure, settings_of
 
 Say = Callable[[str], None]
@@ -61,10 +62,11 @@ def do_rung(out: Path, rung: str, seed: int, *, say: Say = print) -> None:
     folder = read_folder(study["settings"]["data"], seed=split_seed(study))
     ignored = [name for name in folder.class_names if name not in study["class_names"]]  # training leaves them out
     folder, _ = with_classes(folder, [*study["class_names"], *ignored])
+    folds, number = study.get("folds"), study["seeds"].index(seed)
     config = config_of(study, row, seed, run_folder(out, rung, seed))
-    diverged = train_rung(config, folder, say)
-    say(f"measuring on the {study['split']} split")
-    folder = read_photos(study["settings"], split_seed(study), study["class_names"])
+    diverged = train_rung(config, photos_of(folder, folds, number), say)
+    say(f"measuring on {training_name(study, seed)}" if folds else f"measuring on the {study['split']} split")
+    folder = photos_of(read_photos(study["settings"], split_seed(study), study["class_names"]), folds, number)
     line, details = measure(rung, config, folder, study["split"], diverged)
     write_text(out / "details" / f"{key_of(rung, seed)}.json", json.dumps(details))  # half the size of an indented file
     write_json(line_file(out, rung, seed), line)
