@@ -85,6 +85,9 @@ def test_rungs_are_compared_fold_by_fold(study):
     assert (
         of_ap(study, [0.2, 0.4, 0.6], [0.3, 0.5, 0.71])["verdict"] == "higher"
     )  # by far within the spread of the folds
+    lines = [line(name, seed, ap + seed / 5) for name, ap in (("atss", 0.1), ("gfl", 0.2)) for seed in range(3)]
+    lines += [line("fcos", seed, ap) for seed, ap in enumerate((0.2, 0.4, 0.3))]
+    assert summarise(study, lines)["tied"] == {"fcos": ["atss", "gfl"], "atss": ["fcos"], "gfl": ["fcos"]}
     assert "with one fold; without a spread" in of_ap(study, [0.2], [0.3])["sentence"]
 
 

@@ -321,8 +321,15 @@ class Comparison(TypedDict):
 
 
 class Summary(TypedDict):
-    """``summary.json``: all rungs with results, in order, and the comparison of each with the one before."""
+    """``summary.json``.
+
+    Args:
+        rows: all rungs with results, in order; comparisons: each rung with the one before.
+        tied: in a study over folds, for each rung with an AP the others whose AP does not differ from its own beyond
+            the interval.
+    """
 
     format: int
     rows: list[Row]
     comparisons: list[Comparison]
+    tied: NotRequired[dict[str, list[str]]]

@@ -80,7 +80,7 @@ class StudyFiles:
         study: content of study.json.
         rungs: rungs with results, in order.
         waiting: titles of the rungs without results.
-        comparisons: comparisons from summary.json.
+        comparisons: comparisons from summary.json; tied: likewise, over folds.
         truth, neuron: content of these files, ``{}`` if missing.
         faults: one sentence for each file that is missing or cannot be read.
     """
@@ -90,6 +90,7 @@ class StudyFiles:
     rungs: list[Rung]
     waiting: list[str] = field(default_factory=list)
     comparisons: list[Json] = field(default_factory=list)
+    tied: Json = field(default_factory=dict)
     truth: Json = field(default_factory=dict)
     neuron: Json = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -186,6 +187,7 @@ def read_study(path: Path) -> StudyFiles:
         rungs=measured,
         waiting=waiting,
         comparisons=rows(summary.get("comparisons")),
+        tied=mapping(summary.get("tied")),
         truth=mapping(read["truth.json"]),
         neuron=mapping(read["neuron.json"]),
         faults=faults,

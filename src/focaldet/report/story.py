@@ -45,7 +45,8 @@ class Advice:
     Args:
         lead: the advice in a few words, as strong as the study allows.
         rung: the rung with the highest mean AP.
-        tied: the other rungs whose best seed reaches the worst seed of that rung, or that reach it in some fold.
+        tied: the other rungs whose best seed reaches the worst seed of that rung; over folds, the other rungs that do
+            not differ from it beyond the interval.
         command: trains the rung again.
         sentences: caveats.
     """
@@ -67,7 +68,7 @@ def advice(files: StudyFiles) -> Advice | None:
     if not measured:
         return None
     best = max(measured, key=lambda pair: pair[0])[1]
-    tied = [rung for _, rung in measured if rung is not best and _reaches(files, rung, best)]
+    tied = [rung for _, rung in measured if rung is not best and _is_tied(files, rung, best)]
     sentences = []
     if files.num_seeds < 2 and files.num_folds:
         sentences.append(f"Only one of {files.num_folds} folds is finished, so differences may be chance.")
@@ -76,18 +77,17 @@ def advice(files: StudyFiles) -> Advice | None:
         sentences.append(f"With one seed per rung, differences may be chance; {more} adds two seeds.")
     elif tied:
         names = _listed([rung.title for rung in tied])
-        why = (
-            f"It does not beat {names} in every fold"
-            if files.num_folds
-            else f"The range of its seeds overlaps with {names}"
-        )
+        if files.num_folds:
+            why = f"Its AP does not differ from {names} beyond the spread of the folds"
+        else:
+            why = f"The range of its seeds overlaps with {names}"
         sentences.append(f"{why}, so AP alone does not decide between them.")
         timed = [(spread.mean, rung) for rung in (best, *tied) if (spread := rung["step_s"])]
         if len(timed) > 1:
             seconds, fastest = min(timed, key=lambda pair: pair[0])
             sentences.append(f"{fastest.title} has the shortest training step among them: {1000 * seconds:,.0f} ms.")
     else:
-        beats = "It beats every other rung in every fold."
+        beats = "It is better than every other rung, beyond the spread of the folds."
         sentences.append(beats if files.num_folds else "Its worst seed beats the best seed of every other rung.")
     if _mean(best) < _EARLY_AP:
         sentences.append(f"No rung has reached an AP of {_EARLY_AP:g} yet: train longer before you choose a loss.")
@@ -96,7 +96,7 @@ def advice(files: StudyFiles) -> Advice | None:
             f"AP on the validation split was still rising at the end of training in {len(rising)} of {len(measured)} "
             "rungs, so the order may change with longer training."
         )
-    sure = files.num_seeds > 1 and _mean(best) >= _EARLY_AP and not files.waiting
+    sure = files.num_seeds >= max(files.num_folds, 2) and _mean(best) >= _EARLY_AP and not files.waiting
     lead = f"{'Use' if sure else 'The best so far is'} {best.title}."
     return Advice(lead, best, tied, train_command(files, best), sentences)
 
@@ -107,14 +107,14 @@ def answer(files: StudyFiles, best: Advice | None) -> str:
     count = photos.get(split) if isinstance(photos, dict) and isinstance(split, str) else None
     where = f"the {count:,} photos of the {split} split" if isinstance(count, int) and count else "the evaluated photos"
     if files.num_folds:
-        where = f"{sum(map(len, map(entries, entries(files.study['folds'])))):,} photos in {files.num_folds} folds"
+        where = f"the {sum(map(len, map(entries, entries(files.study.get('folds'))))):,} photos"
     if best is None:
         return f"No rung has an AP on {where} yet."
     trainings = len(_values(best.rung))
-    seeds = f", mean of {trainings} {files.unit}s" if trainings > 1 else ""
+    mean = f", mean of {trainings} {files.unit}s" if trainings > 1 else ""
     if 0 < trainings < files.num_folds:
-        seeds = f", {trainings} of them so far"
-    sentence = f"{best.rung.title} has the highest AP, {_mean(best.rung):.3f} on {where}{seeds}."
+        mean = f", from {trainings} of {files.num_folds} folds"
+    sentence = f"{best.rung.title} has the highest AP, {_mean(best.rung):.3f} on {where}{mean}."
     if not best.tied or files.num_seeds < 2:
         return sentence
     tied = _listed([rung.title for rung in best.tied])
@@ -286,16 +286,11 @@ def _verdict(files: StudyFiles, rung: Rung, key: str) -> str:
     return VERDICTS[str(files.comparison(rung.name, key).get("verdict", "unknown"))].format(unit=files.unit)
 
 
-def _reaches(files: StudyFiles, rung: Rung, best: Rung) -> bool:
-    """Whether a rung is as good as the best one with some seed, or in some fold."""
-    if not files.num_folds:
-        return max(_values(rung)) >= min(_values(best))
-    here, there = (
-        {line.get("seed"): number(mapping(line.get("metrics")).get("AP")) for line in one.lines} for one in (rung, best)
-    )
-    pairs = [(ap, there.get(seed)) for seed, ap in here.items()]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return not known or any(a >= b for a, b in known)
+def _is_tied(files: StudyFiles, rung: Rung, best: Rung) -> bool:
+    """Whether a rung is as good as the best one with some seed, or does not differ from it over the folds."""
+    if files.num_folds:
+        return rung.name in entries(files.tied.get(best.name, [rung.name]))
+    return max(_values(rung)) >= min(_values(best))
 
 
 def _values(rung: Rung) -> list[float]:

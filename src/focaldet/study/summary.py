@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from focaldet.evaluation.statistics import paired_interval, welch_interval
+from focaldet.evaluation.statistics import Interval, paired_interval, welch_interval
 from focaldet.records.study import FORMAT, Comparison, Line, Row, RungRow, Spread, Study, Summary
 
 Numbers = dict[str, float | None]
@@ -41,7 +41,14 @@ def summarise(study: Study, lines: Sequence[Line]) -> Summary:
         for number in COMPARED
         if (comparison := compare(study, rung, number, measured)) is not None
     ]
-    return Summary(format=FORMAT, rows=rows, comparisons=comparisons)
+    summary = Summary(format=FORMAT, rows=rows, comparisons=comparisons)
+    if "folds" in study:
+        names = [row["rung"] for row in rows if row["numbers"]["AP"]["values"]]
+        summary["tied"] = {
+            one: [other for other in names if other != one and not _differs(study, measured[one], measured[other])]
+            for one in names
+        }
+    return summary
 
 
 def _row(rung: RungRow, lines: Sequence[Line], numbers: Sequence[Numbers]) -> Row:
@@ -121,27 +128,21 @@ def compare(
         measured: rung -> seed -> its numbers.
     """
     name, before = rung["name"], str(rung["compared_with"])
-    here, there = (
-        {seed: value for seed, numbers in measured.get(one, {}).items() if (value := numbers[number]) is not None}
-        for one in (name, before)
-    )
-    if "folds" in study:
-        here, there = ({seed: one[seed] for seed in here if seed in there} for one in (here, there))
+    here, there = _values(study, measured.get(name, {}), measured.get(before, {}), number)
     if not here or not there:
         return None
-    a, b = list(here.values()), list(there.values())
     if "folds" in study:
-        counts = _count(len(a), "fold")
-        training_folds = len(study["folds"]) - 2  # one is val
-        interval = paired_interval(np.subtract(a, b).tolist(), 1 / training_folds)
+        counts = _count(len(here), "fold")
+    elif len(here) != len(there):
+        counts = f"{len(here)} and {len(there)} seeds"
     else:
-        counts = f"{len(a)} and {len(b)} seeds" if len(a) != len(b) else f"{_count(len(a), 'seed')} each"
-        interval = welch_interval(a, b)
+        counts = f"{_count(len(here), 'seed')} each"
+    interval = _interval(study, here, there)
     comparison = Comparison(
         rung=name,
         before=before,
         number=number,
-        difference=round(float(np.mean(a) - np.mean(b)), 6),
+        difference=round(float(np.mean(here) - np.mean(there)), 6),
         low=None if interval is None else round(interval.low, 6),
         high=None if interval is None else round(interval.high, 6),
         verdict="unknown",
@@ -152,6 +153,34 @@ def compare(
     titles = {row["name"]: row["title"] for row in study["rungs"]}
     comparison["sentence"] = _sentence(comparison, f"{titles[name]} vs. {titles[before]}", counts)
     return comparison
+
+
+def _values(
+    study: Study, here: Mapping[int, Numbers], there: Mapping[int, Numbers], number: str
+) -> tuple[list[float], list[float]]:
+    """Values of a number for two rungs; over folds, only of the folds that both have, in the same order."""
+    a, b = (
+        {seed: value for seed, numbers in one.items() if (value := numbers[number]) is not None}
+        for one in (here, there)
+    )
+    if "folds" in study:
+        both = [seed for seed in a if seed in b]
+        return [a[seed] for seed in both], [b[seed] for seed in both]
+    return list(a.values()), list(b.values())
+
+
+def _interval(study: Study, here: Sequence[float], there: Sequence[float]) -> Interval | None:
+    """Difference of two rungs with its interval; the values are those of ``_values``."""
+    if "folds" not in study:
+        return welch_interval(here, there)
+    training_folds = len(study["folds"]) - 2  # one is val
+    return paired_interval(np.subtract(here, there).tolist(), 1 / training_folds)
+
+
+def _differs(study: Study, here: Mapping[int, Numbers], there: Mapping[int, Numbers]) -> bool:
+    """Whether the APs of two rungs differ beyond the interval."""
+    interval = _interval(study, *_values(study, here, there, "AP"))
+    return interval is not None and not interval.low <= 0 <= interval.high
 
 
 def _count(count: int, unit: str) -> str:
