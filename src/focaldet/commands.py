@@ -65,7 +65,7 @@ def predict(chosen: Namespace) -> int | None:
     if chosen.split is not None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
     from focaldet.engine.load import load_selected, looking_down_to, with_shift_check
-    from focaldet.runtime.live import live_source
+    from focaldet.runtime.cameras import camera_of
     from focaldet.runtime.predict import predict_files
     from focaldet.runtime.selection import ScoreChoices
     from focaldet.system.progress import progress_bar
@@ -75,8 +75,8 @@ def predict(chosen: Namespace) -> int | None:
     for note in select.notes:
         say(note)
     model, shift = with_shift_check(chosen.run, model) if chosen.check_shift else (model, None)
-    cameras = [camera for given in chosen.images if (camera := live_source(given))]
-    files = [Path(given) for given in chosen.images if not live_source(given)]
+    cameras = [camera for given in chosen.images if (camera := camera_of(given))]
+    files = [Path(given) for given in chosen.images if not camera_of(given)]
     options: dict[str, Any] = {"select": select, "shift": shift, "cameras": cameras}
     labels = None
     if chosen.labels is not None:
