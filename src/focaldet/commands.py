@@ -198,11 +198,12 @@ def push(chosen: Namespace) -> None:
 
 def study(chosen: Namespace) -> None:
     """``focaldet study``"""
+    from focaldet.engine.presets import with_preset
     from focaldet.report import write_report
     from focaldet.study.digits import digits_options
     from focaldet.study.run import run_study, study_folder, write_summary
 
-    options = vars(chosen)
+    options = with_preset(vars(chosen))
     table = options.pop("table", False)
     if options.pop("digits", False):
         options, out = digits_options(options, options.get("out"))
@@ -216,9 +217,10 @@ def study(chosen: Namespace) -> None:
 
 def tune(chosen: Namespace) -> None:
     """``focaldet tune``"""
+    from focaldet.engine.presets import with_preset
     from focaldet.study.tune import run_tune
 
-    options = vars(chosen)
+    options = with_preset(vars(chosen))
     own = {name: options.pop(name) for name in ("out", "trials", "seeds", "space") if name in options}
     say(f"result.txt and all runs: {run_tune(options, say=say, **own)}")
 
@@ -343,13 +345,15 @@ def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
 
     Args:
         config: ``config.yaml`` of a run; given options replace its values.
-        given: options from the command line.
+        given: options from the command line, or ``preset``, which stands for several.
 
     Raises:
         InputError: ``data`` is missing, or a value is out of range; the message names the option.
     """
     from focaldet.engine.config import TrainConfig, load_config
+    from focaldet.engine.presets import with_preset
 
+    given = with_preset(given)
     if config is None and given.get("resume"):
         from focaldet.engine.processes import is_first_process
         from focaldet.engine.resume import resumed_config
