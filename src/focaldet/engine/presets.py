@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from focaldet.checks import InputError, near_name
-from focaldet.options import option_name
 
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
@@ -44,7 +43,7 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"--preset {name}: unknown; {near_name(str(name), PRESETS)}")
     for other, reason in _OTHER_NETWORK.items():
         if options.get(other):
-            raise InputError(f"--preset {name}: cannot be combined with {option_name(other)}, because {reason}")
+            raise InputError(f"--preset {name}: cannot be combined with --{other}, because {reason}")
     return PRESETS[name] | options
 
 
