@@ -227,9 +227,9 @@ void distillation_rows(const SoftmaxSpec& spec, float* z, float* teacher, float*
       const float *taught = lanes(teacher, k), *log_ratio = lanes(ratio, k);
       for (int j = 0; j < kLanes; ++j) {
         const float p = row[j] * share[j], q = taught[j] * taught_share[j], r = log_ratio[j] + shift[j];
-        const float near = q * exp_excess(r), weighted = q * r;
-        const float far = (p - q) - (q == 0.f ? 0.f : weighted);  // and not 0 times infinity
-        part[j] += std::fabs(r) < 1.f ? near : far;
+        const float by_series = q * exp_excess(r), weighted = q * r;
+        const float directly = (p - q) - (q == 0.f ? 0.f : weighted);  // and not 0 times infinity
+        part[j] += std::fabs(r) < 1.f ? by_series : directly;
         row[j] = (p - q) * slope[j];
       }
     }

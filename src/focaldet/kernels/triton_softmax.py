@@ -200,8 +200,8 @@ def softmax_kernel(
         loss, shift = tl.zeros((ROWS,), tl.float32), tl.log(taught_sum / others)
         for i in tl.static_range(len(WIDTHS)):
             p, q, r = exps[i] / others[:, None], taught_exps[i] / taught_sum[:, None], log_ratios[i] + shift[:, None]
-            far = p - q - tl.where(q == 0, 0.0, q * r)  # and not 0 times infinity
-            loss += tl.sum(tl.where(tl.abs(r) < 1, q * exp_excess(r), far), axis=1)
+            directly = p - q - tl.where(q == 0, 0.0, q * r)  # and not 0 times infinity
+            loss += tl.sum(tl.where(tl.abs(r) < 1, q * exp_excess(r), directly), axis=1)
         share *= temperature
         loss *= share * temperature
         slope = share / others
