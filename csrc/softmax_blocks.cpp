@@ -187,4 +187,55 @@ void distribution_rows(const SoftmaxSpec& spec, float* z, const float* position,
   }
 }
 
+FOCALDET_CLONES
+void distillation_rows(const SoftmaxSpec& spec, float* z, float* teacher, float* ratio, const float* factor,
+                       const float* grad_factor, float* loss) {
+  const int num_classes = spec.num_classes;
+  const float temperature = spec.temperature, inverse = 1.f / temperature;
+  alignas(64) float top[kLanes], taught_top[kLanes], sum[kLanes] = {}, taught_sum[kLanes] = {}, total[kLanes] = {};
+  maximum(z, num_classes, top);
+  maximum(teacher, num_classes, taught_top);
+  for (int first = 0; first < num_classes; first += kSumChunk) {  // sums of sums, as above
+    const int last = first + kSumChunk < num_classes ? first + kSumChunk : num_classes;
+    alignas(64) float part[kLanes] = {}, taught_part[kLanes] = {};
+    for (int k = first; k < last; ++k) {
+      float *row = lanes(z, k), *taught = lanes(teacher, k), *log_ratio = lanes(ratio, k);
+      for (int j = 0; j < kLanes; ++j) {
+        const float x = row[j] - top[j], y = taught[j] - taught_top[j];
+        row[j] = exp_to_zero(x * inverse);
+        taught[j] = exp_to_zero(y * inverse);
+        log_ratio[j] = (x - y) * inverse;
+        part[j] += row[j];
+        taught_part[j] += taught[j];
+      }
+    }
+    for (int j = 0; j < kLanes; ++j) sum[j] += part[j], taught_sum[j] += taught_part[j];
+  }
+  alignas(64) float shift[kLanes], share[kLanes], taught_share[kLanes], slope[kLanes];
+#pragma GCC ivdep
+  for (int j = 0; j < kLanes; ++j) {
+    shift[j] = log_positive(taught_sum[j] / sum[j]);
+    share[j] = 1.f / sum[j];
+    taught_share[j] = 1.f / taught_sum[j];
+    slope[j] = grad_factor[j] * temperature;
+  }
+  for (int first = 0; first < num_classes; first += kSumChunk) {
+    const int last = first + kSumChunk < num_classes ? first + kSumChunk : num_classes;
+    alignas(64) float part[kLanes] = {};
+    for (int k = first; k < last; ++k) {
+      float* row = lanes(z, k);
+      const float *taught = lanes(teacher, k), *log_ratio = lanes(ratio, k);
+      for (int j = 0; j < kLanes; ++j) {
+        const float p = row[j] * share[j], q = taught[j] * taught_share[j], r = log_ratio[j] + shift[j];
+        const float by_series = q * exp_excess(r), weighted = q * r;
+        const float directly = (p - q) - (q == 0.f ? 0.f : weighted);  // and not 0 times infinity
+        part[j] += std::fabs(r) < 1.f ? by_series : directly;
+        row[j] = (p - q) * slope[j];
+      }
+    }
+    for (int j = 0; j < kLanes; ++j) total[j] += part[j];
+  }
+  for (int j = 0; j < kLanes; ++j) loss[j] = factor[j] == 0.f ? 0.f : factor[j] * temperature * temperature * total[j];
+}
+
 }  // namespace focaldet

@@ -19,36 +19,43 @@ struct Pass {
   float* losses;  // nullptr: only the sum is requested
   const int64_t* labels;
   int64_t ignore_index;
-  Floats positions, weight, class_alpha;
+  Floats positions, teacher, weight, class_alpha;
   float factor;       // of the loss
   float grad_factor;  // of the derivative
 
   double run(int64_t begin, int64_t end) const {
     const int num_classes = spec.num_classes;
     std::vector<float> z(static_cast<size_t>(num_classes) * kLanes), rows(inner == 1 ? z.size() : 0);
+    std::vector<float> taught(teacher ? z.size() : 0), ratio(taught.size());
     alignas(64) float loss[kLanes], share[kLanes], f[kLanes] = {}, g[kLanes] = {}, position[kLanes] = {};
     int label[kLanes] = {};
     double sum = 0;
     for (int64_t row = begin; row < end;) {
       int n = static_cast<int>(std::min<int64_t>(kLanes, end - row));
       if (inner > 1) n = static_cast<int>(std::min<int64_t>(n, inner - row % inner));  // along one map
-      load_rows(row, n, rows.data(), z.data());
+      load_rows(dtype, logits, row, n, rows.data(), z.data());
+      if (teacher) load_rows(teacher.dtype, teacher.data, row, n, rows.data(), taught.data());
       // Lanes beyond n keep values of an earlier row; nothing reads them.
       if (labels != nullptr) {
         label_lanes(labels + row, n, ignore_index, label, share);
       } else {
-        load_block(positions.dtype, positions.data, row, n, position);
+        if (positions) load_block(positions.dtype, positions.data, row, n, position);
         std::fill(share, share + n, 1.f);
       }
       weigh(row, n, label, share);
       for (int j = 0; j < n; ++j) {
         if (share[j] == 0.f)  // no loss and no gradient, whatever its values
-          for (int k = 0; k < num_classes; ++k) z[k * kLanes + j] = 0.f;
+          for (int k = 0; k < num_classes; ++k) {
+            z[k * kLanes + j] = 0.f;
+            if (teacher) taught[k * kLanes + j] = 0.f;
+          }
         f[j] = share[j] == 0.f ? 0.f : factor * share[j];
         g[j] = share[j] == 0.f ? 0.f : grad_factor * share[j];
       }
       if (labels != nullptr) {
         focal_rows(spec, z.data(), label, f, g, grad != nullptr, loss);
+      } else if (teacher) {
+        distillation_rows(spec, z.data(), taught.data(), ratio.data(), f, g, loss);
       } else {
         distribution_rows(spec, z.data(), position, f, g, grad != nullptr, loss);
       }
@@ -75,16 +82,16 @@ struct Pass {
   }
 
   // Consecutive rows of logits (inner = 1) are transposed into lanes. In a map, lanes are already side by side.
-  void load_rows(int64_t row, int n, float* rows, float* z) const {
+  void load_rows(Dtype type, const void* source, int64_t row, int n, float* rows, float* z) const {
     const int num_classes = spec.num_classes;
     if (inner > 1) {
       const int64_t start = row / inner * num_classes * inner + row % inner;
-      for (int k = 0; k < num_classes; ++k) load_block(dtype, logits, start + k * inner, n, z + k * kLanes);
+      for (int k = 0; k < num_classes; ++k) load_block(type, source, start + k * inner, n, z + k * kLanes);
       return;
     }
-    const float* from = static_cast<const float*>(logits) + row * num_classes;
-    if (dtype != Dtype::kFloat) {
-      load_block(dtype, logits, row * num_classes, n * num_classes, rows);
+    const float* from = static_cast<const float*>(source) + row * num_classes;
+    if (type != Dtype::kFloat) {
+      load_block(type, source, row * num_classes, n * num_classes, rows);
       from = rows;
     }
     rows_to_lanes(from, n, num_classes, z);
@@ -118,6 +125,7 @@ FOCALDET_CLONES bool all_within(const float* positions, int64_t n, float last) {
 }
 
 void check_rows(const Pass& pass, int64_t rows) {
+  if (pass.teacher) return;
   const int num_classes = pass.spec.num_classes;
   const float last = static_cast<float>(num_classes - 1);
   if (pass.labels != nullptr) {
@@ -137,18 +145,21 @@ void check_rows(const Pass& pass, int64_t rows) {
 }
 
 Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, const MaybeTensor& positions,
-                const MaybeTensor& weight, const MaybeTensor& class_alpha, const MaybeTensor& normalizer,
-                const MaybeTensor& grad_scale, double gamma, double label_smoothing, int64_t ignore_index, double scale,
-                bool reduce) {
+                const MaybeTensor& teacher, const MaybeTensor& weight, const MaybeTensor& class_alpha,
+                const MaybeTensor& normalizer, const MaybeTensor& grad_scale, double gamma, double label_smoothing,
+                double temperature, int64_t ignore_index, double scale, bool reduce) {
   STD_TORCH_CHECK(logits.dim() == 3 && logits.is_contiguous(), "logits: expected a contiguous (O, K, I)");
-  STD_TORCH_CHECK(labels.has_value() != positions.has_value(), "expected either labels or positions");
+  STD_TORCH_CHECK(labels.has_value() + positions.has_value() + teacher.has_value() == 1,
+                  "expected either labels, positions or a teacher");
   STD_TORCH_CHECK(gamma >= 0, "gamma: expected a number >= 0");
+  STD_TORCH_CHECK(temperature > 0, "temperature: expected a number > 0");
   const int64_t num_classes = logits.size(1), rows = logits.size(0) * logits.size(2);
   STD_TORCH_CHECK(num_classes > (positions.has_value() ? 1 : 0) && num_classes < (int64_t{1} << 26),
                   "logits: expected at least one class, or two bins");
   Pass pass{};
   pass.spec = {static_cast<int>(num_classes), power_of(gamma), static_cast<float>(gamma),
-               static_cast<float>(label_smoothing), static_cast<float>(num_classes), nullptr};
+               static_cast<float>(label_smoothing), static_cast<float>(num_classes), nullptr,
+               static_cast<float>(temperature)};
   pass.inner = std::max<int64_t>(logits.size(2), 1);
   pass.dtype = dtype_of(logits, "logits");
   pass.logits = logits.const_data_ptr();
@@ -156,6 +167,7 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
   pass.labels = rows == 0 ? nullptr : labels_of(labels, "labels", rows);
   pass.ignore_index = ignore_index;
   pass.positions = Floats(positions, "positions", rows);
+  pass.teacher = Floats(teacher, "teacher", logits.numel());
   pass.weight = Floats(weight, "weight", rows);
   pass.class_alpha = Floats(class_alpha, "class_alpha", num_classes);
   std::vector<float> alpha;
@@ -178,22 +190,25 @@ Tensor run_pass(const Tensor& logits, void* grad, const MaybeTensor& labels, con
   return reduce ? scalar(logits, sum) : losses;
 }
 
-std::tuple<Tensor, Tensor> softmax_loss(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor weight,
-                                        MaybeTensor class_alpha, MaybeTensor normalizer, MaybeTensor grad_scale,
-                                        double gamma, double label_smoothing, int64_t ignore_index, double scale,
-                                        bool reduce, bool needs_grad) {
+std::tuple<Tensor, Tensor> softmax_loss(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor teacher,
+                                        MaybeTensor weight, MaybeTensor class_alpha, MaybeTensor normalizer,
+                                        MaybeTensor grad_scale, double gamma, double label_smoothing,
+                                        double temperature, int64_t ignore_index, double scale, bool reduce,
+                                        bool needs_grad) {
   Tensor grad = needs_grad ? empty_grad(logits) : empty(logits, {0}, logits.scalar_type());
-  Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, positions, weight, class_alpha,
-                         normalizer, grad_scale, gamma, label_smoothing, ignore_index, scale, reduce);
+  Tensor loss = run_pass(logits, needs_grad ? grad.mutable_data_ptr() : nullptr, labels, positions, teacher, weight,
+                         class_alpha, normalizer, grad_scale, gamma, label_smoothing, temperature, ignore_index, scale,
+                         reduce);
   return {loss, grad};
 }
 
 // The same with the derivative written over the logits.
-Tensor softmax_loss_inplace(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor weight,
-                            MaybeTensor class_alpha, MaybeTensor normalizer, MaybeTensor grad_scale, double gamma,
-                            double label_smoothing, int64_t ignore_index, double scale, bool reduce) {
-  return run_pass(logits, logits.mutable_data_ptr(), labels, positions, weight, class_alpha, normalizer, grad_scale,
-                  gamma, label_smoothing, ignore_index, scale, reduce);
+Tensor softmax_loss_inplace(Tensor logits, MaybeTensor labels, MaybeTensor positions, MaybeTensor teacher,
+                            MaybeTensor weight, MaybeTensor class_alpha, MaybeTensor normalizer, MaybeTensor grad_scale,
+                            double gamma, double label_smoothing, double temperature, int64_t ignore_index,
+                            double scale, bool reduce) {
+  return run_pass(logits, logits.mutable_data_ptr(), labels, positions, teacher, weight, class_alpha, normalizer,
+                  grad_scale, gamma, label_smoothing, temperature, ignore_index, scale, reduce);
 }
 
 }  // namespace

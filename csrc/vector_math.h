@@ -74,6 +74,15 @@ FOCALDET_INLINE float log1p_unit(float u) {
   return r * u2 + u;
 }
 
+// exp(x) - 1 - x = x² R(x) for |x| <= 1, to 2e-7 of its value, also near 0.
+FOCALDET_INLINE float exp_excess(float x) {
+  const float x2 = x * x;
+  const float r01 = 1.666669548e-1f * x + 5.000000000e-1f;
+  const float r23 = 8.330930024e-3f * x + 4.166651517e-2f;
+  const float r45 = 2.032548509e-4f * x + 1.389133511e-3f;
+  return ((2.496081470e-5f * x2 + r45) * x2 + r23) * (x2 * x2) + r01 * x2;
+}
+
 // log(x) for normal x > 0; about -88 for 0. x = 2^n m with m in [sqrt(1/2), sqrt(2)).
 FOCALDET_INLINE float log_positive(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -25,12 +26,17 @@ from once import made_once  # noqa: E402
 
 
 def pytest_configure() -> None:
-    """Keep handlers off torch's structured trace log.
+    """Two settings for all tests.
 
-    If it has a handler, torch logs each step of compiling and exporting, at three times the work, and pytest adds a
-    handler to every logger that does not propagate, such as this one. The setting holds even if torch is imported
-    later.
+    Ctrl-C works even if the tests run as a background job of a shell, which makes processes ignore it: a process
+    started here would ignore it, too.
+
+    torch's structured trace log gets no handlers. If it has one, torch logs each step of compiling and exporting, at
+    three times the work, and pytest adds a handler to every logger that does not propagate, such as this one. The
+    setting holds even if torch is imported later.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger("torch.__trace").addHandler = lambda handler: None
 
 

@@ -90,6 +90,12 @@ def mmdet_varifocal(z: Tensor, y: Tensor) -> Tensor:
     return weight * -(y * p.log() + (1 - y) * (1 - p).log())
 
 
+def mmdet_distillation(z: Tensor, t: Tensor, temperature: float) -> Tensor:
+    """Of each row: its mean over the classes."""
+    target = F.softmax(t / temperature, dim=1).detach()
+    return F.kl_div(F.log_softmax(z / temperature, dim=1), target, reduction="none").mean(1) * temperature**2
+
+
 def kornia_focal(z: Tensor, labels: Tensor, alpha: None, gamma: float) -> Tensor:
     """``(N, C, H, W)``: 0 but for the label's class."""
     p = torch.exp(z) / torch.exp(z).sum(1, keepdim=True)
@@ -110,6 +116,7 @@ PEERS = {
     "FocalLoss": partial(OfMmdet, lambda z, labels: focal(z, one_hot(labels), 0.25, 2)),
     "QualityFocalLoss": partial(OfMmdet, mmdet_quality_focal),
     "DistributionFocalLoss": partial(OfMmdet, mmdet_distribution_focal),
+    "KnowledgeDistillationKLDivLoss": lambda T: OfMmdet(partial(mmdet_distillation, temperature=T)),
     "VarifocalLoss": partial(OfMmdet, mmdet_varifocal),
     "GIoULoss": partial(OfMmdet, partial(giou, eps=1e-6)),
     "focal_loss": kornia_focal,
@@ -132,6 +139,8 @@ def inputs_of(call: str) -> dict[str, Any]:
         "score": rand(9),
         "n": 4.0,
         "e": 0.1,
+        "t": 3 * torch.randn(9, NUM_CLASSES, generator=generator),
+        "T": 4.0,
         "a": boxes[0],
         "b": boxes[1],
     }

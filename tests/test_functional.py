@@ -45,6 +45,7 @@ def test_an_empty_batch_keeps_the_graph(impl):
         focaldet.sigmoid_focal_loss(z, SparseTargets(none), reduction="mean", impl=impl),
         focaldet.softmax_focal_loss(z, none, reduction="mean", impl=impl),
         focaldet.distribution_focal_loss(z, none.float(), reduction="sum", impl=impl),
+        focaldet.distillation_loss(z, z.detach(), reduction="mean", impl=impl),
         focaldet.giou_loss(z, z.detach(), reduction="mean", impl=impl),
     ):
         (grad,) = torch.autograd.grad(loss, z)
@@ -119,6 +120,7 @@ def test_modules_are_their_functions():
         (focaldet.SoftmaxFocalLoss(), focaldet.softmax_focal_loss, (z, labels)),
         (focaldet.CrossEntropy(), focaldet.cross_entropy, (z, labels)),
         (focaldet.DistributionFocalLoss(), focaldet.distribution_focal_loss, (z, positions)),
+        (focaldet.DistillationLoss(), focaldet.distillation_loss, (z, z.flip(0))),
         (focaldet.GIoULoss(), focaldet.giou_loss, (boxes, other)),
         (focaldet.IoULoss(), focaldet.iou_loss, (boxes, other)),
         (focaldet.DIoULoss(), focaldet.diou_loss, (boxes, other)),

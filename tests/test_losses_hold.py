@@ -88,6 +88,39 @@ def test_a_logit_at_infinity_on_the_side_of_its_target_has_no_loss_and_no_gradie
 
 
 @pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_distillation_of_masked_and_of_huge_logits(impl):
+    """A class that the teacher masks may have any logit; one that only the student masks costs infinity."""
+    z = torch.tensor([[0.0, -math.inf, 1.0], [-math.inf, 0.0, 1.0], [0.0, -math.inf, 1.0], [1e4, 0.0, -1e4]])
+    teacher = torch.tensor([[0.0, -math.inf, 3.0], [0.0, -math.inf, 1.0], [0.0, 0.0, 1.0], [-1e4, 0.0, 1e4]])
+    losses = focaldet.distillation_loss(z, teacher, temperature=2.0, impl=impl)
+    torch.testing.assert_close(losses[[1, 2, 3]], torch.tensor([math.inf, math.inf, 4e4]))
+    unmasked = focaldet.distillation_loss(z[:1, ::2], teacher[:1, ::2], temperature=2.0, impl=impl)
+    torch.testing.assert_close(losses[:1], unmasked)
+    found = gradient(lambda x: focaldet.distillation_loss(x, teacher, temperature=2.0, reduction="sum", impl=impl), z)
+    torch.testing.assert_close(found, 2 * ((z / 2).softmax(1) - (teacher / 2).softmax(1)))
+
+
+def test_a_student_near_its_teacher_has_a_small_loss_that_is_not_negative():
+    """T² = 100 would multiply the rounding errors of a difference of logarithms."""
+    teacher = torch.randn(500, 17, generator=torch.Generator().manual_seed(0))
+    z = teacher + 1e-3 * torch.randn(500, 17, generator=torch.Generator().manual_seed(1))
+    losses, true = (focaldet.distillation_loss(x, teacher.to(x.dtype)) for x in (z, z.double()))
+    torch.testing.assert_close(losses.double(), true, rtol=1e-3, atol=0)
+    assert focaldet.distillation_loss(z, z, impl="fused").abs().max() == 0
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
+def test_a_row_without_weight_may_have_any_teacher_and_no_teacher_gets_a_gradient(impl):
+    teacher = Z.flip(0).requires_grad_()
+    loss = partial(focaldet.distillation_loss, reduction="sum", weight=torch.tensor([1.0, 0, 1, 1, 1, 1]), impl=impl)
+    spoiled = teacher.detach().clone()
+    spoiled[1] = math.nan
+    torch.testing.assert_close(loss(Z, spoiled), loss(Z, teacher.detach()))
+    assert torch.equal(gradient(lambda x: loss(x, spoiled), Z)[1], torch.zeros(4))
+    assert not loss(Z, teacher).requires_grad
+
+
+@pytest.mark.parametrize("impl", ["fused", "reference"])
 @pytest.mark.parametrize("weight", [math.nan, math.inf, 0.0])
 def test_an_ignored_row_never_contributes(impl, weight):
     z = torch.full((2, 3), math.nan)
@@ -224,6 +257,12 @@ SITES = SparseTargets(torch.zeros(1, 8, dtype=torch.int64))
         (lambda: focaldet.distribution_focal_loss(TENSOR[:, :1], SOFT[:2, 0]), ValueError, "at least 2 bins"),
         (lambda: focaldet.distribution_focal_loss(TENSOR, SOFT[0, :2] - 1), ValueError, r"^targets: expected 0 \.\. 2"),
         (lambda: focaldet.distribution_focal_loss(TENSOR, TENSOR[:, 0] / 0), ValueError, "for 3 bins, got -?nan"),
+        (lambda: focaldet.distillation_loss(TENSOR, TENSOR[:1]), ValueError, r"^teacher_logits: expected shape \(2, 3"),
+        (lambda: focaldet.distillation_loss(TENSOR, TENSOR.to("meta")), ValueError, "teacher_logits: on meta.*move it"),
+        (lambda: focaldet.distillation_loss(TENSOR, [0.0]), TypeError, "teacher_logits: expected a tensor, got a list"),
+        (lambda: focaldet.distillation_loss(TENSOR, TENSOR, temperature=0), ValueError, "temperature: .* > 0, got 0"),
+        (lambda: focaldet.distillation_loss(TENSOR, TENSOR, temperature="1"), TypeError, "temperature: .* got a str"),
+        (lambda: focaldet.DistillationLoss(temperature=-1.0), ValueError, "temperature"),
         (lambda: focaldet.sigmoid_focal_loss(TENSOR, SparseTargets(CLASSES[:2])), ValueError, r"^labels: .* for 3 cl"),
         (lambda: focaldet.cross_entropy(TENSOR, CLASSES[:2]), ValueError, r"^labels: expected 0 \.\. 2 .* got 3$"),
         (lambda: focaldet.sigmoid_focal_loss([MAP, MAP.double()], SITES), ValueError, "maps of one dtype, got "),

@@ -34,6 +34,7 @@ WITH_KERNEL: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
     "cross entropy": (partial(focaldet.cross_entropy, labels=CLASSES), Z),
     "softmax focal": (partial(focaldet.softmax_focal_loss, labels=CLASSES, label_smoothing=0.1), Z),
     "distribution": (partial(focaldet.distribution_focal_loss, targets=POSITIONS), Z),
+    "distillation": (partial(focaldet.distillation_loss, teacher_logits=5 * SOFT, temperature=2.0), Z),
     **{
         name: (partial(getattr(focaldet, f"{name}_loss"), target_boxes_xyxy=OTHERS), BOXES)
         for name in ("giou", "iou", "diou", "ciou", "eiou", "siou")

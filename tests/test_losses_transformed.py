@@ -68,6 +68,7 @@ FAMILIES: dict[str, dict[str, tuple[Loss, Tensor]]] = {
         "cross entropy": (partial(focaldet.cross_entropy, labels=CLASSES), Z),
         "softmax focal": (partial(focaldet.softmax_focal_loss, labels=CLASSES, label_smoothing=0.1), Z),
         "distribution": (partial(focaldet.distribution_focal_loss, targets=POSITIONS), Z),
+        "distillation": (partial(focaldet.distillation_loss, teacher_logits=3 * SOFT), Z),
     },
     "boxes": {
         name: (partial(getattr(focaldet, f"{name}_loss"), target_boxes_xyxy=OTHERS), BOXES)

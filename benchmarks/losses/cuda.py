@@ -20,7 +20,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 from focaldet import functional
 from focaldet.bench.losses import Row, detector_inputs, step
 from focaldet.bench.measure import cuda_extra_peak_bytes, cuda_times_ms
-from focaldet.bench.peers import two_cross_entropies
+from focaldet.bench.peers import divergence_of_softmaxes, two_cross_entropies
 from focaldet.structures import SparseTargets
 
 SIZES = ((100, 136), (50, 68), (25, 34), (13, 17), (7, 9))
@@ -151,8 +151,9 @@ def liger_rows() -> Iterator[Row]:
 
 
 def other_rows() -> Iterator[Row]:
-    """Distribution focal loss and GIoU, compared with common implementations."""
+    """Distribution focal loss, distillation and GIoU, compared with common implementations."""
     bins = torch.randn(400_000, 17, device="cuda", requires_grad=True)
+    taught = torch.randn(400_000, 17, device="cuda")
     positions = 15.9 * torch.rand(400_000, device="cuda")
     boxes = 100 * torch.rand(1_000_000, 4, device="cuda")
     boxes[:, 2:] += boxes[:, :2]
@@ -165,6 +166,13 @@ def other_rows() -> Iterator[Row]:
             bins,
             lambda z: functional.distribution_focal_loss(z, positions, reduction="sum"),
             lambda z: two_cross_entropies(z, positions),
+        ),
+        (
+            "distillation, 400,000 x 17",
+            "F.kl_div / ours",
+            bins,
+            lambda z: functional.distillation_loss(z, taught, reduction="sum"),
+            lambda z: divergence_of_softmaxes(z, taught, 10.0),
         ),
         (
             "GIoU, 1,000,000 pairs",

@@ -357,18 +357,22 @@ def _add_fields(command: Parser, without: Collection[str] = ()) -> None:
     """Add an option for each field of ``TrainConfig``, grouped as there."""
     from focaldet.engine.config import TrainConfig
     from focaldet.engine.option import GROUPS
+    from focaldet.engine.presets import PRESET_HELP, PRESETS
 
     hints = get_type_hints(TrainConfig)
     chosen = [field for field in fields(TrainConfig) if field.name not in without]
-    for field in sorted(chosen, key=lambda field: GROUPS.index(field.metadata["group"])):
-        help, default = field.metadata["help"], field.default
-        if default is not MISSING and not isinstance(default, bool) and "default:" not in help:
-            help += f" (default: {'none' if default is None else default})"
-        command.add(
-            option_name(field.name),
-            hints[field.name],
-            help=help,
-            group=field.metadata["group"],
-            hidden=not field.metadata["main"],
-            **({"metavar": field.metadata["metavar"]} if bool not in kinds_of(hints[field.name]) else {}),
-        )
+    for group in GROUPS:
+        if group == "model":
+            command.add("--preset", Literal[*PRESETS], help=PRESET_HELP, group=group)
+        for field in (field for field in chosen if field.metadata["group"] == group):
+            help, default = field.metadata["help"], field.default
+            if default is not MISSING and not isinstance(default, bool) and "default:" not in help:
+                help += f" (default: {'none' if default is None else default})"
+            command.add(
+                option_name(field.name),
+                hints[field.name],
+                help=help,
+                group=group,
+                hidden=not field.metadata["main"],
+                **({"metavar": field.metadata["metavar"]} if bool not in kinds_of(hints[field.name]) else {}),
+            )

@@ -65,7 +65,7 @@ def predict(chosen: Namespace) -> int | None:
     if chosen.split is not None:
         raise InputError("predict: --split needs --compare TRUTH; without it, name the photos")
     from focaldet.engine.load import load_selected, looking_down_to, with_shift_check
-    from focaldet.runtime.live import live_source
+    from focaldet.runtime.cameras import camera_of
     from focaldet.runtime.predict import predict_files
     from focaldet.runtime.selection import ScoreChoices
     from focaldet.system.progress import progress_bar
@@ -75,8 +75,8 @@ def predict(chosen: Namespace) -> int | None:
     for note in select.notes:
         say(note)
     model, shift = with_shift_check(chosen.run, model) if chosen.check_shift else (model, None)
-    cameras = [camera for given in chosen.images if (camera := live_source(given))]
-    files = [Path(given) for given in chosen.images if not live_source(given)]
+    cameras = [camera for given in chosen.images if (camera := camera_of(given))]
+    files = [Path(given) for given in chosen.images if not camera_of(given)]
     options: dict[str, Any] = {"select": select, "shift": shift, "cameras": cameras}
     labels = None
     if chosen.labels is not None:
@@ -198,11 +198,12 @@ def push(chosen: Namespace) -> None:
 
 def study(chosen: Namespace) -> None:
     """``focaldet study``"""
+    from focaldet.engine.presets import with_preset
     from focaldet.report import write_report
     from focaldet.study.digits import digits_options
     from focaldet.study.run import run_study, study_folder, write_summary
 
-    options = vars(chosen)
+    options = with_preset(vars(chosen))
     table = options.pop("table", False)
     if options.pop("digits", False):
         options, out = digits_options(options, options.get("out"))
@@ -218,9 +219,10 @@ def study(chosen: Namespace) -> None:
 
 def tune(chosen: Namespace) -> None:
     """``focaldet tune``"""
+    from focaldet.engine.presets import with_preset
     from focaldet.study.tune import run_tune
 
-    options = vars(chosen)
+    options = with_preset(vars(chosen))
     own = {name: options.pop(name) for name in ("out", "trials", "seeds", "space") if name in options}
     say(f"result.txt and all runs: {run_tune(options, say=say, **own)}")
 
@@ -345,13 +347,15 @@ def train_config(config: Path | None = None, **given: Any) -> "TrainConfig":
 
     Args:
         config: ``config.yaml`` of a run; given options replace its values.
-        given: options from the command line.
+        given: options from the command line, or ``preset``, which stands for several.
 
     Raises:
         InputError: ``data`` is missing, or a value is out of range; the message names the option.
     """
     from focaldet.engine.config import TrainConfig, load_config
+    from focaldet.engine.presets import with_preset
 
+    given = with_preset(given)
     if config is None and given.get("resume"):
         from focaldet.engine.processes import is_first_process
         from focaldet.engine.resume import resumed_config

@@ -40,7 +40,7 @@ def train(*, callbacks: Sequence["Callback"] = (), say: Callable[[str], None] = 
         callbacks: Lightning callbacks, called after the run's own. To end the training early, set
             ``trainer.should_stop``.
         say: prints a line.
-        options: the options of ``focaldet train`` with underscores (docs/options.md): data, method, minutes, size, ….
+        options: the options of ``focaldet train`` with underscores (docs/options.md): data, method, preset, minutes, ….
 
     Returns:
         The run, with its best weights on the val split.
@@ -53,7 +53,7 @@ def train(*, callbacks: Sequence["Callback"] = (), say: Callable[[str], None] = 
     from focaldet.engine.config import TrainConfig
     from focaldet.engine.train import train
 
-    known = ["config", *(field.name for field in fields(TrainConfig))]
+    known = ["config", "preset", *(field.name for field in fields(TrainConfig))]
     for name in options:
         if name not in known:
             raise InputError(f"train: unknown option {name!r}; {near_name(name, known)}")

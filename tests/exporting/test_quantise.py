@@ -23,9 +23,9 @@ from focaldet.exporting import export, int8
 from focaldet.exporting.check import Agreement
 from focaldet.exporting.export import export_run
 from focaldet.exporting.int8 import FLOAT_PARTS, PHOTOS, Int8, MapsOf, file_ap
+from focaldet.exporting.network_inputs import WINDOWS, network_inputs
 from focaldet.exporting.onnx_file import onnx_runner
 from focaldet.exporting.quantise import normalise_by_channel, with_8_bits
-from focaldet.exporting.seen import WINDOWS, looked_at
 from focaldet.photos.images import read_photo
 from focaldet.runtime.onnx_detector import OnnxDetector
 from focaldet.runtime.windows import Tiling
@@ -235,9 +235,9 @@ def test_a_damaged_photo_is_named_and_gives_no_range(cells: Path, tmp_path: Path
 def test_a_run_of_windows_takes_its_ranges_from_windows(tmp_path: Path, photos: tuple[ImageRecord, ...]) -> None:
     detector = Detector.load(random_run(tmp_path / "run", "gfl", class_names=CELLS))
     side = detector.spec.size
-    assert {seen.shape[:2] for seen in looked_at(photos, detector)} == {(round(side * 0.75), side)}
+    assert {seen.shape[:2] for seen in network_inputs(photos, detector)} == {(round(side * 0.75), side)}
     detector.tiling = Tiling(tile=side, overlap=0, size=side)
-    seen = list(looked_at(photos, detector))
+    seen = list(network_inputs(photos, detector))
     assert len(seen) == min(WINDOWS, sum(len(detector.tiling.views((640, 480))) for _ in photos))
     whole = [np.asarray(read_photo(record.path)) for record in photos]
     own = {window.tobytes() for window in seen if window.shape == (side, side, 3)}

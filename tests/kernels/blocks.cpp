@@ -1,5 +1,6 @@
 // The inner loops of csrc/ without torch, for a processor that this machine emulates: reads float32 from the standard
 // input and writes float32 to the standard output. test_neon.py says what comes in which order.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
@@ -41,15 +42,23 @@ int main() {
   std::vector<float> lanes(kLanes * kClasses), turned(kLanes * kClasses), row_loss(kLanes);
   const std::vector<int> label(labels.begin(), labels.end());
   for (const float gamma : {0.f, 0.5f, 1.f, 2.f, 3.f}) {
-    const SoftmaxSpec spec{kClasses, power_of(gamma), gamma, 0.1f, kClasses, nullptr};
+    const SoftmaxSpec spec{kClasses, power_of(gamma), gamma, 0.1f, kClasses, nullptr, 1.f};
     rows_to_lanes(rows.data(), kLanes, kClasses, lanes.data());
     focal_rows(spec, lanes.data(), label.data(), ones.data(), ones.data(), true, row_loss.data());
     lanes_to_rows(lanes.data(), kLanes, kClasses, turned.data());
     write(row_loss), write(turned);
   }
-  const SoftmaxSpec spec{kClasses, Power::kZero, 0.f, 0.f, kClasses, nullptr};
+  const SoftmaxSpec spec{kClasses, Power::kZero, 0.f, 0.f, kClasses, nullptr, 2.f};
   rows_to_lanes(rows.data(), kLanes, kClasses, lanes.data());
   distribution_rows(spec, lanes.data(), positions.data(), ones.data(), ones.data(), true, row_loss.data());
+  lanes_to_rows(lanes.data(), kLanes, kClasses, turned.data());
+  write(row_loss), write(turned);
+  std::vector<float> teacher(lanes.size()), ratio(lanes.size()), flipped(rows);
+  for (int j = 0; j < kLanes; ++j)
+    std::copy_n(&rows[j * kClasses], kClasses, &flipped[(kLanes - 1 - j) * kClasses]);
+  rows_to_lanes(rows.data(), kLanes, kClasses, lanes.data());
+  rows_to_lanes(flipped.data(), kLanes, kClasses, teacher.data());
+  distillation_rows(spec, lanes.data(), teacher.data(), ratio.data(), ones.data(), ones.data(), row_loss.data());
   lanes_to_rows(lanes.data(), kLanes, kClasses, turned.data());
   write(row_loss), write(turned);
   for (const Dtype dtype : {Dtype::kBFloat16, Dtype::kHalf}) {

@@ -82,6 +82,11 @@ def cases(rows: int = 120, columns: int = 7, exponents: tuple[float, ...] = EXPO
     positions = torch.rand(rows, generator=generator) * (columns - 1)
     positions[:4] = torch.tensor([0.0, columns - 1, 1, 2.5])
     found["distribution_focal"] = Case(partial(focaldet.distribution_focal_loss, targets=positions), z)
+    for temperature in (1.0, 10.0):
+        loss = partial(
+            focaldet.distillation_loss, teacher_logits=logits(rows, columns, seed=3), temperature=temperature
+        )
+        found[f"distillation-{temperature:g}"] = Case(loss, z)
     boxes = 100 * torch.rand(rows, 4, generator=generator)
     boxes[:, 2:] = boxes[:, :2] + 50 * torch.rand(rows, 2, generator=generator) + 1
     other = boxes + 5 * torch.randn(rows, 4, generator=generator)

@@ -141,19 +141,25 @@ def softmax(
     capability: int = 90,
     *,
     num_classes: int,
-    labels: bool = True,
+    target: str = "labels",
     class_alpha: bool = False,
     dtype: str = "fp32",
     **changes: Any,
 ) -> Code:
-    """Softmax focal loss with γ 2, or distribution focal loss."""
+    """Softmax focal loss of ``labels`` with γ 2, distribution focal loss of ``positions``, or distillation from a
+    ``teacher``."""
     widths = tiles_of(num_classes)
     types = {name: "i64" for name in ("rows", "ignore_index")} | {"blocks": "i32"}
-    types |= {name: "fp32" for name in ("scale", "gamma", "smoothing")}
-    types |= {"labels_ptr": "*i64"} if labels else {"positions_ptr": "*fp32"}
+    types |= {name: "fp32" for name in ("scale", "gamma", "smoothing", "temperature")}
+    types |= {f"{target}_ptr": "*i64" if target == "labels" else "*fp32"}
     types |= {"class_alpha_ptr": "*fp32"} if class_alpha else {}
     types |= {"logits_ptr": f"*{dtype}", "grad_ptr": f"*{dtype}", "normalizer_ptr": "*fp32", "loss_ptr": "*fp32"}
-    constants = {"POWER": 2 if labels else 0, "SMOOTHED": False, "NUM_CLASSES": num_classes, "CLASSES_LAST": True}
+    constants = {
+        "POWER": 2 if target == "labels" else 0,
+        "SMOOTHED": False,
+        "NUM_CLASSES": num_classes,
+        "CLASSES_LAST": True,
+    }
     constants |= {"REDUCE": True, "ROWS": rows_of(widths), "WIDTHS": widths}
     constants |= {"FIRSTS": tuple(accumulate(widths, initial=0))[:-1]} | changes
     warps = warps_of(widths)
@@ -220,7 +226,9 @@ def main() -> None:
         ("focal, 80 classes, bfloat16", sigmoid(dtype="bf16"), 2, label),
         ("the same, channels last", sigmoid(dtype="bf16", CLASSES_LAST=True), 2, label),
         ("quality focal, 80 classes, float32", sigmoid(kind=2, quality=True), 4, label + 4 / 80),
-        ("distribution focal, 17 bins", softmax(num_classes=17, labels=False), 4, 4 / 17),
+        ("distribution focal, 17 bins", softmax(num_classes=17, target="positions"), 4, 4 / 17),
+        ("distillation, 17 bins", softmax(num_classes=17, target="teacher"), 4, 4),
+        ("distillation, 80 classes", softmax(num_classes=80, target="teacher"), 4, 4),
         ("softmax focal, 21 classes", softmax(num_classes=21), 4, 8 / 21),
         ("softmax focal, 80 classes", softmax(num_classes=80), 4, 8 / 80),
         ("softmax focal, 1,203 classes", softmax(num_classes=1203), 4, 8 / 1203),

@@ -10,7 +10,8 @@ import focaldet
 from focaldet import SparseTargets
 
 CASES = cases(rows=80, columns=5, exponents=(2,))
-SOME = ["sigmoid_focal-sparse-2", "quality_focal-dense-2", "softmax_focal-2-0.1", "distribution_focal", "giou"]
+SOME = ["sigmoid_focal-sparse-2", "quality_focal-dense-2", "softmax_focal-2-0.1", "distribution_focal"]
+SOME += ["distillation-10", "giou"]
 pytestmark = needs_cpu_kernels
 
 
@@ -82,7 +83,7 @@ def test_a_loss_that_is_used_twice_and_scaled(name, reduction):
         torch.testing.assert_close(fused, reference, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SOME[:4])
+@pytest.mark.parametrize("name", SOME[:5])
 def test_inplace_grad_writes_the_same_gradient_over_the_logits(name):
     case = CASES[name]
     _, expected = value_and_grad(case, "fused", reduction="sum")

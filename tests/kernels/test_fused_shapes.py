@@ -97,6 +97,9 @@ def softmax_inputs(draw):
     if draw(st.booleans()) and z.ndim > 2:
         z = z.movedim(-1, 1).contiguous().movedim(1, -1)
     dtype = draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
+    teacher = 3 * torch.randn(*shape, num_classes, generator=generator).to(
+        draw(st.sampled_from([dtype, torch.float64]))
+    )
     labels = torch.randint(0, num_classes, tuple(shape), generator=generator)
     labels[torch.rand(shape, generator=generator) < 0.2] = -100
     positions = torch.rand(shape, generator=generator) * (num_classes - 1)
@@ -105,6 +108,7 @@ def softmax_inputs(draw):
         z.to(dtype),
         labels,
         positions,
+        teacher,
         weight,
         draw(st.sampled_from([0, 1, 2, 0.7])),
         draw(st.sampled_from([0, 0.1])),
@@ -114,10 +118,11 @@ def softmax_inputs(draw):
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(softmax_inputs(), st.sampled_from(["none", "sum", "mean"]))
 def test_any_softmax_input_gives_what_the_formula_gives(inputs, reduction):
-    z, labels, positions, weight, gamma, smoothing = inputs
+    z, labels, positions, teacher, weight, gamma, smoothing = inputs
     common = {"weight": weight, "reduction": reduction}
     compare(focaldet.softmax_focal_loss, z, labels=labels, gamma=gamma, label_smoothing=smoothing, **common)
     compare(focaldet.distribution_focal_loss, z, targets=positions, **common)
+    compare(focaldet.distillation_loss, z, teacher_logits=teacher, temperature=1 + gamma, **common)
 
 
 @pytest.mark.parametrize("anchors", [1, 3])

@@ -50,6 +50,7 @@ def expected(z: Tensor, y: Tensor, rows: Tensor, labels: Tensor, positions: Tens
     for e in EXPONENTS:
         found += derived(lambda x, e=e: focaldet.softmax_focal_loss(x, labels, gamma=e, label_smoothing=0.1), rows)
     found += derived(lambda x: focaldet.distribution_focal_loss(x, positions), rows)
+    found += derived(lambda x: focaldet.distillation_loss(x, rows.flip(0), temperature=2.0), rows)
     return found
 
 

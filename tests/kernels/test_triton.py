@@ -87,7 +87,7 @@ def test_sigmoid_kernels_of_every_kind_have_neither_divisions_nor_spills(changes
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", TARGETS)
 def test_a_row_of_17_bins_is_one_thread_s_and_read_and_written_once(capability):
-    code = machine_code.softmax(capability, num_classes=17, labels=False)
+    code = machine_code.softmax(capability, num_classes=17, target="positions")
     check(code)
     assert code.traffic == {"ld32": 17 + 2, "st32": 17 + 1}  # the position and the normaliser; the program's sum
     assert code.count("SHFL") <= 7  # of that sum alone
@@ -103,6 +103,14 @@ def test_softmax_kernels_spill_no_register(capability, num_classes):
     widths = tiles_of(num_classes)
     a_thread = sum(-(-rows_of(widths) * width // (32 * warps_of(widths))) for width in widths)
     assert code.traffic["ld32"] == a_thread + 1  # and the normaliser
+
+
+@compiles
+@pytest.mark.slow
+def test_distillation_reads_each_logit_of_the_teacher_once_and_spills_no_register():
+    code = machine_code.softmax(num_classes=80, target="teacher")
+    check(code)
+    assert code.traffic == {"ld32": 2 * 20 + 1, "st32": 20 + 1}  # and the normaliser; the program's sum
 
 
 @compiles
@@ -227,10 +235,10 @@ def test_no_kernel_is_compiled_anew_for_another_number_of_rows(launches):
     for rows in (1, 7, 16, 4096, 100_001):
         bins, weight, scale = torch.empty(rows, 17, 1), torch.empty(rows, 1), torch.tensor(3.0)
         labels, boxes = torch.zeros(rows, 1, dtype=torch.int64), torch.empty(rows, 4)
-        focal, ends = (None, scale, None, 2.0, 0.0, -100, 1.0, True, True), (scale, None, 1.0, True, True)
+        focal, ends = (None, scale, None, 2.0, 0.0, 1.0, -100, 1.0, True, True), (scale, None, 1.0, True, True)
         runs = {
             "sigmoid_loss": (bins, labels, *sigmoid_args(scale)),
-            "softmax_loss": (bins, labels, None, weight, *focal),
+            "softmax_loss": (bins, labels, None, None, weight, *focal),
             "paired_box_loss": (boxes, boxes.clone(), weight[:, 0], *ends[:2], 0, *ends[2:]),
         }
         found = []

@@ -122,6 +122,21 @@ def test_distribution_focal_at_its_minimum_expects_the_label():
     assert float((logits.softmax(-1) * torch.arange(5)).sum().detach()) == pytest.approx(2.3)
 
 
+def test_distillation_between_its_two_limits():
+    """T → ∞: half the variance of t - z. T → 0: T KL is the lead that the student gives another class. A teacher
+    without doubt: cross entropy."""
+    z = LOGITS.sin() * torch.arange(1, 7)
+    t = z.flip(0)
+    hot = focaldet.distillation_loss(z, t, temperature=1e5)
+    torch.testing.assert_close(hot, (t - z).var(-1, correction=0) / 2, rtol=1e-3, atol=1e-4)
+    cold = focaldet.distillation_loss(z, t, temperature=1e-4) / 1e-4
+    lead = z.amax(-1) - z.gather(-1, t.argmax(-1, keepdim=True)).squeeze(-1)
+    torch.testing.assert_close(cold, lead, rtol=1e-3, atol=1e-3)
+    labels = torch.arange(40) % 6
+    certain = focaldet.distillation_loss(z, 1e4 * one_hot(labels, 6).double(), temperature=1.0)
+    torch.testing.assert_close(certain, focaldet.cross_entropy(z, labels))
+
+
 def test_varifocal_of_perfect_positives_is_binary_cross_entropy_on_them():
     ones = torch.ones_like(LOGITS)
     torch.testing.assert_close(focaldet.varifocal_loss(LOGITS, ones), focaldet.binary_cross_entropy(LOGITS, ones))

@@ -116,6 +116,19 @@ def test_a_photo_without_room_for_its_pixels_is_named_and_the_others_are_looked_
     assert boxes(tmp_path / "out")
 
 
+def test_windows_beyond_number_are_one_line_for_their_photo_and_the_others_are_looked_at(
+    tiled: Path, green: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (1100, 1100), (0, 204, 0)).save(tmp_path / "large.png")
+    command = ["predict", str(tiled), str(tmp_path / "large.png"), str(green), "--out", str(tmp_path / "out")]
+    assert main([*command, "--overlap", "39"]) == 2
+    assert (
+        "large.png: overlap: 1,100 x 1,100 px in windows of 40 px, 1 px apart, are 1,125,721 windows; choose a smaller "
+        "overlap or a larger tile"
+    ) in capsys.readouterr().err
+    assert boxes(tmp_path / "out")
+
+
 def test_a_geotiff_gets_its_boxes_on_the_map_in_windows_or_not(tiled: Path, tmp_path: Path) -> None:
     tags = ImageFileDirectory_v2()
     for key, kind, value in (

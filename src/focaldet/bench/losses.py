@@ -113,6 +113,10 @@ def other_rows(device: torch.device = CPU) -> Iterator[Row]:
     generator = torch.Generator().manual_seed(1)
     bins = torch.randn(50_000, 17, generator=generator).to(device).requires_grad_()
     positions = (15.9 * torch.rand(50_000, generator=generator)).to(device)
+    sides, taught_sides, scores, taught_scores = (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
+        for seed, shape in enumerate(((20_000, 17), (20_000, 17), (4_000, 80), (4_000, 80)))
+    )
     rows = torch.randn(200_000, 21, generator=generator).to(device).requires_grad_()
     labels = torch.randint(0, 21, (200_000,), generator=generator).to(device)
     boxes = 100 * torch.rand(100_000, 4, generator=generator)
@@ -132,6 +136,22 @@ def other_rows(device: torch.device = CPU) -> Iterator[Row]:
             bins,
             lambda z: functional.distribution_focal_loss(z, positions, reduction="sum"),
             lambda z: peers.two_cross_entropies(z, positions),
+        ),
+        (
+            "distillation, 20,000 x 17, T 10",
+            "F.kl_div / ours",
+            "",
+            sides.requires_grad_(),
+            lambda z: functional.distillation_loss(z, taught_sides, temperature=10.0, reduction="sum"),
+            lambda z: peers.divergence_of_softmaxes(z, taught_sides, 10.0),
+        ),
+        (
+            "distillation, 4,000 x 80, T 2",
+            "F.kl_div / ours",
+            "",
+            scores.requires_grad_(),
+            lambda z: functional.distillation_loss(z, taught_scores, temperature=2.0, reduction="sum"),
+            lambda z: peers.divergence_of_softmaxes(z, taught_scores, 2.0),
         ),
         (
             "softmax cross entropy, 200,000 x 21",

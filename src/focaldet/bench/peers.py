@@ -28,6 +28,12 @@ def two_cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     return loss.sum()
 
 
+def divergence_of_softmaxes(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Distillation as in most implementations: two softmaxes and PyTorch's divergence."""
+    log_probs, target = (logits / temperature).log_softmax(-1), (teacher_logits / temperature).softmax(-1)
+    return temperature**2 * F.kl_div(log_probs, target, reduction="sum")
+
+
 def focal_on_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Softmax focal loss (γ = 2) on top of PyTorch's cross entropy."""
     loss = F.cross_entropy(logits, labels, reduction="none")

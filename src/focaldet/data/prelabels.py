@@ -12,7 +12,7 @@ from focaldet.checks import InputError
 from focaldet.data.convert import Layout, convert_folder
 from focaldet.data.records import DataFolder, ImageRecord
 from focaldet.files import write_text
-from focaldet.runtime.live import Live
+from focaldet.runtime.cameras import Camera
 from focaldet.runtime.model import DetectionArrays
 from focaldet.runtime.video import VIDEO_SUFFIXES
 
@@ -148,7 +148,7 @@ def relative_deviations(found: DetectionArrays) -> NDArray[np.float64]:
     return relative
 
 
-def check_photos(paths: Sequence[Path], cameras: Sequence[Live]) -> None:
+def check_photos(paths: Sequence[Path], cameras: Sequence[Camera]) -> None:
     """Raise InputError for a video or a camera, which have no label files."""
     if cameras:
         raise InputError(f"--labels: {cameras[0].name} is a camera; give photos")

@@ -26,6 +26,7 @@ from focaldet.data.rare import photo_factors
 from focaldet.data.records import DataFolder
 from focaldet.data.verify import without_unreadable
 from focaldet.data.windows import WindowDataset
+from focaldet.engine.advice import PresetAdvice
 from focaldet.engine.augment import closing, training_transform
 from focaldet.engine.beginning import first_detector, with_chosen_weights
 from focaldet.engine.budget import TimeBudget
@@ -220,6 +221,7 @@ def fit(
         SkippedSteps(say),
         recorder,
         Patience(config.patience, recorder, say),
+        PresetAdvice(config, clock, say),
         checkpoint,
         progress_display(clock, say),
     ]

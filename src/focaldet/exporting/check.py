@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from focaldet.checks import InputError, one_line
 from focaldet.engine.detector import Detector
-from focaldet.exporting.seen import photo_to_check
+from focaldet.exporting.network_inputs import photo_to_check
 from focaldet.files import read_json
 from focaldet.models.postprocess import Candidates, PostProcess
 from focaldet.photos.resize import Pixels

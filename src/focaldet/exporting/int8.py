@@ -22,7 +22,7 @@ from focaldet.engine.evaluate import as_trained
 from focaldet.engine.splits import recorded_splits, with_recorded_splits
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.exporting.graph import RawGraph, head_outputs
-from focaldet.exporting.seen import looked_at
+from focaldet.exporting.network_inputs import network_inputs
 from focaldet.runtime.providers import onnx_session
 from focaldet.runtime.results import named_limit
 from focaldet.structures import HeadOutputs
@@ -123,7 +123,7 @@ def quantised(data: bytes, detector: Detector, folder: DataFolder, by: Int8, say
         say(f"{split}: {after:.3f} with 8 bits, {after - before:+.3f}; kept in float32: {part}")
         if before - after <= by.most_loss:
             made = without_maps(made, detector)
-            say(speed_of(data, made, next(looked_at(photos, detector))[None]))
+            say(speed_of(data, made, next(network_inputs(photos, detector))[None]))
             return made
     raise InputError(
         f"8 bits cost {before - after:.3f} {split}, more than {by.most_loss}, even with the head kept in float32; "

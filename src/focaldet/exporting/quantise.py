@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from focaldet.data.records import ImageRecord
 from focaldet.engine.detector import Detector
 from focaldet.exporting.graph import RawGraph
-from focaldet.exporting.seen import looked_at
+from focaldet.exporting.network_inputs import network_inputs
 from focaldet.runtime.card import KEY, ModelCard
 
 PASSING = ("Relu", "Clip", "Add", "MaxPool", "Resize")
@@ -142,7 +142,7 @@ class CalibrationPhotos(CalibrationDataReader):  # type: ignore[misc]
     """Network inputs of the calibration photos, one by one."""
 
     def __init__(self, records: Sequence[ImageRecord], detector: Detector) -> None:
-        self.images = looked_at(records, detector)
+        self.images = network_inputs(records, detector)
 
     def get_next(self) -> dict[str, Any] | None:
         """The next input by name, or ``None`` at the end."""

@@ -19,6 +19,7 @@ from focaldet.functional.modules import (
     CIoULoss,
     CrossEntropy,
     DIoULoss,
+    DistillationLoss,
     DistributionFocalLoss,
     EIoULoss,
     GeneralizedFocalLoss,
@@ -43,7 +44,12 @@ from focaldet.functional.sigmoid import (
     sigmoid_focal_loss,
     varifocal_loss,
 )
-from focaldet.functional.softmax import cross_entropy, distribution_focal_loss, softmax_focal_loss
+from focaldet.functional.softmax import (
+    cross_entropy,
+    distillation_loss,
+    distribution_focal_loss,
+    softmax_focal_loss,
+)
 
 __all__ = [
     "quadratic_loss",
@@ -53,6 +59,7 @@ __all__ = [
     "softmax_focal_loss",
     "quality_focal_loss",
     "distribution_focal_loss",
+    "distillation_loss",
     "generalized_focal_loss",
     "varifocal_loss",
     "matchability_aware_loss",
@@ -72,6 +79,7 @@ __all__ = [
     "SoftmaxFocalLoss",
     "QualityFocalLoss",
     "DistributionFocalLoss",
+    "DistillationLoss",
     "GeneralizedFocalLoss",
     "VarifocalLoss",
     "MatchabilityAwareLoss",

@@ -94,6 +94,19 @@ def share(name: str, value: Any) -> float:
     return number
 
 
+def positive(name: str, value: Any) -> float:
+    """A finite number > 0.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not finite, or not above 0.
+    """
+    number = _number(name, value, "a number")
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name}: expected a finite number > 0, got {number:g}")
+    return number
+
+
 def smoothing(value: Any) -> float:
     """ε of label smoothing as a number in [0, 1).
 
@@ -254,6 +267,7 @@ OPTION_CHECKS = {
     "gamma": lambda value: exponent("gamma", value),
     "beta": lambda value: exponent("beta", value),
     "label_smoothing": smoothing,
+    "temperature": lambda value: positive("temperature", value),
     "impl": check_impl,
 }
 """Option of a loss -> function that raises an error for a value that every call would reject."""

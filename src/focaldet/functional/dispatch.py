@@ -90,13 +90,15 @@ def _largest_derivative(op: str, args: list[Any]) -> float | Tensor:
     """A bound on an element's derivative, before scale and normaliser, for all but extreme logits."""
     if op == "paired_box_loss":  # one over the size of a box, which has no bound
         return kernels.ops.HALF_TOP
-    sigmoid = op != "softmax_loss"
-    weight, class_alpha = (args[3], args[4]) if sigmoid else (args[2], args[3])
-    exponent = args[7] if sigmoid else args[5]
-    if sigmoid and KINDS[args[6]] == "quality_focal" and 0 < exponent < 1:
-        return kernels.ops.HALF_TOP  # infinite where the probability is the target
-    largest: float | Tensor = 1.0 + exponent
-    for factor in (weight, class_alpha):
+    if op == "softmax_loss":
+        exponent, temperature = args[6], args[8]
+        largest: float | Tensor = (1.0 + exponent) * temperature
+    else:
+        exponent = args[7]
+        if KINDS[args[6]] == "quality_focal" and 0 < exponent < 1:
+            return kernels.ops.HALF_TOP  # infinite where the probability is the target
+        largest = 1.0 + exponent
+    for factor in args[3:5]:  # weight and class_alpha
         if factor is not None and factor.numel():
             # The weights of ignored elements do not matter.
             size = torch.where(factor.isfinite(), factor, 0.0).abs().amax().float()

@@ -135,6 +135,12 @@ class DistributionFocalLoss(LossModule):
     function = staticmethod(softmax.distribution_focal_loss)
 
 
+class DistillationLoss(LossModule):
+    """`distillation_loss` as a module."""
+
+    function = staticmethod(softmax.distillation_loss)
+
+
 class GIoULoss(LossModule):
     """`giou_loss` as a module."""
 

@@ -1,4 +1,4 @@
-"""The losses on softmax probabilities: one class, or one position on a scale, for each row."""
+"""The losses on softmax probabilities: for each row one class, one position on a scale, or the logits of a teacher."""
 
 from functools import partial
 
@@ -17,6 +17,7 @@ from focaldet.functional.arguments import (
     exponent,
     float_tensor,
     integer_labels,
+    positive,
     smoothing,
     split_weight,
     whole_number,
@@ -124,14 +125,13 @@ def softmax_focal_loss(
     factor = 1.0 if share is None or isinstance(share, Tensor) else share
     return _softmax_family(
         logits,
-        labels,
-        None,
-        exponent("gamma", gamma),
-        share if isinstance(share, Tensor) else None,
-        smoothing(label_smoothing),
-        whole_number("ignore_index", ignore_index),
         Call(weight, reduction, normalizer, impl, inplace_grad),
-        factor,
+        labels=labels,
+        gamma=exponent("gamma", gamma),
+        alpha=share if isinstance(share, Tensor) else None,
+        label_smoothing=smoothing(label_smoothing),
+        ignore_index=whole_number("ignore_index", ignore_index),
+        factor=factor,
     )
 
 
@@ -166,28 +166,76 @@ def distribution_focal_loss(
     """
     check_rows(logits, "bin", 2)
     targets = float_tensor("targets", targets, logits)
-    call = Call(weight, reduction, normalizer, impl, inplace_grad)
-    return _softmax_family(logits, None, targets, 0.0, None, 0.0, 0, call)
+    return _softmax_family(logits, Call(weight, reduction, normalizer, impl, inplace_grad), positions=targets)
+
+
+def distillation_loss(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 10.0,
+    weight: float | Tensor | None = None,
+    reduction: str = "none",
+    normalizer: float | Tensor | None = None,
+    impl: str = "auto",
+    inplace_grad: bool = False,
+) -> Tensor:
+    """Distillation: ``T² KL(P ‖ S)``, ``P = softmax(teacher / T)`` and ``S = softmax(z / T)``.
+
+    Args:
+        logits: ``(..., K)``, classes or bins.
+        teacher_logits: the same shape; no gradient flows to them.
+        temperature: T, a number > 0. The higher it is, the more the small probabilities matter.
+        weight: broadcast against the rows.
+        reduction: ``"none"``, ``"sum"`` or ``"mean"``.
+        normalizer: divides the sum.
+        impl: ``"auto"``, ``"reference"`` or ``"fused"``.
+        inplace_grad: let the fused kernel write the gradient over the logits.
+
+    Returns:
+        A 0-d tensor, or ``(...)``.
+
+    Example:
+        >>> import torch
+        >>> distillation_loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), temperature=1.0)
+        tensor([0.1109])
+    """
+    check_rows(logits, "class", 1)
+    teacher_logits = float_tensor("teacher_logits", teacher_logits, logits).detach()
+    check_shape("teacher_logits", teacher_logits, tuple(logits.shape))
+    return _softmax_family(
+        logits,
+        Call(weight, reduction, normalizer, impl, inplace_grad),
+        teacher=teacher_logits,
+        temperature=positive("temperature", temperature),
+    )
 
 
 def _softmax_family(
     logits: Tensor,
-    labels: Tensor | None,
-    positions: Tensor | None,
-    gamma: float,
-    alpha: Tensor | None,
-    label_smoothing: float,
-    ignore_index: int,
     call: Call,
+    *,
+    labels: Tensor | None = None,
+    positions: Tensor | None = None,
+    teacher: Tensor | None = None,
+    gamma: float = 0.0,
+    alpha: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    ignore_index: int = 0,
     factor: float = 1.0,
 ) -> Tensor:
+    """The loss of ``labels``, ``positions`` or a ``teacher``; exactly one of them is given."""
     shape = tuple(logits.shape[:-1])
-    values = labels if labels is not None else positions
-    assert values is not None
-    check_shape("labels" if positions is None else "targets", values, shape)
-    seen, _ = layout.see_rows(logits)
+    if labels is not None:
+        check_shape("labels", labels, shape)
+    if positions is not None:
+        check_shape("targets", positions, shape)
+    seen, classes_first = layout.see_rows(logits)
     outer, num_classes, inner = seen.shape
-    count: int | Tensor = values.numel()
+    if teacher is not None:
+        teacher = (teacher.movedim(-1, 1) if classes_first else teacher).reshape(seen.shape)
+    count: int | Tensor = outer * inner
     if labels is not None:
         count = (labels != ignore_index).sum() if call.reduction == "mean" else 0
     scale, divisor, reduce = resolve_reduction(call.reduction, call.normalizer, count)
@@ -197,18 +245,20 @@ def _softmax_family(
         check_broadcasts("weight", weight, shape)
         weight = weight.expand(shape).reshape(outer, inner)
     class_alpha = None if alpha is None else alpha_by_class(alpha, num_classes, logits)
-    constants = (positions, weight, class_alpha, divisor)
+    constants = (positions, teacher, weight, class_alpha, divisor)
     fused = use_fused(call.impl, "softmax_loss", logits, constants)
     run = partial(fused_loss, "softmax_loss", call.inplace_grad) if fused else operators.softmax.softmax_loss
     loss = run(
         seen,
         None if labels is None else labels.reshape(outer, inner),
         None if positions is None else positions.reshape(outer, inner),
+        teacher,
         weight,
         class_alpha,
         divisor,
         gamma,
         label_smoothing,
+        temperature,
         ignore_index,
         factor * share * scale,
         reduce,

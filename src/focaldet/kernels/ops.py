@@ -30,8 +30,9 @@ from focaldet.checks import in_transform
 _ARGUMENTS = {
     "sigmoid_loss": "Tensor? labels, Tensor? quality, Tensor? targets, Tensor? weight, Tensor? class_alpha, "
     "Tensor? normalizer, Tensor? grad_scale, int kind, float gamma, float? alpha, float scale, bool reduce",
-    "softmax_loss": "Tensor? labels, Tensor? positions, Tensor? weight, Tensor? class_alpha, Tensor? normalizer, "
-    "Tensor? grad_scale, float gamma, float label_smoothing, int ignore_index, float scale, bool reduce",
+    "softmax_loss": "Tensor? labels, Tensor? positions, Tensor? teacher, Tensor? weight, Tensor? class_alpha, "
+    "Tensor? normalizer, Tensor? grad_scale, float gamma, float label_smoothing, float temperature, int ignore_index, "
+    "float scale, bool reduce",
     "paired_box_loss": "Tensor target_boxes, Tensor? weight, Tensor? normalizer, Tensor? grad_scale, int kind, "
     "float scale, bool reduce",
 }

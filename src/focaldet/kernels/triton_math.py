@@ -25,6 +25,18 @@ def log1p_unit(u):
 
 
 @triton.jit
+def exp_excess(x):
+    """exp(x) - 1 - x = x² R(x) for ``|x| <= 1``, to 2e-7 of its value, also near 0."""
+    r = 2.496081470e-5 * x + 2.032548509e-4
+    r = r * x + 1.389133511e-3
+    r = r * x + 8.330930024e-3
+    r = r * x + 4.166651517e-2
+    r = r * x + 1.666669548e-1
+    r = r * x + 5.000000000e-1
+    return r * x * x
+
+
+@triton.jit
 def power(base, exponent, POWER: tl.constexpr):
     """base ** exponent for base >= 0, 0 at 0; POWER is 0, 1 or 2 for these exponents, and 3 for any other."""
     if POWER == 0:

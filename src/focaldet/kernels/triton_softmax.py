@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,assignment"
 # Triton gives the arguments of its kernels their types when it compiles them.
-"""Cross entropy, focal loss and distribution focal loss over a softmax in one Triton kernel: value and derivative.
+"""Cross entropy, focal loss, distribution focal loss and distillation in one Triton kernel: value and derivative.
 
     p_k = exp(z_k - m) / s,  m = max z,  s = Σ exp(z_k - m)
 
@@ -8,6 +8,8 @@
                      with a = M, b = γ M p_t S:
                      a c p_k + b p_k / (1 - p_t) - a c_k for k != t,  -a c (1 - p_t) - b + a (c - c_t) for k = t
     distribution     S = -((1 - w) log p_i + w log p_{i+1}), y = i + w:   p_k - (1 - w) [k = i] - w [k = i + 1]
+    distillation     T² Σ q_k log(q_k / p_k), p and q of the logits z and of the teacher's, all divided by T
+                     = T² Σ q_k (exp(r_k) - 1 - r_k), no term negative, r_k = log(p_k / q_k):   T (p_k - q_k)
 
 A label or position out of range makes its row NaN, as in `triton_sigmoid`; no address is computed from it.
 
@@ -23,7 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from focaldet.kernels.triton_math import TINY, factor_of, log1p_unit, power, power_of
+from focaldet.kernels.triton_math import TINY, exp_excess, factor_of, log1p_unit, power, power_of
 from focaldet.kernels.triton_parts import total
 
 
@@ -51,6 +53,7 @@ def bin_share(column, left, right_share):
             "logits",
             "labels",
             "positions",
+            "teacher",
             "weight",
             "class_alpha",
             "normalizer",
@@ -64,6 +67,7 @@ def softmax_kernel(
     logits_ptr,  # (O, K, I), contiguous
     labels_ptr,  # (O, I) int64, or none
     positions_ptr,  # (O, I), or none
+    teacher_ptr,  # (O, K, I), or none
     weight_ptr,  # (O, I), or none
     class_alpha_ptr,  # (K,), or none
     normalizer_ptr,  # 0-d, or none
@@ -76,6 +80,7 @@ def softmax_kernel(
     scale: tl.float32,
     gamma: tl.float32,
     smoothing: tl.float32,
+    temperature: tl.float32,
     POWER: tl.constexpr,
     SMOOTHED: tl.constexpr,
     NUM_CLASSES: tl.constexpr,
@@ -106,6 +111,8 @@ def softmax_kernel(
         if class_alpha_ptr is not None and not SMOOTHED:
             share = share * tl.load(class_alpha_ptr + label, mask=inside, other=0.0).to(tl.float32)
         none = (ignored | (share == 0)) & (wrong == 0)  # no loss and no gradient, even for NaN
+    elif teacher_ptr is not None:
+        none, wrong = share == 0, lane < 0  # no row is wrong
     else:
         position = tl.load(positions_ptr + row + lane, mask=inside, other=0.0).to(tl.float32)
         wrong = ((position >= 0) & (position <= NUM_CLASSES - 1)) == 0
@@ -116,8 +123,9 @@ def softmax_kernel(
         none = (share == 0) & (wrong == 0)
     share = tl.where(wrong, float("nan"), tl.where(none, 0.0, share))
 
-    tiles = ()
+    tiles, taught = (), ()
     top = tl.full((ROWS,), float("-inf"), tl.float32)
+    taught_top = top
     for i in tl.static_range(len(WIDTHS)):
         k = FIRSTS[i] + tl.arange(0, WIDTHS[i])
         there = inside[:, None] & (k < NUM_CLASSES)[None, :]
@@ -126,15 +134,29 @@ def softmax_kernel(
         z = tl.where((k < NUM_CLASSES)[None, :], tl.where(none[:, None], 0.0, z), float("-inf"))
         top = tl.maximum(top, tl.max(z, axis=1))
         tiles += (z,)
+        if teacher_ptr is not None:
+            t = tl.load(teacher_ptr + at + offset, mask=there, other=0.0).to(tl.float32)
+            t = tl.where((k < NUM_CLASSES)[None, :], tl.where(none[:, None], 0.0, t), float("-inf"))
+            taught_top = tl.maximum(taught_top, tl.max(t, axis=1))
+            taught += (t,)
 
     # The maximum skips NaN; the sum does not.
-    exps = ()
+    exps, taught_exps, log_ratios = (), (), ()
     others = tl.zeros((ROWS,), tl.float32)  # the sum without the label
     z_hit, z_sum, alpha_sum = others, others, 0.0
+    taught_sum = others
     for i in tl.static_range(len(WIDTHS)):
         k = FIRSTS[i] + tl.arange(0, WIDTHS[i])
         z = tiles[i] - top[:, None]
-        e = tl.exp(z)
+        if teacher_ptr is None:
+            e = tl.exp(z)
+        else:
+            e = tl.exp(z / temperature)
+            t = taught[i] - taught_top[:, None]
+            q = tl.exp(t / temperature)
+            taught_exps += (q,)
+            taught_sum += tl.sum(q, axis=1)
+            log_ratios += ((z - t) / temperature,)
         exps += (e,)
         if labels_ptr is not None:
             hit = k[None, :] == label[:, None]
@@ -144,6 +166,8 @@ def softmax_kernel(
                 alpha = class_weights(class_alpha_ptr, k, NUM_CLASSES)
                 alpha_sum += tl.sum(alpha, axis=0)
                 z_sum += tl.sum(tl.where((alpha != 0)[None, :], alpha[None, :] * z, 0.0), axis=1)
+        elif teacher_ptr is not None:
+            others += tl.sum(e, axis=1)
         else:
             bins = bin_share(k, left, right_share)
             others += tl.sum(e, axis=1)
@@ -172,6 +196,15 @@ def softmax_kernel(
             b = tl.where(few, 0.0, gamma * loss * (e_hit * inverse))
             at_label -= b
             slope += b / tl.where(few, 1.0, others)
+    elif teacher_ptr is not None:
+        loss, shift = tl.zeros((ROWS,), tl.float32), tl.log(taught_sum / others)
+        for i in tl.static_range(len(WIDTHS)):
+            p, q, r = exps[i] / others[:, None], taught_exps[i] / taught_sum[:, None], log_ratios[i] + shift[:, None]
+            directly = p - q - tl.where(q == 0, 0.0, q * r)  # and not 0 times infinity
+            loss += tl.sum(tl.where(tl.abs(r) < 1, q * exp_excess(r), directly), axis=1)
+        share *= temperature
+        loss *= share * temperature
+        slope = share / others
     else:
         loss = share * (tl.log(others) - z_hit)
         slope = share / others
@@ -188,7 +221,9 @@ def softmax_kernel(
             there = inside[:, None] & (k < NUM_CLASSES)[None, :]
             offset = (lane * row_stride)[:, None] + (k * stride)[None, :]
             grad = exps[i] * slope[:, None]
-            if labels_ptr is None:
+            if teacher_ptr is not None:
+                grad -= taught_exps[i] * (share / taught_sum)[:, None]
+            elif labels_ptr is None:
                 grad -= share[:, None] * bin_share(k, left, right_share)
             else:
                 if SMOOTHED:
@@ -232,12 +267,14 @@ def launch(
     grad: Tensor | None,
     labels: Tensor | None,
     positions: Tensor | None,
+    teacher: Tensor | None,
     weight: Tensor | None,
     class_alpha: Tensor | None,
     normalizer: Tensor | None,
     grad_scale: Tensor | None,
     gamma: float,
     label_smoothing: float,
+    temperature: float,
     ignore_index: int,
     scale: float,
     reduce: bool,
@@ -256,6 +293,7 @@ def launch(
         logits,
         labels,
         positions,
+        teacher,
         weight,
         class_alpha,
         normalizer,
@@ -268,6 +306,7 @@ def launch(
         scale,
         gamma,
         label_smoothing,
+        temperature,
         POWER=power_of(gamma),
         SMOOTHED=label_smoothing != 0,
         NUM_CLASSES=num_classes,

@@ -3,6 +3,7 @@
 With the bins of a box side for classes, this is localization distillation (Zheng et al., CVPR 2022, arXiv 2102.12252).
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,7 +31,9 @@ def distillation_loss(
     """
     log_probs = (logits / temperature).log_softmax(-1)
     log_taught = (teacher_logits.detach() / temperature).log_softmax(-1)
-    return temperature**2 * (log_taught.exp() * (log_taught - log_probs)).sum(-1)
+    probs = log_taught.exp()
+    # A class without probability is left out, whatever its logits: 0 times infinity would be NaN.
+    return temperature**2 * torch.where(probs == 0, 0.0, probs * (log_taught - log_probs)).sum(-1)
 
 
 def distillation_loss_grad(

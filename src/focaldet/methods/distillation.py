@@ -23,7 +23,7 @@ from focaldet.assign.valuable import assign_valuable
 from focaldet.boxes.formats import square_boxes
 from focaldet.boxes.iou import paired_iou
 from focaldet.data.batching import Sample
-from focaldet.losses.distillation import distillation_loss
+from focaldet.functional import distillation_loss
 from focaldet.methods.gfl import GFL
 from focaldet.methods.method import count_positives
 from focaldet.methods.normalizer import mean_over_processes
@@ -87,24 +87,30 @@ class Distillation:
         at = valuable.locations
         anchors = square_boxes(at.points_xy, method.anchor_scale * at.strides)
         overlap = self.valuable_weight * paired_iou(anchors, valuable.boxes_xyxy)
-        sides = self._of_sides(method, outputs, taught, positives, weight) + self._of_sides(
-            method, outputs, taught, valuable, overlap
+        sides = self._of_sides(method, outputs, taught, positives, weight, total)
+        sides = sides + self._of_sides(method, outputs, taught, valuable, overlap, total)
+        classes = distillation_loss(
+            scores,
+            teacher.score_logits(taught, positives),
+            temperature=self.class_temperature,
+            reduction="sum",
+            normalizer=count_positives(positives),
         )
-        of_classes = distillation_loss(
-            scores, teacher.score_logits(taught, positives), temperature=self.class_temperature
-        )
-        return {
-            "teacher_sides": self.side_weight * sides / total,
-            "teacher_class": self.class_weight * of_classes.sum() / count_positives(positives),
-        }
+        return {"teacher_sides": self.side_weight / 4 * sides, "teacher_class": self.class_weight * classes}
 
     def _of_sides(
-        self, method: GFL, outputs: HeadOutputs, taught: HeadOutputs, at: Positives, weight: Tensor
+        self, method: GFL, outputs: HeadOutputs, taught: HeadOutputs, at: Positives, weight: Tensor, total: Tensor
     ) -> Tensor:
-        """The weighted sum over some locations."""
+        """The sum over the four sides of some locations, weighted and divided by ``total``."""
         own, theirs = (method.side_logits(each.box_maps, at) for each in (outputs, taught))
-        of_each = distillation_loss(own, theirs, temperature=self.side_temperature).mean(dim=-1)
-        return (weight * of_each).sum()
+        return distillation_loss(
+            own,
+            theirs,
+            temperature=self.side_temperature,
+            weight=weight[:, None],
+            reduction="sum",
+            normalizer=total,
+        )
 
 
 class TaughtCollate(TargetCollate):

@@ -15,6 +15,10 @@ MIN_TILE = 32
 """Smallest side of a window, pixels."""
 
 
+MAX_WINDOWS = 1_000_000
+"""Largest number of windows of a photo: 200 times as many as cover 40,000 x 30,000 px in windows of 640 px."""
+
+
 class Window(NamedTuple):
     """A rectangle of whole pixels.
 
@@ -64,12 +68,20 @@ def windows_of(
         overlap: shared pixels of neighbouring windows, or a share of their side.
         offset: start of the grid, right of and below the corner; the pixels before it get windows too.
 
+    Raises:
+        InputError: the overlap does not fit the window, or leaves steps so short that there would be too many windows.
+
     >>> windows_of((100, 50), 64, 0.25)
     [Window(left=0, top=0, width=64, height=50), Window(left=36, top=0, width=64, height=50)]
     """
     check_range("tile", tile, 1)
     step = tile - overlap_px(tile, overlap)
     columns, rows = (_starts(length, tile, step, first) for length, first in zip(size, offset, strict=True))
+    if (count := len(columns) * len(rows)) > MAX_WINDOWS:
+        raise InputError(
+            f"overlap: {size[0]:,} x {size[1]:,} px in windows of {tile:,} px, {step:,} px apart, are {count:,} "
+            "windows; choose a smaller overlap or a larger tile"
+        )
     width, height = min(tile, size[0]), min(tile, size[1])
     return [Window(left, top, width, height) for top in rows for left in columns]
 

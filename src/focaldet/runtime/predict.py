@@ -21,8 +21,8 @@ from focaldet.photos.folder import photos_below, skipped_line
 from focaldet.photos.georeference import read_georeference
 from focaldet.photos.images import IMAGE_SUFFIXES, decode_photo
 from focaldet.photos.regions import PhotoRegions, open_regions
+from focaldet.runtime.cameras import Camera, camera_frames
 from focaldet.runtime.geojson import geojson
-from focaldet.runtime.live import Live, read_live
 from focaldet.runtime.model import DetectionArrays, Model
 from focaldet.runtime.prediction import draw_found
 from focaldet.runtime.results import coco_results
@@ -48,7 +48,7 @@ def predict_files(
     select: Selection | None = None,
     shift: ShiftCheck | None = None,
     seen: Seen | None = None,
-    cameras: Sequence[Live] = (),
+    cameras: Sequence[Camera] = (),
     say: Callable[[str], None] = print,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -210,18 +210,18 @@ def _free(out: Path, name: str) -> Path:
 
 
 def _write_film(
-    record: _Record, source: Path | Live, drawn: Path, faults: list[str], say: Callable[[str], None] = print
+    record: _Record, source: Path | Camera, drawn: Path, faults: list[str], say: Callable[[str], None] = print
 ) -> None:
     with record.whole():
         write_video(drawn, _frames(record, source, faults, say))
 
 
 def _frames(
-    record: _Record, source: Path | Live, faults: list[str], say: Callable[[str], None]
+    record: _Record, source: Path | Camera, faults: list[str], say: Callable[[str], None]
 ) -> Iterator[tuple[Image.Image, Fraction]]:
     """Yield the drawn frames of a video one at a time, so that only one is in memory."""
-    if isinstance(source, Live):
-        frames, file = read_live(source, say=say), Path(source.name)
+    if isinstance(source, Camera):
+        frames, file = camera_frames(source, say=say), Path(source.name)
     else:
         frames, file = read_video(source, note=faults.append), source
     for number, frame in enumerate(frames):

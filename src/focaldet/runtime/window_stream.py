@@ -125,7 +125,10 @@ class _Stream:
             photo = opens()
         except InputError as error:
             return _Open(Looked(None, fault=error))
-        views = self.tiling.views(photo.size)
+        try:
+            views = self.tiling.views(photo.size)
+        except InputError as error:
+            return _Open(Looked(photo, fault=InputError(f"{photo.path}: {error}")))
         self.total += len(views)
         return _Open(
             Looked(photo), PhotoMerge(self.tiling, photo.size), views, len(views), photo.size[0] * photo.size[1]

@@ -1,12 +1,14 @@
 """The softmax losses as one operator, from the plain formulas. The fused kernel has the same signature and results.
 
-Axes as in `operators.sigmoid`: logits ``(O, K, I)``, one label or one position among the K bins for each ``(O, I)``.
+Axes as in `operators.sigmoid`: logits ``(O, K, I)``, for each ``(O, I)`` one label, one position among
+the K bins, or the teacher's logits.
 """
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from focaldet.losses.distillation import distillation_loss
 from focaldet.losses.distribution_focal import distribution_focal_loss
 from focaldet.losses.focal import softmax_focal_loss
 from focaldet.losses.numerics import widen
@@ -18,16 +20,19 @@ def softmax_loss(
     logits: Float[Tensor, "O K I"],
     labels: Int64[Tensor, "O I"] | None,
     positions: Float[Tensor, "O I"] | None,
+    teacher: Float[Tensor, "O K I"] | None,
     weight: Float[Tensor, "O I"] | None,
     class_alpha: Float[Tensor, " K"] | None,
     normalizer: Float[Tensor, ""] | None,
     gamma: float,
     label_smoothing: float,
+    temperature: float,
     ignore_index: int,
     scale: float,
     reduce: bool,
 ) -> Tensor:
-    """Focal cross entropy of ``labels``, or distribution focal loss of ``positions``, times ``scale / normalizer``.
+    """Focal cross entropy of ``labels``, distribution focal loss of ``positions``, or distillation from ``teacher``,
+    times ``scale / normalizer``.
 
     Rows whose label is ``ignore_index`` have no loss and no gradient.
     """
@@ -45,8 +50,13 @@ def softmax_loss(
         loss = softmax_focal_loss(z, labels, gamma=gamma, alpha=alpha, label_smoothing=label_smoothing)
         loss = torch.where(ignored, 0.0, loss)
     else:
-        assert positions is not None
-        check_positions(positions, z.shape[-1])
-        z = silenced(z, None if weight is None else weight.unsqueeze(-1))
-        loss = distribution_focal_loss(z, positions.to(z.dtype))
+        of_rows = None if weight is None else weight.unsqueeze(-1)
+        z = silenced(z, of_rows)
+        if teacher is not None:
+            taught = silenced(teacher.movedim(1, -1).to(z.dtype), of_rows)
+            loss = distillation_loss(z, taught, temperature=temperature)
+        else:
+            assert positions is not None
+            check_positions(positions, z.shape[-1])
+            loss = distribution_focal_loss(z, positions.to(z.dtype))
     return weigh_and_sum(loss, weight, scale, normalizer, reduce)

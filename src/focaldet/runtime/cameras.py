@@ -34,7 +34,7 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 
 
 @dataclass(frozen=True)
-class Live:
+class Camera:
     """A camera.
 
     Args:
@@ -46,26 +46,26 @@ class Live:
     name: str
 
 
-def live_source(given: str) -> Live | None:
+def camera_of(given: str) -> Camera | None:
     """The camera that an argument of ``predict`` refers to; ``None`` if it refers to a file.
 
-    >>> live_source("webcam"), live_source("photo.jpg")
-    (Live(address='0', name='webcam-0'), None)
-    >>> live_source("rtsp://me:secret@camera.local:8554/live?x=1").name
+    >>> camera_of("webcam"), camera_of("photo.jpg")
+    (Camera(address='0', name='webcam-0'), None)
+    >>> camera_of("rtsp://me:secret@camera.local:8554/live?x=1").name
     'camera.local-8554-live'
     """
     if given == "webcam" or (re.fullmatch(r"\d{1,3}", given, re.ASCII) and not Path(given).exists()):
         number = 0 if given == "webcam" else int(given)
-        return Live(str(number), f"webcam-{number}")
+        return Camera(str(number), f"webcam-{number}")
     scheme, separator, _ = given.partition("://")
     if not separator or scheme.lower() not in SCHEMES:
         return None
     parts = urlsplit(given)
     place = parts.netloc.rpartition("@")[2] + parts.path
-    return Live(given, re.sub(r"[^\w.]+", "-", place, flags=re.ASCII).strip("-.")[:80] or scheme.lower())
+    return Camera(given, re.sub(r"[^\w.]+", "-", place, flags=re.ASCII).strip("-.")[:80] or scheme.lower())
 
 
-def read_live(camera: Live, *, say: Callable[[str], object] = lambda line: None) -> Iterator[Frame]:
+def camera_frames(camera: Camera, *, say: Callable[[str], object] = lambda line: None) -> Iterator[Frame]:
     """Yield the frames of a camera until the stream ends or Ctrl-C is pressed, which stops only the camera.
 
     Args:
@@ -108,7 +108,7 @@ def read_live(camera: Live, *, say: Callable[[str], object] = lambda line: None)
     say(f"{camera.name}: ended after {count:,} frames")
 
 
-def _opened(av: Any, camera: Live) -> Any:
+def _opened(av: Any, camera: Camera) -> Any:
     if not camera.address.isdigit():
         return av.open(camera.address, options=_NETWORK, timeout=(OPEN_S, READ_S))
     if sys.platform not in _CAMERAS:
@@ -117,7 +117,7 @@ def _opened(av: Any, camera: Live) -> Any:
     return av.open(device.format(camera.address), format=format, timeout=(OPEN_S, READ_S))
 
 
-def _remedy(camera: Live) -> str:
+def _remedy(camera: Camera) -> str:
     if not camera.address.isdigit():
         return "no camera answers there; check the address, with user and password if it needs them"
     there = sorted(path.name for path in Path("/dev").glob("video*")) if sys.platform == "linux" else []

@@ -17,11 +17,11 @@ from PIL import Image
 
 from focaldet.checks import InputError
 from focaldet.cli import main
-from focaldet.runtime.live import Live, live_source, read_live
+from focaldet.runtime.cameras import Camera, camera_frames, camera_of
 from focaldet.runtime.video import read_video
 
 
-class Camera(BaseHTTPRequestHandler):
+class IPCamera(BaseHTTPRequestHandler):
     """Sends green pictures as IP cameras do: parts of one endless answer. ``/6`` ends after six."""
 
     def do_GET(self) -> None:
@@ -46,7 +46,7 @@ class Camera(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def camera() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), IPCamera)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://me:secret@127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -68,10 +68,10 @@ def test_a_camera_on_the_network_is_drawn_and_its_boxes_written(colours: Path, c
 
 
 def test_ctrl_c_ends_the_camera_and_keeps_what_was_seen(camera: str) -> None:
-    source, before = live_source(f"{camera}/"), signal.getsignal(signal.SIGINT)
+    source, before = camera_of(f"{camera}/"), signal.getsignal(signal.SIGINT)
     assert source is not None
     lines: list[str] = []
-    frames = read_live(source, say=lines.append)
+    frames = camera_frames(source, say=lines.append)
     seen = [next(frames).photo.shape for _ in range(3)]
     os.kill(os.getpid(), signal.SIGINT)
     assert list(frames) == []
@@ -103,7 +103,7 @@ def test_a_camera_that_this_machine_does_not_have(
     assert "webcam-97: there is no such camera, or another program uses it" in capfd.readouterr().err
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(InputError, match="are read on Linux and macOS; give an rtsp:// address"):
-        next(read_live(Live("0", "webcam-0")))
+        next(camera_frames(Camera("0", "webcam-0")))
 
 
 def test_a_camera_has_no_labels_to_correct(colours: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +113,8 @@ def test_a_camera_has_no_labels_to_correct(colours: Path, tmp_path: Path, capfd:
 
 def test_files_and_folders_with_such_names_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert live_source("0") == Live("0", "webcam-0")
+    assert camera_of("0") == Camera("0", "webcam-0")
     Path("0").mkdir()
-    assert live_source("0") is None
-    assert live_source("a/0.jpg") is None
-    assert live_source("file:///etc/passwd") is None
+    assert camera_of("0") is None
+    assert camera_of("a/0.jpg") is None
+    assert camera_of("file:///etc/passwd") is None

@@ -20,7 +20,7 @@ WINDOWS = 128
 """Total number of windows of photos."""
 
 
-def looked_at(records: Sequence[ImageRecord], detector: Detector) -> Iterator[Pixels]:
+def network_inputs(records: Sequence[ImageRecord], detector: Detector) -> Iterator[Pixels]:
     """Network inputs of photos: each photo as a whole, or ``WINDOWS`` of all their windows, the same each time."""
     tiling = detector.tiling
     if tiling is None:
