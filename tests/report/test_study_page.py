@@ -198,7 +198,7 @@ def test_page_of_a_study_over_folds_speaks_of_folds(folds: Path, blank_charts: N
     words = " ".join(re.sub(r"<[^>]+>", " ", html).split())
     assert "on the 4 photos, mean of 3 folds." in words
     assert "the standard deviation over the folds" in words
-    assert "t-test paired by fold, corrected for the training photos that folds share" in words
+    assert "t-test paired by fold, corrected for trainings that share photos" in words
     assert "the next fold selects the weights with the best AP, and the third trains." in words
     assert "fold 3 1" in words  # photos
     assert not re.search(r"\bseeds? (each|of|is)\b|the seeds|test split", words)

@@ -62,9 +62,9 @@ def welch_interval(a: Sequence[float], b: Sequence[float]) -> Interval | None:
 def paired_interval(differences: Sequence[float], test_per_train: float = 0.0) -> Interval | None:
     """Mean of paired differences, with its corrected t interval; ``None`` with fewer than two.
 
-    Folds share training photos, so their results are correlated, and the interval of the ordinary paired t-test is too
-    narrow. The corrected resampled t-test adds the ratio of test to training photos to its variance (Nadeau and Bengio,
-    Inference for the Generalization Error, 2003).
+    The trainings of a cross-validation share photos, so their results are correlated, and the interval of the ordinary
+    paired t-test is too narrow. The corrected resampled t-test adds the ratio of test to training photos to its variance
+    (Nadeau and Bengio, Inference for the Generalization Error, 2003).
 
         se² = (1/n + test_per_train) s²      degrees of freedom: n - 1
 

@@ -22,7 +22,7 @@ FORMAT = 1
 
 TESTS = {
     "seed": "Welch's t-test over the seeds",
-    "fold": "t-test paired by fold, corrected for the training photos that folds share (Nadeau and Bengio, 2003)",
+    "fold": "t-test paired by fold, corrected for trainings that share photos (Nadeau and Bengio, 2003)",
 }
 """Unit of a study, over which numbers vary -> the test for the interval of a difference."""
 
@@ -303,7 +303,7 @@ class Comparison(TypedDict):
         rung, before: names of the rungs; number: a key of ``Row.numbers``.
         difference: difference of the means, rung minus before; over folds: mean of the differences in each fold.
         low, high: 95 % confidence interval of the difference; ``null`` with fewer than two seeds or folds of either.
-            Over seeds by Welch's t-test, over folds by a paired t-test that is corrected for shared training photos
+            Over seeds by Welch's t-test, over folds by a paired t-test, corrected for trainings that share photos
             (``focaldet.evaluation.statistics``).
         verdict: ``"higher"`` or ``"lower"`` if the interval excludes 0, ``"within the spread"`` if it contains 0,
             ``"unknown"`` without an interval.

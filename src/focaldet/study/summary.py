@@ -119,8 +119,8 @@ def compare(
     """Compare one number of a rung with the previous rung; ``None`` if either has no value.
 
     A difference counts if its 95 % interval excludes 0. Over seeds, it is the interval of Welch's t-test. Over folds,
-    rungs are compared fold by fold, since both have the same photos there, and the interval is corrected for the
-    training photos that folds share. With few seeds or folds it is wide, and about one in twenty comparisons without a
+    rungs are compared fold by fold, since both have the same photos there, and the interval is corrected for
+    trainings that share photos. With few seeds or folds it is wide, and about one in twenty comparisons without a
     true difference still shows one.
 
     Args:
