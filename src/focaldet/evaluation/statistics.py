@@ -63,8 +63,8 @@ def paired_interval(differences: Sequence[float], test_per_train: float = 0.0) -
     """Mean of paired differences, with its corrected t interval; ``None`` with fewer than two.
 
     The trainings of a cross-validation share photos, so their results are correlated, and the interval of the ordinary
-    paired t-test is too narrow. The corrected resampled t-test adds the ratio of test to training photos to its variance
-    (Nadeau and Bengio, Inference for the Generalization Error, 2003).
+    paired t-test is too narrow. The corrected resampled t-test adds the ratio of test to training photos to its
+    variance (Nadeau and Bengio, Inference for the Generalization Error, 2003).
 
         se² = (1/n + test_per_train) s²      degrees of freedom: n - 1
 
