@@ -295,6 +295,13 @@ def test_values_of_another_kind_leave_the_chapter_of_the_method(small: Path, val
     assert '<section id="method">' in write_report(small).read_text(encoding="utf-8")
 
 
+def test_number_whose_values_are_no_list_is_left_out(small: Path) -> None:
+    rows = read_json(small / "summary.json")["rows"]
+    rows[1]["numbers"]["AP"]["values"] = 3
+    change(small / "summary.json", rows=rows)
+    assert "ATSS, centerness has the highest AP" in write_report(small).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "values", "chapter"),
     [

@@ -198,8 +198,8 @@ def _numbers(row: Json) -> dict[str, Spread]:
     numbers = {}
     for key, spread in mapping(row.get("numbers")).items():
         mean = number(mapping(spread).get("mean"))
-        if mean is not None:
-            values = [v for v in map(number, mapping(spread).get("values") or []) if v is not None]
+        values = [v for v in map(number, entries(mapping(spread).get("values"))) if v is not None]
+        if mean is not None and values:
             numbers[str(key)] = Spread(values, mean, number(mapping(spread).get("std")))
     return numbers
 
