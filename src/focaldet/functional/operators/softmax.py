@@ -1,7 +1,7 @@
 """The softmax losses as one operator, from the plain formulas. The fused kernel has the same signature and results.
 
-Axes as in `operators.sigmoid`: logits ``(O, K, I)``; for each ``(O, I)`` one label, one position among the K bins, or the
-logits of a teacher.
+Axes as in `operators.sigmoid`: logits ``(O, K, I)``; for each ``(O, I)`` one label, one position among the K bins, or
+the logits of a teacher.
 """
 
 import torch
