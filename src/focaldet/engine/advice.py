@@ -13,7 +13,7 @@ from focaldet.engine.config import TrainConfig
 from focaldet.engine.presets import PRESETS, preset_of
 
 FEW_EPOCHS = 10
-"""Fewer epochs than this get a line (docs/presets.md)."""
+"""Fewer epochs than this get a line (docs/training.md#presets)."""
 
 WARM_STEPS, TIMED_STEPS = 5, 20
 """Steps that do not count, because memory is still being allocated, and steps that are timed."""
@@ -71,5 +71,5 @@ def advice(config: TrainConfig, epoch_s: float, *, on_gpu: bool) -> str:
             f"more --minutes{'' if current == names[0] else f', or train faster with {faster}'}"
         )
     if on_gpu and current in names[:2]:
-        return f"this GPU can train larger detectors: --preset {names[-2]} or {names[-1]} (docs/presets.md)"
+        return f"this GPU can train larger detectors: --preset {names[-2]} or {names[-1]} (docs/training.md)"
     return ""

@@ -1,4 +1,4 @@
-"""Sizes of detectors by name: the options of ``--preset``, chosen by time and AP (docs/presets.md)."""
+"""Sizes of detectors by name: the options of ``--preset``, chosen by time and AP (docs/training.md#presets)."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Name -> options of ``focaldet train``, smallest first."""
 
-PRESET_HELP = f"size of the detector: backbone, channels and image size (docs/presets.md; default: {DEFAULT_SIZE})"
+PRESET_HELP = f"size of the detector: backbone, channels and image size (docs/training.md; default: {DEFAULT_SIZE})"
 """Help of ``--preset``."""
 
 _OTHER_NETWORK = {"resume": "the run keeps its network", "weights": "the network is that of its run"}
