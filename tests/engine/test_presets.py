@@ -9,6 +9,7 @@ import timm
 from focaldet import train
 from focaldet.checks import InputError
 from focaldet.commands import train_config
+from focaldet.engine.advice import advice
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.presets import DEFAULT_SIZE, PRESETS, with_preset
 from focaldet.engine.spec import spec_of
@@ -64,3 +65,24 @@ def test_a_preset_that_cannot_be_used_is_one_line(given: dict[str, object], mess
     with pytest.raises(InputError) as told:
         train(data="photos", **given)
     assert str(told.value) == message
+
+
+def test_few_epochs_ask_for_more_minutes_or_a_faster_preset() -> None:
+    usual = TrainConfig(data="photos", minutes=10)
+    assert advice(usual, 60.0, on_gpu=False) == ""  # ten epochs
+    assert advice(usual, 80.0, on_gpu=False) == (
+        "10 minutes allow about 7.5 epochs at this speed, too few for a good AP: give more --minutes, or train faster "
+        "with --preset nano"
+    )
+    assert advice(replace(usual, **PRESETS["nano"]), 80.0, on_gpu=False).endswith("AP: give more --minutes")
+    assert advice(replace(usual, channels=256), 80.0, on_gpu=False).endswith("train faster with a smaller network")
+    assert advice(replace(usual, minutes=None), 80.0, on_gpu=False) == ""
+    assert advice(replace(usual, weights="runs/coco"), 80.0, on_gpu=False) == ""
+
+
+def test_a_gpu_asks_for_a_larger_preset() -> None:
+    line = "this GPU can train larger detectors: --preset large (docs/training.md)"
+    for name in PRESETS:
+        config = replace(TrainConfig(data="photos"), **PRESETS[name])
+        assert advice(config, 5.0, on_gpu=True) == ("" if name == "large" else line)
+    assert advice(TrainConfig(data="photos", channels=256), 5.0, on_gpu=True) == ""

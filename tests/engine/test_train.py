@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from focaldet.checks import InputError
 from focaldet.data.folder import read_folder
+from focaldet.engine import advice
 from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_split
@@ -220,8 +222,14 @@ def test_a_loss_that_is_not_finite_names_step_and_term(config: TrainConfig) -> N
 
 
 @pytest.mark.slow
-def test_minutes_lands_the_schedule_on_the_budget(config: TrainConfig) -> None:
-    run = train(replace(config, minutes=0.15, warmup=2, val_every=1000), say=lambda line: None)
+def test_minutes_lands_the_schedule_on_the_budget(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advice, "WARM_STEPS", 1)
+    monkeypatch.setattr(advice, "TIMED_STEPS", 1)
+    monkeypatch.setattr(advice, "FEW_EPOCHS", math.inf)
+    said: list[str] = []
+    run = train(replace(config, minutes=0.15, warmup=2, val_every=1000), say=said.append)
+    (line,) = (line for line in said if "too few for a good AP" in line)
+    assert line.endswith("give more --minutes, or train faster with a smaller network")
     lines = lines_of(run)
     peak = config.lr * (config.batch / 8) ** 0.5
     # The last step begins up to one step before the end; on a busy machine that is a fifth of so short a budget.

@@ -58,7 +58,7 @@ def advice(config: TrainConfig, epoch_s: float, *, on_gpu: bool) -> str:
         on_gpu: whether it trains on a CUDA GPU.
 
     >>> advice(TrainConfig(data="photos", minutes=10), 400.0, on_gpu=False)
-    '10 minutes hold about 1.5 epochs at this speed, too few for a good AP: give more --minutes, or train faster with
+    '10 minutes allow about 1.5 epochs at this speed, too few for a good AP: give more --minutes, or train faster with
     --preset nano'
     """
     if config.weights is not None:  # its network is given
@@ -67,9 +67,9 @@ def advice(config: TrainConfig, epoch_s: float, *, on_gpu: bool) -> str:
     if config.minutes is not None and (epochs := 60 * config.minutes / epoch_s) < FEW_EPOCHS:
         faster = "a smaller network" if current is None else f"--preset {names[0]}"
         return (
-            f"{config.minutes:g} minutes hold about {epochs:.2g} epochs at this speed, too few for a good AP: give "
+            f"{config.minutes:g} minutes allow about {epochs:.2g} epochs at this speed, too few for a good AP: give "
             f"more --minutes{'' if current == names[0] else f', or train faster with {faster}'}"
         )
-    if on_gpu and current in names[:2]:
-        return f"this GPU can train larger detectors: --preset {names[-2]} or {names[-1]} (docs/training.md)"
+    if on_gpu and current in names[:-1]:
+        return f"this GPU can train larger detectors: --preset {names[-1]} (docs/training.md)"
     return ""
