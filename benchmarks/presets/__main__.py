@@ -1,10 +1,11 @@
 """python -m benchmarks.presets ap|speed --data DIR: what the presets of ``focaldet train`` cost and find.
 
 ``ap`` trains each preset from scratch with the default options, for the same number of epochs and with each seed, and
-measures AP on the test split; runs in --folder are kept and stopped ones continue. ``speed``, on an idle machine,
-exports the first run of each preset and times it on a photo, in turns with YOLO11n's network at 320 px:
-``yolo export model=yolo11n.yaml format=onnx imgsz=320`` of ultralytics makes --yolo FILE, with random weights and
-without non-maximum suppression. Both write benchmarks/results/presets.md.
+measures AP on the test split. AP on val, measured halfway and at the end, selects the weights. Runs in --folder are
+kept and stopped ones continue. ``speed``, on an idle machine, exports the first run of each preset and times it on a
+photo, in turns with YOLO11n's network at 320 px: ``yolo export model=yolo11n.yaml format=onnx imgsz=320`` of
+ultralytics makes --yolo FILE, with random weights and without non-maximum suppression. Both write
+benchmarks/results/presets.md.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def test_ap(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     """Train or continue a run and measure it on test."""
     run = args.folder / f"{name}-{seed}"
     common: dict[str, Any] = {"data": str(args.data), "epochs": args.epochs, "seed": seed, "out": str(run)}
-    config = TrainConfig(**PRESETS[name], **common, pretrained=False, logger="none")
+    config = TrainConfig(**PRESETS[name], **common, pretrained=False, val_every=args.epochs // 2, logger="none")
     measured = run / "test.json"
     if not measured.exists():
         train(replace(config, resume=(run / "last.ckpt").exists()))
@@ -115,12 +116,14 @@ def page(numbers: dict[str, Any]) -> str:
     lines += [
         line for what in ("ap", "speed") if (text := numbers["provenance"].get(what)) for line in (f"{text}.", "")
     ]
-    lines += ["| preset | options | parameters | multiplications | file | ms | / YOLO11n | seeds | AP | AP50 |"]
+    lines += [
+        "| preset | backbone, channels, size | parameters | multiplications | file | ms | / YOLO11n | seeds | AP | AP50 |"
+    ]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
     yolo = numbers["speed"].get(YOLO, {}).get("ms")
     for name, options in PRESETS.items():
         row, runs = numbers["speed"].get(name), list(numbers["ap"].get(name, {}).values())
-        chosen = ", ".join(str(value) for value in options.values())
+        chosen = ", ".join(str(options[name]) for name in ("backbone", "channels", "size"))
         cells = [name, chosen]
         if row is None:
             cells += [""] * 5

@@ -8,14 +8,23 @@ from focaldet.checks import InputError, near_name
 if TYPE_CHECKING:
     from focaldet.engine.config import TrainConfig
 
-DEFAULT_SIZE = "small"
+DEFAULT_SIZE = "medium"
 """The preset whose options are the defaults."""
 
+_BY_PHOTOS: dict[str, Any] = {"levels": "auto", "head_depth": None, "num_bins": None}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "nano": {"backbone": "lcnet_050", "channels": 32, "size": 320},
-    "small": {"backbone": "regnetx_002", "channels": 64, "size": 320},
-    "medium": {"backbone": "regnetx_002", "channels": 64, "size": 480},
-    "large": {"backbone": "resnet18", "channels": 64, "size": 640},
+    "nano": {
+        "backbone": "lcnet_050",
+        "channels": 32,
+        "size": 320,
+        "levels": "p3-p7",
+        "head_depth": 1,
+        "num_bins": 9,
+    },
+    "small": {"backbone": "mobilenetv4_conv_small", "channels": 32, "size": 320} | _BY_PHOTOS,
+    "medium": {"backbone": "regnetx_002", "channels": 64, "size": 320} | _BY_PHOTOS,
+    "large": {"backbone": "regnetx_002", "channels": 64, "size": 480} | _BY_PHOTOS,
 }
 """Name -> options of ``focaldet train``, smallest first."""
 
@@ -32,8 +41,8 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: there is no such preset, or another option chooses the network.
 
-    >>> with_preset({"preset": "nano", "size": 416})
-    {'backbone': 'lcnet_050', 'channels': 32, 'size': 416}
+    >>> with_preset({"preset": "large", "size": 640})["size"]
+    640
     """
     options = dict(given)
     name = options.pop("preset", None)
@@ -48,6 +57,8 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preset_of(config: "TrainConfig") -> str | None:
-    """The preset whose options a configuration has, or ``None``."""
-    matching = (name for name, options in PRESETS.items() if all(getattr(config, o) == v for o, v in options.items()))
-    return next(matching, None)
+    """The preset with the backbone, channels and size of a configuration, or ``None``."""
+    for name, options in PRESETS.items():
+        if all(getattr(config, option) == options[option] for option in ("backbone", "channels", "size")):
+            return name
+    return None
