@@ -81,7 +81,7 @@ def test_ap(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
 
 
 def speeds(args: argparse.Namespace) -> dict[str, Any]:
-    """Parameters, multiplications and milliseconds of each preset, and of YOLO11n."""
+    """Parameters, multiply-accumulate operations and milliseconds of each preset, and of YOLO11n."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     yolo = ort.InferenceSession(args.yolo, options, providers=["CPUExecutionProvider"])
@@ -116,9 +116,7 @@ def page(numbers: dict[str, Any]) -> str:
     lines += [
         line for what in ("ap", "speed") if (text := numbers["provenance"].get(what)) for line in (f"{text}.", "")
     ]
-    lines += [
-        "| preset | backbone, channels, size | parameters | multiplications | file | ms | / YOLO11n | seeds | AP | AP50 |"
-    ]
+    lines += ["| preset | backbone, channels, size | parameters | MACs | file | ms | / YOLO11n | seeds | AP | AP50 |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
     yolo = numbers["speed"].get(YOLO, {}).get("ms")
     for name, options in PRESETS.items():
