@@ -9,7 +9,6 @@ benchmarks/results/presets.md.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -23,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from focaldet.bench.measure import interleaved_ms
 from focaldet.data.folder import read_folder
-from focaldet.engine.config import TrainConfig
+from focaldet.engine.config import TrainConfig, load_config
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.presets import PRESETS
@@ -74,7 +73,8 @@ def test_ap(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     config = TrainConfig(**PRESETS[name], **common, pretrained=False, val_every=args.epochs // 2, logger="none")
     measured = run / "test.json"
     if not measured.exists():
-        train(replace(config, resume=(run / "last.ckpt").exists()))
+        begun = (run / "last.ckpt").exists()  # config.yaml then has the levels that were chosen
+        train(load_config(run / "config.yaml", resume=True, out=str(run)) if begun else config)
         metrics = evaluate_split(run, read_folder(config.data), "test")["metrics"]
         write_json(measured, {"AP": metrics["AP"], "AP50": metrics["AP50"]})
     return dict(read_json(measured))
