@@ -180,8 +180,6 @@ def open_study(
         if "data" not in given:
             raise InputError(f"study: --data DIR is missing: the folder of labelled photos ({file} does not exist yet)")
         settings = common_settings(given if "epochs" in given else {"minutes": MINUTES} | given)
-        # Chosen once, so that no rung starts from other weights because of a network outage.
-        settings["pretrained"] = with_chosen_weights(TrainConfig(**settings), say).pretrained
         folder = read_photos(settings, first)
         divided = None if folds is None else divide(folder, folds, first)
         for line in [] if divided is None else missing_classes(folder, divided):
@@ -191,6 +189,8 @@ def open_study(
     chosen = {rung.name: rung.row() for rung in choose_rungs(rungs, settings=settings, **extra)}
     for row in rows:
         check_same(f"{file}: rung {row['name']}", row["changes"], chosen.setdefault(row["name"], row)["changes"])
+    if not rows:  # once, so that no rung starts from other weights because of a network outage
+        settings["pretrained"] = with_chosen_weights(TrainConfig(**settings), say).pretrained
     numbers = sorted({*kept, *range(first, first + (seeds or folds or (0 if kept else SEEDS)))})
     study = make_study(settings, list(chosen.values()), numbers, folder, divided)
     for row in study["rungs"]:
