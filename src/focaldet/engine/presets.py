@@ -24,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {"backbone": "mobilenetv4_conv_small", "channels": 32, "size": 320} | _BY_PHOTOS,
     "medium": {"backbone": "regnetx_002", "channels": 64, "size": 320} | _BY_PHOTOS,
-    "large": {"backbone": "hgnetv2_b0", "channels": 64, "size": 480} | _BY_PHOTOS,
+    "large": {"backbone": "regnetx_002", "channels": 64, "size": 480} | _BY_PHOTOS,
 }
 """Name -> options of ``focaldet train``, smallest first."""
 
