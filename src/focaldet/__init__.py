@@ -9,7 +9,7 @@ from importlib import import_module
 # onnxruntime reports its use unless this is set before loading it. focaldet reports nothing.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "BACKGROUND": "focaldet.structures",

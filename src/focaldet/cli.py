@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns its exit code: 0, or 2 after a user's mistake, which is reported in one line.
 
     >>> main(["--version"])
-    focaldet 0.1.0
+    focaldet 0.2.0
     0
     """
     arguments = sys.argv[1:] if arguments is None else arguments
