@@ -90,6 +90,7 @@ def speeds(args: argparse.Namespace) -> dict[str, Any]:
     functions: dict[str, Any] = {YOLO: lambda: yolo.run(None, {name_of_input: noise})}
     rows: dict[str, Any] = {}
     photo = read_photo(read_folder(args.data).splits["test"][0].path)
+    photo = photo[: min(photo.shape[:2]), : min(photo.shape[:2])]  # square, as YOLO11n's input
     for name in PRESETS:
         detector = Detector.load(args.folder / f"{name}-0", device="cpu")
         image = detector.spec.resize(photo, detector.spec.size)[None]
@@ -97,7 +98,7 @@ def speeds(args: argparse.Namespace) -> dict[str, Any]:
         run = session_of(data)
         functions[name] = lambda run=run, image=image: run(image)
         with FlopCounterMode(display=False) as flops, torch.no_grad():
-            detector.net(torch.from_numpy(image).permute(0, 3, 1, 2))
+            detector.net(torch.tensor(image).permute(0, 3, 1, 2))
         rows[name] = {
             "parameters": sum(parameter.numel() for parameter in detector.net.parameters()),
             "macs": flops.get_total_flops() // 2,
