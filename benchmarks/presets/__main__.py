@@ -61,7 +61,8 @@ def main() -> None:
 
 def write(args: argparse.Namespace, file: Path, numbers: dict[str, Any]) -> None:
     """Write the numbers and the page."""
-    numbers["provenance"][args.what] = provenance(given_command("benchmarks.presets"))
+    key = args.what if args.what == "speed" else f"ap of {' '.join(args.only)}"
+    numbers["provenance"][key] = provenance(given_command("benchmarks.presets"))
     write_json(file, numbers)
     write_text(args.output, page(numbers))
 
@@ -114,9 +115,7 @@ def speeds(args: argparse.Namespace) -> dict[str, Any]:
 def page(numbers: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = ["# Presets", ""]
-    lines += [
-        line for what in ("ap", "speed") if (text := numbers["provenance"].get(what)) for line in (f"{text}.", "")
-    ]
+    lines += [line for text in numbers["provenance"].values() for line in (f"{text}.", "")]
     lines += ["| preset | backbone, channels, size | parameters | MACs | file | ms | / YOLO11n | seeds | AP | AP50 |"]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
     yolo = numbers["speed"].get(YOLO, {}).get("ms")
