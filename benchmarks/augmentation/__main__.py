@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from benchmarks.continuing import is_begun, train_or_continue
 from benchmarks.provenance import given_command, provenance
 from scipy.stats import t
 
@@ -159,23 +160,22 @@ def run_once(data: str, minutes: float, preset: str, seed: int, work: Path) -> d
         make_digits(made)
         made.rename(folder)
     out = work / f"{Path(data).name}-{minutes:g}-{preset.replace('=', '')}-{seed}"
-    resume = (out / "last.ckpt").exists()
-    if not resume:
-        shutil.rmtree(out, ignore_errors=True)
     # As in the demo: a mirrored digit is another sign. Cells have no orientation.
     fitting = {"size": 224, "flips": "none"} if data == "digits" else {"flips": "all"}
-    print(f"{out.name}{': continued' if resume else ''}", flush=True)
     config = TrainConfig(
         data=str(folder),
         out=str(out),
-        resume=resume,
         minutes=minutes,
         augment=preset,
         seed=seed,
         pretrained=False,  # the same on every machine
         **fitting,
     )
-    run = train(config, say=lambda line: None)
+    continued = is_begun(config)
+    print(f"{out.name}{': continued' if continued else ''}", flush=True)
+    if not continued:
+        shutil.rmtree(out, ignore_errors=True)
+    run = train_or_continue(config, say=lambda line: None)
     split = "test" if read_folder(folder).splits.get("test") else "val"
     metrics = evaluate_run(run, folder, split, say=lambda line: None)["metrics"]
     epochs = len((run / "metrics.jsonl").read_text().splitlines())

@@ -8,17 +8,16 @@ ones continue. Writes benchmarks/results/distillation.md after each run.
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.continuing import train_or_continue
 from benchmarks.provenance import given_command, provenance
 
 from focaldet.data.folder import read_folder
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.evaluate import evaluate_split
-from focaldet.engine.train import train
 from focaldet.evaluation.statistics import welch_interval
 from focaldet.files import read_json, write_json, write_text
 
@@ -82,7 +81,7 @@ def measure(config: TrainConfig) -> dict[str, Any]:
     run = Path(str(config.out))
     file = run / MEASURED
     if not file.exists():
-        train(replace(config, resume=(run / "last.ckpt").exists()))
+        train_or_continue(config)
         lines = (run / "metrics.jsonl").read_text().splitlines()
         metrics = evaluate_split(run, read_folder(config.data), "test")["metrics"]
         write_json(file, {"metrics": metrics, "epochs": len(lines), "minutes": minutes(run)})

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from benchmarks.continuing import train_or_continue
 from benchmarks.export.work import runs as session_of
 from benchmarks.provenance import given_command, provenance
 from torch.utils.flop_counter import FlopCounterMode
 
 from focaldet.bench.measure import interleaved_ms
 from focaldet.data.folder import read_folder
-from focaldet.engine.config import TrainConfig, load_config
+from focaldet.engine.config import TrainConfig
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import evaluate_split
 from focaldet.engine.presets import PRESETS
-from focaldet.engine.train import train
 from focaldet.exporting.export import make_file
 from focaldet.files import read_json, write_json, write_text
 from focaldet.photos.images import read_photo
@@ -74,8 +74,7 @@ def test_ap(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     config = TrainConfig(**PRESETS[name], **common, pretrained=False, val_every=args.epochs // 2, logger="none")
     measured = run / "test.json"
     if not measured.exists():
-        begun = (run / "last.ckpt").exists()  # config.yaml then has the levels that were chosen
-        train(load_config(run / "config.yaml", resume=True, out=str(run)) if begun else config)
+        train_or_continue(config)
         metrics = evaluate_split(run, read_folder(config.data), "test")["metrics"]
         write_json(measured, {"AP": metrics["AP"], "AP50": metrics["AP50"]})
     return dict(read_json(measured))
