@@ -8,7 +8,6 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from focaldet.engine.budget import TimeBudget
 from focaldet.engine.config import TrainConfig
 from focaldet.engine.presets import PRESETS, preset_of
 
@@ -24,12 +23,11 @@ class PresetAdvice(Callback):
 
     Args:
         config: settings of the run.
-        clock: its time budget.
         say: prints a line.
     """
 
-    def __init__(self, config: TrainConfig, clock: TimeBudget, say: Callable[[str], None]) -> None:
-        self.config, self.clock, self.say = config, clock, say
+    def __init__(self, config: TrainConfig, say: Callable[[str], None]) -> None:
+        self.config, self.say = config, say
         self.steps = 0
         self.start = 0.0
 

@@ -221,7 +221,7 @@ def fit(
         SkippedSteps(say),
         recorder,
         Patience(config.patience, recorder, say),
-        PresetAdvice(config, clock, say),
+        PresetAdvice(config, say),
         checkpoint,
         progress_display(clock, say),
     ]
