@@ -7,15 +7,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from focaldet import __version__
 from focaldet.checks import InputError, split_names
 from focaldet.data.classes import with_classes
 from focaldet.data.folder import read_folder
 from focaldet.data.folds import all_photos
 from focaldet.data.ignore import ignore_classes
-from focaldet.data.records import DataFolder, ImageRecord
+from focaldet.data.rare import count_objects
+from focaldet.data.records import DataFolder
 from focaldet.data.truth import coco_truth
 from focaldet.engine.beginning import with_chosen_weights
 from focaldet.engine.config import TrainConfig
@@ -96,7 +95,7 @@ def make_study(
     """Build ``study.json`` for a new study."""
     split, training = ("test", all_photos(folder)) if folds else (measured_split(folder), folder.splits["train"])
     folder = split_by_fold(folder, folds) if folds else folder
-    train, asked = _objects(training, folder.num_classes), settings.get("max_detections", "auto")
+    train, asked = count_objects(training, folder.num_classes).tolist(), settings.get("max_detections", "auto")
     study = Study(
         format=FORMAT,
         focaldet=__version__,
@@ -108,7 +107,11 @@ def make_study(
         class_names=list(folder.class_names),
         split=split,
         photos={split: len(records) for split, records in folder.splits.items()},
-        objects={split: _objects(records, folder.num_classes) for split, records in folder.splits.items() if records},
+        objects={
+            split: count_objects(records, folder.num_classes).tolist()
+            for split, records in folder.splits.items()
+            if records
+        },
         rare_label=min(range(len(train)), key=lambda label: (train[label] == 0, train[label])),
         machine=describe().splitlines()[0],
         max_detections=room_for(training) if asked == "auto" else max(asked, COCO_DETECTIONS),
@@ -116,12 +119,6 @@ def make_study(
     if folds:
         study["folds"] = folds
     return study
-
-
-def _objects(records: Sequence[ImageRecord], num_classes: int) -> list[int]:
-    """Number of objects of each class."""
-    labels = np.concatenate([record.labels[~record.ignored] for record in records])
-    return [int(count) for count in np.bincount(labels, minlength=num_classes)]
 
 
 def measured_split(folder: DataFolder) -> str:
