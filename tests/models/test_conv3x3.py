@@ -9,7 +9,8 @@ from torch import nn
 
 from focaldet import kernels
 from focaldet.models import conv3x3
-from focaldet.models.conv3x3 import Conv3x3, with_winograd
+from focaldet.models.conv3x3 import Conv3x3
+from focaldet.models.fast_convolutions import with_fast_convolutions
 
 needs_kernels = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
 
@@ -97,7 +98,7 @@ def test_only_what_is_the_same_is_replaced_and_keeps_its_parameters():
     ]
     net = nn.Sequential(*kept, nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False)))
     before, names = copy.deepcopy(net), list(net.state_dict())
-    with_winograd(net)
+    with_fast_convolutions(net)
     assert [type(layer) for layer in net[:-1]] == [type(layer) for layer in kept]
     assert type(net[-1][0]) is Conv3x3
     assert list(net.state_dict()) == names

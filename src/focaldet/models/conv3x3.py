@@ -1,5 +1,7 @@
 """The 3 x 3 convolution of stride 1, which dominates the cost of a dense detector."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,18 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> Self:
+        """The same convolution, with the same parameters.
+
+        Args:
+            conv: see ``is_conv3x3``.
+        """
+        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+            own = cls(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
+        own.weight, own.bias = conv.weight, conv.bias
+        return own
+
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
         return self.of_levels([x])[0]
@@ -54,18 +68,7 @@ class Conv3x3(nn.Conv2d):
         )
 
 
-def with_winograd(module: nn.Module) -> None:
-    """Replace every suitable convolution in a module by a ``Conv3x3`` with the same parameters."""
-    for name, child in module.named_children():
-        if type(child) is nn.Conv2d and _same_as_3x3(child):
-            with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
-                conv = Conv3x3(child.in_channels, child.out_channels, bias=child.bias is not None)
-            conv.weight, conv.bias = child.weight, child.bias
-            setattr(module, name, conv)
-        else:
-            with_winograd(child)
-
-
-def _same_as_3x3(conv: nn.Conv2d) -> bool:
+def is_conv3x3(conv: nn.Conv2d) -> bool:
+    """Whether a convolution has kernel 3, stride 1 and padding 1, and nothing else."""
     facts = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
     return facts == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
