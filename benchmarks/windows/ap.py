@@ -47,8 +47,8 @@ SETS = ("full", "fifth")
 METRICS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 WHOLE = (320, 640, 1280)
 
-STEP_MEGAPIXELS, MAX_BATCH = 3, 8
-"""A step has eight small images, or as many larger ones as make three megapixels."""
+STEP_MEGAPIXELS, MAX_BATCH = 1, 8
+"""A step has eight small images, or as many larger ones as make a megapixel."""
 
 SLICE_BOXES = 200
 """Number of best boxes per window passed to supervision, some seven times the objects there: its suppression keeps the
@@ -92,7 +92,7 @@ def main() -> None:
     shared: dict[str, Any] = {"flips": "all", "backbone": chosen.backbone, "channels": 64, "head_depth": 1}
     shared["val_every"] = 1_000_000  # once, at the end: in windows it takes long
     if chosen.backbone_weights is not None:
-        shared |= {"backbone_weights": str(chosen.backbone_weights)}
+        shared |= {"backbone_weights": str(chosen.backbone_weights), "frozen_stages": 1, "backbone_lr": 0.3}
     measured = [
         entry
         for name in chosen.sets
@@ -198,14 +198,15 @@ def ap_and_time(look: Look, detector: Detector, data: Path) -> dict[str, float |
 
 def page(measured: list[dict[str, Any]], shared: dict[str, Any], megapixels: int) -> str:
     """The result as Markdown: the mean of the seeds, and their range."""
+    pretrained = " (pretrained, stage 1 frozen)" if "backbone_weights" in shared else ""
     lines = [
         "# Windows or whole photos",
         "",
         f"{provenance(given_command('benchmarks.windows.ap'))}.",
         "",
-        f"GFL, {shared['backbone']}, towers of {shared['head_depth']} layer and {shared['channels']} channels; each "
+        f"GFL, {shared['backbone']}{pretrained}, towers of {shared['head_depth']} layer and {shared['channels']} channels; each "
         f"network was trained on {megapixels:,} megapixels, in steps of up to {MAX_BATCH} images and about "
-        f"{STEP_MEGAPIXELS} megapixels. AP on the test split of BCCD's photos stitched to grids (stitch.py), mean and "
+        f"{STEP_MEGAPIXELS} megapixel. AP on the test split of BCCD's photos stitched to grids (stitch.py), mean and "
         "range over the seeds; small, medium and large are areas below 32², below 96² and above, in pixels of the "
         "photo. Seconds per megapixel are those of the network and of what is around it, without reading files.",
     ]
