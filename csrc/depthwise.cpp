@@ -3,10 +3,11 @@
 //
 // A map is (N, H, W, C), the filter (K * K, C). A block of kLanes channels of an image is one piece of work: it moves
 // down the output row by row, with the K rows of the input under the filter and their derivatives in float buffers.
+#include <cstring>
+
+#include "bfloat16.h"
 #include "tensors.h"
 #include "vector_math.h"
-
-#include <cstring>
 
 namespace focaldet {
 namespace {
@@ -31,20 +32,6 @@ struct Lanes {
 
 FOCALDET_INLINE void load(const float* from, Lanes& to) { std::memcpy(&to, from, sizeof to); }
 FOCALDET_INLINE void store(const Lanes& from, float* to) { std::memcpy(to, &from, sizeof from); }
-
-struct BFloat16 {
-  uint16_t bits;
-};
-
-FOCALDET_INLINE float to_float(float x) { return x; }
-FOCALDET_INLINE float to_float(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
-
-FOCALDET_INLINE void assign(float& to, float x) { to = x; }
-FOCALDET_INLINE void assign(BFloat16& to, float x) {  // to nearest even; NaN stays NaN
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
-  to.bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-}
 
 struct Shape {
   int64_t images, height, width, channels, out_height, out_width, stride, padding;

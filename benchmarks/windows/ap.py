@@ -204,11 +204,12 @@ def page(measured: list[dict[str, Any]], shared: dict[str, Any], megapixels: int
         "",
         f"{provenance(given_command('benchmarks.windows.ap'))}.",
         "",
-        f"GFL, {shared['backbone']}{pretrained}, towers of {shared['head_depth']} layer and {shared['channels']} channels; each "
-        f"network was trained on {megapixels:,} megapixels, in steps of up to {MAX_BATCH} images and about "
-        f"{STEP_MEGAPIXELS} megapixel. AP on the test split of BCCD's photos stitched to grids (stitch.py), mean and "
-        "range over the seeds; small, medium and large are areas below 32², below 96² and above, in pixels of the "
-        "photo. Seconds per megapixel are those of the network and of what is around it, without reading files.",
+        f"GFL, {shared['backbone']}{pretrained}, towers of {shared['head_depth']} layer and "
+        f"{shared['channels']} channels; each network was trained on {megapixels:,} megapixels, in steps of up to "
+        f"{MAX_BATCH} images and about {STEP_MEGAPIXELS} megapixel. AP on the test split of BCCD's photos stitched to "
+        "grids (stitch.py), mean and range over the seeds; small, medium and large are areas below 32², below 96² "
+        "and above, in pixels of the photo. Seconds per megapixel are those of the network and of what is around it, "
+        "without reading files.",
     ]
     for name, title in (("full", "At their own scale: 3,840 × 2,400 px"), ("fifth", "At a fifth: 768 × 480 px")):
         rows = [entry for entry in measured if entry["set"] == name]

@@ -10,7 +10,7 @@ from torch import nn
 from focaldet import kernels
 from focaldet.models import conv3x3
 from focaldet.models.conv3x3 import Conv3x3
-from focaldet.models.fast_convolutions import with_fast_convolutions
+from focaldet.models.fast_layers import with_fast_layers
 
 needs_kernels = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
 
@@ -98,7 +98,7 @@ def test_only_what_is_the_same_is_replaced_and_keeps_its_parameters():
     ]
     net = nn.Sequential(*kept, nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False)))
     before, names = copy.deepcopy(net), list(net.state_dict())
-    with_fast_convolutions(net)
+    with_fast_layers(net)
     assert [type(layer) for layer in net[:-1]] == [type(layer) for layer in kept]
     assert type(net[-1][0]) is Conv3x3
     assert list(net.state_dict()) == names

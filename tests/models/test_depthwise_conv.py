@@ -12,7 +12,7 @@ from focaldet import kernels
 from focaldet.models import depthwise_conv
 from focaldet.models.backbone import Backbone
 from focaldet.models.depthwise_conv import DepthwiseConv
-from focaldet.models.fast_convolutions import with_fast_convolutions
+from focaldet.models.fast_layers import with_fast_layers
 
 needs_kernels = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
 
@@ -119,7 +119,7 @@ def test_only_what_is_the_same_is_replaced_and_keeps_its_parameters():
     ]
     net = nn.Sequential(*kept, *replaced)
     before, names = copy.deepcopy(net), list(net.state_dict())
-    with_fast_convolutions(net)
+    with_fast_layers(net)
     assert [type(layer) for layer in net] == [type(layer) for layer in kept] + [DepthwiseConv] * 3
     assert list(net.state_dict()) == names
     x = torch.randn(2, 8, 40, 33)
@@ -136,7 +136,7 @@ def test_a_network_keeps_its_maps_and_derivatives(name):
     torch.manual_seed(0)
     net = Backbone(name).eval()
     before = copy.deepcopy(net)
-    with_fast_convolutions(net)
+    with_fast_layers(net)
     assert any(isinstance(layer, DepthwiseConv) for layer in net.modules())
     images = torch.randn(1, 3, 70, 90)
     for a, b in zip(net(images), before(images), strict=True):

@@ -114,12 +114,18 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
         norm = SynchronisedBatchNorm(
             module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
         )
-        norm._parameters.update(module._parameters)
-        norm._buffers.update(module._buffers)
-        for name in ("drop", "act"):  # applied in this order
-            if isinstance(child := getattr(module, name, None), nn.Module):
-                norm.add_module(name, child)
-        return norm.train(module.training)
+        take_over(norm, module)
+        return norm
     for name, child in list(module.named_children()):
         module._modules[name] = synchronise_batch_norm(child)
     return module
+
+
+def take_over(norm: nn.modules.batchnorm._BatchNorm, like: nn.modules.batchnorm._BatchNorm) -> None:
+    """Give a batch norm the tensors of another, its mode, and what timm's ``BatchNormAct2d`` applies afterwards."""
+    norm._parameters.update(like._parameters)
+    norm._buffers.update(like._buffers)
+    for name in ("drop", "act"):  # applied in this order
+        if isinstance(child := getattr(like, name, None), nn.Module):
+            norm.add_module(name, child)
+    norm.train(like.training)

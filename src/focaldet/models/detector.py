@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from focaldet.checks import check_range
 from focaldet.models.backbone import Backbone
 from focaldet.models.caffe_resnet import stride_first_convolutions
-from focaldet.models.fast_convolutions import with_fast_convolutions
+from focaldet.models.fast_layers import with_fast_layers
 from focaldet.models.fpn import STRIDES, Levels, PyramidNeck
 from focaldet.models.head import DenseHead
 from focaldet.structures import HeadOutputs
@@ -90,7 +90,7 @@ class DenseDetector(nn.Module):
             tower_norm=variant.tower_norm,
             tower_bias=variant.tower_bias,
         )
-        with_fast_convolutions(self)
+        with_fast_layers(self)
         self.pad_to = variant.pad_to
         self.num_classes = num_classes
         self.strides = STRIDES[variant.levels]

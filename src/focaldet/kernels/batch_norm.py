@@ -1,0 +1,86 @@
+"""Batch norm in training on the CPU, together with the ReLU after it (csrc/batch_norm.cpp)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import batch_norm
+
+from focaldet.kernels.ops import LIBRARY, is_plain
+
+LIBRARY.define(
+    "batch_norm(Tensor x, Tensor weight, Tensor bias, float eps, float low, float high, Tensor(a!) y) "
+    "-> (Tensor, Tensor)"
+)
+LIBRARY.define(
+    "batch_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor variance, float eps, "
+    "float low, float high) -> (Tensor, Tensor, Tensor)"
+)
+_ops: Any = torch.ops.focaldet
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""Dtypes of the maps; the kernel computes in float32, and sums in float64."""
+
+Bounds = tuple[float, float]
+ANY: Bounds = (-math.inf, math.inf)
+"""Bounds that clamp nothing."""
+
+
+def normalise(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds = ANY
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``(x - mean) / sqrt(var + eps) * weight + bias``, clamped, with mean and biased variance over the batch.
+
+    Args:
+        x: ``(B, C, H, W)`` on the CPU, of one of `DTYPES`; in channels-last order nothing is copied.
+        weight, bias: ``(C,)``, float32.
+        bounds: lowest and highest value of the result: ``(0, inf)`` for ReLU.
+
+    Returns:
+        The result in the dtype of x; mean and variance ``(C,)`` in float32, which have no derivative.
+    """
+    y, mean, variance = _Normalise.apply(x, weight, bias, eps, bounds)
+    return y, mean, variance
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y = torch.empty_like(x, memory_format=torch.channels_last)  # not a view, which an in-place ReLU may not change
+        mean, variance = _ops.batch_norm(_channels_last(x), weight, bias, eps, *bounds, _channels_last(y))
+        ctx.save_for_backward(x, weight, bias, mean, variance)
+        ctx.eps, ctx.bounds = eps, bounds
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, variance = ctx.saved_tensors
+        # Grad is enabled only if a second derivative is needed.
+        if torch.is_grad_enabled() or not is_plain(grad):
+            return (*_backward_by_torch(ctx.needs_input_grad, (x, weight, bias), grad, ctx.eps, ctx.bounds), None, None)
+        grad_x, grad_weight, grad_bias = _ops.batch_norm_backward(
+            _channels_last(grad), _channels_last(x), weight, bias, mean, variance, ctx.eps, *ctx.bounds
+        )
+        return grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, None, None
+
+
+def _backward_by_torch(
+    needed: tuple[bool, ...], inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor, eps: float, bounds: Bounds
+) -> tuple[Tensor | None, ...]:
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, weight, bias = inputs
+        y = batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+        output = y if bounds == ANY else y.clamp(*bounds)
+    wanted = [value for value, need in zip(inputs, needed, strict=False) if need]
+    found = iter(torch.autograd.grad(output, wanted, grad, create_graph=differentiable))
+    return tuple(next(found) if need else None for need in needed[:3])
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """``(B, H, W, C)``, contiguous."""
+    return x.permute(0, 2, 3, 1).contiguous()
