@@ -6,7 +6,7 @@ from torch import nn
 
 from focaldet.models.conv3x3 import Conv3x3, is_conv3x3
 from focaldet.models.depthwise_conv import DepthwiseConv, is_depthwise
-from focaldet.models.fused_batch_norm import FusedBatchNorm, is_fusible
+from focaldet.models.fused_norm import FusedBatchNorm, is_fusible
 
 
 def with_fast_layers(module: nn.Module) -> None:

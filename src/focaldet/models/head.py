@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from focaldet.models.conv3x3 import Conv3x3
+from focaldet.models.fused_norm import GroupNormReLU
 from focaldet.structures import HeadOutputs
 
 
@@ -132,8 +133,10 @@ class Tower(nn.Sequential):
         for _ in range(depth):
             layers.append(Conv3x3(channels, channels, bias=bias or norm == "none"))
             if norm == "group":
-                layers.append(nn.GroupNorm(groups, channels))
-            layers.append(nn.ReLU(inplace=True))
+                # Keys of saved weights contain the positions of layers, which must not change.
+                layers += [GroupNormReLU(groups, channels), nn.Identity()]
+            else:
+                layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:

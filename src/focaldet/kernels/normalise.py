@@ -1,20 +1,20 @@
-"""Batch norm in training on the CPU, together with the ReLU after it (csrc/batch_norm.cpp)."""
+"""Batch norm and group norm in training on the CPU, together with the ReLU after them (csrc/normalise.cpp)."""
 
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import batch_norm
+from torch.nn import functional as F
 
 from focaldet.kernels.ops import LIBRARY, is_plain
 
 LIBRARY.define(
-    "batch_norm(Tensor x, Tensor weight, Tensor bias, float eps, float low, float high, Tensor(a!) y) "
-    "-> (Tensor, Tensor)"
+    "normalise(Tensor x, Tensor weight, Tensor bias, int sets, int groups, float eps, float low, float high, "
+    "Tensor(a!) y) -> (Tensor, Tensor)"
 )
 LIBRARY.define(
-    "batch_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor variance, float eps, "
+    "normalise_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor variance, float eps, "
     "float low, float high) -> (Tensor, Tensor, Tensor)"
 )
 _ops: Any = torch.ops.focaldet
@@ -25,9 +25,10 @@ DTYPES = (torch.float32, torch.bfloat16)
 Bounds = tuple[float, float]
 ANY: Bounds = (-math.inf, math.inf)
 """Bounds that clamp nothing."""
+RELU: Bounds = (0.0, math.inf)
 
 
-def normalise(
+def batch_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds = ANY
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(x - mean) / sqrt(var + eps) * weight + bias``, clamped, with mean and biased variance over the batch.
@@ -35,22 +36,33 @@ def normalise(
     Args:
         x: ``(B, C, H, W)`` on the CPU, of one of `DTYPES`; in channels-last order nothing is copied.
         weight, bias: ``(C,)``, float32.
-        bounds: lowest and highest value of the result: ``(0, inf)`` for ReLU.
+        bounds: lowest and highest value of the result.
 
     Returns:
         The result in the dtype of x; mean and variance ``(C,)`` in float32, which have no derivative.
     """
-    y, mean, variance = _Normalise.apply(x, weight, bias, eps, bounds)
-    return y, mean, variance
+    y, mean, variance = _Normalise.apply(x, weight, bias, 1, x.shape[1], eps, bounds)
+    return y, mean[0], variance[0]
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds = ANY) -> Tensor:
+    """The same with mean and variance of each image and group of channels.
+
+    Args:
+        x, weight, bias, bounds: see ``batch_norm``.
+        groups: number of groups, a divisor of C.
+    """
+    y: Tensor = _Normalise.apply(x, weight, bias, len(x), groups, eps, bounds)[0]
+    return y
 
 
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, sets: int, groups: int, eps: float, bounds: Bounds
     ) -> tuple[Tensor, Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.channels_last)  # not a view, which an in-place ReLU may not change
-        mean, variance = _ops.batch_norm(_channels_last(x), weight, bias, eps, *bounds, _channels_last(y))
+        mean, variance = _ops.normalise(_channels_last(x), weight, bias, sets, groups, eps, *bounds, _channels_last(y))
         ctx.save_for_backward(x, weight, bias, mean, variance)
         ctx.eps, ctx.bounds = eps, bounds
         ctx.mark_non_differentiable(mean, variance)
@@ -61,20 +73,34 @@ class _Normalise(torch.autograd.Function):
         x, weight, bias, mean, variance = ctx.saved_tensors
         # Grad is enabled only if a second derivative is needed.
         if torch.is_grad_enabled() or not is_plain(grad):
-            return (*_backward_by_torch(ctx.needs_input_grad, (x, weight, bias), grad, ctx.eps, ctx.bounds), None, None)
-        grad_x, grad_weight, grad_bias = _ops.batch_norm_backward(
+            inputs, (sets, groups) = (x, weight, bias), mean.shape
+            return (*_backward_by_torch(ctx.needs_input_grad, inputs, grad, sets, groups, ctx.eps, ctx.bounds), *_NONE)
+        grad_x, grad_weight, grad_bias = _ops.normalise_backward(
             _channels_last(grad), _channels_last(x), weight, bias, mean, variance, ctx.eps, *ctx.bounds
         )
-        return grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, None, None
+        return grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, *_NONE
+
+
+_NONE = (None, None, None, None)
+"""Derivatives of what is not a tensor."""
 
 
 def _backward_by_torch(
-    needed: tuple[bool, ...], inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor, eps: float, bounds: Bounds
+    needed: tuple[bool, ...],
+    inputs: tuple[Tensor, Tensor, Tensor],
+    grad: Tensor,
+    sets: int,
+    groups: int,
+    eps: float,
+    bounds: Bounds,
 ) -> tuple[Tensor | None, ...]:
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x, weight, bias = inputs
-        y = batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+        if (sets, groups) == (1, x.shape[1]):
+            y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+        else:
+            y = F.group_norm(x, groups, weight, bias, eps)
         output = y if bounds == ANY else y.clamp(*bounds)
     wanted = [value for value, need in zip(inputs, needed, strict=False) if need]
     found = iter(torch.autograd.grad(output, wanted, grad, create_graph=differentiable))

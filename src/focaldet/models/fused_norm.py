@@ -1,23 +1,21 @@
-"""Batch norm and the ReLU after it, which take a quarter of a training step on a CPU, in one operator."""
-
-import math
+"""Batch norm and group norm in one operator with the ReLU after them: a third of a training step on a CPU."""
 
 import torch
 from torch import Tensor, nn
 
 from focaldet import kernels
 from focaldet.checks import in_transform
-from focaldet.kernels.batch_norm import ANY, DTYPES, Bounds, normalise
+from focaldet.kernels.normalise import ANY, DTYPES, RELU, Bounds, batch_norm, group_norm
 from focaldet.models.batch_norm import take_over
 
-BOUNDS: dict[type, Bounds] = {nn.Identity: ANY, nn.ReLU: (0.0, math.inf), nn.ReLU6: (0.0, 6.0)}
+BOUNDS: dict[type, Bounds] = {nn.Identity: ANY, nn.ReLU: RELU, nn.ReLU6: (0.0, 6.0)}
 """Lowest and highest output of the activations that the kernel computes."""
 
 
 class FusedBatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d``, or timm's ``BatchNormAct2d``, which has an activation.
 
-    On the CPU, training uses the kernel (``kernels.batch_norm``). Everything else, and traced and exported models, keep
+    On the CPU, training uses the kernel (``kernels.normalise``). Everything else, and traced and exported models, keep
     torch's operators.
 
     >>> norm = FusedBatchNorm(BatchNormAct2d(8))
@@ -40,12 +38,13 @@ class FusedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape and dtype."""
-        if not self._pays(x):
+        # torch explains why one number per channel is too few.
+        if not _pays(self, x) or x.numel() == self.num_features:
             y = super().forward(x)
             for follower in self.children():
                 y = follower(y)
             return y
-        y, mean, variance = normalise(x, self.weight, self.bias, self.eps, self.bounds or ANY)
+        y, mean, variance = batch_norm(x, self.weight, self.bias, self.eps, self.bounds or ANY)
         self._track(mean, variance, x.numel() // x.shape[1])
         return y if self.bounds else self.act(y)
 
@@ -59,20 +58,37 @@ class FusedBatchNorm(nn.BatchNorm2d):
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 
-    def _pays(self, x: Tensor) -> bool:
-        return (
-            self.training
-            and x.device.type == self.weight.device.type == "cpu"
-            and x.dtype in DTYPES
-            and self.weight.dtype == torch.float32
-            and type(x) is Tensor  # no fake tensors
-            and x.ndim == 4
-            and x.shape[1] == self.num_features
-            and x.numel() > self.num_features  # torch explains why one number per channel is too few
-            and not torch.compiler.is_compiling()
-            and not in_transform(self.weight, self.bias, x)
-            and kernels.available()["cpu"] is None
-        )
+
+class GroupNormReLU(nn.GroupNorm):
+    """``nn.GroupNorm`` and ReLU, on a map ``(B, C, H, W)``.
+
+    On the CPU, training uses the kernel (``kernels.normalise``), like ``FusedBatchNorm``.
+
+    >>> GroupNormReLU(4, 8)(torch.randn(2, 8, 16, 20)).min() >= 0
+    tensor(True)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape and dtype."""
+        if _pays(self, x):
+            return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, RELU)
+        return super().forward(x).relu_()
+
+
+def _pays(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> bool:
+    return (
+        norm.training
+        and x.device.type == norm.weight.device.type == "cpu"
+        and x.dtype in DTYPES
+        and norm.weight.dtype == torch.float32
+        and type(x) is Tensor  # no fake tensors
+        and x.ndim == 4
+        and x.shape[1] == len(norm.weight)
+        and x.numel() > 0
+        and not torch.compiler.is_compiling()
+        and not in_transform(norm.weight, norm.bias, x)
+        and kernels.available()["cpu"] is None
+    )
 
 
 def is_fusible(norm: nn.BatchNorm2d) -> bool:

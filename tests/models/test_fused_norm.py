@@ -1,4 +1,4 @@
-"""Which batch norms use the kernel, and their equality with ordinary ones."""
+"""Which norms use the kernel, and their equality with ordinary ones."""
 
 import copy
 
@@ -8,11 +8,11 @@ from timm.layers.norm_act import BatchNormAct2d, FrozenBatchNormAct2d
 from torch import nn
 
 from focaldet import kernels
-from focaldet.models import fused_batch_norm
+from focaldet.models import fused_norm
 from focaldet.models.backbone import Backbone, freeze_batch_norm
 from focaldet.models.batch_norm import SynchronisedBatchNorm, synchronise_batch_norm
 from focaldet.models.fast_layers import with_fast_layers
-from focaldet.models.fused_batch_norm import FusedBatchNorm
+from focaldet.models.fused_norm import FusedBatchNorm, GroupNormReLU
 
 needs_kernels = pytest.mark.skipif(kernels.available()["cpu"] is not None, reason="needs the C++ kernels")
 
@@ -26,8 +26,8 @@ def by_kernel(monkeypatch):
         calls.append(bounds)
         return original(x, weight, bias, eps, bounds)
 
-    original = fused_batch_norm.normalise
-    monkeypatch.setattr(fused_batch_norm, "normalise", counting)
+    original = fused_norm.batch_norm
+    monkeypatch.setattr(fused_norm, "batch_norm", counting)
     return calls
 
 
@@ -138,3 +138,19 @@ def test_a_network_trains_alike(name):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     for key, buffer in before.named_buffers():
         torch.testing.assert_close(net.get_buffer(key), buffer, atol=1e-4, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_group_norm_with_relu_is_torchs(dtype, training):
+    torch.manual_seed(0)
+    norm = GroupNormReLU(4, 12).train(training).to(torch.float32 if dtype == torch.bfloat16 else dtype)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = (torch.randn(3, 12, 7, 5) + 1).to(dtype)
+    mine, theirs = (x.clone().requires_grad_() for _ in range(2))
+    y, expected = norm(mine), nn.functional.group_norm(theirs, 4, norm.weight, norm.bias, norm.eps).relu()
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-1 if dtype == torch.bfloat16 else 1e-4, rtol=1e-2)
