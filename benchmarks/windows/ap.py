@@ -4,10 +4,10 @@ Stitches large photos from BCCD's (``stitch``), and trains on whole photos at 32
 the same seeds, on the photos at their own scale and at a fifth of it. Each network sees the same number of megapixels,
 so that all training costs the same, whatever else the machine does. Measures AP on test by the size of objects in the
 photo's pixels, and the time per megapixel; the run on windows is also measured inside supervision's
-``InferenceSlicer``. Writes benchmarks/results/windows.md.
+``InferenceSlicer``. Writes benchmarks/results/windows.md, and windows.json with the runs behind it.
 
-Finished parts are kept in DIR and not repeated, so the command may be stopped and restarted. ``--times`` measures the
-times again, on an idle machine.
+The command may be stopped and restarted: measured runs in windows.json are not repeated, nor are finished parts in DIR.
+``--times`` measures the runs in DIR again, on an idle machine.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from benchmarks.provenance import given_command, provenance
+from benchmarks.continuing import train_or_continue
+from benchmarks.provenance import commit, given_command, provenance
 from benchmarks.windows.stitch import make
 
 from focaldet.data.folder import read_folder
@@ -32,7 +33,6 @@ from focaldet.engine.detect import as_detections
 from focaldet.engine.detector import Detector
 from focaldet.engine.evaluate import as_trained
 from focaldet.engine.pyramid import with_levels
-from focaldet.engine.train import train
 from focaldet.engine.windows import with_tile
 from focaldet.evaluation.average_precision import average_precision
 from focaldet.files import read_json, write_json, write_text
@@ -69,6 +69,11 @@ class Rung:
     name: str
     changes: dict[str, Any]
 
+    @property
+    def slug(self) -> str:
+        """The name in names of folders."""
+        return self.name.replace(" ", "-")
+
 
 RUNGS = [Rung(f"whole {size} px", {"size": size}) for size in WHOLE] + [Rung("windows", {"tile": "auto"})]
 
@@ -93,35 +98,33 @@ def main() -> None:
     shared["val_every"] = 1_000_000  # once, at the end: in windows it takes long
     if chosen.backbone_weights is not None:
         shared |= {"backbone_weights": str(chosen.backbone_weights), "frozen_stages": 1, "backbone_lr": 0.3}
-    measured = [
-        entry
-        for name in chosen.sets
-        for seed in range(chosen.seeds)
-        for rung in RUNGS
-        for entry in measure(photos / name, chosen, rung, seed, shared)
-    ]
+    file = chosen.result.with_suffix(".json")
+    runs: dict[str, list[dict[str, Any]]] = read_json(file) if file.exists() else {}
+    for name in chosen.sets:
+        for seed in range(chosen.seeds):
+            for rung in RUNGS:
+                run = chosen.out / "runs" / f"{name}-{rung.slug}-{seed}"
+                if run.name in runs and not (chosen.times and run.exists()):
+                    print(f"{run.name}: measured before", flush=True)
+                    continue
+                runs[run.name] = measure(photos / name, run, rung, seed, shared, chosen.megapixels)
+                write_json(file, runs)
+    measured = [entry for rung in RUNGS for name in sorted(runs) if rung.slug in name for entry in runs[name]]
     write_text(chosen.result, page(measured, shared, chosen.megapixels))
     print(f"written: {chosen.result}")
 
 
 def measure(
-    data: Path, chosen: argparse.Namespace, rung: Rung, seed: int, shared: dict[str, Any]
+    data: Path, run: Path, rung: Rung, seed: int, shared: dict[str, Any], megapixels: int
 ) -> list[dict[str, Any]]:
-    """Train and measure if needed; return one entry per way to process the photos."""
-    run = chosen.out / "runs" / f"{data.name}-{rung.name.replace(' ', '-')}-{seed}"
-    kept = run / "measured.json"
-    if kept.exists() and not chosen.times:
-        print(f"{run.name}: measured before", flush=True)
-        entries: list[dict[str, Any]] = read_json(kept)
-        return entries
-    done = run / "evaluation.json"  # the last file that training writes
-    if not done.exists():
-        resume = (run / "last.ckpt").exists()
-        config = TrainConfig(data=str(data), out=str(run), seed=seed, resume=resume, **rung.changes, **shared)
-        train(within_budget(config, chosen.megapixels))
-    entries = [{"set": data.name, "way": way, "seed": seed, **result} for way, result in _ways(run, data, rung.name)]
-    write_json(kept, entries)
-    return entries
+    """Train if needed, and measure; return one entry per way to process the photos."""
+    if not (run / "evaluation.json").exists():  # the last file that training writes
+        config = TrainConfig(data=str(data), out=str(run), seed=seed, **rung.changes, **shared)
+        train_or_continue(within_budget(config, megapixels))
+    return [
+        {"set": data.name, "way": way, "seed": seed, "commit": commit(), **result}
+        for way, result in _ways(run, data, rung.name)
+    ]
 
 
 def within_budget(config: TrainConfig, megapixels: int) -> TrainConfig:
