@@ -49,9 +49,10 @@ def test_the_fuzzer_finds_no_bad_access_and_no_undefined_behaviour(tmp_path):
     link = ["g++", *FLAGS.split(), "-shared", *objects, *libraries, "-o", str(package / "kernels" / "_cpu.abi3.so")]
     subprocess.run(link, check=True)
     fuzz = "any_ or pyramid or out_of_range or written_over or torchvisions or just_the_limit or equal_scores"
-    fuzz += " or derivatives or several_turns or tiles_outside or extreme"
+    fuzz += " or derivatives or several_turns or tiles_outside or extreme or is_torchs or rejects"
     here = Path(__file__).parent
-    files = here / "test_fused_shapes.py", here / "test_tiles.py", here.parent / "models/test_nms.py"
+    names = ("test_fused_shapes.py", "test_tiles.py", "test_depthwise.py", "test_normalise.py", "../models/test_nms.py")
+    files = [here / name for name in names]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", fuzz, *map(str, files)],
         env=os.environ

@@ -46,7 +46,7 @@ def batch_norm(
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds = ANY) -> Tensor:
-    """The same with mean and variance of each image and group of channels.
+    """Like ``batch_norm``, with mean and variance of each image and group of channels.
 
     Args:
         x, weight, bias, bounds: see ``batch_norm``.

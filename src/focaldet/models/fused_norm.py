@@ -18,6 +18,7 @@ class FusedBatchNorm(nn.BatchNorm2d):
     On the CPU, training uses the kernel (``kernels.normalise``). Everything else, and traced and exported models, keep
     torch's operators.
 
+    >>> from timm.layers import BatchNormAct2d
     >>> norm = FusedBatchNorm(BatchNormAct2d(8))
     >>> norm(torch.randn(2, 8, 16, 20)).min() >= 0
     tensor(True)
