@@ -3,9 +3,9 @@
 ``ap`` trains each preset from scratch with the default options, for the same number of epochs and with each seed, and
 measures AP on the test split. AP on val, measured halfway and at the end, selects the weights. Runs in --folder are
 kept and stopped ones continue. ``speed``, on an idle machine, exports the first run of each preset and times it on a
-photo, in turns with YOLO11n's network at 320 px: ``yolo export model=yolo11n.yaml format=onnx imgsz=320`` of
-ultralytics makes --yolo FILE, with random weights and without non-maximum suppression. Both write
-benchmarks/results/presets.md.
+photo, in turns with YOLO11n's network at 320 px: --yolo FILE, made by ``torch.onnx.export`` from
+``YOLO("yolo11n.yaml").model.fuse()`` of ultralytics, with random weights and without non-maximum suppression. Both
+write benchmarks/results/presets.md.
 """
 
 import argparse
