@@ -212,7 +212,7 @@ def page(measured: list[dict[str, Any]], shared: dict[str, Any], megapixels: int
         f"{MAX_BATCH} images and about {STEP_MEGAPIXELS} megapixel. AP on the test split of BCCD's photos stitched to "
         "grids (stitch.py), mean and range over the seeds; small, medium and large are areas below 32², below 96² "
         "and above, in pixels of the photo. Seconds per megapixel are those of the network and of what is around it, "
-        "without reading files.",
+        f"without reading files. Runs of commit {', '.join(sorted({entry['commit'] for entry in measured}))}.",
     ]
     for name, title in (("full", "At their own scale: 3,840 × 2,400 px"), ("fifth", "At a fifth: 768 × 480 px")):
         rows = [entry for entry in measured if entry["set"] == name]
