@@ -9,6 +9,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from focaldet import kernels
+from focaldet.exporting.same_padding import SameConvolutionOf, conv2d_same, with_same_convolutions
 from focaldet.models import depthwise_conv
 from focaldet.models.backbone import Backbone
 from focaldet.models.depthwise_conv import DepthwiseConv
@@ -147,3 +148,12 @@ def test_a_network_keeps_its_maps_and_derivatives(name):
         if parameter.grad is not None:
             scale = float(parameter.grad.abs().max())
             torch.testing.assert_close(net.get_parameter(key).grad, parameter.grad, atol=1e-3 * scale, rtol=1e-3)
+
+
+def test_an_export_knows_the_padding_of_tensorflow():
+    net = nn.Sequential(Conv2dSame(16, 16, 5, stride=2, groups=16))
+    with_fast_layers(net)
+    found = with_same_convolutions(net, conv2d_same)
+    assert type(found[0]) is SameConvolutionOf
+    x = torch.randn(1, 16, 21, 18)
+    torch.testing.assert_close(found(x), net(x))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from focaldet.checks import InputError
+from focaldet.models.depthwise_conv import DepthwiseConv
 
 SameConvolution = Callable[[Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], int], Tensor]
 """Function of images, weight, bias, stride, dilation and groups."""
@@ -72,7 +73,7 @@ def conv2d_same_by_index(
 class SameConvolutionOf(nn.Module):
     """A timm ``Conv2dSame`` with another implementation."""
 
-    def __init__(self, layer: Conv2dSame, convolution: SameConvolution) -> None:
+    def __init__(self, layer: nn.Conv2d, convolution: SameConvolution) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         self.stride, self.dilation, self.groups = layer.stride, layer.dilation, layer.groups
@@ -90,7 +91,7 @@ def with_same_convolutions(net: Network, convolution: SameConvolution) -> Networ
     """
     net = deepcopy(net)
     for name, layer in list(net.named_modules()):
-        if type(layer) is Conv2dSame:
+        if type(layer) is Conv2dSame or (isinstance(layer, DepthwiseConv) and layer.same_padding):
             net.set_submodule(name, SameConvolutionOf(layer, convolution))
         elif type(layer).__name__.endswith("Same"):
             raise InputError(f"{type(layer).__name__}: its padding depends on the image size, so it cannot be exported")
