@@ -15,7 +15,8 @@ namespace {
 constexpr int kLanes = 16;  // channels at a time: one register of AVX-512, two of AVX2
 
 #ifdef __GNUC__
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));  // arrays of these stay in registers, arrays of floats do not
+// Arrays of these stay in registers, arrays of floats do not.
+typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 #else
 struct Lanes {
   float x[kLanes];
@@ -166,9 +167,9 @@ using Backward = void(const Shape&, const T*, const T*, const float*, T*, float*
 FOCALDET_DEPTHWISE(floats_3, 3, float)
 FOCALDET_DEPTHWISE(floats_5, 5, float)
 FOCALDET_DEPTHWISE(floats_7, 7, float)
-FOCALDET_DEPTHWISE(halves_3, 3, BFloat16)
-FOCALDET_DEPTHWISE(halves_5, 5, BFloat16)
-FOCALDET_DEPTHWISE(halves_7, 7, BFloat16)
+FOCALDET_DEPTHWISE(bfloats_3, 3, BFloat16)
+FOCALDET_DEPTHWISE(bfloats_5, 5, BFloat16)
+FOCALDET_DEPTHWISE(bfloats_7, 7, BFloat16)
 #undef FOCALDET_DEPTHWISE
 
 template <class T>
@@ -223,7 +224,7 @@ std::tuple<Tensor, Tensor> depthwise_backward(Tensor grad, Tensor input, Tensor 
     return {grad_input, grad_filter};
   }
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::BFloat16, "input: expected float32 or bfloat16");
-  Tensor grad_filter = run<BFloat16>(s, side == 3 ? halves_3 : side == 5 ? halves_5 : halves_7, taps, input, grad,
+  Tensor grad_filter = run<BFloat16>(s, side == 3 ? bfloats_3 : side == 5 ? bfloats_5 : bfloats_7, taps, input, grad,
                                      filter, grad_input);
   return {grad_input, grad_filter};
 }

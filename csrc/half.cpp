@@ -2,18 +2,11 @@
 
 #include <cstring>
 
+#include "bfloat16.h"
 #include "vector_math.h"
 
 namespace focaldet {
 namespace {
-
-FOCALDET_INLINE float from_bfloat16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
-
-FOCALDET_INLINE uint16_t to_bfloat16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  return static_cast<uint16_t>(x != x ? 0x7fc0u : rounded >> 16);
-}
 
 // Exponent and mantissa shifted into a float's place, then scaled by 2^(127 - 15); this handles subnormals too.
 FOCALDET_INLINE float from_half(uint16_t x) {

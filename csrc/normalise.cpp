@@ -2,8 +2,9 @@
 // each way. torch takes two to three times as long for maps in channels-last order.
 //
 // A set is what shares statistics: all images for batch norm, one image for group norm. It is (P, C), a row for each
-// pixel. Its channels share them in groups; those of batch norm have one channel. A tile is as many whole rows as make kTile numbers: what belongs to a channel is
-// repeated in it, so that loops run over long stretches of memory however few channels there are.
+// pixel. Its channels share them in groups, which have one channel for batch norm. A tile is as many whole rows as make
+// kTile numbers: what belongs to a channel is repeated in it, so that loops run over long stretches of memory however few
+// channels there are.
 #include <array>
 #include <cmath>
 #include <utility>
@@ -15,8 +16,8 @@
 namespace focaldet {
 namespace {
 
-constexpr int64_t kTile = 512;      // numbers, at least
-constexpr int64_t kPiece = 1 << 15; // numbers in a piece of work, at least
+constexpr int64_t kTile = 512;       // numbers, at least
+constexpr int64_t kPiece = 1 << 15;  // numbers in a piece of work, at least
 
 struct Layout {
   int64_t pixels, channels, tile, piece, total;  // tile, piece: in numbers
@@ -38,7 +39,7 @@ struct Clamp {  // ReLU is 0 to infinity; no activation is -infinity to infinity
   float low, high;
 };
 
-// Sums of x - pivot and of its square. The sum of n numbers is in the n numbers from `sums` on, by place in the tile.
+// Adds x - pivot to the first `tile` numbers of `sums`, and its square to the next: one sum for each place in the tile.
 template <class T>
 FOCALDET_INLINE void moments(const T* x, int64_t n, int64_t tile, const float* pivot, float* sums) {
   float *const first = sums, *const second = sums + tile;
@@ -67,12 +68,13 @@ FOCALDET_INLINE void scale_and_shift(const T* x, int64_t n, int64_t tile, const 
   }
 }
 
-// The derivative of the clamp, from its input, which is computed again.
-FOCALDET_INLINE float through(float grad, float value, Clamp c) {
+// The derivative before the clamp, whose input is computed again.
+FOCALDET_INLINE float through(float grad, float x, float factor, float shift, Clamp c) {
+  const float value = x * factor + shift;
   return value <= c.low || value >= c.high ? 0.f : grad;
 }
 
-// Sums of the clamp's derivative, and of it times x - mean.
+// Likewise, adds the derivative before the clamp, and its product with x - mean.
 template <class T>
 FOCALDET_INLINE void grad_moments(const T* grad, const T* x, int64_t n, int64_t tile, const float* factor,
                                   const float* shift, const float* mean, Clamp c, float* sums) {
@@ -82,14 +84,14 @@ FOCALDET_INLINE void grad_moments(const T* grad, const T* x, int64_t n, int64_t 
 #pragma GCC ivdep
     for (int64_t j = 0; j < m; ++j) {
       const float value = to_float(x[k + j]);
-      const float g = through(to_float(grad[k + j]), value * factor[j] + shift[j], c);
+      const float g = through(to_float(grad[k + j]), value, factor[j], shift[j], c);
       first[j] += g;
       second[j] += g * (value - mean[j]);
     }
   }
 }
 
-// factor * clamp's derivative + slope * (x - mean) + constant
+// factor * derivative before the clamp + slope * (x - mean) + constant
 template <class T>
 FOCALDET_INLINE void grad_input(const T* grad, const T* x, int64_t n, int64_t tile, const float* factor,
                                 const float* shift, const float* mean, const float* slope, const float* constant,
@@ -99,7 +101,7 @@ FOCALDET_INLINE void grad_input(const T* grad, const T* x, int64_t n, int64_t ti
 #pragma GCC ivdep
     for (int64_t j = 0; j < m; ++j) {
       const float value = to_float(x[k + j]);
-      const float g = through(to_float(grad[k + j]), value * factor[j] + shift[j], c);
+      const float g = through(to_float(grad[k + j]), value, factor[j], shift[j], c);
       assign(to[k + j], factor[j] * g + slope[j] * (value - mean[j]) + constant[j]);
     }
   }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from focaldet.kernels.layers import backward_by_torch, channels_last
 from focaldet.kernels.ops import LIBRARY, is_plain
 
 for _name in ("pixels_to_tiles", "gradient_to_tiles"):
@@ -62,7 +63,7 @@ def conv3x3(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list
 
 def _is_small(x: Tensor) -> bool:
     """Whether all numbers are finite and within `LIMIT`."""
-    dense = x if x.is_contiguous() else _channels_last(x)
+    dense = x if x.is_contiguous() else channels_last(x)
     small: bool = _ops.largest(dense) <= LIMIT
     return small
 
@@ -71,15 +72,19 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, *maps: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(weight, bias, *maps)
-        return tuple(_convolve([_channels_last(x) for x in maps], _factors(weight.transpose(0, 1)), bias))
+        return tuple(_convolve([channels_last(x) for x in maps], _factors(weight.transpose(0, 1)), bias))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, bias, *maps = ctx.saved_tensors
         # Grad is enabled only if a second derivative is needed.
         if torch.is_grad_enabled() or not all(is_plain(grad) and _is_small(grad) for grad in grads):
-            return _backward_by_torch(ctx.needs_input_grad, weight, bias, maps, grads)
-        inputs, outputs = [_channels_last(x) for x in maps], [_channels_last(grad) for grad in grads]
+
+            def convolve() -> list[Tensor]:
+                return [conv2d(x, weight, bias, padding=1) for x in maps]
+
+            return backward_by_torch(convolve, ctx.saved_tensors, ctx.needs_input_grad, grads)
+        inputs, outputs = [channels_last(x) for x in maps], [channels_last(grad) for grad in grads]
         grad_maps: list[Tensor | None] = [None] * len(inputs)
         grad_weight = grad_bias = None
         if any(ctx.needs_input_grad[2:]):
@@ -89,22 +94,6 @@ class _Conv3x3(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_bias = torch.stack([output.sum(dim=(0, 1, 2)) for output in outputs]).sum(dim=0)
         return grad_weight, grad_bias, *grad_maps
-
-
-def _backward_by_torch(
-    needed: Sequence[bool], weight: Tensor, bias: Tensor | None, maps: list[Tensor], grads: Sequence[Tensor]
-) -> tuple[Tensor | None, ...]:
-    inputs = [x for x, wanted in zip((weight, bias, *maps), needed, strict=True) if wanted and x is not None]
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        outputs = [conv2d(x, weight, bias, padding=1) for x in maps]
-    found = iter(torch.autograd.grad(outputs, inputs, grads, create_graph=differentiable))
-    return tuple(next(found) if wanted else None for wanted in needed)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """``(B, H, W, C)``, contiguous."""
-    return x.permute(0, 2, 3, 1).contiguous()
 
 
 def _factors(weight: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from focaldet.kernels.layers import backward_by_torch, channels_last
 from focaldet.kernels.ops import LIBRARY, is_plain
 
 LIBRARY.define(
@@ -44,34 +45,19 @@ class _DepthwiseConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, _ = ctx.saved_tensors
+        x, weight, bias = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
         # Grad is enabled only if a second derivative is needed.
         if torch.is_grad_enabled() or not is_plain(grad):
-            return (*_backward_by_torch(ctx.needs_input_grad, ctx.saved_tensors, grad, ctx.stride, ctx.padding), *_NONE)
+
+            def convolve() -> Tensor:
+                return conv2d(x, weight, bias, ctx.stride, ctx.padding, groups=len(weight))
+
+            return *backward_by_torch(convolve, ctx.saved_tensors, needed, grad), None, None
         filters = weight.view(len(weight), -1).T.float().contiguous()
         grad_x, grad_filters = _ops.depthwise_backward(
-            _channels_last(grad), _channels_last(x), filters, ctx.stride, ctx.padding
+            channels_last(grad), channels_last(x), filters, ctx.stride, ctx.padding
         )
-        grad_bias = grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return grad_x.permute(0, 3, 1, 2), grad_filters.T.reshape(weight.shape).to(weight.dtype), grad_bias, *_NONE
-
-
-_NONE = (None, None)
-"""Derivatives of stride and padding."""
-
-
-def _backward_by_torch(
-    needed: tuple[bool, ...], inputs: tuple[Tensor, Tensor, Tensor | None], grad: Tensor, stride: int, padding: int
-) -> tuple[Tensor | None, ...]:
-    x, weight, bias = inputs
-    wanted = [value for value, need in zip(inputs, needed, strict=False) if need and value is not None]
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        output = conv2d(x, weight, bias, stride, padding, groups=len(weight))
-    found = iter(torch.autograd.grad(output, wanted, grad, create_graph=differentiable))
-    return tuple(next(found) if need else None for need in needed[:3])
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """``(B, H, W, C)``, contiguous."""
-    return x.permute(0, 2, 3, 1).contiguous()
+        grad_weight = grad_filters.T.reshape(weight.shape).to(weight.dtype)
+        grad_bias = grad.sum(dim=(0, 2, 3)) if needed[2] else None
+        return grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, None, None

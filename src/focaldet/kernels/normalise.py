@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from focaldet.kernels.layers import backward_by_torch, channels_last
 from focaldet.kernels.ops import LIBRARY, is_plain
 
 LIBRARY.define(
@@ -62,7 +63,7 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, sets: int, groups: int, eps: float, bounds: Bounds
     ) -> tuple[Tensor, Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.channels_last)  # not a view, which an in-place ReLU may not change
-        mean, variance = _ops.normalise(_channels_last(x), weight, bias, sets, groups, eps, *bounds, _channels_last(y))
+        mean, variance = _ops.normalise(channels_last(x), weight, bias, sets, groups, eps, *bounds, channels_last(y))
         ctx.save_for_backward(x, weight, bias, mean, variance)
         ctx.eps, ctx.bounds = eps, bounds
         ctx.mark_non_differentiable(mean, variance)
@@ -71,42 +72,19 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, variance = ctx.saved_tensors
+        none = (None, None, None, None)  # for what is not a tensor
         # Grad is enabled only if a second derivative is needed.
         if torch.is_grad_enabled() or not is_plain(grad):
-            inputs, (sets, groups) = (x, weight, bias), mean.shape
-            return (*_backward_by_torch(ctx.needs_input_grad, inputs, grad, sets, groups, ctx.eps, ctx.bounds), *_NONE)
-        grad_x, grad_weight, grad_bias = _ops.normalise_backward(
-            _channels_last(grad), _channels_last(x), weight, bias, mean, variance, ctx.eps, *ctx.bounds
+
+            def normalise() -> Tensor:
+                if mean.shape == (1, x.shape[1]):
+                    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.eps)
+                else:
+                    y = F.group_norm(x, mean.shape[1], weight, bias, ctx.eps)
+                return y if ctx.bounds == ANY else y.clamp(*ctx.bounds)
+
+            return *backward_by_torch(normalise, (x, weight, bias), ctx.needs_input_grad[:3], grad), *none
+        grads = _ops.normalise_backward(
+            channels_last(grad), channels_last(x), weight, bias, mean, variance, ctx.eps, *ctx.bounds
         )
-        return grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias, *_NONE
-
-
-_NONE = (None, None, None, None)
-"""Derivatives of what is not a tensor."""
-
-
-def _backward_by_torch(
-    needed: tuple[bool, ...],
-    inputs: tuple[Tensor, Tensor, Tensor],
-    grad: Tensor,
-    sets: int,
-    groups: int,
-    eps: float,
-    bounds: Bounds,
-) -> tuple[Tensor | None, ...]:
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x, weight, bias = inputs
-        if (sets, groups) == (1, x.shape[1]):
-            y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-        else:
-            y = F.group_norm(x, groups, weight, bias, eps)
-        output = y if bounds == ANY else y.clamp(*bounds)
-    wanted = [value for value, need in zip(inputs, needed, strict=False) if need]
-    found = iter(torch.autograd.grad(output, wanted, grad, create_graph=differentiable))
-    return tuple(next(found) if need else None for need in needed[:3])
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """``(B, H, W, C)``, contiguous."""
-    return x.permute(0, 2, 3, 1).contiguous()
+        return grads[0].permute(0, 3, 1, 2), *grads[1:], *none

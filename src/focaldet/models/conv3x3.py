@@ -5,9 +5,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from focaldet import kernels
-from focaldet.checks import in_transform
 from focaldet.kernels.convolution import conv3x3, num_tiles
+from focaldet.kernels.layers import applies
 
 MIN_CHANNELS = 32
 """Lowest number of input and output channels: with fewer, the transforms cost more than the saved multiplications."""
@@ -58,12 +57,10 @@ class Conv3x3(nn.Conv2d):
 
     def _pays(self, maps: list[Tensor]) -> bool:
         return (
-            all(x.device.type == "cpu" and x.dtype == torch.float32 for x in (self.weight, *maps))
+            all(x.dtype == torch.float32 for x in (self.weight, *maps))
             and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
-            and all(type(x) is Tensor for x in maps)  # no fake tensors
-            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
-            and not in_transform(self.weight, self.bias, *maps)
-            and kernels.available()["cpu"] is None
+            and not torch.is_autocast_enabled("cpu")
+            and applies(maps, self.weight, self.bias)
             and sum(num_tiles(x.shape[0], *x.shape[2:]) for x in maps) >= MIN_TILES
         )
 

@@ -5,9 +5,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
-from focaldet import kernels
-from focaldet.checks import in_transform
 from focaldet.kernels.depthwise import DTYPES, SIDES, depthwise_conv
+from focaldet.kernels.layers import applies
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -53,12 +52,8 @@ class DepthwiseConv(nn.Conv2d):
             and (self.kernel_size[0] > 3 or (dtype == torch.bfloat16 and self.stride[0] > 1))
             and dtype in DTYPES
             and self.weight.dtype in (dtype, torch.float32)
-            and x.device.type == self.weight.device.type == "cpu"
-            and type(x) is Tensor  # no fake tensors
             and x.ndim == 4
-            and not torch.compiler.is_compiling()
-            and not in_transform(self.weight, self.bias, x)
-            and kernels.available()["cpu"] is None
+            and applies([x], self.weight, self.bias)
         )
 
 

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from focaldet import kernels
-from focaldet.checks import in_transform
+from focaldet.kernels.layers import applies
 from focaldet.kernels.normalise import ANY, DTYPES, RELU, Bounds, batch_norm, group_norm
 from focaldet.models.batch_norm import take_over
 
@@ -79,16 +78,12 @@ class GroupNormReLU(nn.GroupNorm):
 def _pays(norm: nn.BatchNorm2d | nn.GroupNorm, x: Tensor) -> bool:
     return (
         norm.training
-        and x.device.type == norm.weight.device.type == "cpu"
         and x.dtype in DTYPES
         and norm.weight.dtype == torch.float32
-        and type(x) is Tensor  # no fake tensors
         and x.ndim == 4
         and x.shape[1] == len(norm.weight)
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
-        and not in_transform(norm.weight, norm.bias, x)
-        and kernels.available()["cpu"] is None
+        and applies([x], norm.weight, norm.bias)
     )
 
 
