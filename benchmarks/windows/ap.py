@@ -107,7 +107,9 @@ def main() -> None:
                 if run.name in runs and not (chosen.times and run.exists()):
                     print(f"{run.name}: measured before", flush=True)
                     continue
-                runs[run.name] = measure(photos / name, run, rung, seed, shared, chosen.megapixels)
+                trained = runs[run.name][0]["commit"] if run.name in runs else commit()
+                found = measure(photos / name, run, rung, seed, shared, chosen.megapixels)
+                runs[run.name] = [entry | {"commit": trained} for entry in found]
                 write_json(file, runs)
     measured = [entry for rung in RUNGS for name in sorted(runs) if rung.slug in name for entry in runs[name]]
     write_text(chosen.result, page(measured, shared, chosen.megapixels))
@@ -121,10 +123,7 @@ def measure(
     if not (run / "evaluation.json").exists():  # the last file that training writes
         config = TrainConfig(data=str(data), out=str(run), seed=seed, **rung.changes, **shared)
         train_or_continue(within_budget(config, megapixels))
-    return [
-        {"set": data.name, "way": way, "seed": seed, "commit": commit(), **result}
-        for way, result in _ways(run, data, rung.name)
-    ]
+    return [{"set": data.name, "way": way, "seed": seed, **result} for way, result in _ways(run, data, rung.name)]
 
 
 def within_budget(config: TrainConfig, megapixels: int) -> TrainConfig:
@@ -212,7 +211,7 @@ def page(measured: list[dict[str, Any]], shared: dict[str, Any], megapixels: int
         f"{MAX_BATCH} images and about {STEP_MEGAPIXELS} megapixel. AP on the test split of BCCD's photos stitched to "
         "grids (stitch.py), mean and range over the seeds; small, medium and large are areas below 32², below 96² "
         "and above, in pixels of the photo. Seconds per megapixel are those of the network and of what is around it, "
-        f"without reading files. Runs of commit {', '.join(sorted({entry['commit'] for entry in measured}))}.",
+        f"without reading files. Trained at commit {', '.join(sorted({entry['commit'] for entry in measured}))}.",
     ]
     for name, title in (("full", "At their own scale: 3,840 × 2,400 px"), ("fifth", "At a fifth: 768 × 480 px")):
         rows = [entry for entry in measured if entry["set"] == name]
