@@ -120,6 +120,19 @@ def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made / "trained"
 
 
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two photos, ``data``, and a ``run`` that was trained on them and measured on them."""
+
+    def make(folder: Path) -> None:
+        data = write_cells(folder / "data", {"train": range(2), "val": range(2)})
+        network = {"backbone": "test_resnet", "size": 256, "channels": 32}
+        learning = {"epochs": 100, "val_every": 100, "ema": 0.9, "augment": "none", "flips": "none", "workers": 0}
+        train_silently(replace(small_config(data, folder / "run"), **network, **learning))
+
+    return made_once(tmp_path_factory, "learned", make)
+
+
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of that run, free to change."""
@@ -130,6 +143,17 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def again(config: TrainConfig) -> Callable[..., Path]:
     """Trains with some fields changed, without output."""
     return lambda **changes: train_silently(replace(config, **changes))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch, as in the processes that tests start: with more, sums differ in their last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

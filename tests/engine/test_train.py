@@ -141,32 +141,29 @@ def test_a_run_that_broke_in_the_third_epoch_resumes_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig) -> None:
-    config = replace(config, epochs=16, val_every=5)
+@pytest.mark.usefixtures("one_thread")
+def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig, again: Callable[..., Path]) -> None:
+    longer = {"epochs": 16, "val_every": 5}
     run = Path(config.out or "")
-    killed, whole = start(config), start(replace(config, out=f"{run}-whole"))
+    killed = start(replace(config, **longer))
     wait_for_lines(run, 4, killed)
     killed.kill()
     killed.communicate()
     assert len(lines_of(run)) < 16
-    # In a process of its own too: with another number of threads, sums differ in their last bits.
-    for process in (start(replace(config, resume=True)), whole):
-        output = process.communicate()
-        assert process.returncode == 0, output
-    assert_same_run(run, Path(f"{run}-whole"))
+    assert_same_run(again(**longer, resume=True), again(**longer, out=f"{run}-whole"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_interrupt_keeps_what_was_learned(config: TrainConfig, signum: int, code: int) -> None:
+def test_sigterm_keeps_what_was_learned(config: TrainConfig) -> None:
+    """As Ctrl-C does: see test_processes.py."""
     config = replace(config, epochs=2000, val_every=1000)
     run = Path(config.out or "")
     process = start(config)
     wait_for_lines(run, 3, process)
     assert select.select([process.stdout], [], [], 0)[0]  # what it says does not wait for its end
-    process.send_signal(signum)
+    process.terminate()
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == code, errors
+    assert process.returncode == 143, errors
     assert f"report: {run / 'report.html'}" in output
     assert "Traceback" not in errors
     assert (run / "last.ckpt").exists()
@@ -175,43 +172,40 @@ def test_interrupt_keeps_what_was_learned(config: TrainConfig, signum: int, code
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_interrupt_ends_the_run_at_once_in_one_line(config: TrainConfig, signum: int, code: int) -> None:
+def test_a_second_interrupt_ends_the_run_at_once_in_one_line(config: TrainConfig) -> None:
     config = replace(config, epochs=2000, val_every=1000, workers=1)
     run = Path(config.out or "")
     process = start(config, new_session=True)
     wait_for_lines(run, 1, process)
-    os.killpg(process.pid, signum)  # to the worker too, as by a terminal
+    os.killpg(process.pid, signal.SIGINT)  # to the worker too, as by a terminal
     assert process.stdout is not None
     while "stopping after this step" not in (line := process.stdout.readline()):  # two at once would be one signal
         assert line
-    os.killpg(process.pid, signum)
+    os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == code, errors
+    assert process.returncode == 130, errors
     assert len(errors.strip().splitlines()) <= 1
     assert "Traceback" not in output + errors
     assert "Detected" not in output + errors
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_ends_the_output_not_the_training(config: TrainConfig) -> None:
-    process = start(config)
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()  # as head -1 does
-    with process:
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-    assert process.returncode == 0
-    assert len(lines_of(Path(config.out or ""))) == config.epochs
-
-
-@pytest.mark.slow
-def test_of_two_runs_into_one_folder_one_is_refused(config: TrainConfig) -> None:
+def test_of_two_runs_into_one_folder_one_is_refused_and_a_closed_pipe_ends_only_the_output(config: TrainConfig) -> None:
     processes = [start(config) for _ in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert sorted(process.returncode for process in processes) == [0, 2], errors
-    assert any("is running in this folder" in error or "already holds a run" in error for error in errors)
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()  # as head -1 does
+    errors = []
+    for process in processes:
+        with process:
+            assert process.stderr is not None
+            errors.append(process.stderr.read())
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) == [0, 2], errors
+    assert errors[codes.index(0)] == ""
+    refusal = errors[codes.index(2)]
+    assert "is running in this folder" in refusal or "already holds a run" in refusal
     assert len(lines_of(Path(config.out or ""))) == config.epochs
 
 

@@ -70,33 +70,30 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def programs(source: Path) -> Path:
     """The ``bin`` of such an environment."""
-    return environment(source, "bare")
-
-
-@pytest.fixture(scope="module")
-def openvino_programs(source: Path) -> Path:
-    """Another, in which onnxruntime was replaced by its build with OpenVINO."""
-    return with_wheel(source, "onnxruntime-openvino")
-
-
-@pytest.fixture(scope="module")
-def gpu_programs(source: Path) -> Path:
-    """Another, with the build for NVIDIA's GPUs."""
-    return with_wheel(source, "onnxruntime-gpu")
-
-
-def with_wheel(source: Path, wheel: str) -> Path:
-    programs = environment(source, wheel)
-    pip(programs, "uninstall", "--quiet", "--yes", "onnxruntime")
-    pip(programs, *INSTALL, wheel)
-    return programs
-
-
-def environment(source: Path, name: str) -> Path:
-    programs = source.with_name(name) / "bin"
+    programs = source.with_name("bare") / "bin"
     run(sys.executable, "-m", "venv", "--without-pip", programs.parent)
     pip(programs, *INSTALL, f"{source}[serve,video]")
     return programs
+
+
+@pytest.fixture(scope="module")
+def openvino_python(programs: Path) -> Path:
+    """The interpreter of a copy in which onnxruntime was replaced by its build with OpenVINO."""
+    return with_wheel(programs, "onnxruntime-openvino")
+
+
+@pytest.fixture(scope="module")
+def gpu_python(programs: Path) -> Path:
+    """Another, with the build for NVIDIA's GPUs."""
+    return with_wheel(programs, "onnxruntime-gpu")
+
+
+def with_wheel(programs: Path, wheel: str) -> Path:
+    copy = programs.parent.with_name(wheel)
+    shutil.copytree(programs.parent, copy, symlinks=True, copy_function=os.link)  # pip replaces files, never edits them
+    pip(copy / "bin", "uninstall", "--quiet", "--yes", "onnxruntime")
+    pip(copy / "bin", *INSTALL, wheel)
+    return copy / "bin" / "python"  # the copy's other programs would start the original's interpreter
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +140,10 @@ def test_photos_folders_and_videos_have_the_boxes_that_they_have_here(
 
 @pytest.mark.parametrize("asked", [[], ["--openvino"], ["--provider", "openvino"]])
 def test_openvino_finds_them_up_to_the_digits_of_bfloat16(
-    openvino_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path, asked: list[str]
+    openvino_python: Path, gfl: Exported, inputs: list[Path], tmp_path: Path, asked: list[str]
 ) -> None:
     arguments = ["predict", str(gfl.file), *map(str, inputs), "--score", "0.2"]
-    said = run(openvino_programs / "focaldet", *arguments, *asked, "--out", tmp_path / "there")
+    said = run(openvino_python, "-m", "focaldet", *arguments, *asked, "--out", tmp_path / "there")
     assert said.startswith("computed by onnxruntime with OpenVINO\n")
     assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
     there, here = (
@@ -162,16 +159,16 @@ def test_openvino_finds_them_up_to_the_digits_of_bfloat16(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA starts")
 def test_the_wheel_for_gpus_computes_on_the_cpu_where_there_is_none(
-    gpu_programs: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
+    gpu_python: Path, gfl: Exported, inputs: list[Path], tmp_path: Path
 ) -> None:
     arguments = ["predict", str(gfl.file), str(inputs[0]), "--score", LEAST]
-    said = run(gpu_programs / "focaldet", *arguments, "--out", tmp_path / "there")
+    said = run(gpu_python, "-m", "focaldet", *arguments, "--out", tmp_path / "there")
     assert main([*arguments, "--out", str(tmp_path / "here")]) == 0
     assert "\n" not in said.strip()
     assert len(written(tmp_path / "here")["annotations"]) > 4
     assert written(tmp_path / "there") == written(tmp_path / "here")
     for provider in ("cuda", "tensorrt"):
-        said = run(gpu_programs / "focaldet", *arguments, "--provider", provider, "--out", tmp_path / "no", code=2)
+        said = run(gpu_python, "-m", "focaldet", *arguments, "--provider", provider, "--out", tmp_path / "no", code=2)
         assert said.splitlines()[-1].startswith(f"focaldet: {gfl.file}: ")
         assert "use --provider cpu" in said.splitlines()[-1]
 

@@ -1,5 +1,6 @@
 """Run with TRITON_INTERPRET=1: the Triton kernels, interpreted, against float64. Started by test_triton.py."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,10 @@ class Interpreted(torch.autograd.Function):
             return loss, [grad] if args[-1] or grad.numel() else []
 
         loss, ctx.grads = run(*args, True)
+        at = ops._GRAD_SCALE[op]
+        # With a normaliser, only the loss and its derivatives: the interpreter is slow.
+        if op != ops.PYRAMID and args[at - 1] is not None:
+            return loss
         again, none = run(*args, False)
         assert none == []
         assert torch.equal(loss.nan_to_num(-1), again.nan_to_num(-1))
@@ -37,7 +42,6 @@ class Interpreted(torch.autograd.Function):
             triton_ops.loss_in_place(op, places[0], *args)
         for place, grad in zip(places, ctx.grads, strict=True):
             assert torch.equal(place.nan_to_num(-1), grad.nan_to_num(-1))
-        at = ops._GRAD_SCALE[op]
         if logits[0].dtype == torch.float32 and args[at - 1] is None and args[-2] == 1:
             large = run(*args[:at], torch.tensor(64.0), *args[at + 1 :], True)[1]
             triton_ops.multiply(large, torch.tensor(1 / 64))
@@ -108,14 +112,15 @@ def main() -> None:
         module.use_fused = lambda impl, *_, **options: impl == "fused"
 
     count = 0
-    for rows, columns, exponents, dtype in (
-        (61, 7, (0, 0.25, 1, 2), torch.float32),
-        (5, 300, (1.5,), torch.float32),
-        (61, 7, (2,), torch.bfloat16),  # which is only read and written: no exponent makes a difference to that
+    for rows, columns, exponents, dtype, skipped in (
+        # The interpreter is slow: targets of all kinds are tried with two exponents only.
+        (61, 7, (0, 0.25, 1, 2), torch.float32, "(dense|hard)-[01]$"),
+        (5, 300, (1.5,), torch.float32, "dense|hard"),
+        (61, 7, (2,), torch.bfloat16, "dense|hard"),  # which is only read and written
     ):
         for name, case in cases(rows, columns, exponents=exponents).items():
-            if name in ("iou", "diou", "ciou", "eiou", "siou"):
-                continue  # Triton has no kernel for them
+            if name in ("iou", "diou", "ciou", "eiou", "siou") or re.search(skipped, name):
+                continue  # Triton has no kernel for the first
             if name != "giou" or dtype == torch.float32:
                 true, true_grad = truth(case, dtype)
                 eager, eager_grad = value_and_grad(case, "reference", dtype)
