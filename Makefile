@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard setup.py csrc/*)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
 	touch $(STAMP)
 
-check: $(STAMP)  ## the gate: formatter, linter, types, quick tests (under a minute)
+check: $(STAMP)  ## the gate: formatter, linter, types, quick tests (up to 6 minutes on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 lint quick
 
 lint: $(STAMP)
@@ -31,7 +31,7 @@ lint: $(STAMP)
 quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
-test: check  ## everything, including slow tests (13 minutes on 2 cores)
+test: check  ## everything, including slow tests (up to 24 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "slow and not alone" --durations=15
 	$(BIN)/pytest -q -m alone --durations=5 $$(grep -rl --include='*.py' mark.alone tests)
 

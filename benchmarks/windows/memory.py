@@ -53,9 +53,9 @@ def make(data: Path, out: Path) -> None:
         photo.write_to_file(str(out / name), **FORMATS[name])
 
 
-def watched(command: list[str]) -> tuple[float, float, str]:
-    """(seconds, MiB, output) of a command that must succeed."""
-    begin, most = time.perf_counter(), 0
+def watched(command: list[str]) -> tuple[float, str]:
+    """(MiB, output) of a command that must succeed."""
+    most = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while process.poll() is None:
             most = max(most, sum(resident_kib(number) for number in tree(process.pid)))
@@ -64,7 +64,7 @@ def watched(command: list[str]) -> tuple[float, float, str]:
         said = process.stdout.read()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: code {process.returncode}\n{said}")
-    return time.perf_counter() - begin, most / 1024, said
+    return most / 1024, said
 
 
 def tree(number: int) -> list[int]:
@@ -109,17 +109,17 @@ def main() -> None:
         "resident memory of the process and of all that it started; pages that several of them share are counted in "
         "each. torch, the run and the picture that is drawn are included.",
         "",
-        "| file | MB | minutes | boxes | memory, MiB |",
-        "|---|---|---|---|---|",
+        "| file | MB | boxes | memory, MiB |",
+        "|---|---|---|---|",
     ]
     for name in chosen.files:
         found = chosen.out / f"found-{name}"
         command = [sys.executable, "-m", "focaldet", "predict", str(chosen.run), str(chosen.out / name)]
-        seconds, mib, said = watched([*command, "--out", str(found), *chosen.options])
+        mib, said = watched([*command, "--out", str(found), *chosen.options])
         print(said, file=sys.stderr)
         boxes = len(json.loads((found / "predictions.json").read_text(encoding="utf-8"))["annotations"])
         size = (chosen.out / name).stat().st_size / 1e6
-        lines.append(f"| {name} | {size:,.0f} | {seconds / 60:.1f} | {boxes:,} | {mib:,.0f} |")
+        lines.append(f"| {name} | {size:,.0f} | {boxes:,} | {mib:,.0f} |")
         print(lines[-1], flush=True)
     write_text(chosen.result, "\n".join(lines) + "\n")
 
