@@ -36,7 +36,7 @@ def main() -> None:
     runs = [
         measured(chosen.folder / f"{chosen.name}-{seed}", chosen.data, command, seed) for seed in range(chosen.seeds)
     ]
-    shown = shlex.join(["focaldet", *command]).replace(str(chosen.data), f"../shared/data/{chosen.data.name}")
+    shown = shlex.join(["focaldet", *command]).replace(str(chosen.data.parents[1]), "../shared")
     facts = {"command": shown, "commit": commit(), "machine": machine(), "runs": runs}
     write_json(RESULTS / f"{chosen.name}.json", facts)
     write_text(RESULTS / f"{chosen.name}.md", page(facts))
