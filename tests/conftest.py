@@ -122,7 +122,7 @@ def trained(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two photos, ``data``, and a ``run`` that was trained on them and measured on them."""
+    """Two photos in ``data``, and a ``run`` trained and measured on them; do not change them."""
 
     def make(folder: Path) -> None:
         data = write_cells(folder / "data", {"train": range(2), "val": range(2)})
