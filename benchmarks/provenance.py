@@ -25,9 +25,13 @@ def provenance(command: str) -> str:
 
 
 def given_command(module: str) -> str:
-    """The command as typed, with paths shortened to names, since they differ between machines."""
-    words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
-    return shlex.join(["python", "-m", module, *words])
+    """The command as typed, with paths shortened to names."""
+    return shown(["python", "-m", module, *sys.argv[1:]])
+
+
+def shown(command: Iterable[str]) -> str:
+    """A command in one line, with paths shortened to names, since they differ between machines."""
+    return shlex.join(Path(word).name if Path(word).exists() else word for word in command)
 
 
 def printed(lines: Iterable[str]) -> list[str]:

@@ -1,19 +1,19 @@
 """python -m benchmarks.ten_minutes NAME DATA -- OPTIONS: AP of ``focaldet train --data DATA --minutes 10 OPTIONS``.
 
 Trains with three seeds, one after the other, and measures AP on the test split. Writes benchmarks/results/NAME.md and
-NAME.json. Half an hour on an idle machine; seeds with an evaluated run in --folder are not trained again.
+NAME.json. Half an hour on an idle machine; seeds with an evaluated run in --folder are not trained again. Give
+--folder and --seeds before NAME.
 """
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.provenance import commit
+from benchmarks.provenance import commit, shown
 
 from focaldet.bench.losses import machine
 from focaldet.data.folder import read_folder
@@ -36,8 +36,7 @@ def main() -> None:
     runs = [
         measured(chosen.folder / f"{chosen.name}-{seed}", chosen.data, command, seed) for seed in range(chosen.seeds)
     ]
-    shown = shlex.join(["focaldet", *command]).replace(str(chosen.data.parents[1]), "../shared")
-    facts = {"command": shown, "commit": commit(), "machine": machine(), "runs": runs}
+    facts = {"command": shown(["focaldet", *command]), "commit": commit(), "machine": machine(), "runs": runs}
     write_json(RESULTS / f"{chosen.name}.json", facts)
     write_text(RESULTS / f"{chosen.name}.md", page(facts))
     print(page(facts))

@@ -154,16 +154,16 @@ def test_a_killed_process_resumes_to_the_same_bits(config: TrainConfig, again: C
 
 
 @pytest.mark.slow
-def test_sigterm_keeps_what_was_learned(config: TrainConfig) -> None:
-    """As Ctrl-C does: see test_processes.py."""
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_interrupt_keeps_what_was_learned(config: TrainConfig, signum: int, code: int) -> None:
     config = replace(config, epochs=2000, val_every=1000)
     run = Path(config.out or "")
     process = start(config)
     wait_for_lines(run, 3, process)
     assert select.select([process.stdout], [], [], 0)[0]  # what it says does not wait for its end
-    process.terminate()
+    process.send_signal(signum)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 143, errors
+    assert process.returncode == code, errors
     assert f"report: {run / 'report.html'}" in output
     assert "Traceback" not in errors
     assert (run / "last.ckpt").exists()
@@ -172,18 +172,19 @@ def test_sigterm_keeps_what_was_learned(config: TrainConfig) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_ends_the_run_at_once_in_one_line(config: TrainConfig) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_interrupt_ends_the_run_at_once_in_one_line(config: TrainConfig, signum: int, code: int) -> None:
     config = replace(config, epochs=2000, val_every=1000, workers=1)
     run = Path(config.out or "")
     process = start(config, new_session=True)
     wait_for_lines(run, 1, process)
-    os.killpg(process.pid, signal.SIGINT)  # to the worker too, as by a terminal
+    os.killpg(process.pid, signum)  # to the worker too, as by a terminal
     assert process.stdout is not None
     while "stopping after this step" not in (line := process.stdout.readline()):  # two at once would be one signal
         assert line
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signum)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert len(errors.strip().splitlines()) <= 1
     assert "Traceback" not in output + errors
     assert "Detected" not in output + errors

@@ -119,8 +119,10 @@ def main() -> None:
         (61, 7, (2,), torch.bfloat16, "dense|hard"),  # which is only read and written
     ):
         for name, case in cases(rows, columns, exponents=exponents).items():
-            if name in ("iou", "diou", "ciou", "eiou", "siou") or re.search(skipped, name):
-                continue  # Triton has no kernel for the first
+            if name in ("iou", "diou", "ciou", "eiou", "siou"):
+                continue  # Triton has no kernel for them
+            if re.search(skipped, name):
+                continue
             if name != "giou" or dtype == torch.float32:
                 true, true_grad = truth(case, dtype)
                 eager, eager_grad = value_and_grad(case, "reference", dtype)

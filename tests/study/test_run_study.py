@@ -87,6 +87,7 @@ def test_a_study_that_is_killed_in_its_second_rung_ends_with_the_same_table(give
     stopped = epochs_of(out, "gfl")
     time.sleep(1)
     assert epochs_of(out, "gfl") == stopped < 8  # the process that trained has ended too
+    assert [line["rung"] for line in read_lines(out)] == ["retinanet-focal"]
     process = start(out, "--parallel", "1")
     said, errors = process.communicate()
     assert process.returncode == 0, errors
